@@ -1,0 +1,1 @@
+//! The debug server: listener, one session at a time, GDB operations to DebugRequest and back

@@ -1,0 +1,1 @@
+//! The built-in demo guest: a PVH ELF kernel with line information

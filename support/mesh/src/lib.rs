@@ -1,0 +1,1 @@
+//! Typed channels and RPC with the names and signatures of OpenVMM's mesh

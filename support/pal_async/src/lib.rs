@@ -1,0 +1,1 @@
+//! Executor, sockets and timers with the names and signatures of OpenVMM's pal_async

@@ -1,0 +1,1 @@
+//! The async_test attribute of pal_async

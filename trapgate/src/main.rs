@@ -1,0 +1,2 @@
+//! The Trapgate VMM.
+fn main() {}

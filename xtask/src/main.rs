@@ -1,0 +1,2 @@
+//! Build, test and benchmark tooling.
+fn main() {}
