@@ -1,0 +1,290 @@
+//! Channels of many messages and of one.
+//!
+//! Built on `futures::channel` rather than `async-channel`: there a message that is still queued when the receiver
+//! goes away stays in the queue until the last sender is gone as well, and with it an unanswered RPC.
+
+use futures::FutureExt;
+use futures::Stream;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::channel::oneshot as single;
+use futures::stream::FusedStream;
+use std::fmt;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use thiserror::Error;
+
+/// Why nothing can be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecvError {
+    /// Every sender is gone and nothing is left in the channel.
+    #[error("channel closed")]
+    Closed,
+}
+
+/// Why [`Receiver::try_recv`] has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TryRecvError {
+    /// Nothing is in the channel now; something may come.
+    #[error("channel empty")]
+    Empty,
+    /// Every sender is gone and nothing is left in the channel.
+    #[error("channel closed")]
+    Closed,
+}
+
+/// A new unbounded channel.
+pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
+    let (sender, receiver) = mpsc::unbounded();
+    (Sender(sender), Receiver(receiver))
+}
+
+/// The sending half of [`channel`].
+pub struct Sender<T>(mpsc::UnboundedSender<T>);
+
+impl<T> Sender<T> {
+    /// Queues `message`. Where the receiver is gone the message is dropped; what must be known to have arrived is
+    /// sent as an [`rpc::Rpc`](crate::rpc::Rpc).
+    pub fn send(&self, message: T) {
+        let _ = self.0.unbounded_send(message);
+    }
+
+    /// True once the receiver is gone, which is final.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+/// The receiving half of [`channel`].
+pub struct Receiver<T>(mpsc::UnboundedReceiver<T>);
+
+impl<T> Receiver<T> {
+    /// The next message, or [`RecvError::Closed`].
+    ///
+    /// Cancel safe: a message is taken from the channel only in the poll that returns it.
+    pub fn recv(&mut self) -> Recv<'_, T> {
+        Recv(self)
+    }
+
+    /// The next message if one is queued now. Needs no executor, so a plain thread may use it.
+    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        if self.0.is_terminated() {
+            return Err(TryRecvError::Closed);
+        }
+        match self.0.next().now_or_never() {
+            Some(Some(message)) => Ok(message),
+            Some(None) => Err(TryRecvError::Closed),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Polls for the next message.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
+        if self.0.is_terminated() {
+            return Poll::Ready(Err(RecvError::Closed));
+        }
+        Poll::Ready(ready!(self.0.poll_next_unpin(cx)).ok_or(RecvError::Closed))
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+impl<T> Stream for Receiver<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.poll_recv(cx).map(Result::ok)
+    }
+}
+
+impl<T> FusedStream for Receiver<T> {
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+}
+
+/// The future of [`Receiver::recv`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Recv<'a, T>(&'a mut Receiver<T>);
+
+impl<T> Future for Recv<'_, T> {
+    type Output = Result<T, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// A new channel for one message.
+pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
+    let (sender, receiver) = single::channel();
+    (OneshotSender(sender), OneshotReceiver(receiver))
+}
+
+/// The sending half of [`oneshot`]. Dropping it unused closes the channel.
+pub struct OneshotSender<T>(single::Sender<T>);
+
+impl<T> OneshotSender<T> {
+    /// Sends the message; it is dropped where the receiver is gone.
+    pub fn send(self, message: T) {
+        let _ = self.0.send(message);
+    }
+
+    /// True once the receiver is gone, which is final.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_canceled()
+    }
+}
+
+impl<T> fmt::Debug for OneshotSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneshotSender").finish_non_exhaustive()
+    }
+}
+
+/// The receiving half of [`oneshot`]: a future of the message. Cancel safe when polled by reference.
+#[must_use = "futures do nothing unless awaited"]
+pub struct OneshotReceiver<T>(single::Receiver<T>);
+
+impl<T> Future for OneshotReceiver<T> {
+    type Output = Result<T, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0
+            .poll_unpin(cx)
+            .map_err(|single::Canceled| RecvError::Closed)
+    }
+}
+
+impl<T> futures::future::FusedFuture for OneshotReceiver<T> {
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+}
+
+impl<T> fmt::Debug for OneshotReceiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneshotReceiver").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    #[test]
+    fn messages_arrive_in_order_and_the_end_comes_after_the_last() {
+        let (send, mut recv) = channel();
+        send.send(1);
+        send.clone().send(2);
+        drop(send);
+        assert_eq!(recv.try_recv(), Ok(1));
+        assert_eq!(block_on(recv.recv()), Ok(2));
+        assert_eq!(recv.try_recv(), Err(TryRecvError::Closed));
+        assert_eq!(block_on(recv.recv()), Err(RecvError::Closed));
+        assert!(recv.is_terminated());
+    }
+
+    #[test]
+    fn an_empty_channel_is_not_a_closed_one() {
+        let (send, mut recv) = channel::<u8>();
+        assert_eq!(recv.try_recv(), Err(TryRecvError::Empty));
+        drop(send);
+        assert_eq!(recv.try_recv(), Err(TryRecvError::Closed));
+    }
+
+    #[test]
+    fn a_dropped_recv_loses_nothing() {
+        let (send, mut recv) = channel();
+        {
+            let pending = recv.recv();
+            assert!(pending.now_or_never().is_none());
+            send.send("kept");
+        }
+        {
+            // Woken and ready, then dropped without another poll.
+            let _never_polled = recv.recv();
+        }
+        assert_eq!(block_on(recv.recv()), Ok("kept"));
+    }
+
+    #[test]
+    fn what_is_queued_dies_with_the_receiver_while_senders_live() {
+        let (send, recv) = channel();
+        let message = Arc::new(());
+        send.send(message.clone());
+        assert_eq!(Arc::strong_count(&message), 2);
+        drop(recv);
+        assert_eq!(
+            Arc::strong_count(&message),
+            1,
+            "queued message dropped with the receiver"
+        );
+        assert!(send.is_closed());
+        send.send(message.clone());
+        assert_eq!(
+            Arc::strong_count(&message),
+            1,
+            "later message dropped at once"
+        );
+    }
+
+    #[test]
+    fn payloads_need_no_bound() {
+        let (send, mut recv) = channel::<Rc<dyn Fn() -> u8>>();
+        send.send(Rc::new(|| 7));
+        assert_eq!(recv.try_recv().ok().map(|f| f()), Some(7));
+    }
+
+    #[test]
+    fn a_oneshot_delivers_or_says_closed() {
+        let (send, recv) = oneshot();
+        send.send(5);
+        assert_eq!(block_on(recv), Ok(5));
+        let (send, recv) = oneshot::<u8>();
+        drop(send);
+        assert_eq!(block_on(recv), Err(RecvError::Closed));
+        let (send, recv) = oneshot::<u8>();
+        assert!(!send.is_closed());
+        drop(recv);
+        assert!(send.is_closed());
+    }
+
+    #[test]
+    fn a_oneshot_polled_by_reference_survives_a_lost_race() {
+        let (send, mut recv) = oneshot();
+        assert!((&mut recv).now_or_never().is_none());
+        send.send(3);
+        assert_eq!(block_on(&mut recv), Ok(3));
+    }
+
+    #[test]
+    fn a_plain_thread_may_receive_what_a_task_sends() {
+        let (send, mut recv) = channel();
+        let thread = std::thread::spawn(move || block_on(recv.recv()));
+        send.send(11);
+        assert_eq!(thread.join().unwrap(), Ok(11));
+    }
+}

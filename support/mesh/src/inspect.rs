@@ -1,0 +1,47 @@
+//! The part of OpenVMM's `inspect` that a worker needs: named values, filled in when asked.
+
+use crate::rpc::Rpc;
+use std::fmt;
+
+/// A question about the state of something, to be answered with [`Deferred::respond`].
+#[derive(Debug)]
+#[must_use = "dropping it unanswered fails the inspection"]
+pub struct Deferred(pub(crate) Rpc<(), Response>);
+
+impl Deferred {
+    /// Answers with the fields that `f` fills in.
+    pub fn respond<F: FnOnce(&mut Response)>(self, f: F) {
+        self.0.handle_sync(|()| {
+            let mut response = Response::default();
+            f(&mut response);
+            response
+        });
+    }
+}
+
+/// Named values, in the order they were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Response(Vec<(String, String)>);
+
+impl Response {
+    /// Adds a field.
+    pub fn field(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
+        self.0.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
