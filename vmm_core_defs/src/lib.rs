@@ -1,1 +1,14 @@
-//! The messages between a debugger and a VMM: requests, stop reasons, register files
+//! The contract between a debugger and a VMM.
+//!
+//! This crate holds only types: the requests a debug worker sends ([`debug_rpc`]), why a guest stopped ([`stop`]), the
+//! breakpoints it can ask for ([`breakpoint`]), the register files ([`regs`]) and the ids and addresses they are written in
+//! ([`addr`]). It knows nothing of KVM, of GDB and of sockets, and both architectures are always compiled in.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod addr;
+pub mod breakpoint;
+pub mod debug_rpc;
+pub mod memory;
+pub mod regs;
+pub mod stop;

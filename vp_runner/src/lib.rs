@@ -1,1 +1,8 @@
-//! vCPU threads on KVM, all-stop coordination, breakpoints, stepping and memory, behind DebugRequest
+//! vCPU threads on KVM, all-stop coordination, breakpoints, stepping and memory, behind
+//! [`DebugRequest`](vmm_core_defs::debug_rpc::DebugRequest).
+//!
+//! A VMM gives it a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`]; it owns the vCPU threads from then on.
+#![deny(missing_docs)]
+
+pub mod machine;
+pub mod runner;

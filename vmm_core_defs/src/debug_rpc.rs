@@ -1,0 +1,339 @@
+//! The requests a debugger sends to a VMM, and how they are answered.
+//!
+//! The sender is a debug worker or a program; the receiver is the actor that owns the VPs (`vp_runner`'s controller). Every
+//! request carries its reply, and every reply can say why not: nothing is fire-and-forget.
+//!
+//! ```text
+//!              Attach                     Resume
+//!  Detached ------------> Stopped ----------------------> Running
+//!     ^                    |  ^                              |
+//!     |      Detach        |  |  a stop answers the Resume   |
+//!     +--------------------+  +------------------------------+
+//!     |                          Detach                      |
+//!     +------------------------------------------------------+
+//! ```
+//!
+//! The states named in the requests' documentation are these three. A dropped sender means the same as
+//! [`DebugRequest::Detach`] with [`DetachAction::Resume`].
+
+use crate::addr::Gpa;
+use crate::addr::GuestAddress;
+use crate::addr::Gva;
+use crate::addr::VpIndex;
+use crate::breakpoint::BreakpointChange;
+use crate::memory::Translation;
+use crate::regs::DebuggerVpState;
+use crate::regs::XFeatures;
+use crate::stop::StopEvent;
+use mesh::rpc::Rpc;
+use serde::Deserialize;
+use serde::Serialize;
+use thiserror::Error;
+
+/// A request with an answer that may be an error a client can be told.
+pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
+
+/// A request from a debugger to the VMM.
+#[derive(Debug)]
+pub enum DebugRequest {
+    /// Makes the sender the guest's debugger and stops the guest.
+    ///
+    /// Legal when Detached. The answer comes when every VP is parked.
+    /// Errors: [`DebugError::AlreadyAttached`].
+    Attach(DebugRpc<(), AttachInfo>),
+
+    /// Ends the debug session: breakpoints, step flags and debug registers of ours are gone when the answer comes
+    /// (invariant I6). A pending `Resume` is answered with [`DebugError::Detached`].
+    ///
+    /// Legal when Stopped or Running; [`DebugError::NotAttached`] otherwise.
+    Detach(DebugRpc<DetachAction, ()>),
+
+    /// Lets VPs go as `ResumeRequest` says. The answer is the next stop (invariant I1: one for each).
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
+    /// [`DebugError::NothingToRun`] where no VP is to run. A stop that already waits (a second VP hit at the same time) is
+    /// answered at once, without any VP running (invariant I7).
+    Resume(DebugRpc<ResumeRequest, StopEvent>),
+
+    /// Stops the guest. Answered when every VP is parked; the pending `Resume` is answered before it, with
+    /// [`DebugStopReason::Break`](crate::stop::DebugStopReason::Break) unless something else stopped the guest first.
+    ///
+    /// Legal when Stopped (nothing happens) or Running. Errors: [`DebugError::NotAttached`].
+    Break(DebugRpc<(), ()>),
+
+    /// Changes the breakpoint table. The changes are made in order up to the first that fails; it is undone whole then.
+    ///
+    /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
+    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`],
+    /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
+    SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
+
+    /// Reads a VP's whole register file.
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
+    /// [`DebugError::Hypervisor`].
+    GetVpState(DebugRpc<VpIndex, Box<DebuggerVpState>>),
+
+    /// Writes a VP's register file. Only what differs from the present state is written to the hypervisor.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the VP has no such register or
+    /// refuses the value; nothing is changed then.
+    SetVpState(DebugRpc<(VpIndex, Box<DebuggerVpState>), ()>),
+
+    /// Reads a model-specific register by number.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the hypervisor knows no such MSR.
+    ReadMsr(DebugRpc<(VpIndex, u32), u64>),
+
+    /// Writes a model-specific register by number. Legal and failing as `ReadMsr`.
+    WriteMsr(DebugRpc<(VpIndex, u32, u64), ()>),
+
+    /// Reads memory: the bytes up to the first one that cannot be read, which may be fewer than asked for.
+    ///
+    /// Legal when Stopped or Running; a `Gva` read needs its VP's paging state and is [`DebugError::NotStopped`] when Running.
+    /// Bytes that no RAM backs are read from the device there, in naturally aligned pieces of 8, 4, 2 or 1.
+    /// Errors, when not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`]; also
+    /// [`DebugError::NotAttached`], [`DebugError::NoSuchVp`], [`DebugError::BadLength`].
+    ReadMemory(DebugRpc<(GuestAddress, usize), Vec<u8>>),
+
+    /// Writes memory, ignoring the page's write protection as debuggers do. All or nothing as far as translation goes: every page
+    /// is translated before the first byte is written. Legal and failing as `ReadMemory`.
+    WriteMemory(DebugRpc<(GuestAddress, Vec<u8>), ()>),
+
+    /// Translates a guest virtual address with the paging state of a VP.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::NotMapped`].
+    Translate(DebugRpc<(VpIndex, Gva), Translation>),
+
+    /// Says what each VP is doing, for people. Legal in every state but Detached.
+    Status(DebugRpc<(), VmStatus>),
+
+    /// Resets the guest as its reset button would, keeping breakpoints. The guest stays stopped, at its first instruction.
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`] where
+    /// the VMM cannot, [`DebugError::Hypervisor`].
+    Reset(DebugRpc<(), ()>),
+}
+
+/// What a debugger learns when it attaches. It stays true until it detaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachInfo {
+    /// The guest's architecture.
+    pub arch: GuestArch,
+    /// How many VPs there are, started or not: indexes 0 up to this less one.
+    pub vp_count: u32,
+    /// Which extended register sets the VPs have; it decides the layout of the register file for the whole session.
+    pub xfeatures: XFeatures,
+    /// What works on this host, as found by trying.
+    pub capabilities: Vec<Capability>,
+    /// Why the guest stands still now: [`DebugStopReason::Break`](crate::stop::DebugStopReason::Break), or what had stopped it before.
+    pub stop: StopEvent,
+}
+
+/// The guest's instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestArch {
+    /// x86 in all its modes.
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+/// One thing a debugger may rely on or not, found by trying it on this host, with words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// What it is, such as `data watchpoints`.
+    pub name: String,
+    /// Whether it works here.
+    pub works: bool,
+    /// What was seen.
+    pub seen: String,
+    /// What it means for the user, and what to do about it where it does not work.
+    pub meaning: String,
+}
+
+/// What becomes of the guest when its debugger leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DetachAction {
+    /// It runs on. A reset or power-off it had asked for is carried out.
+    Resume,
+    /// It stays stopped until the next debugger attaches.
+    Stay,
+}
+
+/// What each VP is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeRequest {
+    /// For the VPs that `actions` does not name.
+    pub others: VpAction,
+    /// At most one entry for each VP.
+    pub actions: Vec<(VpIndex, VpAction)>,
+}
+
+/// What one VP is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VpAction {
+    /// Stay parked.
+    Stay,
+    /// Run until something stops it.
+    Run,
+    /// Execute one instruction.
+    Step,
+    /// Execute instructions until RIP is outside `start..end` (linear addresses; at least one instruction).
+    StepRange {
+        /// The first address inside.
+        start: Gva,
+        /// The first address after it.
+        end: Gva,
+    },
+}
+
+/// What the guest is doing, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// One for each VP, in order.
+    pub vps: Vec<VpStatus>,
+}
+
+/// What one VP is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpStatus {
+    /// Whether it runs guest code.
+    pub activity: VpActivity,
+    /// The processor mode when parked; `None` when it runs, for then nobody knows.
+    pub mode: Option<CpuMode>,
+    /// The current privilege level when parked: 0 (kernel) to 3 (user).
+    pub privilege: Option<u8>,
+}
+
+/// Whether a VP runs guest code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VpActivity {
+    /// In the guest, or about to be.
+    Running,
+    /// Parked by the debugger.
+    Stopped,
+    /// Parked by the debugger, while the guest had it waiting for an interrupt (`hlt`).
+    Halted,
+    /// Never started by the guest: it waits for its start-up message (INIT-SIPI on x86).
+    WaitingForStart,
+}
+
+/// How an x86 VP decodes instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CpuMode {
+    /// CR0.PE is clear.
+    Real,
+    /// EFLAGS.VM is set.
+    Virtual8086,
+    /// Protected mode, 16-bit code segment.
+    Protected16,
+    /// Protected mode, 32-bit code segment.
+    Protected32,
+    /// Long mode, 16-bit code segment.
+    Compatibility16,
+    /// Long mode, 32-bit code segment.
+    Compatibility32,
+    /// Long mode, 64-bit code segment.
+    Long64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+/// Why a request was not carried out, in words that can be shown to the debugger's user.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum DebugError {
+    /// Another debugger is attached.
+    #[error("another debugger is attached to this guest; detach it first")]
+    AlreadyAttached,
+    /// No debugger is attached.
+    #[error("no debugger is attached; attach first")]
+    NotAttached,
+    /// The debugger detached while its request waited.
+    #[error("the debugger detached before the guest stopped")]
+    Detached,
+    /// It needs a stopped guest.
+    #[error("the guest is running; interrupt it first")]
+    NotStopped,
+    /// There is no such VP.
+    #[error("there is no VP {vp}: this guest has {count}; see `info threads`")]
+    NoSuchVp {
+        /// The index asked for.
+        vp: VpIndex,
+        /// How many there are.
+        count: u32,
+    },
+    /// Every VP was to stay stopped.
+    #[error("no VP is to run: resume or step at least one")]
+    NothingToRun,
+    /// The address has no mapping.
+    #[error("no page maps {gva} on VP {vp}; `monitor translate {gva}` shows where the walk ends")]
+    NotMapped {
+        /// Whose page tables were asked.
+        vp: VpIndex,
+        /// The first byte that has none.
+        gva: Gva,
+    },
+    /// Neither memory nor a device is there.
+    #[error("neither memory nor a device is at physical address {gpa}")]
+    NoMemory {
+        /// The first byte where nothing is.
+        gpa: Gpa,
+    },
+    /// A length of more than [`MAX_TRANSFER`](crate::memory::MAX_TRANSFER), or one that wraps around the address space.
+    #[error(
+        "{len} bytes from {address:#x} is too long for one request or passes the end of the address space; ask for less"
+    )]
+    BadLength {
+        /// The first byte.
+        address: u64,
+        /// The bytes asked for.
+        len: u64,
+    },
+    /// The hardware cannot watch that.
+    #[error(
+        "cannot watch {len} bytes at {address}: x86 watches 1, 2, 4 or 8 bytes at a multiple of that length"
+    )]
+    BadBreakpoint {
+        /// The first byte.
+        address: Gva,
+        /// The bytes asked for.
+        len: u64,
+    },
+    /// All debug registers are in use.
+    #[error("all {slots} debug registers are in use; `info breakpoints`, then `delete` one")]
+    NoFreeSlot {
+        /// How many there are.
+        slots: u32,
+    },
+    /// There is no such breakpoint.
+    #[error("no such breakpoint at {address} is set; `monitor status` lists the ones that are")]
+    NoSuchBreakpoint {
+        /// The address asked for.
+        address: Gva,
+    },
+    /// A register that the VP lacks, or a value it refuses.
+    #[error("register {name}: {why}")]
+    BadRegister {
+        /// The register.
+        name: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// This host or this VMM cannot do it.
+    #[error("{what} does not work here: {why}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Why not, and what to do instead.
+        why: String,
+    },
+    /// The hypervisor refused.
+    #[error("the hypervisor refused to {what}: {why}; see the VMM's log")]
+    Hypervisor {
+        /// What was asked of it.
+        what: String,
+        /// What it said.
+        why: String,
+    },
+}

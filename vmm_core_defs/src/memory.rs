@@ -1,0 +1,38 @@
+//! Replies about memory and address translation.
+
+use crate::addr::Gpa;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The longest read or write one request may ask for, in bytes.
+///
+/// Far above what a client's packet can carry, and small enough that no client can make the VMM run out of memory.
+pub const MAX_TRANSFER: usize = 16 << 20;
+
+/// What a guest virtual address translates to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translation {
+    /// The byte's guest physical address.
+    pub gpa: Gpa,
+    /// How large the page is that maps it, in bytes; `None` where paging is off.
+    pub page_size: Option<u64>,
+    /// Whether a write is allowed at every level of the walk.
+    pub writable: bool,
+    /// Whether user mode may touch it at every level of the walk.
+    pub user: bool,
+    /// Whether instructions may be fetched from it.
+    pub executable: bool,
+    /// The table entries the walk read, the root's first.
+    pub entries: Vec<TableEntry>,
+}
+
+/// One entry read by a page walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// 5 down to 1, as the SDM numbers the levels (1 is the page table). x86 only so far.
+    pub level: u8,
+    /// Where the entry lies.
+    pub gpa: Gpa,
+    /// The entry itself; 32-bit entries are zero-extended.
+    pub value: u64,
+}

@@ -1,0 +1,40 @@
+//! The 64-bit Arm register file.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The register file of a 64-bit Arm VP (Arm ARM, part B1 "Registers in AArch64 Execution state").
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Aarch64VpState {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// Stack pointer of EL0.
+    pub sp_el0: u64,
+    /// Stack pointer of EL1.
+    pub sp_el1: u64,
+    /// Program counter.
+    pub pc: u64,
+    /// Saved-program-status form of the processor state.
+    pub cpsr: u64,
+    /// System control, EL1.
+    pub sctlr_el1: u64,
+    /// Translation control, EL1.
+    pub tcr_el1: u64,
+    /// Translation table base 0, EL1.
+    pub ttbr0_el1: u64,
+    /// Translation table base 1, EL1.
+    pub ttbr1_el1: u64,
+    /// V0 to V31, FPSR, FPCR; `None` where the VP has no floating point.
+    pub fp: Option<Box<Aarch64FpState>>,
+}
+
+/// The floating-point and vector registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Aarch64FpState {
+    /// V0 to V31.
+    pub v: [u128; 32],
+    /// Status.
+    pub fpsr: u32,
+    /// Control.
+    pub fpcr: u32,
+}

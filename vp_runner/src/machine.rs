@@ -1,0 +1,64 @@
+//! What the embedding VMM implements: devices, and the power-on state.
+
+use kvm_ioctls::VcpuFd;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::VpIndex;
+
+/// The VMM's side of the machine. Called on vCPU threads, several at once, and (memory-mapped I/O only) by the controller on behalf of a debugger.
+///
+/// No method may wait for a VP or for the controller: the caller is one of them.
+pub trait Machine: Send + Sync + 'static {
+    /// Reads `data.len()` bytes (1, 2 or 4) from an I/O port. Where no device answers, fill with ones as a PC does.
+    fn pio_read(&self, vp: VpIndex, port: u16, data: &mut [u8]);
+
+    /// Writes 1, 2 or 4 bytes to an I/O port.
+    fn pio_write(&self, vp: VpIndex, port: u16, data: &[u8]) -> DeviceOutcome;
+
+    /// Reads 1, 2, 4 or 8 bytes where no RAM is. `vp` is `None` when a debugger reads.
+    fn mmio_read(&self, vp: Option<VpIndex>, gpa: Gpa, data: &mut [u8]) -> MmioOutcome;
+
+    /// Writes 1, 2, 4 or 8 bytes where no RAM is. `vp` is `None` when a debugger writes.
+    fn mmio_write(
+        &self,
+        vp: Option<VpIndex>,
+        gpa: Gpa,
+        data: &[u8],
+    ) -> (MmioOutcome, DeviceOutcome);
+
+    /// Puts one VP into its power-on state (general and system registers, CPUID-dependent MSRs, local APIC, run state). Called on the VP's thread before
+    /// it first runs and again after each reset, with every VP parked.
+    fn init_vp(&self, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), MachineError>;
+
+    /// Puts memory and devices into their power-on state. Called with every VP parked, before `init_vp` of each.
+    fn reset(&self) -> Result<(), MachineError>;
+}
+
+/// What a device access asks of the whole machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceOutcome {
+    /// Nothing more.
+    Done,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest asked to be switched off.
+    PowerOff,
+}
+
+/// Whether a device claims an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MmioOutcome {
+    /// A device answered.
+    Handled,
+    /// Nothing is there. A guest read gives ones; a debugger's read is an error.
+    Unclaimed,
+}
+
+/// The VMM could not bring its side into the power-on state.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}: {why}")]
+pub struct MachineError {
+    /// What was tried.
+    pub what: &'static str,
+    /// What went wrong.
+    pub why: String,
+}

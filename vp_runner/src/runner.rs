@@ -1,0 +1,78 @@
+//! The VMM's handle on its running guest.
+
+use crate::machine::Machine;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use std::sync::Arc;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::stop::CrashCause;
+
+/// What a VMM hands over to have its vCPUs run.
+pub struct RunnerParams {
+    /// The VM.
+    pub vm: Arc<VmFd>,
+    /// One for each VP, in index order, as created: `Machine::init_vp` is called for each on its own thread.
+    pub vcpus: Vec<VcpuFd>,
+    /// Guest RAM, as registered with the VM.
+    pub memory: Arc<GuestMemoryMmap>,
+    /// Devices and power-on state.
+    pub machine: Arc<dyn Machine>,
+    /// Whether the guest runs at once.
+    pub start: StartMode,
+    /// What a reset or triple fault leads to, once any debugger has continued from it.
+    pub on_reset: ResetPolicy,
+    /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
+    pub debug: mesh::Receiver<DebugRequest>,
+    /// What the capability probe found on this host.
+    pub capabilities: Vec<Capability>,
+}
+
+/// Whether the guest runs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartMode {
+    /// It does.
+    Run,
+    /// It stays before its first instruction until a debugger resumes it or detaches.
+    WaitForDebugger,
+}
+
+/// What a reset or triple fault leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetPolicy {
+    /// The guest starts again, as a PC does.
+    Reset,
+    /// The runner ends.
+    Exit,
+}
+
+/// Why the runner ended. All VP threads are joined by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerExit {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest asked for a reset and the policy is [`ResetPolicy::Exit`].
+    Reset,
+    /// A VP met a triple fault and the policy is [`ResetPolicy::Exit`].
+    TripleFault {
+        /// Which.
+        vp: VpIndex,
+    },
+    /// A VP cannot go on, and no debugger is attached or it has continued.
+    Crashed {
+        /// Which.
+        vp: VpIndex,
+        /// Why.
+        cause: CrashCause,
+    },
+    /// The VMM asked for it with `RunnerHandle::stop`.
+    Stopped,
+}
+
+// To come (names fixed, shapes for those who build against them now):
+// pub fn start(params: RunnerParams) -> Result<(RunnerHandle, Controller), StartError>;
+// impl Controller { pub async fn run(self) -> RunnerExit }  // the actor; a task on any executor, best on the debug worker's own thread
+// #[derive(Clone)] pub struct RunnerHandle; impl RunnerHandle { pub fn stop(&self) }
+// pub mod probe { pub fn run() -> Result<Report, ProbeError>; impl Report { pub fn capabilities(&self) -> Vec<Capability> } }
