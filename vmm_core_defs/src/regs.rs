@@ -12,6 +12,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 /// The whole register file of a VP.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it travels boxed; a guest has one architecture, so no space is lost"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DebuggerVpState {
     /// An x86 VP in any mode.
@@ -29,4 +33,42 @@ pub struct XFeatures {
     pub avx512: bool,
     /// PKRU ([`X86VpState::pkru`]).
     pub pkru: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state in which no two fields hold the same value, so that a swapped field shows.
+    fn distinct() -> X86VpState {
+        let mut state = X86VpState {
+            avx: Some([u128::MAX; 16]),
+            avx512: Some(Box::default()),
+            pkru: Some(7),
+            xcr0: Some(0xe7),
+            ..Default::default()
+        };
+        for (i, gp) in state.gp.iter_mut().enumerate() {
+            *gp = u64::MAX - i as u64;
+        }
+        state.sse.xmm[15] = u128::MAX - 1;
+        state
+    }
+
+    #[test]
+    fn a_register_file_survives_json() {
+        let state = DebuggerVpState::X86_64(distinct());
+        let json = serde_json::to_string(&state).unwrap();
+        assert_eq!(
+            serde_json::from_str::<DebuggerVpState>(&json).unwrap(),
+            state
+        );
+    }
+
+    #[test]
+    fn an_absent_register_set_is_null_in_json_and_not_zero() {
+        let json = serde_json::to_value(X86VpState::default()).unwrap();
+        assert!(json["avx512"].is_null());
+        assert!(json["pkru"].is_null());
+    }
 }
