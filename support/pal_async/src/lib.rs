@@ -1,1 +1,24 @@
-//! Executor, sockets and timers with the names and signatures of OpenVMM's pal_async
+//! An executor for one thread, its sockets and timers, with the names and signatures of OpenVMM's `pal_async`.
+//!
+//! A debug session is a chain of very short turns between a socket, a protocol task and the task that owns the VM.
+//! So that such a turn costs next to nothing, a pool runs all of its tasks on one thread, passes from task to task
+//! without a system call, and enters `epoll_wait` only when no task is ready. A wake from the pool's own thread is a
+//! push on a queue; only a wake from another thread, and only while the pool sleeps, costs a write to an `eventfd`.
+
+#![forbid(unsafe_code)]
+
+// `async_test` names the crate from outside.
+#[cfg(test)]
+extern crate self as pal_async;
+
+pub mod local;
+mod pool;
+mod reactor;
+pub mod socket;
+pub mod task;
+pub mod timer;
+
+pub use pal_async_test::async_test;
+pub use pool::DefaultDriver;
+pub use pool::DefaultPool;
+pub use reactor::Driver;
