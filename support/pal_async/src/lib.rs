@@ -7,10 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-// `async_test` names the crate from outside.
-#[cfg(test)]
-extern crate self as pal_async;
-
 pub mod local;
 mod pool;
 mod reactor;
