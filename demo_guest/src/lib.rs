@@ -1,1 +1,59 @@
-//! The built-in demo guest: a PVH ELF kernel with line information
+//! The built-in demo guest: an x86-64 ELF kernel with a PVH entry note and DWARF line information, whose sources are in `guest/`.
+//!
+//! It boots unchanged in Trapgate and in QEMU (`-kernel`, machines `pc` and `q35`). Every CPU counts primes in short bursts, one for each tick of
+//! its local APIC timer: `cpu_loop` calls `do_round` calls `count_primes` calls `is_prime`. Worth looking at: `cpus[N]` (ticks, rounds and primes of the CPU
+//! with APIC id N), `counter` (rounds of all), `cpus_online`, `int3_count`, `page_fault_count`.
+//!
+//! `scenario` chooses what the first CPU does next; a debugger sets it (`set var scenario = SCENARIO_RESET`), or the command line does, one for each boot:
+//! `scenario=reset,poweroff`. Names: `run`, `poweroff`, `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`. `hz=N` sets the timer (100).
+#![forbid(unsafe_code)]
+
+/// The ELF file.
+pub const ELF: &[u8] = include_bytes!(env!("DEMO_GUEST_ELF"));
+
+/// Where the build left the same file, for tools that run in the checkout: it may be gone where the program runs.
+pub const ELF_PATH: &str = env!("DEMO_GUEST_ELF");
+
+/// RAM the guest needs, in bytes: its boot counter, which survives resets, is at 8 MiB.
+pub const MIN_MEMORY: u64 = 16 << 20;
+
+/// CPUs the guest has stacks for; more than these stay halted.
+pub const MAX_CPUS: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::ELF;
+
+    const PT_NOTE: u32 = 4;
+
+    fn u16_at(at: usize) -> usize {
+        usize::from(u16::from_le_bytes([ELF[at], ELF[at + 1]]))
+    }
+
+    fn u64_at(at: usize) -> usize {
+        let bytes = ELF[at..at + 8].try_into().expect("eight bytes");
+        usize::try_from(u64::from_le_bytes(bytes)).expect("offsets of a 64-bit file fit")
+    }
+
+    #[test]
+    fn the_guest_has_a_pvh_note_that_names_its_entry() {
+        let (headers, entry) = (u64_at(32), ELF[24..28].to_vec());
+        let note = (0..u16_at(56))
+            .map(|index| headers + index * u16_at(54))
+            .find(|&header| ELF[header..header + 4] == PT_NOTE.to_le_bytes())
+            .expect("a note segment");
+        let start = u64_at(note + 8);
+        let words = [4_u32, 4, 18].map(u32::to_le_bytes).concat();
+        assert_eq!(&ELF[start..start + 12], words);
+        assert_eq!(&ELF[start + 12..start + 16], b"Xen\0");
+        assert_eq!(&ELF[start + 16..start + 20], entry);
+    }
+
+    #[test]
+    fn the_guest_has_line_information_for_its_sources() {
+        let find = |text: &[u8]| ELF.windows(text.len()).any(|window| window == text);
+        for name in [".debug_line\0", ".debug_info\0", "main.c\0", "machine.c\0"] {
+            assert!(find(name.as_bytes()), "{name}");
+        }
+    }
+}

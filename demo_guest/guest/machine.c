@@ -1,0 +1,183 @@
+/* The PC that the demo guest runs on: serial port, local APIC, interrupt table, power-off and reset. */
+
+#include "demo.h"
+
+#define COM1 0x3f8
+#define LAPIC 0xfee00000u
+#define LAPIC_ID 0x20
+#define LAPIC_EOI 0xb0
+#define LAPIC_SPURIOUS 0xf0
+#define LAPIC_ICR_LOW 0x300
+#define LAPIC_TIMER 0x320
+#define LAPIC_TIMER_INITIAL 0x380
+#define LAPIC_TIMER_DIVIDE 0x3e0
+#define TIMER_VECTOR 0x40
+#define SPURIOUS_VECTOR 0xff
+/* KVM's and QEMU's local APIC timers count nanoseconds. */
+#define LAPIC_TIMER_HZ 1000000000u
+
+struct gate {
+    uint16_t offset_low, selector;
+    uint8_t ist, type;
+    uint16_t offset_middle;
+    uint32_t offset_high, reserved;
+};
+
+struct __attribute__((packed)) table_pointer {
+    uint16_t limit;
+    uint64_t base;
+};
+
+extern char exception_stubs[], timer_stub[], spurious_stub[], ap_trampoline[], ap_trampoline_end[];
+
+static struct gate idt[256];
+static volatile uint32_t print_lock;
+
+static void lapic_write(uint32_t reg, uint32_t value) { *(volatile uint32_t *)(uintptr_t)(LAPIC + reg) = value; }
+static uint32_t lapic_read(uint32_t reg) { return *(volatile uint32_t *)(uintptr_t)(LAPIC + reg); }
+
+uint32_t apic_id(void) { return lapic_read(LAPIC_ID) >> 24; }
+
+void serial_init(void)
+{
+    outb(COM1 + 1, 0x00); /* no interrupts */
+    outb(COM1 + 3, 0x80); /* divisor: 115200 baud */
+    outb(COM1 + 0, 0x01);
+    outb(COM1 + 1, 0x00);
+    outb(COM1 + 3, 0x03); /* 8 bits, no parity */
+    outb(COM1 + 2, 0x07); /* FIFOs on and empty */
+}
+
+void print(const char *text)
+{
+    while (__atomic_exchange_n(&print_lock, 1, __ATOMIC_ACQUIRE))
+        __asm__ volatile("pause");
+    for (; *text; text++) {
+        while (!(inb(COM1 + 5) & 0x20))
+            ;
+        outb(COM1, *text);
+    }
+    __atomic_store_n(&print_lock, 0, __ATOMIC_RELEASE);
+}
+
+void print_number(uint64_t value)
+{
+    char digits[21];
+    char *p = digits + sizeof digits;
+
+    *--p = 0;
+    do {
+        *--p = '0' + value % 10;
+        value /= 10;
+    } while (value);
+    print(p);
+}
+
+static void set_gate(unsigned vector, const char *stub)
+{
+    uint64_t address = (uint64_t)stub;
+
+    idt[vector] = (struct gate){
+        .offset_low = address,
+        .selector = 0x18, /* CODE64 in boot.S */
+        .type = 0x8e,     /* present, interrupt gate */
+        .offset_middle = address >> 16,
+        .offset_high = address >> 32,
+    };
+}
+
+/* For the first CPU; the others load the same table in timer_start(). */
+void interrupts_init(void)
+{
+    for (unsigned vector = 0; vector < 32; vector++)
+        set_gate(vector, exception_stubs + 16 * vector);
+    set_gate(TIMER_VECTOR, timer_stub);
+    set_gate(SPURIOUS_VECTOR, spurious_stub);
+    /* The two 8259 interrupt controllers stay silent: only the local APICs' timers are used. */
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+}
+
+void timer_start(uint32_t hz)
+{
+    struct table_pointer pointer = { sizeof idt - 1, (uint64_t)idt };
+
+    __asm__ volatile("lidt %0" : : "m"(pointer));
+    lapic_write(LAPIC_SPURIOUS, 0x100 | SPURIOUS_VECTOR);
+    lapic_write(LAPIC_TIMER_DIVIDE, 0xb);                /* by 1 */
+    lapic_write(LAPIC_TIMER, 0x20000 | TIMER_VECTOR);    /* periodic */
+    lapic_write(LAPIC_TIMER_INITIAL, LAPIC_TIMER_HZ / hz);
+}
+
+void timer_interrupt(void)
+{
+    lapic_write(LAPIC_EOI, 0);
+    cpus[apic_id() % MAX_CPUS].ticks++;
+}
+
+/* INIT, then two start-up messages, to all CPUs but this one. How many there are shows in `cpus_online` as they arrive. */
+void start_other_cpus(void)
+{
+    char *to = (char *)(uintptr_t)AP_TRAMPOLINE;
+
+    for (const char *from = ap_trampoline; from < ap_trampoline_end; from++)
+        *to++ = *from;
+    lapic_write(LAPIC_ICR_LOW, 0xc4500);
+    for (volatile int pause = 0; pause < 1000; pause++)
+        ;
+    lapic_write(LAPIC_ICR_LOW, 0xc4600 | AP_TRAMPOLINE >> 12);
+    lapic_write(LAPIC_ICR_LOW, 0xc4600 | AP_TRAMPOLINE >> 12);
+}
+
+void exception(struct trap_frame *frame)
+{
+    if (frame->vector == 3) {
+        int3_count++;
+        return;
+    }
+    if (frame->vector == 14) {
+        uint64_t address;
+
+        __asm__ volatile("mov %%cr2, %0" : "=r"(address));
+        page_fault_count++;
+        page_fault_address = address;
+        frame->rip = frame->rax; /* read_unmapped() left there where to go on */
+        return;
+    }
+    print("demo guest: unexpected exception ");
+    print_number(frame->vector);
+    print("\n");
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
+void read_unmapped(void)
+{
+    /* The first byte past what boot.S maps. */
+    __asm__ volatile("lea 1f(%%rip), %%rax\n\tmovb (%0), %%cl\n1:" : : "r"(0x100000000ul) : "rax", "rcx", "memory");
+}
+
+void power_off(void)
+{
+    outw(0x604, 0x2000); /* SLP_EN, SLP_TYP 0 */
+}
+
+void reset_by_cf9(void)
+{
+    outb(0xcf9, 0x02);
+    outb(0xcf9, 0x06);
+}
+
+void reset_by_keyboard(void)
+{
+    while (inb(0x64) & 0x02)
+        ;
+    outb(0x64, 0xfe);
+}
+
+void triple_fault(void)
+{
+    struct table_pointer nothing = { 0, 0 };
+
+    __asm__ volatile("lidt %0; ud2" : : "m"(nothing));
+}
