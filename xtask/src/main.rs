@@ -1,2 +1,37 @@
-//! Build, test and benchmark tooling.
-fn main() {}
+//! Build, test, nested-KVM runs and benchmarks: all of the project's tooling.
+
+mod fmt;
+mod nested;
+mod process;
+mod system_packages;
+mod test;
+mod test_output;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+#[derive(clap::Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
+enum Task {
+    /// rustfmt and the project's own rules.
+    Fmt(fmt::Args),
+    /// Everything that CI runs, with a summary at the end.
+    Test(test::Args),
+    /// Boot a real kvm-amd in QEMU's emulation and run the tests, or a command, inside.
+    Nested(nested::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Fmt(args) => fmt::main(&args),
+        Task::Test(args) => test::main(&args),
+        Task::Nested(args) => nested::main(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask fmt`: rustfmt, then the rules of this project that no other tool checks.
+
+mod arrows;
+mod links;
+mod source;
+
+use crate::process;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Arguments of `cargo xtask fmt`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Change nothing; say what rustfmt would change.
+    #[arg(long)]
+    check: bool,
+}
+
+/// One break of a rule, as `file:line: what, and what to do`.
+#[derive(Debug, PartialEq)]
+struct Finding {
+    file: String,
+    /// From 1; 0 for the file as a whole.
+    line: usize,
+    message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+/// The subcommand.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    rustfmt(args.check)?;
+    lints()?;
+    Ok(0)
+}
+
+/// rustfmt over the workspace.
+pub fn rustfmt(check: bool) -> anyhow::Result<()> {
+    let mut command = process::cargo();
+    command.args(["fmt", "--all"]);
+    if check {
+        command.args(["--", "--check"]);
+    }
+    process::run(&mut command)
+}
+
+/// The project's own rules; prints every finding and fails when there is one.
+pub fn lints() -> anyhow::Result<()> {
+    let mut findings = arrows::check()?;
+    for path in files()? {
+        // A binary file has no lines.
+        let Ok(text) = std::fs::read_to_string(process::workspace_root().join(&path)) else {
+            continue;
+        };
+        findings.extend(source::check(&path, &text));
+        findings.extend(links::check(&path, &text));
+    }
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    anyhow::ensure!(
+        findings.is_empty(),
+        "{} broken rule(s) of the project's own, listed above",
+        findings.len()
+    );
+    Ok(())
+}
+
+/// What git tracks or would track, relative to the root; in a tree without git, nothing to check is an error and not a pass.
+fn files() -> anyhow::Result<Vec<PathBuf>> {
+    let listing = process::capture(
+        Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+            .current_dir(process::workspace_root()),
+    )?;
+    Ok(listing.lines().map(PathBuf::from).collect())
+}

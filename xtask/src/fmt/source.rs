@@ -1,0 +1,182 @@
+//! Rules for one file at a time: size, names, `unsafe`, marks on `select!`, nothing of one developer's machine.
+
+use super::Finding;
+use proc_macro2::TokenStream;
+use proc_macro2::TokenTree;
+use std::path::Component;
+use std::path::Path;
+use std::str::FromStr as _;
+
+/// Past this, a file has more than one reason to exist.
+const MAX_LINES: usize = 600;
+
+/// Names that say nothing of what is inside.
+const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "misc", "util", "utils"];
+
+/// The only folder with `unsafe` code.
+const UNSAFE_FOLDER: &str = "vp_runner/src/kvm";
+
+/// Names of one machine, and of hosts that serve packages: a clone elsewhere does not have them. Split, so that this file passes.
+const MACHINE_NAMES: &[&str] = &[
+    concat!("/wo", "rk/"),
+    concat!("/tmp/", "brief"),
+    concat!("..", "/shared"),
+    concat!("deb.", "debian.org"),
+    concat!("static.", "crates.io"),
+];
+
+/// Checks one tracked file; `path` is relative to the root.
+pub fn check(path: &Path, text: &str) -> Vec<Finding> {
+    let file = path.display().to_string();
+    let mut findings = Vec::new();
+    let mut report = |line: usize, message: String| {
+        findings.push(Finding {
+            file: file.clone(),
+            line,
+            message,
+        });
+    };
+
+    for part in path.components() {
+        let Component::Normal(name) = part else {
+            continue;
+        };
+        let stem = Path::new(name).file_stem().unwrap_or(name);
+        if EMPTY_NAMES.iter().any(|empty| stem == *empty) {
+            report(
+                0,
+                format!(
+                    "`{}` says nothing of what is inside: name it after that",
+                    stem.display()
+                ),
+            );
+        }
+    }
+    for (number, line) in text.lines().enumerate() {
+        for name in MACHINE_NAMES.iter().filter(|name| line.contains(*name)) {
+            report(
+                number + 1,
+                format!("`{name}` is not there on another machine"),
+            );
+        }
+    }
+    if path.extension().is_some_and(|extension| extension == "rs") {
+        let lines = text.lines().count();
+        if lines > MAX_LINES {
+            report(
+                0,
+                format!(
+                    "{lines} lines, and {MAX_LINES} are the most: split it by reasons to change"
+                ),
+            );
+        }
+        match TokenStream::from_str(text) {
+            Ok(tokens) => {
+                let mut marks = Marks {
+                    lines: text.lines().collect(),
+                    unsafe_allowed: path.starts_with(UNSAFE_FOLDER),
+                    report: &mut report,
+                };
+                marks.walk(tokens);
+            }
+            Err(error) => report(
+                error.span().start().line,
+                format!("not read as Rust: {error}"),
+            ),
+        }
+    }
+    findings
+}
+
+struct Marks<'a> {
+    lines: Vec<&'a str>,
+    unsafe_allowed: bool,
+    report: &'a mut dyn FnMut(usize, String),
+}
+
+impl Marks<'_> {
+    /// Tokens and not text, so that comments and strings may say what they like.
+    fn walk(&mut self, tokens: TokenStream) {
+        let mut before = None;
+        for token in tokens {
+            match &token {
+                TokenTree::Group(group) => self.walk(group.stream()),
+                TokenTree::Ident(name) if *name == "unsafe" && !self.unsafe_allowed => {
+                    (self.report)(
+                        name.span().start().line,
+                        format!("`unsafe` belongs into {UNSAFE_FOLDER} only"),
+                    );
+                }
+                TokenTree::Punct(mark) if mark.as_char() == '!' => {
+                    if let Some(TokenTree::Ident(name)) = &before
+                        && (*name == "select" || *name == "select_biased")
+                    {
+                        self.select(name.span().start().line);
+                    }
+                }
+                _ => {}
+            }
+            before = Some(token);
+        }
+    }
+
+    /// The mark stands on the line of the `select!`, on the one before or on the one after.
+    fn select(&mut self, line: usize) {
+        let marked = self
+            .lines
+            .iter()
+            .skip(line.saturating_sub(2))
+            .take(3)
+            .any(|text| text.contains("// merge") || text.contains("// race"));
+        if !marked {
+            (self.report)(
+                line,
+                "this select! says neither `// merge` (an arm not taken goes on next time) nor `// race` (it is dropped)"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(path: &str, text: &str) -> Vec<(usize, String)> {
+        check(Path::new(path), text)
+            .into_iter()
+            .map(|finding| (finding.line, finding.message))
+            .collect()
+    }
+
+    #[test]
+    fn unsafe_code_is_found_outside_its_folder_only() {
+        let text =
+            "// unsafe in a comment\nconst A: &str = \"unsafe\";\nfn f() { unsafe { g() } }\n";
+        let found = messages("debug_worker/src/lib.rs", text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, 3);
+        assert!(messages("vp_runner/src/kvm/vcpu.rs", text).is_empty());
+    }
+
+    #[test]
+    fn a_select_without_a_mark_is_found() {
+        let marked =
+            "async fn f() {\n    select! { // race semantics\n        a = b => {}\n    }\n}\n";
+        assert!(messages("a/src/lib.rs", marked).is_empty());
+        let found = messages("a/src/lib.rs", &marked.replace("// race semantics", ""));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, 2);
+        assert!(messages("a/src/lib.rs", "use futures::select;\n").is_empty());
+    }
+
+    #[test]
+    fn long_files_empty_names_and_machine_paths_are_found() {
+        assert_eq!(messages("a/src/lib.rs", &"\n".repeat(601)).len(), 1);
+        assert!(messages("a/src/lib.rs", &"\n".repeat(600)).is_empty());
+        assert_eq!(messages("a/src/util.rs", "").len(), 1);
+        assert_eq!(messages("common/src/lib.rs", "").len(), 1);
+        let text = format!("see {}main\n", MACHINE_NAMES[0]);
+        assert_eq!(messages("README.md", &text).len(), 1);
+    }
+}

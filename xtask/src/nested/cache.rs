@@ -1,0 +1,157 @@
+//! The user's cache folder for what others made and we only build or download: outside the checkout, shared by all checkouts.
+
+use anyhow::Context as _;
+use anyhow::bail;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// `$XDG_CACHE_HOME/trapgate`, or `~/.cache/trapgate`.
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens the folder and makes it where it is missing.
+    pub fn open() -> anyhow::Result<Self> {
+        let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+            Some(base) => PathBuf::from(base),
+            None => match std::env::var_os("HOME") {
+                Some(home) => Path::new(&home).join(".cache"),
+                None => bail!(
+                    "neither XDG_CACHE_HOME nor HOME is set: set XDG_CACHE_HOME to a folder with 2 GB of free space"
+                ),
+            },
+        };
+        Self::at(base.join("trapgate"))
+    }
+
+    fn at(root: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&root)
+            .with_context(|| format!("cannot make the cache folder {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The folder itself, for state that is not an artefact (package lists).
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of an artefact; `make` fills an empty folder and returns the version of what it put there.
+    ///
+    /// The folder's name carries that version and a hash of `recipe`: a changed recipe makes it anew, a newer version upstream does not
+    /// (remove the folder to get it). A folder appears under its final name only when complete, and one process makes it at a time.
+    pub fn artefact(
+        &self,
+        name: &str,
+        recipe: &str,
+        make: impl FnOnce(&Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<PathBuf> {
+        let hash = format!("{:016x}", fnv1a(format!("{name}\n{recipe}").as_bytes()));
+        if let Some(found) = self.find(name, &hash)? {
+            return Ok(found);
+        }
+        let _lock = self.lock()?;
+        // Another process may have made it while we waited.
+        if let Some(found) = self.find(name, &hash)? {
+            return Ok(found);
+        }
+        // Under the lock, a partial folder can only be left over from an interrupted run.
+        let partial = self.root.join(format!("partial-{name}"));
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial)
+                .with_context(|| format!("cannot remove {}", partial.display()))?;
+        }
+        std::fs::create_dir(&partial)?;
+        let version = make(&partial)?;
+        let finished = self.root.join(format!("{name}-{version}-{hash}"));
+        std::fs::rename(&partial, &finished)
+            .with_context(|| format!("cannot rename to {}", finished.display()))?;
+        Ok(finished)
+    }
+
+    fn find(&self, name: &str, hash: &str) -> anyhow::Result<Option<PathBuf>> {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(&self.root)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let file = path.file_name().and_then(|file| file.to_str());
+                file.and_then(|file| file.strip_prefix(name)?.strip_prefix('-'))
+                    .is_some_and(|rest| rest.ends_with(hash))
+            })
+            .collect();
+        found.sort();
+        Ok(found.pop())
+    }
+
+    fn lock(&self) -> anyhow::Result<File> {
+        let path = self.root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        if file.try_lock().is_err() {
+            println!(
+                "nested: waiting for another run that is filling {}",
+                self.root.display()
+            );
+            file.lock()?;
+        }
+        Ok(file)
+    }
+}
+
+/// FNV-1a, 64 bits: names folders, guards nothing. (The standard library's hasher may change from release to release.)
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("xtask-cache-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn an_artefact_is_made_once_and_anew_for_a_changed_recipe() {
+        let cache = Cache::at(scratch("once")).unwrap();
+        let made = Cell::new(0);
+        let make = |folder: &Path| {
+            made.set(made.get() + 1);
+            std::fs::write(folder.join("file"), "x")?;
+            Ok("1.2".to_owned())
+        };
+        let first = cache.artefact("tool", "recipe", make).unwrap();
+        assert_eq!(cache.artefact("tool", "recipe", make).unwrap(), first);
+        assert_eq!(made.get(), 1);
+        assert_ne!(cache.artefact("tool", "other", make).unwrap(), first);
+        assert_eq!(made.get(), 2);
+        std::fs::remove_dir_all(cache.root()).unwrap();
+    }
+
+    #[test]
+    fn an_interrupted_build_is_not_taken_for_done() {
+        let cache = Cache::at(scratch("interrupted")).unwrap();
+        let failed = cache.artefact("tool", "recipe", |folder| {
+            std::fs::write(folder.join("half"), "x")?;
+            bail!("the build broke")
+        });
+        assert!(failed.is_err());
+        let folder = cache
+            .artefact("tool", "recipe", |folder| {
+                assert!(!folder.join("half").exists());
+                Ok("1".to_owned())
+            })
+            .unwrap();
+        assert!(folder.is_dir());
+        std::fs::remove_dir_all(cache.root()).unwrap();
+    }
+}

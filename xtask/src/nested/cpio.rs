@@ -1,0 +1,86 @@
+//! An initramfs as Linux reads it: a cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+
+use std::path::Path;
+
+const MODE_FOLDER: u32 = 0o040_755;
+const MODE_PROGRAM: u32 = 0o100_755;
+
+/// Collects entries; parents have to be added before what is in them.
+#[derive(Default)]
+pub struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    /// An empty folder.
+    pub fn folder(&mut self, name: &str) {
+        self.entry(name, MODE_FOLDER, &[]);
+    }
+
+    /// A file that may be executed.
+    pub fn program(&mut self, name: &str, content: &[u8]) {
+        self.entry(name, MODE_PROGRAM, content);
+    }
+
+    /// Writes the archive with its trailer. It stays uncompressed: unpacking takes longer than reading under emulation.
+    pub fn write(mut self, path: &Path) -> std::io::Result<()> {
+        self.entry("TRAILER!!!", 0, &[]);
+        std::fs::write(path, self.bytes)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
+        self.entries += 1;
+        let size = u32::try_from(content.len()).expect("an initramfs file is below 4 GiB");
+        let name_size = u32::try_from(name.len() + 1).expect("a file name is short");
+        // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+        let fields = [
+            self.entries,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            size,
+            0,
+            0,
+            0,
+            0,
+            name_size,
+            0,
+        ];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").bytes());
+        }
+        self.bytes.extend(name.bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(content);
+        self.pad();
+    }
+
+    /// Names and contents both end on a multiple of four bytes.
+    fn pad(&mut self) {
+        while !self.bytes.len().is_multiple_of(4) {
+            self.bytes.push(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_the_header_that_linux_expects() {
+        let mut archive = Archive::default();
+        archive.program("init", b"abcde");
+        let text = String::from_utf8(archive.bytes).unwrap();
+        let header = "070701\
+            00000001000081ed0000000000000000000000010000000000000005\
+            000000000000000000000000000000000000000500000000";
+        assert_eq!(text, format!("{header}init\0\0abcde\0\0\0"));
+        assert_eq!(header.len(), 110);
+    }
+}

@@ -1,0 +1,317 @@
+//! The nested bed: a real kvm-amd on any machine, in QEMU's software emulation.
+//!
+//! `cargo xtask nested` boots a stock Debian 6.12 kernel with kvm-amd on an emulated CPU and runs the project's tests in it, or a command.
+//! What it shows is our use of KVM, not how AMD's or Intel's hardware behaves.
+//!
+//! A command inside sees these variables besides the `TRAPGATE_*`, `RUST_*` and `PROPTEST_*` ones of the caller:
+//!
+//! | variable | value |
+//! |---|---|
+//! | `TRAPGATE_NESTED` | `1`: this is the bed, so what it cannot do is a failure and not a reason to skip |
+//! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
+//! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for it; see [`linux_guest`] for what it prints |
+//! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
+
+mod boot;
+mod cache;
+mod cpio;
+mod debian;
+mod kernel;
+mod linux_guest;
+mod qemu;
+mod root_image;
+mod suite;
+
+use crate::process;
+use crate::system_packages;
+use crate::system_packages::CannotHere;
+use anyhow::Context as _;
+use anyhow::bail;
+use boot::Machine;
+use boot::Outcome;
+use boot::RUN_FILE;
+use boot::Sink;
+use cache::Cache;
+use kernel::Kernel;
+use linux_guest::LinuxGuest;
+pub use qemu::Qemu;
+use root_image::RootImage;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+pub use suite::Suite;
+
+/// How often a boot is tried again after the bed itself failed.
+const RETRIES: u32 = 2;
+/// For every run; what only the build of QEMU needs is asked for there.
+const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "libc-bin", "xz-utils"];
+const MEMORY_MIB: u32 = 2048;
+/// A command inside that was still running at its deadline; as of `timeout(1)`.
+const EXIT_TIMED_OUT: i32 = 124;
+
+/// Arguments of `cargo xtask nested`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Seconds that each command inside may take.
+    #[arg(long, default_value_t = 300)]
+    timeout: u64,
+    /// vCPUs of the outer machine.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// A further file to have inside, at its own path (may be given again).
+    #[arg(long)]
+    file: Vec<PathBuf>,
+    /// The command to run inside instead of the tests. It, the arguments that name files, and their shared libraries are copied in.
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// The subcommand; the result is the exit status for the process.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    let bed = Bed::provide()?;
+    if args.command.is_empty() {
+        let suite = Suite::build()?;
+        let failed = suite.run(&bed, &mut |_| {})?;
+        return Ok(i32::from(failed > 0));
+    }
+    let mut job = Job::of_command(&args.command)?;
+    job.files.extend(args.file.iter().cloned());
+    job.cpus = args.cpus;
+    job.timeout = Duration::from_secs(args.timeout);
+    bed.run(&job, &|| {
+        (
+            Box::new(std::io::stdout()) as Sink,
+            Box::new(std::io::stderr()) as Sink,
+        )
+    })
+}
+
+/// Everything that a boot needs, built or downloaded.
+pub struct Bed {
+    qemu: Qemu,
+    kernel: Kernel,
+    guest: LinuxGuest,
+}
+
+/// A command to run inside, and what it needs there.
+pub struct Job {
+    command: Vec<OsString>,
+    /// Made the current folder inside.
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+    cpus: u32,
+    timeout: Duration,
+}
+
+impl Job {
+    /// A command line as typed on this machine.
+    fn of_command(command: &[OsString]) -> anyhow::Result<Self> {
+        let here = std::env::current_dir()?;
+        let program = &command[0];
+        let path = if Path::new(program).components().count() > 1 {
+            Some(here.join(program))
+        } else {
+            program.to_str().and_then(process::find_program)
+        };
+        let mut files = Vec::new();
+        let mut command = command.to_vec();
+        match path {
+            Some(path) if path.is_file() => {
+                command[0] = path.clone().into();
+                files.push(path);
+            }
+            // busybox may know it.
+            None => {}
+            Some(path) => bail!("no program {}", path.display()),
+        }
+        files.extend(
+            command[1..]
+                .iter()
+                .map(|argument| here.join(argument))
+                .filter(|path| path.is_file()),
+        );
+        Ok(Self::new(command, here, files))
+    }
+
+    fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
+        let passed = ["TRAPGATE_", "RUST_", "PROPTEST_"];
+        let environment = std::env::vars_os()
+            .filter(|(name, _)| {
+                name.to_str()
+                    .is_some_and(|name| passed.iter().any(|prefix| name.starts_with(prefix)))
+            })
+            .collect();
+        Self {
+            command,
+            folder,
+            files,
+            environment,
+            cpus: 2,
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Bed {
+    /// Takes everything from the cache; what is missing there is downloaded and built now.
+    pub fn provide() -> anyhow::Result<Self> {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            return Err(CannotHere("the nested bed runs on x86-64 Linux only".to_owned()).into());
+        }
+        system_packages::ensure(IMAGE_PACKAGES, "make the nested bed's disk")?;
+        let cache = Cache::open()?;
+        let kernel = Kernel::provide(&cache)?;
+        let qemu = Qemu::provide(&cache)?;
+        let guest = LinuxGuest::provide(&cache, &qemu, &kernel)?;
+        Ok(Self {
+            qemu,
+            kernel,
+            guest,
+        })
+    }
+
+    /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
+    ///
+    /// Only a failure of the bed itself is tried again, each time with a line that says so.
+    fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
+        let scratch = Scratch::new()?;
+        let root = scratch.path.join("root.ext4");
+        self.root_image(job, &scratch.path.join("root"))?
+            .make(&root)?;
+        let machine = Machine {
+            qemu: &self.qemu,
+            kernel: &self.kernel,
+            root: &root,
+            scratch: &scratch.path,
+            cmdline: "",
+            cpus: job.cpus,
+            memory_mib: MEMORY_MIB,
+            timeout: job.timeout,
+        };
+        for attempt in 0..=RETRIES {
+            let (stdout, stderr) = sinks();
+            match machine.boot(stdout, stderr)? {
+                Outcome::Exited(code) => return Ok(code),
+                Outcome::TimedOut => {
+                    eprintln!(
+                        "nested: the command was still running after {} s and was ended (--timeout gives it more)",
+                        job.timeout.as_secs()
+                    );
+                    return Ok(EXIT_TIMED_OUT);
+                }
+                Outcome::BedFailed { why, console } => {
+                    eprintln!("nested: {why}; the end of its console:\n{console}");
+                    if attempt == RETRIES {
+                        bail!("the nested bed failed {} times: {why}", RETRIES + 1);
+                    }
+                    eprintln!(
+                        "nested: retry {} of {RETRIES} (the bed failed, not the command)",
+                        attempt + 1
+                    );
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn root_image(&self, job: &Job, staging: &Path) -> anyhow::Result<RootImage> {
+        let mut image = RootImage::new(staging)?;
+        for file in &job.files {
+            image.file(file)?;
+        }
+        let has_gdb = image.gdb()?;
+        if !has_gdb {
+            println!("nested: no gdb on this machine, so there is none inside");
+        }
+        let checkout = process::workspace_root();
+        let tracked = process::capture(
+            Command::new("git")
+                .args(["ls-files", "--cached"])
+                .current_dir(&checkout),
+        )
+        .unwrap_or_default();
+        for file in tracked.lines().map(|line| checkout.join(line)) {
+            if file.is_file() {
+                image.file(&file)?;
+            }
+        }
+        let artefacts = self.guest.environment();
+        for (_, path) in &artefacts {
+            image.file(path)?;
+        }
+        image.busybox(&self.kernel.busybox())?;
+
+        let mut script = String::from(
+            "export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root TRAPGATE_NESTED=1\n",
+        );
+        for (name, value) in &job.environment {
+            writeln!(
+                script,
+                "export {}={}",
+                name.to_string_lossy(),
+                quoted(value)
+            )?;
+        }
+        for (name, path) in &artefacts {
+            writeln!(script, "export {name}={}", quoted(path.as_os_str()))?;
+        }
+        let folder = quoted(job.folder.as_os_str());
+        writeln!(script, "mkdir -p {folder} && cd {folder} || exit 126")?;
+        let words: Vec<String> = job.command.iter().map(|word| quoted(word)).collect();
+        writeln!(script, "exec {}", words.join(" "))?;
+        image.write(RUN_FILE, &script)?;
+        Ok(image)
+    }
+}
+
+/// One word for a shell.
+fn quoted(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
+}
+
+/// A folder for one run, removed at its end. Sockets have to fit in 108 bytes, so it is not below the checkout.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let path = std::env::temp_dir().join(format!(
+            "trapgate-nested-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        let hard = "it's $HOME `x` \\ \"q\"\n*";
+        let output = process::capture(
+            Command::new("sh")
+                .arg("-c")
+                .arg(format!("printf %s {}", quoted(OsStr::new(hard)))),
+        );
+        assert_eq!(output.unwrap(), hard);
+    }
+}

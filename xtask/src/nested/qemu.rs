@@ -1,0 +1,291 @@
+//! A QEMU whose emulated CPU runs kvm-amd, built from Debian's source package.
+//!
+//! One branch of its x86 emulator has to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
+//! exception intercept (AMD APM volume 2, "INT3 Intercept": `INT3` is intercepted as exception vector 3); QEMU 10 and 11 ask for the
+//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint.
+//!
+//! The same program serves as a VMM with KVM, to compare ourselves with.
+
+use super::cache::Cache;
+use super::debian::Apt;
+use crate::process;
+use crate::system_packages;
+use anyhow::Context as _;
+use anyhow::bail;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What the build needs; Debian's names.
+const BUILD_PACKAGES: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "libfdt-dev",
+    "libglib2.0-dev",
+    "ninja-build",
+    "pkgconf",
+    "python3",
+    "python3-venv",
+    "xz-utils",
+    "zlib1g-dev",
+];
+
+/// Only what the bed uses, in one static file.
+const CONFIGURE: &[&str] = &[
+    "--target-list=x86_64-softmmu",
+    "--without-default-features",
+    "--enable-tcg",
+    "--enable-kvm",
+    "--static",
+    "--disable-docs",
+    "--disable-install-blobs",
+    "--disable-debug-info",
+    "--disable-download",
+    "--python=/usr/bin/python3",
+];
+
+const EXCEPTION_SOURCE: &str = "target/i386/tcg/excp_helper.c";
+
+/// A replacement of text that has to be there exactly once.
+struct Edit {
+    file: &'static str,
+    /// Where to start looking.
+    after: &'static str,
+    find: &'static str,
+    replace: &'static str,
+}
+
+const EDITS: &[Edit] = &[
+    Edit {
+        file: EXCEPTION_SOURCE,
+        after: "void raise_interrupt2(",
+        find: "SVM_EXIT_SWINT",
+        // Vector 3 and one byte long is INT3; `INT 3` (CD 03) is two bytes and stays what it was.
+        replace: "intno == 3 && next_eip_addend == 1 ? SVM_EXIT_EXCP_BASE + 3 : SVM_EXIT_SWINT",
+    },
+    // Debian's tarball comes without firmware images, so there is nothing to unpack.
+    Edit {
+        file: "meson.build",
+        after: "",
+        find: "unpack_edk2_blobs = bzip2.found()",
+        replace: "unpack_edk2_blobs = false",
+    },
+    // A Python module that only QEMU's own tests use.
+    Edit {
+        file: "pythondeps.toml",
+        after: "[meson]",
+        find: "pycotap = {",
+        replace: "# pycotap = {",
+    },
+];
+
+/// A built QEMU.
+#[derive(Clone)]
+pub struct Qemu {
+    folder: PathBuf,
+}
+
+impl Qemu {
+    /// From the cache, or built now (a few minutes).
+    pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
+        let mut recipe = CONFIGURE.join(" ");
+        for edit in EDITS {
+            recipe += &format!("\n{} {} {}", edit.file, edit.find, edit.replace);
+        }
+        let log = cache.root().join("qemu-build.log");
+        let folder = cache.artefact("qemu", &recipe, |folder| {
+            system_packages::ensure(
+                BUILD_PACKAGES,
+                "build QEMU for the nested bed (once, then cached)",
+            )?;
+            build(&Apt::open(cache.root())?, folder, &log)
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// `qemu-system-x86_64` with the path of its firmware.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command.arg("-L").arg(self.firmware());
+        command
+    }
+
+    /// The program file.
+    pub fn program(&self) -> PathBuf {
+        self.folder.join("qemu-system-x86_64")
+    }
+
+    /// The folder for its option `-L`.
+    pub fn firmware(&self) -> PathBuf {
+        self.folder.join("firmware")
+    }
+}
+
+fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
+    let version = apt.source_version("qemu", |version| {
+        // Older ones do not load DR7 into a nested guest.
+        major(version).is_some_and(|major| major >= 10)
+    })?;
+    let tree = folder.join("tree");
+    let tools = folder.join("tools");
+    std::fs::create_dir_all(&tree)?;
+    let tarball = apt.source_tarball("qemu", &version, &tree)?;
+    let _ = std::fs::remove_file(log);
+    process::run_logged(
+        Command::new("tar")
+            .args(["--extract", "--strip-components=1", "--file"])
+            .arg(&tarball)
+            .arg("--directory")
+            .arg(&tree),
+        log,
+    )?;
+    for edit in EDITS {
+        apply(edit, &tree)?;
+    }
+
+    // Debian 12's own Meson is too old for QEMU 10; it is a Python program and runs from where it was unpacked.
+    let (meson, _) = apt.version("meson", |_| true)?;
+    let meson = newest_meson(apt, meson)?;
+    apt.unpack(&format!("meson={meson}"), &tools)?;
+    let python_path = tools.join("usr/lib/python3/dist-packages");
+    let objects = tree.join("build");
+    std::fs::create_dir_all(&objects)?;
+    println!(
+        "nested: building QEMU {version} (some minutes, once; log: {})",
+        log.display()
+    );
+    process::run_logged(
+        Command::new("../configure")
+            .args(CONFIGURE)
+            .env("PYTHONPATH", &python_path)
+            .current_dir(&objects),
+        log,
+    )?;
+    process::run_logged(
+        Command::new("ninja")
+            .arg("qemu-system-x86_64")
+            .env("PYTHONPATH", &python_path)
+            .current_dir(&objects),
+        log,
+    )?;
+    std::fs::rename(
+        objects.join("qemu-system-x86_64"),
+        folder.join("qemu-system-x86_64"),
+    )?;
+
+    let firmware = folder.join("firmware");
+    std::fs::create_dir_all(&firmware)?;
+    for package in ["seabios", "qemu-system-data"] {
+        apt.unpack(package, &tools)?;
+    }
+    for from in ["usr/share/seabios", "usr/share/qemu"] {
+        for entry in std::fs::read_dir(tools.join(from))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "bin") {
+                std::fs::copy(
+                    &path,
+                    firmware.join(path.file_name().expect("it has an extension")),
+                )?;
+            }
+        }
+    }
+    std::fs::remove_dir_all(&tree)?;
+    std::fs::remove_dir_all(&tools)?;
+    Ok(upstream(&version).to_owned())
+}
+
+/// Meson 1.5 or later; `first` is what apt prefers.
+fn newest_meson(apt: &Apt, first: String) -> anyhow::Result<String> {
+    let recent = |version: &str| {
+        let mut parts = version
+            .split(['.', '-'])
+            .map(|part| part.parse::<u32>().unwrap_or(0));
+        (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        ) >= (1, 5)
+    };
+    if recent(&first) {
+        return Ok(first);
+    }
+    Ok(apt.version("meson", recent)?.0)
+}
+
+fn major(version: &str) -> Option<u32> {
+    upstream(version).split('.').next()?.parse().ok()
+}
+
+/// `1:10.0.2+ds-2+deb13u1` is upstream's `10.0.2`.
+fn upstream(version: &str) -> &str {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    version.split(['+', '-', '~']).next().unwrap_or(version)
+}
+
+fn apply(edit: &Edit, tree: &Path) -> anyhow::Result<()> {
+    let path = tree.join(edit.file);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("QEMU's source has no {}", edit.file))?;
+    let edited = edited(&text, edit).with_context(|| {
+        format!(
+            "QEMU's {} looks different from what the edit in xtask's qemu.rs knows: read that function and adapt the edit",
+            edit.file
+        )
+    })?;
+    std::fs::write(&path, edited)?;
+    Ok(())
+}
+
+fn edited(text: &str, edit: &Edit) -> anyhow::Result<String> {
+    let start = text
+        .find(edit.after)
+        .with_context(|| format!("no `{}`", edit.after))?;
+    // In C, the body ends at the first brace in column 0.
+    let end = if edit.file.ends_with(".c") {
+        text[start..]
+            .find("\n}")
+            .map_or(text.len(), |length| start + length)
+    } else {
+        text.len()
+    };
+    let body = &text[start..end];
+    let count = body.matches(edit.find).count();
+    if count != 1 {
+        bail!("`{}` is there {count} times instead of once", edit.find);
+    }
+    Ok(format!(
+        "{}{}{}",
+        &text[..start],
+        body.replace(edit.find, edit.replace),
+        &text[end..]
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_edit_changes_the_one_function_only() {
+        let text = "void other(void)\n{\n    f(SVM_EXIT_SWINT);\n}\nvoid raise_interrupt2(int intno)\n{\n    f(SVM_EXIT_SWINT);\n}\n";
+        let edited = edited(text, &EDITS[0]).unwrap();
+        assert_eq!(edited.matches(EDITS[0].replace).count(), 1);
+        assert!(edited.starts_with("void other(void)\n{\n    f(SVM_EXIT_SWINT);\n}\n"));
+    }
+
+    #[test]
+    fn a_source_that_looks_different_is_refused() {
+        for text in [
+            "void raise_interrupt3(int intno)\n{\n    f(SVM_EXIT_SWINT);\n}\n",
+            "void raise_interrupt2(int intno)\n{\n    f(1);\n}\nvoid g(void)\n{\n    f(SVM_EXIT_SWINT);\n}\n",
+            "void raise_interrupt2(int intno)\n{\n    f(SVM_EXIT_SWINT);\n    f(SVM_EXIT_SWINT);\n}\n",
+        ] {
+            assert!(edited(text, &EDITS[0]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_upstream_version_is_cut_out_of_debians() {
+        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), "10.0.2");
+        assert_eq!(major("1:7.2+dfsg-7+deb12u18"), Some(7));
+    }
+}

@@ -1,0 +1,138 @@
+//! The tests that run in the bed: the same ones that run on this machine's /dev/kvm, built once and copied in.
+
+use super::Bed;
+use super::Job;
+use super::boot::Sink;
+use crate::process;
+use crate::test_output::Note;
+use crate::test_output::Watch;
+use anyhow::Context as _;
+use cargo_metadata::Message;
+use cargo_metadata::TargetKind;
+use std::io::BufReader;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+/// The packages whose tests open /dev/kvm.
+const PACKAGES: &[&str] = &["vp_runner", "debug_worker", "trapgate"];
+
+/// For one test program, all of its tests.
+const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Test programs that cargo built, with the programs that they start.
+pub struct Suite {
+    tests: Vec<TestProgram>,
+    programs: Vec<PathBuf>,
+}
+
+struct TestProgram {
+    name: String,
+    /// The package's folder: cargo's promise to a test is to run there.
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Suite {
+    /// Builds them as `cargo test` does, in the same target folder.
+    pub fn build() -> anyhow::Result<Self> {
+        let mut command = process::cargo();
+        command.args([
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ]);
+        // Libraries' unit tests and integration tests, and the programs those start.
+        command.args(["--lib", "--bins", "--tests", "--examples"]);
+        for package in PACKAGES {
+            command.args(["--package", package]);
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start cargo")?;
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        let mut suite = Self {
+            tests: Vec::new(),
+            programs: Vec::new(),
+        };
+        for message in Message::parse_stream(BufReader::new(stdout)) {
+            let Message::CompilerArtifact(artifact) = message? else {
+                continue;
+            };
+            let Some(path) = artifact.executable else {
+                continue;
+            };
+            let path = PathBuf::from(path);
+            if !artifact.profile.test {
+                suite.programs.push(path);
+                continue;
+            }
+            let folder = artifact
+                .manifest_path
+                .parent()
+                .context("a manifest lies in a folder")?;
+            let package = folder.file_name().unwrap_or_default();
+            let kind = if artifact.target.kind.contains(&TargetKind::Test) {
+                artifact.target.name.as_str()
+            } else {
+                "unit"
+            };
+            suite.tests.push(TestProgram {
+                name: format!("{package}/{kind}"),
+                folder: folder.into(),
+                path,
+            });
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            anyhow::bail!("the tests do not build (cargo ended with {status})");
+        }
+        suite.tests.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(suite)
+    }
+
+    /// Runs each test program in a boot of its own; returns how many failed. `noted` gets what they say.
+    pub fn run(&self, bed: &Bed, noted: &mut dyn FnMut(Note)) -> anyhow::Result<u32> {
+        let mut failed = 0;
+        for test in &self.tests {
+            println!("nested: {} ({})", test.name, test.path.display());
+            let started = Instant::now();
+            let mut files = vec![test.path.clone()];
+            files.extend(self.programs.iter().cloned());
+            let mut job = Job::new(
+                vec![
+                    test.path.clone().into(),
+                    "--nocapture".into(),
+                    "--test-threads=1".into(),
+                ],
+                test.folder.clone(),
+                files,
+            );
+            job.timeout = TIMEOUT;
+            let (sender, notes) = std::sync::mpsc::channel();
+            let code = bed.run(&job, &|| {
+                let watch = |sink: Sink| -> Sink { Box::new(Watch::new(sink, sender.clone())) };
+                (
+                    watch(Box::new(std::io::stdout())),
+                    watch(Box::new(std::io::stderr())),
+                )
+            })?;
+            drop(sender);
+            for note in notes {
+                noted(note);
+            }
+            let verdict = if code == 0 { "passed" } else { "FAILED" };
+            failed += u32::from(code != 0);
+            println!(
+                "nested: {} {verdict} (status {code}, {:.1} s)",
+                test.name,
+                started.elapsed().as_secs_f64()
+            );
+            std::io::stdout().flush()?;
+        }
+        Ok(failed)
+    }
+}

@@ -1,0 +1,211 @@
+//! Running other programs: one place for error texts that name the command and what it said.
+
+use anyhow::Context as _;
+use anyhow::bail;
+use std::fs::File;
+use std::io::Read as _;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Lines of a failed command's log that are repeated in the error.
+const LOG_TAIL_LINES: usize = 25;
+
+/// The checkout's root: the workspace that this `xtask` was built from.
+pub fn workspace_root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .parent()
+        .expect("xtask lies one folder below the workspace root")
+        .to_path_buf()
+}
+
+/// A cargo of the toolchain that runs us, started in the workspace root.
+///
+/// Variables that `cargo run` sets for us are taken out: with them, build scripts and `env!` of the inner build would see a
+/// changed environment and rebuild.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace_root());
+    for (name, _) in std::env::vars_os() {
+        let of_cargo = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || name == "CARGO_BIN_NAME"
+                || name == "CARGO_CRATE_NAME"
+                || name == "CARGO_PRIMARY_PACKAGE"
+        });
+        if of_cargo {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Whether a program of that name is in `PATH` or, for programs kept out of a user's `PATH` by Debian, in the `sbin` folders.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Runs with our own output streams; an error names the command and its status.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs with standard output returned as text; an error carries what the command wrote to standard error.
+pub fn capture(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !output.status.success() {
+        bail!(
+            "`{}` ended with {}: {}",
+            shown(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` printed something that is not UTF-8", shown(command)))
+}
+
+/// Runs with both output streams appended to `log`; an error shows the end of the log and where the whole of it is.
+pub fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !status.success() {
+        let text = std::fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
+        bail!(
+            "`{}` ended with {status}; the end of {}:\n{}",
+            shown(command),
+            log.display(),
+            tail.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// Runs with standard output through `sink`, and ends it with all that it started when it takes longer than `timeout`.
+pub fn run_watched(
+    command: &mut Command,
+    timeout: Duration,
+    mut sink: impl Write + Send + 'static,
+) -> anyhow::Result<()> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let mut stdout = child.stdout.take().expect("standard output is a pipe");
+    let (sender, ended) = mpsc::channel();
+    let copier = std::thread::spawn(move || {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(length @ 1..) = stdout.read(&mut buffer) {
+            if sink.write_all(&buffer[..length]).is_err() || sink.flush().is_err() {
+                break;
+            }
+        }
+        let _ = sender.send(());
+    });
+    let in_time = ended.recv_timeout(timeout).is_ok();
+    if !in_time {
+        kill_tree(child.id());
+    }
+    let status = child.wait()?;
+    let _ = copier.join();
+    if !in_time {
+        bail!(
+            "`{}` was still running after {} s and was ended",
+            shown(command),
+            timeout.as_secs()
+        );
+    }
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Kills a process of ours and its descendants: a hanging test program outlives the cargo that started it.
+///
+/// A process group of its own would do the same, but then Ctrl-C on the terminal would no longer reach the tests.
+fn kill_tree(root: u32) {
+    let mut tree = vec![root.to_string()];
+    let mut next = 0;
+    while next < tree.len() {
+        let listing = Command::new("ps")
+            .args(["-o", "pid=", "--ppid", &tree[next]])
+            .output();
+        if let Ok(output) = listing {
+            let text = String::from_utf8_lossy(&output.stdout);
+            tree.extend(text.split_whitespace().map(str::to_owned));
+        }
+        next += 1;
+    }
+    let _ = Command::new("sh")
+        .args(["-c", "kill -KILL \"$@\"", "kill"])
+        .args(&tree)
+        .status();
+}
+
+/// Where cargo builds to.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => workspace_root().join(folder),
+        None => workspace_root().join("target"),
+    }
+}
+
+/// The command as a person would type it, good enough for messages.
+pub fn shown(command: &Command) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        text.push(' ');
+        text.push_str(&argument.to_string_lossy());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hanging_command_is_ended_with_its_children() {
+        // The grandchild holds the pipe: if it survived, the copier would wait for it.
+        let error = run_watched(
+            Command::new("sh").args(["-c", "sh -c 'sleep 600; :'; :"]),
+            Duration::from_millis(200),
+            std::io::sink(),
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("still running"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask test`: everything that CI runs. A step that fails does not keep the others from running.
+
+mod summary;
+
+use crate::fmt;
+use crate::nested::Bed;
+use crate::nested::Suite;
+use crate::process;
+use crate::system_packages;
+use crate::system_packages::CannotHere;
+use crate::test_output::Note;
+use crate::test_output::Watch;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+use summary::Summary;
+use summary::Verdict;
+
+/// For all of one `cargo test`, the build included.
+const TEST_TIMEOUT: Duration = Duration::from_secs(12 * 60);
+
+/// What the tests start: a compiler for the demo guest and both debuggers.
+const TEST_PACKAGES: &[&str] = &["gcc", "libc6-dev", "gdb", "lldb"];
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only the steps whose name contains this (may be given again).
+    #[arg(long)]
+    only: Vec<String>,
+}
+
+type Step = (&'static str, fn(&mut Summary) -> anyhow::Result<()>);
+
+const STEPS: &[Step] = &[
+    ("format", |_| fmt::rustfmt(true)),
+    ("own lints", |_| fmt::lints()),
+    ("clippy", |_| clippy()),
+    ("docs", |_| docs()),
+    ("debuggers", |_| {
+        system_packages::ensure(TEST_PACKAGES, "debug real guests with real debuggers")
+    }),
+    ("tests", tests),
+    ("doc tests", doc_tests),
+    ("loom", loom),
+    ("nested", nested),
+];
+
+/// The subcommand.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    let mut summary = Summary::default();
+    for (name, step) in STEPS {
+        if !args.only.is_empty() && !args.only.iter().any(|only| name.contains(only.as_str())) {
+            continue;
+        }
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let verdict = match step(&mut summary) {
+            Ok(()) => Verdict::Passed,
+            Err(error) => match error.downcast_ref::<CannotHere>() {
+                Some(_) => Verdict::CouldNotRun(format!("{error:#}")),
+                None => Verdict::Failed(format!("{error:#}")),
+            },
+        };
+        if let Verdict::Failed(why) | Verdict::CouldNotRun(why) = &verdict {
+            eprintln!("{why}");
+        }
+        summary.step(name, verdict, started.elapsed());
+    }
+    print!("\n{summary}");
+    Ok(i32::from(summary.failed()))
+}
+
+fn clippy() -> anyhow::Result<()> {
+    process::run(process::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
+}
+
+fn docs() -> anyhow::Result<()> {
+    process::run(
+        process::cargo()
+            .args(["doc", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )
+}
+
+fn tests(summary: &mut Summary) -> anyhow::Result<()> {
+    cargo_test(
+        process::cargo()
+            .args(["test", "--workspace", "--all-targets", "--no-fail-fast"])
+            // Shows what a test printed together with its name, a reason to skip among it.
+            .args(["--", "--show-output"]),
+        summary,
+    )?;
+    Ok(())
+}
+
+fn doc_tests(summary: &mut Summary) -> anyhow::Result<()> {
+    cargo_test(
+        process::cargo().args(["test", "--workspace", "--doc"]),
+        summary,
+    )?;
+    Ok(())
+}
+
+/// The model of the kick protocol. Another cfg means another build, kept apart so that neither throws away the other's.
+fn loom(summary: &mut Summary) -> anyhow::Result<()> {
+    let passed = cargo_test(
+        process::cargo()
+            .args(["test", "--package", "vp_runner", "--lib"])
+            .arg("--target-dir")
+            .arg(process::target_dir().join("loom"))
+            .args(["run_gate", "--", "--show-output"])
+            .env("RUSTFLAGS", "--cfg loom"),
+        summary,
+    )?;
+    anyhow::ensure!(
+        passed > 0,
+        "no loom test was run: vp_runner has none whose path contains `run_gate`"
+    );
+    Ok(())
+}
+
+fn nested(summary: &mut Summary) -> anyhow::Result<()> {
+    let bed = Bed::provide()?;
+    let suite = Suite::build()?;
+    let failed = suite.run(&bed, &mut |note| summary.note("nested", note))?;
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} test program(s) failed in the nested bed"
+    );
+    Ok(())
+}
+
+/// Runs it with its output shown and read; returns how many tests passed.
+fn cargo_test(command: &mut Command, summary: &mut Summary) -> anyhow::Result<u32> {
+    let (sender, notes) = mpsc::channel();
+    let result = process::run_watched(command, TEST_TIMEOUT, Watch::new(std::io::stdout(), sender));
+    let mut all = 0;
+    for note in notes {
+        if let Note::Counts { passed, .. } = &note {
+            all += passed;
+        }
+        summary.note("this machine", note);
+    }
+    result.map(|()| all)
+}
