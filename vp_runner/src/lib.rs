@@ -4,5 +4,11 @@
 //! A VMM gives it a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`]; it owns the vCPU threads from then on.
 #![deny(missing_docs)]
 
+pub mod cpu_mode;
+pub mod dr7;
+pub mod kvm;
 pub mod machine;
+pub mod memory;
+pub mod page_walk;
 pub mod runner;
+pub mod xsave;

@@ -1,0 +1,189 @@
+//! What mode an x86 VP is in, its privilege, and how it makes linear addresses: pure functions of the register file.
+
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::CpuMode;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::Gp;
+use vmm_core_defs::regs::x86_64::SegmentRegister;
+use vmm_core_defs::regs::x86_64::segment_attributes;
+
+pub(crate) const CR0_PE: u64 = 1;
+pub(crate) const EFER_LMA: u64 = 1 << 10;
+pub(crate) const RFLAGS_VM: u64 = 1 << 17;
+
+/// A segment register by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the registers' own")]
+pub enum Segment {
+    Es,
+    Cs,
+    Ss,
+    Ds,
+    Fs,
+    Gs,
+}
+
+/// How the VP decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
+pub fn cpu_mode(state: &X86VpState) -> CpuMode {
+    let long = state.cs.attributes & segment_attributes::LONG != 0;
+    let big = state.cs.attributes & segment_attributes::DEFAULT_BIG != 0;
+    if state.cr0 & CR0_PE == 0 {
+        CpuMode::Real
+    } else if state.efer & EFER_LMA != 0 {
+        // EFLAGS.VM does nothing while long mode is active.
+        match (long, big) {
+            (true, _) => CpuMode::Long64,
+            (false, true) => CpuMode::Compatibility32,
+            (false, false) => CpuMode::Compatibility16,
+        }
+    } else if state.rflags & RFLAGS_VM != 0 {
+        CpuMode::Virtual8086
+    } else if big {
+        CpuMode::Protected32
+    } else {
+        CpuMode::Protected16
+    }
+}
+
+/// The current privilege level, 0 to 3.
+///
+/// It is SS.DPL, not CS.RPL: the two differ just after CR0.PE is set and in conforming code (SDM volume 3, "Guest Register State").
+pub fn privilege(state: &X86VpState) -> u8 {
+    match cpu_mode(state) {
+        CpuMode::Real => 0,
+        CpuMode::Virtual8086 => 3,
+        _ => {
+            let [low, ..] = (state.ss.attributes >> 5 & 3).to_le_bytes();
+            low
+        }
+    }
+}
+
+/// The linear address of an offset in a segment.
+///
+/// In 64-bit code only FS and GS have bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
+/// 64-bit mode"). The offset is taken as it is: a 16-bit wrap belongs to the instruction that made it.
+pub fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
+    let base = segment_register(state, segment).base;
+    if cpu_mode(state) != CpuMode::Long64 {
+        return Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX));
+    }
+    match segment {
+        Segment::Fs | Segment::Gs => Gva::new(base.wrapping_add(offset)),
+        Segment::Es | Segment::Cs | Segment::Ss | Segment::Ds => Gva::new(offset),
+    }
+}
+
+/// The linear address of the next instruction.
+pub fn linear_rip(state: &X86VpState) -> Gva {
+    linear_address(state, Segment::Cs, state.rip)
+}
+
+/// The linear address of the top of the stack. A 16-bit stack segment uses SP alone.
+pub fn linear_rsp(state: &X86VpState) -> Gva {
+    let rsp = state.gp[Gp::Rsp as usize];
+    let rsp = if cpu_mode(state) == CpuMode::Long64
+        || state.ss.attributes & segment_attributes::DEFAULT_BIG != 0
+    {
+        rsp
+    } else {
+        rsp & 0xffff
+    };
+    linear_address(state, Segment::Ss, rsp)
+}
+
+fn segment_register(state: &X86VpState, segment: Segment) -> &SegmentRegister {
+    match segment {
+        Segment::Es => &state.es,
+        Segment::Cs => &state.cs,
+        Segment::Ss => &state.ss,
+        Segment::Ds => &state.ds,
+        Segment::Fs => &state.fs,
+        Segment::Gs => &state.gs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(cr0: u64, efer: u64, rflags: u64, cs_attributes: u32) -> X86VpState {
+        let mut state = X86VpState {
+            cr0,
+            efer,
+            rflags,
+            ..Default::default()
+        };
+        state.cs.attributes = cs_attributes;
+        state
+    }
+
+    const L: u32 = segment_attributes::LONG;
+    const DB: u32 = segment_attributes::DEFAULT_BIG;
+
+    #[test]
+    fn every_mode_is_told_by_its_bits() {
+        for (cr0, efer, rflags, cs, mode) in [
+            (0, 0, RFLAGS_VM, L | DB, CpuMode::Real),
+            (1, 0, 0, 0, CpuMode::Protected16),
+            (1, 0, 0, DB, CpuMode::Protected32),
+            // L means nothing before long mode is active.
+            (1, 0, 0, L | DB, CpuMode::Protected32),
+            (1, 0, RFLAGS_VM, 0, CpuMode::Virtual8086),
+            (1, EFER_LMA, 0, L, CpuMode::Long64),
+            (1, EFER_LMA, RFLAGS_VM, L, CpuMode::Long64),
+            (1, EFER_LMA, 0, DB, CpuMode::Compatibility32),
+            (1, EFER_LMA, 0, 0, CpuMode::Compatibility16),
+        ] {
+            assert_eq!(cpu_mode(&state(cr0, efer, rflags, cs)), mode);
+        }
+    }
+
+    #[test]
+    fn privilege_is_the_stack_segments() {
+        let mut user = state(1, EFER_LMA, 0, L);
+        user.ss.attributes = 3 << 5 | 1 << 7;
+        assert_eq!(privilege(&user), 3);
+        user.cr0 = 0;
+        assert_eq!(privilege(&user), 0);
+        assert_eq!(privilege(&state(1, 0, RFLAGS_VM, 0)), 3);
+    }
+
+    #[test]
+    fn a_reset_vp_fetches_from_the_top_of_4_gib() {
+        let mut reset = state(0, 0, 2, 0);
+        reset.cs.base = 0xffff_0000;
+        reset.rip = 0xfff0;
+        assert_eq!(linear_rip(&reset), Gva::new(0xffff_fff0));
+        reset.rip = 0x1_0000;
+        assert_eq!(linear_rip(&reset), Gva::new(0), "wraps at 4 GiB");
+    }
+
+    #[test]
+    fn long_mode_ignores_all_bases_but_fs_and_gs() {
+        let mut long = state(1, EFER_LMA, 0, L);
+        for segment in [&mut long.cs, &mut long.ds, &mut long.es, &mut long.ss] {
+            segment.base = 0x1000;
+        }
+        long.fs.base = 0xffff_8000_0000_0000;
+        long.gs.base = u64::MAX;
+        for segment in [Segment::Cs, Segment::Ds, Segment::Es, Segment::Ss] {
+            assert_eq!(linear_address(&long, segment, 5), Gva::new(5));
+        }
+        assert_eq!(
+            linear_address(&long, Segment::Fs, 5),
+            Gva::new(0xffff_8000_0000_0005)
+        );
+        assert_eq!(linear_address(&long, Segment::Gs, 5), Gva::new(4));
+    }
+
+    #[test]
+    fn a_16_bit_stack_uses_sp_alone() {
+        let mut vp = state(1, 0, 0, 0);
+        vp.ss.base = 0x2_0000;
+        vp.gp[Gp::Rsp as usize] = 0xdead_1000;
+        assert_eq!(linear_rsp(&vp), Gva::new(0x2_1000));
+        vp.ss.attributes = DB;
+        assert_eq!(linear_rsp(&vp), Gva::new(0xdeaf_1000));
+    }
+}

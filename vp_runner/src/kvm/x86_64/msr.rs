@@ -1,0 +1,61 @@
+//! One model-specific register by number.
+
+use super::register_file::refused;
+use kvm_bindings::Msrs;
+use kvm_bindings::kvm_msr_entry;
+use kvm_ioctls::VcpuFd;
+use vmm_core_defs::debug_rpc::DebugError;
+
+/// The GS base that `swapgs` brings in.
+pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
+
+/// Reads an MSR.
+///
+/// # Errors
+/// [`DebugError::BadRegister`] where this KVM or the guest's CPUID has no such MSR (unless the host administrator set
+/// `kvm.ignore_msrs`, with which KVM itself answers 0).
+pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, DebugError> {
+    let mut msrs = one(index, 0);
+    let read = vcpu
+        .get_msrs(&mut msrs)
+        .map_err(|err| refused("read an MSR", err))?;
+    match msrs.as_slice() {
+        [entry] if read == 1 => Ok(entry.data),
+        _ => Err(DebugError::BadRegister {
+            name: name(index),
+            why: "the hypervisor knows no such MSR for this guest; check the number".into(),
+        }),
+    }
+}
+
+/// Writes an MSR.
+///
+/// # Errors
+/// [`DebugError::BadRegister`] where there is no such MSR, or it is read-only or refuses the value.
+pub fn write_msr(vcpu: &VcpuFd, index: u32, value: u64) -> Result<(), DebugError> {
+    let written = vcpu
+        .set_msrs(&one(index, value))
+        .map_err(|err| refused("write an MSR", err))?;
+    if written == 1 {
+        return Ok(());
+    }
+    Err(DebugError::BadRegister {
+        name: name(index),
+        why: format!(
+            "the hypervisor refuses {value:#x}: no such MSR, read-only, or a reserved bit or non-canonical address in the value"
+        ),
+    })
+}
+
+fn name(index: u32) -> String {
+    format!("MSR {index:#x}")
+}
+
+fn one(index: u32, data: u64) -> Msrs {
+    Msrs::from_entries(&[kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    }])
+    .expect("one entry is within the limit of the list")
+}

@@ -1,0 +1,121 @@
+//! `KVM_GET_XSAVE`, `KVM_GET_XSAVE2` and `KVM_SET_XSAVE` as bytes: the only `unsafe` the register file needs.
+#![expect(
+    unsafe_code,
+    reason = "kvm-ioctls marks the XSAVE ioctls unsafe: the kernel's idea of the size has to be kept"
+)]
+
+use super::register_file::refused;
+use kvm_bindings::Xsave;
+use kvm_bindings::kvm_xsave;
+use kvm_ioctls::Cap;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use vmm_core_defs::debug_rpc::DebugError;
+
+const PLAIN_WORDS: usize = 1024;
+
+/// How large a VM's XSAVE areas are, asked of KVM once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct XsaveSize {
+    /// 32-bit words past the 4096 bytes of `kvm_xsave`; `None` where KVM has only the plain ioctls.
+    extra_words: Option<usize>,
+}
+
+/// One vCPU's area.
+pub(super) struct XsaveArea {
+    raw: Raw,
+    bytes: Vec<u8>,
+}
+
+enum Raw {
+    Plain(Box<kvm_xsave>),
+    Sized(Xsave),
+}
+
+impl XsaveSize {
+    pub(super) fn of(vm: &VmFd) -> Self {
+        // api.rst, KVM_GET_XSAVE2: at least 4096 where the capability exists, 0 where not.
+        let len = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        Self {
+            extra_words: (len != 0).then(|| (len / 4).saturating_sub(PLAIN_WORDS)),
+        }
+    }
+
+    pub(super) fn len(self) -> usize {
+        4 * (PLAIN_WORDS + self.extra_words.unwrap_or(0))
+    }
+
+    pub(super) fn get(self, vcpu: &VcpuFd) -> Result<XsaveArea, DebugError> {
+        let what = "read the vector registers";
+        let raw = match self.extra_words {
+            None => Raw::Plain(Box::new(
+                vcpu.get_xsave().map_err(|err| refused(what, err))?,
+            )),
+            Some(extra) => {
+                let mut area = Xsave::new(extra).map_err(|err| DebugError::Hypervisor {
+                    what: what.into(),
+                    why: format!("{err:?}"),
+                })?;
+                // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM. That size grows only by `arch_prctl` on a thread of this
+                // process before the VM's vCPUs are created, and `XsaveSize::of` is called with a vCPU present.
+                unsafe { vcpu.get_xsave2(&mut area) }.map_err(|err| refused(what, err))?;
+                Raw::Sized(area)
+            }
+        };
+        let bytes = raw.bytes();
+        Ok(XsaveArea { raw, bytes })
+    }
+}
+
+impl XsaveArea {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Writes the area to the vCPU it was read from, or another of the same VM.
+    pub(super) fn set(&mut self, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+        self.raw.copy_from(&self.bytes);
+        match &self.raw {
+            // SAFETY: without KVM_CAP_XSAVE2 the kernel reads the 4096 bytes of `kvm_xsave` and no more.
+            Raw::Plain(area) => unsafe { vcpu.set_xsave(area) },
+            // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM (see `XsaveSize::get`).
+            Raw::Sized(area) => unsafe { vcpu.set_xsave2(area) },
+        }
+    }
+}
+
+impl Raw {
+    fn bytes(&self) -> Vec<u8> {
+        let (region, extra): (&[u32], &[u32]) = match self {
+            Self::Plain(area) => (&area.region, &[]),
+            Self::Sized(area) => (&area.as_fam_struct_ref().xsave.region, area.as_slice()),
+        };
+        region
+            .iter()
+            .chain(extra)
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
+    }
+
+    fn copy_from(&mut self, bytes: &[u8]) {
+        let (words, _) = bytes.as_chunks::<4>();
+        let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
+        let mut fill = |slots: &mut [u32]| {
+            for (slot, word) in slots.iter_mut().zip(&mut words) {
+                *slot = word;
+            }
+        };
+        match self {
+            Self::Plain(area) => fill(&mut area.region),
+            Self::Sized(area) => {
+                // SAFETY: only `region` is written; the length field of the structure stays as it is.
+                fill(&mut unsafe { area.as_mut_fam_struct() }.xsave.region);
+                fill(area.as_mut_slice());
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Guest memory as a debugger reads and writes it: RAM by volatile copies, devices in natural pieces, guest virtual addresses by our own page walk.
+//!
+//! Reads and physical writes are safe at any time; VPs may run (`vm-memory` copies volatile, so racing with a VP is no undefined behaviour, only a torn
+//! value). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
+
+use crate::machine::DeviceOutcome;
+use crate::machine::Machine;
+use crate::machine::MmioOutcome;
+use crate::page_walk::PagingState;
+use crate::page_walk::PhysicalMemory;
+use crate::page_walk::WalkFault;
+use crate::page_walk::walk;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestMemoryRegion;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::memory::MAX_TRANSFER;
+use vmm_core_defs::memory::Translation;
+
+/// Guest RAM and the devices around it.
+#[derive(Clone)]
+pub struct DebugMemory {
+    ram: Arc<GuestMemoryMmap>,
+    machine: Arc<dyn Machine>,
+}
+
+/// A VP's view of virtual memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressSpace {
+    /// Whose it is, for messages.
+    pub vp: VpIndex,
+    /// Its paging registers.
+    pub paging: PagingState,
+}
+
+/// Bytes that follow each other in physical memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    gpa: Gpa,
+    len: usize,
+}
+
+/// What is at a physical address, and for how many bytes.
+enum Backing {
+    Ram(usize),
+    Device(usize),
+}
+
+impl DebugMemory {
+    /// The memory of a VM.
+    pub fn new(ram: Arc<GuestMemoryMmap>, machine: Arc<dyn Machine>) -> Self {
+        Self { ram, machine }
+    }
+
+    /// The RAM itself.
+    pub fn ram(&self) -> &GuestMemoryMmap {
+        &self.ram
+    }
+
+    /// Translates a virtual address.
+    ///
+    /// # Errors
+    /// [`DebugError::NotMapped`].
+    pub fn translate(&self, space: &AddressSpace, gva: Gva) -> Result<Translation, DebugError> {
+        match walk(&*self.ram, &space.paging, gva) {
+            Ok(found) => Ok(found.into()),
+            Err(fault) => Err(not_mapped(space, &fault)),
+        }
+    }
+
+    /// Reads the bytes from `gpa` up to the first that cannot be read, at most `len`.
+    ///
+    /// # Errors
+    /// [`DebugError::NoMemory`] where not even the first byte can be read; [`DebugError::BadLength`] for more than
+    /// [`MAX_TRANSFER`] or a range that passes the end of the address space.
+    pub fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
+        check_range(gpa.value(), len)?;
+        let mut data = vec![0; len];
+        let read = self.read_run(gpa, &mut data);
+        partial(data, read, || DebugError::NoMemory { gpa })
+    }
+
+    /// Reads the bytes from `gva` up to the first that cannot be read, at most `len`.
+    ///
+    /// # Errors
+    /// As [`read_gpa`](Self::read_gpa), and [`DebugError::NotMapped`] where not even the first byte has a translation.
+    pub fn read_gva(
+        &self,
+        space: &AddressSpace,
+        gva: Gva,
+        len: usize,
+    ) -> Result<Vec<u8>, DebugError> {
+        check_range(gva.value(), len)?;
+        let (runs, fault) = self.map(space, gva, len);
+        let mut data = vec![0; len];
+        let mut done = 0;
+        for run in &runs {
+            let read = self.read_run(run.gpa, &mut data[done..done + run.len]);
+            done += read;
+            if read < run.len {
+                break;
+            }
+        }
+        partial(data, done, || match (runs.first(), fault) {
+            (Some(run), _) => DebugError::NoMemory { gpa: run.gpa },
+            (None, Some(fault)) => not_mapped(space, &fault),
+            (None, None) => unreachable!("a range of at least one byte maps or faults"),
+        })
+    }
+
+    /// Writes all of `data`. The outcome is the first other than [`DeviceOutcome::Done`] that a device gave, which is then the caller's to act on.
+    ///
+    /// # Errors
+    /// [`DebugError::NoMemory`] with the first byte where nothing takes the write; what came before it in the range is written then.
+    /// [`DebugError::BadLength`] as for a read, with nothing written.
+    pub fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
+        check_range(gpa.value(), data.len())?;
+        self.write_run(gpa, data)
+    }
+
+    /// Writes all of `data`, whatever the pages' write protection. Every page is translated before the first byte is written.
+    ///
+    /// # Errors
+    /// As [`write_gpa`](Self::write_gpa), and [`DebugError::NotMapped`] with the first address that has no translation; nothing is written then.
+    pub fn write_gva(
+        &self,
+        space: &AddressSpace,
+        gva: Gva,
+        data: &[u8],
+    ) -> Result<DeviceOutcome, DebugError> {
+        check_range(gva.value(), data.len())?;
+        let (runs, fault) = self.map(space, gva, data.len());
+        if let Some(fault) = fault {
+            return Err(not_mapped(space, &fault));
+        }
+        let mut rest = data;
+        let mut outcome = DeviceOutcome::Done;
+        for run in runs {
+            let (now, later) = rest.split_at(run.len);
+            outcome = first_of(outcome, self.write_run(run.gpa, now)?);
+            rest = later;
+        }
+        Ok(outcome)
+    }
+
+    /// Translates a range with one walk for each page, whatever its size, and merges pages that follow each other; up to the first that has no
+    /// translation. `check_range` has been passed.
+    fn map(&self, space: &AddressSpace, gva: Gva, len: usize) -> (Vec<Run>, Option<WalkFault>) {
+        map(&*self.ram, &space.paging, gva, len)
+    }
+
+    fn backing(&self, gpa: u64) -> Backing {
+        if let Some(region) = self.ram.find_region(GuestAddress(gpa)) {
+            let left = region.len() - (gpa - region.start_addr().0);
+            return Backing::Ram(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        let next = self
+            .ram
+            .iter()
+            .map(|region| region.start_addr().0)
+            .filter(|start| *start > gpa)
+            .min();
+        let left = next.map_or(u64::MAX - gpa, |start| start - gpa);
+        Backing::Device(usize::try_from(left).unwrap_or(usize::MAX).max(1))
+    }
+
+    /// How many bytes were read.
+    fn read_run(&self, gpa: Gpa, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < data.len() {
+            let at = gpa.value() + done as u64;
+            let left = data.len() - done;
+            match self.backing(at) {
+                Backing::Ram(here) => {
+                    let piece = &mut data[done..done + left.min(here)];
+                    if self.ram.read_slice(piece, GuestAddress(at)).is_err() {
+                        return done;
+                    }
+                    done += piece.len();
+                }
+                Backing::Device(here) => {
+                    let len = natural_piece(at, left.min(here));
+                    let piece = &mut data[done..done + len];
+                    match self.machine.mmio_read(None, Gpa::new(at), piece) {
+                        MmioOutcome::Handled => done += len,
+                        MmioOutcome::Unclaimed => return done,
+                    }
+                }
+            }
+        }
+        done
+    }
+
+    fn write_run(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
+        let mut outcome = DeviceOutcome::Done;
+        let mut done = 0;
+        while done < data.len() {
+            let at = gpa.value() + done as u64;
+            let left = data.len() - done;
+            let nothing_there = DebugError::NoMemory { gpa: Gpa::new(at) };
+            match self.backing(at) {
+                Backing::Ram(here) => {
+                    let piece = &data[done..done + left.min(here)];
+                    self.ram
+                        .write_slice(piece, GuestAddress(at))
+                        .map_err(|_| nothing_there)?;
+                    done += piece.len();
+                }
+                Backing::Device(here) => {
+                    let len = natural_piece(at, left.min(here));
+                    let piece = &data[done..done + len];
+                    match self.machine.mmio_write(None, Gpa::new(at), piece) {
+                        (MmioOutcome::Handled, asked) => outcome = first_of(outcome, asked),
+                        (MmioOutcome::Unclaimed, _) => return Err(nothing_there),
+                    }
+                    done += len;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+impl PhysicalMemory for GuestMemoryMmap {
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+    }
+
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+    }
+}
+
+fn map(
+    memory: &impl PhysicalMemory,
+    paging: &PagingState,
+    gva: Gva,
+    len: usize,
+) -> (Vec<Run>, Option<WalkFault>) {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut done = 0;
+    while done < len {
+        let here = Gva::new(gva.value() + done as u64);
+        let page = match walk(memory, paging, here) {
+            Ok(page) => page,
+            Err(fault) => return (runs, Some(fault)),
+        };
+        let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
+        let take = in_page.min(len - done);
+        match runs.last_mut() {
+            Some(last) if last.gpa.checked_add(last.len as u64) == Some(page.gpa) => {
+                last.len += take;
+            }
+            _ => runs.push(Run {
+                gpa: page.gpa,
+                len: take,
+            }),
+        }
+        done += take;
+    }
+    (runs, None)
+}
+
+/// The largest of 8, 4, 2 and 1 that `at` is a multiple of and that fits `left`, which is not 0.
+fn natural_piece(at: u64, left: usize) -> usize {
+    let aligned = 1 << at.trailing_zeros().min(3);
+    let fits = 1 << left.ilog2().min(3);
+    aligned.min(fits)
+}
+
+fn first_of(first: DeviceOutcome, second: DeviceOutcome) -> DeviceOutcome {
+    match first {
+        DeviceOutcome::Done => second,
+        DeviceOutcome::Reset | DeviceOutcome::PowerOff => first,
+    }
+}
+
+fn check_range(address: u64, len: usize) -> Result<(), DebugError> {
+    let last = (len as u64).saturating_sub(1);
+    if len > MAX_TRANSFER || address.checked_add(last).is_none() {
+        return Err(DebugError::BadLength {
+            address,
+            len: len as u64,
+        });
+    }
+    Ok(())
+}
+
+fn partial(
+    mut data: Vec<u8>,
+    read: usize,
+    error: impl FnOnce() -> DebugError,
+) -> Result<Vec<u8>, DebugError> {
+    if read == 0 && !data.is_empty() {
+        return Err(error());
+    }
+    data.truncate(read);
+    Ok(data)
+}
+
+fn not_mapped(space: &AddressSpace, fault: &WalkFault) -> DebugError {
+    DebugError::NotMapped {
+        vp: space.vp,
+        gva: fault.gva,
+    }
+}
+
+#[cfg(test)]
+mod tests;
