@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod command;
+pub mod framing;
 pub mod regs;
 pub mod session;
 pub mod target;
+pub mod target_xml;

@@ -5,10 +5,12 @@
 
 pub mod aarch64;
 mod block;
+mod markdown;
 pub mod types;
 pub mod x86_64;
 
 pub use block::RegisterBlock;
+pub use markdown::markdown;
 
 use crate::regs::aarch64::Aarch64Reg;
 use crate::regs::types::Type;

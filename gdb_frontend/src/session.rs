@@ -1,9 +1,38 @@
 //! One client's session: bytes in, actions out.
+//!
+//! ```text
+//!                         push                                    poll_action
+//!   client ---- bytes ----------> Decoder -- Frame --> Command ----------------> Action::Send ----> client
+//!                                                         |
+//!                                                         +--------------------> Action::Target --> guest
+//!                                                                                                     |
+//!                          reply <---- Pending <-------------------------------- complete <-----------+
+//! ```
+//! Everything is done in the order in which it came. One operation is out at a time, and what comes in meanwhile waits; that
+//! includes Ctrl-C, which so never overtakes the `c` before it. A Ctrl-C that comes while the guest stands still has nothing to
+//! interrupt and is dropped: it crossed with a stop.
 
+mod complete;
+mod execute;
+mod pending;
+mod stop_reply;
+mod transfer;
+
+use crate::command::ClientFeatures;
+use crate::command::Command;
+use crate::command::ThreadSelector;
+use crate::framing::Decoder;
+use crate::framing::Frame;
+use crate::framing::Outbox;
+use crate::framing::PACKET_SIZE;
+use crate::framing::PacketWriter;
 use crate::target::Stop;
+use crate::target::TargetError;
 use crate::target::TargetInfo;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
+use crate::target::Tid;
+use pending::Pending;
 
 /// What the driver has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,27 +47,243 @@ pub enum Action {
 
 /// One client's session.
 #[derive(Debug)]
-pub struct Session;
+pub struct Session {
+    decoder: Decoder,
+    // Apart from the decoder, so that a packet can be looked at where it lies.
+    core: Core,
+}
+
+/// A session without its input.
+#[derive(Debug)]
+struct Core {
+    info: TargetInfo,
+    outbox: Outbox,
+    client: ClientFeatures,
+    operation: Operation,
+    guest: Guest,
+    connection: Connection,
+    /// The thread of `g`, `m` and the like, chosen by `Hg` or by the last stop.
+    current: Tid,
+    /// The threads of `c` and `s`, chosen by `Hc`.
+    resumed: ThreadSelector,
+    /// The list of threads as it was when the client began to read it.
+    threads: Vec<u8>,
+}
+
+/// The operation that the driver has been asked for, or is about to be.
+#[derive(Debug)]
+enum Operation {
+    None,
+    /// `poll_action` has not handed it out yet.
+    Asked(TargetOp, Pending),
+    Out(Pending),
+}
+
+/// What the guest does.
+#[derive(Debug)]
+enum Guest {
+    /// It stands still, for this reason.
+    Stopped(Stop),
+    /// It runs, and the client waits for a stop reply. A stop that came while an operation was out waits for its end.
+    Running(Option<(Stop, Option<String>)>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Open,
+    /// To be closed once everything has been sent.
+    Closing,
+    Closed,
+}
 
 impl Session {
     /// A session with a client that has just connected. The guest is stopped.
-    pub fn new(_info: TargetInfo) -> Self {
-        Self
+    pub fn new(info: TargetInfo) -> Self {
+        let first = Tid::new(1).expect("1 is not 0");
+        Self {
+            decoder: Decoder::default(),
+            core: Core {
+                outbox: Outbox::default(),
+                client: ClientFeatures::default(),
+                operation: Operation::None,
+                guest: Guest::Stopped(info.stop),
+                connection: Connection::Open,
+                current: info.stop.thread.unwrap_or(first),
+                resumed: ThreadSelector::Any,
+                threads: Vec::new(),
+                info,
+            },
+        }
     }
 
     /// Takes bytes from the client, in whatever pieces they come. Never fails: bad input gets an error reply.
-    pub fn push(&mut self, _bytes: &[u8]) {}
-
-    /// The next thing to do; `None` until more comes in. While an operation is out, only interrupts are acted on (a Ctrl-C yields
-    /// [`TargetOp::Interrupt`] while the guest runs); packets wait.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        None
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.core.connection == Connection::Open {
+            self.decoder.push(bytes);
+        }
     }
 
-    /// Answers the operation that is out.
-    pub fn complete(&mut self, _reply: TargetReply) {}
+    /// Whether there is room for more input. While this says no, leave what comes in the socket: a client that does not wait for
+    /// replies would else fill the memory.
+    pub fn wants_input(&self) -> bool {
+        self.decoder.buffered() <= PACKET_SIZE
+    }
+
+    /// The next thing to do; `None` until more comes in. While an operation is out, everything the client sends waits, except that
+    /// what is ready is sent. A Ctrl-C while the guest runs yields [`TargetOp::Interrupt`].
+    pub fn poll_action(&mut self) -> Option<Action> {
+        loop {
+            let ready = self.core.outbox.take_ready();
+            if !ready.is_empty() {
+                return Some(Action::Send(ready));
+            }
+            match self.core.connection {
+                Connection::Open => {}
+                Connection::Closing => {
+                    self.core.connection = Connection::Closed;
+                    return Some(Action::Close);
+                }
+                Connection::Closed => return None,
+            }
+            match std::mem::replace(&mut self.core.operation, Operation::None) {
+                Operation::None => {}
+                Operation::Asked(op, pending) => {
+                    self.core.operation = Operation::Out(pending);
+                    return Some(Action::Target(op));
+                }
+                Operation::Out(pending) => {
+                    self.core.operation = Operation::Out(pending);
+                    return None;
+                }
+            }
+            let frame = self.decoder.next_frame()?;
+            self.core.frame(frame);
+        }
+    }
+
+    /// Answers the operation that is out. Without one that is out, nothing happens.
+    pub fn complete(&mut self, reply: TargetReply) {
+        match std::mem::replace(&mut self.core.operation, Operation::None) {
+            Operation::Out(pending) => self.core.complete(pending, reply),
+            other => self.core.operation = other,
+        }
+        self.core.report_stop();
+    }
 
     /// The guest has stopped, after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`]. `console` is text to
-    /// show the user before the stop reply, where there is some.
-    pub fn stopped(&mut self, _stop: Stop, _console: Option<&str>) {}
+    /// show the user before the stop reply, where there is some. A stop that nothing led to is dropped.
+    pub fn stopped(&mut self, stop: Stop, console: Option<&str>) {
+        if let Guest::Running(waiting @ None) = &mut self.core.guest {
+            *waiting = Some((stop, console.map(str::to_owned)));
+            self.core.report_stop();
+        }
+    }
+}
+
+impl Core {
+    fn frame(&mut self, frame: Frame<'_>) {
+        match frame {
+            Frame::Packet(packet) => {
+                self.outbox.received(true);
+                match Command::parse(packet) {
+                    Ok(command) => self.execute(command),
+                    Err(error) => self.error(&TargetError {
+                        errno: 22,
+                        text: error.to_string(),
+                    }),
+                }
+            }
+            Frame::Ack => self.outbox.acknowledged(),
+            Frame::Nack => self.outbox.send_again(),
+            Frame::Interrupt => self.interrupt(Pending::Interrupt),
+            Frame::BadChecksum => {
+                self.outbox.received(false);
+                // With acknowledgements the `-` asks for the packet again; without, somebody waits for a reply.
+                if !self.outbox.has_acks() {
+                    self.error(&TargetError {
+                        errno: 22,
+                        text: "the packet came with a wrong checksum; send it again".to_owned(),
+                    });
+                }
+            }
+            Frame::Oversized => {
+                self.outbox.received(true);
+                self.error(&TargetError {
+                    errno: 22,
+                    text: format!("the packet is longer than {PACKET_SIZE:#x} bytes, the size that was announced"),
+                });
+            }
+        }
+    }
+
+    /// Stops a guest that runs; one that stands still already has nothing to be told.
+    fn interrupt(&mut self, pending: Pending) {
+        match (&self.guest, pending) {
+            (Guest::Running(_), pending) => self.ask(TargetOp::Interrupt, pending),
+            (Guest::Stopped(_), Pending::Ok) => self.ok(),
+            (Guest::Stopped(_), _) => {}
+        }
+    }
+
+    /// Sends the stop reply that is due, once no operation is out.
+    fn report_stop(&mut self) {
+        if !matches!(self.operation, Operation::None) || self.connection != Connection::Open {
+            return;
+        }
+        let Guest::Running(waiting) = &mut self.guest else {
+            return;
+        };
+        let Some((stop, console)) = waiting.take() else {
+            return;
+        };
+        if let Some(text) = console {
+            self.console(&text);
+        }
+        self.guest = Guest::Stopped(stop);
+        self.send_stop(stop);
+    }
+
+    /// Tells of a stop and makes its thread the current one, as the client does for itself.
+    fn send_stop(&mut self, stop: Stop) {
+        if let Some(thread) = stop.thread {
+            self.current = thread;
+        }
+        let packet = stop_reply::packet(stop.reason, self.current, self.client);
+        self.outbox.packet(packet);
+    }
+
+    fn ask(&mut self, op: TargetOp, pending: Pending) {
+        self.operation = Operation::Asked(op, pending);
+    }
+
+    fn ok(&mut self) {
+        self.text("OK");
+    }
+
+    fn text(&mut self, text: &str) {
+        self.outbox.packet(PacketWriter::text(text));
+    }
+
+    /// `E NN`, or `E.` and words for clients that take them.
+    fn error(&mut self, error: &TargetError) {
+        let mut packet = PacketWriter::default();
+        if self.client.error_message {
+            packet.str("E.");
+            packet.message(&error.text);
+        } else {
+            packet.str("E");
+            packet.hex(&[error.errno]);
+        }
+        self.outbox.packet(packet.finish());
+    }
+
+    /// Shows text to the user, in as many `O` packets as it takes.
+    fn console(&mut self, text: &str) {
+        for chunk in text.as_bytes().chunks((PACKET_SIZE - 1) / 2) {
+            let mut packet = PacketWriter::with_capacity(1 + 2 * chunk.len());
+            packet.str("O");
+            packet.hex(chunk);
+            self.outbox.packet(packet.finish());
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub enum TargetOp {
         thread: Tid,
         /// First byte.
         address: u64,
-        /// Bytes; `address + len` does not wrap, and the reply fits the packet size.
+        /// Bytes, at least 1; the last one, at `address + len - 1`, is in the address space, and the reply fits a packet.
         len: usize,
     },
     /// Memory as this thread sees it. Answer: [`TargetReply::Done`].

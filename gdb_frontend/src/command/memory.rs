@@ -1,0 +1,89 @@
+//! `m`, `M`, `x` and `X`.
+
+use super::Command;
+use super::CommandError;
+use super::syntax;
+use crate::framing::PACKET_SIZE;
+use std::borrow::Cow;
+
+/// `x` and its reply are the ones of GDB 16 and later.
+pub(super) const FEATURES: &[&str] = &["binary-upload+"];
+
+const READ: &str = "m addr,length, or x addr,length, both in hex";
+const WRITE: &str = "M addr,length:XX..., or X addr,length:binary data";
+
+/// How memory is written into a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryFormat {
+    /// `m`: two hex digits for each byte.
+    Hex,
+    /// `x`: `b`, then the bytes with escapes.
+    Binary,
+}
+
+/// The most bytes that a reply of the longest allowed size holds.
+pub(crate) const fn max_read(format: MemoryFormat) -> usize {
+    match format {
+        MemoryFormat::Hex => PACKET_SIZE / 2,
+        MemoryFormat::Binary => PACKET_SIZE - 1,
+    }
+}
+
+/// `m addr,length`: "Read length addressable memory units starting at address addr. [...] The reply may contain fewer addressable
+/// memory units than requested if the server was able to read only part of the region of memory."
+///
+/// `x addr,length`: the same, in binary; "Reply: `b XX...`".
+pub(super) fn read(rest: &[u8], format: MemoryFormat) -> Result<Command<'_>, CommandError> {
+    let (address, len) = syntax::range(rest).ok_or(CommandError::Syntax(READ))?;
+    Ok(Command::ReadMemory {
+        address,
+        len,
+        format,
+    })
+}
+
+/// `M addr,length:XX...`: "Write length addressable memory units starting at address addr. The data is given by XX...; each byte is
+/// transmitted as a two-digit hexadecimal number."
+pub(super) fn write_hex(rest: &[u8]) -> Result<Command<'_>, CommandError> {
+    let (range, data) = syntax::split_once(rest, b':').ok_or(CommandError::Syntax(WRITE))?;
+    let data = syntax::bytes(data).ok_or(CommandError::Syntax(WRITE))?;
+    write(range, Cow::Owned(data))
+}
+
+/// `X addr,length:XX...`: "Write data to memory, where the data is transmitted in binary."
+pub(super) fn write_binary(rest: &[u8]) -> Result<Command<'_>, CommandError> {
+    let (range, data) = syntax::split_once(rest, b':').ok_or(CommandError::Syntax(WRITE))?;
+    let data = unescape(data).ok_or(CommandError::Syntax(WRITE))?;
+    write(range, data)
+}
+
+fn write<'a>(range: &[u8], data: Cow<'a, [u8]>) -> Result<Command<'a>, CommandError> {
+    let (address, len) = syntax::range(range).ok_or(CommandError::Syntax(WRITE))?;
+    if len != data.len() as u64 {
+        return Err(CommandError::Syntax(WRITE));
+    }
+    // The last byte may be the very last of the address space.
+    if len > 0 && address.checked_add(len - 1).is_none() {
+        return Err(CommandError::Wraps);
+    }
+    Ok(Command::WriteMemory { address, data })
+}
+
+/// Resolves escapes (GDB manual, node "Overview"): `}` and the byte with bit 5 flipped.
+fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let Some(mut escape) = memchr::memchr(b'}', data) else {
+        return Some(Cow::Borrowed(data));
+    };
+    let mut out = Vec::with_capacity(data.len());
+    let mut rest = data;
+    loop {
+        out.extend_from_slice(&rest[..escape]);
+        out.push(rest.get(escape + 1)? ^ 0x20);
+        rest = &rest[escape + 2..];
+        let Some(next) = memchr::memchr(b'}', rest) else {
+            out.extend_from_slice(rest);
+            return Some(Cow::Owned(out));
+        };
+        escape = next;
+    }
+}

@@ -1,0 +1,54 @@
+//! `qXfer` and `qRcmd`.
+
+use super::Command;
+use super::CommandError;
+use super::syntax;
+
+pub(super) const FEATURES: &[&str] = &["qXfer:features:read+", "qXfer:threads:read+"];
+
+const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads";
+const MONITOR: &str = "qRcmd,command, with command in hex digits, two for each character";
+
+/// What `qXfer` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferObject {
+    /// `features`, annex `target.xml`: the target description.
+    TargetDescription,
+    /// `threads`: the list of threads.
+    Threads,
+}
+
+/// `qXfer:object:read:annex:offset,length`: "Read uninterpreted bytes from the target's special data area identified by the keyword
+/// object. Request length bytes starting at offset bytes into the data."
+pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
+    let mut parts = arguments.splitn(5, |&byte| byte == b':').skip(1);
+    let object = match (parts.next(), parts.next()) {
+        (Some(object @ (b"features" | b"threads")), Some(b"read")) => object,
+        // "An empty reply indicates the object string was not recognized by the stub."
+        _ => return Ok(Command::Unknown),
+    };
+    let syntax = CommandError::Syntax(TRANSFER);
+    let (Some(annex), Some(range)) = (parts.next(), parts.next()) else {
+        return Err(syntax);
+    };
+    let object = match (object, annex) {
+        (b"features", b"target.xml") => TransferObject::TargetDescription,
+        (b"threads", b"") => TransferObject::Threads,
+        _ => return Err(syntax),
+    };
+    let (offset, len) = syntax::range(range).ok_or(syntax)?;
+    Ok(Command::Transfer {
+        object,
+        offset,
+        len,
+    })
+}
+
+/// `qRcmd,command`: "command (hex encoded) is passed to the local interpreter for execution."
+pub(super) fn monitor(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
+    arguments
+        .strip_prefix(b",")
+        .and_then(syntax::bytes)
+        .map(|line| Command::Monitor(String::from_utf8_lossy(&line).into_owned()))
+        .ok_or(CommandError::Syntax(MONITOR))
+}

@@ -1,0 +1,178 @@
+//! From bytes to frames.
+//!
+//! ```text
+//!              '$'                  '#' digits
+//!   Between ---------> Packet -------------------> Between   Frame::Packet or Frame::BadChecksum
+//!      ^                 | too long
+//!      |  '#' digits     v
+//!      +------------ Oversized                              Frame::Oversized
+//! ```
+//! A `$` inside a packet starts a new one: it is always escaped in payloads, so the end of the old one got lost.
+
+use super::PACKET_SIZE;
+use super::checksum;
+
+/// What a client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A packet with a good checksum: what was between `$` and `#`, escapes untouched.
+    Packet(&'a [u8]),
+    /// `+`.
+    Ack,
+    /// `-`.
+    Nack,
+    /// Ctrl-C, outside a packet. Inside, the byte is data.
+    Interrupt,
+    /// A packet whose checksum is wrong or no hex number.
+    BadChecksum,
+    /// A packet longer than [`PACKET_SIZE`]; its contents are gone.
+    Oversized,
+}
+
+/// Cuts a stream of bytes into frames. Holds no more than one packet and what was pushed since the last call of
+/// [`next_frame`](Self::next_frame).
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    /// Everything before this is done with.
+    start: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    #[default]
+    Between,
+    /// In a packet; `buffer[start]` is its first payload byte and nothing before `scanned` ends it.
+    Packet { scanned: usize },
+    /// In a packet that has grown too long.
+    Oversized,
+}
+
+/// What the two bytes after `#` say.
+enum Trailer {
+    /// They have not all come.
+    Missing,
+    /// A checksum.
+    Sum(u8),
+    /// Not a number. The bytes are left alone: a `$` among them starts the next packet.
+    Garbage,
+}
+
+impl Decoder {
+    /// Takes bytes, in whatever pieces they come.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            // Everything up to `start` has been handed out; move what is left of the last packet to the front.
+            self.buffer.drain(..self.start);
+            if let State::Packet { scanned } = &mut self.state {
+                *scanned -= self.start;
+            }
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame; `None` until more is pushed. Garbage between packets is skipped.
+    pub fn next_frame(&mut self) -> Option<Frame<'_>> {
+        loop {
+            match self.state {
+                State::Between => {
+                    let &byte = self.buffer.get(self.start)?;
+                    self.start += 1;
+                    match byte {
+                        b'$' => {
+                            self.state = State::Packet {
+                                scanned: self.start,
+                            }
+                        }
+                        b'+' => return Some(Frame::Ack),
+                        b'-' => return Some(Frame::Nack),
+                        0x03 => return Some(Frame::Interrupt),
+                        _ => {}
+                    }
+                }
+                State::Packet { scanned } => match self.find_end(scanned) {
+                    None if self.buffer.len() - self.start > PACKET_SIZE => {
+                        self.state = State::Oversized;
+                    }
+                    None => {
+                        self.state = State::Packet {
+                            scanned: self.buffer.len(),
+                        };
+                        return None;
+                    }
+                    Some(end) if end - self.start > PACKET_SIZE => self.state = State::Oversized,
+                    Some(end) if self.buffer[end] == b'$' => {
+                        self.start = end + 1;
+                        self.state = State::Packet { scanned: end + 1 };
+                    }
+                    Some(end) => {
+                        let payload = self.start..end;
+                        let sum = match self.trailer(end) {
+                            Trailer::Missing => {
+                                self.state = State::Packet { scanned: end };
+                                return None;
+                            }
+                            Trailer::Sum(sum) => Some(sum),
+                            Trailer::Garbage => None,
+                        };
+                        self.state = State::Between;
+                        self.start = end + if sum.is_some() { 3 } else { 1 };
+                        let payload = &self.buffer[payload];
+                        return Some(if sum == Some(checksum(payload)) {
+                            Frame::Packet(payload)
+                        } else {
+                            Frame::BadChecksum
+                        });
+                    }
+                },
+                State::Oversized => match self.find_end(self.start) {
+                    None => {
+                        self.start = self.buffer.len();
+                        return None;
+                    }
+                    Some(end) if self.buffer[end] == b'$' => {
+                        // The `$` is looked at again: it starts the next packet.
+                        self.start = end;
+                        self.state = State::Between;
+                        return Some(Frame::Oversized);
+                    }
+                    Some(end) => {
+                        self.start = end;
+                        let trailer = match self.trailer(end) {
+                            Trailer::Missing => return None,
+                            Trailer::Sum(_) => 3,
+                            Trailer::Garbage => 1,
+                        };
+                        self.start = end + trailer;
+                        self.state = State::Between;
+                        return Some(Frame::Oversized);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Bytes held that are not done with.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Where the next `#` or `$` is.
+    fn find_end(&self, from: usize) -> Option<usize> {
+        memchr::memchr2(b'#', b'$', &self.buffer[from..]).map(|at| from + at)
+    }
+
+    /// Reads what follows the `#` at `end`.
+    fn trailer(&self, end: usize) -> Trailer {
+        let digit = |at: usize| self.buffer.get(at).map(|&b| char::from(b).to_digit(16));
+        match (digit(end + 1), digit(end + 2)) {
+            (Some(None), _) | (_, Some(None)) => Trailer::Garbage,
+            (Some(Some(high)), Some(Some(low))) => {
+                Trailer::Sum(u8::try_from(high << 4 | low).expect("two hex digits fit a byte"))
+            }
+            _ => Trailer::Missing,
+        }
+    }
+}

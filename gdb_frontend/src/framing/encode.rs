@@ -1,0 +1,157 @@
+//! From replies to bytes.
+
+use super::PACKET_SIZE;
+use super::checksum;
+
+/// One packet in the making: `$`, payload, `#`, checksum.
+#[derive(Debug)]
+pub struct PacketWriter {
+    bytes: Vec<u8>,
+}
+
+impl Default for PacketWriter {
+    fn default() -> Self {
+        Self::with_capacity(60)
+    }
+}
+
+impl PacketWriter {
+    /// An empty packet with room for this many payload bytes.
+    pub fn with_capacity(payload: usize) -> Self {
+        let mut bytes = Vec::with_capacity(payload + 4);
+        bytes.push(b'$');
+        Self { bytes }
+    }
+
+    /// A packet with this payload, which has nothing in it that needs an escape.
+    pub fn text(text: &str) -> Vec<u8> {
+        let mut packet = Self::with_capacity(text.len());
+        packet.str(text);
+        packet.finish()
+    }
+
+    /// Adds text that has nothing in it that needs an escape.
+    pub fn str(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// Adds a number in hex, without leading zeros.
+    pub fn number(&mut self, number: u64) {
+        let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+        for digit in (0..digits).rev() {
+            let nibble = (number >> (digit * 4)) & 0xf;
+            self.bytes.push(b"0123456789abcdef"[nibble as usize]);
+        }
+    }
+
+    /// Adds bytes in hex.
+    pub fn hex(&mut self, data: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + 2 * data.len(), 0);
+        faster_hex::hex_encode(data, &mut self.bytes[start..])
+            .expect("the room is twice the length of the data");
+    }
+
+    /// Adds bytes in hex, and `xx` for those of the given ranges.
+    pub(crate) fn hex_except(
+        &mut self,
+        data: &[u8],
+        unavailable: impl Iterator<Item = std::ops::Range<usize>>,
+    ) {
+        let start = self.bytes.len();
+        self.hex(data);
+        for range in unavailable {
+            self.bytes[start + 2 * range.start..start + 2 * range.end].fill(b'x');
+        }
+    }
+
+    /// Adds bytes in binary (GDB manual, node "Overview", "binary data"), as many as the longest packet holds. Says how many those
+    /// were.
+    pub fn binary(&mut self, data: &[u8]) -> usize {
+        /// Checked at once, by vector instructions.
+        const CHUNK: usize = 32;
+        let room = (PACKET_SIZE + 1).saturating_sub(self.bytes.len());
+        let limit = self.bytes.len() + room;
+        self.bytes.reserve(data.len().min(room) + data.len() / 16);
+        let mut done = 0;
+        for chunk in data.chunks(CHUNK) {
+            let plain = chunk
+                .iter()
+                .fold(true, |plain, &byte| plain & !needs_escape(byte));
+            if plain && self.bytes.len() + chunk.len() <= limit {
+                self.bytes.extend_from_slice(chunk);
+                done += chunk.len();
+                continue;
+            }
+            for &byte in chunk {
+                let escaped = needs_escape(byte);
+                if self.bytes.len() + 1 + usize::from(escaped) > limit {
+                    return done;
+                }
+                if escaped {
+                    self.bytes.extend_from_slice(&[b'}', byte ^ 0x20]);
+                } else {
+                    self.bytes.push(byte);
+                }
+                done += 1;
+            }
+        }
+        done
+    }
+
+    /// Adds words for people. What would need an escape, which clients do not look for here, becomes `?`.
+    pub(crate) fn message(&mut self, text: &str) {
+        self.bytes
+            .extend(text.chars().map(|character| match u8::try_from(character) {
+                Ok(byte) if (b' '..=b'~').contains(&byte) && !needs_escape(byte) => byte,
+                _ => b'?',
+            }));
+    }
+
+    /// Shortens runs of equal characters. Not for payloads in binary.
+    pub fn shorten_runs(&mut self) {
+        self.bytes = shorten_runs(&self.bytes);
+    }
+
+    /// Ends the packet: what is to be sent.
+    pub fn finish(mut self) -> Vec<u8> {
+        let sum = checksum(&self.bytes[1..]);
+        self.bytes.push(b'#');
+        self.hex(&[sum]);
+        self.bytes
+    }
+}
+
+/// Bytes that would end a packet, start one, start an escape or a run.
+fn needs_escape(byte: u8) -> bool {
+    // No short-circuit: the compiler makes vector code of this.
+    (byte == b'#') | (byte == b'$') | (byte == b'}') | (byte == b'*')
+}
+
+/// GDB manual, node "Overview": a character, `*`, and a character that is the number of further repeats plus 29. The count is at
+/// least 3 and prints as a character up to `~`; `#` (6) and `$` (7) cannot be written, so such runs count 5 and go on.
+fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
+    const MAX_REPEATS: usize = 126 - 29;
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(&byte) = rest.first() {
+        let run = rest
+            .iter()
+            .take(MAX_REPEATS + 1)
+            .take_while(|&&other| other == byte)
+            .count();
+        let repeats = match run - 1 {
+            6 | 7 => 5,
+            repeats => repeats,
+        };
+        out.push(byte);
+        match u8::try_from(repeats) {
+            Ok(count @ 3..) => {
+                out.extend_from_slice(&[b'*', count + 29]);
+                rest = &rest[repeats + 1..];
+            }
+            _ => rest = &rest[1..],
+        }
+    }
+    out
+}

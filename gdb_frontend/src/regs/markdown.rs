@@ -1,0 +1,39 @@
+//! The register table for people.
+
+use super::Group;
+use super::Layout;
+use crate::regs::types::Type;
+use std::fmt::Write;
+
+/// A layout as a table in Markdown: what the Guide shows.
+pub fn markdown(layout: Layout) -> String {
+    let mut page =
+        String::from("| number | name | bits | type | listed by |\n|---:|---|---:|---|---|\n");
+    for regs in layout
+        .table()
+        .chunk_by(|one, next| one.feature == next.feature)
+    {
+        writeln!(page, "| | **`{}`** | | | |", regs[0].feature)
+            .expect("writing to a string does not fail");
+        for reg in regs {
+            let listed = match (reg.group, reg.ty) {
+                (Group::System, _) => "`info registers system`",
+                (Group::Float, _) => "`info registers float`",
+                (Group::Vector, _) | (_, Type::Union { .. } | Type::Vector { .. }) => {
+                    "`info registers vector`"
+                }
+                (Group::ByType, _) => "`info registers`",
+            };
+            writeln!(
+                page,
+                "| {} | `{}` | {} | {} | {listed} |",
+                reg.num.0,
+                reg.name,
+                reg.bits,
+                reg.ty.id()
+            )
+            .expect("writing to a string does not fail");
+        }
+    }
+    page
+}

@@ -1,0 +1,190 @@
+//! From the result of an operation to the reply.
+
+use super::Core;
+use super::Guest;
+use super::pending::Pending;
+use super::transfer;
+use crate::command::MemoryFormat;
+use crate::framing::PacketWriter;
+use crate::regs::RegNum;
+use crate::regs::RegisterBlock;
+use crate::target::TargetError;
+use crate::target::TargetOp;
+use crate::target::TargetReply;
+use crate::target::Tid;
+
+impl Core {
+    pub(super) fn complete(&mut self, pending: Pending, reply: TargetReply) {
+        match (pending, reply) {
+            (Pending::Ok, TargetReply::Done) => self.ok(),
+            (Pending::Registers, TargetReply::Registers(block)) => self.send_registers(&block),
+            (Pending::Register(num), TargetReply::Registers(block)) => {
+                self.send_register(num, &block);
+            }
+            (Pending::WriteDifferent { thread, hex }, TargetReply::Registers(block)) => {
+                self.write_different(thread, &hex, &block);
+            }
+            (Pending::Memory(format), TargetReply::Memory(data)) => {
+                self.send_memory(format, &data);
+            }
+            (Pending::Resume, TargetReply::Done) => self.guest = Guest::Running(None),
+            (Pending::Interrupt, TargetReply::Done) => {}
+            // Nobody waits for a reply to Ctrl-C, but somebody sits there and waits for the guest to stop.
+            (Pending::Interrupt, TargetReply::Error(error)) => {
+                self.console(&format!("The guest could not be stopped: {}\n", error.text));
+            }
+            (Pending::ExtraInfo, TargetReply::Text(text)) => {
+                let mut packet = PacketWriter::with_capacity(2 * text.len());
+                packet.hex(text.as_bytes());
+                self.outbox.packet(packet.finish());
+            }
+            (
+                Pending::Threads {
+                    thread,
+                    list,
+                    offset,
+                    len,
+                },
+                reply,
+            ) => self.add_thread(thread, list, offset, len, reply),
+            // As console output rather than as the final reply, since LLDB shows only that as text.
+            (Pending::Monitor, TargetReply::Text(text)) => {
+                self.console(&text);
+                self.ok();
+            }
+            (Pending::Monitor, TargetReply::Error(error)) => {
+                self.console(&format!("{}\n", error.text));
+                self.ok();
+            }
+            (Pending::Detach | Pending::KillWithReply, TargetReply::Done) => {
+                self.ok();
+                self.close();
+            }
+            (Pending::Kill, _) => self.close(),
+            (_, TargetReply::Error(error)) => self.error(&error),
+            (pending, _) => self.error(&TargetError {
+                errno: 5,
+                text: format!("the debug server got the wrong kind of answer for {pending:?}; please report this"),
+            }),
+        }
+    }
+
+    fn send_registers(&mut self, block: &RegisterBlock) {
+        if block.layout() != self.info.layout {
+            return self.wrong_layout();
+        }
+        let mut packet = PacketWriter::with_capacity(2 * block.bytes().len());
+        packet.hex_except(
+            block.bytes(),
+            block
+                .unavailable()
+                .map(|reg| reg.offset..reg.offset + reg.bytes()),
+        );
+        if self.client.debugger {
+            packet.shorten_runs();
+        }
+        self.outbox.packet(packet.finish());
+    }
+
+    fn send_register(&mut self, num: RegNum, block: &RegisterBlock) {
+        let Some(reg) = self.info.layout.reg(num) else {
+            return self.wrong_layout();
+        };
+        let mut packet = PacketWriter::default();
+        match block.get(num) {
+            Some(value) => packet.hex(value),
+            None => packet.str(&"xx".repeat(reg.bytes())),
+        }
+        self.outbox.packet(packet.finish());
+    }
+
+    fn wrong_layout(&mut self) {
+        self.error(&TargetError {
+            errno: 5,
+            text: "the debug server got registers in another layout than the session's; please report this".to_owned(),
+        });
+    }
+
+    /// Writes the registers whose wanted value is known and not the one they have. A value of 0 for a register that has none is
+    /// what clients send for `xx`.
+    fn write_different(&mut self, thread: Tid, hex: &[u8], block: &RegisterBlock) {
+        if block.layout() != self.info.layout {
+            return self.wrong_layout();
+        }
+        let mut values = Vec::new();
+        for reg in self.info.layout.table() {
+            let mut wanted = vec![0; reg.bytes()];
+            let digits = &hex[2 * reg.offset..2 * (reg.offset + reg.bytes())];
+            // Has an `x` in it: unknown.
+            if faster_hex::hex_decode(digits, &mut wanted).is_err() {
+                continue;
+            }
+            let same = match block.get(reg.num) {
+                Some(value) => value == wanted,
+                None => wanted.iter().all(|&byte| byte == 0),
+            };
+            if !same {
+                values.push((reg.num, wanted));
+            }
+        }
+        if values.is_empty() {
+            return self.ok();
+        }
+        self.ask(TargetOp::WriteRegisters { thread, values }, Pending::Ok);
+    }
+
+    fn send_memory(&mut self, format: MemoryFormat, data: &[u8]) {
+        let packet = match format {
+            MemoryFormat::Hex if data.is_empty() => {
+                // An empty reply would say that the packet is unknown.
+                return self.error(&TargetError {
+                    errno: 14,
+                    text: "no memory at this address".to_owned(),
+                });
+            }
+            MemoryFormat::Hex => {
+                let mut packet = PacketWriter::with_capacity(2 * data.len());
+                packet.hex(data);
+                packet
+            }
+            MemoryFormat::Binary => {
+                let mut packet = PacketWriter::with_capacity(1 + data.len());
+                packet.str("b");
+                packet.binary(data);
+                packet
+            }
+        };
+        self.outbox.packet(packet.finish());
+    }
+
+    /// Adds a thread to the list and asks for the next, or sends the list. A thread of which nothing can be said is in it too.
+    fn add_thread(
+        &mut self,
+        thread: Tid,
+        mut list: Vec<u8>,
+        offset: u64,
+        len: u64,
+        reply: TargetReply,
+    ) {
+        let info = match &reply {
+            TargetReply::Text(text) => text,
+            _ => "",
+        };
+        transfer::thread(&mut list, thread, info);
+        if let Some(thread) = Tid::new(thread.get() + 1)
+            && thread.get() <= self.info.thread_count
+        {
+            let pending = Pending::Threads {
+                thread,
+                list,
+                offset,
+                len,
+            };
+            return self.ask(TargetOp::ThreadExtraInfo { thread }, pending);
+        }
+        transfer::threads_tail(&mut list);
+        self.threads = list;
+        let packet = transfer::piece(&self.threads, offset, len);
+        self.outbox.packet(packet);
+    }
+}

@@ -1,0 +1,54 @@
+//! Stop replies (GDB manual, node "Stop Reply Packets").
+
+use crate::command::ClientFeatures;
+use crate::framing::PacketWriter;
+use crate::target::BreakpointKind;
+use crate::target::StopReason;
+use crate::target::Tid;
+
+/// The numbers are GDB's own, not the host's (GDB's `include/gdb/signals.def`).
+const SIGINT: u8 = 2;
+const SIGQUIT: u8 = 3;
+const SIGTRAP: u8 = 5;
+const SIGABRT: u8 = 6;
+const SIGSEGV: u8 = 11;
+
+/// `T AA n1:r1;n2:r2;...`, with the thread and, for clients that know it, the kind of stop.
+pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
+    let mut packet = PacketWriter::default();
+    packet.str("T");
+    packet.hex(&[signal(reason)]);
+    packet.str("thread:");
+    packet.number(u64::from(thread.get()));
+    packet.str(";");
+    match reason {
+        StopReason::SoftwareBreakpoint if client.swbreak => packet.str("swbreak:;"),
+        StopReason::HardwareBreakpoint if client.hwbreak => packet.str("hwbreak:;"),
+        StopReason::Watchpoint { kind, address } => {
+            packet.str(match kind {
+                BreakpointKind::Read => "rwatch:",
+                BreakpointKind::Access => "awatch:",
+                BreakpointKind::Write | BreakpointKind::Software | BreakpointKind::Hardware => {
+                    "watch:"
+                }
+            });
+            packet.number(address);
+            packet.str(";");
+        }
+        _ => {}
+    }
+    packet.finish()
+}
+
+const fn signal(reason: StopReason) -> u8 {
+    match reason {
+        StopReason::Interrupt => SIGINT,
+        StopReason::Trap
+        | StopReason::SoftwareBreakpoint
+        | StopReason::HardwareBreakpoint
+        | StopReason::Watchpoint { .. } => SIGTRAP,
+        StopReason::Reset | StopReason::PowerOff => SIGQUIT,
+        StopReason::TripleFault => SIGSEGV,
+        StopReason::Crashed | StopReason::Watchdog => SIGABRT,
+    }
+}
