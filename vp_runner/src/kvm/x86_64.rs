@@ -3,6 +3,7 @@
 mod convert;
 mod msr;
 mod register_file;
+mod scratch_vm;
 mod validate;
 mod xsave_area;
 
@@ -13,3 +14,8 @@ pub use convert::read_system;
 pub use msr::read_msr;
 pub use msr::write_msr;
 pub use register_file::RegisterFile;
+pub use scratch_vm::ScratchVm;
+pub use scratch_vm::ScratchVmError;
+pub use scratch_vm::StartIn;
+#[cfg(test)]
+pub(crate) use scratch_vm::kvm_for_test;

@@ -302,3 +302,6 @@ pub(super) fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {
         why: err.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,66 @@
+//! What CPUID allows. The refusals themselves are tested on a real vCPU, with `RegisterFile::write`.
 
+use super::*;
+
+fn leaf(function: u32, eax: u32, ecx: u32, edx: u32) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 {
+        function,
+        eax,
+        ecx,
+        edx,
+        ..Default::default()
+    }
+}
+
+fn limits(entries: &[kvm_cpuid_entry2]) -> Limits {
+    Limits::from_cpuid(entries, XFeatures::default())
+}
+
+#[test]
+fn physical_addresses_are_as_wide_as_cpuid_says_and_36_bits_where_it_says_nothing_sensible() {
+    let bits = |eax| limits(&[leaf(0x8000_0008, eax, 0, 0)]).physical_bits;
+    assert_eq!(bits(0x3030), 48);
+    assert_eq!((bits(0), bits(255)), (36, 36));
+    assert_eq!(limits(&[]).physical_bits, 36);
+}
+
+#[test]
+fn efer_has_the_bits_that_cpuid_brings() {
+    let long_mode_nx = limits(&[leaf(0x8000_0001, 0, 0, 1 << 29 | 1 << 20 | 1 << 11)]);
+    let with = |efer| X86VpState {
+        efer,
+        ..Default::default()
+    };
+    let check = |efer| long_mode_nx.check(&with(0), &with(efer));
+    assert_eq!(check(0xd01), Ok(()));
+    assert!(check(1 << 12).is_err(), "SVME without SVM");
+    assert!(limits(&[]).check(&with(0), &with(1 << 11)).is_err());
+}
+
+#[test]
+fn a_57_bit_address_is_canonical_only_with_five_levels() {
+    let mut new = X86VpState {
+        kernel_gs_base: 1 << 50,
+        ..Default::default()
+    };
+    let old = X86VpState::default();
+    assert!(limits(&[]).check(&old, &new).is_err());
+    new.cr4 = CR4_LA57;
+    assert_eq!(limits(&[]).check(&old, &new), Ok(()));
+}
+
+/// A guest may hold values we would not write; touching another register must not trip over them.
+#[test]
+fn what_does_not_change_is_not_checked() {
+    let mut old = X86VpState {
+        rip: 1 << 60,
+        rflags: 0,
+        cr0: 1 << 31,
+        cr8: 99,
+        ..Default::default()
+    };
+    old.cs.limit = 0xffff_ffff;
+    let mut new = old.clone();
+    new.gp[0] = 1;
+    assert_eq!(limits(&[]).check(&old, &new), Ok(()));
+}
