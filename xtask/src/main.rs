@@ -1,5 +1,6 @@
 //! Build, test, nested-KVM runs and benchmarks: all of the project's tooling.
 
+mod bench;
 mod fmt;
 mod nested;
 mod process;
@@ -13,6 +14,11 @@ use std::process::ExitCode;
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
 enum Task {
+    /// Measure the debug server side by side with QEMU's.
+    Bench(bench::Args),
+    /// The echo server that `bench` starts.
+    #[command(hide = true)]
+    BenchEcho,
     /// rustfmt and the project's own rules.
     Fmt(fmt::Args),
     /// Everything that CI runs, with a summary at the end.
@@ -23,6 +29,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Bench(args) => bench::main(&args),
+        Task::BenchEcho => bench::serve_echo(),
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Nested(args) => nested::main(&args),

@@ -177,6 +177,11 @@ impl Bed {
         })
     }
 
+    /// Only the QEMU of the bed, which is also a VMM with KVM.
+    pub fn qemu() -> anyhow::Result<Qemu> {
+        Qemu::provide(&Cache::open()?)
+    }
+
     /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
     ///
     /// Only a failure of the bed itself is tried again, each time with a line that says so.

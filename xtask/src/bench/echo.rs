@@ -1,0 +1,62 @@
+//! The floor: a server that does nothing. Whatever a round trip to it takes, no debug server can be faster on this machine.
+//!
+//! It is a process of its own (this program started again), as the debug servers are.
+
+use anyhow::Context as _;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpListener;
+
+/// Asks for a reply of that many bytes.
+pub fn request(size: usize) -> String {
+    format!("echo:{size:x}")
+}
+
+/// Says the port on standard output, then serves one client after the other until killed.
+pub fn serve() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    loop {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        // A client that went away is the normal end.
+        let _ = session(stream);
+    }
+}
+
+fn session(mut stream: std::net::TcpStream) -> anyhow::Result<()> {
+    let mut received = Vec::new();
+    let mut chunk = [0; 4096];
+    let mut reply = Vec::new();
+    loop {
+        let length = stream.read(&mut chunk)?;
+        anyhow::ensure!(length > 0, "end of the session");
+        received.extend_from_slice(&chunk[..length]);
+        while let Some(end) = memchr::memchr(b'#', &received) {
+            if received.len() < end + 3 {
+                break;
+            }
+            let packet: Vec<u8> = received.drain(..end + 3).collect();
+            answer(&packet[..end], &mut reply).context("not a packet")?;
+            stream.write_all(&reply)?;
+        }
+    }
+}
+
+fn answer(packet: &[u8], reply: &mut Vec<u8>) -> Option<()> {
+    let start = packet.iter().position(|&byte| byte == b'$')? + 1;
+    let payload = std::str::from_utf8(&packet[start..]).ok()?;
+    reply.clear();
+    if payload.starts_with("qSupported") {
+        reply.extend(b"+$QStartNoAckMode+#db");
+    } else if payload == "QStartNoAckMode" {
+        reply.extend(b"+$OK#9a");
+    } else {
+        let size = usize::from_str_radix(payload.strip_prefix("echo:")?, 16).ok()?;
+        reply.push(b'$');
+        reply.resize(size + 1, b'0');
+        // The client does not look at the sum.
+        reply.extend(b"#00");
+    }
+    Some(())
+}

@@ -1,0 +1,210 @@
+//! What is measured, on one server at a time.
+
+use super::echo;
+use super::report::quantile;
+use super::rsp::Client;
+use super::rsp::unescaped;
+use super::servers::Server;
+use anyhow::bail;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long one measure of one server takes in a round.
+const BATCH: Duration = Duration::from_millis(150);
+
+/// Guest memory that is read: 8 MiB from where the demo guest is loaded, mapped one to one.
+const MEMORY_START: u64 = 1 << 20;
+const MEMORY_END: u64 = 9 << 20;
+
+/// A Linux clock tick of /proc, in seconds.
+const TICK: f64 = 0.01;
+
+/// The median time of `operation` in microseconds, over one batch.
+pub fn micros(
+    client: &mut Client,
+    mut operation: impl FnMut(&mut Client) -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
+    let mut times = Vec::new();
+    let end = Instant::now() + BATCH;
+    while times.is_empty() || Instant::now() < end {
+        let start = Instant::now();
+        operation(client)?;
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(quantile(&times, 0.5))
+}
+
+/// A packet whose reply has to be one of success: an error costs no time and would look fast.
+pub fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
+    let payload = payload.to_owned();
+    move |client| {
+        let reply = client.request(&payload)?;
+        if reply.is_empty() || reply[0] == b'E' {
+            bail!(
+                "`{payload}` was answered `{}`",
+                String::from_utf8_lossy(reply)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The echo server's round trip with a reply of that many bytes.
+pub fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
+    micros(client, request(&echo::request(size)))
+}
+
+/// A single step of the current thread.
+pub fn step(client: &mut Client) -> anyhow::Result<()> {
+    let reply = client.request("s")?;
+    if !matches!(reply.first(), Some(b'T' | b'S')) {
+        bail!("`s` was answered `{}`", String::from_utf8_lossy(reply));
+    }
+    Ok(())
+}
+
+/// How memory comes back.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Encoding {
+    /// `m`: two hex digits for a byte.
+    Hex,
+    /// `x`: bytes, escaped.
+    Binary,
+}
+
+impl Encoding {
+    fn read(self, client: &mut Client, address: u64, size: usize) -> anyhow::Result<usize> {
+        match self {
+            Self::Hex => Ok(client.request(&format!("m{address:x},{size:x}"))?.len() / 2),
+            Self::Binary => {
+                let reply = client.request(&format!("x{address:x},{size:x}"))?;
+                match reply.split_first() {
+                    // The reply to `x` begins with `b`; escapes are two bytes for one.
+                    Some((b'b', data)) => Ok(data.len() - memchr::memchr_iter(b'}', data).count()),
+                    _ => bail!("`x` was answered `{}`", String::from_utf8_lossy(reply)),
+                }
+            }
+        }
+    }
+
+    /// What the first bytes of guest memory are, decoded, to know that both servers read the same.
+    pub fn sample(self, client: &mut Client) -> anyhow::Result<Vec<u8>> {
+        let size = 256;
+        Ok(match self {
+            Self::Hex => {
+                let reply = client.request(&format!("m{MEMORY_START:x},{size:x}"))?;
+                let digits = unescaped(reply);
+                digits
+                    .chunks_exact(2)
+                    .map(|pair| {
+                        let text = std::str::from_utf8(pair)?;
+                        Ok(u8::from_str_radix(text, 16)?)
+                    })
+                    .collect::<anyhow::Result<_>>()?
+            }
+            Self::Binary => {
+                let reply = client.request(&format!("x{MEMORY_START:x},{size:x}"))?;
+                match reply.split_first() {
+                    Some((b'b', data)) => unescaped(data),
+                    _ => bail!("`x` was answered `{}`", String::from_utf8_lossy(reply)),
+                }
+            }
+        })
+    }
+
+    /// Megabytes a second with packets for `size` bytes each.
+    pub fn throughput(self, client: &mut Client, size: usize) -> anyhow::Result<f64> {
+        let step = u64::try_from(size)?;
+        let mut address = MEMORY_START;
+        let mut bytes = 0;
+        let start = Instant::now();
+        while start.elapsed() < BATCH {
+            let got = self.read(client, address, size)?;
+            // Where escapes fill the packet, `x` may return fewer.
+            if got == 0 || (self == Self::Hex && got != size) {
+                bail!("asked for {size} bytes, got {got}");
+            }
+            bytes += got;
+            address += step;
+            if address + step > MEMORY_END {
+                address = MEMORY_START;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let megabytes = bytes as f64 / 1e6;
+        Ok(megabytes / start.elapsed().as_secs_f64())
+    }
+
+    /// Sizes worth trying: up to what the server says it can send, and one past it for those that can do more than they say.
+    pub fn sizes(self, packet_size: usize) -> Vec<usize> {
+        let most = match self {
+            Self::Hex => packet_size.saturating_sub(4) / 2,
+            Self::Binary => packet_size.saturating_sub(5),
+        };
+        let mut sizes: Vec<usize> = [2048, 4096, 16 << 10, 60 << 10, 120 << 10]
+            .into_iter()
+            .filter(|size| *size < most)
+            .collect();
+        sizes.push(most);
+        sizes
+    }
+}
+
+/// Connect to the first `?` reply, and to the end of all that GDB asks; the guest ran before and runs afterwards.
+pub fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
+    let start = Instant::now();
+    let mut client = server.client()?;
+    client.request("?")?;
+    let first = start.elapsed().as_secs_f64() * 1e6;
+    client.detach()?;
+
+    let start = Instant::now();
+    let mut client = Client::open(server.address())?;
+    client.attach_like_gdb()?;
+    let whole = start.elapsed().as_secs_f64() * 1e6;
+    client.detach()?;
+    Ok((first, whole))
+}
+
+/// From Ctrl-C to the stop reply, in microseconds, so many times.
+pub fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<f64>> {
+    let mut latencies = Vec::new();
+    for _ in 0..times {
+        client.send("c")?;
+        // Long enough for every vCPU to be in the guest; a stop by itself would spoil the figure.
+        if client.wait(Duration::from_millis(5))? {
+            bail!("the guest stopped by itself");
+        }
+        let start = Instant::now();
+        client.interrupt()?;
+        let reply = client.reply()?;
+        if !matches!(reply.first(), Some(b'T' | b'S')) {
+            bail!("Ctrl-C was answered `{}`", String::from_utf8_lossy(reply));
+        }
+        latencies.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(latencies)
+}
+
+/// Percent of a core that a server uses with a client attached that asks nothing, the guest being stopped.
+pub fn idle_cpu(server: &Server, client: &mut Client) -> anyhow::Result<f64> {
+    let before = server.cpu_ticks()?;
+    let start = Instant::now();
+    if client.wait(Duration::from_secs(3))? {
+        bail!("a packet that nobody asked for");
+    }
+    let ticks = u32::try_from(server.cpu_ticks()? - before)?;
+    Ok(f64::from(ticks) * TICK / start.elapsed().as_secs_f64() * 100.0)
+}
+
+/// Lets the guest run to `address` and leaves no breakpoint there, so that what is stepped is the same on both.
+pub fn run_to(client: &mut Client, address: u64) -> anyhow::Result<()> {
+    for packet in [
+        format!("Z1,{address:x},1"),
+        "c".to_owned(),
+        format!("z1,{address:x},1"),
+    ] {
+        request(&packet)(client)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! `cargo xtask bench`: the debug server side by side with QEMU's gdbstub: same machine, same KVM, same guest, same client, in one run.
+//!
+//! Rounds are interleaved, so that a drift of the machine meets all servers alike. The floor is an echo server's round trip with a reply of
+//! the same size.
+
+mod echo;
+mod elf_symbols;
+mod measures;
+mod report;
+mod rsp;
+mod servers;
+
+use crate::nested;
+use crate::process;
+use anyhow::Context as _;
+use measures::Encoding;
+use report::Report;
+use report::quantile;
+use rsp::Client;
+use serde::Deserialize;
+use servers::Server;
+
+/// Both guests are stopped here for the measures that need one in its main loop.
+const STOP_AT: &str = "do_round";
+const INTERRUPTED_CPUS: u32 = 8;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many times each measure is taken.
+    #[arg(long, default_value_t = 9)]
+    rounds: u32,
+    /// Ctrl-C stops in all.
+    #[arg(long, default_value_t = 300)]
+    interrupts: u32,
+    /// Measure QEMU only: to try the harness itself.
+    #[arg(long)]
+    without_trapgate: bool,
+}
+
+/// The subcommand.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    if cfg!(debug_assertions) {
+        return optimised();
+    }
+    let folder = process::target_dir().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let kernel = folder.join("demo-guest.elf");
+    std::fs::write(&kernel, demo_guest::ELF)?;
+    let qemu = nested::Bed::qemu()?;
+    let trapgate = if args.without_trapgate {
+        None
+    } else {
+        Some(servers::build_trapgate()?)
+    };
+    let start = |cpus: u32| -> anyhow::Result<Vec<Server>> {
+        let mut servers = vec![Server::qemu(&qemu, &kernel, cpus)?];
+        if let Some(program) = &trapgate {
+            servers.push(Server::trapgate(program, cpus)?);
+        }
+        Ok(servers)
+    };
+
+    let mut report = Report::default();
+    packets(&mut report, args.rounds, &start(1)?)?;
+    stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
+    let bare = bare_step();
+    if let Err(error) = &bare {
+        report.missing("bare KVM step", &format!("{error:#}"));
+    }
+
+    println!();
+    report.print();
+    reach(&report, bare.ok());
+    report.save(&folder)?;
+    Ok(0)
+}
+
+/// The same command with a client that is built for release: in a debug build, it would be the slowest part of a round trip.
+fn optimised() -> anyhow::Result<i32> {
+    let status = process::cargo()
+        .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
+        .args(std::env::args_os().skip(1))
+        .status()
+        .context("cannot start cargo")?;
+    Ok(status.code().unwrap_or(1))
+}
+
+/// Everything that one vCPU is enough for.
+fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Result<()> {
+    let echo = Server::echo()?;
+    let mut floor = echo.client()?;
+    let stop_at = elf_symbols::address(demo_guest::ELF, STOP_AT)
+        .with_context(|| format!("the demo guest has no symbol {STOP_AT}"))?;
+
+    let mut sessions = Vec::new();
+    let mut memory = None;
+    let mut registers = 0;
+    for server in servers {
+        let mut client = server.client()?;
+        measures::run_to(&mut client, stop_at)
+            .with_context(|| format!("{} does not reach {STOP_AT}", server.name))?;
+        println!(
+            "{}: packets of {} bytes, acknowledgements {}",
+            server.name,
+            client.packet_size(),
+            if client.acks() { "on" } else { "off" }
+        );
+        registers = client.request("g")?.len();
+        let sample = Encoding::Hex.sample(&mut client)?;
+        anyhow::ensure!(
+            *memory.get_or_insert_with(|| sample.clone()) == sample,
+            "the servers read different memory"
+        );
+        let bulk = bulk_sizes(&mut client);
+        sessions.push((server, client, bulk));
+    }
+
+    for round in 1..=rounds {
+        println!("round {round} of {rounds}");
+        report.add("m, 8 bytes", "us", "echo", measures::floor(&mut floor, 16)?);
+        report.add("g", "us", "echo", measures::floor(&mut floor, registers)?);
+        report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
+        for (server, client, bulk) in &mut sessions {
+            let name = server.name;
+            let read = measures::request("m100000,8");
+            report.add("m, 8 bytes", "us", name, measures::micros(client, read)?);
+            let all = measures::request("g");
+            report.add("g", "us", name, measures::micros(client, all)?);
+            for (measure, encoding, size) in bulk {
+                let rate = encoding.throughput(client, *size)?;
+                report.add(measure, "MB/s", name, rate);
+            }
+            report.add("s", "us", name, measures::micros(client, measures::step)?);
+        }
+    }
+    for (server, client, _) in &mut sessions {
+        let percent = measures::idle_cpu(server, client)?;
+        report.add("idle, of a core", "%", server.name, percent);
+    }
+    for (_, client, _) in sessions {
+        client.detach()?;
+    }
+    for _ in 0..rounds {
+        for server in servers {
+            let (first, whole) = measures::attach(server)
+                .with_context(|| format!("cannot attach to {} again", server.name))?;
+            report.add("attach, to the first `?`", "us", server.name, first);
+            report.add("attach, all of GDB's packets", "us", server.name, whole);
+        }
+    }
+    Ok(())
+}
+
+/// The names and sizes of bulk reads: QEMU's usual 2 KiB, and each encoding with the size that is fastest on this server.
+fn bulk_sizes(client: &mut Client) -> Vec<(String, Encoding, usize)> {
+    let mut chosen = vec![("m, 2 KiB packets".to_owned(), Encoding::Hex, 2048)];
+    for (name, encoding) in [
+        ("m, best packet size", Encoding::Hex),
+        ("x, best packet size", Encoding::Binary),
+    ] {
+        let best = encoding
+            .sizes(client.packet_size())
+            .into_iter()
+            // A server without `x`, or one that cannot send as much as it says, answers with an error.
+            .filter_map(|size| Some((size, encoding.throughput(client, size).ok()?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1));
+        if let Some((size, _)) = best {
+            println!("  {name}: {size} bytes");
+            chosen.push((name.to_owned(), encoding, size));
+        }
+    }
+    chosen
+}
+
+/// Ctrl-C with more vCPUs than cores. A server that fails here fails alone.
+fn stops(report: &mut Report, times: u32, servers: &[Server]) {
+    for server in servers {
+        let latencies = server
+            .client()
+            .and_then(|mut client| measures::interrupts(&mut client, times));
+        match latencies {
+            Ok(latencies) => {
+                let name = format!("Ctrl-C, {INTERRUPTED_CPUS} vCPUs");
+                for (suffix, share) in [("p50", 0.5), ("p99", 0.99)] {
+                    let value = quantile(&latencies, share);
+                    report.add(&format!("{name}, {suffix}"), "us", server.name, value);
+                }
+            }
+            Err(error) => report.missing(
+                &format!("Ctrl-C stops of {}", server.name),
+                &format!("{error:#}"),
+            ),
+        }
+    }
+}
+
+/// What `bare_step` of vp_runner prints: no server at all, the ioctls only.
+#[derive(Deserialize)]
+struct BareStep {
+    /// `KVM_RUN` alone, in microseconds.
+    run_us: f64,
+    /// With `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after.
+    full_us: f64,
+}
+
+fn bare_step() -> anyhow::Result<BareStep> {
+    let output = process::capture(process::cargo().args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "vp_runner",
+        "--example",
+        "bare_step",
+    ]))?;
+    let bare: BareStep = serde_json::from_str(output.trim())
+        .with_context(|| format!("bare_step printed `{}`", output.trim()))?;
+    println!(
+        "bare KVM step: KVM_RUN {:.1} us, with debug state and registers {:.1} us",
+        bare.run_us, bare.full_us
+    );
+    Ok(bare)
+}
+
+/// The project's aims against this run's figures.
+fn reach(report: &Report, bare: Option<BareStep>) {
+    let get = |name, server| report.median(name, server);
+    let above_floor = |name, server| Some(get(name, server)? - get(name, "echo")?);
+    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+    let best_of_qemu = [
+        "m, 2 KiB packets",
+        "m, best packet size",
+        "x, best packet size",
+    ]
+    .into_iter()
+    .filter_map(|name| get(name, "qemu"))
+    .max_by(f64::total_cmp);
+    let aims = [
+        (
+            "s above the floor, of QEMU's",
+            ratio(above_floor("s", "trapgate"), above_floor("s", "qemu")),
+            Bound::AtMost(0.5),
+        ),
+        (
+            "s above the floor, of the bare ioctls",
+            ratio(above_floor("s", "trapgate"), bare.map(|bare| bare.full_us)),
+            Bound::AtMost(2.0),
+        ),
+        (
+            "g, of the floor",
+            ratio(get("g", "trapgate"), get("g", "echo")),
+            Bound::AtMost(1.15),
+        ),
+        (
+            "m of 8 bytes, of the floor",
+            ratio(get("m, 8 bytes", "trapgate"), get("m, 8 bytes", "echo")),
+            Bound::AtMost(1.15),
+        ),
+        (
+            "bulk m, times QEMU's in 2 KiB packets",
+            ratio(
+                get("m, best packet size", "trapgate"),
+                get("m, 2 KiB packets", "qemu"),
+            ),
+            Bound::AtLeast(10.0),
+        ),
+        (
+            "bulk m, times QEMU's at its best",
+            ratio(
+                get("m, best packet size", "trapgate"),
+                get("m, best packet size", "qemu"),
+            ),
+            Bound::AtLeast(10.0),
+        ),
+        (
+            "bulk x, times the fastest of QEMU",
+            ratio(get("x, best packet size", "trapgate"), best_of_qemu),
+            Bound::AtLeast(25.0),
+        ),
+        (
+            "attach with all packets, of QEMU's",
+            ratio(
+                get("attach, all of GDB's packets", "trapgate"),
+                get("attach, all of GDB's packets", "qemu"),
+            ),
+            Bound::AtMost(1.0),
+        ),
+        (
+            "idle, percent of a core",
+            get("idle, of a core", "trapgate"),
+            Bound::AtMost(1.0),
+        ),
+    ];
+    println!();
+    for (what, value, bound) in aims {
+        println!("{what:<40} {}", bound.judge(value));
+    }
+}
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn judge(&self, value: Option<f64>) -> String {
+        let Some(value) = value else {
+            return "not measured".to_owned();
+        };
+        let (reached, word, bound) = match self {
+            Self::AtMost(bound) => (value <= *bound, "at most", bound),
+            Self::AtLeast(bound) => (value >= *bound, "at least", bound),
+        };
+        let verdict = if reached { "reached" } else { "MISSED" };
+        format!("{value:>8.2}  {word} {bound}: {verdict}")
+    }
+}
+
+/// The hidden subcommand that [`Server::echo`] starts.
+pub fn serve_echo() -> anyhow::Result<i32> {
+    echo::serve()?;
+    Ok(0)
+}

@@ -1,0 +1,148 @@
+//! Medians, ratios, the table for people and the JSON for comparisons over time.
+
+use anyhow::Context as _;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
+#[derive(Default, Serialize)]
+pub struct Report {
+    /// By measure, in the order of measuring.
+    measures: Vec<Measure>,
+    /// What was not measured, and why.
+    missing: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Measure {
+    name: String,
+    unit: &'static str,
+    /// One value for each round, by server.
+    rounds: BTreeMap<&'static str, Vec<f64>>,
+    /// The median over the rounds, by server.
+    medians: BTreeMap<&'static str, f64>,
+}
+
+impl Report {
+    /// Adds a round's value.
+    pub fn add(&mut self, name: &str, unit: &'static str, server: &'static str, value: f64) {
+        let index = match self
+            .measures
+            .iter()
+            .position(|measure| measure.name == name)
+        {
+            Some(index) => index,
+            None => {
+                self.measures.push(Measure {
+                    name: name.to_owned(),
+                    unit,
+                    rounds: BTreeMap::new(),
+                    medians: BTreeMap::new(),
+                });
+                self.measures.len() - 1
+            }
+        };
+        let measure = &mut self.measures[index];
+        let values = measure.rounds.entry(server).or_default();
+        values.push(value);
+        measure.medians.insert(server, quantile(values, 0.5));
+    }
+
+    /// Says that something was not measured.
+    pub fn missing(&mut self, what: &str, why: &str) {
+        self.missing.insert(what.to_owned(), why.to_owned());
+    }
+
+    /// The median of a measure.
+    pub fn median(&self, name: &str, server: &str) -> Option<f64> {
+        self.measures
+            .iter()
+            .find(|measure| measure.name == name)?
+            .medians
+            .get(server)
+            .copied()
+    }
+
+    /// The table, and what is left out of it.
+    pub fn print(&self) {
+        println!(
+            "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
+            "median", "unit", "floor", "qemu", "trapgate", "qemu/trapgate"
+        );
+        for measure in &self.measures {
+            let cell = |server| {
+                measure
+                    .medians
+                    .get(server)
+                    .map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
+            };
+            let ratio = match (measure.medians.get("qemu"), measure.medians.get("trapgate")) {
+                (Some(qemu), Some(ours)) if *ours > 0.0 => format!("{:.2}", qemu / ours),
+                _ => "-".to_owned(),
+            };
+            println!(
+                "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
+                measure.name,
+                measure.unit,
+                cell("echo"),
+                cell("qemu"),
+                cell("trapgate"),
+                ratio
+            );
+        }
+        for (what, why) in &self.missing {
+            println!("not measured: {what}: {why}");
+        }
+    }
+
+    /// Writes `folder/latest.json`.
+    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join("latest.json");
+        std::fs::write(&path, serde_json::to_string_pretty(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("written to {}", path.display());
+        Ok(())
+    }
+}
+
+/// The value below which that share of them lies; of an even number in the middle, the upper one.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index into a list of measured values"
+    )]
+    let index = (sorted.len() as f64 * share) as usize;
+    sorted
+        .get(index.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_taken_from_the_sorted_values() {
+        assert!((quantile(&[3.0, 1.0, 2.0], 0.5) - 2.0).abs() < f64::EPSILON);
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((quantile(&hundred, 0.99) - 100.0).abs() < f64::EPSILON);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn medians_are_kept_by_measure_and_server() {
+        let mut report = Report::default();
+        for value in [5.0, 1.0, 3.0] {
+            report.add("g", "us", "qemu", value);
+        }
+        report.add("g", "us", "trapgate", 1.5);
+        assert_eq!(report.median("g", "qemu"), Some(3.0));
+        assert_eq!(report.median("g", "echo"), None);
+    }
+}
