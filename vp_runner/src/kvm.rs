@@ -1,3 +1,6 @@
-//! What talks to KVM itself. Only here may code be `unsafe`, block by block.
+//! Everything that talks to KVM. The only place with `unsafe`.
 
+pub(crate) mod kick;
+pub mod ram;
+pub(crate) mod vcpu;
 pub mod x86_64;

@@ -4,6 +4,15 @@
 //! A VMM gives it a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`]; it owns the vCPU threads from then on.
 #![deny(missing_docs)]
 
+mod breakpoints;
+mod controller;
+mod exit;
+mod run_gate;
+mod run_state;
+mod stop_cause;
+mod vp_thread;
+mod wait;
+
 pub mod cpu_mode;
 pub mod dr7;
 pub mod kvm;
@@ -12,3 +21,5 @@ pub mod memory;
 pub mod page_walk;
 pub mod runner;
 pub mod xsave;
+
+pub use runner::start;

@@ -1,5 +1,8 @@
 //! The VMM's handle on its running guest.
 
+pub use crate::controller::Controller;
+
+use crate::controller::Control;
 use crate::machine::Machine;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
@@ -7,6 +10,7 @@ use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::stop::CrashCause;
 
@@ -71,8 +75,39 @@ pub enum RunnerExit {
     Stopped,
 }
 
-// To come (names fixed, shapes for those who build against them now):
-// pub fn start(params: RunnerParams) -> Result<(RunnerHandle, Controller), StartError>;
-// impl Controller { pub async fn run(self) -> RunnerExit }  // the actor; a task on any executor, best on the debug worker's own thread
-// #[derive(Clone)] pub struct RunnerHandle; impl RunnerHandle { pub fn stop(&self) }
-// pub mod probe { pub fn run() -> Result<Report, ProbeError>; impl Report { pub fn capabilities(&self) -> Vec<Capability> } }
+/// Starts the VP threads and puts every VP into its power-on state. The guest runs once [`Controller::run`] does.
+///
+/// # Errors
+/// [`StartError`]; no thread is left behind then.
+pub fn start(params: RunnerParams) -> Result<(RunnerHandle, Controller), StartError> {
+    let (control, receiver) = mesh::channel();
+    let controller = Controller::new(params, receiver)?;
+    Ok((RunnerHandle { control }, controller))
+}
+
+/// The VMM's handle on the runner. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct RunnerHandle {
+    control: mesh::Sender<Control>,
+}
+
+impl RunnerHandle {
+    /// Ends the runner: VPs are brought out of the guest, [`Controller::run`] returns [`RunnerExit::Stopped`], and the VP threads are joined.
+    pub fn stop(&self) {
+        self.control.send(Control::Stop);
+    }
+}
+
+/// Why the runner could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing to run.
+    #[error("the VM has no vCPU; create at least one")]
+    NoVcpus,
+    /// The host refused a thread or a signal handler.
+    #[error("cannot start a VP thread; raise the limit on processes (`ulimit -u`)")]
+    Thread(#[source] std::io::Error),
+    /// The machine could not be brought into its power-on state.
+    #[error("cannot bring the guest into its power-on state")]
+    PowerOn(#[source] DebugError),
+}

@@ -1,0 +1,388 @@
+//! The actor that answers [`DebugRequest`] and runs the guest: an executor of what `run_state` decides.
+//!
+//! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once: nothing here waits for a VP that runs.
+
+mod requests;
+mod vps;
+mod waiting;
+
+use crate::breakpoints::BreakpointTable;
+use crate::breakpoints::Slots;
+use crate::exit::GuestEvent;
+use crate::kvm::vcpu::Offers;
+use crate::kvm::x86_64::RegisterFile;
+use crate::machine::Machine;
+use crate::memory::DebugMemory;
+use crate::run_state::Cause;
+use crate::run_state::Output;
+use crate::run_state::Refused;
+use crate::run_state::RunState;
+use crate::runner::ResetPolicy;
+use crate::runner::RunnerExit;
+use crate::runner::RunnerParams;
+use crate::runner::StartError;
+use crate::runner::StartMode;
+use crate::vp_thread::Debugger;
+use crate::vp_thread::Enter;
+use crate::vp_thread::VpCause;
+use crate::vp_thread::VpParked;
+use crate::wait::spin;
+use futures::StreamExt;
+use futures::executor::block_on;
+use futures::select_biased;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+use vps::Vps;
+use waiting::Waiting;
+
+/// What the VMM asks of the controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// End it.
+    Stop,
+}
+
+/// The actor. Run it as a task on any executor, best on the debug worker's own thread: the two then talk without waking each other.
+///
+/// Dropping it ends the VP threads.
+pub struct Controller {
+    state: RunState,
+    vps: Vps,
+    stops: mesh::Receiver<VpParked>,
+    debug: mesh::Receiver<DebugRequest>,
+    control: mesh::Receiver<Control>,
+    waiting: Waiting,
+    table: BreakpointTable,
+    /// The debug registers that every VP has.
+    programmed: Slots,
+    memory: DebugMemory,
+    machine: Arc<dyn Machine>,
+    registers: RegisterFile,
+    capabilities: Vec<Capability>,
+    start: StartMode,
+    on_reset: ResetPolicy,
+    exit: Option<RunnerExit>,
+}
+
+/// The outputs of the state machine that are yet to be carried out.
+type Todo = VecDeque<Output>;
+
+impl Controller {
+    /// Starts the VP threads and brings every VP into its power-on state; none runs yet.
+    pub(crate) fn new(
+        params: RunnerParams,
+        control: mesh::Receiver<Control>,
+    ) -> Result<Self, StartError> {
+        if params.vcpus.is_empty() {
+            return Err(StartError::NoVcpus);
+        }
+        let (send, stops) = mesh::channel();
+        let offers = Offers::of(&params.vm);
+        let vps =
+            Vps::start(params.vcpus, &params.machine, offers, &send).map_err(StartError::Thread)?;
+        let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
+        Ok(Self {
+            state: RunState::new(vps.count()),
+            vps,
+            stops,
+            debug: params.debug,
+            control,
+            waiting: Waiting::default(),
+            table: BreakpointTable::default(),
+            programmed: Slots::default(),
+            memory: DebugMemory::new(params.memory, params.machine.clone()),
+            machine: params.machine,
+            registers,
+            capabilities: params.capabilities,
+            start: params.start,
+            on_reset: params.on_reset,
+            exit: None,
+        })
+    }
+
+    /// Runs the guest and answers the debugger until the guest or the VMM ends it. Not cancel safe: dropping the future ends the VP threads
+    /// and leaves open requests unanswered.
+    pub async fn run(mut self) -> RunnerExit {
+        enum Event {
+            Control(Control),
+            Stop(VpParked),
+            Request(DebugRequest),
+            NoDebugger,
+        }
+        if self.start == StartMode::Run {
+            let started = self.state.start();
+            self.feed(started).await;
+        }
+        loop {
+            if let Some(exit) = self.exit {
+                return exit;
+            }
+            let event = select_biased! { // merge
+                control = self.control.select_next_some() => Event::Control(control),
+                stop = self.stops.select_next_some() => Event::Stop(stop),
+                request = self.debug.next() => request.map_or(Event::NoDebugger, Event::Request),
+            };
+            match event {
+                Event::Control(Control::Stop) => self.stop().await,
+                Event::Stop(stop) => self.parked(stop).await,
+                Event::Request(request) => self.request(request).await,
+                Event::NoDebugger => self.no_debugger().await,
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        let outputs = self.state.shutdown();
+        self.feed(outputs).await;
+    }
+
+    /// Every sender of requests is gone, for good.
+    async fn no_debugger(&mut self) {
+        let outputs = self.state.lost();
+        self.feed(outputs).await;
+    }
+
+    async fn parked(&mut self, stop: VpParked) {
+        let outputs = self.note_stop(stop);
+        self.feed(outputs).await;
+    }
+
+    fn note_stop(&mut self, stop: VpParked) -> Result<Vec<Output>, Refused> {
+        let VpParked { vp, epoch, cause } = stop;
+        let cause = match cause {
+            None => None,
+            Some(VpCause::Guest(event)) => Some(Cause::Guest(event)),
+            Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
+            Some(VpCause::Slot(slot)) => Some(self.breakpoint_cause(vp, slot)),
+        };
+        self.state.parked(vp, epoch, cause)
+    }
+
+    fn breakpoint_cause(&self, vp: VpIndex, slot: usize) -> Cause {
+        let Some(breakpoint) = self.table.on(slot) else {
+            // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
+            tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
+            return Cause::Debug(DebugStopReason::Break);
+        };
+        let address = breakpoint.address;
+        Cause::Debug(match breakpoint.kind.is_watchpoint() {
+            true => DebugStopReason::Watchpoint {
+                vp,
+                breakpoint,
+                address,
+            },
+            false => DebugStopReason::Breakpoint { vp, breakpoint },
+        })
+    }
+
+    /// Carries out what the state machine answered to an input that no client waits for.
+    async fn feed(&mut self, outputs: Result<Vec<Output>, Refused>) {
+        match outputs {
+            Ok(outputs) => self.execute(outputs).await,
+            Err(err) => tracing::error!(error = %err, "run control"),
+        }
+    }
+
+    /// Carries the outputs out in order, and what follows from them.
+    async fn execute(&mut self, outputs: Vec<Output>) {
+        let mut todo = Todo::from(outputs);
+        while let Some(output) = todo.pop_front() {
+            tracing::trace!(?output, "run control");
+            match output {
+                Output::Kick(vp) => self.vps.kick(vp),
+                Output::Program => self.program(&mut todo).await,
+                Output::Enter { .. } => self.enter(output, &mut todo),
+                Output::Report { epoch, reason } => self.waiting.report(epoch, reason),
+                Output::Attached { epoch, reason } => self.attached(epoch, reason),
+                Output::Broken => self.waiting.broken(),
+                Output::Abandon => self.waiting.abandon(),
+                Output::Release => self.release().await,
+                Output::Detached => self.waiting.detached(),
+                Output::Change => self.change(&mut todo),
+                Output::Act(event) => self.act(event, &mut todo).await,
+                Output::ResetDone => self.waiting.reset_done(Ok(())),
+                Output::Exit => self.exit = Some(RunnerExit::Stopped),
+            }
+        }
+    }
+
+    fn then(&mut self, outputs: Result<Vec<Output>, Refused>, todo: &mut Todo) {
+        match outputs {
+            Ok(outputs) => todo.extend(outputs),
+            Err(err) => tracing::error!(error = %err, "run control"),
+        }
+    }
+
+    /// Brings the debug registers of every VP up to date (I5), where they are not.
+    async fn program(&mut self, todo: &mut Todo) {
+        let slots = self.table.slots();
+        let result = match slots == self.programmed {
+            true => Ok(()),
+            false => self.vps.call_all(move |vp| vp.set_slots(slots)).await,
+        };
+        let outputs = match result {
+            Ok(()) => {
+                self.programmed = slots;
+                self.state.programmed()
+            }
+            Err(err) if self.waiting.resume_is_open() => {
+                self.waiting.resume_failed(err);
+                self.state.program_failed()
+            }
+            Err(err) => {
+                // Nobody debugs: what could not be programmed is the empty set, and the guest goes first.
+                tracing::error!(error = %err, "debug registers");
+                self.state.programmed()
+            }
+        };
+        self.then(outputs, todo);
+    }
+
+    fn enter(&mut self, output: Output, todo: &mut Todo) {
+        let Output::Enter {
+            vp,
+            action,
+            epoch,
+            start,
+        } = output
+        else {
+            return;
+        };
+        let debugger = match self.state.check_attached() {
+            Ok(()) => Debugger::Present,
+            Err(_) => Debugger::Absent,
+        };
+        let entered = self.vps.enter(vp, |snapshot| Enter {
+            action,
+            epoch,
+            start,
+            debugger,
+            snapshot,
+        });
+        if let Err(err) = entered {
+            tracing::error!(%vp, error = %err, "a VP cannot be entered");
+            let cause = CrashCause::Run { errno: libc::EIO };
+            let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
+            let outputs = self.state.parked(vp, epoch, Some(crash));
+            self.then(outputs, todo);
+        } else if action == VpAction::Step && todo.is_empty() {
+            // The last to enter, and soon back: see `wait`.
+            if let Some(stop) = spin(|| self.stops.try_recv().ok()) {
+                let outputs = self.note_stop(stop);
+                self.then(outputs, todo);
+            }
+        }
+    }
+
+    /// Takes every trace of the debugger off the guest (I6).
+    async fn release(&mut self) {
+        self.table = BreakpointTable::default();
+        self.programmed = self.table.slots();
+        self.waiting.refuse_changes();
+        let slots = self.programmed;
+        if let Err(err) = self.vps.call_all(move |vp| vp.set_slots(slots)).await {
+            tracing::error!(error = %err, "debug registers could not be taken off every VP");
+        }
+    }
+
+    fn change(&mut self, todo: &mut Todo) {
+        for request in self.waiting.take_changes() {
+            let (changes, reply) = request.split();
+            reply.complete(self.table.apply(&changes));
+        }
+        let table = &self.table;
+        let outputs = self.state.changed(|reason| still_hit(table, reason));
+        self.then(outputs, todo);
+    }
+
+    /// Carries out what the guest asked for, every VP being parked.
+    async fn act(&mut self, event: GuestEvent, todo: &mut Todo) {
+        let exit = match (event, self.on_reset) {
+            (GuestEvent::PowerOff, _) => Some(RunnerExit::PowerOff),
+            (GuestEvent::Crashed { vp, cause }, _) => Some(RunnerExit::Crashed { vp, cause }),
+            (GuestEvent::Reset, ResetPolicy::Exit) if !self.waiting.reset_is_open() => {
+                Some(RunnerExit::Reset)
+            }
+            (GuestEvent::TripleFault { vp }, ResetPolicy::Exit) => {
+                Some(RunnerExit::TripleFault { vp })
+            }
+            (GuestEvent::Reset | GuestEvent::TripleFault { .. }, _) => None,
+        };
+        if exit.is_some() {
+            self.exit = exit;
+            return;
+        }
+        let outputs = match self.reset().await {
+            Ok(()) => self.state.acted(),
+            Err(err) if self.waiting.reset_is_open() => {
+                self.waiting.reset_done(Err(err));
+                self.state.act_failed()
+            }
+            Err(err) => {
+                tracing::error!(error = %err, "the guest could not be reset");
+                self.exit = Some(RunnerExit::Reset);
+                return;
+            }
+        };
+        self.then(outputs, todo);
+    }
+
+    async fn reset(&mut self) -> Result<(), DebugError> {
+        self.machine.reset().map_err(reset_failed)?;
+        let slots = self.programmed;
+        self.vps
+            .call_all(move |vp| {
+                vp.init().map_err(reset_failed)?;
+                vp.set_slots(slots)
+            })
+            .await
+    }
+}
+
+/// Puts every VP into its power-on state, and finds out what registers they have.
+async fn power_on(vps: &Vps, vm: Arc<kvm_ioctls::VmFd>) -> Result<RegisterFile, DebugError> {
+    vps.call_all(|vp| vp.init().map_err(reset_failed)).await?;
+    let ask = move |vp: &mut crate::vp_thread::Vp| RegisterFile::new(&vm, vp.vcpu().for_reading());
+    let registers = vps.call(VpIndex::BSP, ask).await?;
+    vps.call_all(move |vp| {
+        vp.set_register_file(registers);
+        Ok(())
+    })
+    .await?;
+    Ok(registers)
+}
+
+fn reset_failed(err: crate::machine::MachineError) -> DebugError {
+    DebugError::Hypervisor {
+        what: "bring the machine into its power-on state".into(),
+        why: err.to_string(),
+    }
+}
+
+/// What a kept stop stands for now (I7).
+fn still_hit(table: &BreakpointTable, reason: DebugStopReason) -> Option<DebugStopReason> {
+    match reason {
+        DebugStopReason::Breakpoint { vp, breakpoint } => table
+            .still_hit(&breakpoint)
+            .map(|breakpoint| DebugStopReason::Breakpoint { vp, breakpoint }),
+        DebugStopReason::Watchpoint {
+            vp,
+            breakpoint,
+            address,
+        } => table
+            .still_hit(&breakpoint)
+            .map(|breakpoint| DebugStopReason::Watchpoint {
+                vp,
+                breakpoint,
+                address,
+            }),
+        other => Some(other),
+    }
+}

@@ -1,0 +1,264 @@
+//! The debugger's requests: each checked at this boundary, then either put to the state machine or served from a stopped guest (I10).
+
+use super::*;
+use crate::cpu_mode::cpu_mode;
+use crate::cpu_mode::privilege;
+use crate::machine::DeviceOutcome;
+use crate::memory::AddressSpace;
+use crate::page_walk::PagingState;
+use crate::vp_thread::Vp;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::GuestArch;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VmStatus;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::debug_rpc::VpStatus;
+use vmm_core_defs::memory::Translation;
+use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::StopEvent;
+
+impl Controller {
+    pub(super) async fn request(&mut self, request: DebugRequest) {
+        match request {
+            DebugRequest::Attach(rpc) => self.attach(rpc).await,
+            DebugRequest::Detach(rpc) => self.detach(rpc).await,
+            DebugRequest::Resume(rpc) => self.resume(rpc).await,
+            DebugRequest::Break(rpc) => self.break_(rpc).await,
+            DebugRequest::SetDebugState(rpc) => self.set_debug_state(rpc).await,
+            DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
+            DebugRequest::GetVpState(rpc) => rpc.handle(async |vp| self.get_state(vp).await).await,
+            DebugRequest::SetVpState(rpc) => {
+                rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
+                    .await;
+            }
+            DebugRequest::ReadMsr(rpc) => {
+                rpc.handle(async |(vp, msr)| self.on_stopped(vp, move |vp| vp.read_msr(msr)).await)
+                    .await;
+            }
+            DebugRequest::WriteMsr(rpc) => {
+                rpc.handle(async |(vp, msr, value)| {
+                    self.on_stopped(vp, move |vp| vp.write_msr(msr, value))
+                        .await
+                })
+                .await;
+            }
+            DebugRequest::ReadMemory(rpc) => {
+                rpc.handle(async |(address, len)| self.read_memory(address, len).await)
+                    .await;
+            }
+            DebugRequest::WriteMemory(rpc) => {
+                rpc.handle(async |(address, data)| self.write_memory(address, &data).await)
+                    .await;
+            }
+            DebugRequest::Translate(rpc) => {
+                rpc.handle(async |(vp, gva)| self.translate(vp, gva).await)
+                    .await;
+            }
+            DebugRequest::Status(rpc) => rpc.handle(async |()| self.status().await).await,
+        }
+    }
+
+    async fn attach(&mut self, rpc: DebugRpc<(), AttachInfo>) {
+        match self.state.attach() {
+            Ok(outputs) => {
+                self.waiting.attach(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    async fn detach(&mut self, rpc: DebugRpc<DetachAction, ()>) {
+        let (action, rpc) = rpc.split();
+        match self.state.detach(action) {
+            Ok(outputs) => {
+                self.waiting.detach(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    async fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
+        let (request, rpc) = rpc.split();
+        let table = &self.table;
+        let state = &mut self.state;
+        let outputs = vps::plan(&request, self.vps.count())
+            .map_err(Refused::Client)
+            .and_then(|plan| state.resume(&plan, |reason| still_hit(table, reason)));
+        match outputs {
+            Ok(outputs) => {
+                self.waiting.resume(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    async fn break_(&mut self, rpc: DebugRpc<(), ()>) {
+        match self.state.break_() {
+            Ok(outputs) => {
+                self.waiting.break_(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    async fn set_debug_state(&mut self, rpc: DebugRpc<Vec<BreakpointChange>, ()>) {
+        match self.state.change() {
+            Ok(outputs) => {
+                self.waiting.change(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {
+        match self.state.reset() {
+            Ok(outputs) => {
+                self.waiting.reset(rpc);
+                self.execute(outputs).await;
+            }
+            Err(err) => rpc.complete(Err(for_client(err))),
+        }
+    }
+
+    pub(super) fn attached(&mut self, epoch: Epoch, reason: DebugStopReason) {
+        self.waiting.attached(AttachInfo {
+            arch: GuestArch::X86_64,
+            vp_count: self.vps.count(),
+            xfeatures: self.registers.xfeatures(),
+            capabilities: self.capabilities.clone(),
+            stop: StopEvent { epoch, reason },
+        });
+    }
+
+    fn check_stopped(&self, vp: VpIndex) -> Result<(), DebugError> {
+        self.state.check_stopped()?;
+        self.vps.check(vp)
+    }
+
+    /// Does something on the thread of a VP that is parked (I3).
+    async fn on_stopped<R: Send + 'static>(
+        &self,
+        vp: VpIndex,
+        call: impl FnOnce(&mut Vp) -> Result<R, DebugError> + Send + 'static,
+    ) -> Result<R, DebugError> {
+        self.check_stopped(vp)?;
+        self.vps.call(vp, call).await
+    }
+
+    async fn get_state(&mut self, vp: VpIndex) -> Result<Box<DebuggerVpState>, DebugError> {
+        self.check_stopped(vp)?;
+        let state = self.vps.registers(vp).await?;
+        Ok(Box::new(DebuggerVpState::X86_64((*state).clone())))
+    }
+
+    async fn set_state(&mut self, vp: VpIndex, new: DebuggerVpState) -> Result<(), DebugError> {
+        let DebuggerVpState::X86_64(new) = new else {
+            return Err(DebugError::BadRegister {
+                name: "file".into(),
+                why: "this guest is x86; send its registers".into(),
+            });
+        };
+        self.on_stopped(vp, move |vp| vp.write_registers(&new))
+            .await?;
+        self.state.repaired(vp);
+        Ok(())
+    }
+
+    /// The paging state in force on a VP, which is parked.
+    async fn address_space(&mut self, vp: VpIndex) -> Result<AddressSpace, DebugError> {
+        self.check_stopped(vp)?;
+        let state = self.vps.registers(vp).await?;
+        let paging = PagingState::new(&state, self.registers.paging_limits());
+        Ok(AddressSpace { vp, paging })
+    }
+
+    async fn read_memory(
+        &mut self,
+        address: GuestAddress,
+        len: usize,
+    ) -> Result<Vec<u8>, DebugError> {
+        self.state.check_attached()?;
+        match address {
+            GuestAddress::Gpa(gpa) => self.memory.read_gpa(gpa, len),
+            GuestAddress::Gva { vp, gva } => {
+                let space = self.address_space(vp).await?;
+                self.memory.read_gva(&space, gva, len)
+            }
+        }
+    }
+
+    async fn write_memory(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), DebugError> {
+        self.state.check_attached()?;
+        let outcome = match address {
+            GuestAddress::Gpa(gpa) => self.memory.write_gpa(gpa, data)?,
+            GuestAddress::Gva { vp, gva } => {
+                let space = self.address_space(vp).await?;
+                self.memory.write_gva(&space, gva, data)?
+            }
+        };
+        match outcome {
+            DeviceOutcome::Done => {}
+            DeviceOutcome::Reset => self.state.owe(GuestEvent::Reset),
+            DeviceOutcome::PowerOff => self.state.owe(GuestEvent::PowerOff),
+        }
+        Ok(())
+    }
+
+    async fn translate(&mut self, vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
+        let space = self.address_space(vp).await?;
+        self.memory.translate(&space, gva)
+    }
+
+    async fn status(&mut self) -> Result<VmStatus, DebugError> {
+        self.state.check_attached()?;
+        let mut vps = Vec::new();
+        for vp in self.vps.indexes() {
+            vps.push(self.vp_status(vp).await?);
+        }
+        Ok(VmStatus { vps })
+    }
+
+    async fn vp_status(&mut self, vp: VpIndex) -> Result<VpStatus, DebugError> {
+        if self.state.check_stopped().is_err() {
+            return Ok(VpStatus {
+                activity: match self.state.is_entered(vp) {
+                    true => VpActivity::Running,
+                    false => VpActivity::Stopped,
+                },
+                mode: None,
+                privilege: None,
+            });
+        }
+        let state = self.vps.registers(vp).await?;
+        Ok(VpStatus {
+            activity: self.vps.call(vp, Vp::activity).await?,
+            mode: Some(cpu_mode(&state)),
+            privilege: Some(privilege(&state)),
+        })
+    }
+}
+
+/// A bug of ours, in words a client can be told; its own mistakes as they are.
+fn for_client(err: Refused) -> DebugError {
+    match err {
+        Refused::Client(err) => err,
+        Refused::Shell(err) => {
+            tracing::error!(error = %err, "run control");
+            DebugError::Hypervisor {
+                what: "go on".into(),
+                why: err.to_string(),
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The VP threads as the controller sees them.
+
+use crate::kvm::kick;
+use crate::kvm::vcpu::Offers;
+use crate::kvm::vcpu::Vcpu;
+use crate::machine::Machine;
+use crate::run_gate::Kick;
+use crate::run_gate::RunGate;
+use crate::vp_thread::Command;
+use crate::vp_thread::Enter;
+use crate::vp_thread::Snapshot;
+use crate::vp_thread::Snapshots;
+use crate::vp_thread::Surroundings;
+use crate::vp_thread::Vp;
+use crate::vp_thread::VpCause;
+use crate::vp_thread::VpParked;
+use futures::future::join_all;
+use kvm_ioctls::VcpuFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::mpsc;
+use std::thread;
+use std::thread::JoinHandle;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::stop::CrashCause;
+
+/// All VP threads. Dropping this ends them.
+pub(super) struct Vps {
+    threads: Vec<VpThread>,
+}
+
+struct VpThread {
+    gate: Arc<RunGate>,
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+    snapshot: Snapshots,
+    /// Whether the client looked at registers since the last stop: if so it most likely will again.
+    looked_at: Snapshot,
+}
+
+impl Vps {
+    /// Starts a thread for each vCPU. Stops come out of `stops`.
+    pub(super) fn start(
+        vcpus: Vec<VcpuFd>,
+        machine: &Arc<dyn Machine>,
+        offers: Offers,
+        stops: &mesh::Sender<VpParked>,
+    ) -> io::Result<Self> {
+        kick::install()?;
+        let mut vps = Self {
+            threads: Vec::with_capacity(vcpus.len()),
+        };
+        for (index, fd) in (0..).zip(vcpus) {
+            let gate = Arc::new(RunGate::new());
+            let snapshot = Snapshots::default();
+            let around = Surroundings {
+                index: VpIndex::new(index),
+                machine: machine.clone(),
+                gate: gate.clone(),
+                snapshot: snapshot.clone(),
+            };
+            let (commands, receiver) = mpsc::channel();
+            let stops = stops.clone();
+            let run = move || {
+                let _farewell = Farewell(VpIndex::new(index), stops.clone());
+                Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &stops);
+            };
+            let thread = thread::Builder::new()
+                .name(format!("vp{index}"))
+                .spawn(run)?;
+            vps.threads.push(VpThread {
+                gate,
+                commands,
+                thread: Some(thread),
+                snapshot,
+                looked_at: Snapshot::OnDemand,
+            });
+        }
+        Ok(vps)
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.threads.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn indexes(&self) -> impl Iterator<Item = VpIndex> + use<> {
+        (0..self.count()).map(VpIndex::new)
+    }
+
+    /// # Errors
+    /// [`DebugError::NoSuchVp`].
+    pub(super) fn check(&self, vp: VpIndex) -> Result<(), DebugError> {
+        self.thread(vp).map(drop)
+    }
+
+    fn thread(&self, vp: VpIndex) -> Result<&VpThread, DebugError> {
+        let count = self.count();
+        let thread = self.threads.get(vp.index() as usize);
+        thread.ok_or(DebugError::NoSuchVp { vp, count })
+    }
+
+    /// Brings the VP out of the guest, or keeps it out (I4). Answered by its stop.
+    pub(super) fn kick(&self, vp: VpIndex) {
+        if let Ok(vp) = self.thread(vp) {
+            vp.kick();
+        }
+    }
+
+    /// Lets the parked VP go. Answered by one stop.
+    pub(super) fn enter(
+        &mut self,
+        vp: VpIndex,
+        enter: impl FnOnce(Snapshot) -> Enter,
+    ) -> Result<(), DebugError> {
+        self.check(vp)?;
+        let vp = &mut self.threads[vp.index() as usize];
+        vp.gate.clear();
+        let looked_at = std::mem::replace(&mut vp.looked_at, Snapshot::OnDemand);
+        let enter = enter(looked_at);
+        vp.commands
+            .send(Command::Enter(enter))
+            .map_err(|_| thread_gone())
+    }
+
+    /// Does something on the thread of a VP, which is parked: so this ends soon.
+    ///
+    /// # Errors
+    /// What `call` says; [`DebugError::NoSuchVp`]; [`DebugError::Hypervisor`] where the thread has died.
+    pub(super) async fn call<R: Send + 'static>(
+        &self,
+        vp: VpIndex,
+        call: impl FnOnce(&mut Vp) -> Result<R, DebugError> + Send + 'static,
+    ) -> Result<R, DebugError> {
+        let (send, receive) = mesh::oneshot();
+        let boxed = Box::new(move |vp: &mut Vp| send.send(call(vp)));
+        let thread = self.thread(vp)?;
+        thread
+            .commands
+            .send(Command::Call(boxed))
+            .map_err(|_| thread_gone())?;
+        receive.await.map_err(|_| thread_gone())?
+    }
+
+    /// The same on every VP, at the same time. The first error, when all have answered.
+    pub(super) async fn call_all(
+        &self,
+        call: impl Fn(&mut Vp) -> Result<(), DebugError> + Clone + Send + 'static,
+    ) -> Result<(), DebugError> {
+        let calls = self.indexes().map(|vp| self.call(vp, call.clone()));
+        join_all(calls).await.into_iter().collect()
+    }
+
+    /// Every register of a parked VP; without waking its thread where they have been read since it parked.
+    pub(super) async fn registers(&mut self, vp: VpIndex) -> Result<Arc<X86VpState>, DebugError> {
+        self.check(vp)?;
+        let thread = &mut self.threads[vp.index() as usize];
+        thread.looked_at = Snapshot::Ahead;
+        let snapshot = thread
+            .snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        match snapshot {
+            Some(state) => Ok(state),
+            None => self.call(vp, Vp::read_registers).await,
+        }
+    }
+}
+
+impl VpThread {
+    fn kick(&self) {
+        let Some(thread) = &self.thread else {
+            return;
+        };
+        if self.gate.kick() == Kick::Signal {
+            kick::signal(thread);
+        }
+        // For a VP that waits in user space because its guest halted.
+        thread.thread().unpark();
+    }
+}
+
+impl Drop for Vps {
+    fn drop(&mut self) {
+        for vp in &self.threads {
+            vp.kick();
+            // A thread that is gone already needs no telling.
+            let _ = vp.commands.send(Command::Exit);
+        }
+        for vp in &mut self.threads {
+            if let Some(thread) = vp.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a VP thread panicked");
+            }
+        }
+    }
+}
+
+/// Says so when a VP thread dies of a panic in the VMM's code, so that nobody waits for it for ever.
+struct Farewell(VpIndex, mesh::Sender<VpParked>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let vp = self.0;
+            let cause = CrashCause::Run { errno: libc::EIO };
+            let event = crate::exit::GuestEvent::Crashed { vp, cause };
+            self.1.send(VpParked {
+                vp,
+                epoch: vmm_core_defs::stop::Epoch::default(),
+                cause: Some(VpCause::Guest(event)),
+            });
+        }
+    }
+}
+
+fn thread_gone() -> DebugError {
+    DebugError::Hypervisor {
+        what: "reach a VP's thread".into(),
+        why: "it has ended".into(),
+    }
+}
+
+/// One action for each VP.
+///
+/// # Errors
+/// [`DebugError::NoSuchVp`].
+pub(super) fn plan(
+    request: &vmm_core_defs::debug_rpc::ResumeRequest,
+    count: u32,
+) -> Result<Vec<VpAction>, DebugError> {
+    let mut plan = vec![request.others; count as usize];
+    for (vp, action) in &request.actions {
+        let planned = plan.get_mut(vp.index() as usize);
+        *planned.ok_or(DebugError::NoSuchVp { vp: *vp, count })? = *action;
+    }
+    Ok(plan)
+}

@@ -1,0 +1,108 @@
+//! The requests that wait for their answer.
+
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::StopEvent;
+
+/// At most one of each, but for the kinds that several may wait for at once. What is dropped unanswered tells its caller that the runner is gone.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    attach: Option<DebugRpc<(), AttachInfo>>,
+    resume: Option<DebugRpc<(), StopEvent>>,
+    breaks: Vec<DebugRpc<(), ()>>,
+    detaches: Vec<DebugRpc<(), ()>>,
+    changes: Vec<DebugRpc<Vec<BreakpointChange>, ()>>,
+    reset: Option<DebugRpc<(), ()>>,
+}
+
+impl Waiting {
+    pub(super) fn attach(&mut self, rpc: DebugRpc<(), AttachInfo>) {
+        self.attach = Some(rpc);
+    }
+
+    pub(super) fn resume(&mut self, rpc: DebugRpc<(), StopEvent>) {
+        self.resume = Some(rpc);
+    }
+
+    pub(super) fn break_(&mut self, rpc: DebugRpc<(), ()>) {
+        self.breaks.push(rpc);
+    }
+
+    pub(super) fn detach(&mut self, rpc: DebugRpc<(), ()>) {
+        self.detaches.push(rpc);
+    }
+
+    pub(super) fn change(&mut self, rpc: DebugRpc<Vec<BreakpointChange>, ()>) {
+        self.changes.push(rpc);
+    }
+
+    pub(super) fn reset(&mut self, rpc: DebugRpc<(), ()>) {
+        self.reset = Some(rpc);
+    }
+
+    pub(super) fn resume_is_open(&self) -> bool {
+        self.resume.is_some()
+    }
+
+    pub(super) fn reset_is_open(&self) -> bool {
+        self.reset.is_some()
+    }
+
+    pub(super) fn report(&mut self, epoch: Epoch, reason: DebugStopReason) {
+        if let Some(resume) = self.resume.take() {
+            resume.complete(Ok(StopEvent { epoch, reason }));
+        }
+    }
+
+    pub(super) fn resume_failed(&mut self, err: DebugError) {
+        if let Some(resume) = self.resume.take() {
+            resume.complete(Err(err));
+        }
+    }
+
+    pub(super) fn attached(&mut self, info: AttachInfo) {
+        if let Some(attach) = self.attach.take() {
+            attach.complete(Ok(info));
+        }
+    }
+
+    pub(super) fn broken(&mut self) {
+        for rpc in self.breaks.drain(..) {
+            rpc.complete(Ok(()));
+        }
+    }
+
+    /// No stop will come for these.
+    pub(super) fn abandon(&mut self) {
+        if let Some(attach) = self.attach.take() {
+            attach.complete(Err(DebugError::Detached));
+        }
+        self.resume_failed(DebugError::Detached);
+    }
+
+    pub(super) fn detached(&mut self) {
+        for rpc in self.detaches.drain(..) {
+            rpc.complete(Ok(()));
+        }
+    }
+
+    pub(super) fn take_changes(&mut self) -> Vec<DebugRpc<Vec<BreakpointChange>, ()>> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(super) fn refuse_changes(&mut self) {
+        for rpc in self.changes.drain(..) {
+            rpc.complete(Err(DebugError::Detached));
+        }
+    }
+
+    pub(super) fn reset_done(&mut self, result: Result<(), DebugError>) {
+        if let Some(reset) = self.reset.take() {
+            reset.complete(result);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Exits from the guest: the typed form ([`VpExit`]), and what each leads to ([`handle`]). Free of KVM, so tested with made-up exits.
+//!
+//! The layer below, in `kvm`, makes a [`VpExit`] from `kvm_run`; the one above, in `vp_thread`, is the loop.
+
+use crate::machine::DeviceOutcome;
+use crate::machine::Machine;
+use crate::machine::MmioOutcome;
+use crate::stop_cause::DebugExit;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+
+/// Why the VP left the guest (KVM api.rst, section 5). The data of reads is to be filled in before the VP enters again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum VpExit<'a> {
+    /// The guest reads a port: `data` holds one or more elements of `size` bytes (more for string instructions).
+    PioRead {
+        /// The port.
+        port: u16,
+        /// The bytes of one element: 1, 2 or 4.
+        size: usize,
+        /// All elements.
+        data: &'a mut [u8],
+    },
+    /// The guest writes a port; shaped as the read.
+    PioWrite {
+        /// The port.
+        port: u16,
+        /// The bytes of one element: 1, 2 or 4.
+        size: usize,
+        /// All elements.
+        data: &'a [u8],
+    },
+    /// The guest reads where no memory is.
+    MmioRead {
+        /// The first byte.
+        gpa: Gpa,
+        /// 1 to 8 bytes.
+        data: &'a mut [u8],
+    },
+    /// The guest writes where no memory is.
+    MmioWrite {
+        /// The first byte.
+        gpa: Gpa,
+        /// 1 to 8 bytes.
+        data: &'a [u8],
+    },
+    /// A debug exception that KVM keeps from the guest.
+    Debug(DebugExit),
+    /// `hlt`, on a VM without an in-kernel interrupt controller.
+    Halted,
+    /// Triple fault.
+    Shutdown,
+    /// `KVM_SYSTEM_EVENT_RESET`.
+    SystemReset,
+    /// `KVM_SYSTEM_EVENT_SHUTDOWN`.
+    SystemPowerOff,
+    /// `EINTR`: a signal, or `immediate_exit`.
+    Interrupted,
+    /// `EAGAIN`: a waiting VP got its start-up message; or an exit that asks for nothing.
+    Nothing,
+    /// The VP cannot go on.
+    Failed(CrashCause),
+}
+
+impl VpExit<'_> {
+    /// Whether KVM holds the rest of an instruction back until the VP enters again: until then its registers are not the ones at
+    /// an instruction boundary (KVM api.rst, section 5, note on `KVM_EXIT_IO` and `KVM_EXIT_MMIO`).
+    pub fn is_pending(&self) -> bool {
+        match self {
+            Self::PioRead { .. }
+            | Self::PioWrite { .. }
+            | Self::MmioRead { .. }
+            | Self::MmioWrite { .. } => true,
+            Self::Debug(_)
+            | Self::Halted
+            | Self::Shutdown
+            | Self::SystemReset
+            | Self::SystemPowerOff
+            | Self::Interrupted
+            | Self::Nothing
+            | Self::Failed(_) => false,
+        }
+    }
+}
+
+/// What the guest asks of the whole machine, or what befell one VP for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GuestEvent {
+    /// It wants to start over.
+    Reset,
+    /// It wants to be switched off.
+    PowerOff,
+    /// A fault could not be delivered.
+    TripleFault {
+        /// On this VP.
+        vp: VpIndex,
+    },
+    /// A VP cannot go on.
+    Crashed {
+        /// This VP.
+        vp: VpIndex,
+        /// Why.
+        cause: CrashCause,
+    },
+}
+
+impl GuestEvent {
+    /// How a debugger is told.
+    pub const fn reason(self) -> DebugStopReason {
+        match self {
+            Self::Reset => DebugStopReason::Reset,
+            Self::PowerOff => DebugStopReason::PowerOff,
+            Self::TripleFault { vp } => DebugStopReason::TripleFault { vp },
+            Self::Crashed { vp, cause } => DebugStopReason::Crashed { vp, cause },
+        }
+    }
+}
+
+/// What to do after an exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Enter again.
+    Enter,
+    /// Wait: the guest halted and nothing but the debugger can wake it.
+    Halt,
+    /// Find out whose debug exception it was.
+    Debug(DebugExit),
+    /// The guest as a whole cannot go on as it is.
+    Stop(GuestEvent),
+}
+
+/// Carries out what the guest asked for.
+pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
+    match exit {
+        VpExit::PioRead { port, size, data } => {
+            for element in data.chunks_mut(size.max(1)) {
+                machine.pio_read(vp, port, element);
+            }
+            Next::Enter
+        }
+        VpExit::PioWrite { port, size, data } => {
+            let mut first = DeviceOutcome::Done;
+            for element in data.chunks(size.max(1)) {
+                let outcome = machine.pio_write(vp, port, element);
+                if first == DeviceOutcome::Done {
+                    first = outcome;
+                }
+            }
+            after_device(first)
+        }
+        VpExit::MmioRead { gpa, data } => {
+            if machine.mmio_read(Some(vp), gpa, data) == MmioOutcome::Unclaimed {
+                data.fill(0xff);
+            }
+            Next::Enter
+        }
+        VpExit::MmioWrite { gpa, data } => after_device(machine.mmio_write(Some(vp), gpa, data).1),
+        VpExit::Debug(debug) => Next::Debug(debug),
+        VpExit::Halted => Next::Halt,
+        VpExit::Shutdown => Next::Stop(GuestEvent::TripleFault { vp }),
+        VpExit::SystemReset => Next::Stop(GuestEvent::Reset),
+        VpExit::SystemPowerOff => Next::Stop(GuestEvent::PowerOff),
+        VpExit::Interrupted | VpExit::Nothing => Next::Enter,
+        VpExit::Failed(cause) => Next::Stop(GuestEvent::Crashed { vp, cause }),
+    }
+}
+
+fn after_device(outcome: DeviceOutcome) -> Next {
+    match outcome {
+        DeviceOutcome::Done => Next::Enter,
+        DeviceOutcome::Reset => Next::Stop(GuestEvent::Reset),
+        DeviceOutcome::PowerOff => Next::Stop(GuestEvent::PowerOff),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! One vCPU on its own thread: entering the guest, decoding `kvm_run`, and guest debugging.
+//!
+//! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
+//! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
+#![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
+
+use super::kick::ThreadVcpu;
+use crate::breakpoints::Slots;
+use crate::dr7;
+use crate::dr7::Dr6;
+use crate::exit::VpExit;
+use crate::stop_cause::DebugExit;
+use crate::stop_cause::Stepping;
+use kvm_bindings::*;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::stop::CrashCause;
+
+/// What this host's KVM offers, asked once for all vCPUs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offers {
+    sync_regs: bool,
+    block_irq: bool,
+}
+
+impl Offers {
+    pub(crate) fn of(vm: &VmFd) -> Self {
+        const KVM_CAP_SET_GUEST_DEBUG2: u64 = 195;
+        let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).cast_signed();
+        let sync = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
+        let debug = vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2);
+        Self {
+            sync_regs: sync > 0 && sync & wanted == wanted,
+            block_irq: debug > 0 && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0,
+        }
+    }
+}
+
+/// The guest-debug state of a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DebugState {
+    pub(crate) slots: Slots,
+    pub(crate) stepping: Stepping,
+}
+
+/// What KVM was last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Programmed {
+    /// Nothing that still holds.
+    Unknown,
+    /// This, and the vCPU has run since.
+    Used(DebugState),
+    /// This, and the vCPU has not run since.
+    Fresh(DebugState),
+}
+
+/// Whether general and system registers in `kvm_run` are the vCPU's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    Yes,
+    No,
+}
+
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    vcpu: ThreadVcpu,
+    offers: Offers,
+    programmed: Programmed,
+    synced: Synced,
+}
+
+impl Vcpu {
+    /// Binds the vCPU to the calling thread.
+    pub(crate) fn new(fd: VcpuFd, offers: Offers) -> Self {
+        Self {
+            vcpu: ThreadVcpu::new(fd),
+            offers,
+            programmed: Programmed::Unknown,
+            synced: Synced::No,
+        }
+    }
+
+    /// For ioctls that do not go through this type. What was remembered is forgotten.
+    pub(crate) fn raw(&mut self) -> &mut VcpuFd {
+        self.programmed = Programmed::Unknown;
+        self.synced = Synced::No;
+        self.vcpu.fd()
+    }
+
+    /// For ioctls that only read.
+    pub(crate) fn for_reading(&mut self) -> &VcpuFd {
+        self.vcpu.fd()
+    }
+
+    /// Sets `immediate_exit`: the next `run` completes what is pending and returns without entering the guest.
+    pub(crate) fn set_immediate_exit(&mut self, on: bool) {
+        self.vcpu.fd().set_kvm_immediate_exit(u8::from(on));
+    }
+
+    /// Whether registers are to come with each exit.
+    pub(crate) fn want_registers(&mut self, on: bool) {
+        let fields = match on && self.offers.sync_regs {
+            true => KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS,
+            false => 0,
+        };
+        self.vcpu.fd().get_kvm_run().kvm_valid_regs = fields.into();
+    }
+
+    /// `KVM_RUN`.
+    pub(crate) fn run(&mut self) -> VpExit<'_> {
+        if let Programmed::Fresh(state) = self.programmed {
+            self.programmed = Programmed::Used(state);
+        }
+        let fd = self.vcpu.fd();
+        let result = fd.run().map(drop);
+        let run = fd.get_kvm_run();
+        self.synced = match run.kvm_valid_regs {
+            0 => Synced::No,
+            _ => Synced::Yes,
+        };
+        match result.map_err(|err| err.errno()) {
+            Ok(()) => decode(run),
+            Err(libc::EINTR) => VpExit::Interrupted,
+            Err(libc::EAGAIN) => VpExit::Nothing,
+            Err(errno) => VpExit::Failed(CrashCause::Run { errno }),
+        }
+    }
+
+    /// Makes KVM's debug state this one.
+    ///
+    /// While stepping it is told anew before every entry, whether or not it changed: some KVMs lose the trap flag when the guest's own `popf`
+    /// or `iret` clears it.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn program(&mut self, wanted: DebugState) -> Result<(), DebugError> {
+        let holds = match self.programmed {
+            Programmed::Fresh(state) => state == wanted,
+            Programmed::Used(state) => state == wanted && wanted.stepping == Stepping::Off,
+            Programmed::Unknown => false,
+        };
+        match holds {
+            true => Ok(()),
+            false => self.program_with(wanted, 0),
+        }
+    }
+
+    /// Gives the guest its own `#DB` back, with DR6 as it would have found it.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn inject_debug(&mut self, state: DebugState, dr6: u64) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let set = |err| refused("set the guest's DR6", err);
+        let mut registers = fd.get_debug_regs().map_err(set)?;
+        registers.dr6 = dr6;
+        fd.set_debug_regs(&registers).map_err(set)?;
+        self.program_with(state, KVM_GUESTDBG_INJECT_DB)
+    }
+
+    /// Gives the guest its own `#BP` back.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn inject_breakpoint(&mut self, state: DebugState) -> Result<(), DebugError> {
+        self.program_with(state, KVM_GUESTDBG_INJECT_BP)
+    }
+
+    fn program_with(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
+        let mut debug = kvm_guest_debug {
+            control: inject,
+            ..Default::default()
+        };
+        if wanted.slots.iter().any(Option::is_some) {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+            for (register, slot) in debug.arch.debugreg.iter_mut().zip(&wanted.slots) {
+                *register = slot.map_or(0, |slot| slot.address().value());
+            }
+            debug.arch.debugreg[7] = dr7::encode(&wanted.slots);
+        }
+        if wanted.stepping == Stepping::On {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+            if self.offers.block_irq {
+                debug.control |= KVM_GUESTDBG_BLOCKIRQ;
+            }
+        }
+        if inject != 0 {
+            debug.control |= KVM_GUESTDBG_ENABLE;
+        }
+        self.programmed = Programmed::Unknown;
+        self.vcpu
+            .fd()
+            .set_guest_debug(&debug)
+            .map_err(|err| refused("set a VP's debug registers", err))?;
+        self.programmed = match inject {
+            0 => Programmed::Fresh(wanted),
+            _ => Programmed::Unknown,
+        };
+        Ok(())
+    }
+
+    /// General and system registers, without an ioctl where they came with the last exit.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn registers(&mut self) -> Result<(kvm_regs, kvm_sregs), DebugError> {
+        let fd = self.vcpu.fd();
+        if self.synced == Synced::Yes {
+            let sync = fd.sync_regs();
+            return Ok((sync.regs, sync.sregs));
+        }
+        let read = |err| refused("read a VP's registers", err);
+        Ok((fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?))
+    }
+
+    /// The linear address of RIP.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn linear_rip(&mut self) -> Result<u64, DebugError> {
+        let (regs, sregs) = self.registers()?;
+        const EFER_LMA: u64 = 1 << 10;
+        Ok(match sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0 {
+            true => regs.rip,
+            // Outside 64-bit mode linear addresses have 32 bits.
+            false => sregs.cs.base.wrapping_add(regs.rip) & 0xffff_ffff,
+        })
+    }
+
+    /// Whether a parked VP had work to do. A KVM without in-kernel interrupt controller does not know, and says `Stopped`.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        let fd = self.vcpu.fd();
+        let state = fd
+            .get_mp_state()
+            .map_err(|err| refused("read a VP's run state", err))?;
+        Ok(match state.mp_state {
+            KVM_MP_STATE_HALTED => VpActivity::Halted,
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,
+            _ => VpActivity::Stopped,
+        })
+    }
+
+    /// Tells the guest that it stood still, or its soft-lockup watchdog would find out by itself (KVM api.rst, `KVM_KVMCLOCK_CTRL`).
+    pub(crate) fn tell_of_pause(&mut self) {
+        // EINVAL is a guest without kvmclock, which has no watchdog that asks.
+        if let Err(err) = self.vcpu.fd().kvmclock_ctrl() {
+            tracing::trace!(error = %err, "KVM_KVMCLOCK_CTRL");
+        }
+    }
+}
+
+fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {
+    DebugError::Hypervisor {
+        what: what.into(),
+        why: err.to_string(),
+    }
+}
+
+/// The exit in `kvm_run`, after a `KVM_RUN` that returned 0.
+fn decode(run: &mut kvm_run) -> VpExit<'_> {
+    let base = std::ptr::from_mut(run).cast::<u8>();
+    // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
+    match run.exit_reason {
+        KVM_EXIT_IO => {
+            // SAFETY: see above.
+            let io = unsafe { run.__bindgen_anon_1.io };
+            let size = usize::from(io.size);
+            let len = size * io.count as usize;
+            // SAFETY: the kernel puts the data at this offset of the mapped kvm_run area, which is longer than the struct, and the
+            // result borrows `run`, so the mapping outlives it and nothing else touches it until the next KVM_RUN.
+            let data =
+                unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), len) };
+            let port = io.port;
+            match u32::from(io.direction) {
+                KVM_EXIT_IO_IN => VpExit::PioRead { port, size, data },
+                _ => VpExit::PioWrite { port, size, data },
+            }
+        }
+        KVM_EXIT_MMIO => {
+            // SAFETY: see above.
+            let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
+            let gpa = Gpa::new(mmio.phys_addr);
+            let len = (mmio.len as usize).min(mmio.data.len());
+            let data = &mut mmio.data[..len];
+            match mmio.is_write {
+                0 => VpExit::MmioRead { gpa, data },
+                _ => VpExit::MmioWrite { gpa, data },
+            }
+        }
+        KVM_EXIT_DEBUG => {
+            // SAFETY: see above.
+            let debug = unsafe { run.__bindgen_anon_1.debug }.arch;
+            VpExit::Debug(DebugExit {
+                vector: debug.exception,
+                pc: debug.pc,
+                dr6: Dr6(debug.dr6),
+            })
+        }
+        KVM_EXIT_HLT => VpExit::Halted,
+        KVM_EXIT_SHUTDOWN => VpExit::Shutdown,
+        KVM_EXIT_SYSTEM_EVENT => {
+            // SAFETY: see above.
+            match unsafe { run.__bindgen_anon_1.system_event }.type_ {
+                KVM_SYSTEM_EVENT_SHUTDOWN => VpExit::SystemPowerOff,
+                KVM_SYSTEM_EVENT_RESET => VpExit::SystemReset,
+                _ => VpExit::Failed(CrashCause::UnknownExit {
+                    reason: KVM_EXIT_SYSTEM_EVENT,
+                }),
+            }
+        }
+        KVM_EXIT_INTERNAL_ERROR => {
+            // SAFETY: see above.
+            let suberror = unsafe { run.__bindgen_anon_1.internal }.suberror;
+            VpExit::Failed(CrashCause::Internal { suberror })
+        }
+        KVM_EXIT_FAIL_ENTRY => {
+            // SAFETY: see above.
+            let fail = unsafe { run.__bindgen_anon_1.fail_entry };
+            VpExit::Failed(CrashCause::FailEntry {
+                hardware_reason: fail.hardware_entry_failure_reason,
+            })
+        }
+        KVM_EXIT_INTR => VpExit::Interrupted,
+        KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => VpExit::Nothing,
+        reason => VpExit::Failed(CrashCause::UnknownExit { reason }),
+    }
+}

@@ -1,0 +1,151 @@
+#[cfg(not(loom))]
+mod plain {
+    use super::super::*;
+
+    #[test]
+    fn a_kick_before_entry_keeps_the_vp_out_until_it_is_taken_back() {
+        let gate = RunGate::new();
+        assert_eq!(gate.kick(), Kick::Noted);
+        assert_eq!(gate.enter(), Err(Kicked));
+        assert_eq!(gate.enter(), Err(Kicked), "a kick is sticky");
+        gate.clear();
+        assert_eq!(gate.enter(), Ok(()));
+    }
+
+    #[test]
+    fn a_kick_in_the_guest_asks_for_one_signal_and_outlives_the_exit() {
+        let gate = RunGate::new();
+        gate.enter().unwrap();
+        assert_eq!(gate.kick(), Kick::Signal);
+        assert_eq!(gate.kick(), Kick::Noted, "one signal is enough");
+        gate.leave();
+        assert_eq!(gate.enter(), Err(Kicked));
+    }
+
+    #[test]
+    fn leaving_unkicked_opens_the_gate_again() {
+        let gate = RunGate::new();
+        gate.enter().unwrap();
+        gate.leave();
+        assert_eq!(gate.enter(), Ok(()));
+    }
+}
+
+/// Run with `RUSTFLAGS="--cfg loom" cargo test -p vp_runner --lib run_gate`.
+///
+/// In the model `immediate_exit` is an atomic and the signal handler runs on the kicker's thread: more interleavings than real
+/// signals have, since those are delivered on the VP's own thread.
+#[cfg(loom)]
+mod model {
+    use super::super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicBool;
+    use loom::thread;
+
+    struct Vcpu {
+        gate: RunGate,
+        immediate_exit: AtomicBool,
+        /// The guest makes an exit of its own.
+        own_exit: AtomicBool,
+    }
+
+    impl Vcpu {
+        fn new(own_exit: bool) -> Arc<Self> {
+            Arc::new(Self {
+                gate: RunGate::new(),
+                immediate_exit: AtomicBool::new(false),
+                own_exit: AtomicBool::new(own_exit),
+            })
+        }
+
+        /// `KVM_RUN`: returns for `immediate_exit`, or for the guest's own exit, and else never.
+        fn kvm_run(&self) {
+            while !self.immediate_exit.load(Ordering::Acquire)
+                && !self.own_exit.swap(false, Ordering::AcqRel)
+            {
+                thread::yield_now();
+            }
+        }
+
+        /// The VP thread's loop: returns when parked.
+        fn run_until_parked(&self) {
+            loop {
+                self.immediate_exit.store(false, Ordering::Release);
+                if self.gate.enter().is_err() {
+                    return;
+                }
+                self.kvm_run();
+                self.gate.leave();
+            }
+        }
+
+        fn kick(&self) {
+            if self.gate.kick() == Kick::Signal {
+                self.immediate_exit.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn bounded() -> loom::model::Builder {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model
+    }
+
+    #[test]
+    fn a_kick_parks_the_vp_wherever_it_falls() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(false);
+            let vp = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || vcpu.run_until_parked()
+            });
+            vcpu.kick();
+            // A lost kick would leave the VP in `kvm_run` for ever, which loom reports.
+            vp.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_kick_that_races_the_guests_own_exit_parks_the_vp_too() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(true);
+            let vp = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || vcpu.run_until_parked()
+            });
+            vcpu.kick();
+            vp.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_late_signal_does_not_break_the_next_round() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(true);
+            let vp = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || vcpu.run_until_parked()
+            });
+            // The kick is decided here, and its signal is still on its way while the VP parks on the gate alone.
+            let signal = vcpu.gate.kick();
+            let late = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || {
+                    if signal == Kick::Signal {
+                        vcpu.immediate_exit.store(true, Ordering::Release);
+                    }
+                }
+            });
+            vp.join().unwrap();
+            vcpu.gate.clear();
+            let vp = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || vcpu.run_until_parked()
+            });
+            vcpu.kick();
+            vp.join().unwrap();
+            late.join().unwrap();
+        });
+    }
+}

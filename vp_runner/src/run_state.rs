@@ -1,0 +1,568 @@
+//! All-stop run control as a pure machine: no locks, no async, no KVM. The controller feeds it [inputs](RunState) and carries out
+//! its [`Output`]s in order.
+//!
+//! # Invariants
+//! - **I1** One stop report for each `Resume`; its epoch matches.
+//! - **I2** A stop is reported only when every VP that was to stop is parked in user space and its pending I/O or MMIO exit is completed.
+//! - **I3** Registers and breakpoints change only while the VP they belong to is parked. Memory may be read at any time.
+//! - **I4** A stop requested before a VP enters the guest keeps it out: no lost kick, no window.
+//! - **I5** Debug state is programmed on every VP before any VP enters the guest.
+//! - **I6** After `Detach`, a lost client, a dead worker or a dropped channel: no breakpoint byte, step flag or debug register of ours
+//!   remains in the guest, and the guest runs (or stays stopped, where the policy says so).
+//! - **I7** Two VPs that hit at once both get reported, one after the other; a hit whose breakpoint is gone by then is dropped and
+//!   its VP retries the instruction.
+//! - **I8** A step or a continue executes at least one guest instruction of the VP it names, whatever interrupts are pending.
+//! - **I9** The guest never sees us.
+//! - **I10** Bad client input gets an error reply; only a lost connection ends a session; no client can hang or crash the VMM.
+//!
+//! This machine answers for I1, I3, I5, I7 and the ordering part of I2, I4 and I6; `tests` walks every reachable state for 1 to 3 VPs. That a VP
+//! has completed its exit when it says `parked` (I2), that a kick is not lost (I4) and that a step advances (I8) is `vp_thread`'s and `run_gate`'s.
+//!
+//! # Phases
+//! ```text
+//!                 resume, detach(Resume), lost                 programmed
+//!      Parked ---------------------------------> Programming --------------> Running
+//!       ^  ^ \                                     ^    ^                     |
+//!       |  |  \ resume, with a reset owed          |    | changed             | a VP parks with a cause,
+//!       |  |   +-------------------> Acting -------+    | (nothing hit)       | attach, break, detach, change, shutdown:
+//!       |  |     acted (reset())       |                |                     | kick every VP in the guest
+//!       |  +---------------------------+             Changing                 v
+//!       |                                               ^                 Stopping
+//!       |  settle: report the stop                      +--- settle ----------+
+//!       +---------------------------------------------------------------------+ every VP parked
+//! ```
+//!
+//! | input | Parked | Programming | Running | Stopping | Changing | Acting |
+//! |---|---|---|---|---|---|---|
+//! | `attach`, `detach`, `lost`, `break_`, `change`, `shutdown` | at once | - | kick | joins | - | - |
+//! | `resume`, `reset` | yes | - | `NotStopped` | `NotStopped` | - | - |
+//! | `parked` | - | - | yes | yes | - | - |
+//! | `programmed` / `changed` / `acted` | - | yes / - / - | - | - | - / yes / - | - / - / yes |
+//!
+//! `-` is [`IllegalInput`]: the shell broke the protocol (it carries out Programming, Changing and Acting before it takes the next input).
+
+use crate::exit::GuestEvent;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use thiserror::Error;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
+
+/// Why a VP parked without being kicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A breakpoint, watchpoint or finished step.
+    Debug(DebugStopReason),
+    /// Something of the guest's own.
+    Guest(GuestEvent),
+}
+
+impl Cause {
+    fn reason(self) -> DebugStopReason {
+        match self {
+            Self::Debug(reason) => reason,
+            Self::Guest(event) => event.reason(),
+        }
+    }
+
+    fn is_step(&self) -> bool {
+        matches!(self, Self::Debug(DebugStopReason::SingleStep { .. }))
+    }
+}
+
+/// What the shell has to do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Bring the VP out of the guest, or keep it out.
+    Kick(VpIndex),
+    /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
+    Program,
+    /// Let the VP go. It answers with one `parked`.
+    Enter {
+        /// Which.
+        vp: VpIndex,
+        /// What it does: never `Stay`.
+        action: VpAction,
+        /// The epoch it is to give back.
+        epoch: Epoch,
+        /// What a breakpoint on its first instruction means.
+        start: Start,
+    },
+    /// Answer the open `Resume`.
+    Report {
+        /// The resume it answers.
+        epoch: Epoch,
+        /// Why.
+        reason: DebugStopReason,
+    },
+    /// Answer the open `Attach`.
+    Attached {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why the guest stands still.
+        reason: DebugStopReason,
+    },
+    /// Answer the open `Break`s.
+    Broken,
+    /// Answer the open `Resume` or `Attach` with `Detached`: no stop will come for it.
+    Abandon,
+    /// Empty the breakpoint table and take all debug state off every VP (I6).
+    Release,
+    /// Answer the open `Detach`.
+    Detached,
+    /// Make the waiting changes of the breakpoint table, then say `changed`. Always the last of its list.
+    Change,
+    /// Carry the event out, then say `acted`. Always the last of its list.
+    Act(GuestEvent),
+    /// Answer the open `Reset`.
+    ResetDone,
+    /// End the runner: every VP is parked.
+    Exit,
+}
+
+/// What a breakpoint on the first instruction after an entry means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// The client knows that the VP stands there: go past it (I8).
+    Past,
+    /// Its hit was dropped, so it has yet to be met (I7).
+    Retry,
+}
+
+/// The shell broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{input} is not legal in phase {phase}; this is a bug in the controller")]
+pub struct IllegalInput {
+    /// What came.
+    pub input: &'static str,
+    /// When.
+    pub phase: &'static str,
+}
+
+/// Why an input was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The client is told; nothing has changed.
+    #[error(transparent)]
+    Client(#[from] DebugError),
+    /// The shell broke the protocol; nothing has changed.
+    #[error(transparent)]
+    Shell(#[from] IllegalInput),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum VpState {
+    /// In user space, waiting for `Enter`.
+    Parked,
+    /// Told to enter.
+    Entered,
+    /// Told to enter, then kicked.
+    Kicked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Vp {
+    state: VpState,
+    plan: VpAction,
+    start: Start,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Phase {
+    Parked,
+    Programming,
+    Running,
+    Stopping,
+    Changing,
+    Acting(AfterAct),
+    Ended,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Parked => "Parked",
+            Self::Programming => "Programming",
+            Self::Running => "Running",
+            Self::Stopping => "Stopping",
+            Self::Changing => "Changing",
+            Self::Acting(_) => "Acting",
+            Self::Ended => "Ended",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum AfterAct {
+    Run,
+    Stay,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Session {
+    Detached,
+    Attached(Resume),
+}
+
+/// Whether a `Resume` waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Resume {
+    Open,
+    Answered,
+}
+
+/// What is to happen once every VP is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Want {
+    Shutdown,
+    DetachAndRun,
+    DetachAndStay,
+    Change,
+    Attach,
+    Break,
+}
+
+/// The machine. Every method is an input; a refused one changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunState {
+    vps: Vec<Vp>,
+    phase: Phase,
+    session: Session,
+    epoch: Epoch,
+    wants: BTreeSet<Want>,
+    /// Stops not yet reported, in the order they came (I7).
+    hits: VecDeque<Cause>,
+    /// A guest event that was reported and is to be acted upon at the next resume.
+    owed: Option<GuestEvent>,
+}
+
+type Outputs = Result<Vec<Output>, Refused>;
+
+mod settle;
+
+impl RunState {
+    /// A guest of `vps` VPs, all parked, with no debugger.
+    pub fn new(vps: u32) -> Self {
+        let vp = Vp {
+            state: VpState::Parked,
+            plan: VpAction::Run,
+            start: Start::Past,
+        };
+        Self {
+            vps: vec![vp; vps as usize],
+            phase: Phase::Parked,
+            session: Session::Detached,
+            epoch: Epoch::default(),
+            wants: BTreeSet::new(),
+            hits: VecDeque::new(),
+            owed: None,
+        }
+    }
+
+    /// The VMM starts the guest without a debugger. Legal at the beginning only.
+    pub fn start(&mut self) -> Outputs {
+        self.only_in(Phase::Parked, "start")?;
+        Ok(self.go_on())
+    }
+
+    /// A debugger comes.
+    ///
+    /// # Errors
+    /// [`DebugError::AlreadyAttached`].
+    pub fn attach(&mut self) -> Outputs {
+        self.expect_idle_shell("attach")?;
+        if let Session::Attached(_) = self.session {
+            return Err(DebugError::AlreadyAttached.into());
+        }
+        self.session = Session::Attached(Resume::Answered);
+        Ok(self.want(Want::Attach))
+    }
+
+    /// The debugger leaves.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`].
+    pub fn detach(&mut self, action: DetachAction) -> Outputs {
+        self.expect_idle_shell("detach")?;
+        let open = self.attached()?;
+        let mut outputs = Vec::new();
+        if open == Resume::Open || self.wants.remove(&Want::Attach) {
+            outputs.push(Output::Abandon);
+        }
+        self.session = Session::Detached;
+        let (wanted, superseded) = match action {
+            DetachAction::Resume => (Want::DetachAndRun, Want::DetachAndStay),
+            DetachAction::Stay => (Want::DetachAndStay, Want::DetachAndRun),
+        };
+        self.wants.remove(&superseded);
+        outputs.extend(self.want(wanted));
+        Ok(outputs)
+    }
+
+    /// No debugger will ever come again: as [`Self::detach`], and a guest that only a debugger could have started runs.
+    pub fn lost(&mut self) -> Outputs {
+        match self.session {
+            Session::Attached(_) => self.detach(DetachAction::Resume),
+            Session::Detached => {
+                self.expect_idle_shell("lost")?;
+                Ok(match self.phase {
+                    Phase::Parked => self.go_on(),
+                    _ => Vec::new(),
+                })
+            }
+        }
+    }
+
+    /// `plan` has one action for each VP. `still_hit` says what a kept stop stands for now, if anything (I7).
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NothingToRun`].
+    pub fn resume(
+        &mut self,
+        plan: &[VpAction],
+        still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
+    ) -> Outputs {
+        self.expect_idle_shell("resume")?;
+        self.attached()?;
+        self.stopped()?;
+        if plan.len() != self.vps.len() {
+            return Err(self.illegal("resume of another number of VPs").into());
+        }
+        if plan.iter().all(|action| *action == VpAction::Stay) {
+            return Err(DebugError::NothingToRun.into());
+        }
+        self.epoch = self.epoch.next();
+        self.session = Session::Attached(Resume::Open);
+        for (vp, action) in self.vps.iter_mut().zip(plan) {
+            vp.plan = *action;
+        }
+        self.drop_dead_hits(still_hit);
+        Ok(match self.hits.is_empty() {
+            false => self.report(),
+            true => self.go_on(),
+        })
+    }
+
+    /// Stop the guest.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`].
+    pub fn break_(&mut self) -> Outputs {
+        self.expect_idle_shell("break")?;
+        self.attached()?;
+        Ok(self.want(Want::Break))
+    }
+
+    /// The breakpoint table is to change; the shell keeps the changes until [`Output::Change`].
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`].
+    pub fn change(&mut self) -> Outputs {
+        self.expect_idle_shell("change")?;
+        self.attached()?;
+        Ok(self.want(Want::Change))
+    }
+
+    /// The debugger presses the reset button.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
+    pub fn reset(&mut self) -> Outputs {
+        self.expect_idle_shell("reset")?;
+        self.attached()?;
+        self.stopped()?;
+        self.phase = Phase::Acting(AfterAct::Stay);
+        Ok(vec![Output::Act(GuestEvent::Reset)])
+    }
+
+    /// The VMM ends the runner.
+    ///
+    /// # Errors
+    /// [`IllegalInput`] after the end.
+    pub fn shutdown(&mut self) -> Outputs {
+        self.expect_idle_shell("shutdown")?;
+        Ok(self.want(Want::Shutdown))
+    }
+
+    /// A VP that was entered is in user space again, its exit completed (I2). `None`: because it was kicked.
+    ///
+    /// # Errors
+    /// [`IllegalInput`] where the VP was not entered in this epoch: the stop is stale.
+    pub fn parked(&mut self, vp: VpIndex, epoch: Epoch, cause: Option<Cause>) -> Outputs {
+        self.expect_idle_shell("parked")?;
+        let stale = IllegalInput {
+            input: "a stale stop",
+            phase: self.phase.name(),
+        };
+        let state = match self.vps.get_mut(vp.index() as usize) {
+            Some(vp) if vp.state != VpState::Parked && epoch == self.epoch => &mut vp.state,
+            _ => return Err(stale.into()),
+        };
+        if *state == VpState::Entered && cause.is_none() {
+            return Err(self.illegal("a park without kick or cause").into());
+        }
+        *state = VpState::Parked;
+        self.hits.extend(cause);
+        let mut outputs = self.kick_all();
+        self.phase = Phase::Stopping;
+        outputs.extend(self.settle_if_parked());
+        Ok(outputs)
+    }
+
+    /// The debug registers of every VP are up to date (I5).
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn programmed(&mut self) -> Outputs {
+        self.only_in(Phase::Programming, "programmed")?;
+        self.phase = Phase::Running;
+        let epoch = self.epoch;
+        let entering = self.vps.iter_mut().enumerate();
+        Ok(entering
+            .filter(|(_, vp)| vp.plan != VpAction::Stay)
+            .map(|(index, vp)| {
+                vp.state = VpState::Entered;
+                Output::Enter {
+                    vp: vp_index(index),
+                    action: vp.plan,
+                    epoch,
+                    start: std::mem::replace(&mut vp.start, Start::Past),
+                }
+            })
+            .collect())
+    }
+
+    /// A VP refused its debug registers: the guest stays parked, and the shell answers the open `Resume` with an error.
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn program_failed(&mut self) -> Outputs {
+        self.only_in(Phase::Programming, "program_failed")?;
+        self.phase = Phase::Parked;
+        if let Session::Attached(open) = &mut self.session {
+            *open = Resume::Answered;
+        }
+        Ok(Vec::new())
+    }
+
+    /// The event is carried out.
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn acted(&mut self) -> Outputs {
+        let Phase::Acting(after) = self.phase else {
+            return Err(self.illegal("acted").into());
+        };
+        // What the VPs had met was met by the guest before its reset.
+        self.hits.clear();
+        self.owed = None;
+        for vp in &mut self.vps {
+            // A breakpoint on the first instruction is yet to be met, unless the client sees the VP stand there.
+            vp.start = match after {
+                AfterAct::Run => Start::Retry,
+                AfterAct::Stay => Start::Past,
+            };
+        }
+        Ok(match after {
+            AfterAct::Run => self.program(),
+            AfterAct::Stay => {
+                self.phase = Phase::Parked;
+                vec![Output::ResetDone]
+            }
+        })
+    }
+
+    /// The event could not be carried out: a guest under a debugger stays parked. (Without one the shell ends the runner.)
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn act_failed(&mut self) -> Outputs {
+        let Phase::Acting(_) = self.phase else {
+            return Err(self.illegal("act_failed").into());
+        };
+        self.phase = Phase::Parked;
+        Ok(Vec::new())
+    }
+
+    /// The client repaired a VP that had crashed (it wrote its registers): the crash is not acted upon, the VP tries again.
+    pub fn repaired(&mut self, index: VpIndex) {
+        if matches!(self.owed, Some(GuestEvent::Crashed { vp, .. }) if vp == index) {
+            self.owed = None;
+        }
+    }
+
+    /// A debugger's own write to a device asked for this: it is carried out at the next resume.
+    pub fn owe(&mut self, event: GuestEvent) {
+        self.owed = self.owed.or(Some(event));
+    }
+
+    /// Whether the VP has been let go and has not said that it parked.
+    pub fn is_entered(&self, vp: VpIndex) -> bool {
+        let vp = self.vps.get(vp.index() as usize);
+        vp.is_some_and(|vp| vp.state != VpState::Parked)
+    }
+
+    /// Whether requests that need a stopped guest can be served.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
+    pub fn check_stopped(&self) -> Result<(), DebugError> {
+        self.attached()?;
+        self.stopped()
+    }
+
+    /// Whether a debugger is attached.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`].
+    pub fn check_attached(&self) -> Result<(), DebugError> {
+        self.attached().map(drop)
+    }
+
+    fn attached(&self) -> Result<Resume, DebugError> {
+        match self.session {
+            Session::Attached(resume) => Ok(resume),
+            Session::Detached => Err(DebugError::NotAttached),
+        }
+    }
+
+    fn stopped(&self) -> Result<(), DebugError> {
+        match self.phase {
+            Phase::Parked => Ok(()),
+            _ => Err(DebugError::NotStopped),
+        }
+    }
+
+    fn illegal(&self, input: &'static str) -> IllegalInput {
+        let phase = self.phase.name();
+        IllegalInput { input, phase }
+    }
+
+    fn only_in(&self, phase: Phase, input: &'static str) -> Result<(), IllegalInput> {
+        match self.phase == phase {
+            true => Ok(()),
+            false => Err(self.illegal(input)),
+        }
+    }
+
+    /// Not while the shell owes `programmed`, `changed` or `acted`.
+    fn expect_idle_shell(&self, input: &'static str) -> Result<(), IllegalInput> {
+        match self.phase {
+            Phase::Parked | Phase::Running | Phase::Stopping => Ok(()),
+            Phase::Programming | Phase::Changing | Phase::Acting(_) | Phase::Ended => {
+                Err(self.illegal(input))
+            }
+        }
+    }
+}
+
+fn vp_index(index: usize) -> VpIndex {
+    VpIndex::new(u32::try_from(index).expect("RunState::new took the VP count as a u32"))
+}
+
+#[cfg(test)]
+mod tests;

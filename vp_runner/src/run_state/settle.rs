@@ -1,0 +1,203 @@
+//! What happens when the guest is to stop, and when every VP has parked.
+
+use super::*;
+
+impl RunState {
+    /// Notes what is wanted, and sees to it at once where every VP is parked.
+    pub(super) fn want(&mut self, want: Want) -> Vec<Output> {
+        self.wants.insert(want);
+        let mut outputs = self.kick_all();
+        if self.phase == Phase::Running {
+            self.phase = Phase::Stopping;
+        }
+        outputs.extend(self.settle_if_parked());
+        outputs
+    }
+
+    pub(super) fn kick_all(&mut self) -> Vec<Output> {
+        let entered = self.vps.iter_mut().enumerate();
+        entered
+            .filter(|(_, vp)| vp.state == VpState::Entered)
+            .map(|(index, vp)| {
+                vp.state = VpState::Kicked;
+                Output::Kick(vp_index(index))
+            })
+            .collect()
+    }
+
+    pub(super) fn settle_if_parked(&mut self) -> Vec<Output> {
+        let parked = |vp: &Vp| vp.state == VpState::Parked;
+        match self.vps.iter().all(parked) {
+            true => self.settle(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Every VP is parked (I2): does what is wanted, the strongest first.
+    fn settle(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        if self.wants.contains(&Want::Shutdown) {
+            self.phase = Phase::Ended;
+            return vec![Output::Exit];
+        }
+        let stay = self.wants.remove(&Want::DetachAndStay);
+        if self.wants.remove(&Want::DetachAndRun) || stay {
+            outputs.extend(self.release());
+            if stay && self.session == Session::Detached {
+                self.phase = Phase::Parked;
+                return outputs;
+            }
+        }
+        if self.wants.remove(&Want::Change) {
+            self.phase = Phase::Changing;
+            outputs.push(Output::Change);
+            return outputs;
+        }
+        outputs.extend(self.conclude());
+        outputs
+    }
+
+    /// Ends the session (I6). A reset or power-off the guest had asked for stays owed.
+    fn release(&mut self) -> Vec<Output> {
+        let asked = self.hits.drain(..).find_map(|hit| match hit {
+            Cause::Guest(event) => Some(event),
+            Cause::Debug(_) => None,
+        });
+        self.owed = self.owed.or(asked);
+        // Changes that waited are refused by the shell with the session gone.
+        self.wants.remove(&Want::Change);
+        let mut outputs = vec![Output::Release, Output::Detached];
+        if self.wants.remove(&Want::Break) {
+            outputs.push(Output::Broken);
+        }
+        outputs
+    }
+
+    /// The table has changed (or not, where it could not); see [`Output::Change`].
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn changed(
+        &mut self,
+        still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
+    ) -> Outputs {
+        self.only_in(Phase::Changing, "changed")?;
+        // While stopped the hits are looked at by the next `resume`, when the client has made all its changes.
+        if self.session == Session::Attached(Resume::Open) {
+            self.drop_dead_hits(still_hit);
+        }
+        Ok(self.conclude())
+    }
+
+    /// With no change left to make: reports the stop where there is one to report, else goes on.
+    fn conclude(&mut self) -> Vec<Output> {
+        let open = match self.session {
+            Session::Attached(open) => open,
+            Session::Detached => {
+                let mut outputs = self.release_leftovers();
+                outputs.extend(self.go_on());
+                return outputs;
+            }
+        };
+        if self.wants.remove(&Want::Attach) {
+            let reason = self.next_reason().unwrap_or(DebugStopReason::Break);
+            let epoch = self.epoch;
+            let mut outputs = vec![Output::Attached { epoch, reason }];
+            outputs.extend(self.broken());
+            self.phase = Phase::Parked;
+            return outputs;
+        }
+        match open {
+            Resume::Open if self.hits.is_empty() && !self.wants.contains(&Want::Break) => {
+                self.go_on()
+            }
+            Resume::Open => self.report(),
+            Resume::Answered => {
+                self.phase = Phase::Parked;
+                self.broken()
+            }
+        }
+    }
+
+    /// A guest that nobody debugs has no stops but its own events.
+    fn release_leftovers(&mut self) -> Vec<Output> {
+        let event = self.hits.drain(..).find_map(|hit| match hit {
+            Cause::Guest(event) => Some(event),
+            Cause::Debug(_) => None,
+        });
+        self.owed = self.owed.or(event);
+        self.broken()
+    }
+
+    /// Answers the open resume (I1): the first hit (I7), or that the guest was interrupted.
+    pub(super) fn report(&mut self) -> Vec<Output> {
+        let reason = self.next_reason().unwrap_or(DebugStopReason::Break);
+        let epoch = self.epoch;
+        self.session = Session::Attached(Resume::Answered);
+        self.phase = Phase::Parked;
+        let mut outputs = vec![Output::Report { epoch, reason }];
+        outputs.extend(self.broken());
+        outputs
+    }
+
+    fn broken(&mut self) -> Vec<Output> {
+        let wanted = self.wants.remove(&Want::Break);
+        wanted.then_some(Output::Broken).into_iter().collect()
+    }
+
+    /// Takes the next stop to report. A finished step goes first, since it says nothing at a later resume; breakpoints keep.
+    fn next_reason(&mut self) -> Option<DebugStopReason> {
+        let step = self.hits.iter().position(Cause::is_step);
+        let cause = self.hits.remove(step.unwrap_or(0));
+        self.hits.retain(|hit| !hit.is_step());
+        if let Some(Cause::Guest(event)) = cause {
+            self.owed = self.owed.or(Some(event));
+        }
+        // A debugger that attaches learns what had stopped the guest before.
+        cause
+            .map(Cause::reason)
+            .or_else(|| self.owed.map(GuestEvent::reason))
+    }
+
+    /// Drops the hits whose breakpoint is gone; their VPs retry the instruction (I7).
+    pub(super) fn drop_dead_hits(
+        &mut self,
+        still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
+    ) {
+        let hits = std::mem::take(&mut self.hits);
+        for hit in hits {
+            let now = match hit {
+                Cause::Guest(_) => Some(hit),
+                Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
+            };
+            match (now, hit.reason()) {
+                (Some(now), _) => self.hits.push_back(now),
+                (None, DebugStopReason::Breakpoint { vp, .. }) => {
+                    self.vps[vp.index() as usize].start = Start::Retry;
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Lets the guest go as planned, after what it had asked for.
+    pub(super) fn go_on(&mut self) -> Vec<Output> {
+        if self.session == Session::Detached {
+            for vp in &mut self.vps {
+                vp.plan = VpAction::Run;
+            }
+        }
+        match self.owed {
+            Some(event) => {
+                self.phase = Phase::Acting(AfterAct::Run);
+                vec![Output::Act(event)]
+            }
+            None => self.program(),
+        }
+    }
+
+    pub(super) fn program(&mut self) -> Vec<Output> {
+        self.phase = Phase::Programming;
+        vec![Output::Program]
+    }
+}

@@ -1,0 +1,378 @@
+//! The thread of one VP: it owns the vCPU, waits for commands, and runs the guest.
+//!
+//! The loop is [`Vp::go`]: check the gate, run, decode, handle. While the VP is parked it answers the controller's calls, each of them on this
+//! thread, since vCPU ioctls belong to it.
+
+use crate::breakpoints::Slots;
+use crate::exit::GuestEvent;
+use crate::exit::Next;
+use crate::exit::handle;
+use crate::kvm::vcpu::DebugState;
+use crate::kvm::vcpu::Vcpu;
+use crate::kvm::x86_64::RegisterFile;
+use crate::machine::Machine;
+use crate::machine::MachineError;
+use crate::run_gate::RunGate;
+use crate::run_state::Start;
+use crate::stop_cause::DebugCause;
+use crate::stop_cause::DebugExit;
+use crate::stop_cause::Stepping;
+use crate::stop_cause::stop_cause;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::Epoch;
+
+mod course;
+
+use course::Course;
+use course::Rest;
+
+/// What the controller asks of a VP thread.
+pub(crate) enum Command {
+    /// Run the guest; answered by one [`VpParked`].
+    Enter(Enter),
+    /// Do something with the parked VP.
+    Call(Box<dyn FnOnce(&mut Vp) + Send>),
+    /// End the thread.
+    Exit,
+}
+
+/// How to run the guest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Enter {
+    /// Run, step or step a range.
+    pub(crate) action: VpAction,
+    /// Given back with the stop.
+    pub(crate) epoch: Epoch,
+    /// What a breakpoint on the first instruction means.
+    pub(crate) start: Start,
+    /// Whether a debugger is there.
+    pub(crate) debugger: Debugger,
+    /// Whether the register file will be asked for after the stop.
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Whether a debugger is there to look at registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Debugger {
+    Present,
+    Absent,
+}
+
+/// Whether to read the register file after the stop, before anyone asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Snapshot {
+    Ahead,
+    OnDemand,
+}
+
+/// A VP is in user space again, its exit completed (I2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VpParked {
+    pub(crate) vp: VpIndex,
+    pub(crate) epoch: Epoch,
+    /// `None`: it was kicked.
+    pub(crate) cause: Option<VpCause>,
+}
+
+/// Why a VP parked by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VpCause {
+    /// A debug register of ours matched.
+    Slot(usize),
+    /// The step is done.
+    Stepped,
+    /// Something of the guest's own.
+    Guest(GuestEvent),
+}
+
+/// The register file of a parked VP, as far as it has been read. Empty when the VP runs.
+pub(crate) type Snapshots = Arc<Mutex<Option<Arc<X86VpState>>>>;
+
+/// What a VP thread needs from outside.
+pub(crate) struct Surroundings {
+    pub(crate) index: VpIndex,
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) gate: Arc<RunGate>,
+    pub(crate) snapshot: Snapshots,
+}
+
+/// A VP, on its thread.
+pub(crate) struct Vp {
+    vcpu: Vcpu,
+    around: Surroundings,
+    /// The debug registers every entry has, but for one being passed (I5).
+    slots: Slots,
+    rest: Rest,
+    life: Life,
+    /// Set once the controller knows the VPs' registers.
+    registers: Option<RegisterFile>,
+}
+
+/// What is known of the guest's use of this VP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It has run nothing since power-on: it may be waiting for its start-up message.
+    Untouched,
+    /// It has run.
+    Started,
+    /// It executed `hlt`, and there is no interrupt controller in KVM that would wake it.
+    Halted,
+}
+
+impl Vp {
+    pub(crate) fn new(vcpu: Vcpu, around: Surroundings) -> Self {
+        Self {
+            vcpu,
+            around,
+            slots: Slots::default(),
+            rest: Rest::Seen,
+            life: Life::Untouched,
+            registers: None,
+        }
+    }
+
+    /// Serves commands until told to exit.
+    pub(crate) fn serve(
+        mut self,
+        commands: &mpsc::Receiver<Command>,
+        stops: &mesh::Sender<VpParked>,
+    ) {
+        let mut next = commands.recv().ok();
+        while let Some(command) = next {
+            next = match command {
+                Command::Enter(enter) => {
+                    let vp = self.around.index;
+                    self.forget_snapshot();
+                    let cause = self.go(&enter);
+                    let epoch = enter.epoch;
+                    stops.send(VpParked { vp, epoch, cause });
+                    self.after_stop(&enter, commands)
+                }
+                Command::Call(call) => {
+                    call(&mut self);
+                    commands.recv().ok()
+                }
+                Command::Exit => return,
+            };
+        }
+    }
+
+    /// Runs the guest until it is kicked (`None`) or something stops it.
+    fn go(&mut self, enter: &Enter) -> Option<VpCause> {
+        self.vcpu
+            .want_registers(enter.debugger == Debugger::Present);
+        let mut course = match self.plot(enter) {
+            Ok(course) => course,
+            Err(cause) => return Some(cause),
+        };
+        let mut pending_exit = false;
+        loop {
+            if let Err(err) = self.vcpu.program(self.debug_state(&course)) {
+                return Some(self.crashed(&err));
+            }
+            self.vcpu.set_immediate_exit(false);
+            if self.around.gate.enter().is_err() {
+                let cause = self.complete(pending_exit, &mut course);
+                self.rest = course.rest(self.slots, cause);
+                return cause;
+            }
+            let exit = self.vcpu.run();
+            self.around.gate.leave();
+            pending_exit = exit.is_pending();
+            let next = handle(exit, self.around.index, &*self.around.machine);
+            if let Some(cause) = self.after_exit(next, &mut course) {
+                let later = self.complete(pending_exit, &mut course);
+                self.rest = Rest::Seen;
+                return Some(first(cause, later));
+            }
+        }
+    }
+
+    /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).
+    fn complete(&mut self, mut pending_exit: bool, course: &mut Course) -> Option<VpCause> {
+        let mut cause = None;
+        while pending_exit {
+            self.vcpu.set_immediate_exit(true);
+            let exit = self.vcpu.run();
+            pending_exit = exit.is_pending();
+            let next = handle(exit, self.around.index, &*self.around.machine);
+            cause = cause.or(self.after_exit(next, course));
+        }
+        cause
+    }
+
+    fn after_exit(&mut self, next: Next, course: &mut Course) -> Option<VpCause> {
+        match next {
+            Next::Enter => None,
+            Next::Halt => self.halt(course),
+            Next::Debug(exit) => self.after_debug_exit(&exit, course),
+            Next::Stop(event) => Some(VpCause::Guest(event)),
+        }
+    }
+
+    fn after_debug_exit(&mut self, exit: &DebugExit, course: &mut Course) -> Option<VpCause> {
+        self.life = Life::Started;
+        let state = self.debug_state(course);
+        let injected = match stop_cause(exit, &state.slots, state.stepping) {
+            DebugCause::Slot(slot) => return Some(VpCause::Slot(slot)),
+            DebugCause::Step => return course.stepped_to(exit.pc).then_some(VpCause::Stepped),
+            DebugCause::GuestDebug { dr6 } => self.vcpu.inject_debug(state, dr6),
+            DebugCause::GuestBreakpoint => self.vcpu.inject_breakpoint(state),
+        };
+        injected.err().map(|err| self.crashed(&err))
+    }
+
+    /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.
+    fn halt(&mut self, course: &Course) -> Option<VpCause> {
+        self.life = Life::Halted;
+        if course.steps() {
+            return Some(VpCause::Stepped);
+        }
+        while !self.around.gate.is_kicked() {
+            // The kicker unparks this thread after its kick.
+            std::thread::park();
+        }
+        None
+    }
+
+    fn crashed(&self, err: &DebugError) -> VpCause {
+        let vp = self.around.index;
+        tracing::error!(%vp, error = %err, "a VP cannot run under the debugger");
+        let cause = CrashCause::Run { errno: libc::EIO };
+        VpCause::Guest(GuestEvent::Crashed { vp, cause })
+    }
+
+    /// What can wait until the stop is on its way. Returns the next command.
+    fn after_stop(&mut self, enter: &Enter, commands: &mpsc::Receiver<Command>) -> Option<Command> {
+        self.vcpu.tell_of_pause();
+        if enter.action != VpAction::Run {
+            // Most likely another step comes. If not, the entry programs what it needs.
+            let again = DebugState {
+                slots: self.slots,
+                stepping: Stepping::On,
+            };
+            if let Err(err) = self.vcpu.program(again) {
+                tracing::debug!(error = %err, "the next step could not be prepared");
+            }
+        }
+        if enter.snapshot == Snapshot::Ahead {
+            match commands.try_recv() {
+                Ok(command) => return Some(command),
+                Err(mpsc::TryRecvError::Disconnected) => return None,
+                Err(mpsc::TryRecvError::Empty) => {
+                    if let Err(err) = self.read_registers() {
+                        tracing::debug!(error = %err, "registers could not be read ahead");
+                    }
+                }
+            }
+        }
+        commands.recv().ok()
+    }
+
+    // What the controller may call while the VP is parked.
+
+    /// Puts the VP into its power-on state.
+    pub(crate) fn init(&mut self) -> Result<(), MachineError> {
+        self.forget_snapshot();
+        self.life = Life::Untouched;
+        self.rest = Rest::Seen;
+        let index = self.around.index;
+        self.around.machine.init_vp(index, self.vcpu.raw())
+    }
+
+    /// Makes these the debug registers, with no step under way (I5, I6).
+    pub(crate) fn set_slots(&mut self, slots: Slots) -> Result<(), DebugError> {
+        self.slots = slots;
+        self.vcpu.program(DebugState {
+            slots,
+            stepping: Stepping::Off,
+        })
+    }
+
+    /// Sets how registers are read and written.
+    pub(crate) fn set_register_file(&mut self, registers: RegisterFile) {
+        self.registers = Some(registers);
+    }
+
+    pub(crate) fn vcpu(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// Every register, from the snapshot where one was taken since the VP parked.
+    pub(crate) fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
+        let snapshot = self.around.snapshot.clone();
+        let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &*snapshot {
+            return Ok(state.clone());
+        }
+        let file = self.register_file()?;
+        let (regs, sregs) = self.vcpu.registers()?;
+        let state = Arc::new(file.read_with(self.vcpu.for_reading(), &regs, &sregs)?);
+        *snapshot = Some(state.clone());
+        Ok(state)
+    }
+
+    /// Writes what differs from the present state.
+    pub(crate) fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
+        let old = self.read_registers()?;
+        let file = self.register_file()?;
+        self.forget_snapshot();
+        let result = file.write(self.vcpu.raw(), &old, new);
+        if old.rip != new.rip && self.life == Life::Halted {
+            self.life = Life::Started;
+        }
+        result
+    }
+
+    /// Reads an MSR.
+    pub(crate) fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
+        crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)
+    }
+
+    /// Writes an MSR.
+    pub(crate) fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
+        self.forget_snapshot();
+        crate::kvm::x86_64::write_msr(self.vcpu.raw(), msr, value)
+    }
+
+    /// Whether the parked VP had work to do.
+    pub(crate) fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        match self.life {
+            Life::Halted => Ok(VpActivity::Halted),
+            Life::Untouched | Life::Started => self.vcpu.activity(),
+        }
+    }
+
+    fn register_file(&self) -> Result<RegisterFile, DebugError> {
+        self.registers.ok_or_else(|| DebugError::Hypervisor {
+            what: "read registers".into(),
+            why: "the runner has not been started".into(),
+        })
+    }
+
+    fn forget_snapshot(&mut self) {
+        *self
+            .around
+            .snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A breakpoint or step that was met first stands, unless completing the exit brought a guest event, which weighs more.
+fn first(cause: VpCause, later: Option<VpCause>) -> VpCause {
+    match (cause, later) {
+        (VpCause::Guest(_), _) | (_, None) => cause,
+        (_, Some(later @ VpCause::Guest(_))) => later,
+        (_, Some(_)) => cause,
+    }
+}

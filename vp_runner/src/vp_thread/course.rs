@@ -1,0 +1,126 @@
+//! One entry's course through the guest: what is stepped, and which debug register is passed.
+//!
+//! A debug register that waits for execution fires again at once when the VP resumes on its address: some KVMs ignore `RFLAGS.RF`, and with
+//! single step on as well the breakpoint still comes first. So it is disarmed on this VP for the first instruction (I8). Whether
+//! to do so depends on what the client knows:
+//! - it was told that the VP stands there, or inserted the breakpoint under it: pass;
+//! - the VP was kicked just before it met a breakpoint that was armed already, or its hit was dropped (I7): do not pass, or the hit would be lost.
+
+use super::*;
+use crate::dr7::Access;
+
+/// How the VP came to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Where the client was told, or before its first instruction.
+    Seen,
+    /// By a kick, anywhere, with these debug registers armed.
+    Kicked(Slots),
+}
+
+/// What an entry has still to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Course {
+    action: VpAction,
+    /// The debug register that is disarmed for the next instruction.
+    passing: Option<usize>,
+}
+
+impl Course {
+    /// Whether the action is a step of some kind.
+    pub(super) fn steps(&self) -> bool {
+        self.action != VpAction::Run
+    }
+
+    fn stepping(&self) -> Stepping {
+        match self.steps() || self.passing.is_some() {
+            true => Stepping::On,
+            false => Stepping::Off,
+        }
+    }
+
+    /// One instruction has executed. Says whether that was all.
+    pub(super) fn stepped_to(&mut self, pc: u64) -> bool {
+        self.passing = None;
+        match self.action {
+            VpAction::Run | VpAction::Stay => false,
+            VpAction::Step => true,
+            VpAction::StepRange { start, end } => !(start.value()..end.value()).contains(&pc),
+        }
+    }
+
+    /// How the VP rests after a kick.
+    pub(super) fn rest(&self, slots: Slots, cause: Option<VpCause>) -> Rest {
+        match (cause, self.passing) {
+            // Kicked before it had passed the breakpoint that the client knows of.
+            (Some(_), _) | (None, Some(_)) => Rest::Seen,
+            (None, None) => Rest::Kicked(slots),
+        }
+    }
+}
+
+impl Vp {
+    /// Decides how to start. `Err`: it is over before it began.
+    pub(super) fn plot(&mut self, enter: &Enter) -> Result<Course, VpCause> {
+        let course = |passing| Course {
+            action: enter.action,
+            passing,
+        };
+        if self.life == Life::Halted {
+            let course = course(None);
+            return match self.halt(&course) {
+                Some(cause) => Err(cause),
+                // Kicked: the gate is shut, so the loop ends before it enters.
+                None => Ok(course),
+            };
+        }
+        if enter.action != VpAction::Run && self.waits_for_start() {
+            // There is no instruction to step, and nobody may be there to start it.
+            return Err(VpCause::Stepped);
+        }
+        let passing = self
+            .slot_to_pass(enter.start)
+            .map_err(|err| self.crashed(&err))?;
+        Ok(course(passing))
+    }
+
+    /// What KVM is to be told for this part of the course.
+    pub(super) fn debug_state(&self, course: &Course) -> DebugState {
+        let mut slots = self.slots;
+        if let Some(passing) = course.passing {
+            slots[passing] = None;
+        }
+        DebugState {
+            slots,
+            stepping: course.stepping(),
+        }
+    }
+
+    fn waits_for_start(&mut self) -> bool {
+        self.life == Life::Untouched
+            && matches!(self.vcpu.activity(), Ok(VpActivity::WaitingForStart))
+    }
+
+    fn slot_to_pass(&mut self, start: Start) -> Result<Option<usize>, DebugError> {
+        let executes = |slots: &Slots, rip: Option<u64>| {
+            slots.iter().position(|slot| {
+                slot.is_some_and(|slot| {
+                    slot.access() == Access::Execute
+                        && rip.is_none_or(|rip| slot.address().value() == rip)
+                })
+            })
+        };
+        if start == Start::Retry || executes(&self.slots, None).is_none() {
+            return Ok(None);
+        }
+        let rip = Some(self.vcpu.linear_rip()?);
+        let unmet = match &self.rest {
+            Rest::Seen => None,
+            Rest::Kicked(armed) => executes(armed, rip),
+        };
+        Ok(match unmet {
+            Some(_) => None,
+            None => executes(&self.slots, rip),
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Power-on states and the programs the guests run. Programs are integer instructions only: some KVMs emulate every one of them.
+#![expect(unsafe_code, reason = "KVM maps the test's memory")]
+
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_segment;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::VpIndex;
+
+use super::ENTRY;
+
+/// The mode the VPs start in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Real,
+    Protected,
+    Long,
+}
+
+/// Every mode there is.
+pub const MODES: [Mode; 3] = [Mode::Real, Mode::Protected, Mode::Long];
+
+const PML4: u64 = 0x1_0000;
+const PDPT: u64 = 0x1_1000;
+const PD: u64 = 0x1_2000;
+const GDT: u64 = 0x1_3000;
+
+/// `inc ebx; nop; nop; jmp` to the start: in every mode the same bytes but for the increment.
+pub fn counting_loop(mode: Mode) -> Vec<u8> {
+    let mut code = increment(mode);
+    code.extend([0x90, 0x90]);
+    jump_to_start(&mut code);
+    code
+}
+
+/// The address of the `n`th instruction of [`counting_loop`], 0 to 3.
+pub fn in_loop(mode: Mode, n: u64) -> u64 {
+    match n {
+        0 => ENTRY,
+        _ => ENTRY + increment(mode).len() as u64 + n - 1,
+    }
+}
+
+/// As the loop, telling AL at each turn.
+pub fn telling_loop(mode: Mode) -> Vec<u8> {
+    let mut code = increment(mode);
+    code.extend([0xe6, super::PORT_TELL]);
+    jump_to_start(&mut code);
+    code
+}
+
+fn increment(mode: Mode) -> Vec<u8> {
+    match mode {
+        Mode::Real | Mode::Protected => vec![0x43],
+        Mode::Long => vec![0xff, 0xc3],
+    }
+}
+
+/// Appends a short jump to the first byte.
+pub fn jump_to_start(code: &mut Vec<u8>) {
+    let back = -i8::try_from(code.len() + 2).unwrap();
+    code.extend([0xeb, back.cast_unsigned()]);
+}
+
+/// Page tables that map 2 MiB of RAM and the device page's gigabyte one to one, and a GDT.
+pub fn tables(ram: &GuestMemoryMmap) {
+    let write = |gpa: u64, value: u64| ram.write_obj(value, GuestAddress(gpa)).unwrap();
+    write(PML4, PDPT | 3);
+    write(PDPT, PD | 3);
+    write(PD, 0x83);
+    let device = super::DEVICE.value();
+    write(PD + (device >> 21) * 8, device | 0x83);
+    write(GDT + 8, 0x00af_9a00_0000_ffff);
+    write(GDT + 16, 0x00cf_9200_0000_ffff);
+    write(GDT + 24, 0x00cf_9a00_0000_ffff);
+}
+
+/// Puts a VP at the program's first instruction.
+pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    let mut sregs = vcpu.get_sregs()?;
+    let flat = kvm_segment {
+        limit: 0xffff_ffff,
+        present: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let code = kvm_segment {
+        type_: 11,
+        selector: if mode == Mode::Long { 8 } else { 24 },
+        l: u8::from(mode == Mode::Long),
+        db: u8::from(mode == Mode::Protected),
+        ..flat
+    };
+    let data = kvm_segment {
+        type_: 3,
+        selector: 16,
+        db: 1,
+        ..flat
+    };
+    let real = kvm_segment {
+        limit: 0xffff,
+        g: 0,
+        type_: 3,
+        ..flat
+    };
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = match mode {
+        Mode::Real => (0x10, 0, 0, 0),
+        Mode::Protected => (0x11, 0, 0, 0),
+        Mode::Long => (0x8000_0011, PML4, 0x20, 0x500),
+    };
+    let (code, data) = match mode {
+        Mode::Real => (kvm_segment { type_: 11, ..real }, real),
+        Mode::Protected | Mode::Long => (code, data),
+    };
+    sregs.cs = code;
+    for segment in [
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+        &mut sregs.ss,
+    ] {
+        *segment = data;
+    }
+    sregs.gdt.base = GDT;
+    sregs.gdt.limit = 31;
+    // No interrupt table outside real mode: a fault there is a triple fault.
+    sregs.idt.base = 0;
+    sregs.idt.limit = if mode == Mode::Real { 0x3ff } else { 0 };
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&kvm_regs {
+        rip: ENTRY,
+        rsp: 0x8000 + 0x100 * u64::from(vp.index()),
+        rflags: 2,
+        rax: vp.index().into(),
+        ..Default::default()
+    })
+}
+
+/// Gives the guest its memory.
+pub fn map(vm: &VmFd, region: kvm_userspace_memory_region) {
+    // SAFETY: the mapping is held by the `TestMachine`, which the runner holds until its VP threads are joined.
+    unsafe { vm.set_user_memory_region(region) }.unwrap();
+}
