@@ -114,16 +114,17 @@ pub enum RegId {
     Aarch64(Aarch64Reg),
 }
 
-/// The list of registers that shows a register in GDB (`info registers GROUP`).
+/// The group of a register (GDB manual, node "Target Description Format", `group`), which `info registers GROUP` lists. GDB's own
+/// code for x86 does not look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
     /// As GDB finds from name and type.
     ByType,
-    /// `info registers float`.
+    /// Of the floating-point unit, and not floating-point itself.
     Float,
-    /// `info registers vector`.
+    /// Of the vector unit, and no vector itself.
     Vector,
-    /// `info registers system`. GDB neither saves nor restores these around a call of a guest function.
+    /// Of no interest to programs that run on the system.
     System,
 }
 

@@ -105,7 +105,7 @@ fn define(xml: &mut String, ty: &'static Type, defined: &mut Vec<&'static str>) 
 }
 
 fn register(xml: &mut String, reg: &Reg) {
-    // A call of a guest function from GDB saves and restores registers: not the ones that switch modes or page tables.
+    // What switches modes or page tables is not to be saved and restored around a call of a guest function from GDB.
     let group = match reg.group {
         Group::ByType => "",
         Group::Float => " group=\"float\"",

@@ -129,28 +129,31 @@ fn needs_escape(byte: u8) -> bool {
 }
 
 /// GDB manual, node "Overview": a character, `*`, and a character that is the number of further repeats plus 29. The count is at
-/// least 3 and prints as a character up to `~`; `#` (6) and `$` (7) cannot be written, so such runs count 5 and go on.
+/// least 3 and prints as a character up to `~`. Counts that would read `#`, `$`, `+` or `-` are one or two lower, and the run goes on
+/// after them.
 fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
     const MAX_REPEATS: usize = 126 - 29;
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
-    while let Some(&byte) = rest.first() {
-        let run = rest
+    while let [byte, others @ ..] = rest {
+        out.push(*byte);
+        let repeats = others
             .iter()
-            .take(MAX_REPEATS + 1)
-            .take_while(|&&other| other == byte)
+            .take(MAX_REPEATS)
+            .take_while(|other| *other == byte)
             .count();
-        let repeats = match run - 1 {
+        let repeats = match repeats {
             6 | 7 => 5,
+            14 => 13,
+            16 => 15,
             repeats => repeats,
         };
-        out.push(byte);
         match u8::try_from(repeats) {
             Ok(count @ 3..) => {
                 out.extend_from_slice(&[b'*', count + 29]);
-                rest = &rest[repeats + 1..];
+                rest = &others[repeats..];
             }
-            _ => rest = &rest[1..],
+            _ => rest = others,
         }
     }
     out

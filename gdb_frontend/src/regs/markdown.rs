@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// A layout as a table in Markdown: what the Guide shows.
 pub fn markdown(layout: Layout) -> String {
     let mut page =
-        String::from("| number | name | bits | type | listed by |\n|---:|---|---:|---|---|\n");
+        String::from("| number | name | bits | type | group |\n|---:|---|---:|---|---|\n");
     for regs in layout
         .table()
         .chunk_by(|one, next| one.feature == next.feature)
@@ -16,17 +16,15 @@ pub fn markdown(layout: Layout) -> String {
         writeln!(page, "| | **`{}`** | | | |", regs[0].feature)
             .expect("writing to a string does not fail");
         for reg in regs {
-            let listed = match (reg.group, reg.ty) {
-                (Group::System, _) => "`info registers system`",
-                (Group::Float, _) => "`info registers float`",
-                (Group::Vector, _) | (_, Type::Union { .. } | Type::Vector { .. }) => {
-                    "`info registers vector`"
-                }
-                (Group::ByType, _) => "`info registers`",
+            let group = match (reg.group, reg.ty) {
+                (Group::System, _) => "system",
+                (Group::Float, _) => "float",
+                (Group::Vector, _) | (_, Type::Union { .. } | Type::Vector { .. }) => "vector",
+                (Group::ByType, _) => "",
             };
             writeln!(
                 page,
-                "| {} | `{}` | {} | {} | {listed} |",
+                "| {} | `{}` | {} | {} | {group} |",
                 reg.num.0,
                 reg.name,
                 reg.bits,

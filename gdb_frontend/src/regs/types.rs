@@ -95,8 +95,8 @@ pub(crate) static VEC128: Type = Type::Union {
     ],
 };
 
-/// Bits 256 to 511 of a 512-bit vector.
-pub(crate) static V2_UINT128: Type = vector("v2ui128", &UINT128, 2);
+/// Bits 256 to 511 of a 512-bit vector. LLDB knows vectors by names that begin with `vec`.
+pub(crate) static VEC256: Type = vector("vec256", &UINT128, 2);
 
 static V4_FLOAT: Type = vector("v4f", &SINGLE, 4);
 static V2_DOUBLE: Type = vector("v2d", &DOUBLE, 2);

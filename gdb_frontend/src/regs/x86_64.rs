@@ -20,8 +20,8 @@ use super::types::UINT16;
 use super::types::UINT32;
 use super::types::UINT64;
 use super::types::UINT128;
-use super::types::V2_UINT128;
 use super::types::VEC128;
+use super::types::VEC256;
 
 /// A register of x86. Values are little-endian and as wide as the table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -250,7 +250,7 @@ fn system(table: &mut TableBuilder) {
     table.feature(SYSTEM, Group::System);
     table.x86(X86Reg::Cr0, "cr0", 64, &flags::CR0);
     table.x86(X86Reg::Cr2, "cr2", 64, &UINT64);
-    table.x86(X86Reg::Cr3, "cr3", 64, &flags::CR3);
+    table.x86(X86Reg::Cr3, "cr3", 64, &UINT64);
     table.x86(X86Reg::Cr4, "cr4", 64, &flags::CR4);
     table.x86(X86Reg::Cr8, "cr8", 64, &UINT64);
     table.x86(X86Reg::Efer, "efer", 64, &flags::EFER);
@@ -320,7 +320,7 @@ fn avx512(table: &mut TableBuilder) {
         table.x86(X86Reg::YmmHigh(n), format!("ymm{n}h"), 128, &UINT128);
     }
     for n in 0..32 {
-        table.x86(X86Reg::ZmmHigh(n), format!("zmm{n}h"), 256, &V2_UINT128);
+        table.x86(X86Reg::ZmmHigh(n), format!("zmm{n}h"), 256, &VEC256);
     }
     for n in 0..8 {
         table.x86(X86Reg::K(n), format!("k{n}"), 64, &UINT64);

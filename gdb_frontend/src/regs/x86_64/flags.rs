@@ -20,7 +20,6 @@ pub(super) static EFLAGS: Type = Type::Flags {
         bit("IF", 9),
         bit("DF", 10),
         bit("OF", 11),
-        bits("IOPL", 12, 13),
         bit("NT", 14),
         bit("RF", 16),
         bit("VM", 17),
@@ -48,7 +47,6 @@ pub(super) static MXCSR: Type = Type::Flags {
         bit("OM", 10),
         bit("UM", 11),
         bit("PM", 12),
-        bits("RC", 13, 14),
         bit("FZ", 15),
     ],
 };
@@ -69,12 +67,6 @@ pub(super) static CR0: Type = Type::Flags {
         bit("CD", 30),
         bit("PG", 31),
     ],
-};
-
-pub(super) static CR3: Type = Type::Flags {
-    id: "x86_cr3",
-    bytes: 8,
-    fields: &[bits("PCID", 0, 11), bits("PDBR", 12, 63)],
 };
 
 pub(super) static CR4: Type = Type::Flags {

@@ -1,0 +1,178 @@
+//! A guest made of a few tables, which answers a session's operations at once.
+
+use gdb_frontend::regs::Layout;
+use gdb_frontend::regs::Reg;
+use gdb_frontend::regs::RegisterBlock;
+use gdb_frontend::target::Breakpoint;
+use gdb_frontend::target::BreakpointKind;
+use gdb_frontend::target::ResumeAction;
+use gdb_frontend::target::Stop;
+use gdb_frontend::target::StopReason;
+use gdb_frontend::target::TargetError;
+use gdb_frontend::target::TargetInfo;
+use gdb_frontend::target::TargetOp;
+use gdb_frontend::target::TargetReply;
+use gdb_frontend::target::Tid;
+
+/// First byte of the only memory there is.
+pub const MEMORY_BASE: u64 = 0x1000;
+
+/// A guest with memory from 0x1000 to 0x31000 and four hardware breakpoints.
+pub struct FakeGuest {
+    layout: Layout,
+    threads: u32,
+    memory: Vec<u8>,
+    /// By thread.
+    registers: Vec<RegisterBlock>,
+    breakpoints: Vec<Breakpoint>,
+}
+
+impl FakeGuest {
+    pub fn new(layout: Layout, threads: u32) -> Self {
+        let registers = (1..=threads)
+            .map(|thread| registers(layout, thread))
+            .collect();
+        let memory = (0..0x3_0000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        Self {
+            layout,
+            threads,
+            memory,
+            registers,
+            breakpoints: Vec::new(),
+        }
+    }
+
+    /// What a session with it starts from.
+    pub fn info(&self) -> TargetInfo {
+        TargetInfo {
+            thread_count: self.threads,
+            layout: self.layout,
+            stop: Stop {
+                thread: Tid::new(1),
+                reason: StopReason::Trap,
+            },
+        }
+    }
+
+    pub fn answer(&mut self, op: &TargetOp) -> TargetReply {
+        match op {
+            TargetOp::ReadRegisters { thread } => {
+                TargetReply::Registers(self.registers[index(*thread)].clone())
+            }
+            TargetOp::WriteRegisters { thread, values } => {
+                for (num, _) in values {
+                    let reg = self.layout.reg(*num).expect("the session checks numbers");
+                    if is_read_only(reg) {
+                        return error(95, format!("{} cannot be written", reg.name));
+                    }
+                }
+                for (num, value) in values {
+                    self.registers[index(*thread)].set(*num, value);
+                }
+                TargetReply::Done
+            }
+            TargetOp::ReadMemory { address, len, .. } => match self.offset(*address) {
+                Some(start) => {
+                    let end = self.memory.len().min(start + len);
+                    TargetReply::Memory(self.memory[start..end].to_vec())
+                }
+                None => unmapped(*address),
+            },
+            TargetOp::WriteMemory { address, data, .. } => match self.offset(*address) {
+                Some(start) if start + data.len() <= self.memory.len() => {
+                    self.memory[start..start + data.len()].copy_from_slice(data);
+                    TargetReply::Done
+                }
+                _ => unmapped(*address),
+            },
+            TargetOp::InsertBreakpoint(breakpoint) => {
+                let hardware = |b: &&Breakpoint| b.kind != BreakpointKind::Software;
+                if breakpoint.kind != BreakpointKind::Software
+                    && self.breakpoints.iter().filter(hardware).count() == 4
+                {
+                    return error(28, "all 4 hardware breakpoints are in use".to_owned());
+                }
+                self.breakpoints.push(*breakpoint);
+                TargetReply::Done
+            }
+            TargetOp::RemoveBreakpoint(breakpoint) => {
+                self.breakpoints.retain(|other| other != breakpoint);
+                TargetReply::Done
+            }
+            TargetOp::Resume(resume) => {
+                for (thread, action) in &resume.actions {
+                    if *action == ResumeAction::Step {
+                        self.step(*thread);
+                    }
+                }
+                TargetReply::Done
+            }
+            TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => TargetReply::Done,
+            TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
+                TargetReply::Text("halted, <idle>".to_owned())
+            }
+            TargetOp::ThreadExtraInfo { .. } => TargetReply::Text(String::new()),
+            TargetOp::Monitor { line, .. } => match line.as_str() {
+                "help" => TargetReply::Text("help  this list\n".to_owned()),
+                "quiet" => TargetReply::Text(String::new()),
+                other => error(22, format!("no command {other}; try: monitor help")),
+            },
+        }
+    }
+
+    /// All instructions are one byte long.
+    fn step(&mut self, thread: Tid) {
+        let pc = self
+            .layout
+            .by_name("rip")
+            .or_else(|| self.layout.by_name("pc"))
+            .expect("every layout has a program counter");
+        let registers = &mut self.registers[index(thread)];
+        let value = registers.get(pc.num).expect("the program counter is known");
+        let value = u64::from_le_bytes(value.try_into().expect("64 bits"));
+        registers.set_uint(pc.num, value.wrapping_add(1));
+    }
+
+    fn offset(&self, address: u64) -> Option<usize> {
+        let offset = usize::try_from(address.checked_sub(MEMORY_BASE)?).ok()?;
+        (offset < self.memory.len()).then_some(offset)
+    }
+}
+
+fn index(thread: Tid) -> usize {
+    assert_ne!(thread.get(), 0);
+    thread.get() as usize - 1
+}
+
+/// Every register has a value of its own, except for the few that this guest does not tell.
+fn registers(layout: Layout, thread: u32) -> RegisterBlock {
+    let mut block = RegisterBlock::new(layout);
+    for reg in layout.table() {
+        match reg.name.as_str() {
+            "xcr0" => {}
+            "rip" | "pc" => block.set_uint(reg.num, 0x1000_u64 * u64::from(thread)),
+            "rsp" | "sp" | "rbp" => block.set_uint(reg.num, 0x2000_u64),
+            "eflags" => block.set_uint(reg.num, 0x246_u32),
+            "cr0" => block.set_uint(reg.num, 0x8005_0033_u32),
+            "cr3" => block.set_uint(reg.num, 0x0123_4001_u32),
+            "cr4" => block.set_uint(reg.num, 0x6f0_u32),
+            "efer" => block.set_uint(reg.num, 0xd01_u32),
+            "mxcsr" => block.set_uint(reg.num, 0x1f80_u32),
+            "cs_attr" => block.set_uint(reg.num, 0xa09b_u32),
+            _ => block.set_uint(reg.num, u32::from(reg.num.0) | thread << 12),
+        }
+    }
+    block
+}
+
+fn is_read_only(reg: &Reg) -> bool {
+    reg.name == "cs_limit"
+}
+
+fn unmapped(address: u64) -> TargetReply {
+    error(14, format!("no memory at {address:#x}"))
+}
+
+fn error(errno: u8, text: String) -> TargetReply {
+    TargetReply::Error(TargetError { errno, text })
+}

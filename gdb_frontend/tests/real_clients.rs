@@ -1,0 +1,317 @@
+//! GDB and LLDB themselves, over TCP, against a session with a fake guest: they take the target description and the replies, and
+//! show what they are to show.
+//!
+//! Skipped with a word where the debugger is not installed.
+
+mod fake_guest;
+
+use fake_guest::FakeGuest;
+use gdb_frontend::regs::Layout;
+use gdb_frontend::session::Action;
+use gdb_frontend::session::Session;
+use gdb_frontend::target::Stop;
+use gdb_frontend::target::StopReason;
+use gdb_frontend::target::TargetOp;
+use gdb_frontend::target::Tid;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const X86_64: Layout = Layout::X86_64 {
+    avx: true,
+    avx512: true,
+    pkru: true,
+};
+
+/// Long enough for a debugger on a busy machine; a hang is a failure, not a wait.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Serves one client until it goes. The guest stops at once whenever it is let go.
+fn serve(listener: &TcpListener, layout: Layout) {
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut guest = FakeGuest::new(layout, 2);
+    let mut session = Session::new(guest.info());
+    let mut buffer = [0; 4096];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(len) => session.push(&buffer[..len]),
+        }
+        while let Some(action) = session.poll_action() {
+            match action {
+                Action::Send(bytes) => {
+                    if socket.write_all(&bytes).is_err() {
+                        return;
+                    }
+                }
+                Action::Target(op) => {
+                    session.complete(guest.answer(&op));
+                    if let TargetOp::Resume(_) = op {
+                        let stop = Stop {
+                            thread: Tid::new(1),
+                            reason: StopReason::Trap,
+                        };
+                        session.stopped(stop, None);
+                    }
+                }
+                Action::Close => return,
+            }
+        }
+    }
+}
+
+/// What a debugger prints; `None` if it is not installed. `connect` makes the command that connects of the address.
+fn run(
+    layout: Layout,
+    program: &str,
+    arguments: &[&str],
+    flag: &str,
+    connect: impl Fn(&str) -> String,
+    commands: &[&str],
+) -> Option<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut command = Command::new(program);
+    command.args(arguments).args([flag, &connect(&address)]);
+    for line in commands {
+        command.args([flag, line]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env("LC_ALL", "C");
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("skipped: {program} does not start: {error}");
+            return None;
+        }
+    };
+    std::thread::spawn(move || serve(&listener, layout));
+    let (sender, receiver) = mpsc::channel();
+    for pipe in [
+        Box::new(child.stdout.take().unwrap()) as Box<dyn Read + Send>,
+        Box::new(child.stderr.take().unwrap()),
+    ] {
+        let sender = sender.clone();
+        let mut pipe = pipe;
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            pipe.read_to_end(&mut text).unwrap();
+            sender.send(String::from_utf8_lossy(&text).into_owned())
+        });
+    }
+    let mut output = String::new();
+    for _ in 0..2 {
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(text) => output.push_str(&text),
+            Err(_) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("{program} hangs; so far: {output}");
+            }
+        }
+    }
+    child.wait().unwrap();
+    Some(output)
+}
+
+fn gdb(layout: Layout, program: &str, commands: &[&str]) -> Option<String> {
+    let connect = |address: &str| format!("target remote {address}");
+    let arguments = [
+        "-nx",
+        "-batch",
+        "-ex",
+        "set width 0",
+        "-ex",
+        "set pagination off",
+    ];
+    run(layout, program, &arguments, "-ex", connect, commands)
+}
+
+fn assert_shows(output: &str, expected: &[&str]) {
+    for line in expected {
+        assert!(output.contains(line), "{line:?} is not in:\n{output}");
+    }
+}
+
+#[test]
+fn gdb_shows_the_registers_of_x86() {
+    let Some(output) = gdb(
+        X86_64,
+        "gdb",
+        &[
+            "info registers",
+            "p $xmm0",
+            "p $ymm0",
+            "p $zmm31",
+            "p $mxcsr",
+            "p $pkru",
+            "p/x $cr3",
+            "p $cr0",
+            "p $xcr0",
+        ],
+    ) else {
+        return;
+    };
+    assert_shows(
+        &output,
+        &[
+            "rax            0x1000",
+            "rip            0x1000              0x1000",
+            "eflags         0x246               [ PF ZF IF ]",
+            "k_gs_base      0x103b",
+            "cr0            0x80050033          [ PE MP ET NE WP AM PG ]",
+            "cr3            0x1234001",
+            "cr4            0x6f0               [ PSE PAE MCE PGE OSFXSR OSXMMEXCPT ]",
+            "efer           0xd01               [ SCE LME LMA NXE ]",
+            "xcr0           <unavailable>",
+            "cs_attr        0xa09b              [ TYPE=11 S DPL=0 P L G ]",
+            "$1 = {v4_float = {",
+            "v2_int64 = {4136, 0}, uint128 = 4136}",
+            // 4136 and 4198 are what the fake guest has in xmm0 and ymm0h.
+            "v2_int128 = {4136, 4198}}",
+            "v4_int128 = {4229, 4245, 4277, 0}}",
+            "$4 = [ IM DM ZM OM UM PM ]",
+            "$5 = 4286",
+            "$6 = 0x1234001",
+            "$7 = [ PE MP ET NE WP AM PG ]",
+            "$8 = <unavailable>",
+        ],
+    );
+}
+
+#[test]
+fn gdb_reads_writes_steps_and_detaches() {
+    let Some(output) = gdb(
+        X86_64,
+        "gdb",
+        &[
+            "info threads",
+            "x/4xb 0x1010",
+            "set var *(char *)0x1011 = 0x77",
+            "x/4xb 0x1010",
+            "set var $rbx = 0x1122334455667788",
+            "p/x $rbx",
+            "set var $xmm1.uint128 = 5",
+            "p $xmm1.uint128",
+            "stepi",
+            "p/x $rip",
+            "thread 2",
+            "p/x $rip",
+            "thread 1",
+            "hbreak *0x1005",
+            "watch *(int *)0x1800",
+            "continue",
+            "monitor help",
+            "monitor nonsense",
+            "x/1xb 0x9999999",
+            "set var $cs_limit = 1",
+            "p/x $cs_limit",
+            "detach",
+        ],
+    ) else {
+        return;
+    };
+    assert_shows(
+        &output,
+        &[
+            "* 1    Thread 1 \"vCPU 0\" ",
+            "2    Thread 2 \"vCPU 1\" (halted, <idle>) 0x0000000000002000",
+            "0x1010:\t0x10\t0x11\t0x12\t0x13",
+            "0x1010:\t0x10\t0x77\t0x12\t0x13",
+            "$1 = 0x1122334455667788",
+            "$2 = 5",
+            "$3 = 0x1001",
+            "$4 = 0x2000",
+            "Hardware assisted breakpoint 1 at 0x1005",
+            "Hardware watchpoint 2: *(int *)0x1800",
+            "Thread 1 \"vCPU 0\" received signal SIGTRAP",
+            "help  this list",
+            "no command nonsense; try: monitor help",
+            "Cannot access memory at address 0x9999999",
+            "Could not write register \"cs_limit\"; remote failure reply 'E5f'",
+            "$5 = 0x104f",
+            "[Inferior 1 (Remote target) detached]",
+        ],
+    );
+}
+
+#[test]
+fn gdb_shows_the_registers_of_arm() {
+    let Some(output) = gdb(
+        Layout::Aarch64,
+        "gdb-multiarch",
+        &[
+            "p/x $x30",
+            "p $v0.uint128",
+            "p $cpsr",
+            "p/x $sctlr_el1",
+            "p $pc",
+            "info registers system",
+        ],
+    ) else {
+        return;
+    };
+    assert_shows(
+        &output,
+        &[
+            "$1 = 0x101e",
+            // 4130 is what the fake guest has in v0.
+            "$2 = 4130",
+            "$3 = [ SP EL=0 BTYPE=0 SSBS ]",
+            "$4 = 0x1046",
+            "$5 = (void (*)()) 0x1000",
+            "ttbr1_el1      0x1049",
+        ],
+    );
+}
+
+#[test]
+fn lldb_reads_writes_steps_and_detaches() {
+    let connect = |address: &str| format!("gdb-remote {address}");
+    let commands = [
+        "register read rax rip eflags",
+        "register read xmm0 cr0 cr3 efer",
+        "register read --all",
+        "memory read --format x --size 1 --count 4 0x1010",
+        "memory write 0x1011 0x77",
+        "memory read --format x --size 1 --count 4 0x1010",
+        "register write rbx 0x1122334455667788",
+        "register read rbx",
+        "thread list",
+        "thread step-inst",
+        "register read rip",
+        "process plugin packet monitor help",
+        "detach",
+    ];
+    let Some(output) = run(X86_64, "lldb", &["-x", "-b"], "-o", connect, &commands) else {
+        return;
+    };
+    assert_shows(
+        &output,
+        &[
+            "stop reason = signal SIGTRAP",
+            "rax = 0x0000000000001000",
+            "eflags = 0x00000246",
+            "xmm0 = {0x28 0x10",
+            "cr0 = 0x0000000080050033",
+            "efer = 0x0000000000000d01",
+            "zmm31h = {0xb5 0x10",
+            "0x00001010: 0x10 0x11 0x12 0x13",
+            "0x00001010: 0x10 0x77 0x12 0x13",
+            "rbx = 0x1122334455667788",
+            "thread #2: tid = 0x0002, 0x0000000000002000",
+            "stop reason = instruction step into",
+            "rip = 0x0000000000001001",
+            "help  this list",
+            "Process 1 detached",
+        ],
+    );
+}
