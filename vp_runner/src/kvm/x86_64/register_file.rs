@@ -171,12 +171,19 @@ impl RegisterFile {
         let mut after = before;
         if convert::apply_system(&mut after, old, new) {
             undo.push(Group::Sregs(Box::new(before)));
-            vcpu.set_sregs(&after).map_err(|_| {
+            let refused = || {
                 validate::bad(
                     &validate::changed_system(old, new),
-                    "the VP refuses the value: a reserved bit, or cr0, cr4, efer and cs would contradict each other".into(),
+                    "the VP refuses the value: a reserved bit, a mode this host's KVM lacks, or cr0, cr4, efer and cs would contradict each other".into(),
                 )
-            })?;
+            };
+            vcpu.set_sregs(&after).map_err(|_| refused())?;
+            // Some KVMs take a value and keep another: one was seen to drop CR0.PG outside long mode without a word.
+            let kept = get_sregs(vcpu)?;
+            let control = |s: &kvm_sregs| [s.cr0, s.cr2, s.cr3, s.cr4, s.cr8, s.efer, s.apic_base];
+            if control(&kept) != control(&after) {
+                return Err(refused());
+            }
         }
         let before = get_regs(vcpu)?;
         let mut after = before;

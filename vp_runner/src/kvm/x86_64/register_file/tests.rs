@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kvm::x86_64::ScratchVm;
+use crate::kvm::x86_64::StartIn;
 use crate::kvm::x86_64::kvm_for_test;
 use crate::kvm::x86_64::read_msr;
 use crate::kvm::x86_64::write_msr;
@@ -269,6 +270,23 @@ fn a_refused_value_names_its_register_and_leaves_all_others_as_they_were() {
         }
         assert_eq!(file.read(scratch.vcpu()).unwrap(), base, "{name}");
     }
+}
+
+/// Whether a KVM has 32-bit paging or not, the answer has to be the truth.
+#[test]
+fn a_mode_that_kvm_lacks_is_refused_and_not_silently_dropped() {
+    let Some((mut scratch, file)) = scratch() else {
+        return;
+    };
+    scratch.start(StartIn::Protected32, 0, 0).unwrap();
+    let old = file.read(scratch.vcpu()).unwrap();
+    let mut new = old.clone();
+    new.cr0 |= 1 << 31;
+    new.gp[0] = 1;
+    let result = file.write(scratch.vcpu_mut(), &old, &new);
+    eprintln!("32-bit paging here: {result:?}");
+    let expected = if result.is_ok() { new } else { old };
+    assert_eq!(file.read(scratch.vcpu()).unwrap(), expected);
 }
 
 #[test]
