@@ -23,6 +23,14 @@ impl PacketWriter {
         Self { bytes }
     }
 
+    /// An empty packet in a buffer that was used before, whose pages are there already.
+    pub(crate) fn in_buffer(mut buffer: Vec<u8>, payload: usize) -> Self {
+        buffer.clear();
+        buffer.reserve(payload + 4);
+        buffer.push(b'$');
+        Self { bytes: buffer }
+    }
+
     /// A packet with this payload, which has nothing in it that needs an escape.
     pub fn text(text: &str) -> Vec<u8> {
         let mut packet = Self::with_capacity(text.len());
@@ -68,35 +76,37 @@ impl PacketWriter {
     /// Adds bytes in binary (GDB manual, node "Overview", "binary data"), as many as the longest packet holds. Says how many those
     /// were.
     pub fn binary(&mut self, data: &[u8]) -> usize {
-        /// Checked at once, by vector instructions.
-        const CHUNK: usize = 32;
-        let room = (PACKET_SIZE + 1).saturating_sub(self.bytes.len());
-        let limit = self.bytes.len() + room;
-        self.bytes.reserve(data.len().min(room) + data.len() / 16);
+        // The `$` at the front is not of the payload.
+        let limit = PACKET_SIZE + 1;
+        self.bytes
+            .reserve(limit.min(data.len() + data.len() / 32) + 4);
+        // Two searches by vector instructions side by side: there is none for four bytes at once.
+        let mut markers = memchr::memchr3_iter(b'#', b'$', b'}', data).peekable();
+        let mut stars = memchr::memchr_iter(b'*', data).peekable();
         let mut done = 0;
-        for chunk in data.chunks(CHUNK) {
-            let plain = chunk
-                .iter()
-                .fold(true, |plain, &byte| plain & !needs_escape(byte));
-            if plain && self.bytes.len() + chunk.len() <= limit {
-                self.bytes.extend_from_slice(chunk);
-                done += chunk.len();
-                continue;
+        loop {
+            let escape = match (markers.peek(), stars.peek()) {
+                (Some(marker), Some(star)) if star < marker => stars.next(),
+                (Some(_), _) => markers.next(),
+                (None, _) => stars.next(),
+            };
+            let plain = &data[done..escape.unwrap_or(data.len())];
+            let room = limit.saturating_sub(self.bytes.len());
+            if plain.len() > room {
+                self.bytes.extend_from_slice(&plain[..room]);
+                return done + room;
             }
-            for &byte in chunk {
-                let escaped = needs_escape(byte);
-                if self.bytes.len() + 1 + usize::from(escaped) > limit {
-                    return done;
-                }
-                if escaped {
-                    self.bytes.extend_from_slice(&[b'}', byte ^ 0x20]);
-                } else {
-                    self.bytes.push(byte);
-                }
-                done += 1;
+            self.bytes.extend_from_slice(plain);
+            done += plain.len();
+            let Some(escape) = escape else {
+                return done;
+            };
+            if self.bytes.len() + 2 > limit {
+                return done;
             }
+            self.bytes.extend_from_slice(&[b'}', data[escape] ^ 0x20]);
+            done += 1;
         }
-        done
     }
 
     /// Adds words for people. What would need an escape, which clients do not look for here, becomes `?`.
@@ -124,8 +134,7 @@ impl PacketWriter {
 
 /// Bytes that would end a packet, start one, start an escape or a run.
 fn needs_escape(byte: u8) -> bool {
-    // No short-circuit: the compiler makes vector code of this.
-    (byte == b'#') | (byte == b'$') | (byte == b'}') | (byte == b'*')
+    matches!(byte, b'#' | b'$' | b'}' | b'*')
 }
 
 /// GDB manual, node "Overview": a character, `*`, and a character that is the number of further repeats plus 29. The count is at

@@ -73,7 +73,7 @@ impl Core {
         if block.layout() != self.info.layout {
             return self.wrong_layout();
         }
-        let mut packet = PacketWriter::with_capacity(2 * block.bytes().len());
+        let mut packet = self.large_packet(2 * block.bytes().len());
         packet.hex_except(
             block.bytes(),
             block
@@ -143,12 +143,12 @@ impl Core {
                 });
             }
             MemoryFormat::Hex => {
-                let mut packet = PacketWriter::with_capacity(2 * data.len());
+                let mut packet = self.large_packet(2 * data.len());
                 packet.hex(data);
                 packet
             }
             MemoryFormat::Binary => {
-                let mut packet = PacketWriter::with_capacity(1 + data.len());
+                let mut packet = self.large_packet(1 + data.len());
                 packet.str("b");
                 packet.binary(data);
                 packet

@@ -1,0 +1,45 @@
+//! Any bytes are cut into the same frames whether they come whole or one by one, and what is written is read again.
+
+#![no_main]
+
+use gdb_frontend::command::Command;
+use gdb_frontend::framing::Decoder;
+use gdb_frontend::framing::Frame;
+use gdb_frontend::framing::PacketWriter;
+use gdb_frontend::framing::expand;
+use libfuzzer_sys::fuzz_target;
+
+fn drain(decoder: &mut Decoder, frames: &mut Vec<String>) {
+    while let Some(frame) = decoder.next_frame() {
+        if let Frame::Packet(payload) = frame {
+            let _ = Command::parse(payload);
+        }
+        frames.push(format!("{frame:?}"));
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut whole = Vec::new();
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    drain(&mut decoder, &mut whole);
+
+    let mut pieces = Vec::new();
+    let mut decoder = Decoder::default();
+    for byte in bytes {
+        decoder.push(&[*byte]);
+        drain(&mut decoder, &mut pieces);
+    }
+    assert_eq!(whole, pieces);
+
+    let _ = Command::parse(bytes);
+    let mut packet = PacketWriter::default();
+    assert_eq!(packet.binary(bytes), bytes.len());
+    let packet = packet.finish();
+    let mut decoder = Decoder::default();
+    decoder.push(&packet);
+    let Some(Frame::Packet(payload)) = decoder.next_frame() else {
+        panic!("what was written is no packet");
+    };
+    assert_eq!(expand(payload).as_deref(), Some(bytes));
+});
