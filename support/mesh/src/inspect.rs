@@ -6,7 +6,7 @@ use std::fmt;
 /// A question about the state of something, to be answered with [`Deferred::respond`].
 #[derive(Debug)]
 #[must_use = "dropping it unanswered fails the inspection"]
-pub struct Deferred(pub(crate) Rpc<(), Response>);
+pub struct Deferred(Rpc<(), Response>);
 
 impl Deferred {
     /// Answers with the fields that `f` fills in.
@@ -16,6 +16,12 @@ impl Deferred {
             f(&mut response);
             response
         });
+    }
+}
+
+impl From<Rpc<(), Response>> for Deferred {
+    fn from(rpc: Rpc<(), Response>) -> Self {
+        Self(rpc)
     }
 }
 

@@ -98,8 +98,7 @@ impl WorkerHandle {
 
     /// Asks the worker about itself.
     pub fn inspect_state(&self) -> PendingRpc<inspect::Response> {
-        self.requests
-            .call(|rpc| WorkerRpc::Inspect(inspect::Deferred(rpc)), ())
+        self.requests.call(|rpc| WorkerRpc::Inspect(rpc.into()), ())
     }
 
     /// Waits until the worker has ended. Cancel safe.

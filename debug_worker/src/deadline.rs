@@ -1,0 +1,112 @@
+//! Waiting for the VM's answer, but not for ever.
+
+use futures::FutureExt;
+use futures::select;
+use mesh::rpc::PendingFailableRpc;
+use mesh::rpc::RpcError;
+use pal_async::Driver;
+use pal_async::timer::PolledTimer;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugError;
+
+/// How often other tasks get a turn before a timer is set. A controller on the same executor answers in the first; the
+/// second is for one that has to ask another task.
+const TURNS_BEFORE_TIMER: u32 = 2;
+
+/// Why a request has no result.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CallError {
+    /// The VM said why.
+    #[error(transparent)]
+    Refused(#[from] DebugError),
+    /// The VM did not answer in time. The request may still be carried out.
+    #[error("the VMM did not answer within {} s; the guest may be stuck, see the VMM's log", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// The VM is gone.
+    #[error("the VMM has closed its side; the guest is gone")]
+    Gone,
+}
+
+impl From<RpcError<DebugError>> for CallError {
+    fn from(error: RpcError<DebugError>) -> Self {
+        match error {
+            RpcError::Call(refused) => Self::Refused(refused),
+            RpcError::Channel(mesh::RecvError::Closed) => Self::Gone,
+        }
+    }
+}
+
+/// The longest time any request but `Resume` may take.
+#[derive(Clone)]
+pub(crate) struct Deadline {
+    driver: Arc<dyn Driver>,
+    limit: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn new(driver: Arc<dyn Driver>, limit: Duration) -> Self {
+        Self { driver, limit }
+    }
+
+    /// The answer of `pending`, or [`CallError::TimedOut`]. Cancelling it gives up the answer, not the request.
+    pub(crate) async fn answer<T>(
+        &self,
+        mut pending: PendingFailableRpc<T, DebugError>,
+    ) -> Result<T, CallError> {
+        if let Some(answer) = answer_within_turns(&mut pending).await {
+            return answer;
+        }
+        let mut timer = PolledTimer::new(&*self.driver);
+        // race: a late answer is dropped with `pending`
+        select! {
+            answer = pending => answer.map_err(CallError::from),
+            _ = timer.sleep(self.limit).fuse() => Err(CallError::TimedOut(self.limit)),
+        }
+    }
+
+    /// Waits for `future`, false if it did not end in time. For what is not a request.
+    pub(crate) async fn limit(&self, future: impl Future<Output = ()>) -> bool {
+        let mut timer = PolledTimer::new(&*self.driver);
+        let mut future = std::pin::pin!(future.fuse());
+        // race: the caller drops what has not ended
+        select! {
+            () = future => true,
+            _ = timer.sleep(self.limit).fuse() => false,
+        }
+    }
+}
+
+/// The answer if it comes while other ready tasks take a few turns. Setting a timer costs more than such an answer.
+pub(crate) async fn answer_within_turns<T>(
+    pending: &mut PendingFailableRpc<T, DebugError>,
+) -> Option<Result<T, CallError>> {
+    for _ in 0..TURNS_BEFORE_TIMER {
+        if let Some(answer) = pending.now_or_never_in_turn().await {
+            return Some(answer.map_err(CallError::from));
+        }
+    }
+    None
+}
+
+trait InTurn: Future + Unpin {
+    /// Polls, and where that is too early, once more after every other ready task has had a turn.
+    async fn now_or_never_in_turn(&mut self) -> Option<Self::Output> {
+        let mut polled = false;
+        poll_fn(|cx| match self.poll_unpin(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polled => Poll::Ready(None),
+            Poll::Pending => {
+                polled = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+impl<F: Future + Unpin> InTurn for F {}

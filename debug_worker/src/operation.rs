@@ -1,0 +1,272 @@
+//! Operations of the protocol as requests to the VM: the only place where one becomes the other.
+
+use crate::deadline::CallError;
+use crate::error_table::target_error;
+use crate::monitor;
+use crate::registers;
+use crate::stop_reply::vm_kind;
+use crate::stop_reply::vp_of;
+use crate::vm::AttachedVm;
+use crate::vm::Resumed;
+use gdb_frontend::regs::Layout;
+use gdb_frontend::regs::RegNum;
+use gdb_frontend::target;
+use gdb_frontend::target::TargetError;
+use gdb_frontend::target::TargetOp;
+use gdb_frontend::target::TargetReply;
+use gdb_frontend::target::Tid;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::CpuMode;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::debug_rpc::VpStatus;
+use vmm_core_defs::regs::DebuggerVpState;
+
+/// The guest of one session, ready to carry out operations.
+pub(crate) struct Guest {
+    pub(crate) vm: AttachedVm,
+    pub(crate) info: AttachInfo,
+    pub(crate) layout: Layout,
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) reply: TargetReply,
+    /// Present where the guest was let go.
+    pub(crate) resumed: Option<Resumed>,
+}
+
+impl From<Result<TargetReply, TargetError>> for Outcome {
+    fn from(result: Result<TargetReply, TargetError>) -> Self {
+        Self {
+            reply: result.unwrap_or_else(TargetReply::Error),
+            resumed: None,
+        }
+    }
+}
+
+impl Guest {
+    pub(crate) fn new(vm: AttachedVm, info: AttachInfo) -> Self {
+        let layout = registers::layout(&info);
+        Self { vm, info, layout }
+    }
+
+    /// Carries out one operation. Whatever goes wrong is in the reply.
+    pub(crate) async fn carry_out(&mut self, op: TargetOp) -> Outcome {
+        match op {
+            TargetOp::Resume(resume) => self.resume(resume).await,
+            TargetOp::ReadRegisters { thread } => self.read_registers(thread).await.into(),
+            TargetOp::WriteRegisters { thread, values } => {
+                self.write_registers(thread, values).await.into()
+            }
+            TargetOp::ReadMemory {
+                thread,
+                address,
+                len,
+            } => {
+                let request = (gva(thread, address), len);
+                let memory = self.vm.call(DebugRequest::ReadMemory, request).await;
+                memory
+                    .map(TargetReply::Memory)
+                    .map_err(|error| target_error(&error))
+                    .into()
+            }
+            TargetOp::WriteMemory {
+                thread,
+                address,
+                data,
+            } => {
+                let request = (gva(thread, address), data);
+                done(self.vm.call(DebugRequest::WriteMemory, request).await)
+            }
+            TargetOp::InsertBreakpoint(breakpoint) => {
+                self.change_breakpoint(BreakpointChange::Insert(vm_breakpoint(breakpoint)))
+                    .await
+            }
+            TargetOp::RemoveBreakpoint(breakpoint) => {
+                self.change_breakpoint(BreakpointChange::Remove(vm_breakpoint(breakpoint)))
+                    .await
+            }
+            TargetOp::Interrupt => done(self.vm.call(DebugRequest::Break, ()).await),
+            TargetOp::ThreadExtraInfo { thread } => self.thread_extra_info(thread).await.into(),
+            TargetOp::Monitor { thread, line } => Ok(TargetReply::Text(
+                monitor::run(self, vp_of(thread), &line).await,
+            ))
+            .into(),
+            // GDB's `detach` promises that the program runs on, whatever is to happen to lost clients.
+            TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
+            TargetOp::Kill => done(self.vm.detach_on_disconnect().await),
+        }
+    }
+
+    async fn read_registers(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
+        let layout = self.layout;
+        let state = self
+            .vm
+            .registers(vp_of(thread))
+            .await
+            .map_err(|error| target_error(&error))?;
+        Ok(TargetReply::Registers(registers::read_all(layout, state)))
+    }
+
+    async fn write_registers(
+        &mut self,
+        thread: Tid,
+        values: Vec<(RegNum, Vec<u8>)>,
+    ) -> Result<TargetReply, TargetError> {
+        let layout = self.layout;
+        self.change_registers(thread, |state| {
+            values
+                .iter()
+                .try_for_each(|(num, value)| registers::write(layout, state, *num, value))
+        })
+        .await?;
+        Ok(TargetReply::Done)
+    }
+
+    /// All or nothing: `change` works on a copy.
+    async fn change_registers(
+        &mut self,
+        thread: Tid,
+        change: impl FnOnce(&mut DebuggerVpState) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let vp = vp_of(thread);
+        let mut state = self
+            .vm
+            .registers(vp)
+            .await
+            .map_err(|error| target_error(&error))?
+            .clone();
+        change(&mut state)?;
+        self.vm
+            .set_registers(vp, state)
+            .await
+            .map_err(|error| target_error(&error))
+    }
+
+    async fn change_breakpoint(&mut self, change: BreakpointChange) -> Outcome {
+        done(
+            self.vm
+                .call(DebugRequest::SetDebugState, vec![change])
+                .await,
+        )
+    }
+
+    async fn resume(&mut self, resume: target::Resume) -> Outcome {
+        if let Some((thread, address)) = resume.jump {
+            let moved = self.change_registers(thread, |state| {
+                registers::set_pc(state, address);
+                Ok(())
+            });
+            if let Err(error) = moved.await {
+                return Err(error).into();
+            }
+        }
+        let request = ResumeRequest {
+            others: vp_action(resume.others),
+            actions: resume
+                .actions
+                .into_iter()
+                .map(|(thread, action)| (vp_of(thread), vp_action(action)))
+                .collect(),
+        };
+        match self.vm.resume(request).await {
+            Ok(resumed) => Outcome {
+                reply: TargetReply::Done,
+                resumed: Some(resumed),
+            },
+            Err(error) => Err(target_error(&error)).into(),
+        }
+    }
+
+    async fn thread_extra_info(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
+        let vp = vp_of(thread);
+        let status = self
+            .vm
+            .status()
+            .await
+            .map_err(|error| target_error(&error))?;
+        let text = usize::try_from(vp.index())
+            .ok()
+            .and_then(|index| status.vps.get(index))
+            .map_or_else(
+                || format!("VP {vp}: not there"),
+                |status| format!("VP {vp}: {}", vp_line(status)),
+            );
+        Ok(TargetReply::Text(text))
+    }
+}
+
+fn done(result: Result<(), CallError>) -> Outcome {
+    result
+        .map(|()| TargetReply::Done)
+        .map_err(|error| target_error(&error))
+        .into()
+}
+
+const fn gva(thread: Tid, address: u64) -> GuestAddress {
+    GuestAddress::Gva {
+        vp: vp_of(thread),
+        gva: Gva::new(address),
+    }
+}
+
+const fn vm_breakpoint(breakpoint: target::Breakpoint) -> Breakpoint {
+    Breakpoint {
+        kind: vm_kind(breakpoint.kind),
+        address: Gva::new(breakpoint.address),
+        len: breakpoint.len,
+    }
+}
+
+const fn vp_action(action: target::ResumeAction) -> VpAction {
+    match action {
+        target::ResumeAction::Stay => VpAction::Stay,
+        target::ResumeAction::Continue => VpAction::Run,
+        target::ResumeAction::Step => VpAction::Step,
+        target::ResumeAction::StepRange { start, end } => VpAction::StepRange {
+            start: Gva::new(start),
+            end: Gva::new(end),
+        },
+    }
+}
+
+/// What a VP is doing, in a few words.
+pub(crate) fn vp_line(status: &VpStatus) -> String {
+    let activity = match status.activity {
+        VpActivity::Running => "running",
+        VpActivity::Stopped => "stopped",
+        VpActivity::Halted => "halted (waits for an interrupt)",
+        VpActivity::WaitingForStart => "not started (waits for INIT-SIPI)",
+    };
+    let mode = status
+        .mode
+        .map(|mode| format!(", {}", mode_name(mode)))
+        .unwrap_or_default();
+    let privilege = status
+        .privilege
+        .map(|level| format!(", ring {level}"))
+        .unwrap_or_default();
+    format!("{activity}{mode}{privilege}")
+}
+
+const fn mode_name(mode: CpuMode) -> &'static str {
+    match mode {
+        CpuMode::Real => "real mode",
+        CpuMode::Virtual8086 => "virtual-8086 mode",
+        CpuMode::Protected16 => "16-bit protected mode",
+        CpuMode::Protected32 => "32-bit protected mode",
+        CpuMode::Compatibility16 => "16-bit compatibility mode",
+        CpuMode::Compatibility32 => "32-bit compatibility mode",
+        CpuMode::Long64 => "64-bit mode",
+        CpuMode::Aarch64 => "AArch64",
+    }
+}

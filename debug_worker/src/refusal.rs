@@ -1,0 +1,49 @@
+//! Turning a client away so that it knows why.
+
+use crate::deadline::Deadline;
+use crate::server::Socket;
+use futures::AsyncReadExt;
+use futures::AsyncWriteExt;
+use std::fmt::Write as _;
+
+/// Tells a client that has just connected why it cannot stay, and waits, not for long, until it has gone.
+///
+/// It is shown by GDB as the failure of its first request, and readable in a plain terminal too.
+pub(crate) async fn refuse(mut socket: Socket, deadline: Deadline, why: &str) {
+    let packet = error_packet(why);
+    let polite = async {
+        if socket.write_all(&packet).await.is_err() || socket.close().await.is_err() {
+            return;
+        }
+        // Closing a socket with unread bytes resets the connection, and the client may never see the text.
+        let mut ignored = [0; 1024];
+        while matches!(socket.read(&mut ignored).await, Ok(1..)) {}
+    };
+    deadline.limit(polite).await;
+}
+
+/// An acknowledgement of the packet that the client sends first, and an error as the reply to it
+/// (GDB manual, node "Standard Replies").
+fn error_packet(why: &str) -> Vec<u8> {
+    // These would end or alter the packet; in words they are not missed.
+    let text: String = why
+        .chars()
+        .filter(|c| matches!(c, ' '..='~') && !"#$}*".contains(*c))
+        .collect();
+    let body = format!("E.{text}");
+    let checksum = body.bytes().fold(0_u8, u8::wrapping_add);
+    let mut packet = format!("+${body}#");
+    let _ = write!(packet, "{checksum:02x}");
+    packet.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packet_is_well_formed_whatever_the_text() {
+        assert_eq!(error_packet("no"), b"+$E.no#50");
+        assert_eq!(error_packet("n#$}*\n\u{fc}o"), b"+$E.no#50");
+    }
+}

@@ -1,0 +1,337 @@
+//! Between the protocol's register tables and the VM's register files.
+//!
+//! Each architecture has one function that finds the field of a register, and both directions go through it: what is read
+//! and what is written cannot be two different things.
+
+mod aarch64;
+mod x86_64;
+
+use gdb_frontend::regs::Layout;
+use gdb_frontend::regs::RegId;
+use gdb_frontend::regs::RegNum;
+use gdb_frontend::regs::RegisterBlock;
+use gdb_frontend::target::TargetError;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::GuestArch;
+use vmm_core_defs::regs::DebuggerVpState;
+
+use crate::error_table::bad_argument;
+
+/// The widest register: 256 bits.
+const MAX_BYTES: usize = 32;
+
+/// Where the value of a register lies, by its width in the register file, which is not always the one in the table.
+enum Field<'a> {
+    Bits16(&'a mut u16),
+    Bits32(&'a mut u32),
+    Bits64(&'a mut u64),
+    /// The low half of a 64-bit register; the high half is left alone.
+    Low32(&'a mut u64),
+    /// One or two 128-bit pieces, the lowest first.
+    Vector(&'a mut [u128]),
+}
+
+impl Field<'_> {
+    /// Little-endian, zeros above.
+    fn get(&self) -> [u8; MAX_BYTES] {
+        let mut bytes = [0; MAX_BYTES];
+        match self {
+            Self::Bits16(value) => bytes[..2].copy_from_slice(&value.to_le_bytes()),
+            Self::Bits32(value) => bytes[..4].copy_from_slice(&value.to_le_bytes()),
+            Self::Bits64(value) => bytes[..8].copy_from_slice(&value.to_le_bytes()),
+            Self::Low32(value) => bytes[..4].copy_from_slice(&value.to_le_bytes()[..4]),
+            Self::Vector(pieces) => {
+                for (bytes, piece) in bytes.chunks_exact_mut(16).zip(pieces.iter()) {
+                    bytes.copy_from_slice(&piece.to_le_bytes());
+                }
+            }
+        }
+        bytes
+    }
+
+    /// False, and nothing is changed, where the value does not fit the field.
+    fn set(self, bytes: &[u8]) -> bool {
+        let width = match &self {
+            Self::Bits16(_) => 2,
+            Self::Bits32(_) | Self::Low32(_) => 4,
+            Self::Bits64(_) => 8,
+            Self::Vector(pieces) => 16 * pieces.len(),
+        };
+        if bytes.len() > MAX_BYTES || bytes.iter().skip(width).any(|&byte| byte != 0) {
+            return false;
+        }
+        let mut padded = [0; MAX_BYTES];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        match self {
+            Self::Bits16(value) => *value = u16::from_le_bytes(first(&padded)),
+            Self::Bits32(value) => *value = u32::from_le_bytes(first(&padded)),
+            Self::Bits64(value) => *value = u64::from_le_bytes(first(&padded)),
+            Self::Low32(value) => {
+                *value =
+                    *value & !u64::from(u32::MAX) | u64::from(u32::from_le_bytes(first(&padded)));
+            }
+            Self::Vector(pieces) => {
+                for (piece, bytes) in pieces.iter_mut().zip(padded.chunks_exact(16)) {
+                    *piece = u128::from_le_bytes(first(bytes));
+                }
+            }
+        }
+        true
+    }
+}
+
+fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut result = [0; N];
+    result.copy_from_slice(&bytes[..N]);
+    result
+}
+
+/// The field of a register; `None` where the VP has no such register.
+fn field(state: &mut DebuggerVpState, id: RegId) -> Option<Field<'_>> {
+    match (state, id) {
+        (DebuggerVpState::X86_64(state), RegId::X86(reg)) => x86_64::field(state, reg),
+        (DebuggerVpState::Aarch64(state), RegId::Aarch64(reg)) => aarch64::field(state, reg),
+        (DebuggerVpState::X86_64(_), RegId::Aarch64(_))
+        | (DebuggerVpState::Aarch64(_), RegId::X86(_)) => None,
+    }
+}
+
+/// The layout of a session with this guest.
+pub(crate) fn layout(info: &AttachInfo) -> Layout {
+    match info.arch {
+        GuestArch::X86_64 => Layout::X86_64 {
+            avx: info.xfeatures.avx,
+            avx512: info.xfeatures.avx512,
+            pkru: info.xfeatures.pkru,
+        },
+        GuestArch::Aarch64 => Layout::Aarch64,
+    }
+}
+
+/// All registers of the layout. What the VP does not have stays unavailable. The state is not changed.
+pub(crate) fn read_all(layout: Layout, state: &mut DebuggerVpState) -> RegisterBlock {
+    let mut block = RegisterBlock::new(layout);
+    for reg in layout.table() {
+        if let Some(field) = field(state, reg.id) {
+            block.set(reg.num, &field.get()[..reg.bytes()]);
+        }
+    }
+    block
+}
+
+/// Changes one register in `state`. Nothing is changed where that fails.
+pub(crate) fn write(
+    layout: Layout,
+    state: &mut DebuggerVpState,
+    num: RegNum,
+    value: &[u8],
+) -> Result<(), TargetError> {
+    let reg = layout.reg(num).ok_or_else(|| {
+        bad_argument(format!(
+            "there is no register {}; `info registers` lists the ones there are",
+            num.0
+        ))
+    })?;
+    let field = field(state, reg.id).ok_or_else(|| {
+        bad_argument(format!(
+            "this processor has no {} now, so it cannot be written",
+            reg.name
+        ))
+    })?;
+    match field.set(value) {
+        true => Ok(()),
+        false => Err(bad_argument(format!(
+            "the value is too wide for {}; nothing was changed",
+            reg.name
+        ))),
+    }
+}
+
+/// Moves the program counter.
+pub(crate) fn set_pc(state: &mut DebuggerVpState, address: u64) {
+    match state {
+        DebuggerVpState::X86_64(state) => state.rip = address,
+        DebuggerVpState::Aarch64(state) => state.pc = address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use vmm_core_defs::regs::Aarch64VpState;
+    use vmm_core_defs::regs::X86VpState;
+
+    const X86: Layout = Layout::X86_64 {
+        avx: true,
+        avx512: true,
+        pkru: true,
+    };
+
+    fn x86() -> DebuggerVpState {
+        DebuggerVpState::X86_64(X86VpState {
+            avx: Some(Default::default()),
+            avx512: Some(Box::default()),
+            pkru: Some(0),
+            xcr0: Some(0),
+            ..Default::default()
+        })
+    }
+
+    /// Fits the narrowest field behind a register, and differs from that of every other register.
+    fn distinct(num: RegNum, bytes: usize) -> Vec<u8> {
+        let mut value = (num.0 + 0x101).to_le_bytes().to_vec();
+        let fits_all_of_it = bytes == 8 || bytes >= 10;
+        value.resize(bytes, if fits_all_of_it { value[0] } else { 0 });
+        value
+    }
+
+    fn round_trip(layout: Layout, state: &mut DebuggerVpState, skip: &[&str]) {
+        let regs: Vec<_> = layout
+            .table()
+            .iter()
+            .filter(|reg| !skip.contains(&reg.name.as_str()))
+            .collect();
+        for reg in &regs {
+            write(layout, state, reg.num, &distinct(reg.num, reg.bytes()))
+                .unwrap_or_else(|e| panic!("{}: {e:?}", reg.name));
+        }
+        let block = read_all(layout, state);
+        let mut seen = HashMap::new();
+        for reg in &regs {
+            let value = block
+                .get(reg.num)
+                .unwrap_or_else(|| panic!("{} is unavailable", reg.name));
+            assert_eq!(
+                value,
+                distinct(reg.num, reg.bytes()),
+                "{} holds its own value",
+                reg.name
+            );
+            assert_eq!(
+                seen.insert(value.to_vec(), &reg.name),
+                None,
+                "{} has a value of its own",
+                reg.name
+            );
+        }
+    }
+
+    #[test]
+    fn every_x86_register_keeps_its_own_value() {
+        round_trip(X86, &mut x86(), &[]);
+    }
+
+    #[test]
+    fn every_arm_register_keeps_its_own_value() {
+        let mut state = DebuggerVpState::Aarch64(Aarch64VpState {
+            fp: Some(Box::default()),
+            ..Default::default()
+        });
+        // SP is another name for SP_EL0 or SP_EL1; it has a test of its own.
+        round_trip(Layout::Aarch64, &mut state, &["sp"]);
+    }
+
+    #[test]
+    fn names_meet_the_fields_they_say() {
+        use vmm_core_defs::regs::x86_64::Gp;
+        let mut state = x86();
+        for (name, value) in [
+            ("rbx", 1),
+            ("rcx", 2),
+            ("rsi", 3),
+            ("rsp", 4),
+            ("fs_base", 5),
+            ("gs_base", 6),
+        ] {
+            let num = X86.by_name(name).unwrap().num;
+            write(X86, &mut state, num, &u64::to_le_bytes(value)).unwrap();
+        }
+        let DebuggerVpState::X86_64(state) = state else {
+            unreachable!("it was made so")
+        };
+        assert_eq!(
+            [Gp::Rbx, Gp::Rcx, Gp::Rsi, Gp::Rsp].map(|gp| state.gp[gp as usize]),
+            [1, 2, 3, 4]
+        );
+        assert_eq!((state.fs.base, state.gs.base), (5, 6));
+    }
+
+    #[test]
+    fn what_the_vp_lacks_is_unavailable_and_cannot_be_written() {
+        let mut state = DebuggerVpState::X86_64(X86VpState::default());
+        let block = read_all(X86, &mut state);
+        for name in ["pkru", "ymm0h", "zmm31h", "k7", "xcr0", "xmm16"] {
+            let num = X86.by_name(name).unwrap().num;
+            assert_eq!(block.get(num), None, "{name}");
+            let error = write(X86, &mut state, num, &[1]).unwrap_err();
+            assert!(error.text.contains(name), "{}", error.text);
+        }
+        assert!(block.get(X86.by_name("xmm15").unwrap().num).is_some());
+        assert_eq!(
+            write(X86, &mut state, RegNum(9999), &[1])
+                .unwrap_err()
+                .errno,
+            22
+        );
+    }
+
+    #[test]
+    fn a_value_too_wide_for_its_register_changes_nothing() {
+        let mut state = x86();
+        let before = state.clone();
+        for name in ["cs", "fctrl", "gdtr_limit"] {
+            let num = X86.by_name(name).unwrap().num;
+            let error = write(X86, &mut state, num, &[0, 0, 1]).unwrap_err();
+            assert!(error.text.contains(name), "{}", error.text);
+        }
+        let rip = X86.by_name("rip").unwrap().num;
+        assert!(write(X86, &mut state, rip, &[1; 33]).is_err());
+        assert_eq!(state, before);
+    }
+
+    #[test]
+    fn writing_eflags_leaves_the_high_half_of_rflags() {
+        let mut state = DebuggerVpState::X86_64(X86VpState {
+            rflags: 0xdead_0000_0002,
+            ..Default::default()
+        });
+        write(
+            X86,
+            &mut state,
+            X86.by_name("eflags").unwrap().num,
+            &[0x46, 2, 0, 0],
+        )
+        .unwrap();
+        let DebuggerVpState::X86_64(state) = state else {
+            unreachable!("it was made so")
+        };
+        assert_eq!(state.rflags, 0xdead_0000_0246);
+    }
+
+    #[test]
+    fn the_arm_stack_pointer_is_the_one_in_use() {
+        let sp = Layout::Aarch64.by_name("sp").unwrap().num;
+        // EL0, EL1 with SP_EL0, EL1 with SP_EL1.
+        for (cpsr, expected) in [(0b0000, 10_u64), (0b0100, 10), (0b0101, 11)] {
+            let mut state = DebuggerVpState::Aarch64(Aarch64VpState {
+                cpsr,
+                sp_el0: 10,
+                sp_el1: 11,
+                ..Default::default()
+            });
+            let block = read_all(Layout::Aarch64, &mut state);
+            assert_eq!(
+                block.get(sp),
+                Some(&expected.to_le_bytes()[..]),
+                "{cpsr:#b}"
+            );
+        }
+        // EL2 is not modelled.
+        let mut state = DebuggerVpState::Aarch64(Aarch64VpState {
+            cpsr: 0b1001,
+            ..Default::default()
+        });
+        assert_eq!(read_all(Layout::Aarch64, &mut state).get(sp), None);
+    }
+}

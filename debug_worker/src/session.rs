@@ -1,0 +1,325 @@
+//! One client's session, from its connection to the guest's detachment.
+//!
+//! ```text
+//!  Session::run:  attach -> serve ---+--- client gone, D, k, error, told to stop, VM gone ---> Ending
+//!                    |               ^                                                           |
+//!                    +-- refused ----+                                         Ending::end: await Detach
+//! ```
+
+use crate::connection;
+use crate::connection::Incoming;
+use crate::connection::Outgoing;
+use crate::deadline::CallError;
+use crate::deadline::Deadline;
+use crate::operation::Guest;
+use crate::operation::Outcome;
+use crate::server::Socket;
+use crate::stop_reply::explanation;
+use crate::stop_reply::stop_reply;
+use crate::vm::AttachedVm;
+use crate::vm::PendingStop;
+use crate::vm::Resumed;
+use futures::FutureExt;
+use futures::future;
+use futures::future::FusedFuture;
+use futures::select_biased;
+use gdb_frontend::session::Action;
+use gdb_frontend::target::Stop;
+use gdb_frontend::target::StopReason;
+use gdb_frontend::target::TargetInfo;
+use gdb_frontend::target::TargetOp;
+use mesh::OneshotReceiver;
+use mesh::Sender;
+use std::io;
+use std::pin::Pin;
+use std::pin::pin;
+use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::stop::StopEvent;
+
+/// Why a session ended.
+#[derive(Debug, Error)]
+pub(crate) enum SessionEnd {
+    #[error("the debugger closed the connection")]
+    ClientGone,
+    #[error("the connection to the debugger was lost: {0}")]
+    Lost(#[from] io::Error),
+    #[error("the debugger did not read its replies")]
+    NotReading,
+    #[error("the debugger ended the session")]
+    Finished,
+    #[error("the debug server was stopped")]
+    Stopped,
+    #[error("the debugger cannot attach: {0}")]
+    NotAttached(CallError),
+    #[error("the VM is gone")]
+    VmGone,
+}
+
+/// A client and its guest.
+pub(crate) struct Session {
+    guest: Box<Guest>,
+    link: Link,
+    deadline: Deadline,
+}
+
+/// A session whose client is done with. The guest may not know yet.
+pub(crate) struct Ending {
+    guest: Option<Box<Guest>>,
+    why: SessionEnd,
+    /// A client that has to be told why there is no session.
+    pub(crate) turned_away: Option<Socket>,
+}
+
+impl Ending {
+    /// Why it ended.
+    pub(crate) fn why(&self) -> &SessionEnd {
+        &self.why
+    }
+
+    /// The one way every session ends: the guest is detached before anybody else is served. The connection is closed by now.
+    pub(crate) async fn end(self) -> SessionEnd {
+        if let Some(mut guest) = self.guest
+            && let Err(error) = guest.vm.detach_on_disconnect().await
+        {
+            tracing::warn!(%error, "the VM did not confirm that the debugger was detached");
+        }
+        self.why
+    }
+}
+
+impl Session {
+    /// Serves a client until it goes away or `told_to_stop` resolves.
+    ///
+    /// Dropping the future detaches from the guest without waiting.
+    pub(crate) async fn run(
+        socket: Socket,
+        requests: Sender<DebugRequest>,
+        deadline: Deadline,
+        on_disconnect: DetachAction,
+        mut told_to_stop: OneshotReceiver<()>,
+    ) -> Ending {
+        let attach = pin!(AttachedVm::attach(requests, deadline.clone(), on_disconnect).fuse());
+        // race: an attach that is given up is followed by a detach
+        let attached = select_biased! {
+            _ = told_to_stop => return Ending { guest: None, why: SessionEnd::Stopped, turned_away: None },
+            attached = { attach } => attached,
+        };
+        let (vm, info) = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                let why = SessionEnd::NotAttached(error);
+                return Ending {
+                    guest: None,
+                    why,
+                    turned_away: Some(socket),
+                };
+            }
+        };
+        let guest = Box::new(Guest::new(vm, info));
+        let target = TargetInfo {
+            thread_count: guest.info.vp_count,
+            layout: guest.layout,
+            stop: stop_reply(&guest.info.stop),
+        };
+        let link = Link::new(
+            socket,
+            gdb_frontend::session::Session::new(target),
+            told_to_stop,
+        );
+        let mut session = Self {
+            guest,
+            link,
+            deadline,
+        };
+        let why = session.serve().await;
+        Ending {
+            guest: Some(session.guest),
+            why,
+            turned_away: None,
+        }
+    }
+
+    async fn serve(&mut self) -> SessionEnd {
+        loop {
+            let result = match self.link.next_step() {
+                Step::CarryOut(op) => self.carry_out(op).await,
+                Step::Wait => self.wait().await,
+                Step::Close => self.drain().await.and(Err(SessionEnd::Finished)),
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
+        let outcome = {
+            let mut op = pin!(self.guest.carry_out(op).fuse());
+            loop {
+                if let Some(outcome) = self.link.turn(op.as_mut()).await? {
+                    break outcome;
+                }
+            }
+        };
+        self.link.complete(outcome);
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<(), SessionEnd> {
+        if self.guest.vm.is_gone() {
+            self.drain().await?;
+            return Err(SessionEnd::VmGone);
+        }
+        if self.link.end_of_stream {
+            // What was asked has been answered, and nobody is left to see the guest stop.
+            self.drain().await?;
+            return Err(SessionEnd::ClientGone);
+        }
+        self.link.turn(pin!(future::pending())).await.map(drop)
+    }
+
+    /// Sends what is left to send, to a client that may not care.
+    async fn drain(&mut self) -> Result<(), SessionEnd> {
+        let mut result = Ok(());
+        let flush = async { result = self.link.outgoing.flush().await };
+        if !self.deadline.limit(flush).await {
+            return Err(SessionEnd::NotReading);
+        }
+        Ok(result?)
+    }
+}
+
+/// The client's side of a session: everything but the guest.
+struct Link {
+    incoming: Incoming,
+    outgoing: Outgoing,
+    frontend: gdb_frontend::session::Session,
+    told_to_stop: OneshotReceiver<()>,
+    /// The answer to the `Resume` that is out. It stays here until it comes, whatever the client sends meanwhile.
+    running: Option<PendingStop>,
+    /// The client sends nothing more. It may still read.
+    end_of_stream: bool,
+}
+
+/// What a session does next.
+enum Step {
+    CarryOut(TargetOp),
+    Wait,
+    Close,
+}
+
+impl Link {
+    fn new(
+        socket: Socket,
+        frontend: gdb_frontend::session::Session,
+        told_to_stop: OneshotReceiver<()>,
+    ) -> Self {
+        let (incoming, outgoing) = connection::split(socket);
+        Self {
+            incoming,
+            outgoing,
+            frontend,
+            told_to_stop,
+            running: None,
+            end_of_stream: false,
+        }
+    }
+
+    fn next_step(&mut self) -> Step {
+        while !self.outgoing.is_full() {
+            match self.frontend.poll_action() {
+                Some(Action::Send(bytes)) => self.outgoing.queue(bytes),
+                Some(Action::Target(op)) => return Step::CarryOut(op),
+                Some(Action::Close) => return Step::Close,
+                None => break,
+            }
+        }
+        Step::Wait
+    }
+
+    /// Moves the session on by one event. The output of `op` where that was it. Cancel safe.
+    async fn turn<F>(&mut self, mut op: Pin<&mut F>) -> Result<Option<Outcome>, SessionEnd>
+    where
+        F: FusedFuture<Output = Outcome>,
+    {
+        enum Event<'a> {
+            ToldToStop,
+            Completed(Outcome),
+            Written(io::Result<()>),
+            Stopped(Result<StopEvent, CallError>),
+            Read(io::Result<&'a [u8]>),
+        }
+        let may_read = !self.end_of_stream && self.frontend.wants_input();
+        // merge
+        let event = select_biased! {
+            _ = &mut self.told_to_stop => Event::ToldToStop,
+            outcome = op => Event::Completed(outcome),
+            written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
+            stop = pin!(next_stop(&mut self.running).fuse()) => Event::Stopped(stop),
+            read = pin!(read_if(may_read, &mut self.incoming).fuse()) => Event::Read(read),
+        };
+        match event {
+            Event::ToldToStop => return Err(SessionEnd::Stopped),
+            Event::Completed(outcome) => return Ok(Some(outcome)),
+            Event::Written(result) => result?,
+            Event::Stopped(stop) => self.stopped(stop),
+            Event::Read(Ok([])) => self.end_of_stream = true,
+            Event::Read(Ok(bytes)) => self.frontend.push(bytes),
+            Event::Read(Err(error)) => return Err(error.into()),
+        }
+        Ok(None)
+    }
+
+    fn complete(&mut self, outcome: Outcome) {
+        self.frontend.complete(outcome.reply);
+        match outcome.resumed {
+            Some(Resumed::Running(stop)) => self.running = Some(stop),
+            Some(Resumed::Stopped(event)) => self.stopped(Ok(event)),
+            None => {}
+        }
+    }
+
+    fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
+        self.running = None;
+        match stop {
+            Ok(event) => self
+                .frontend
+                .stopped(stop_reply(&event), explanation(&event.reason).as_deref()),
+            // The client has been told that the guest runs. The only way to tell it otherwise is a stop.
+            Err(error) => {
+                let stop = Stop {
+                    thread: None,
+                    reason: StopReason::Crashed,
+                };
+                self.frontend
+                    .stopped(stop, Some(&format!("The guest no longer runs: {error}.\n")));
+            }
+        }
+    }
+}
+
+/// Writes what is queued, if anything is. Cancel safe.
+async fn flush(outgoing: &mut Outgoing) -> io::Result<()> {
+    if outgoing.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    outgoing.flush().await
+}
+
+/// The answer to the resume that is out, if one is. Cancel safe.
+async fn next_stop(running: &mut Option<PendingStop>) -> Result<StopEvent, CallError> {
+    match running {
+        Some(pending) => Ok(pending.await?),
+        None => std::future::pending().await,
+    }
+}
+
+/// The next bytes, if any are wanted. Cancel safe.
+async fn read_if(wanted: bool, incoming: &mut Incoming) -> io::Result<&[u8]> {
+    if !wanted {
+        std::future::pending::<()>().await;
+    }
+    incoming.read().await
+}

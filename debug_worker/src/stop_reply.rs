@@ -1,0 +1,220 @@
+//! Stops of the guest in the protocol's words, and threads for VPs.
+
+use gdb_frontend::target::BreakpointKind as GdbKind;
+use gdb_frontend::target::Stop;
+use gdb_frontend::target::StopReason;
+use gdb_frontend::target::Tid;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::StopEvent;
+
+/// The VP behind a thread. The VM says whether it exists.
+pub(crate) const fn vp_of(thread: Tid) -> VpIndex {
+    VpIndex::new(thread.get() - 1)
+}
+
+/// The thread in front of a VP; `None` for an index no thread id can have.
+pub(crate) fn thread_of(vp: VpIndex) -> Option<Tid> {
+    vp.index().checked_add(1).and_then(Tid::new)
+}
+
+/// What a stop is to the client.
+pub(crate) fn stop_reply(event: &StopEvent) -> Stop {
+    let reason = match event.reason {
+        DebugStopReason::Break => StopReason::Interrupt,
+        DebugStopReason::SingleStep { .. } => StopReason::Trap,
+        DebugStopReason::Breakpoint { breakpoint, .. } => match gdb_kind(breakpoint.kind) {
+            GdbKind::Software => StopReason::SoftwareBreakpoint,
+            GdbKind::Hardware => StopReason::HardwareBreakpoint,
+            // The VM met a watchpoint as an instruction: say what is known without inventing an access.
+            GdbKind::Write | GdbKind::Read | GdbKind::Access => StopReason::Trap,
+        },
+        DebugStopReason::Watchpoint {
+            breakpoint,
+            address,
+            ..
+        } => StopReason::Watchpoint {
+            kind: gdb_kind(breakpoint.kind),
+            address: address.value(),
+        },
+        DebugStopReason::TripleFault { .. } => StopReason::TripleFault,
+        DebugStopReason::Reset => StopReason::Reset,
+        DebugStopReason::PowerOff => StopReason::PowerOff,
+        DebugStopReason::Crashed { .. } => StopReason::Crashed,
+        DebugStopReason::Watchdog => StopReason::Watchdog,
+    };
+    Stop {
+        thread: event.reason.vp().and_then(thread_of),
+        reason,
+    }
+}
+
+const fn gdb_kind(kind: BreakpointKind) -> GdbKind {
+    match kind {
+        BreakpointKind::Software => GdbKind::Software,
+        BreakpointKind::Execute => GdbKind::Hardware,
+        BreakpointKind::Write => GdbKind::Write,
+        BreakpointKind::Read => GdbKind::Read,
+        BreakpointKind::ReadWrite => GdbKind::Access,
+    }
+}
+
+/// The VM's kind for the protocol's.
+pub(crate) const fn vm_kind(kind: GdbKind) -> BreakpointKind {
+    match kind {
+        GdbKind::Software => BreakpointKind::Software,
+        GdbKind::Hardware => BreakpointKind::Execute,
+        GdbKind::Write => BreakpointKind::Write,
+        GdbKind::Read => BreakpointKind::Read,
+        GdbKind::Access => BreakpointKind::ReadWrite,
+    }
+}
+
+/// What a signal number alone does not tell: shown before the stop, so that nobody wonders about a SIGQUIT.
+pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
+    match reason {
+        DebugStopReason::Break
+        | DebugStopReason::SingleStep { .. }
+        | DebugStopReason::Breakpoint { .. }
+        | DebugStopReason::Watchpoint { .. } => None,
+        DebugStopReason::TripleFault { vp } => Some(format!(
+            "VP {vp} met a triple fault: it could not deliver an exception. All state is as it was then; `continue` lets \
+             the machine react to it.\n"
+        )),
+        DebugStopReason::Reset => {
+            Some("The guest asked for a reset. `continue` carries it out.\n".to_owned())
+        }
+        DebugStopReason::PowerOff => {
+            Some("The guest asked to be switched off. `continue` carries it out.\n".to_owned())
+        }
+        DebugStopReason::Crashed { vp, cause } => Some(format!(
+            "VP {vp} cannot go on: {}. All state can still be read.\n",
+            crash(cause)
+        )),
+        DebugStopReason::Watchdog => Some("A watchdog of the machine fired.\n".to_owned()),
+    }
+}
+
+fn crash(cause: &CrashCause) -> String {
+    match cause {
+        CrashCause::Internal { suberror } => {
+            let meaning = match suberror {
+                1 => "it cannot emulate the instruction at the program counter",
+                2 => "an exception came while another was delivered",
+                3 => "an event could not be delivered",
+                4 => "the processor left the guest for an unexpected reason",
+                _ => "a reason this version does not know",
+            };
+            format!("KVM reports internal error {suberror} ({meaning})")
+        }
+        CrashCause::FailEntry { hardware_reason } => {
+            format!(
+                "the processor refused to enter the guest, hardware reason {hardware_reason:#x}"
+            )
+        }
+        CrashCause::Run { errno } => format!(
+            "KVM_RUN failed: {}",
+            std::io::Error::from_raw_os_error(*errno)
+        ),
+        CrashCause::UnknownExit { reason } => {
+            format!("KVM exit {reason}, which this version does not know")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::addr::Gva;
+    use vmm_core_defs::breakpoint::Breakpoint;
+    use vmm_core_defs::stop::Epoch;
+
+    fn stop(reason: DebugStopReason) -> Stop {
+        stop_reply(&StopEvent {
+            epoch: Epoch::default(),
+            reason,
+        })
+    }
+
+    #[test]
+    fn threads_and_vps_are_one_apart() {
+        for vp in [0, 1, 7, u32::MAX - 1].map(VpIndex::new) {
+            assert_eq!(thread_of(vp).map(vp_of), Some(vp));
+        }
+        assert_eq!(thread_of(VpIndex::new(u32::MAX)), None);
+    }
+
+    #[test]
+    fn a_watchpoint_keeps_its_kind_and_address() {
+        let vp = VpIndex::new(2);
+        for (kind, expected) in [
+            (BreakpointKind::Write, GdbKind::Write),
+            (BreakpointKind::Read, GdbKind::Read),
+            (BreakpointKind::ReadWrite, GdbKind::Access),
+        ] {
+            assert_eq!(vm_kind(expected), kind);
+            let breakpoint = Breakpoint {
+                kind,
+                address: Gva::new(0x1000),
+                len: 8,
+            };
+            let address = Gva::new(0x1000);
+            assert_eq!(
+                stop(DebugStopReason::Watchpoint {
+                    vp,
+                    breakpoint,
+                    address
+                }),
+                Stop {
+                    thread: Tid::new(3),
+                    reason: StopReason::Watchpoint {
+                        kind: expected,
+                        address: 0x1000
+                    }
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn breakpoints_are_told_apart_and_an_interrupt_belongs_to_no_thread() {
+        let vp = VpIndex::BSP;
+        let hit = |kind| {
+            let breakpoint = Breakpoint {
+                kind,
+                address: Gva::new(1),
+                len: 1,
+            };
+            stop(DebugStopReason::Breakpoint { vp, breakpoint }).reason
+        };
+        assert_eq!(
+            hit(BreakpointKind::Software),
+            StopReason::SoftwareBreakpoint
+        );
+        assert_eq!(hit(BreakpointKind::Execute), StopReason::HardwareBreakpoint);
+        assert_eq!(
+            stop(DebugStopReason::Break),
+            Stop {
+                thread: None,
+                reason: StopReason::Interrupt
+            }
+        );
+    }
+
+    #[test]
+    fn an_unusual_stop_is_explained() {
+        let cause = CrashCause::Internal { suberror: 1 };
+        let text = explanation(&DebugStopReason::Crashed {
+            vp: VpIndex::new(1),
+            cause,
+        })
+        .unwrap();
+        assert!(
+            text.contains("VP 1") && text.contains("cannot emulate"),
+            "{text}"
+        );
+        assert_eq!(explanation(&DebugStopReason::Break), None);
+    }
+}

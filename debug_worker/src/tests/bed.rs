@@ -1,0 +1,266 @@
+//! A server beside a fake VM on one thread, and a client with deadlines.
+
+use super::fake_vm::FakeVm;
+use crate::DebugListener;
+use crate::DebuggerParameters;
+use crate::Exposure;
+use crate::ListenAddress;
+use crate::SessionSettings;
+use crate::serve;
+use mesh::rpc::RpcSend;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultPool;
+use pal_async::local::block_on;
+use pal_async::task::Spawn;
+use pal_async::task::Task;
+use socket2::SockRef;
+use std::io::ErrorKind;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Long enough for a busy machine; a test that waits it out has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Bed {
+    pub(super) vm: FakeVm,
+    pub(super) address: ListenAddress,
+    owner: mesh::Sender<WorkerRpc>,
+    vm_task: Option<Task<()>>,
+    server: Option<Task<std::io::Result<()>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bed {
+    pub(super) fn new() -> Self {
+        Self::with(SessionSettings::default())
+    }
+
+    pub(super) fn with(settings: SessionSettings) -> Self {
+        let listener =
+            DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Exposure::default()).unwrap();
+        Self::with_listener(listener, settings)
+    }
+
+    pub(super) fn with_listener(listener: DebugListener, settings: SessionSettings) -> Self {
+        Self::with_named_thread(listener, settings, "bed")
+    }
+
+    pub(super) fn with_named_thread(
+        listener: DebugListener,
+        settings: SessionSettings,
+        name: &str,
+    ) -> Self {
+        let address = listener.local_addr();
+        let (requests, vm_requests) = mesh::channel();
+        let (owner, server_requests) = mesh::channel();
+        let (thread, driver) = DefaultPool::spawn_on_thread(name);
+        let vm = FakeVm::new();
+        let vm_task = driver.spawn("vm", vm.clone().run(vm_requests));
+        let parameters = DebuggerParameters {
+            listener,
+            requests,
+            settings,
+        };
+        let server = driver.spawn("server", serve(driver.clone(), parameters, server_requests));
+        Self {
+            vm,
+            address,
+            owner,
+            vm_task: Some(vm_task),
+            server: Some(server),
+            thread: Some(thread),
+        }
+    }
+
+    pub(super) fn connect(&self) -> Client {
+        let ListenAddress::Tcp(address) = &self.address else {
+            panic!("a TCP bed")
+        };
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client::new(stream)
+    }
+
+    /// A client that has got through to the guest and switched acknowledgements off.
+    pub(super) fn attach(&self) -> Client {
+        let mut client = self.connect();
+        client.start();
+        client
+    }
+
+    /// As [`Bed::attach`], and the guest runs.
+    pub(super) fn attach_and_continue(&self) -> Client {
+        let mut client = self.attach();
+        client.send("vCont;c");
+        self.vm.wait_running();
+        client
+    }
+
+    pub(super) fn inspect(&self, field: &str) -> Option<String> {
+        let pending = self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ());
+        block_on(pending).unwrap().get(field).map(str::to_owned)
+    }
+
+    /// Tells the server to stop and waits until it has.
+    pub(super) fn stop(&mut self) {
+        self.owner.send(WorkerRpc::Stop);
+        self.join();
+    }
+
+    /// Waits for the server to end.
+    pub(super) fn join(&mut self) {
+        block_on(self.server.take().expect("joined once")).unwrap();
+    }
+
+    /// Drops the server as an executor that goes away does, without a word.
+    pub(super) fn drop_server(&mut self) {
+        drop(self.server.take());
+    }
+
+    /// The VMM goes away.
+    pub(super) fn drop_vm(&mut self) {
+        block_on(self.vm_task.take().expect("dropped once").cancel());
+    }
+}
+
+/// No test leaves its thread behind.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        drop((self.server.take(), self.vm_task.take()));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the server's thread panicked");
+        }
+    }
+}
+
+/// A client of the protocol. It acknowledges nothing before [`Client::start`] and need not after.
+pub(super) struct Client {
+    stream: Box<dyn Stream>,
+    received: Vec<u8>,
+}
+
+pub(super) trait Stream: Read + Write + Send {
+    fn socket(&self) -> SockRef<'_>;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+}
+
+impl Stream for std::os::unix::net::UnixStream {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+}
+
+impl Client {
+    pub(super) fn new(stream: impl Stream + 'static) -> Self {
+        stream.socket().set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.socket().set_write_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: Box::new(stream),
+            received: Vec::new(),
+        }
+    }
+
+    pub(super) fn start(&mut self) {
+        assert_eq!(self.ask("QStartNoAckMode"), "OK");
+        self.send_raw(b"+");
+    }
+
+    pub(super) fn socket(&self) -> SockRef<'_> {
+        self.stream.socket()
+    }
+
+    pub(super) fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub(super) fn send(&mut self, body: &str) {
+        self.send_raw(packet(body).as_bytes());
+    }
+
+    pub(super) fn ask(&mut self, body: &str) -> String {
+        self.send(body);
+        self.reply()
+    }
+
+    /// What a `monitor` command prints.
+    pub(super) fn monitor(&mut self, line: &str) -> String {
+        self.send(&format!("qRcmd,{}", hex(line)));
+        let mut text = String::new();
+        loop {
+            match self.reply().strip_prefix('O') {
+                Some("K") => return text,
+                Some(output) => text.push_str(&unhex(output)),
+                None => panic!("output or OK"),
+            }
+        }
+    }
+
+    /// The body of the next packet, acknowledgements left out, run lengths not undone.
+    pub(super) fn reply(&mut self) -> String {
+        self.try_reply()
+            .expect("a reply, not the end of the connection")
+    }
+
+    /// `None` at the end of the connection.
+    pub(super) fn try_reply(&mut self) -> Option<String> {
+        loop {
+            let start = self.received.iter().position(|&byte| byte == b'$');
+            if let Some(start) = start
+                && let Some(len) = self.received[start..].iter().position(|&byte| byte == b'#')
+                && self.received.len() >= start + len + 3
+            {
+                let packet: Vec<u8> = self.received.drain(..start + len + 3).skip(start).collect();
+                let body = String::from_utf8_lossy(&packet[1..len]).into_owned();
+                return Some(body);
+            }
+            let mut buffer = vec![0; 64 << 10];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no reply: {error}"),
+            }
+        }
+    }
+
+    /// The server has closed the connection, with nothing more to say.
+    pub(super) fn expect_closed(&mut self) {
+        assert_eq!(self.try_reply(), None);
+    }
+
+    pub(super) fn half_close(&mut self) {
+        self.socket().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Vanishes as a killed process with unread data does: the server sees a reset.
+    pub(super) fn reset(self) {
+        self.socket().set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+pub(super) fn packet(body: &str) -> String {
+    let sum = body.bytes().fold(0_u8, u8::wrapping_add);
+    format!("${body}#{sum:02x}")
+}
+
+/// Text as `qRcmd` and `O` carry it.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn unhex(hex: &str) -> String {
+    let bytes = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap());
+    String::from_utf8(bytes.collect()).unwrap()
+}

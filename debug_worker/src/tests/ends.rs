@@ -1,0 +1,237 @@
+//! However a session ends, and in whatever state: the guest is detached from exactly once (I6), and the next client is
+//! served.
+
+use super::bed::Bed;
+use super::bed::Client;
+use crate::SessionSettings;
+use std::time::Duration;
+use vmm_core_defs::debug_rpc::DetachAction;
+
+/// In which state the client goes.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    Stopped,
+    Running,
+    MidPacket,
+    MidPacketRunning,
+    /// An operation has been asked for and is not answered.
+    Waiting,
+}
+
+const EVERY_STATE: [When; 5] = [
+    When::Stopped,
+    When::Running,
+    When::MidPacket,
+    When::MidPacketRunning,
+    When::Waiting,
+];
+
+fn client_in_state(bed: &Bed, when: When) -> Client {
+    let mut client = match when {
+        When::Stopped | When::MidPacket | When::Waiting => bed.attach(),
+        When::Running | When::MidPacketRunning => bed.attach_and_continue(),
+    };
+    match when {
+        When::MidPacket | When::MidPacketRunning => client.send_raw(b"$m1000,"),
+        When::Waiting => {
+            bed.vm.mute("get vp state");
+            client.send("g");
+            bed.vm.wait_asked("get vp state");
+        }
+        When::Stopped | When::Running => {}
+    }
+    client
+}
+
+/// The client goes; the guest is let go once; another client is served.
+fn ends_by(how: impl Fn(Client) -> Option<Client>) {
+    for when in EVERY_STATE {
+        for action in [DetachAction::Resume, DetachAction::Stay] {
+            let rpc_deadline = Duration::from_millis(200);
+            let bed = Bed::with(SessionSettings {
+                on_disconnect: action,
+                rpc_deadline,
+            });
+            let rest = how(client_in_state(&bed, when));
+            assert_eq!(bed.vm.wait_detached(), [action], "{when:?}");
+            bed.vm.mute("");
+            let mut next = bed.attach();
+            assert!(!next.ask("g").starts_with('E'), "{when:?}");
+            assert_eq!(
+                bed.vm.wait_detached().len(),
+                1,
+                "{when:?}: no second detach"
+            );
+            drop(rest);
+        }
+    }
+}
+
+#[test]
+fn by_a_closed_connection() {
+    ends_by(|client| {
+        drop(client);
+        None
+    });
+}
+
+#[test]
+fn by_a_reset_connection() {
+    ends_by(|client| {
+        client.reset();
+        None
+    });
+}
+
+#[test]
+fn by_a_half_closed_connection() {
+    ends_by(|mut client| {
+        client.half_close();
+        Some(client)
+    });
+}
+
+#[test]
+fn by_kill() {
+    for when in [When::Stopped, When::Waiting] {
+        let settings = SessionSettings {
+            on_disconnect: DetachAction::Stay,
+            rpc_deadline: Duration::from_millis(200),
+        };
+        let bed = Bed::with(settings);
+        let mut client = client_in_state(&bed, when);
+        client.send("k");
+        assert_eq!(bed.vm.wait_detached(), [DetachAction::Stay], "{when:?}");
+        while client.try_reply().is_some() {}
+        let _next = bed.attach();
+        assert_eq!(bed.vm.wait_detached().len(), 1, "{when:?}");
+    }
+}
+
+#[test]
+fn by_detach_which_lets_the_guest_run_whatever_the_setting() {
+    let bed = Bed::with(SessionSettings {
+        on_disconnect: DetachAction::Stay,
+        ..Default::default()
+    });
+    let mut client = bed.attach();
+    assert_eq!(client.ask("D"), "OK");
+    client.expect_closed();
+    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+}
+
+#[test]
+fn by_stopping_the_worker() {
+    for when in EVERY_STATE {
+        let mut bed = Bed::with(SessionSettings {
+            rpc_deadline: Duration::from_millis(200),
+            ..Default::default()
+        });
+        let mut client = client_in_state(&bed, when);
+        bed.stop();
+        // The server has ended, so the answer to its detach has been awaited.
+        assert_eq!(bed.vm.asked("detach"), 1, "{when:?}");
+        while client.try_reply().is_some() {}
+    }
+}
+
+#[test]
+fn by_dropping_the_server() {
+    for when in EVERY_STATE {
+        let mut bed = Bed::new();
+        let mut client = client_in_state(&bed, when);
+        bed.drop_server();
+        assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume], "{when:?}");
+        while client.try_reply().is_some() {}
+    }
+}
+
+#[test]
+fn by_stopping_or_dropping_while_it_attaches() {
+    let mut bed = Bed::new();
+    bed.vm.mute("attach");
+    let _client = bed.connect();
+    bed.vm.wait_asked("attach");
+    bed.stop();
+    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+
+    let mut bed = Bed::new();
+    bed.vm.mute("attach");
+    let _client = bed.connect();
+    bed.vm.wait_asked("attach");
+    bed.drop_server();
+    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+}
+
+#[test]
+fn a_client_that_is_gone_before_the_guest_is_attached_leaves_nothing() {
+    let bed = Bed::new();
+    drop(bed.connect());
+    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+    bed.attach();
+}
+
+#[test]
+fn an_idle_server_stops() {
+    let mut bed = Bed::new();
+    bed.stop();
+    assert_eq!(bed.vm.asked("attach"), 0);
+    assert_eq!(bed.vm.asked("detach"), 0, "nothing to detach from");
+}
+
+#[test]
+fn a_refused_attach_is_not_followed_by_a_detach() {
+    use mesh::rpc::RpcSend;
+    use vmm_core_defs::debug_rpc::DebugRequest;
+    let (requests, vm_requests) = mesh::channel();
+    let (thread, driver) = pal_async::DefaultPool::spawn_on_thread("another debugger");
+    let vm = super::fake_vm::FakeVm::new();
+    let task = pal_async::task::Spawn::spawn(&driver, "vm", vm.clone().run(vm_requests));
+    // A program that uses the channel itself is the guest's debugger.
+    let attached = pal_async::local::block_on(requests.call_failable(DebugRequest::Attach, ()));
+    attached.unwrap();
+    let listener =
+        crate::DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Default::default()).unwrap();
+    let crate::ListenAddress::Tcp(address) = listener.local_addr() else {
+        unreachable!("bound so")
+    };
+    let (owner, stop) = mesh::channel();
+    let parameters = crate::DebuggerParameters {
+        listener,
+        requests,
+        settings: Default::default(),
+    };
+    let server = pal_async::task::Spawn::spawn(
+        &driver,
+        "server",
+        crate::serve(driver.clone(), parameters, stop),
+    );
+    let mut client = Client::new(std::net::TcpStream::connect(address).unwrap());
+    let refusal = client.reply();
+    assert!(
+        refusal.starts_with("E.the debugger cannot attach: another debugger is attached"),
+        "{refusal}"
+    );
+    client.expect_closed();
+    owner.send(mesh::worker::WorkerRpc::Stop);
+    pal_async::local::block_on(server).unwrap();
+    assert_eq!(vm.asked("detach"), 0);
+    drop((task, driver));
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_next_client_is_served_however_soon_it_comes() {
+    let bed = Bed::new();
+    for _ in 0..100 {
+        let mut client = bed.attach();
+        assert_eq!(client.ask("D"), "OK");
+        // Neither waits for the other: the new connection may be there before the old one is closed.
+        let mut next = bed.connect();
+        next.start();
+        drop((client, next));
+        let mut after_a_crash = bed.connect();
+        after_a_crash.start();
+        assert_eq!(after_a_crash.ask("D"), "OK");
+    }
+}

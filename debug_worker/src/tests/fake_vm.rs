@@ -1,0 +1,313 @@
+//! A VM that keeps its state in a struct, remembers what it was asked, and can be told to misbehave.
+
+use mesh::Receiver;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::time::Duration;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::debug_rpc::CpuMode;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::GuestArch;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VmStatus;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::debug_rpc::VpStatus;
+use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::XFeatures;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::StopEvent;
+
+pub(super) const VP_COUNT: u32 = 2;
+pub(super) const MEMORY_SIZE: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The test's handle to the fake.
+#[derive(Clone)]
+pub(super) struct FakeVm(Arc<(Mutex<State>, Condvar)>);
+
+struct State {
+    asked: Vec<&'static str>,
+    detached: Vec<DetachAction>,
+    attached: bool,
+    epoch: Epoch,
+    running: Option<DebugRpc<ResumeRequest, StopEvent>>,
+    resumes: Vec<ResumeRequest>,
+    /// Stops that meet the next resumes at once.
+    waiting_stops: VecDeque<DebugStopReason>,
+    registers: Vec<X86VpState>,
+    memory: Vec<u8>,
+    /// Requests of this name are never answered, and kept so that the caller is not told.
+    mute: &'static str,
+    unanswered: Vec<DebugRequest>,
+}
+
+impl FakeVm {
+    pub(super) fn new() -> Self {
+        let registers = (0..VP_COUNT)
+            .map(|vp| X86VpState {
+                rip: 0x1000 + u64::from(vp),
+                rflags: 2,
+                ..Default::default()
+            })
+            .collect();
+        let state = State {
+            asked: Vec::new(),
+            detached: Vec::new(),
+            attached: false,
+            epoch: Epoch::default(),
+            running: None,
+            resumes: Vec::new(),
+            waiting_stops: VecDeque::new(),
+            registers,
+            memory: (0..=250).cycle().take(MEMORY_SIZE).collect(),
+            mute: "",
+            unanswered: Vec::new(),
+        };
+        Self(Arc::new((Mutex::new(state), Condvar::new())))
+    }
+
+    /// Answers requests until the last sender is gone.
+    pub(super) async fn run(self, mut requests: Receiver<DebugRequest>) {
+        while let Ok(request) = requests.recv().await {
+            self.change(|state| state.handle(request));
+        }
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let result = f(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+        result
+    }
+
+    fn wait_until(&self, what: &str, mut f: impl FnMut(&mut State) -> bool) {
+        let state = self.0.0.lock().unwrap();
+        let (state, timeout) = self
+            .0
+            .1
+            .wait_timeout_while(state, PATIENCE, |state| !f(state))
+            .unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "no {what}; asked so far: {:?}",
+            state.asked
+        );
+    }
+
+    /// Leaves requests of this name unanswered from now on.
+    pub(super) fn mute(&self, name: &'static str) {
+        self.change(|state| state.mute = name);
+    }
+
+    pub(super) fn wait_asked(&self, name: &str) {
+        self.wait_until(name, |state| state.asked.contains(&name));
+    }
+
+    pub(super) fn wait_running(&self) {
+        self.wait_until("resume", |state| state.running.is_some());
+    }
+
+    pub(super) fn asked(&self, name: &str) -> usize {
+        self.change(|state| state.asked.iter().filter(|asked| **asked == name).count())
+    }
+
+    pub(super) fn resumes(&self) -> Vec<ResumeRequest> {
+        self.change(|state| state.resumes.clone())
+    }
+
+    /// Waits for the guest to be let go by its debugger, and says how often and how that was asked for.
+    pub(super) fn wait_detached(&self) -> Vec<DetachAction> {
+        self.wait_until("detach", |state| !state.detached.is_empty());
+        self.change(|state| state.detached.clone())
+    }
+
+    /// Something happens to the running guest.
+    pub(super) fn stop(&self, reason: DebugStopReason) {
+        self.change(|state| assert!(state.stop(reason), "the guest runs"));
+    }
+
+    /// The VM forgets whom to tell that the guest has stopped, as one that goes away does.
+    pub(super) fn forget_running(&self) {
+        self.change(|state| state.running = None);
+    }
+
+    /// Something happens as soon as the guest runs again.
+    pub(super) fn stop_at_next_resume(&self, reason: DebugStopReason) {
+        self.change(|state| state.waiting_stops.push_back(reason));
+    }
+}
+
+impl State {
+    fn handle(&mut self, request: DebugRequest) {
+        let name = name(&request);
+        self.asked.push(name);
+        if name == self.mute {
+            self.unanswered.push(request);
+            return;
+        }
+        match request {
+            DebugRequest::Attach(rpc) => rpc.handle_sync(|()| self.attach()),
+            DebugRequest::Detach(rpc) => rpc.handle_sync(|action| {
+                self.detached.push(action);
+                if let Some(resume) = self.running.take() {
+                    resume.complete(Err(DebugError::Detached));
+                }
+                self.need_attached()?;
+                self.attached = false;
+                Ok(())
+            }),
+            DebugRequest::Resume(rpc) => self.resume(rpc),
+            DebugRequest::Break(rpc) => rpc.handle_sync(|()| {
+                self.need_attached()?;
+                self.stop(DebugStopReason::Break);
+                Ok(())
+            }),
+            DebugRequest::SetDebugState(rpc) => rpc.handle_sync(|_| self.need_attached()),
+            DebugRequest::GetVpState(rpc) => {
+                rpc.handle_sync(|vp| Ok(Box::new(DebuggerVpState::X86_64(self.vp(vp)?.clone()))))
+            }
+            DebugRequest::SetVpState(rpc) => rpc.handle_sync(|(vp, state)| {
+                let DebuggerVpState::X86_64(state) = *state else {
+                    panic!("an x86 guest")
+                };
+                *self.vp(vp)? = state;
+                Ok(())
+            }),
+            DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {
+                let start = self.memory_index(address)?;
+                let end = start.saturating_add(len).min(MEMORY_SIZE);
+                Ok(self.memory[start..end].to_vec())
+            }),
+            DebugRequest::WriteMemory(rpc) => rpc.handle_sync(|(address, data)| {
+                let start = self.memory_index(address)?;
+                self.memory[start..start + data.len()].copy_from_slice(&data);
+                Ok(())
+            }),
+            DebugRequest::ReadMsr(rpc) => rpc.handle_sync(|(_, msr)| Ok(u64::from(msr) << 8)),
+            DebugRequest::WriteMsr(rpc) => rpc.complete(Ok(())),
+            DebugRequest::Translate(rpc) => {
+                rpc.handle_sync(|(vp, gva)| Err(DebugError::NotMapped { vp, gva }));
+            }
+            DebugRequest::Status(rpc) => {
+                let vp = VpStatus {
+                    activity: VpActivity::Halted,
+                    mode: Some(CpuMode::Long64),
+                    privilege: Some(0),
+                };
+                rpc.complete(Ok(VmStatus { vps: vec![vp; 2] }));
+            }
+            DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
+        }
+    }
+
+    fn attach(&mut self) -> Result<AttachInfo, DebugError> {
+        if self.attached {
+            return Err(DebugError::AlreadyAttached);
+        }
+        self.attached = true;
+        Ok(AttachInfo {
+            arch: GuestArch::X86_64,
+            vp_count: VP_COUNT,
+            xfeatures: XFeatures::default(),
+            capabilities: vec![Capability {
+                name: "single step".to_owned(),
+                works: true,
+                seen: "one instruction".to_owned(),
+                meaning: "stepi works".to_owned(),
+            }],
+            stop: StopEvent {
+                epoch: self.epoch,
+                reason: DebugStopReason::Break,
+            },
+        })
+    }
+
+    fn need_attached(&self) -> Result<(), DebugError> {
+        if self.attached {
+            Ok(())
+        } else {
+            Err(DebugError::NotAttached)
+        }
+    }
+
+    fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
+        if let Err(error) = self.need_attached() {
+            return rpc.complete(Err(error));
+        }
+        assert!(self.running.is_none(), "resumed while it runs");
+        self.resumes.push(rpc.input().clone());
+        self.epoch = self.epoch.next();
+        self.running = Some(rpc);
+        if let Some(reason) = self.waiting_stops.pop_front() {
+            self.stop(reason);
+        }
+    }
+
+    fn stop(&mut self, reason: DebugStopReason) -> bool {
+        let Some(rpc) = self.running.take() else {
+            return false;
+        };
+        for vp in &mut self.registers {
+            vp.rip += 1;
+        }
+        rpc.complete(Ok(StopEvent {
+            epoch: self.epoch,
+            reason,
+        }));
+        true
+    }
+
+    fn vp(&mut self, vp: VpIndex) -> Result<&mut X86VpState, DebugError> {
+        self.need_attached()?;
+        let index = usize::try_from(vp.index()).unwrap();
+        self.registers.get_mut(index).ok_or(DebugError::NoSuchVp {
+            vp,
+            count: VP_COUNT,
+        })
+    }
+
+    fn memory_index(&self, address: GuestAddress) -> Result<usize, DebugError> {
+        let (value, error) = match address {
+            GuestAddress::Gva { vp, gva } => (gva.value(), DebugError::NotMapped { vp, gva }),
+            GuestAddress::Gpa(gpa) => (
+                gpa.value(),
+                DebugError::NoMemory {
+                    gpa: Gpa::new(gpa.value()),
+                },
+            ),
+        };
+        usize::try_from(value)
+            .ok()
+            .filter(|index| *index < MEMORY_SIZE)
+            .ok_or(error)
+    }
+}
+
+fn name(request: &DebugRequest) -> &'static str {
+    match request {
+        DebugRequest::Attach(_) => "attach",
+        DebugRequest::Detach(_) => "detach",
+        DebugRequest::Resume(_) => "resume",
+        DebugRequest::Break(_) => "break",
+        DebugRequest::SetDebugState(_) => "set debug state",
+        DebugRequest::GetVpState(_) => "get vp state",
+        DebugRequest::SetVpState(_) => "set vp state",
+        DebugRequest::ReadMsr(_) => "read msr",
+        DebugRequest::WriteMsr(_) => "write msr",
+        DebugRequest::ReadMemory(_) => "read memory",
+        DebugRequest::WriteMemory(_) => "write memory",
+        DebugRequest::Translate(_) => "translate",
+        DebugRequest::Status(_) => "status",
+        DebugRequest::Reset(_) => "reset",
+    }
+}

@@ -1,0 +1,281 @@
+//! Input and silence that are not nice: from clients, and from the VM.
+
+use super::bed::Bed;
+use super::bed::packet;
+use super::bed::unhex;
+use super::fake_vm::MEMORY_SIZE;
+use crate::DebugListener;
+use crate::SessionSettings;
+use socket2::SockRef;
+use std::fs;
+use std::net::Shutdown;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::stop::DebugStopReason;
+
+fn impatient() -> Bed {
+    Bed::with(SessionSettings {
+        rpc_deadline: Duration::from_millis(50),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_vm_that_does_not_answer_is_an_error_and_the_session_goes_on() {
+    for (mute, request) in [
+        ("get vp state", "g"),
+        ("read memory", "m0,4"),
+        ("write memory", "M0,1:00"),
+        ("set debug state", "Z1,1000,1"),
+        ("status", "qThreadExtraInfo,1"),
+    ] {
+        let bed = impatient();
+        let mut client = bed.attach();
+        client.ask("qSupported:error-message+");
+        bed.vm.mute(mute);
+        let error = client.ask(request);
+        assert!(
+            error.starts_with("E.the VMM did not answer within 0.05 s"),
+            "{request}: {error}"
+        );
+        bed.vm.mute("");
+        assert!(!client.ask(request).starts_with('E'), "{request}");
+    }
+}
+
+#[test]
+fn a_vm_that_cannot_be_interrupted_does_not_hold_up_the_client() {
+    let bed = impatient();
+    let mut client = bed.attach_and_continue();
+    bed.vm.mute("break");
+    client.send_raw(b"\x03");
+    bed.vm.wait_asked("break");
+    let console = client.reply();
+    assert!(
+        unhex(&console[1..]).contains("did not answer within 0.05 s"),
+        "{console}"
+    );
+    // The stop comes after all, and is told like any other.
+    bed.vm
+        .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
+    assert!(client.reply().starts_with("T05"));
+    assert_eq!(client.ask("m1,1"), "01");
+}
+
+#[test]
+fn a_vm_that_does_not_attach_is_told_to_the_client() {
+    let bed = impatient();
+    bed.vm.mute("attach");
+    let mut client = bed.connect();
+    let refusal = client.reply();
+    assert!(
+        refusal.contains("cannot attach: the VMM did not answer within 0.05 s"),
+        "{refusal}"
+    );
+    client.expect_closed();
+    assert_eq!(bed.vm.wait_detached().len(), 1, "it might attach yet");
+    bed.vm.mute("");
+    bed.attach();
+}
+
+#[test]
+fn a_vm_that_goes_away_ends_the_server() {
+    // While the guest stands still.
+    let mut bed = Bed::new();
+    let mut client = bed.attach();
+    // So that the next thing the session sees is a request.
+    client.ask("m0,1");
+    bed.drop_vm();
+    assert_eq!(client.ask("m0,1"), "E13");
+    client.expect_closed();
+    bed.join();
+    // While it runs.
+    let mut bed = Bed::new();
+    let mut client = bed.attach_and_continue();
+    // Turns of the server, after which a resume that was not refused counts as one that runs.
+    for _ in 0..4 {
+        bed.inspect("state");
+    }
+    bed.drop_vm();
+    bed.vm.forget_running();
+    let console = client.reply();
+    assert!(
+        unhex(&console[1..]).contains("the guest is gone"),
+        "{console}"
+    );
+    assert!(client.reply().starts_with("T06"));
+    client.expect_closed();
+    bed.join();
+    // Before anybody is there.
+    let mut bed = Bed::new();
+    assert_eq!(bed.inspect("state").as_deref(), Some("listening"));
+    bed.drop_vm();
+    let mut client = bed.connect();
+    assert!(client.reply().contains("the guest is gone"));
+    client.expect_closed();
+    bed.join();
+}
+
+#[test]
+fn nothing_a_client_sends_ends_its_session() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let long = "x".repeat(3 << 20);
+    for (sent, reply) in [
+        ("$g#00", None),
+        ("$vUnknown;packet#7a", None),
+        ("$", None),
+        ("}}}###$$$", None),
+        ("$m,#fe", None),
+        ("$mffffffffffffffff,ffffffffffffffff#40", None),
+        ("\u{3}\u{3}\u{3}", None),
+        (long.as_str(), None),
+        (packet(&long).as_str(), None),
+        (packet("m1,3").as_str(), Some("010203")),
+    ] {
+        client.send_raw(sent.as_bytes());
+        if let Some(expected) = reply {
+            // Errors about the rest may come first, never after.
+            while client.reply() != expected {}
+        }
+    }
+    assert_eq!(client.ask("m1,1"), "01");
+    assert_eq!(bed.vm.asked("detach"), 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_left_waiting_and_then_gets_everything() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let request = packet("m0,8000");
+    let requests = 400;
+    // Far more replies than sockets and buffers hold; a thread sends, because that has to block.
+    let mut sender = client.socket().try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        for _ in 0..requests {
+            sender.write_all(request.as_bytes()).unwrap();
+        }
+    });
+    bed.vm.wait_asked("read memory");
+    let first = client.reply();
+    assert!(!first.starts_with('E'), "{first}");
+    for _ in 1..requests {
+        assert_eq!(client.reply().len(), first.len());
+    }
+    writer.join().unwrap();
+    assert_eq!(bed.vm.asked("read memory"), requests);
+    assert_eq!(client.ask("m1,1"), "01");
+}
+
+#[test]
+fn a_client_that_neither_reads_nor_stays_is_given_up() {
+    let bed = Bed::with(SessionSettings {
+        rpc_deadline: Duration::from_millis(100),
+        ..Default::default()
+    });
+    let mut client = bed.attach();
+    for _ in 0..400 {
+        client.send("m0,8000");
+    }
+    client.half_close();
+    bed.vm.wait_detached();
+    bed.attach();
+}
+
+#[test]
+fn a_half_closed_client_gets_all_its_replies() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for offset in 0..8 {
+        client.send(&format!("m{offset},1"));
+    }
+    client.half_close();
+    for offset in 0..8 {
+        assert_eq!(client.reply(), format!("0{offset}"));
+    }
+    client.expect_closed();
+    assert_eq!(bed.vm.wait_detached().len(), 1);
+}
+
+#[test]
+fn a_large_reply_arrives_whole() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let length = 0xf000;
+    let mut memory = String::new();
+    for start in (0..MEMORY_SIZE).step_by(length) {
+        let length = length.min(MEMORY_SIZE - start);
+        let reply = client.ask(&format!("m{start:x},{length:x}"));
+        assert!(!reply.starts_with('E'), "{start:x}: {reply}");
+        memory.push_str(&reply);
+    }
+    let expected: String = (0..=250_u8)
+        .cycle()
+        .take(MEMORY_SIZE)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(memory == expected);
+}
+
+#[test]
+fn a_listener_that_fails_for_a_while_does_not_end_the_server() {
+    let listener =
+        DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Default::default()).unwrap();
+    let broken = listener.try_clone_for_test();
+    let mut bed = Bed::with_listener(listener, SessionSettings::default());
+    let mut client = bed.attach();
+    // accept(2) fails with EINVAL from now on.
+    SockRef::from(&broken).shutdown(Shutdown::Both).unwrap();
+    assert_eq!(client.ask("m1,1"), "01");
+    assert_eq!(bed.inspect("state").as_deref(), Some("connected"));
+    drop(client);
+    bed.vm.wait_detached();
+    bed.stop();
+}
+
+/// The number of times the server's thread has gone to sleep.
+fn sleeps(thread: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+fn thread_named(name: &str) -> u32 {
+    let mut ids = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let id = ids.find(|id| {
+        fs::read_to_string(format!("/proc/self/task/{id}/comm"))
+            .is_ok_and(|comm| comm.trim() == name)
+    });
+    id.unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_idle_server_sleeps() {
+    let listener =
+        DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Default::default()).unwrap();
+    let bed = Bed::with_named_thread(listener, SessionSettings::default(), "idle-bed");
+    let mut client = bed.attach();
+    client.ask("g");
+    client.send("vCont;c");
+    bed.vm.wait_running();
+    let thread = thread_named("idle-bed");
+    // A window to look through, not a wait for something to happen: nothing is to happen in it. The thread may still be on its
+    // way to sleep when it begins.
+    let look = |window| {
+        let (_keep, nothing) = mpsc::channel::<()>();
+        let before = sleeps(thread);
+        let start = Instant::now();
+        let _ = nothing.recv_timeout(window);
+        (sleeps(thread) - before, start.elapsed())
+    };
+    look(Duration::from_millis(50));
+    let (sleeps, window) = look(Duration::from_millis(500));
+    assert_eq!(sleeps, 0, "woken {sleeps} times in {window:?} of quiet");
+}

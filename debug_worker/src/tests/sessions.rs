@@ -1,0 +1,319 @@
+//! What a client gets from a session, and what the VM is asked for it.
+
+use super::bed::Bed;
+use super::bed::Client;
+use super::bed::unhex;
+use crate::DebugListener;
+use crate::DebugWorker;
+use crate::DebuggerParameters;
+use crate::ListenAddress;
+use crate::SessionSettings;
+use mesh::worker::launch_local_worker;
+use pal_async::local::block_on;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+
+#[test]
+fn registers_are_fetched_once_per_stop() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let first = client.ask("g");
+    assert_eq!(client.ask("g"), first);
+    assert_eq!(client.ask("p10"), "0010000000000000", "rip");
+    assert_eq!(bed.vm.asked("get vp state"), 1);
+    // Another VP's are its own.
+    assert_eq!(client.ask("Hg2"), "OK");
+    assert_eq!(client.ask("p10"), "0110000000000000");
+    assert_eq!(bed.vm.asked("get vp state"), 2);
+    // A write is read back, from that VP only.
+    assert_eq!(client.ask("P10=2143658700000000"), "OK");
+    assert_eq!(client.ask("p10"), "2143658700000000");
+    assert_eq!(client.ask("Hg1"), "OK");
+    assert_eq!(client.ask("p10"), "0010000000000000");
+    assert_eq!(bed.vm.asked("get vp state"), 3);
+    // Running makes all of it stale.
+    bed.vm
+        .stop_at_next_resume(DebugStopReason::SingleStep { vp: VpIndex::BSP });
+    assert!(client.ask("vCont;s:1").starts_with("T05"));
+    assert_eq!(client.ask("p10"), "0110000000000000");
+    assert_eq!(bed.vm.asked("get vp state"), 4);
+}
+
+#[test]
+fn memory_is_read_and_written_and_errors_are_told() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    assert_eq!(client.ask("m0,4"), "00010203");
+    assert_eq!(client.ask("M0,2:aabb"), "OK");
+    assert_eq!(client.ask("m0,4"), "aabb0203");
+    assert_eq!(client.ask("mfffff,2").len(), 2, "as far as there is memory");
+    assert_eq!(client.ask("m100000,1"), "E0e");
+    assert!(
+        client
+            .ask("qSupported:error-message+")
+            .contains("PacketSize")
+    );
+    let error = client.ask("m100000,1");
+    assert!(error.starts_with("E.no page maps 0x100000"), "{error}");
+}
+
+#[test]
+fn each_thread_does_what_it_is_told() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    bed.vm.stop_at_next_resume(DebugStopReason::SingleStep {
+        vp: VpIndex::new(1),
+    });
+    assert!(client.ask("vCont;s:2;c").contains("thread:2;"));
+    bed.vm
+        .stop_at_next_resume(DebugStopReason::SingleStep { vp: VpIndex::BSP });
+    client.ask("vCont;r1000,2000:1");
+    let resumes = bed.vm.resumes();
+    assert_eq!(resumes[0].actions, [(VpIndex::new(1), VpAction::Step)]);
+    assert_eq!(resumes[0].others, VpAction::Run);
+    let range = VpAction::StepRange {
+        start: Gva::new(0x1000),
+        end: Gva::new(0x2000),
+    };
+    assert_eq!(resumes[1].actions, [(VpIndex::BSP, range)]);
+    assert_eq!(resumes[1].others, VpAction::Stay);
+}
+
+#[test]
+fn a_watchpoint_stop_names_thread_kind_and_address() {
+    let bed = Bed::new();
+    let mut client = bed.attach_and_continue();
+    let vp = VpIndex::new(1);
+    let breakpoint = Breakpoint {
+        kind: BreakpointKind::Write,
+        address: Gva::new(0x5678),
+        len: 4,
+    };
+    bed.vm.stop(DebugStopReason::Watchpoint {
+        vp,
+        breakpoint,
+        address: Gva::new(0x5678),
+    });
+    let stop = client.reply();
+    assert!(
+        stop.starts_with("T05") && stop.contains("watch:5678;") && stop.contains("thread:2;"),
+        "{stop}"
+    );
+}
+
+#[test]
+fn a_crash_is_explained_before_it_is_reported() {
+    let bed = Bed::new();
+    let mut client = bed.attach_and_continue();
+    let cause = CrashCause::Internal { suberror: 1 };
+    bed.vm.stop(DebugStopReason::Crashed {
+        vp: VpIndex::BSP,
+        cause,
+    });
+    let console = client.reply();
+    assert!(
+        unhex(&console[1..]).contains("cannot emulate the instruction"),
+        "{console}"
+    );
+    assert!(client.reply().starts_with("T06"));
+    assert!(
+        !client.ask("g").starts_with('E'),
+        "and the state can be read"
+    );
+}
+
+#[test]
+fn an_interrupt_stops_the_guest_once() {
+    let bed = Bed::new();
+    let mut client = bed.attach_and_continue();
+    client.send_raw(b"\x03");
+    assert!(client.reply().starts_with("T02"));
+    assert_eq!(client.ask("m0,1"), "00", "and nothing else was sent");
+    assert_eq!(bed.vm.asked("break"), 1);
+}
+
+#[test]
+fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for round in 0..50 {
+        client.send("vCont;c");
+        bed.vm.wait_running();
+        // Both orders, and neither.
+        let hit = DebugStopReason::SingleStep { vp: VpIndex::BSP };
+        if round % 2 == 0 {
+            bed.vm.stop(hit);
+            client.send_raw(b"\x03");
+        } else {
+            client.send_raw(b"\x03");
+        }
+        let stop = client.reply();
+        assert!(stop.starts_with("T05") || stop.starts_with("T02"), "{stop}");
+        // One stop for one resume: the next packet's reply is the next thing that comes.
+        assert_eq!(client.ask("m1,1"), "01", "round {round}");
+    }
+}
+
+#[test]
+fn a_stop_is_not_lost_when_bytes_arrive_while_the_guest_runs() {
+    let bed = Bed::new();
+    let mut client = bed.attach_and_continue();
+    client.send_raw(b"+++");
+    client.send_raw(b"$m0");
+    bed.vm
+        .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
+    assert!(client.reply().starts_with("T05"));
+    client.send_raw(b",1#fa");
+    assert_eq!(client.reply(), "00", "the packet begun before is finished");
+}
+
+#[test]
+fn monitor_commands_answer_people() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let mut monitor = |line: &str| client.monitor(line);
+    assert_eq!(
+        monitor("status"),
+        "thread 1  VP 0: halted (waits for an interrupt), 64-bit mode, ring 0\n\
+         thread 2  VP 1: halted (waits for an interrupt), 64-bit mode, ring 0\n"
+    );
+    assert!(monitor("regs").contains("rip  0x0000000000001000"));
+    assert!(monitor("phys x 0 16").starts_with("0x000000000000   00 01 02 03"));
+    assert!(monitor("phys x 0x100000 1").contains("neither memory nor a device"));
+    assert!(monitor("translate 0x4000").contains("no page maps 0x4000"));
+    assert_eq!(
+        monitor("msr read 0x10"),
+        "MSR 0x10 of VP 0 = 0x0000000000001000\n"
+    );
+    assert!(monitor("doctor").starts_with("works    single step  one instruction"));
+    assert!(monitor("reset").contains("first instruction"));
+    assert!(monitor("nonsense").contains("monitor help"));
+    assert!(monitor("help").contains("monitor translate ADDR"));
+}
+
+#[test]
+fn changes_behind_the_registers_make_them_stale() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for (reads, line) in [(1, "msr write 0xc0000100 5"), (2, "reset")] {
+        client.ask("g");
+        assert_eq!(bed.vm.asked("get vp state"), reads);
+        client.monitor(line);
+    }
+    client.ask("g");
+    assert_eq!(bed.vm.asked("get vp state"), 3);
+}
+
+#[test]
+fn a_second_client_is_told_and_the_first_notices_nothing() {
+    let bed = Bed::new();
+    let mut first = bed.attach();
+    assert_eq!(bed.inspect("state").as_deref(), Some("connected"));
+    for _ in 0..20 {
+        let mut second = bed.connect();
+        let refusal = second.reply();
+        assert!(
+            refusal.starts_with("E.another debugger is connected, from 127.0.0.1:"),
+            "{refusal}"
+        );
+        second.expect_closed();
+        assert_eq!(first.ask("m1,2"), "0102");
+    }
+    assert_eq!(bed.vm.asked("attach"), 1);
+    drop(first);
+    bed.vm.wait_detached();
+    bed.attach();
+}
+
+#[test]
+fn a_client_that_follows_a_slow_detach_waits_for_it() {
+    let bed = Bed::with(SessionSettings {
+        rpc_deadline: Duration::from_millis(300),
+        ..Default::default()
+    });
+    let client = bed.attach();
+    bed.vm.mute("detach");
+    drop(client);
+    bed.vm.wait_asked("detach");
+    assert_eq!(bed.inspect("state").as_deref(), Some("ending"));
+    let mut next = bed.connect();
+    // The fake is still attached, since it has not carried out the detach; that is what the next client is told.
+    assert!(
+        next.reply()
+            .contains("another debugger is attached to this guest")
+    );
+}
+
+#[test]
+fn a_unix_socket_serves_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gdb");
+    let listener =
+        DebugListener::bind(&ListenAddress::Unix(path.clone()), Default::default()).unwrap();
+    let mut bed = Bed::with_listener(listener, SessionSettings::default());
+    let mut client = Client::new(UnixStream::connect(&path).unwrap());
+    client.start();
+    assert_eq!(client.ask("m1,1"), "01");
+    let mut second = Client::new(UnixStream::connect(&path).unwrap());
+    assert!(
+        second
+            .reply()
+            .contains("another debugger is connected, from a local client")
+    );
+    assert_eq!(client.ask("D"), "OK");
+    bed.stop();
+    assert!(!path.exists(), "the socket file goes with the server");
+}
+
+#[test]
+fn the_worker_runs_on_its_own_thread_is_inspected_and_stopped() {
+    let (requests, vm_requests) = mesh::channel();
+    let vm = super::fake_vm::FakeVm::new();
+    let vm_thread = std::thread::spawn({
+        let vm = vm.clone();
+        move || block_on(vm.run(vm_requests))
+    });
+    let listener =
+        DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Default::default()).unwrap();
+    let ListenAddress::Tcp(address) = listener.local_addr() else {
+        unreachable!("bound so")
+    };
+    let parameters = DebuggerParameters {
+        listener,
+        requests,
+        settings: SessionSettings::default(),
+    };
+    block_on(async {
+        let mut worker = launch_local_worker::<DebugWorker>(parameters)
+            .await
+            .unwrap();
+        let state = worker.inspect_state().await.unwrap();
+        assert_eq!(state.get("state"), Some("listening"));
+        assert_eq!(state.get("local_addr"), Some(address.to_string().as_str()));
+        let mut client = Client::new(std::net::TcpStream::connect(address).unwrap());
+        client.start();
+        client.send("vCont;c");
+        vm.wait_running();
+        let remote = client
+            .socket()
+            .local_addr()
+            .unwrap()
+            .as_socket()
+            .unwrap()
+            .to_string();
+        let state = worker.inspect_state().await.unwrap();
+        assert_eq!(state.get("remote_addr"), Some(remote.as_str()));
+        worker.stop();
+        worker.join().await.unwrap();
+        assert_eq!(vm.wait_detached().len(), 1);
+        client.expect_closed();
+    });
+    vm_thread.join().unwrap();
+}

@@ -1,0 +1,190 @@
+//! The VM as one debug session sees it: requests with deadlines, a cache that lives as long as a stop, and the duty to
+//! detach.
+
+use crate::deadline::CallError;
+use crate::deadline::Deadline;
+use crate::deadline::answer_within_turns;
+use mesh::Sender;
+use mesh::rpc::PendingFailableRpc;
+use mesh::rpc::Rpc;
+use mesh::rpc::RpcSend;
+use std::collections::HashMap;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VmStatus;
+use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::StopEvent;
+
+/// The answer to a `Resume`: the next stop.
+pub(crate) type PendingStop = PendingFailableRpc<StopEvent, DebugError>;
+
+/// What a resume has led to by the time other tasks had a turn.
+#[derive(Debug)]
+pub(crate) enum Resumed {
+    /// The guest runs.
+    Running(PendingStop),
+    /// It has stopped again already.
+    Stopped(StopEvent),
+}
+
+/// A VM that this session has attached to. Dropping it detaches without waiting: the fallback for a session that is
+/// dropped instead of ended.
+pub(crate) struct AttachedVm {
+    requests: Sender<DebugRequest>,
+    deadline: Deadline,
+    /// What to do with the guest if the client just goes away.
+    on_disconnect: DetachAction,
+    duty: DetachDuty,
+    cache: StopCache,
+}
+
+/// Whether a `Detach` is still owed to the VM. It is sent once for each `Attach` that was not refused, and again only where
+/// the VM said that it did not carry it out (I6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DetachDuty {
+    Owed,
+    Done,
+}
+
+/// What does not change while the guest stands still.
+#[derive(Debug, Default)]
+struct StopCache {
+    registers: HashMap<VpIndex, Box<DebuggerVpState>>,
+    status: Option<VmStatus>,
+}
+
+impl AttachedVm {
+    /// Attaches, which stops the guest.
+    ///
+    /// Where the VM does not answer in time, or this future is dropped before it does, the VM is told to detach as soon as
+    /// it has attached.
+    pub(crate) async fn attach(
+        requests: Sender<DebugRequest>,
+        deadline: Deadline,
+        on_disconnect: DetachAction,
+    ) -> Result<(Self, AttachInfo), CallError> {
+        let mut vm = Self {
+            requests,
+            deadline,
+            on_disconnect,
+            duty: DetachDuty::Owed,
+            cache: StopCache::default(),
+        };
+        match vm.call(DebugRequest::Attach, ()).await {
+            Ok(info) => Ok((vm, info)),
+            Err(error) => {
+                if let CallError::Refused(_) = error {
+                    vm.duty = DetachDuty::Done;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer up to the deadline.
+    pub(crate) async fn call<I, R>(
+        &self,
+        request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
+        input: I,
+    ) -> Result<R, CallError> {
+        self.deadline
+            .answer(self.requests.call_failable(request, input))
+            .await
+    }
+
+    /// Lets the guest go.
+    pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
+        self.forget();
+        let mut pending = self.requests.call_failable(DebugRequest::Resume, request);
+        match answer_within_turns(&mut pending).await {
+            None => Ok(Resumed::Running(pending)),
+            Some(Ok(stop)) => Ok(Resumed::Stopped(stop)),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// A VP's registers, asked for once per stop.
+    pub(crate) async fn registers(
+        &mut self,
+        vp: VpIndex,
+    ) -> Result<&mut DebuggerVpState, CallError> {
+        if !self.cache.registers.contains_key(&vp) {
+            let state = self.call(DebugRequest::GetVpState, vp).await?;
+            self.cache.registers.insert(vp, state);
+        }
+        // Looked up again because a reference held over the await would keep `self` borrowed.
+        self.cache
+            .registers
+            .get_mut(&vp)
+            .map(|state| &mut **state)
+            .ok_or(CallError::Gone)
+    }
+
+    /// Writes a VP's registers. What the VM made of them is read back when somebody asks.
+    pub(crate) async fn set_registers(
+        &mut self,
+        vp: VpIndex,
+        state: DebuggerVpState,
+    ) -> Result<(), CallError> {
+        self.cache.registers.remove(&vp);
+        self.call(DebugRequest::SetVpState, (vp, Box::new(state)))
+            .await
+    }
+
+    /// What every VP is doing, asked for once per stop.
+    pub(crate) async fn status(&mut self) -> Result<VmStatus, CallError> {
+        if let Some(status) = &self.cache.status {
+            return Ok(status.clone());
+        }
+        let status = self.call(DebugRequest::Status, ()).await?;
+        self.cache.status = Some(status.clone());
+        Ok(status)
+    }
+
+    /// Forgets what was true of the guest, because it has run or was changed in some other way.
+    pub(crate) fn forget(&mut self) {
+        self.cache = StopCache::default();
+    }
+
+    /// Ends the VM's side of the session: nothing of ours stays in the guest. Does nothing if that has happened.
+    pub(crate) async fn detach(&mut self, action: DetachAction) -> Result<(), CallError> {
+        if self.duty == DetachDuty::Done {
+            return Ok(());
+        }
+        self.forget();
+        let pending = self.requests.call_failable(DebugRequest::Detach, action);
+        // It is on its way whatever becomes of the answer, so nobody has to send it again.
+        self.duty = DetachDuty::Done;
+        let result = self.deadline.answer(pending).await;
+        if matches!(&result, Err(CallError::Refused(refused)) if *refused != DebugError::NotAttached)
+        {
+            self.duty = DetachDuty::Owed;
+        }
+        result
+    }
+
+    /// [`AttachedVm::detach`] in the way chosen for clients that go away.
+    pub(crate) async fn detach_on_disconnect(&mut self) -> Result<(), CallError> {
+        self.detach(self.on_disconnect).await
+    }
+
+    /// Whether the VM has gone away.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.requests.is_closed()
+    }
+}
+
+impl Drop for AttachedVm {
+    fn drop(&mut self) {
+        if self.duty == DetachDuty::Owed {
+            tracing::debug!("debug session dropped; detaching from the guest");
+            self.requests
+                .send(DebugRequest::Detach(Rpc::detached(self.on_disconnect)));
+        }
+    }
+}
