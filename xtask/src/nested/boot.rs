@@ -4,7 +4,8 @@
 //! serial console, which is kept for the case that the outer kernel crashes.
 //!
 //! On the control port the init says `up`, then `alive` every few seconds, and last `exit N`. So a command that hangs (ours to mend) and
-//! an outer kernel that hangs (the bed's fault, tried again) are told apart.
+//! an outer kernel that hangs (the bed's fault, tried again) are told apart. When this process is killed, the port closes and the machine
+//! powers off.
 
 use super::cpio::Archive;
 use super::kernel::Kernel;
@@ -51,11 +52,12 @@ for module in /modules/*; do insmod $module || echo "trapgate-bed: $module does 
 chmod 666 /dev/kvm
 ifconfig lo 127.0.0.1 up
 until [ -e /dev/vport0p3 -a -e /dev/vda ]; do usleep 10000; done
-exec 3>/dev/vport0p3
+exec 3<>/dev/vport0p3
 mount -t ext4 /dev/vda /root
 for folder in dev proc sys; do mount -o bind /$folder /root/$folder; done
 mount -t devpts pts /root/dev/pts; mount -t tmpfs shm /root/dev/shm
 echo up >&3
+(cat <&3 >/dev/null; poweroff -f) &
 while sleep 5; do echo alive >&3; done &
 chroot /root /bin/sh /.trapgate-run </dev/null >/dev/vport0p1 2>/dev/vport0p2 3>&-
 echo "exit $?" >&3

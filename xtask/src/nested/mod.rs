@@ -7,7 +7,7 @@
 //!
 //! | variable | value |
 //! |---|---|
-//! | `TRAPGATE_NESTED` | `1`: this is the bed, so what it cannot do is a failure and not a reason to skip |
+//! | `TRAPGATE_NESTED` | `1`: this is the bed; results can name it |
 //! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
 //! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for it; see [`linux_guest`] for what it prints |
 //! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
@@ -67,6 +67,12 @@ pub struct Args {
     /// A further file to have inside, at its own path (may be given again).
     #[arg(long)]
     file: Vec<PathBuf>,
+    /// Without a command: only the test programs whose name contains this, as in `trapgate/linux`.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Without a command: only the tests whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
     /// The command to run inside instead of the tests. It, the arguments that name files, and their shared libraries are copied in.
     #[arg(last = true)]
     command: Vec<OsString>,
@@ -77,6 +83,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     let bed = Bed::provide()?;
     if args.command.is_empty() {
         let suite = Suite::build()?;
+        let suite = suite.only(&args.only, args.filter.as_deref())?;
         let failed = suite.run(&bed, &mut |_| {})?;
         return Ok(i32::from(failed > 0));
     }
@@ -287,15 +294,36 @@ struct Scratch {
 }
 
 impl Scratch {
+    const PREFIX: &str = "trapgate-nested-";
+
     fn new() -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        Self::sweep();
         let path = std::env::temp_dir().join(format!(
-            "trapgate-nested-{}-{}",
+            "{}{}-{}",
+            Self::PREFIX,
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         ));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path })
+    }
+
+    /// Removes what runs left behind that were ended by Ctrl-C: a disk image is 200 MB.
+    fn sweep() {
+        let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let process = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(Self::PREFIX)?.split('-').next());
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                // Another user's is not ours to remove.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 }
 

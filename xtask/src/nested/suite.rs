@@ -9,6 +9,7 @@ use crate::test_output::Watch;
 use anyhow::Context as _;
 use cargo_metadata::Message;
 use cargo_metadata::TargetKind;
+use std::ffi::OsString;
 use std::io::BufReader;
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
-const PACKAGES: &[&str] = &["vp_runner", "debug_worker", "trapgate"];
+const PACKAGES: &[&str] = &["vp_runner", "trapgate"];
 
 /// For one test program, all of its tests.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -26,6 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(240);
 pub struct Suite {
     tests: Vec<TestProgram>,
     programs: Vec<PathBuf>,
+    /// For the test programs: only the tests whose name contains it.
+    filter: Option<String>,
 }
 
 struct TestProgram {
@@ -57,6 +60,7 @@ impl Suite {
         let mut suite = Self {
             tests: Vec::new(),
             programs: Vec::new(),
+            filter: None,
         };
         for message in Message::parse_stream(BufReader::new(stdout)) {
             let Message::CompilerArtifact(artifact) = message? else {
@@ -94,6 +98,19 @@ impl Suite {
         Ok(suite)
     }
 
+    /// Leaves the test programs whose name contains `name`, and of their tests those that `filter` selects.
+    pub fn only(mut self, name: &str, filter: Option<&str>) -> anyhow::Result<Self> {
+        let all: Vec<String> = self.tests.iter().map(|test| test.name.clone()).collect();
+        self.tests.retain(|test| test.name.contains(name));
+        self.filter = filter.map(str::to_owned);
+        anyhow::ensure!(
+            !self.tests.is_empty(),
+            "no test program has a name with `{name}` in it; there are {}",
+            all.join(", ")
+        );
+        Ok(self)
+    }
+
     /// Runs each test program in a boot of its own; returns how many failed. `noted` gets what they say.
     pub fn run(&self, bed: &Bed, noted: &mut dyn FnMut(Note)) -> anyhow::Result<u32> {
         let mut failed = 0;
@@ -102,15 +119,13 @@ impl Suite {
             let started = Instant::now();
             let mut files = vec![test.path.clone()];
             files.extend(self.programs.iter().cloned());
-            let mut job = Job::new(
-                vec![
-                    test.path.clone().into(),
-                    "--nocapture".into(),
-                    "--test-threads=1".into(),
-                ],
-                test.folder.clone(),
-                files,
-            );
+            let mut command: Vec<OsString> = vec![
+                test.path.clone().into(),
+                "--nocapture".into(),
+                "--test-threads=1".into(),
+            ];
+            command.extend(self.filter.iter().map(OsString::from));
+            let mut job = Job::new(command, test.folder.clone(), files);
             job.timeout = TIMEOUT;
             let (sender, notes) = std::sync::mpsc::channel();
             let code = bed.run(&job, &|| {

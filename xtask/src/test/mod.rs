@@ -91,6 +91,7 @@ fn docs() -> anyhow::Result<()> {
     )
 }
 
+/// With cargo's own runner: it is there on every machine, and one way to run tests is enough to keep right.
 fn tests(summary: &mut Summary) -> anyhow::Result<()> {
     cargo_test(
         process::cargo()
