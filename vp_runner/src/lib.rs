@@ -19,6 +19,7 @@ pub mod kvm;
 pub mod machine;
 pub mod memory;
 pub mod page_walk;
+pub mod probe;
 pub mod runner;
 pub mod xsave;
 

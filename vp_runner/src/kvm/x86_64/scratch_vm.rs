@@ -7,6 +7,7 @@
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_segment;
+use kvm_bindings::kvm_sregs;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
@@ -22,6 +23,7 @@ pub struct ScratchVm {
     vcpu: VcpuFd,
     vm: VmFd,
     ram: GuestMemoryMmap,
+    power_on: kvm_sregs,
 }
 
 /// The processor mode a guest program starts in.
@@ -122,7 +124,15 @@ impl ScratchVm {
             .map_err(ScratchVmError::at("list the CPU features it supports"))?;
         vcpu.set_cpuid2(&cpuid)
             .map_err(ScratchVmError::at("set the CPU features"))?;
-        Ok(Self { vcpu, vm, ram })
+        let power_on = vcpu
+            .get_sregs()
+            .map_err(ScratchVmError::at("read system registers"))?;
+        Ok(Self {
+            vcpu,
+            vm,
+            ram,
+            power_on,
+        })
     }
 
     /// The VM.
@@ -158,15 +168,12 @@ impl ScratchVm {
             })
     }
 
-    /// Puts the vCPU into a mode, at `rip`, with the stack below `rsp`. [`StartIn::Long`] takes the first 8 bytes of RAM for its page table.
+    /// Puts the vCPU into a mode, whatever it was in before, at `rip`, with the stack below `rsp`. [`StartIn::Long`] takes the first 8 bytes of RAM for its page table.
     ///
     /// # Errors
     /// [`ScratchVmError::Kvm`].
     pub fn start(&self, mode: StartIn, rip: u64, rsp: u64) -> Result<(), ScratchVmError> {
-        let mut sregs = self
-            .vcpu
-            .get_sregs()
-            .map_err(ScratchVmError::at("read system registers"))?;
+        let mut sregs = self.power_on;
         match mode {
             StartIn::Real => {
                 sregs.cs.base = 0;

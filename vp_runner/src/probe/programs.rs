@@ -1,0 +1,63 @@
+//! The guest programs of the scenarios: a few bytes each, at [`CODE`] in the guest's only page.
+
+use crate::kvm::x86_64::StartIn;
+
+/// Where programs start. Below it are the interrupt vectors of real mode.
+pub(super) const CODE: u16 = 0x800;
+/// Where every real-mode vector leads.
+pub(super) const HANDLER: u16 = 0x900;
+/// The bytes that are watched.
+pub(super) const DATA: u16 = 0xa00;
+/// The top of the stack.
+pub(super) const STACK: u16 = 0xf00;
+
+/// A program that came to its end writes to this port.
+pub(super) const END_PORT: u8 = 0xe9;
+/// A real-mode vector that was taken writes to this one.
+pub(super) const HANDLER_PORT: u8 = 0xea;
+
+const NOP: u8 = 0x90;
+const OUT_IMM8: u8 = 0xe6;
+
+/// `out HANDLER_PORT, al; iret`
+pub(super) const HANDLER_PROGRAM: [u8; 3] = [OUT_IMM8, HANDLER_PORT, 0xcf];
+
+/// `nop; int3; nop; out END_PORT, al`, the same bytes in every mode.
+pub(super) const INT3: [u8; 5] = [NOP, 0xcc, NOP, OUT_IMM8, END_PORT];
+/// The offset of the `int3` in it.
+pub(super) const INT3_AT: u16 = 1;
+
+/// `nop; nop; nop; nop; out END_PORT, al`, the same bytes in every mode.
+pub(super) const NOPS: [u8; 6] = [NOP, NOP, NOP, NOP, OUT_IMM8, END_PORT];
+
+/// A store to, or load from, [`DATA`], then `nop; out END_PORT, al`.
+pub(super) fn access(mode: StartIn, write: bool) -> Vec<u8> {
+    // `mov moffs, al` and `mov al, moffs`: the address is as wide as the mode's addresses.
+    let mut program = vec![if write { 0xa2 } else { 0xa0 }];
+    program.extend(DATA.to_le_bytes());
+    program.extend(match mode {
+        StartIn::Real => &[][..],
+        StartIn::Protected32 => &[0; 2],
+        StartIn::Long => &[0; 6],
+    });
+    program.extend([NOP, OUT_IMM8, END_PORT]);
+    program
+}
+
+/// Real mode: sets the interrupt controller's vectors to 20h, unmasks line 1, sets IF, says it is ready, and goes round.
+pub(super) const INTERRUPTIBLE: [u8; 30] = [
+    0xb0, 0x11, OUT_IMM8, 0x20, // mov al, 11h; out 20h, al: initialise, with a fourth word
+    0xb0, 0x20, OUT_IMM8, 0x21, // vectors from 20h
+    0xb0, 0x04, OUT_IMM8, 0x21, // a second controller on line 2
+    0xb0, 0x01, OUT_IMM8, 0x21, // 8086 mode
+    0xb0, 0xfd, OUT_IMM8, 0x21, // all masked but line 1
+    0xfb, // sti
+    NOP,  // the shadow of sti
+    OUT_IMM8, END_PORT, // ready
+    // The loop: nop; nop; nop; nop; jmp back
+    NOP, NOP, NOP, NOP, 0xeb, 0xfa,
+];
+/// The offset of its loop, where it is when it says it is ready.
+pub(super) const INTERRUPTIBLE_READY: u16 = 24;
+/// The interrupt line it unmasks.
+pub(super) const LINE: u32 = 1;

@@ -1,0 +1,407 @@
+//! The scenarios: set up, run, look.
+
+use super::Finding;
+use super::Int3;
+use super::ProbeError;
+use super::Report;
+use super::programs;
+use crate::dr7;
+use crate::dr7::Dr6;
+use crate::dr7::Slot;
+use crate::kvm::x86_64::ScratchVm;
+use crate::kvm::x86_64::ScratchVmError;
+use crate::kvm::x86_64::StartIn;
+use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
+use kvm_bindings::KVM_GUESTDBG_ENABLE;
+use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
+use kvm_bindings::KVM_GUESTDBG_USE_HW_BP;
+use kvm_bindings::KVM_GUESTDBG_USE_SW_BP;
+use kvm_bindings::kvm_guest_debug;
+use kvm_ioctls::Cap;
+use kvm_ioctls::Kvm;
+use kvm_ioctls::SyncReg;
+use kvm_ioctls::VcpuExit;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_sys_util::signal::SIGRTMIN;
+use vmm_sys_util::signal::unblock_signal;
+
+const PAGE: usize = 0x1000;
+const RFLAGS_RF: u64 = 1 << 16;
+
+/// How a run of the guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// `KVM_EXIT_DEBUG`.
+    Debug {
+        /// The exception: 1 `#DB`, 3 `#BP`.
+        vector: u32,
+        /// The address reported.
+        pc: u64,
+        /// DR6.
+        dr6: u64,
+    },
+    /// The program came to its end.
+    Ended,
+    /// The guest's own handler was entered.
+    Handler,
+    /// `KVM_EXIT_INTERNAL_ERROR`.
+    InternalError {
+        /// Where the vCPU stood.
+        rip: u64,
+    },
+    /// A triple fault.
+    TripleFault,
+    /// It did not end in time and was kicked.
+    Overdue,
+    /// KVM refused an ioctl.
+    Refused {
+        /// With this `errno`.
+        errno: i32,
+    },
+    /// Some other exit.
+    Other,
+    /// The capability is not offered.
+    NotOffered,
+    /// The registers in `kvm_run` are not the vCPU's.
+    WrongRegisters,
+}
+
+impl Seen {
+    fn refused(err: kvm_ioctls::Error) -> Self {
+        Self::Refused { errno: err.errno() }
+    }
+
+    /// Whether it is the trap that `slot` 0 or a step is to make.
+    fn is_db_at(self, address: u16, expected: impl FnOnce(Dr6) -> bool) -> bool {
+        match self {
+            Self::Debug { vector, pc, dr6 } => {
+                vector == 1 && pc == u64::from(address) && expected(Dr6(dr6))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Counts the scenarios, and knows when the present one has run out of time.
+pub(super) struct Bench {
+    begin: mpsc::Sender<u32>,
+    overdue: Arc<AtomicU32>,
+    number: Cell<u32>,
+}
+
+impl Bench {
+    /// Each scenario's number goes to `begin`; the one whose number stands in `overdue` has to end.
+    pub(super) fn new(begin: mpsc::Sender<u32>, overdue: Arc<AtomicU32>) -> Self {
+        Self {
+            begin,
+            overdue,
+            number: Cell::new(0),
+        }
+    }
+
+    fn begin(&self) {
+        self.number.set(self.number.get() + 1);
+        // A receiver that is gone leaves nobody to kick us; the program still ends.
+        let _ = self.begin.send(self.number.get());
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed) == self.number.get()
+    }
+}
+
+/// Runs every scenario.
+pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<Report, ProbeError> {
+    if let Err(err) = unblock_signal(SIGRTMIN()) {
+        tracing::warn!(error = ?err, "the kick signal stays blocked; a scenario that hangs will not end");
+    }
+    let mut guest = Guest::new(kvm, bench)?;
+    let both = [StartIn::Real, StartIn::Long];
+    Ok(Report {
+        int3_real: guest.int3(StartIn::Real)?,
+        int3_protected: guest.int3(StartIn::Protected32)?,
+        int3_long: guest.int3(StartIn::Long)?,
+        execution_breakpoints: first_failure(both, |mode| guest.execution_breakpoint(mode))?,
+        data_watchpoints: first_failure(both, |mode| guest.data_watchpoint(mode))?,
+        single_step: first_failure(both, |mode| guest.single_step(mode))?,
+        resume_flag: first_failure(both, |mode| guest.resume_flag(mode))?,
+        sync_regs: guest.sync_regs()?,
+        interrupts_held: Guest {
+            scratch: ScratchVm::with_irqchip(kvm, PAGE)?,
+            bench,
+        }
+        .interrupts_held()?,
+    })
+}
+
+/// Works only where it works in every mode; what was seen is the first that failed, or the last.
+fn first_failure(
+    modes: [StartIn; 2],
+    mut scenario: impl FnMut(StartIn) -> Result<Finding, ScratchVmError>,
+) -> Result<Finding, ScratchVmError> {
+    let [first, second] = modes;
+    let finding = scenario(first)?;
+    if finding.works {
+        scenario(second)
+    } else {
+        Ok(finding)
+    }
+}
+
+pub(super) struct Guest<'a> {
+    scratch: ScratchVm,
+    bench: &'a Bench,
+}
+
+impl<'a> Guest<'a> {
+    pub(super) fn new(kvm: &Kvm, bench: &'a Bench) -> Result<Self, ScratchVmError> {
+        Ok(Self {
+            scratch: ScratchVm::new(kvm, PAGE)?,
+            bench,
+        })
+    }
+
+    pub(super) fn start(&mut self, mode: StartIn, program: &[u8]) -> Result<(), ScratchVmError> {
+        self.bench.begin();
+        let vector = u32::from(programs::HANDLER).to_le_bytes();
+        self.scratch.load(&vector.repeat(256), 0)?;
+        self.scratch
+            .load(&programs::HANDLER_PROGRAM, programs::HANDLER.into())?;
+        self.scratch.load(program, programs::CODE.into())?;
+        self.scratch
+            .start(mode, programs::CODE.into(), programs::STACK.into())
+    }
+
+    fn debug(&self, control: u32, slot: Option<Slot>) -> Result<(), Seen> {
+        let mut debug = kvm_guest_debug {
+            control,
+            ..Default::default()
+        };
+        if let Some(slot) = slot {
+            debug.arch.debugreg[0] = slot.address().value();
+            debug.arch.debugreg[7] = dr7::encode(&[Some(slot), None, None, None]);
+        }
+        self.scratch
+            .vcpu()
+            .set_guest_debug(&debug)
+            .map_err(Seen::refused)
+    }
+
+    /// Runs with a debug state until something happens.
+    pub(super) fn run(&mut self, control: u32, slot: Option<Slot>) -> Seen {
+        match self.debug(control, slot) {
+            Ok(()) => self.enter(),
+            Err(seen) => seen,
+        }
+    }
+
+    fn enter(&mut self) -> Seen {
+        loop {
+            let seen = match self.scratch.vcpu_mut().run() {
+                Ok(VcpuExit::Debug(debug)) => {
+                    return Seen::Debug {
+                        vector: debug.exception,
+                        pc: debug.pc,
+                        dr6: debug.dr6,
+                    };
+                }
+                Ok(VcpuExit::IoOut(port, _)) if port == u16::from(programs::END_PORT) => {
+                    Seen::Ended
+                }
+                Ok(VcpuExit::IoOut(port, _)) if port == u16::from(programs::HANDLER_PORT) => {
+                    Seen::Handler
+                }
+                Ok(VcpuExit::Shutdown) => return Seen::TripleFault,
+                Ok(VcpuExit::InternalError) => {
+                    return match self.scratch.vcpu().get_regs() {
+                        Ok(regs) => Seen::InternalError { rip: regs.rip },
+                        Err(err) => Seen::refused(err),
+                    };
+                }
+                Err(err) if err.errno() == libc::EINTR || err.errno() == libc::EAGAIN => {
+                    if self.bench.is_overdue() {
+                        return Seen::Overdue;
+                    }
+                    continue;
+                }
+                Ok(_) => return Seen::Other,
+                Err(err) => return Seen::refused(err),
+            };
+            self.complete();
+            return seen;
+        }
+    }
+
+    /// Completes an I/O exit without entering the guest (api.rst, `immediate_exit`), so that registers are true and can be set.
+    fn complete(&mut self) {
+        let vcpu = self.scratch.vcpu_mut();
+        vcpu.set_kvm_immediate_exit(1);
+        let ended = vcpu.run().is_err();
+        vcpu.set_kvm_immediate_exit(0);
+        if !ended {
+            tracing::warn!("KVM entered the guest in spite of immediate_exit");
+        }
+    }
+
+    fn int3(&mut self, mode: StartIn) -> Result<Int3, ScratchVmError> {
+        self.start(mode, &programs::INT3)?;
+        let here = u64::from(programs::CODE + programs::INT3_AT);
+        let seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP, None);
+        Ok(match seen {
+            Seen::Debug { vector: 3, pc, .. } if pc == here => Int3::DebugExit,
+            Seen::InternalError { rip } if rip == here => Int3::InternalError,
+            other => Int3::NotTrapped(other),
+        })
+    }
+
+    fn single_step(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
+        self.start(mode, &programs::NOPS)?;
+        let mut seen = Seen::Other;
+        for step in 1..=2 {
+            seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, None);
+            if !seen.is_db_at(programs::CODE + step, Dr6::single_step) {
+                return Ok(Finding { works: false, seen });
+            }
+        }
+        Ok(Finding { works: true, seen })
+    }
+
+    fn execution_breakpoint(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
+        self.start(mode, &programs::NOPS)?;
+        let slot = slot(BreakpointKind::Execute, programs::CODE + 2);
+        let seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, Some(slot));
+        Ok(Finding {
+            works: seen.is_db_at(programs::CODE + 2, is_slot_0),
+            seen,
+        })
+    }
+
+    fn resume_flag(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
+        let hit = self.execution_breakpoint(mode)?;
+        if !hit.works {
+            return Ok(hit);
+        }
+        let seen = self.resume_with_rf();
+        Ok(Finding {
+            works: seen == Seen::Ended,
+            seen,
+        })
+    }
+
+    fn resume_with_rf(&mut self) -> Seen {
+        let vcpu = self.scratch.vcpu();
+        let set = vcpu.get_regs().and_then(|mut regs| {
+            regs.rflags |= RFLAGS_RF;
+            vcpu.set_regs(&regs)
+        });
+        match set {
+            Ok(()) => self.enter(),
+            Err(err) => Seen::refused(err),
+        }
+    }
+
+    fn data_watchpoint(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
+        let mut seen = Seen::Other;
+        for (kind, write) in [
+            (BreakpointKind::Write, true),
+            (BreakpointKind::ReadWrite, false),
+        ] {
+            let program = programs::access(mode, write);
+            self.start(mode, &program)?;
+            // What follows the access: `nop; out imm8, al`.
+            let after = u16::try_from(program.len() - 3).expect("a program of a few bytes");
+            let slot = slot(kind, programs::DATA);
+            seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, Some(slot));
+            if !seen.is_db_at(programs::CODE + after, is_slot_0) {
+                return Ok(Finding { works: false, seen });
+            }
+        }
+        Ok(Finding { works: true, seen })
+    }
+
+    fn interrupts_held(&mut self) -> Result<Finding, ScratchVmError> {
+        self.start(StartIn::Real, &programs::INTERRUPTIBLE)?;
+        let seen = self.run(0, None);
+        if seen != Seen::Ended {
+            return Ok(Finding { works: false, seen });
+        }
+        let vm = self.scratch.vm();
+        if let Err(err) = vm.set_irq_line(programs::LINE, true) {
+            let seen = Seen::refused(err);
+            return Ok(Finding { works: false, seen });
+        }
+        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
+        let ready = programs::CODE + programs::INTERRUPTIBLE_READY;
+        for step in 1..=4 {
+            let seen = self.run(control, None);
+            if !seen.is_db_at(ready + step, Dr6::single_step) {
+                return Ok(Finding { works: false, seen });
+            }
+        }
+        // And it was pending indeed: let go, it comes.
+        let seen = self.run(0, None);
+        Ok(Finding {
+            works: seen == Seen::Handler,
+            seen,
+        })
+    }
+
+    fn sync_regs(&mut self) -> Result<Finding, ScratchVmError> {
+        let finding = |works, seen| Ok(Finding { works, seen });
+        let offered = self.scratch.vm().check_extension_int(Cap::SyncRegs);
+        let wanted = SyncReg::Register as i32 | SyncReg::SystemRegister as i32;
+        if offered & wanted != wanted {
+            return finding(false, Seen::NotOffered);
+        }
+        self.start(StartIn::Real, &programs::NOPS)?;
+        let mut regs = match self.scratch.vcpu().get_regs() {
+            Ok(regs) => regs,
+            Err(err) => return finding(false, Seen::refused(err)),
+        };
+        // Given through kvm_run, a value has to reach the vCPU, and come back with the exit.
+        regs.rbx = 0x5a5a;
+        let vcpu = self.scratch.vcpu_mut();
+        vcpu.set_sync_valid_reg(SyncReg::Register);
+        vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
+        vcpu.sync_regs_mut().regs = regs;
+        vcpu.set_sync_dirty_reg(SyncReg::Register);
+        let seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, None);
+        let vcpu = self.scratch.vcpu_mut();
+        vcpu.clear_sync_valid_reg(SyncReg::Register);
+        vcpu.clear_sync_valid_reg(SyncReg::SystemRegister);
+        vcpu.clear_sync_dirty_reg(SyncReg::Register);
+        if !seen.is_db_at(programs::CODE + 1, Dr6::single_step) {
+            return finding(false, seen);
+        }
+        let synced = vcpu.sync_regs();
+        match (vcpu.get_regs(), vcpu.get_sregs()) {
+            (Ok(regs), Ok(sregs))
+                if synced.regs == regs && synced.sregs == sregs && regs.rbx == 0x5a5a =>
+            {
+                finding(true, seen)
+            }
+            (Err(err), _) | (_, Err(err)) => finding(false, Seen::refused(err)),
+            _ => finding(false, Seen::WrongRegisters),
+        }
+    }
+}
+
+fn slot(kind: BreakpointKind, address: u16) -> Slot {
+    Slot::new(&Breakpoint {
+        kind,
+        address: Gva::new(address.into()),
+        len: 1,
+    })
+    .expect("one byte is always aligned")
+}
+
+fn is_slot_0(dr6: Dr6) -> bool {
+    dr6.0 & 0xf == 1
+}
