@@ -168,7 +168,8 @@ impl Session {
     }
 
     async fn wait(&mut self) -> Result<(), SessionEnd> {
-        if self.guest.vm.is_gone() {
+        // The answer to a resume that is out tells the client first.
+        if self.guest.vm.is_gone() && self.link.running.is_none() {
             self.drain().await?;
             return Err(SessionEnd::VmGone);
         }

@@ -138,7 +138,10 @@ impl FakeVm {
 
     /// The VM forgets whom to tell that the guest has stopped, as one that goes away does.
     pub(super) fn forget_running(&self) {
-        self.change(|state| state.running = None);
+        self.change(|state| {
+            state.running = None;
+            state.unanswered.clear();
+        });
     }
 
     /// Something happens as soon as the guest runs again.

@@ -1,14 +1,17 @@
 //! Input and silence that are not nice: from clients, and from the VM.
 
 use super::bed::Bed;
+use super::bed::Client;
 use super::bed::packet;
 use super::bed::unhex;
 use super::fake_vm::MEMORY_SIZE;
 use crate::DebugListener;
+use crate::ListenAddress;
 use crate::SessionSettings;
 use socket2::SockRef;
 use std::fs;
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
@@ -94,18 +97,25 @@ fn a_vm_that_goes_away_ends_the_server() {
     // While it runs.
     let mut bed = Bed::new();
     let mut client = bed.attach_and_continue();
-    // Turns of the server, after which a resume that was not refused counts as one that runs.
-    for _ in 0..4 {
-        bed.inspect("state");
-    }
+    // An interrupt gets through only once the guest counts as running.
+    bed.vm.mute("break");
+    client.send_raw(b"\x03");
+    bed.vm.wait_asked("break");
     bed.drop_vm();
     bed.vm.forget_running();
-    let console = client.reply();
+    let mut console = String::new();
+    let stop = loop {
+        let reply = client.reply();
+        match reply.strip_prefix('O') {
+            Some(text) => console.push_str(&unhex(text)),
+            None => break reply,
+        }
+    };
     assert!(
-        unhex(&console[1..]).contains("the guest is gone"),
+        console.contains("The guest no longer runs: the VMM has closed its side"),
         "{console}"
     );
-    assert!(client.reply().starts_with("T06"));
+    assert!(stop.starts_with("T06"), "{stop}");
     client.expect_closed();
     bed.join();
     // Before anybody is there.
@@ -168,6 +178,29 @@ fn a_client_that_does_not_read_is_left_waiting_and_then_gets_everything() {
     writer.join().unwrap();
     assert_eq!(bed.vm.asked("read memory"), requests);
     assert_eq!(client.ask("m1,1"), "01");
+}
+
+#[test]
+fn an_interrupt_is_read_while_replies_wait_to_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = ListenAddress::Unix(dir.path().join("gdb"));
+    let listener = DebugListener::bind(&address, Default::default()).unwrap();
+    let bed = Bed::with_listener(listener, SessionSettings::default());
+    let mut client = Client::new(UnixStream::connect(dir.path().join("gdb")).unwrap());
+    client.start();
+    // More than a unix socket holds (net.core.wmem_default is 208 KiB), less than makes the server wait.
+    let replies = 10;
+    for _ in 0..replies {
+        client.send("m0,8000");
+    }
+    client.send("vCont;c");
+    bed.vm.wait_running();
+    client.send_raw(b"\x03");
+    bed.vm.wait_asked("break");
+    for _ in 0..replies {
+        assert_eq!(client.reply().len(), 0x10000);
+    }
+    assert!(client.reply().starts_with("T02"));
 }
 
 #[test]
