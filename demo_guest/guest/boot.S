@@ -11,6 +11,8 @@
 #define DATA 0x10
 #define CODE64 0x18
 
+    .cfi_sections .debug_frame
+
     .section .note.Xen, "a", @note
     .balign 4
     .long 4                     /* name size */
@@ -61,6 +63,8 @@ pvh_start:
     .code64
     .type first_cpu_64, @function
 first_cpu_64:
+    .cfi_startproc
+    .cfi_undefined %rip          /* nobody called it: a backtrace ends here */
     load_segments
     lea stacks + STACK_SIZE(%rip), %rsp
     xor %ebp, %ebp              /* the end of the frame chain */
@@ -68,12 +72,15 @@ first_cpu_64:
     call first_cpu_main
 0:  hlt
     jmp 0b
+    .cfi_endproc
     .size first_cpu_64, . - first_cpu_64
 
 /* A further CPU: its initial APIC id chooses its stack and its place in `cpus`. */
     .globl next_cpu_64
     .type next_cpu_64, @function
 next_cpu_64:
+    .cfi_startproc
+    .cfi_undefined %rip          /* nobody called it: a backtrace ends here */
     load_segments
     mov $1, %eax
     cpuid
@@ -90,6 +97,7 @@ next_cpu_64:
 0:  cli
     hlt
     jmp 0b
+    .cfi_endproc
     .size next_cpu_64, . - next_cpu_64
 
 /* What the other CPUs execute first, copied to AP_TRAMPOLINE: 16-bit real mode, CS = AP_TRAMPOLINE >> 4, IP = 0. */

@@ -3,7 +3,7 @@
 #include "demo.h"
 
 #define TIMER_HZ 100
-#define ROUNDS_PER_TICK 4
+#define ROUNDS_PER_TICK 2
 #define NUMBERS_PER_ROUND 10
 #define LAST_NUMBER 1000
 #define REPORT_SECONDS 10

@@ -1,2 +1,53 @@
-//! The Trapgate VMM.
-fn main() {}
+//! Trapgate: a small VMM on KVM with a GDB server in it.
+
+mod arch;
+mod cli;
+mod demo;
+mod devices;
+mod doctor;
+mod exit_status;
+mod interrupts;
+mod kernel;
+mod kernel_facts;
+mod kvm_host;
+mod machine;
+mod memory;
+mod probe_stub;
+mod run;
+mod serial_output;
+mod session_text;
+mod signals;
+mod terminal;
+mod vm;
+
+use clap::Parser as _;
+use cli::Cli;
+use cli::Command;
+use exit_status::ExitStatus;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let cli = Cli::parse();
+    let status = match cli.command {
+        None => run_guest(&cli.run),
+        Some(Command::Run(args)) => run_guest(&args),
+        Some(Command::Doctor) => doctor::doctor(),
+    };
+    status.into()
+}
+
+fn run_guest(args: &cli::RunArgs) -> ExitStatus {
+    run::run(args).unwrap_or_else(|error| {
+        eprintln!("trapgate: {error}");
+        error.status()
+    })
+}

@@ -1,0 +1,179 @@
+//! The power-on state of a VP: what KVM gave it when it was made, kept so that a reset can give it again.
+//!
+//! KVM has no request for "reset this vCPU". A list of registers to clear would miss whatever a later KVM adds, so everything KVM lists is read
+//! once from the fresh vCPU and written back at a reset. One part stays out: the upper halves of the vector registers, as `KVM_SET_FPU` writes only x87 and SSE.
+
+use super::start_state::StartState;
+use kvm_bindings::Msrs;
+use kvm_bindings::kvm_debugregs;
+use kvm_bindings::kvm_fpu;
+use kvm_bindings::kvm_lapic_state;
+use kvm_bindings::kvm_mp_state;
+use kvm_bindings::kvm_msr_entry;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_sregs;
+use kvm_bindings::kvm_vcpu_events;
+use kvm_bindings::kvm_xcrs;
+use kvm_ioctls::VcpuFd;
+use vp_runner::machine::MachineError;
+
+/// Time goes on over a reset; the deadline timer belongs to the local APIC's state.
+const MSRS_LEFT_ALONE: [u32; 3] = [MSR_TSC, MSR_TSC_ADJUST, MSR_TSC_DEADLINE];
+const MSR_TSC: u32 = 0x10;
+const MSR_TSC_ADJUST: u32 = 0x3b;
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
+const MSR_MISC_ENABLE: u32 = 0x1a0;
+const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
+const MISC_ENABLE_FAST_STRING: u64 = 1;
+/// MTRRs on, default type write-back.
+const MTRR_WRITE_BACK: u64 = (1 << 11) | 6;
+
+/// Offsets in the local APIC's page of the two local interrupt pins, and what firmware sets them to (delivery mode in bits 8-10).
+const LVT_LINT0: usize = 0x350;
+const LVT_LINT1: usize = 0x360;
+const DELIVER_EXTINT: u32 = 0x700;
+const DELIVER_NMI: u32 = 0x400;
+
+/// What a fresh VP looks like.
+pub struct PowerOn {
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    fpu: kvm_fpu,
+    xcrs: Option<kvm_xcrs>,
+    debug: kvm_debugregs,
+    events: kvm_vcpu_events,
+    lapic: kvm_lapic_state,
+    mp_state: kvm_mp_state,
+    msrs: Vec<kvm_msr_entry>,
+}
+
+impl PowerOn {
+    /// Reads the state of a VP that has not run, and completes it with what firmware would set up. `msrs` are the ones this KVM lists.
+    pub fn read(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, MachineError> {
+        let mut lapic = vcpu
+            .get_lapic()
+            .map_err(|why| failed("read the local APIC", why))?;
+        set_lapic_word(&mut lapic, LVT_LINT0, DELIVER_EXTINT);
+        set_lapic_word(&mut lapic, LVT_LINT1, DELIVER_NMI);
+        Ok(Self {
+            regs: vcpu
+                .get_regs()
+                .map_err(|why| failed("read the general registers", why))?,
+            sregs: vcpu
+                .get_sregs()
+                .map_err(|why| failed("read the system registers", why))?,
+            fpu: vcpu
+                .get_fpu()
+                .map_err(|why| failed("read the x87 and SSE registers", why))?,
+            // A CPU without XSAVE has none.
+            xcrs: vcpu.get_xcrs().ok().filter(|xcrs| xcrs.nr_xcrs > 0),
+            debug: vcpu
+                .get_debug_regs()
+                .map_err(|why| failed("read the debug registers", why))?,
+            events: vcpu
+                .get_vcpu_events()
+                .map_err(|why| failed("read the pending events", why))?,
+            lapic,
+            mp_state: vcpu
+                .get_mp_state()
+                .map_err(|why| failed("read the run state", why))?,
+            msrs: read_msrs(vcpu, msrs),
+        })
+    }
+
+    /// Writes it; a VP that is the first CPU gets its start state on top.
+    pub fn write(&self, vcpu: &VcpuFd, start: Option<StartState>) -> Result<(), MachineError> {
+        let (mut regs, mut sregs) = (self.regs, self.sregs);
+        if let Some(start) = start {
+            regs = start.general();
+            start.apply_system(&mut sregs);
+        }
+        vcpu.set_sregs(&sregs)
+            .map_err(|why| failed("set the system registers", why))?;
+        vcpu.set_regs(&regs)
+            .map_err(|why| failed("set the general registers", why))?;
+        vcpu.set_fpu(&self.fpu)
+            .map_err(|why| failed("set the x87 and SSE registers", why))?;
+        if let Some(xcrs) = &self.xcrs {
+            vcpu.set_xcrs(xcrs).map_err(|why| failed("set XCR0", why))?;
+        }
+        write_msrs(vcpu, &self.msrs);
+        vcpu.set_lapic(&self.lapic)
+            .map_err(|why| failed("set the local APIC", why))?;
+        vcpu.set_debug_regs(&self.debug)
+            .map_err(|why| failed("set the debug registers", why))?;
+        vcpu.set_vcpu_events(&self.events)
+            .map_err(|why| failed("set the pending events", why))?;
+        vcpu.set_mp_state(self.mp_state)
+            .map_err(|why| failed("set the run state", why))
+    }
+}
+
+fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
+    MachineError {
+        what,
+        why: why.to_string(),
+    }
+}
+
+/// The MSRs that can be read, each with its value, as firmware leaves them. KVM lists some that a given vCPU does not have.
+fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
+    let mut entries = Vec::new();
+    for &index in indices
+        .iter()
+        .filter(|index| !MSRS_LEFT_ALONE.contains(index))
+    {
+        let one = [kvm_msr_entry {
+            index,
+            ..Default::default()
+        }];
+        let Ok(mut one) = Msrs::from_entries(&one) else {
+            continue;
+        };
+        if vcpu.get_msrs(&mut one).is_ok_and(|read| read == 1) {
+            entries.extend_from_slice(one.as_slice());
+        }
+    }
+    for (index, set) in [
+        (MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
+        (MSR_MTRR_DEF_TYPE, MTRR_WRITE_BACK),
+    ] {
+        match entries.iter_mut().find(|entry| entry.index == index) {
+            Some(entry) => entry.data |= set,
+            None => entries.push(kvm_msr_entry {
+                index,
+                data: set,
+                ..Default::default()
+            }),
+        }
+    }
+    entries
+}
+
+/// Writes what can be written. KVM stops at the first MSR it refuses (one that only the host may set): go on after it.
+fn write_msrs(vcpu: &VcpuFd, mut entries: &[kvm_msr_entry]) {
+    while !entries.is_empty() {
+        let chunk = &entries[..entries.len().min(64)];
+        let written = Msrs::from_entries(chunk)
+            .ok()
+            .and_then(|msrs| vcpu.set_msrs(&msrs).ok())
+            .unwrap_or(0);
+        let done = match chunk.get(written) {
+            Some(refused) => {
+                tracing::debug!(
+                    msr = format_args!("{:#x}", refused.index),
+                    "KVM keeps this MSR as it is"
+                );
+                written + 1
+            }
+            None => chunk.len(),
+        };
+        entries = &entries[done..];
+    }
+}
+
+fn set_lapic_word(lapic: &mut kvm_lapic_state, offset: usize, value: u32) {
+    for (at, byte) in lapic.regs[offset..].iter_mut().zip(value.to_le_bytes()) {
+        *at = i8::from_le_bytes([byte]);
+    }
+}

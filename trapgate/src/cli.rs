@@ -1,0 +1,173 @@
+//! The command line.
+
+use crate::memory::MemorySize;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use debug_worker::ListenAddress;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A small KVM virtual machine monitor with a GDB server in it.
+///
+/// Without a command it is `trapgate run`: it boots the built-in demo guest, holds it at its first instruction and prints the gdb line to paste.
+#[derive(Debug, Parser)]
+#[command(name = "trapgate", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// For `run`, when no command is named.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What each exit code means; the same list as `ExitStatus`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the guest switched itself off (doctor: KVM can be used)
+  1    Trapgate itself failed
+  2    bad command line or input, or no usable KVM; the message says what to do
+  3    the guest asked for a reset, with --no-reboot
+  4    a triple fault, with --no-reboot
+  5    KVM could not go on with the guest
+  130  ended by Ctrl-C or SIGINT (129: SIGHUP, 143: SIGTERM)";
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a guest with the debug server
+    #[command(after_help = EXIT_CODES)]
+    Run(Box<RunArgs>),
+    /// Find out by trying what debugging can do on this host's KVM
+    Doctor,
+}
+
+/// What to run, and how.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Kernel: a bzImage, an ELF vmlinux, or any x86-64 ELF file with a PVH note [default: the built-in demo guest]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub cmdline: String,
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: u32,
+    /// RAM, with K, M or G; a bare number is MiB
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub memory: MemorySize,
+    /// Where GDB connects: HOST:PORT (port 0: a free one, which is printed), unix:PATH, or off
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234")]
+    pub gdb: GdbServer,
+    /// Allow a --gdb address that other machines can reach. The protocol has no authentication: who reaches it owns the guest
+    #[arg(long)]
+    pub gdb_allow_network: bool,
+    /// Run at once, instead of holding the guest at its first instruction until GDB continues it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Where the serial port goes: stdio, file:PATH, or off
+    #[arg(long, value_name = "WHERE", default_value = "stdio")]
+    pub serial: SerialPlace,
+    /// End, instead of starting again, when the guest resets or meets a triple fault
+    #[arg(long)]
+    pub no_reboot: bool,
+}
+
+/// Whether there is a debug server, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GdbServer {
+    /// None.
+    Off,
+    /// Here.
+    At(ListenAddress),
+}
+
+impl FromStr for GdbServer {
+    type Err = <ListenAddress as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At),
+        }
+    }
+}
+
+/// Where the serial port goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SerialPlace {
+    /// Standard input and output.
+    Stdio,
+    /// Output to a file, no input.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for SerialPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "off" => Ok(Self::Off),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err("write stdio, file:PATH or off".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["trapgate"].iter().chain(words))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bare_and_run_mean_the_same() {
+        let bare = parse(&["--cpus", "3"]).expect("understood");
+        let run = parse(&["run", "--cpus", "3"]).expect("understood");
+        assert!(bare.command.is_none());
+        let Some(Command::Run(run)) = run.command else {
+            panic!("not run")
+        };
+        assert_eq!(
+            (bare.run.cpus, bare.run.memory, bare.run.gdb),
+            (run.cpus, run.memory, run.gdb)
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_to_write() {
+        for (words, hint) in [
+            (["--cpus", "0"], "0 is not in 1.."),
+            (["--memory", "lots"], "such as 512M"),
+            (["--gdb", "nowhere"], "HOST:PORT"),
+            (["--serial", "printer"], "file:PATH"),
+            (["--initrd", "x"], "--kernel"),
+        ] {
+            let error = parse(&words).expect_err("refused");
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! KVM's own interrupt controllers and timer: two 8259s, the I/O APIC and the 8254.
+
+use kvm_bindings::KVM_IRQCHIP_IOAPIC;
+use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
+use kvm_bindings::KVM_IRQCHIP_PIC_SLAVE;
+use kvm_bindings::KVM_PIT_SPEAKER_DUMMY;
+use kvm_bindings::kvm_irqchip;
+use kvm_bindings::kvm_pit_config;
+use kvm_bindings::kvm_pit_state2;
+use kvm_ioctls::VmFd;
+use std::sync::Arc;
+use vp_runner::machine::MachineError;
+
+/// The controllers, with the state in which KVM made them.
+pub struct InterruptControllers {
+    vm: Arc<VmFd>,
+    chips: Vec<kvm_irqchip>,
+    timer: kvm_pit_state2,
+}
+
+impl InterruptControllers {
+    /// Makes them. Before the first VP: KVM gives a VP a local APIC only then.
+    pub fn create(vm: Arc<VmFd>) -> Result<Self, MachineError> {
+        vm.create_irq_chip()
+            .map_err(|why| failed("create the interrupt controllers", why))?;
+        // The speaker's gate bit is what Linux calibrates its clock by.
+        let timer = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        vm.create_pit2(timer)
+            .map_err(|why| failed("create the timer", why))?;
+        let mut chips = Vec::new();
+        for chip_id in [
+            KVM_IRQCHIP_PIC_MASTER,
+            KVM_IRQCHIP_PIC_SLAVE,
+            KVM_IRQCHIP_IOAPIC,
+        ] {
+            let mut chip = kvm_irqchip {
+                chip_id,
+                ..Default::default()
+            };
+            vm.get_irqchip(&mut chip)
+                .map_err(|why| failed("read an interrupt controller", why))?;
+            chips.push(chip);
+        }
+        let timer = vm.get_pit2().map_err(|why| failed("read the timer", why))?;
+        Ok(Self { vm, chips, timer })
+    }
+
+    /// Puts them into the state in which they were made.
+    pub fn reset(&self) -> Result<(), MachineError> {
+        for chip in &self.chips {
+            self.vm
+                .set_irqchip(chip)
+                .map_err(|why| failed("reset an interrupt controller", why))?;
+        }
+        self.vm
+            .set_pit2(&self.timer)
+            .map_err(|why| failed("reset the timer", why))
+    }
+}
+
+fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
+    MachineError {
+        what,
+        why: why.to_string(),
+    }
+}

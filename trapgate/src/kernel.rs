@@ -1,0 +1,274 @@
+//! What the guest boots: tells kernel files apart, says how much RAM they need, and loads them.
+
+use crate::arch::x86_64::layout;
+use crate::kernel_facts::BzImageFacts;
+use crate::kernel_facts::ElfFacts;
+use crate::memory::MemorySize;
+use linux_loader::loader::Elf;
+use linux_loader::loader::KernelLoader as _;
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::bzimage::BzImage;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
+use thiserror::Error;
+use vm_memory::Address as _;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+
+/// A kernel and what goes with it, read into memory: a reset loads it again.
+pub struct BootFiles {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The initial RAM disk.
+    pub initrd: Option<Vec<u8>>,
+}
+
+/// A kernel file of a kind that can be booted.
+pub struct Kernel {
+    bytes: Vec<u8>,
+    kind: KernelKind,
+}
+
+enum KernelKind {
+    BzImage(BzImageFacts),
+    Elf(ElfFacts),
+}
+
+/// How the guest's first instruction is reached.
+pub enum Entry {
+    /// The PVH entry: 32-bit protected mode at this address.
+    Pvh(u64),
+    /// Linux's 64-bit entry at this address, with the image's own set-up header where it has one.
+    Linux64(u64, Option<Box<setup_header>>),
+}
+
+/// A file that cannot be booted.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// It cannot be read.
+    #[error("cannot read the {what} {path}: {why}; check the path given to --{what}")]
+    Read {
+        /// `kernel` or `initrd`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        why: std::io::Error,
+    },
+    /// It is no kernel.
+    #[error(
+        "{path} is not a kernel: {why}; give --kernel a bzImage (/boot/vmlinuz-...), an ELF vmlinux, or an x86-64 ELF file with a PVH note"
+    )]
+    NotAKernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It does not fit.
+    #[error("{given} of memory is too little: the {what} needs {needed}; use --memory {}M", needed.bytes() >> 20)]
+    TooLittleMemory {
+        /// Who needs it.
+        what: &'static str,
+        /// What the guest has.
+        given: MemorySize,
+        /// What it needs.
+        needed: MemorySize,
+    },
+    /// The command line is too long.
+    #[error(
+        "the kernel command line has {len} bytes, and this kernel takes at most {most}; shorten --cmdline"
+    )]
+    CommandLineTooLong {
+        /// Bytes given.
+        len: usize,
+        /// Bytes it takes.
+        most: usize,
+    },
+    /// The loader failed.
+    #[error("cannot load the kernel: {0}; the file may be damaged")]
+    Load(#[from] linux_loader::loader::Error),
+    /// Start-up data could not be written.
+    #[error("cannot write the start-up data into guest memory: {0}; use a larger --memory")]
+    Write(#[from] vm_memory::GuestMemoryError),
+}
+
+impl BootFiles {
+    /// Reads a kernel, and an initial RAM disk where one is given.
+    pub fn read(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
+        let bytes = read("kernel", kernel)?;
+        let kernel = Kernel::new(bytes).map_err(|why| KernelError::NotAKernel {
+            path: kernel.to_owned(),
+            why,
+        })?;
+        let initrd = initrd.map(|path| read("initrd", path)).transpose()?;
+        Ok(Self { kernel, initrd })
+    }
+
+    /// Puts everything into memory that [`check`](Self::check) found large enough.
+    pub fn load(&self, memory: &GuestMemoryMmap, size: MemorySize) -> Result<Loaded, KernelError> {
+        let entry = self.kernel.load(memory)?;
+        let initrd = match &self.initrd {
+            Some(bytes) => {
+                let place = self.initrd_place(bytes.len() as u64, size)?;
+                memory.write_slice(bytes, GuestAddress(place.start))?;
+                Some(place)
+            }
+            None => None,
+        };
+        Ok(Loaded { entry, initrd })
+    }
+
+    /// As high as it may be, out of the way of everything.
+    fn initrd_place(&self, len: u64, memory: MemorySize) -> Result<InitrdPlace, KernelError> {
+        let (_, low) = memory.ranges()[0];
+        let top = low.min(self.kernel.initrd_limit());
+        match top.checked_sub(len).map(|start| start & !(PAGE - 1)) {
+            Some(start) if start >= self.kernel.end() => Ok(InitrdPlace { start, len }),
+            _ => Err(KernelError::TooLittleMemory {
+                what: "kernel with its initrd",
+                given: memory,
+                needed: MemorySize::holding(
+                    self.kernel.end().saturating_add(len).saturating_add(PAGE),
+                ),
+            }),
+        }
+    }
+
+    /// What is needed at least, checked against what there is.
+    pub fn check(&self, memory: MemorySize, command_line: &str) -> Result<(), KernelError> {
+        let end = self.kernel.end();
+        let (_, low) = memory.ranges()[0];
+        if end > low {
+            let needed = MemorySize::holding(end);
+            return Err(KernelError::TooLittleMemory {
+                what: "kernel",
+                given: memory,
+                needed,
+            });
+        }
+        if let Some(initrd) = &self.initrd {
+            self.initrd_place(initrd.len() as u64, memory)?;
+        }
+        let most = self.kernel.command_line_limit();
+        if command_line.len() > most {
+            return Err(KernelError::CommandLineTooLong {
+                len: command_line.len(),
+                most,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Kernel {
+    /// Tells what `bytes` is; the error says what is wrong with it.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, String> {
+        let kind = if bytes.starts_with(b"\x7fELF") {
+            KernelKind::Elf(ElfFacts::new(&bytes)?)
+        } else if let Some(facts) = BzImageFacts::new(&bytes)? {
+            KernelKind::BzImage(facts)
+        } else {
+            return Err("it is neither an ELF file nor a bzImage".to_owned());
+        };
+        Ok(Self { bytes, kind })
+    }
+
+    /// The built-in demo guest.
+    pub fn demo() -> Self {
+        Self::new(demo_guest::ELF.to_vec())
+            .expect("the demo guest is an ELF file with a PVH note: its own tests say so")
+    }
+
+    /// The first address after everything the kernel occupies while it starts.
+    fn end(&self) -> u64 {
+        match &self.kind {
+            KernelKind::BzImage(facts) => facts.end,
+            KernelKind::Elf(facts) => facts.end,
+        }
+    }
+
+    /// The first address after where an initial RAM disk may lie.
+    fn initrd_limit(&self) -> u64 {
+        match &self.kind {
+            KernelKind::BzImage(facts) => facts.initrd_limit,
+            KernelKind::Elf(_) => layout::DEVICE_HOLE_START,
+        }
+    }
+
+    /// Bytes of command line it takes, without the terminating zero.
+    fn command_line_limit(&self) -> usize {
+        let room = layout::COMMAND_LINE_SIZE - 1;
+        match &self.kind {
+            KernelKind::BzImage(facts) => facts.command_line_limit.min(room),
+            KernelKind::Elf(_) => room,
+        }
+    }
+
+    /// Puts the kernel where it wants to be.
+    fn load(&self, memory: &GuestMemoryMmap) -> Result<Entry, KernelError> {
+        let mut file = Cursor::new(self.bytes.as_slice());
+        match &self.kind {
+            KernelKind::BzImage(_) => {
+                let loaded = BzImage::load(memory, None, &mut file, None)?;
+                let start = loaded.kernel_load.raw_value() + BZIMAGE_ENTRY_64;
+                Ok(Entry::Linux64(start, loaded.setup_header.map(Box::new)))
+            }
+            KernelKind::Elf(facts) => {
+                for zeroes in &facts.zeroes {
+                    zero(memory, zeroes)?;
+                }
+                let loaded = Elf::load(memory, None, &mut file, None)?;
+                Ok(match facts.pvh_entry {
+                    Some(entry) => Entry::Pvh(entry),
+                    None => Entry::Linux64(loaded.kernel_load.raw_value(), None),
+                })
+            }
+        }
+    }
+}
+
+/// What a guest needs to be told about where things are.
+pub struct Loaded {
+    /// Where it starts.
+    pub entry: Entry,
+    /// Where the initial RAM disk is.
+    pub initrd: Option<InitrdPlace>,
+}
+
+/// Where the initial RAM disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitrdPlace {
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+const PAGE: u64 = 4096;
+
+/// The 64-bit entry of a bzImage, from where it is loaded (Linux boot protocol, "64-bit BOOT PROTOCOL").
+const BZIMAGE_ENTRY_64: u64 = 0x200;
+
+/// The loader copies what the file holds; the rest of a segment has to read as zero, after a reset too.
+fn zero(memory: &GuestMemoryMmap, range: &Range<u64>) -> Result<(), vm_memory::GuestMemoryError> {
+    let page = vec![0; usize::try_from(PAGE).expect("a page fits")];
+    let mut at = range.start;
+    while at < range.end {
+        let count = usize::try_from(range.end - at).map_or(page.len(), |left| left.min(page.len()));
+        memory.write_slice(&page[..count], GuestAddress(at))?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, KernelError> {
+    std::fs::read(path).map_err(|why| KernelError::Read {
+        what,
+        path: path.to_owned(),
+        why,
+    })
+}

@@ -1,0 +1,294 @@
+//! `trapgate run`: a guest, its debug server, and the terminal around them.
+
+use crate::cli::GdbServer;
+use crate::cli::RunArgs;
+use crate::cli::SerialPlace;
+use crate::demo;
+use crate::exit_status::ExitStatus;
+use crate::kernel::BootFiles;
+use crate::kernel::Kernel;
+use crate::kernel::KernelError;
+use crate::kvm_host::KvmHost;
+use crate::kvm_host::KvmHostError;
+use crate::probe_stub as probe;
+use crate::probe_stub::ProbeError;
+use crate::serial_output::SerialDrain;
+use crate::serial_output::SerialOutput;
+use crate::session_text;
+use crate::signals;
+use crate::terminal;
+use crate::terminal::RawTerminal;
+use crate::vm::Vm;
+use crate::vm::VmConfig;
+use crate::vm::VmError;
+use crate::vm::check_cpus;
+use debug_worker::BindError;
+use debug_worker::DebugListener;
+use debug_worker::DebuggerParameters;
+use debug_worker::Exposure;
+use debug_worker::SessionSettings;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultDriver;
+use pal_async::DefaultPool;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vp_runner::runner::Controller;
+use vp_runner::runner::ResetPolicy;
+use vp_runner::runner::RunnerExit;
+use vp_runner::runner::RunnerHandle;
+use vp_runner::runner::RunnerParams;
+use vp_runner::runner::StartError;
+use vp_runner::runner::StartMode;
+
+/// A guest that could not be run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No KVM.
+    #[error(transparent)]
+    Host(#[from] KvmHostError),
+    /// The kernel or what goes with it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The machine.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// The debug server's address.
+    #[error(
+        "{0}\n(--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
+    )]
+    Gdb(#[from] BindError),
+    /// The serial port's file.
+    #[error(
+        "cannot write the serial port's output to {path}: {why}; check the path given to --serial"
+    )]
+    SerialFile {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        why: io::Error,
+    },
+    /// The capability probe.
+    #[error("cannot find out what this host's KVM can do: {0}")]
+    Probe(#[from] ProbeError),
+    /// The VPs.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// Something the program itself needs.
+    #[error("cannot {what}: {why}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the host said.
+        why: io::Error,
+    },
+}
+
+impl RunError {
+    /// What the program ends with.
+    pub fn status(&self) -> ExitStatus {
+        match self {
+            Self::Host(_)
+            | Self::Kernel(_)
+            | Self::Vm(_)
+            | Self::Gdb(_)
+            | Self::SerialFile { .. } => ExitStatus::BadInput,
+            Self::Probe(_) | Self::Start(_) | Self::System { .. } => ExitStatus::Failed,
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |why| RunError::System { what, why }
+}
+
+/// Runs a guest until it ends.
+pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
+    let host = KvmHost::open()?;
+    let files = match &args.kernel {
+        Some(kernel) => BootFiles::read(kernel, args.initrd.as_deref())?,
+        None => BootFiles {
+            kernel: Kernel::demo(),
+            initrd: None,
+        },
+    };
+    let demo_most = args.kernel.is_none().then_some(demo_guest::MAX_CPUS);
+    let cpus = check_cpus(&host, args.cpus, demo_most)?;
+    let listener = listen(args)?;
+    let (serial, drain) = open_serial(&args.serial)?;
+    let vm = Vm::new(
+        &host,
+        VmConfig {
+            files,
+            command_line: args.cmdline.clone(),
+            cpus,
+            memory: args.memory,
+            serial,
+        },
+    )?;
+
+    let start = match &listener {
+        Some(_) if !args.no_wait => StartMode::WaitForDebugger,
+        _ => StartMode::Run,
+    };
+    let symbols = symbol_file(args)?;
+    println!("{}", session_text::guest(args, start));
+    if let Some(listener) = &listener {
+        println!(
+            "{}",
+            session_text::server(&listener.local_addr(), symbols.as_deref())
+        );
+    }
+    run_vm(vm, listener, start, args, drain)
+}
+
+/// Starts the VPs and stays until the guest has ended.
+fn run_vm(
+    vm: Vm,
+    listener: Option<DebugListener>,
+    start: StartMode,
+    args: &RunArgs,
+    drain: SerialDrain,
+) -> Result<ExitStatus, RunError> {
+    let (requests, debug) = mesh::channel();
+    let params = RunnerParams {
+        vm: vm.fd.clone(),
+        vcpus: vm.vcpus,
+        memory: vm.ram.memory().clone(),
+        machine: vm.pc.clone(),
+        start,
+        on_reset: if args.no_reboot {
+            ResetPolicy::Exit
+        } else {
+            ResetPolicy::Reset
+        },
+        debug,
+        capabilities: if listener.is_some() {
+            probe::run()?.capabilities()
+        } else {
+            Vec::new()
+        },
+    };
+    let (handle, controller) = vp_runner::start(params)?;
+    let terminal = match args.serial {
+        SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
+        SerialPlace::File(_) | SerialPlace::Off => None,
+    };
+    end_on_signals(handle, terminal.clone())?;
+
+    let exit = DefaultPool::run_with(async |driver| match listener {
+        Some(listener) => with_debug_server(driver, listener, requests, controller).await,
+        None => {
+            drop(requests);
+            controller.run().await
+        }
+    });
+    // The guest's last words before ours, and ours on a terminal as it was.
+    drain.wait();
+    if let Some(terminal) = &terminal {
+        terminal.restore();
+    }
+    if let Some(text) = session_text::ending(&exit) {
+        eprintln!("{text}");
+    }
+    Ok(ExitStatus::of(&exit, signals::arrived()))
+}
+
+/// The controller and the debug server take turns on this thread: a request and its answer wake nobody.
+async fn with_debug_server(
+    driver: DefaultDriver,
+    listener: DebugListener,
+    requests: mesh::Sender<DebugRequest>,
+    controller: Controller,
+) -> RunnerExit {
+    let (stop, stopped) = mesh::channel();
+    let parameters = DebuggerParameters {
+        listener,
+        requests,
+        settings: SessionSettings::default(),
+    };
+    let server = async {
+        if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
+            tracing::error!(%error, "there is no debug server any more; the guest runs on");
+        }
+    };
+    let guest = async {
+        let exit = controller.run().await;
+        stop.send(WorkerRpc::Stop);
+        exit
+    };
+    let (exit, ()) = futures::join!(guest, server);
+    exit
+}
+
+fn listen(args: &RunArgs) -> Result<Option<DebugListener>, BindError> {
+    let exposure = if args.gdb_allow_network {
+        Exposure::Network
+    } else {
+        Exposure::LoopbackOnly
+    };
+    match &args.gdb {
+        GdbServer::Off => Ok(None),
+        GdbServer::At(address) => DebugListener::bind(address, exposure).map(Some),
+    }
+}
+
+fn open_serial(place: &SerialPlace) -> Result<(SerialOutput, SerialDrain), RunError> {
+    match place {
+        SerialPlace::Stdio => {
+            SerialOutput::stdout().map_err(system("start the thread of the serial port"))
+        }
+        SerialPlace::File(path) => SerialOutput::file(path).map_err(|why| RunError::SerialFile {
+            path: path.clone(),
+            why,
+        }),
+        SerialPlace::Off => Ok(SerialOutput::off()),
+    }
+}
+
+/// What GDB is to read symbols from.
+fn symbol_file(args: &RunArgs) -> Result<Option<PathBuf>, RunError> {
+    match (&args.gdb, &args.kernel) {
+        (GdbServer::Off, _) => Ok(None),
+        (GdbServer::At(_), Some(kernel)) => Ok(Some(kernel.clone())),
+        (GdbServer::At(_), None) => demo::write_elf().map(Some).map_err(system(
+            "write the demo guest's ELF file for gdb to the cache folder",
+        )),
+    }
+}
+
+fn connect_terminal(
+    serial: &crate::devices::serial::Com1<SerialOutput>,
+    handle: &RunnerHandle,
+) -> Result<Option<Arc<RawTerminal>>, RunError> {
+    let terminal = RawTerminal::enter()
+        .map_err(system("put the terminal into raw mode"))?
+        .map(Arc::new);
+    if terminal.is_some() {
+        println!("{}", terminal::KEYS);
+    }
+    let handle = handle.clone();
+    let end = move || {
+        signals::note_key();
+        handle.stop();
+    };
+    terminal::forward_input(serial.clone(), terminal.is_some(), end)
+        .map_err(system("start the thread of the terminal"))?;
+    Ok(terminal)
+}
+
+fn end_on_signals(
+    handle: RunnerHandle,
+    terminal: Option<Arc<RawTerminal>>,
+) -> Result<(), RunError> {
+    let at_once = move |signal| {
+        // The user insists: something hangs.
+        if let Some(terminal) = &terminal {
+            terminal.restore();
+        }
+        std::process::exit(ExitStatus::Signal(signal).code().into());
+    };
+    signals::watch(move || handle.stop(), at_once).map_err(system("watch for signals"))
+}

@@ -1,0 +1,137 @@
+//! Where the serial port's output goes, without ever making a VP wait for it.
+
+use crate::devices::lock;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
+
+/// Output not written yet. A terminal that is held (Ctrl-S) or a pipe that nobody reads must not stop the guest: what does
+/// not fit is lost, as on a line without flow control.
+const MAX_PENDING: usize = 256 << 10;
+
+/// How long the end of the program waits for output to be taken.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Takes the guest's output, byte by byte. Clones write to the same place.
+#[derive(Clone)]
+pub struct SerialOutput(Arc<Mutex<Option<SyncSender<u8>>>>);
+
+/// Ends the output and waits for it to be written.
+pub struct SerialDrain {
+    output: SerialOutput,
+    done: Option<Receiver<()>>,
+}
+
+impl SerialOutput {
+    /// Output that goes nowhere.
+    pub fn off() -> (Self, SerialDrain) {
+        let output = Self(Arc::default());
+        (output.clone(), SerialDrain { output, done: None })
+    }
+
+    /// Output to this program's own.
+    pub fn stdout() -> io::Result<(Self, SerialDrain)> {
+        Self::to(Box::new(io::stdout()))
+    }
+
+    /// Output to a file, which is made or emptied.
+    pub fn file(path: &Path) -> io::Result<(Self, SerialDrain)> {
+        Self::to(Box::new(File::create(path)?))
+    }
+
+    fn to(out: Box<dyn Write + Send>) -> io::Result<(Self, SerialDrain)> {
+        let (sender, bytes) = mpsc::sync_channel(MAX_PENDING);
+        let (done, drained) = mpsc::channel();
+        thread::Builder::new()
+            .name("serial output".to_owned())
+            .spawn(move || {
+                if let Err(error) = write_all(out, &bytes) {
+                    tracing::warn!(%error, "the serial port's output is lost from here on");
+                }
+                drop(done);
+            })?;
+        let output = Self(Arc::new(Mutex::new(Some(sender))));
+        Ok((
+            output.clone(),
+            SerialDrain {
+                output,
+                done: Some(drained),
+            },
+        ))
+    }
+}
+
+/// Writes what arrives, as much at a time as there is, until every sender is gone.
+fn write_all(mut out: impl Write, bytes: &Receiver<u8>) -> io::Result<()> {
+    while let Ok(first) = bytes.recv() {
+        let mut batch = vec![first];
+        batch.extend(bytes.try_iter());
+        out.write_all(&batch)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+impl Write for SerialOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(sender) = &*lock(&self.0) {
+            for &byte in bytes {
+                // Full or closed: the byte is lost.
+                let _ = sender.try_send(byte);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SerialDrain {
+    /// Takes no more output and waits until all of it is written; not for ever, as nobody may be reading.
+    pub fn wait(self) {
+        lock(&self.output.0).take();
+        if let Some(done) = self.done
+            && let Err(RecvTimeoutError::Timeout) = done.recv_timeout(DRAIN_TIME)
+        {
+            tracing::warn!("the end of the serial port's output is lost: nobody takes it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_output_is_in_the_file_once_drained() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serial");
+        let (mut output, drain) = SerialOutput::file(&path).expect("a new file");
+        output.clone().write_all(b"one ").expect("never fails");
+        output.write_all(&[b'x'; 10_000]).expect("never fails");
+        drain.wait();
+        let written = std::fs::read(path).expect("the file");
+        assert_eq!(written.len(), 10_004);
+        assert!(written.starts_with(b"one xx"));
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_does_not_stop_the_guest() {
+        let (_unread, writer) = io::pipe().expect("a pipe");
+        let (mut output, _drain) = SerialOutput::to(Box::new(writer)).expect("a thread");
+        output
+            .write_all(&vec![0; 2 * MAX_PENDING])
+            .expect("never fails");
+    }
+}

@@ -1,0 +1,112 @@
+//! What the user reads: what runs, how to connect, how it ended.
+
+use crate::cli::RunArgs;
+use debug_worker::ListenAddress;
+use std::path::Path;
+use vmm_core_defs::stop::CrashCause;
+use vp_runner::runner::RunnerExit;
+use vp_runner::runner::StartMode;
+
+/// What is started.
+pub fn guest(args: &RunArgs, start: StartMode) -> String {
+    let name = args.kernel.as_deref().map_or_else(
+        || "the demo guest".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let state = match start {
+        StartMode::Run => "running",
+        StartMode::WaitForDebugger => {
+            "held at its first instruction until gdb continues it (--no-wait: run at once)"
+        }
+    };
+    let cpus = if args.cpus == 1 {
+        "1 CPU".to_owned()
+    } else {
+        format!("{} CPUs", args.cpus)
+    };
+    format!("trapgate: {name}, {cpus}, {}, {state}", args.memory)
+}
+
+/// How to connect. The first line is for programs; its form stays.
+pub fn server(address: &ListenAddress, symbols: Option<&Path>) -> String {
+    let target = match address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => path.display().to_string(),
+    };
+    let symbols = symbols
+        .map(|path| format!(" {}", quoted(&path.display().to_string())))
+        .unwrap_or_default();
+    let connect = quoted(&format!("target remote {target}"));
+    format!("gdb: listening on {address}\n\n    gdb -ex {connect}{symbols}\n")
+}
+
+/// How it ended, where that is worth a line.
+pub fn ending(exit: &RunnerExit) -> Option<String> {
+    match exit {
+        RunnerExit::PowerOff | RunnerExit::Stopped => None,
+        RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),
+        RunnerExit::TripleFault { vp } => Some(format!(
+            "trapgate: CPU {vp} met a triple fault (--no-reboot); with gdb attached it would have stopped there"
+        )),
+        RunnerExit::Crashed { vp, cause } => Some(format!(
+            "trapgate: KVM cannot go on with CPU {vp}: {}; with gdb attached it would have stopped there",
+            crash(cause)
+        )),
+    }
+}
+
+fn crash(cause: &CrashCause) -> String {
+    match cause {
+        CrashCause::Internal { suberror: 1 } => {
+            "an instruction that KVM had to emulate and cannot".to_owned()
+        }
+        CrashCause::Internal { suberror } => format!("internal error {suberror}"),
+        CrashCause::FailEntry { hardware_reason } => {
+            format!("the processor refused to enter the guest, reason {hardware_reason:#x}")
+        }
+        CrashCause::Run { errno } => format!(
+            "KVM_RUN failed: {}",
+            std::io::Error::from_raw_os_error(*errno)
+        ),
+        CrashCause::UnknownExit { reason } => {
+            format!("exit reason {reason}, which this version does not know")
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gdb_line_can_be_pasted() {
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 4711).into());
+        let text = server(&address, Some(Path::new("/home/a b/it's.elf")));
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("gdb: listening on 127.0.0.1:4711"));
+        let wanted = r"    gdb -ex 'target remote 127.0.0.1:4711' '/home/a b/it'\''s.elf'";
+        assert!(lines.any(|line| line == wanted), "{text}");
+    }
+
+    #[test]
+    fn gdb_wants_the_bare_path_of_a_unix_socket() {
+        let text = server(&ListenAddress::Unix("/run/gdb".into()), None);
+        assert!(
+            text.starts_with("gdb: listening on unix:/run/gdb\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("gdb -ex 'target remote /run/gdb'\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! Makes the virtual machine: RAM, interrupt controllers, vCPUs and the PC around them.
+
+use crate::arch::x86_64::cpuid;
+use crate::arch::x86_64::layout;
+use crate::devices::PortBus;
+use crate::devices::keyboard;
+use crate::devices::keyboard::Keyboard;
+use crate::devices::power;
+use crate::devices::power::Power;
+use crate::devices::reset_control;
+use crate::devices::reset_control::ResetControl;
+use crate::devices::serial;
+use crate::devices::serial::Com1;
+use crate::interrupts::InterruptControllers;
+use crate::kernel::BootFiles;
+use crate::kernel::KernelError;
+use crate::kvm_host::KvmHost;
+use crate::machine::Boot;
+use crate::machine::Pc;
+use crate::memory::MemoryError;
+use crate::memory::MemorySize;
+use crate::serial_output::SerialOutput;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+use vp_runner::kvm::ram::RegisteredRam;
+use vp_runner::machine::MachineError;
+
+/// What kind of machine to make.
+pub struct VmConfig {
+    /// What to boot.
+    pub files: BootFiles,
+    /// Kernel command line.
+    pub command_line: String,
+    /// CPUs, at least one.
+    pub cpus: u8,
+    /// RAM.
+    pub memory: MemorySize,
+    /// Where the serial port's output goes.
+    pub serial: SerialOutput,
+}
+
+/// A machine that has not run yet.
+pub struct Vm {
+    /// The VM.
+    pub fd: Arc<VmFd>,
+    /// Its vCPUs, in index order.
+    pub vcpus: Vec<VcpuFd>,
+    /// Its RAM, for as long as it is to have any.
+    pub ram: RegisteredRam,
+    /// What is around the vCPUs.
+    pub pc: Arc<Pc>,
+    /// The serial port, to type into.
+    pub serial: Com1<SerialOutput>,
+}
+
+/// A machine that cannot be made.
+#[derive(Debug, Error)]
+pub enum VmError {
+    /// The kernel or what goes with it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The RAM.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// More CPUs than there can be.
+    #[error("{given} CPUs are too many: {why}; use --cpus {most} or fewer")]
+    TooManyCpus {
+        /// What was asked for.
+        given: u32,
+        /// The most there can be.
+        most: u32,
+        /// Who says so.
+        why: &'static str,
+    },
+    /// KVM refused.
+    #[error("KVM on this host refused to {what}: {why}; `trapgate doctor` shows what it can do")]
+    Kvm {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// A local APIC has 8 bits for its id, and the last one means everybody.
+const MOST_CPUS: u32 = 254;
+
+impl From<MachineError> for VmError {
+    fn from(error: MachineError) -> Self {
+        Self::Kvm {
+            what: error.what,
+            why: error.why,
+        }
+    }
+}
+
+fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
+    move |why| VmError::Kvm {
+        what,
+        why: why.to_string(),
+    }
+}
+
+impl Vm {
+    /// Makes the machine, with the kernel in its memory.
+    pub fn new(host: &KvmHost, config: VmConfig) -> Result<Self, VmError> {
+        let VmConfig {
+            files,
+            command_line,
+            cpus,
+            memory: size,
+            serial,
+        } = config;
+        files.check(size, &command_line)?;
+        let memory = Arc::new(size.allocate()?);
+        let boot = Boot {
+            files,
+            command_line,
+            memory: memory.clone(),
+            size,
+            cpus,
+        };
+        let start = boot.load()?;
+
+        let fd = Arc::new(
+            host.kvm
+                .create_vm()
+                .map_err(kvm("create a virtual machine"))?,
+        );
+        let ram = RegisteredRam::new(fd.clone(), memory).map_err(kvm("register guest memory"))?;
+        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+            .map_err(kvm("place its real-mode page"))?;
+        fd.set_tss_address(layout::KVM_TSS)
+            .map_err(kvm("place its real-mode task state"))?;
+        let interrupts = InterruptControllers::create(fd.clone())?;
+        let serial = connect_serial(&fd, serial)?;
+        let vcpus = (0..cpus)
+            .map(|index| fd.create_vcpu(index.into()).map_err(kvm("create a vCPU")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let cpuid = (0..cpus)
+            .map(|index| cpuid::for_cpu(&host.cpuid, index, cpus, host.tsc_deadline))
+            .collect();
+        let pc = Pc {
+            ports: ports(&serial),
+            interrupts,
+            boot,
+            cpuid,
+            msrs: host.msrs.clone(),
+            power_on: (0..cpus).map(|_| Mutex::new(None)).collect(),
+            start: Mutex::new(start),
+        };
+        Ok(Self {
+            fd,
+            vcpus,
+            ram,
+            pc: Arc::new(pc),
+            serial,
+        })
+    }
+}
+
+/// Checks a number of CPUs against what KVM and the local APIC allow, and `files` (the demo guest has stacks for fewer).
+pub fn check_cpus(host: &KvmHost, given: u32, guest_most: Option<u32>) -> Result<u8, VmError> {
+    let limits = [
+        (host.max_vcpus, "this host's KVM runs no more in one guest"),
+        (MOST_CPUS, "the APIC ids of a PC end there"),
+        (
+            guest_most.unwrap_or(u32::MAX),
+            "the demo guest has no stacks for more",
+        ),
+    ];
+    let (most, why) = limits
+        .into_iter()
+        .min_by_key(|(most, _)| *most)
+        .expect("there are three limits");
+    match u8::try_from(given) {
+        Ok(cpus) if given <= most => Ok(cpus),
+        _ => Err(VmError::TooManyCpus { given, most, why }),
+    }
+}
+
+fn connect_serial(fd: &VmFd, out: SerialOutput) -> Result<Com1<SerialOutput>, VmError> {
+    let failed = |why: io::Error| VmError::Kvm {
+        what: "connect the serial port's interrupt",
+        why: why.to_string(),
+    };
+    let irq = EventFd::new(libc::EFD_NONBLOCK).map_err(failed)?;
+    fd.register_irqfd(&irq, serial::IRQ)
+        .map_err(kvm("connect the serial port's interrupt"))?;
+    Ok(Com1::new(irq, out))
+}
+
+fn ports(serial: &Com1<SerialOutput>) -> PortBus {
+    let mut ports = PortBus::default();
+    ports.add(
+        serial::FIRST_PORT..serial::END_PORT,
+        Box::new(serial.clone()),
+    );
+    ports.add(
+        power::EVENT_PORT..power::END_PORT,
+        Box::new(Power::default()),
+    );
+    ports.add(
+        reset_control::FIRST_PORT..reset_control::END_PORT,
+        Box::new(ResetControl::default()),
+    );
+    for port in [keyboard::DATA_PORT, keyboard::COMMAND_PORT] {
+        ports.add(port..port + 1, Box::new(Keyboard { port }));
+    }
+    ports
+}
