@@ -40,14 +40,24 @@ pub enum Layout {
 impl Layout {
     /// All registers of this layout, by number.
     pub fn table(self) -> &'static [Reg] {
-        static X86_64: [OnceLock<Vec<Reg>>; 8] = [const { OnceLock::new() }; 8];
-        static AARCH64: OnceLock<Vec<Reg>> = OnceLock::new();
+        static TABLES: [OnceLock<Vec<Reg>>; Layout::COUNT] =
+            [const { OnceLock::new() }; Layout::COUNT];
+        TABLES[self.index()].get_or_init(|| match self {
+            Self::X86_64 { avx, avx512, pkru } => x86_64::table(avx, avx && avx512, pkru),
+            Self::Aarch64 => aarch64::table(),
+        })
+    }
+
+    /// How many layouts there are.
+    pub(crate) const COUNT: usize = 9;
+
+    /// A number for each layout, below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
         match self {
             Self::X86_64 { avx, avx512, pkru } => {
-                let slot = usize::from(avx) | usize::from(avx512) << 1 | usize::from(pkru) << 2;
-                X86_64[slot].get_or_init(|| x86_64::table(avx, avx && avx512, pkru))
+                usize::from(avx) | usize::from(avx512) << 1 | usize::from(pkru) << 2
             }
-            Self::Aarch64 => AARCH64.get_or_init(aarch64::table),
+            Self::Aarch64 => 8,
         }
     }
 

@@ -12,15 +12,9 @@ use std::sync::OnceLock;
 /// The OS ABI is `none`: the guest's kernel is the program, and with GDB's default, GNU/Linux, it would look for a dynamic linker and
 /// ignore relocations that the server tells it of.
 pub fn target_xml(layout: Layout) -> &'static str {
-    static X86_64: [OnceLock<String>; 8] = [const { OnceLock::new() }; 8];
-    static AARCH64: OnceLock<String> = OnceLock::new();
-    match layout {
-        Layout::X86_64 { avx, avx512, pkru } => {
-            let slot = usize::from(avx) | usize::from(avx512) << 1 | usize::from(pkru) << 2;
-            X86_64[slot].get_or_init(|| write(layout))
-        }
-        Layout::Aarch64 => AARCH64.get_or_init(|| write(layout)),
-    }
+    static DOCUMENTS: [OnceLock<String>; Layout::COUNT] =
+        [const { OnceLock::new() }; Layout::COUNT];
+    DOCUMENTS[layout.index()].get_or_init(|| write(layout))
 }
 
 fn write(layout: Layout) -> String {

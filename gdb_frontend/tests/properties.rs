@@ -287,7 +287,11 @@ fn a_stop_while_an_operation_is_out_is_told_after_it() {
     };
     session.stopped(stop, None);
     // A second one for the same resume is dropped.
-    session.stopped(stop, None);
+    let second = Stop {
+        thread: Tid::new(1),
+        reason: StopReason::Interrupt,
+    };
+    session.stopped(second, None);
     expect(&mut session, None);
     session.complete(guest.answer(&read));
     expect(

@@ -151,6 +151,16 @@ fn numbers_have_no_leading_zeros() {
 }
 
 #[test]
+fn words_never_need_an_escape() {
+    let mut writer = PacketWriter::default();
+    writer.message("100 % of $rip, #1 *p }\u{e9}\n");
+    assert_eq!(
+        frames(&writer.finish()),
+        [packet(b"100 % of ?rip, ?1 ?p ???")]
+    );
+}
+
+#[test]
 fn binary_data_stops_at_the_packet_size() {
     for byte in [b'a', b'#'] {
         let mut writer = PacketWriter::default();
