@@ -179,6 +179,10 @@ impl Vp {
             if let Err(err) = self.vcpu.program(self.debug_state(&course)) {
                 return Some(self.crashed(&err));
             }
+            let from = match course.stepping() {
+                Stepping::On => self.vcpu.linear_rip().ok(),
+                Stepping::Off => None,
+            };
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
                 let cause = self.complete(pending_exit, &mut course);
@@ -189,7 +193,12 @@ impl Vp {
             self.around.gate.leave();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
-            if let Some(cause) = self.after_exit(next, &mut course) {
+            let mut cause = self.after_exit(next, &mut course);
+            if cause.is_none() && pending_exit && from.is_some() {
+                cause = self.end_io_step(from, &mut course);
+                pending_exit = false;
+            }
+            if let Some(cause) = cause {
                 let later = self.complete(pending_exit, &mut course);
                 self.rest = Rest::Seen;
                 return Some(first(cause, later));
@@ -208,6 +217,15 @@ impl Vp {
             cause = cause.or(self.after_exit(next, course));
         }
         cause
+    }
+
+    /// A step met an I/O exit. Some KVMs forget the step on that path and would execute the next instruction too, so what the exit leaves
+    /// undone is completed here, and RIP tells whether the instruction is over (a repeated string instruction may not be).
+    fn end_io_step(&mut self, from: Option<u64>, course: &mut Course) -> Option<VpCause> {
+        self.complete(true, course).or_else(|| {
+            let pc = self.vcpu.linear_rip().ok()?;
+            (Some(pc) != from && course.stepped_to(pc)).then_some(VpCause::Stepped)
+        })
     }
 
     fn after_exit(&mut self, next: Next, course: &mut Course) -> Option<VpCause> {

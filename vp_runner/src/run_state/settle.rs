@@ -159,7 +159,7 @@ impl RunState {
             .or_else(|| self.owed.map(GuestEvent::reason))
     }
 
-    /// Drops the hits whose breakpoint is gone; their VPs retry the instruction (I7).
+    /// Drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). Drops what is owed already.
     pub(super) fn drop_dead_hits(
         &mut self,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
@@ -167,7 +167,8 @@ impl RunState {
         let hits = std::mem::take(&mut self.hits);
         for hit in hits {
             let now = match hit {
-                Cause::Guest(_) => Some(hit),
+                // Another VP asked for the same: it will be acted upon, and needs no telling twice.
+                Cause::Guest(event) => (self.owed != Some(event)).then_some(hit),
                 Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
             };
             match (now, hit.reason()) {

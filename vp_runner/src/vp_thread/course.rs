@@ -32,7 +32,8 @@ impl Course {
         self.action != VpAction::Run
     }
 
-    fn stepping(&self) -> Stepping {
+    /// Whether the next entry executes one instruction only.
+    pub(super) fn stepping(&self) -> Stepping {
         match self.steps() || self.passing.is_some() {
             true => Stepping::On,
             false => Stepping::Off,

@@ -44,7 +44,9 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::DebugStopReason;
@@ -73,8 +75,8 @@ pub const PORT_TELL: u8 = 0xe9;
 pub const PORT_RESET: u8 = 0xf1;
 /// A write asks to be switched off.
 pub const PORT_OFF: u8 = 0xf2;
-/// A read gives 0x5a.
-pub const PORT_READ: u8 = 0xf3;
+/// A read gives 0x5a, once the test lets it.
+pub const PORT_HELD: u8 = 0xf3;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -148,6 +150,9 @@ pub struct Seen {
     pub device_accesses: Vec<(Option<VpIndex>, usize)>,
     pub resets: u32,
     pub inits: u32,
+    /// Reads of the held port that have begun, and how many may end.
+    pub held: u32,
+    pub released: u32,
 }
 
 impl TestMachine {
@@ -160,6 +165,11 @@ impl TestMachine {
             .unwrap();
         assert!(!timeout.timed_out(), "waiting until {what}: {seen:?}");
         seen.clone()
+    }
+
+    /// Lets one held read end.
+    pub fn release(&self) {
+        self.note(|seen| seen.released += 1);
     }
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
@@ -178,11 +188,12 @@ impl TestMachine {
 
 impl Machine for TestMachine {
     fn pio_read(&self, _vp: VpIndex, port: u16, data: &mut [u8]) {
-        data.fill(if port == u16::from(PORT_READ) {
-            0x5a
-        } else {
-            0xff
-        });
+        data.fill(0xff);
+        if port == u16::from(PORT_HELD) {
+            self.note(|seen| seen.held += 1);
+            self.wait_until("the read is released", |seen| seen.released >= seen.held);
+            data.fill(0x5a);
+        }
     }
 
     fn pio_write(&self, vp: VpIndex, port: u16, data: &[u8]) -> DeviceOutcome {
@@ -400,6 +411,26 @@ impl TestVm {
         self.call(DebugRequest::ReadMemory, (address, len))
     }
 
+    pub fn write_gva(&self, vp: u32, gva: u64, data: &[u8]) -> Result<(), DebugError> {
+        let vp = VpIndex::new(vp);
+        let gva = Gva::new(gva);
+        let address = GuestAddress::Gva { vp, gva };
+        self.call(DebugRequest::WriteMemory, (address, data.to_vec()))
+    }
+
+    pub fn status(&self) -> VmStatus {
+        self.call(DebugRequest::Status, ()).unwrap()
+    }
+
+    /// Interrupts the guest and asks what the first VP was doing.
+    pub fn status_after_break(
+        &self,
+        pending: PendingFailableRpc<StopEvent, DebugError>,
+    ) -> VpActivity {
+        interrupt(self, pending);
+        self.status().vps[0].activity
+    }
+
     /// Drops the debug channel, as a debugger that dies does.
     pub fn drop_channel(&mut self) {
         self.debug = None;
@@ -448,6 +479,12 @@ pub fn execute_at(address: u64) -> Breakpoint {
 pub fn hit(vp: u32, breakpoint: Breakpoint) -> DebugStopReason {
     let vp = VpIndex::new(vp);
     DebugStopReason::Breakpoint { vp, breakpoint }
+}
+
+/// Interrupts the guest, whose resume `pending` is: it is not to have stopped by itself.
+pub fn interrupt(vm: &TestVm, pending: PendingFailableRpc<StopEvent, DebugError>) {
+    vm.break_();
+    assert_eq!(stop(pending), DebugStopReason::Break);
 }
 
 /// Waits for an answer; a runner that is gone is a failed test.

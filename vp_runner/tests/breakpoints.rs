@@ -1,0 +1,222 @@
+//! Breakpoints and watchpoints, through RPC, on real guests.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::*;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+#[test]
+fn every_continue_over_a_breakpoint_goes_round_the_loop_exactly_once() {
+    for mode in MODES {
+        let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+            return;
+        };
+        vm.attach();
+        let breakpoint = execute_at(in_loop(mode, 2));
+        vm.insert(breakpoint);
+        for turn in 1..=50 {
+            assert_eq!(stop(vm.resume()), hit(0, breakpoint), "{mode:?}");
+            let regs = vm.regs(0);
+            assert_eq!((regs.rip, regs.gp[3]), (in_loop(mode, 2), turn));
+        }
+    }
+}
+
+#[test]
+fn a_software_breakpoint_is_reported_as_the_client_inserted_it() {
+    let code = counting_loop(Mode::Long);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let software = Breakpoint {
+        kind: BreakpointKind::Software,
+        ..execute_at(in_loop(Mode::Long, 1))
+    };
+    vm.insert(software);
+    vm.insert(software);
+    assert_eq!(stop(vm.resume()), hit(0, software));
+    assert_eq!(vm.read_gva(0, ENTRY, code.len()), Ok(code), "guest memory");
+    vm.remove(software);
+    let changes = vec![BreakpointChange::Remove(software)];
+    let address = software.address;
+    assert_eq!(
+        vm.call(DebugRequest::SetDebugState, changes),
+        Err(DebugError::NoSuchBreakpoint { address })
+    );
+}
+
+#[test]
+fn a_breakpoint_on_the_instruction_where_the_guest_stands_is_not_met_before_it_comes_round() {
+    for action in [VpAction::Run, VpAction::Step] {
+        let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+            return;
+        };
+        vm.attach();
+        let breakpoint = execute_at(ENTRY);
+        vm.insert(breakpoint);
+        let reason = stop(vm.only(0, action));
+        let regs = vm.regs(0);
+        match action {
+            VpAction::Run => assert_eq!(reason, hit(0, breakpoint)),
+            _ => assert_eq!(regs.rip, in_loop(Mode::Long, 1)),
+        }
+        assert_eq!(regs.gp[3], 1, "{action:?}");
+    }
+}
+
+#[test]
+fn a_step_onto_a_breakpoint_is_a_step_and_the_next_one_leaves_it() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(execute_at(in_loop(Mode::Long, 1)));
+    vm.insert(execute_at(in_loop(Mode::Long, 2)));
+    for n in 1..=8 {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, in_loop(Mode::Long, n % 4));
+    }
+}
+
+#[test]
+fn four_breakpoints_all_hit_and_a_fifth_is_refused() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    let all: Vec<_> = (0..4).map(|n| execute_at(in_loop(Mode::Long, n))).collect();
+    all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
+    let fifth = vec![BreakpointChange::Insert(execute_at(0x5000))];
+    assert_eq!(
+        vm.call(DebugRequest::SetDebugState, fifth),
+        Err(DebugError::NoFreeSlot { slots: 4 })
+    );
+    for n in 1..=8 {
+        assert_eq!(stop(vm.resume()), hit(0, all[n % 4]));
+    }
+}
+
+#[test]
+fn a_breakpoint_set_and_removed_while_the_guest_runs_takes_effect() {
+    let code = telling_loop(Mode::Long);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    let pending = vm.resume();
+    vm.machine.wait_until("both run", |seen| {
+        (0..2).all(|vp| seen.told.iter().any(|(told, _)| told.index() == vp))
+    });
+    let breakpoint = execute_at(ENTRY);
+    vm.insert(breakpoint);
+    let DebugStopReason::Breakpoint { vp, .. } = stop(pending) else {
+        panic!("not a breakpoint");
+    };
+    assert_eq!(vm.regs(vp.index()).rip, ENTRY);
+    // One that nothing meets: the guest runs on after the change.
+    let pending = vm.send(
+        DebugRequest::Resume,
+        ResumeRequest {
+            others: VpAction::Run,
+            actions: vec![],
+        },
+    );
+    let elsewhere = execute_at(0x5000);
+    let changes = vec![
+        BreakpointChange::Remove(breakpoint),
+        BreakpointChange::Insert(elsewhere),
+    ];
+    vm.call(DebugRequest::SetDebugState, changes).unwrap();
+    // A hit may have come before the removal; then that was the stop.
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    vm.break_();
+    match stop(pending) {
+        DebugStopReason::Break => {}
+        reason => assert!(matches!(reason, DebugStopReason::Breakpoint { .. })),
+    }
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("it runs on", |seen| seen.told.len() > told + 10);
+    interrupt(&vm, pending);
+}
+
+#[test]
+fn breakpoints_the_hardware_cannot_watch_are_refused() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    for (address, len) in [
+        (0x6001, 2),
+        (0x6004, 8),
+        (0x6000, 3),
+        (0x6000, 0),
+        (0x6000, u64::MAX),
+    ] {
+        let address = Gva::new(address);
+        let kind = BreakpointKind::Write;
+        let bad = Breakpoint { kind, address, len };
+        assert_eq!(
+            vm.call(
+                DebugRequest::SetDebugState,
+                vec![BreakpointChange::Insert(bad)]
+            ),
+            Err(DebugError::BadBreakpoint { address, len })
+        );
+    }
+}
+
+/// `inc ebx; mov [0x6000], ebx; mov edx, [0x6008]; out tell, al; jmp` to the start.
+fn storing_loop() -> Vec<u8> {
+    let mut code = vec![0xff, 0xc3, 0x89, 0x1c, 0x25, 0, 0x60, 0, 0];
+    code.extend([0x8b, 0x14, 0x25, 8, 0x60, 0, 0, 0xe6, PORT_TELL]);
+    jump_to_start(&mut code);
+    code
+}
+
+#[test]
+fn watchpoints_stop_after_the_access() {
+    let cases = [
+        (BreakpointKind::Write, 0x6000, 4, 0x1009),
+        (BreakpointKind::Write, 0x6001, 1, 0x1009),
+        (BreakpointKind::ReadWrite, 0x6008, 4, 0x1010),
+        (BreakpointKind::Read, 0x6008, 2, 0x1010),
+    ];
+    for (kind, address, len, rip) in cases {
+        let Some(vm) = Setup::new(Mode::Long, &storing_loop()).build() else {
+            return;
+        };
+        vm.attach();
+        let address = Gva::new(address);
+        let breakpoint = Breakpoint { kind, address, len };
+        vm.insert(breakpoint);
+        // Past both accesses: met only where the watchpoint did not fire.
+        let backstop = execute_at(0x1010);
+        let backstop = match rip {
+            0x1010 => execute_at(0x1012),
+            _ => backstop,
+        };
+        vm.insert(backstop);
+        let reason = stop(vm.resume());
+        if reason == hit(0, backstop) {
+            println!("SKIP: this host's KVM does not trap data watchpoints");
+            return;
+        }
+        vm.remove(backstop);
+        let vp = VpIndex::BSP;
+        let watch = DebugStopReason::Watchpoint {
+            vp,
+            breakpoint,
+            address,
+        };
+        assert_eq!(reason, watch);
+        assert_eq!(vm.regs(0).rip, rip, "{kind:?}");
+        assert_eq!(stop(vm.resume()), watch, "and again");
+    }
+}

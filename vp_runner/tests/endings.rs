@@ -1,0 +1,331 @@
+//! How sessions and guests end: detach and lost channels in every state, resets, power-off, triple faults; on real guests.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::runner::RunnerExit;
+
+/// The state a session is in when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Stopped,
+    Running,
+    RangeStepping,
+    AtBreakpoint,
+}
+
+const STATES: [State; 4] = [
+    State::Stopped,
+    State::Running,
+    State::RangeStepping,
+    State::AtBreakpoint,
+];
+
+/// A guest of two VPs under a debugger with a breakpoint, in that state. The pending resume, if any, is answered or not.
+fn in_state(state: State) -> Option<(TestVm, Option<Pending>)> {
+    let code = telling_loop(Mode::Long);
+    let vm = Setup::new(Mode::Long, &code).vps(2).build()?;
+    vm.attach();
+    let pending = match state {
+        State::Stopped => {
+            vm.insert(execute_at(ENTRY));
+            None
+        }
+        State::Running => {
+            vm.insert(execute_at(0x5000));
+            Some(vm.resume())
+        }
+        State::RangeStepping => {
+            vm.insert(execute_at(0x5000));
+            let start = vmm_core_defs::addr::Gva::new(ENTRY);
+            let end = start.checked_add(0x100).unwrap();
+            Some(vm.only(1, VpAction::StepRange { start, end }))
+        }
+        State::AtBreakpoint => {
+            vm.insert(execute_at(in_loop(Mode::Long, 1)));
+            assert!(matches!(
+                stop(vm.resume()),
+                DebugStopReason::Breakpoint { .. }
+            ));
+            None
+        }
+    };
+    Some((vm, pending))
+}
+
+type Pending = mesh::rpc::PendingFailableRpc<vmm_core_defs::stop::StopEvent, DebugError>;
+
+/// I6: both VPs go round their loop undisturbed, through where the breakpoints were.
+fn assert_runs_free(vm: &TestVm, state: State) {
+    let since = vm.machine.wait_until("now", |_| true).told.len();
+    vm.machine
+        .wait_until(&format!("{state:?}: both VPs run free"), |seen| {
+            let told = |vp| {
+                let by = seen.told[since..].iter().filter(|(by, _)| by.index() == vp);
+                by.count() > 20
+            };
+            told(0) && told(1)
+        });
+}
+
+#[test]
+fn detach_in_every_state_leaves_nothing_behind_and_the_guest_runs() {
+    for state in STATES {
+        let Some((vm, pending)) = in_state(state) else {
+            return;
+        };
+        vm.detach(DetachAction::Resume);
+        if let Some(pending) = pending {
+            assert_eq!(answer(pending), Err(DebugError::Detached), "{state:?}");
+        }
+        assert_runs_free(&vm, state);
+        vm.attach();
+        for vp in 0..2 {
+            let regs = vm.regs(vp);
+            assert_eq!(regs.rflags & 0x100, 0, "{state:?}: a trap flag of ours");
+            assert_eq!(regs.debug.db, [0; 4], "{state:?}: a debug register of ours");
+            assert_eq!(regs.debug.dr7, 0x400, "{state:?}");
+        }
+        vm.detach(DetachAction::Resume);
+        assert_runs_free(&vm, state);
+    }
+}
+
+#[test]
+fn a_dropped_channel_in_every_state_is_a_detach_that_resumes() {
+    for state in STATES {
+        let Some((mut vm, pending)) = in_state(state) else {
+            return;
+        };
+        vm.drop_channel();
+        if let Some(pending) = pending {
+            assert_eq!(answer(pending), Err(DebugError::Detached), "{state:?}");
+        }
+        assert_runs_free(&vm, state);
+        vm.handle.stop();
+        assert_eq!(vm.join(), RunnerExit::Stopped);
+    }
+}
+
+#[test]
+fn a_guest_that_only_a_debugger_could_have_started_runs_when_none_can_come() {
+    let code = telling_loop(Mode::Long);
+    let Some(mut vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.drop_channel();
+    assert_runs_free(&vm, State::Stopped);
+}
+
+#[test]
+fn detach_can_leave_the_guest_stopped_for_the_next_debugger() {
+    for state in STATES {
+        let Some((vm, _pending)) = in_state(state) else {
+            return;
+        };
+        vm.detach(DetachAction::Stay);
+        let before = vm.machine.wait_until("now", |_| true).told.len();
+        vm.attach();
+        let after = vm.machine.wait_until("now", |_| true).told.len();
+        assert_eq!(before, after, "{state:?}: it ran");
+        vm.detach(DetachAction::Resume);
+        assert_runs_free(&vm, state);
+    }
+}
+
+/// Tells, asks for what `port` stands for, then counts.
+fn asking(port: u8) -> Vec<u8> {
+    let mut code = vec![0xe6, PORT_TELL, 0xe6, port, 0xff, 0xc3];
+    jump_to_start(&mut code);
+    code
+}
+
+/// Behind the `out` that asks: the exit is completed (I2), and `inc ebx` not yet executed.
+const BEHIND: u64 = ENTRY + 4;
+
+#[test]
+fn a_reset_is_a_stop_and_carried_out_at_the_next_resume() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_RESET)).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    assert_eq!(stop(vm.only(0, VpAction::Run)), DebugStopReason::Reset);
+    let regs = vm.regs(0);
+    assert_eq!((regs.rip, regs.gp[3]), (BEHIND, 0));
+    assert_eq!(vm.machine.wait_until("now", |_| true).resets, 0);
+    // A breakpoint survives the reset, on the very first instruction too.
+    let breakpoint = execute_at(ENTRY);
+    vm.insert(breakpoint);
+    assert_eq!(stop(vm.only(0, VpAction::Run)), hit(0, breakpoint));
+    let seen = vm.machine.wait_until("now", |_| true);
+    assert_eq!((seen.resets, seen.inits), (1, 4));
+    assert_eq!(vm.regs(0).rip, ENTRY);
+    assert_eq!(stop(vm.only(0, VpAction::Run)), DebugStopReason::Reset);
+}
+
+#[test]
+fn a_reset_without_debugger_is_carried_out_at_once() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_RESET))
+        .vps(2)
+        .running()
+        .build()
+    else {
+        return;
+    };
+    vm.machine
+        .wait_until("three resets", |seen| seen.resets >= 3);
+}
+
+#[test]
+fn a_debugger_that_leaves_lets_the_reset_happen() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_RESET)).build() else {
+        return;
+    };
+    vm.attach();
+    assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
+    vm.detach(DetachAction::Stay);
+    assert_eq!(vm.attach().stop.reason, DebugStopReason::Reset);
+    vm.detach(DetachAction::Resume);
+    vm.machine.wait_until("the reset", |seen| seen.resets >= 1);
+}
+
+#[test]
+fn the_debuggers_own_reset_stops_at_the_first_instruction_with_breakpoints_kept() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long))
+        .vps(2)
+        .build()
+    else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = execute_at(in_loop(Mode::Long, 2));
+    vm.insert(breakpoint);
+    assert!(matches!(
+        stop(vm.resume()),
+        DebugStopReason::Breakpoint { .. }
+    ));
+    vm.call(DebugRequest::Reset, ()).unwrap();
+    for vp in 0..2 {
+        let regs = vm.regs(vp);
+        assert_eq!((regs.rip, regs.gp[3]), (ENTRY, 0));
+    }
+    assert_eq!(stop(vm.only(1, VpAction::Run)), hit(1, breakpoint));
+    assert_eq!(vm.regs(1).gp[3], 1);
+}
+
+#[test]
+fn power_off_is_a_stop_and_ends_the_runner_at_the_next_resume() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_OFF)).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+    let pending = vm.resume();
+    assert_eq!(vm.join(), RunnerExit::PowerOff);
+    assert!(wait(pending).is_err(), "the runner is gone");
+}
+
+#[test]
+fn guests_without_debugger_end_the_runner_as_the_policy_says() {
+    let cases = [
+        (asking(PORT_OFF), RunnerExit::PowerOff),
+        (asking(PORT_RESET), RunnerExit::Reset),
+        (
+            vec![0x0f, 0x0b],
+            RunnerExit::TripleFault { vp: VpIndex::BSP },
+        ),
+    ];
+    for (code, exit) in cases {
+        let setup = Setup::new(Mode::Long, &code).running().exit_on_reset();
+        let Some(vm) = setup.build() else {
+            return;
+        };
+        assert_eq!(vm.join(), exit);
+    }
+}
+
+#[test]
+fn a_triple_fault_is_a_stop_with_all_state_readable() {
+    // inc ebx; ud2, with no interrupt table
+    let code = [0xff, 0xc3, 0x0f, 0x0b];
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    for round in 0..3 {
+        let vp = VpIndex::BSP;
+        match stop(vm.resume()) {
+            DebugStopReason::TripleFault { vp: by } => assert_eq!(by, vp),
+            reason => panic!("{reason:?}"),
+        }
+        assert_eq!(vm.regs(0).gp[3], 1);
+        assert_eq!(vm.read_gva(0, ENTRY, 4), Ok(code.to_vec()));
+        assert_eq!(vm.machine.wait_until("now", |_| true).resets, round);
+    }
+}
+
+#[test]
+fn a_vp_that_cannot_go_on_is_a_stop_and_can_be_repaired() {
+    // An instruction fetch from where neither memory nor a device is.
+    let code = [0x90, 0x90, 0xff, 0xc3, 0xeb, 0xfc];
+    let Some(vm) = Setup::new(Mode::Protected, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let mut regs = vm.regs(0);
+    regs.rip = 0x4000_0000;
+    vm.try_set_regs(0, regs.clone()).unwrap();
+    let pending = vm.resume();
+    match stop(pending) {
+        DebugStopReason::Crashed { vp, cause } => {
+            assert_eq!(vp, VpIndex::BSP);
+            assert!(matches!(cause, CrashCause::Internal { .. }), "{cause:?}");
+        }
+        reason => {
+            println!("SKIP: this KVM makes of such a fetch: {reason:?}");
+            return;
+        }
+    }
+    assert_eq!(vm.regs(0).rip, 0x4000_0000);
+    let mut regs = vm.regs(0);
+    regs.rip = ENTRY;
+    vm.try_set_regs(0, regs).unwrap();
+    let breakpoint = execute_at(ENTRY + 4);
+    vm.insert(breakpoint);
+    assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+}
+
+#[test]
+fn a_stop_while_a_port_is_read_completes_the_read_first() {
+    // in al, held; 1: inc ebx; jmp 1b
+    let code = [0xe4, PORT_HELD, 0xff, 0xc3, 0xeb, 0xfc];
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("the guest reads", |seen| seen.held == 1);
+    let broken = vm.send(DebugRequest::Break, ());
+    // Answered after the break has kicked the VP, which is in the device.
+    assert_eq!(vm.status().vps[0].activity, VpActivity::Running);
+    vm.machine.release();
+    answer(broken).unwrap();
+    assert_eq!(stop(pending), DebugStopReason::Break);
+    let regs = vm.regs(0);
+    assert_eq!(
+        (regs.rip, regs.gp[0] & 0xff, regs.gp[3]),
+        (ENTRY + 2, 0x5a, 0)
+    );
+    // What the client writes now is not undone by a completion that comes late.
+    let mut changed = regs;
+    changed.gp[0] = 0x1234;
+    changed.rip = ENTRY;
+    vm.try_set_regs(0, changed.clone()).unwrap();
+    assert_eq!((vm.regs(0).rip, vm.regs(0).gp[0]), (ENTRY, 0x1234));
+}

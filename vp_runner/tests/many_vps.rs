@@ -1,0 +1,154 @@
+//! Several VPs: all-stop, hits at the same time, and kicks that are never lost; on real guests.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+fn wait_for_all(vm: &TestVm, vps: u32, since: usize) {
+    vm.machine.wait_until("every VP runs", |seen| {
+        let told = |vp| seen.told[since..].iter().any(|(by, _)| by.index() == vp);
+        (0..vps).all(told)
+    });
+}
+
+#[test]
+fn all_vps_stop_together_and_stand_still() {
+    for vps in [2, 4, 8] {
+        let code = telling_loop(Mode::Long);
+        let Some(vm) = Setup::new(Mode::Long, &code).vps(vps).build() else {
+            return;
+        };
+        assert_eq!(vm.attach().vp_count, vps);
+        for _ in 0..3 {
+            let since = vm.machine.wait_until("now", |_| true).told.len();
+            let pending = vm.resume();
+            wait_for_all(&vm, vps, since);
+            interrupt(&vm, pending);
+            let counts: Vec<_> = (0..vps).map(|vp| vm.regs(vp).gp[3]).collect();
+            let told = vm.machine.wait_until("now", |_| true).told.len();
+            // Read anew from KVM: nothing moved.
+            let msr = |vp| {
+                vm.call(DebugRequest::ReadMsr, (VpIndex::new(vp), 0x10))
+                    .is_ok()
+            };
+            assert!((0..vps).all(msr));
+            let again: Vec<_> = (0..vps).map(|vp| vm.regs(vp).gp[3]).collect();
+            assert_eq!(counts, again);
+            let later = vm.machine.wait_until("now", |_| true).told.len();
+            assert_eq!(told, later, "a VP ran while stopped");
+        }
+    }
+}
+
+/// I7: each VP meets the breakpoint at each turn, and none gets past it unreported.
+#[test]
+fn hits_at_the_same_time_are_all_reported_one_after_the_other() {
+    for vps in [2, 4] {
+        let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long))
+            .vps(vps)
+            .build()
+        else {
+            return;
+        };
+        vm.attach();
+        let breakpoint = execute_at(in_loop(Mode::Long, 1));
+        vm.insert(breakpoint);
+        let mut hits = vec![0; vps as usize];
+        for _ in 0..60 {
+            let DebugStopReason::Breakpoint { vp, .. } = stop(vm.resume()) else {
+                panic!("not a breakpoint");
+            };
+            hits[vp.index() as usize] += 1;
+            // The breakpoint is behind the increment, so a VP that was reported n times has counted to n. One that met it and is not yet
+            // reported is one ahead.
+            for (index, hits) in (0..).zip(&hits) {
+                let count = vm.regs(index).gp[3];
+                assert!(
+                    count == *hits || count == hits + 1,
+                    "VP {index} counted to {count} with {hits} hits reported"
+                );
+            }
+            assert_eq!(vm.regs(vp.index()).gp[3], hits[vp.index() as usize]);
+        }
+    }
+}
+
+/// I7, as GDB does it: it removes its breakpoints at a stop and steps the VP it reported.
+#[test]
+fn a_hit_dropped_with_its_breakpoint_is_met_again() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long))
+        .vps(2)
+        .build()
+    else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = execute_at(in_loop(Mode::Long, 1));
+    let mut hits = [0; 2];
+    for _ in 0..40 {
+        vm.insert(breakpoint);
+        let DebugStopReason::Breakpoint { vp, .. } = stop(vm.resume()) else {
+            panic!("not a breakpoint");
+        };
+        let vp = vp.index();
+        hits[vp as usize] += 1;
+        vm.remove(breakpoint);
+        vm.step(vp);
+        for (index, hits) in (0..).zip(hits) {
+            let regs = vm.regs(index);
+            let ahead = u64::from(index != vp && regs.rip == breakpoint.address.value());
+            assert_eq!(regs.gp[3], hits + ahead, "VP {index} slipped past");
+        }
+    }
+    assert!(hits.iter().sum::<u64>() == 40);
+}
+
+#[test]
+fn a_thousand_breaks_and_resumes_lose_no_kick() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long))
+        .vps(2)
+        .build()
+    else {
+        return;
+    };
+    vm.attach();
+    for _ in 0..1000 {
+        let pending = vm.resume();
+        interrupt(&vm, pending);
+    }
+    let pending = vm.resume();
+    vm.break_();
+    vm.break_();
+    assert_eq!(stop(pending), DebugStopReason::Break);
+    assert!(vm.regs(0).gp[3] > 0);
+}
+
+#[test]
+fn a_step_beside_running_vps_is_reported_and_stops_them() {
+    let code = telling_loop(Mode::Long);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(3).build() else {
+        return;
+    };
+    vm.attach();
+    for _ in 0..20 {
+        let request = ResumeRequest {
+            others: VpAction::Run,
+            actions: vec![(VpIndex::new(2), VpAction::Step)],
+        };
+        let pending = vm.send(DebugRequest::Resume, request);
+        let vp = VpIndex::new(2);
+        assert_eq!(stop(pending), DebugStopReason::SingleStep { vp });
+        assert!(
+            vm.status()
+                .vps
+                .iter()
+                .all(|vp| vp.activity == VpActivity::Stopped)
+        );
+    }
+    // 20 steps of a loop of three instructions.
+    assert_eq!(vm.regs(2).gp[3], 7);
+}
