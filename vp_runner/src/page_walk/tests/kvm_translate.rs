@@ -16,12 +16,15 @@ use crate::kvm::x86_64::kvm_for_test;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 
-const RAM: usize = 1 << 20;
-/// Tables of level n lie from `n * LEVEL_STRIDE` on.
-const LEVEL_STRIDE: u64 = 0x2_0000;
+const RAM: usize = 4 << 20;
 const TABLES_PER_LEVEL: u64 = 4;
 const ROUNDS: usize = 8;
 const ADDRESSES: usize = 1000;
+
+/// Where the tables of a level lie. No two levels are one flipped bit apart: KVM would set accessed bits in a PAE root, which has none.
+const fn tables(level: u8) -> u64 {
+    0x1_0000 << level
+}
 
 /// SplitMix64: a fixed sequence is enough, and a failure shows again.
 struct Random(u64);
@@ -50,7 +53,7 @@ fn entry(random: &mut Random, mode: PagingMode, level: u8, paging: &PagingState)
     let target = if level == 1 || large_page {
         random.next() & ((1 << paging.limits.physical_bits) - 1) & !0xfff
     } else {
-        u64::from(level - 1) * LEVEL_STRIDE + random.below(TABLES_PER_LEVEL) * 0x1000
+        tables(level - 1) + random.below(TABLES_PER_LEVEL) * 0x1000
     };
     let mut entry = target | P;
     if pae_root {
@@ -78,7 +81,7 @@ fn entry(random: &mut Random, mode: PagingMode, level: u8, paging: &PagingState)
     if random.one_in(16) {
         entry &= !P;
     }
-    if mode == PagingMode::Bits32 && level == 2 {
+    if mode == PagingMode::Bits32 && level == 2 && entry & PS != 0 {
         entry &= !0x1e_0000;
     }
     if level >= 3 {
@@ -92,7 +95,7 @@ fn fill(random: &mut Random, scratch: &ScratchVm, paging: &PagingState) {
     for level in 1..=mode.levels() {
         for table in 0..TABLES_PER_LEVEL {
             for slot in 0..0x1000 / mode.entry_bytes() {
-                let at = u64::from(level) * LEVEL_STRIDE + table * 0x1000;
+                let at = tables(level) + table * 0x1000;
                 let at = GuestAddress(at + slot * mode.entry_bytes());
                 let value = entry(random, mode, level, paging);
                 if mode == PagingMode::Bits32 {
@@ -129,7 +132,7 @@ fn compare(cr4: u64, efer: u64) -> Option<()> {
         limits: file.paging_limits(),
     };
     let mode = PagingMode::new(&paging);
-    paging.cr3 = u64::from(mode.levels()) * LEVEL_STRIDE;
+    paging.cr3 = tables(mode.levels());
     sregs.cr3 = paging.cr3;
     let mut random = Random(cr4 << 32 | efer);
     let mut mapped = 0;
