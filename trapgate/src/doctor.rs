@@ -1,16 +1,17 @@
 //! `trapgate doctor`: what debugging can do on this host, found by trying.
 
+use crate::complain;
 use crate::exit_status::ExitStatus;
 use crate::kvm_host::KvmHost;
-use crate::probe_stub as probe;
 use vmm_core_defs::debug_rpc::Capability;
+use vp_runner::probe;
 
 /// Prints the table. Success is KVM being there: what does not work has its meaning in the table.
 pub fn doctor() -> ExitStatus {
     let host = match KvmHost::open() {
         Ok(host) => host,
         Err(error) => {
-            eprintln!("trapgate: {error}");
+            complain(&error);
             return ExitStatus::BadInput;
         }
     };
@@ -25,19 +26,14 @@ pub fn doctor() -> ExitStatus {
             ExitStatus::Success
         }
         Err(error) => {
-            eprintln!("trapgate: the trial did not come to its end: {error}");
+            complain(&error);
             ExitStatus::Failed
         }
     }
 }
 
-/// One paragraph for each capability: verdict and name, what was seen, what it means.
+/// One paragraph for each capability: verdict and name, what it means, what was seen.
 fn table(capabilities: &[Capability]) -> String {
-    let width = capabilities
-        .iter()
-        .map(|capability| capability.name.chars().count())
-        .max()
-        .unwrap_or(0);
     let mut text = String::new();
     for Capability {
         name,
@@ -46,11 +42,8 @@ fn table(capabilities: &[Capability]) -> String {
         meaning,
     } in capabilities
     {
-        let verdict = if *works { "works" } else { "NO" };
-        text += &format!(
-            "{name:width$}  {verdict:5}  {seen}\n{:width$}         {meaning}\n",
-            ""
-        );
+        let verdict = if *works { "yes" } else { "NO" };
+        text += &format!("{verdict:3}  {name}\n     {meaning}\n     (seen: {seen})\n\n");
     }
     text
 }
@@ -60,17 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_lines_up_and_says_what_a_missing_thing_means() {
-        let capability = |name: &str, works| Capability {
-            name: name.to_owned(),
-            works,
-            seen: "seen".to_owned(),
+    fn each_row_says_whether_it_works_what_that_means_and_why() {
+        let text = table(&[Capability {
+            name: "INT3".to_owned(),
+            works: false,
+            seen: "the guest ran on".to_owned(),
             meaning: "use hbreak".to_owned(),
-        };
-        let text = table(&[capability("single step", true), capability("INT3", false)]);
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "single step  works  seen");
-        assert_eq!(lines[2], "INT3         NO     seen");
-        assert_eq!(lines[3], "                    use hbreak");
+        }]);
+        assert_eq!(
+            text,
+            "NO   INT3\n     use hbreak\n     (seen: the guest ran on)\n\n"
+        );
     }
 }

@@ -30,6 +30,8 @@ pub struct BootFiles {
 pub struct Kernel {
     bytes: Vec<u8>,
     kind: KernelKind,
+    /// RAM it wants beyond what its headers say, in bytes.
+    least: u64,
 }
 
 enum KernelKind {
@@ -89,10 +91,10 @@ pub enum KernelError {
         most: usize,
     },
     /// The loader failed.
-    #[error("cannot load the kernel: {0}; the file may be damaged")]
+    #[error("cannot load the kernel; the file may be damaged")]
     Load(#[from] linux_loader::loader::Error),
     /// Start-up data could not be written.
-    #[error("cannot write the start-up data into guest memory: {0}; use a larger --memory")]
+    #[error("cannot write the start-up data into guest memory; use a larger --memory")]
     Write(#[from] vm_memory::GuestMemoryError),
 }
 
@@ -174,21 +176,31 @@ impl Kernel {
         } else {
             return Err("it is neither an ELF file nor a bzImage".to_owned());
         };
-        Ok(Self { bytes, kind })
+        Ok(Self {
+            bytes,
+            kind,
+            least: 0,
+        })
     }
 
     /// The built-in demo guest.
     pub fn demo() -> Self {
-        Self::new(demo_guest::ELF.to_vec())
-            .expect("the demo guest is an ELF file with a PVH note: its own tests say so")
+        let kernel = Self::new(demo_guest::ELF.to_vec());
+        let kernel =
+            kernel.expect("the demo guest is an ELF file with a PVH note: its own tests say so");
+        Self {
+            least: demo_guest::MIN_MEMORY,
+            ..kernel
+        }
     }
 
     /// The first address after everything the kernel occupies while it starts.
     fn end(&self) -> u64 {
-        match &self.kind {
+        let end = match &self.kind {
             KernelKind::BzImage(facts) => facts.end,
-            KernelKind::Elf(facts) => facts.end,
-        }
+            KernelKind::Elf(facts) => facts.end(),
+        };
+        end.max(self.least)
     }
 
     /// The first address after where an initial RAM disk may lie.
@@ -218,8 +230,8 @@ impl Kernel {
                 Ok(Entry::Linux64(start, loaded.setup_header.map(Box::new)))
             }
             KernelKind::Elf(facts) => {
-                for zeroes in &facts.zeroes {
-                    zero(memory, zeroes)?;
+                for zeroes in facts.zeroes() {
+                    zero(memory, &zeroes)?;
                 }
                 let loaded = Elf::load(memory, None, &mut file, None)?;
                 Ok(match facts.pvh_entry {
@@ -271,4 +283,85 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, KernelError> {
         path: path.to_owned(),
         why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Kernel {
+        /// Loads it as `trapgate run` would into 16 MiB, where that is enough.
+        pub fn load_for_test(self) {
+            let size: MemorySize = "16M".parse().expect("an amount");
+            let files = BootFiles {
+                kernel: self,
+                initrd: Some(vec![1; 5000]),
+            };
+            if files.check(size, "").is_ok() {
+                let memory = size.allocate().expect("16 MiB");
+                // Loaded or refused: what matters is that it returns.
+                let _ = files.load(&memory, size);
+            }
+        }
+    }
+
+    fn files(initrd: usize) -> BootFiles {
+        BootFiles {
+            kernel: Kernel::demo(),
+            initrd: Some(vec![7; initrd]),
+        }
+    }
+
+    fn size(text: &str) -> MemorySize {
+        text.parse().expect("an amount")
+    }
+
+    #[test]
+    fn too_little_memory_says_how_much_is_needed() {
+        let error = files(0).check(size("8M"), "").expect_err("too little");
+        assert!(error.to_string().ends_with("use --memory 16M"), "{error}");
+        let error = files(4 << 20)
+            .check(size("16M"), "")
+            .expect_err("too little");
+        assert!(
+            error.to_string().contains("with its initrd needs 21 MiB"),
+            "{error}"
+        );
+        assert!(files(4 << 20).check(size("21M"), "").is_ok());
+    }
+
+    #[test]
+    fn a_command_line_that_does_not_fit_is_refused() {
+        let error = files(0)
+            .check(size("32M"), &"x".repeat(layout::COMMAND_LINE_SIZE))
+            .expect_err("too long");
+        assert!(error.to_string().contains("at most 65535"), "{error}");
+    }
+
+    #[test]
+    fn a_second_load_is_as_the_first_whatever_the_guest_wrote() {
+        let (files, size) = (files(100), size("32M"));
+        let memory = size.allocate().expect("32 MiB");
+        let contents = || {
+            let mut bytes = vec![0; 1 << 20];
+            memory
+                .read_slice(&mut bytes, GuestAddress(1 << 20))
+                .expect("in memory");
+            bytes
+        };
+        let first = files.load(&memory, size).expect("loads");
+        let fresh = contents();
+        let facts = ElfFacts::new(demo_guest::ELF).expect("a kernel");
+        let index = |address: u64| usize::try_from(address - (1 << 20)).expect("small");
+        memory
+            .write_slice(&vec![0xcc; index(facts.end())], GuestAddress(1 << 20))
+            .expect("in memory");
+        let again = files.load(&memory, size).expect("loads again");
+        assert_eq!(first.initrd, again.initrd);
+        let again = contents();
+        for segment in facts.segments() {
+            let part = index(segment.start)..index(segment.end);
+            assert!(again[part.clone()] == fresh[part], "{segment:x?}");
+        }
+    }
 }

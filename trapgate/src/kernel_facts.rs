@@ -15,13 +15,20 @@ pub struct BzImageFacts {
 
 /// What the headers of an ELF file say.
 pub struct ElfFacts {
-    /// The first address after the last segment.
-    pub end: u64,
     /// The entry for virtual machines (`XEN_ELFNOTE_PHYS32_ENTRY`).
     pub pvh_entry: Option<u64>,
-    /// Parts of segments that the file does not hold: they have to read as zero.
-    pub zeroes: Vec<Range<u64>>,
+    segments: Vec<Segment>,
 }
+
+struct Segment {
+    physical: Range<u64>,
+    virtual_start: u64,
+    /// Bytes the file holds; the rest has to read as zero.
+    in_file: u64,
+}
+
+/// Where kernels' virtual addresses begin.
+const UPPER_HALF: u64 = 1 << 63;
 
 impl BzImageFacts {
     /// Boot protocol 2.12 brought `xloadflags`, and with it the 64-bit entry.
@@ -67,6 +74,7 @@ impl ElfFacts {
     const LITTLE_ENDIAN: u8 = 1;
     const MACHINE_X86_64: u16 = 62;
     const HEADER_SIZE: u16 = 56;
+    const EXECUTABLE: u16 = 2;
     const PT_LOAD: u32 = 1;
     const PT_NOTE: u32 = 4;
 
@@ -79,15 +87,17 @@ impl ElfFacts {
         if u16_at(bytes, 18).ok_or_else(truncated)? != Self::MACHINE_X86_64 {
             return Err("it is an ELF file for another architecture than x86-64".to_owned());
         }
+        if u16_at(bytes, 16).ok_or_else(truncated)? != Self::EXECUTABLE {
+            return Err("it is an ELF file that runs at no fixed address (a program, library or object file)".to_owned());
+        }
         if u16_at(bytes, 54).ok_or_else(truncated)? != Self::HEADER_SIZE {
             return Err("its ELF program headers have an unknown size".to_owned());
         }
         let headers = u64_at(bytes, 32).ok_or_else(truncated)?;
         let count = u16_at(bytes, 56).ok_or_else(truncated)?;
         let mut facts = Self {
-            end: 0,
             pvh_entry: None,
-            zeroes: Vec::new(),
+            segments: Vec::new(),
         };
         for index in 0..count {
             let header = u64::from(index) * u64::from(Self::HEADER_SIZE);
@@ -97,14 +107,63 @@ impl ElfFacts {
             let header = header
                 .and_then(|at| bytes.get(at..)?.get(..56))
                 .ok_or_else(truncated)?;
-            facts
-                .add_segment(bytes, header)
-                .ok_or("an ELF segment passes the end of the file or of the address space")?;
+            facts.add_segment(bytes, header).ok_or_else(|| {
+                "an ELF segment passes the end of the file or of the address space".to_owned()
+            })?;
         }
-        if facts.end == 0 {
-            return Err("the ELF file has nothing to load (an object file?)".to_owned());
-        }
+        facts.check_entry(u64_at(bytes, 24).ok_or_else(truncated)?)?;
         Ok(facts)
+    }
+
+    /// Tells kernels from programs by where they start.
+    fn check_entry(&self, elf_entry: u64) -> Result<(), String> {
+        let entry = self.pvh_entry.unwrap_or(elf_entry);
+        let Some(segment) = self
+            .segments
+            .iter()
+            .find(|segment| segment.physical.contains(&entry))
+        else {
+            return Err("the ELF file's entry is in none of its segments".to_owned());
+        };
+        if self
+            .segments
+            .iter()
+            .any(|segment| segment.physical.start < layout::HIGH_RAM_START)
+        {
+            return Err(
+                "a segment of the ELF file is below 1 MiB, where the start-up data is".to_owned(),
+            );
+        }
+        // A Linux kernel is linked for the upper half and entered by physical address; a program has one address for both.
+        if self.pvh_entry.is_none() && segment.virtual_start < UPPER_HALF {
+            return Err(
+                "the ELF file has no PVH note, and is not a Linux kernel either (a program?)"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The first address after the last segment.
+    pub fn end(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.physical.end)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Where its segments go.
+    #[cfg(test)]
+    pub fn segments(&self) -> impl Iterator<Item = Range<u64>> {
+        self.segments.iter().map(|segment| segment.physical.clone())
+    }
+
+    /// Parts of segments that the file does not hold: they have to read as zero.
+    pub fn zeroes(&self) -> impl Iterator<Item = Range<u64>> {
+        self.segments
+            .iter()
+            .map(|segment| segment.physical.start + segment.in_file..segment.physical.end)
     }
 
     fn add_segment(&mut self, bytes: &[u8], header: &[u8]) -> Option<()> {
@@ -125,8 +184,11 @@ impl ElfFacts {
             return Some(());
         }
         let end = physical.checked_add(in_memory.max(in_file))?;
-        self.zeroes.push(physical + in_file..end);
-        self.end = self.end.max(end);
+        self.segments.push(Segment {
+            physical: physical..end,
+            in_file,
+            virtual_start: u64_at(header, 16)?,
+        });
         Some(())
     }
 }
@@ -164,3 +226,6 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
         bytes.get(at..)?.get(..8)?.try_into().ok()?,
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
 use std::io;
 use thiserror::Error;
+use vp_runner::probe;
+use vp_runner::probe::ProbeError;
 
 /// An open /dev/kvm and what it said about itself.
 pub struct KvmHost {
@@ -24,19 +26,10 @@ pub struct KvmHost {
 /// No KVM to be had.
 #[derive(Debug, Error)]
 pub enum KvmHostError {
-    /// The device is not there.
-    #[error(
-        "there is no /dev/kvm on this host; in a virtual machine, turn on nested virtualization; on real hardware, turn on \
-         VT-x or AMD-V in the firmware's settings and load the module (`sudo modprobe kvm-intel` or `kvm-amd`); in a container, pass the \
-         device in (`--device /dev/kvm`)"
-    )]
-    Absent,
-    /// The device may not be used by this user.
-    #[error(
-        "you may not use /dev/kvm; join its group (`sudo usermod -aG kvm $USER`, then log in again), or run as root"
-    )]
-    NotPermitted,
-    /// The device does not work.
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] ProbeError),
+    /// It does not answer.
     #[error(
         "/dev/kvm does not work: {what}: {why}; is the module for this CPU loaded (`lsmod | grep kvm`)?"
     )]
@@ -76,11 +69,7 @@ impl KvmHost {
                 why: why.into(),
             }
         };
-        let kvm = Kvm::new().map_err(|why| match why.errno() {
-            libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmHostError::Absent,
-            libc::EACCES | libc::EPERM => KvmHostError::NotPermitted,
-            _ => broken("open it")(why),
-        })?;
+        let kvm = probe::open_kvm()?;
         if let Some((_, name)) = NEEDED
             .into_iter()
             .find(|(cap, _)| !kvm.check_extension(*cap))

@@ -12,7 +12,6 @@ mod kernel_facts;
 mod kvm_host;
 mod machine;
 mod memory;
-mod probe_stub;
 mod run;
 mod serial_output;
 mod session_text;
@@ -47,7 +46,18 @@ fn main() -> ExitCode {
 
 fn run_guest(args: &cli::RunArgs) -> ExitStatus {
     run::run(args).unwrap_or_else(|error| {
-        eprintln!("trapgate: {error}");
+        complain(&error);
         error.status()
     })
+}
+
+/// An error with everything that led to it.
+fn complain(error: &dyn std::error::Error) {
+    let mut text = format!("trapgate: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!("\n  because: {error}");
+        cause = error.source();
+    }
+    eprintln!("{text}");
 }

@@ -10,8 +10,6 @@ use crate::kernel::Kernel;
 use crate::kernel::KernelError;
 use crate::kvm_host::KvmHost;
 use crate::kvm_host::KvmHostError;
-use crate::probe_stub as probe;
-use crate::probe_stub::ProbeError;
 use crate::serial_output::SerialDrain;
 use crate::serial_output::SerialOutput;
 use crate::session_text;
@@ -34,7 +32,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
+use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vp_runner::probe;
+use vp_runner::probe::ProbeError;
 use vp_runner::runner::Controller;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
@@ -57,7 +58,7 @@ pub enum RunError {
     Vm(#[from] VmError),
     /// The debug server's address.
     #[error(
-        "{0}\n(--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
+        "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
     )]
     Gdb(#[from] BindError),
     /// The serial port's file.
@@ -71,10 +72,10 @@ pub enum RunError {
         why: io::Error,
     },
     /// The capability probe.
-    #[error("cannot find out what this host's KVM can do: {0}")]
+    #[error(transparent)]
     Probe(#[from] ProbeError),
     /// The VPs.
-    #[error("{0}")]
+    #[error(transparent)]
     Start(#[from] StartError),
     /// Something the program itself needs.
     #[error("cannot {what}: {why}")]
@@ -117,6 +118,11 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     let demo_most = args.kernel.is_none().then_some(demo_guest::MAX_CPUS);
     let cpus = check_cpus(&host, args.cpus, demo_most)?;
     let listener = listen(args)?;
+    // Nobody asks what works where nobody debugs.
+    let capabilities = match &listener {
+        Some(_) => probe::run()?.capabilities(),
+        None => Vec::new(),
+    };
     let (serial, drain) = open_serial(&args.serial)?;
     let vm = Vm::new(
         &host,
@@ -141,7 +147,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
             session_text::server(&listener.local_addr(), symbols.as_deref())
         );
     }
-    run_vm(vm, listener, start, args, drain)
+    run_vm(vm, listener, start, capabilities, args, drain)
 }
 
 /// Starts the VPs and stays until the guest has ended.
@@ -149,6 +155,7 @@ fn run_vm(
     vm: Vm,
     listener: Option<DebugListener>,
     start: StartMode,
+    capabilities: Vec<Capability>,
     args: &RunArgs,
     drain: SerialDrain,
 ) -> Result<ExitStatus, RunError> {
@@ -165,11 +172,7 @@ fn run_vm(
             ResetPolicy::Reset
         },
         debug,
-        capabilities: if listener.is_some() {
-            probe::run()?.capabilities()
-        } else {
-            Vec::new()
-        },
+        capabilities,
     };
     let (handle, controller) = vp_runner::start(params)?;
     let terminal = match args.serial {
