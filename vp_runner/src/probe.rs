@@ -169,13 +169,21 @@ fn check_version(kvm: Kvm) -> Result<Kvm, ProbeError> {
 /// [`ProbeError`] where there is no KVM to try it on.
 pub fn run() -> Result<Report, ProbeError> {
     let kvm = open_kvm()?;
-    supervised(SCENARIO_LIMIT, move |bench| scenario::all(&kvm, bench))?
+    supervised(SCENARIO_LIMIT, move |bench| {
+        match scenario::all(&kvm, bench) {
+            Ok((report, used)) => (Ok(report), Some(used)),
+            Err(err) => (Err(err), None),
+        }
+    })?
 }
 
 /// Does the work on a thread of its own, and kicks its guest out whenever a scenario takes longer than `limit`.
-fn supervised<T: Send + 'static>(
+///
+/// The work's second result is what it leaves behind; nobody waits for that to be dropped, since a VM with interrupt controllers takes the
+/// kernel ten times as long to take down as all scenarios together.
+fn supervised<T: Send + 'static, L>(
     limit: Duration,
-    work: impl FnOnce(&Bench) -> T + Send + 'static,
+    work: impl FnOnce(&Bench) -> (T, L) + Send + 'static,
 ) -> Result<T, ProbeError> {
     kick::install().map_err(ProbeError::Signal)?;
     let (begin, begun) = mpsc::channel();
@@ -185,8 +193,12 @@ fn supervised<T: Send + 'static>(
     let worker = thread::Builder::new()
         .name("probe".into())
         .spawn(move || {
-            // The receiver outlives this thread.
-            let _ = finish.send(work(&bench));
+            let (result, leftovers) = work(&bench);
+            // A receiver that is gone has panicked.
+            let _ = finish.send(result);
+            // The end of all scenarios.
+            drop(bench);
+            drop(leftovers);
         })
         .map_err(|err| ProbeError::NoMemory {
             why: err.to_string(),
@@ -204,17 +216,16 @@ fn supervised<T: Send + 'static>(
                 kick::signal(&worker);
                 wait = KICK_AGAIN;
             }
-            // The thread has dropped its end: it is done, or has panicked.
+            // The thread has dropped its end: it is done with the guests, or has panicked.
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-    match (worker.join(), finished.recv()) {
-        (Err(panic), _) => std::panic::resume_unwind(panic),
-        (Ok(()), Ok(result)) => Ok(result),
-        (Ok(()), Err(mpsc::RecvError)) => {
-            unreachable!("the thread sends its result before it ends")
-        }
-    }
+    finished
+        .recv()
+        .or_else(|mpsc::RecvError| match worker.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the thread sends its result before it ends"),
+        })
 }
 
 #[cfg(test)]

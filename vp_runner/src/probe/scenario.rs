@@ -32,7 +32,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_sys_util::signal::SIGRTMIN;
 use vmm_sys_util::signal::unblock_signal;
 
-const PAGE: usize = 0x1000;
+pub(super) const PAGE: usize = 0x1000;
 const RFLAGS_RF: u64 = 1 << 16;
 
 /// How a run of the guest ended.
@@ -117,28 +117,26 @@ impl Bench {
     }
 }
 
-/// Runs every scenario.
-pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<Report, ProbeError> {
+/// Runs every scenario, and hands back the VMs it used.
+pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<(Report, [ScratchVm; 2]), ProbeError> {
     if let Err(err) = unblock_signal(SIGRTMIN()) {
         tracing::warn!(error = ?err, "the kick signal stays blocked; a scenario that hangs will not end");
     }
-    let mut guest = Guest::new(kvm, bench)?;
+    let mut plain = Guest::new(ScratchVm::new(kvm, PAGE)?, bench);
+    let mut with_irqchip = Guest::new(ScratchVm::with_irqchip(kvm, PAGE)?, bench);
     let both = [StartIn::Real, StartIn::Long];
-    Ok(Report {
-        int3_real: guest.int3(StartIn::Real)?,
-        int3_protected: guest.int3(StartIn::Protected32)?,
-        int3_long: guest.int3(StartIn::Long)?,
-        execution_breakpoints: first_failure(both, |mode| guest.execution_breakpoint(mode))?,
-        data_watchpoints: first_failure(both, |mode| guest.data_watchpoint(mode))?,
-        single_step: first_failure(both, |mode| guest.single_step(mode))?,
-        resume_flag: first_failure(both, |mode| guest.resume_flag(mode))?,
-        sync_regs: guest.sync_regs()?,
-        interrupts_held: Guest {
-            scratch: ScratchVm::with_irqchip(kvm, PAGE)?,
-            bench,
-        }
-        .interrupts_held()?,
-    })
+    let report = Report {
+        int3_real: plain.int3(StartIn::Real)?,
+        int3_protected: plain.int3(StartIn::Protected32)?,
+        int3_long: plain.int3(StartIn::Long)?,
+        execution_breakpoints: first_failure(both, |mode| plain.execution_breakpoint(mode))?,
+        data_watchpoints: first_failure(both, |mode| plain.data_watchpoint(mode))?,
+        single_step: first_failure(both, |mode| plain.single_step(mode))?,
+        resume_flag: first_failure(both, |mode| plain.resume_flag(mode))?,
+        sync_regs: plain.sync_regs()?,
+        interrupts_held: with_irqchip.interrupts_held()?,
+    };
+    Ok((report, [plain.scratch, with_irqchip.scratch]))
 }
 
 /// Works only where it works in every mode; what was seen is the first that failed, or the last.
@@ -161,11 +159,8 @@ pub(super) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn new(kvm: &Kvm, bench: &'a Bench) -> Result<Self, ScratchVmError> {
-        Ok(Self {
-            scratch: ScratchVm::new(kvm, PAGE)?,
-            bench,
-        })
+    pub(super) fn new(scratch: ScratchVm, bench: &'a Bench) -> Self {
+        Self { scratch, bench }
     }
 
     pub(super) fn start(&mut self, mode: StartIn, program: &[u8]) -> Result<(), ScratchVmError> {

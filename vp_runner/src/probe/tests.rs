@@ -1,6 +1,7 @@
 //! What a host can do differs; that the probe ends and does not contradict itself does not.
 
 use super::*;
+use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::StartIn;
 use crate::kvm::x86_64::kvm_for_test;
 use std::time::Instant;
@@ -37,12 +38,13 @@ fn the_probe_ends_and_is_of_one_mind() {
 fn a_guest_that_does_not_come_back_is_kicked_out_and_the_next_scenario_still_runs() {
     let Some(kvm) = kvm_for_test() else { return };
     let seen = supervised(Duration::from_millis(5), move |bench| {
-        let mut guest = scenario::Guest::new(&kvm, bench).unwrap();
+        let scratch = ScratchVm::new(&kvm, scenario::PAGE).unwrap();
+        let mut guest = scenario::Guest::new(scratch, bench);
         let jump_to_itself = [0xeb, 0xfe];
         guest.start(StartIn::Real, &jump_to_itself).unwrap();
         let hung = guest.run(0, None);
         guest.start(StartIn::Real, &programs::NOPS).unwrap();
-        [hung, guest.run(0, None)]
+        ([hung, guest.run(0, None)], ())
     })
     .unwrap();
     assert_eq!(seen, [Seen::Overdue, Seen::Ended]);
