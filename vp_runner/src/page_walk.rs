@@ -4,7 +4,7 @@
 //! takes a *linear* address: segment bases are added by [`linear_address`](crate::cpu_mode::linear_address). It grants no access and refuses
 //! none: it says what the tables permit, and sets no accessed or dirty bit.
 //!
-//! What it does not look at: protection keys, SMEP/SMAP, control-flow enforcement, nested guests' tables, and the PAE root entries that an Intel
+//! What it does not look at: bit 8 of upper entries (reserved on AMD, ignored on Intel), protection keys, SMEP/SMAP, control-flow enforcement, nested guests' tables, and the PAE root entries that an Intel
 //! processor remembers from its last write of CR3 (it reads them from memory).
 
 use vmm_core_defs::addr::Gpa;
@@ -28,10 +28,28 @@ pub trait PhysicalMemory {
 /// What the guest's CPUID says about its paging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PagingLimits {
-    /// MAXPHYADDR: the width of a physical address in bits, 32 to 52.
-    pub physical_bits: u8,
-    /// Whether 1 GiB pages exist.
-    pub gib_pages: bool,
+    physical_bits: u8,
+    gib_pages: bool,
+}
+
+impl PagingLimits {
+    /// `physical_bits` is MAXPHYADDR, the width of a physical address. Outside 32 to 52, which no processor has, it counts as 36, which is also
+    /// what a processor without the CPUID leaf has (SDM volume 3, "Enumeration of Paging Features by CPUID").
+    pub const fn new(physical_bits: u8, gib_pages: bool) -> Self {
+        let physical_bits = match physical_bits {
+            32..=52 => physical_bits,
+            _ => 36,
+        };
+        Self {
+            physical_bits,
+            gib_pages,
+        }
+    }
+
+    /// The width of a physical address in bits, 32 to 52.
+    pub const fn physical_bits(&self) -> u8 {
+        self.physical_bits
+    }
 }
 
 /// The registers that decide how a VP translates addresses.

@@ -119,10 +119,7 @@ fn paged(memory: &DebugMemory) -> AddressSpace {
             cr3: 0x1000,
             cr4: 1 << 5,
             efer: 1 << 10,
-            limits: PagingLimits {
-                physical_bits: 40,
-                gib_pages: true,
-            },
+            limits: PagingLimits::new(40, true),
         },
     }
 }

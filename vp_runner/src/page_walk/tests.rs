@@ -42,10 +42,7 @@ fn paging(cr4: u64, efer: u64) -> PagingState {
         cr3: 0x1000,
         cr4,
         efer,
-        limits: PagingLimits {
-            physical_bits: 46,
-            gib_pages: true,
-        },
+        limits: PagingLimits::new(46, true),
     }
 }
 
@@ -303,4 +300,36 @@ fn a_fault_says_where_the_walk_ended() {
             gpa: Gpa::new(0x2000)
         }
     );
+}
+
+/// Memory whose every word is the same, present or not: a guest may write anything into its tables and registers.
+struct Everywhere(u64);
+
+impl PhysicalMemory for Everywhere {
+    fn read_u32(&self, _gpa: Gpa) -> Option<u32> {
+        Some(self.0.to_le_bytes().as_chunks::<4>().0[0]).map(u32::from_le_bytes)
+    }
+
+    fn read_u64(&self, _gpa: Gpa) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_register_and_no_table_makes_the_walk_panic_or_leave_physical_memory(
+        (cr0, cr3, cr4, efer) in proptest::prelude::any::<(u64, u64, u64, u64)>(),
+        (physical_bits, gib_pages) in proptest::prelude::any::<(u8, bool)>(),
+        (entry, gva) in proptest::prelude::any::<(u64, u64)>(),
+    ) {
+        let limits = PagingLimits::new(physical_bits, gib_pages);
+        let paging = PagingState { cr0, cr3, cr4, efer, limits };
+        // Present, and reserved bits clear often enough to get far.
+        for entry in [entry, entry | P, entry & 0xffff_ffff | P, entry & 0xffff_f07f | P] {
+            if let Ok(found) = walk(&Everywhere(entry), &paging, Gva::new(gva)) {
+                proptest::prop_assert!(found.gpa.value() >> limits.physical_bits().max(40) == 0);
+                proptest::prop_assert!(found.bytes_left() > 0);
+            }
+        }
+    }
 }

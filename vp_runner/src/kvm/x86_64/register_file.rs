@@ -9,6 +9,7 @@ use super::validate;
 use super::validate::Limits;
 use super::xsave_area::XsaveArea;
 use super::xsave_area::XsaveSize;
+use crate::page_walk::PagingLimits;
 use crate::xsave;
 use crate::xsave::VectorState;
 use crate::xsave::XsaveLayout;
@@ -68,11 +69,8 @@ impl RegisterFile {
     }
 
     /// What the guest's CPUID says of physical addresses and pages, for the page walk.
-    pub const fn paging_limits(&self) -> crate::page_walk::PagingLimits {
-        crate::page_walk::PagingLimits {
-            physical_bits: self.limits.physical_bits,
-            gib_pages: self.limits.gib_pages,
-        }
+    pub const fn paging_limits(&self) -> PagingLimits {
+        self.limits.paging
     }
 
     /// Reads every register.

@@ -4,6 +4,7 @@
 //! the guest, where it would end the guest instead of the request.
 
 use crate::cpu_mode::cpu_mode;
+use crate::page_walk::PagingLimits;
 use kvm_bindings::kvm_cpuid_entry2;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -26,8 +27,7 @@ const SEGMENT_GRANULAR: u32 = 1 << 15;
 /// What a vCPU's CPUID allows its registers to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) physical_bits: u8,
-    pub(super) gib_pages: bool,
+    pub(super) paging: PagingLimits,
     efer: u64,
     features: XFeatures,
 }
@@ -35,7 +35,7 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn from_cpuid(entries: &[kvm_cpuid_entry2], features: XFeatures) -> Self {
         let leaf = |function| entries.iter().find(|e| e.function == function);
-        let physical_bits = leaf(0x8000_0008).map_or(36, |e| e.eax.to_le_bytes()[0]);
+        let physical_bits = leaf(0x8000_0008).map_or(0, |e| e.eax.to_le_bytes()[0]);
         let (edx, ecx) = leaf(0x8000_0001).map_or((0, 0), |e| (e.edx, e.ecx));
         let amd21 = leaf(0x8000_0021).map_or(0, |e| e.eax);
         // SDM volume 3 and APM volume 2, "Extended Feature Enable Register"; each bit with the CPUID bit that brings it.
@@ -52,13 +52,7 @@ impl Limits {
         .filter(|(_, enabled)| *enabled != 0)
         .fold(0, |mask, (bits, _)| mask | bits);
         Self {
-            // KVM takes an absent or silly leaf as 36 bits too.
-            physical_bits: if (32..=52).contains(&physical_bits) {
-                physical_bits
-            } else {
-                36
-            },
-            gib_pages: edx >> 26 & 1 != 0,
+            paging: PagingLimits::new(physical_bits, edx >> 26 & 1 != 0),
             efer,
             features,
         }
@@ -101,7 +95,7 @@ impl Limits {
             }
         }
         if old.cr3 != new.cr3 {
-            no_bits("cr3", new.cr3, u64::MAX << self.physical_bits)?;
+            no_bits("cr3", new.cr3, u64::MAX << self.paging.physical_bits())?;
         }
         if old.cr8 != new.cr8 && new.cr8 > 15 {
             return Err(bad("cr8", "a priority is 0 to 15".into()));

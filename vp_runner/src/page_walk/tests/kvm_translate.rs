@@ -51,7 +51,7 @@ fn entry(random: &mut Random, mode: PagingMode, level: u8, paging: &PagingState)
     let pae_root = mode == PagingMode::Pae && level == 3;
     let large_page = level > 1 && !pae_root && random.one_in(4);
     let target = if level == 1 || large_page {
-        random.next() & ((1 << paging.limits.physical_bits) - 1) & !0xfff
+        random.next() & ((1 << paging.limits.physical_bits()) - 1) & !0xfff
     } else {
         tables(level - 1) + random.below(TABLES_PER_LEVEL) * 0x1000
     };

@@ -18,10 +18,14 @@ fn limits(entries: &[kvm_cpuid_entry2]) -> Limits {
 
 #[test]
 fn physical_addresses_are_as_wide_as_cpuid_says_and_36_bits_where_it_says_nothing_sensible() {
-    let bits = |eax| limits(&[leaf(0x8000_0008, eax, 0, 0)]).physical_bits;
+    let bits = |eax| {
+        limits(&[leaf(0x8000_0008, eax, 0, 0)])
+            .paging
+            .physical_bits()
+    };
     assert_eq!(bits(0x3030), 48);
     assert_eq!((bits(0), bits(255)), (36, 36));
-    assert_eq!(limits(&[]).physical_bits, 36);
+    assert_eq!(limits(&[]).paging.physical_bits(), 36);
 }
 
 #[test]
