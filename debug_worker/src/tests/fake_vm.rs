@@ -109,6 +109,16 @@ impl FakeVm {
         self.change(|state| state.mute = name);
     }
 
+    /// Carries out what has been left unanswered, and answers from now on.
+    pub(super) fn answer_muted(&self) {
+        self.change(|state| {
+            state.mute = "";
+            for request in std::mem::take(&mut state.unanswered) {
+                state.handle(request);
+            }
+        });
+    }
+
     pub(super) fn wait_asked(&self, name: &str) {
         self.wait_until(name, |state| state.asked.contains(&name));
     }
