@@ -15,9 +15,12 @@ use std::time::Duration;
 /// Lines of a failed command's log that are repeated in the error.
 const LOG_TAIL_LINES: usize = 25;
 
-/// The checkout's root: the workspace that this `xtask` was built from.
+/// The checkout's root: the workspace in which `cargo xtask` was typed.
+///
+/// What cargo says now counts before what it said at build time: two checkouts that share a target folder also share the built `xtask`.
 pub fn workspace_root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest
         .parent()
         .expect("xtask lies one folder below the workspace root")

@@ -46,17 +46,21 @@ fn session(mut stream: std::net::TcpStream) -> anyhow::Result<()> {
 fn answer(packet: &[u8], reply: &mut Vec<u8>) -> Option<()> {
     let start = packet.iter().position(|&byte| byte == b'$')? + 1;
     let payload = std::str::from_utf8(&packet[start..]).ok()?;
-    reply.clear();
     if payload.starts_with("qSupported") {
+        reply.clear();
         reply.extend(b"+$QStartNoAckMode+#db");
     } else if payload == "QStartNoAckMode" {
+        reply.clear();
         reply.extend(b"+$OK#9a");
     } else {
         let size = usize::from_str_radix(payload.strip_prefix("echo:")?, 16).ok()?;
-        reply.push(b'$');
-        reply.resize(size + 1, b'0');
-        // The client does not look at the sum.
-        reply.extend(b"#00");
+        // The client does not look at the sum. A reply of the same size as the last one is sent again as it is.
+        if reply.len() != size + 4 {
+            reply.clear();
+            reply.push(b'$');
+            reply.resize(size + 1, b'0');
+            reply.extend(b"#00");
+        }
     }
     Some(())
 }

@@ -54,6 +54,16 @@ pub fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
     micros(client, request(&echo::request(size)))
 }
 
+/// The echo server's megabytes of guest memory a second, with replies as long as those to reads of `size` bytes.
+pub fn bulk_floor(client: &mut Client, encoding: Encoding, size: usize) -> anyhow::Result<f64> {
+    let reply = match encoding {
+        Encoding::Hex => size * 2,
+        Encoding::Binary => size,
+    };
+    let micros = floor(client, reply)?;
+    Ok(f64::from(u32::try_from(size)?) / micros)
+}
+
 /// A single step of the current thread.
 pub fn step(client: &mut Client) -> anyhow::Result<()> {
     let reply = client.request("s")?;
@@ -135,7 +145,7 @@ impl Encoding {
         Ok(megabytes / start.elapsed().as_secs_f64())
     }
 
-    /// Sizes worth trying: up to what the server says it can send, and one past it for those that can do more than they say.
+    /// Sizes worth trying, up to what the server says it can send.
     pub fn sizes(self, packet_size: usize) -> Vec<usize> {
         let most = match self {
             Self::Hex => packet_size.saturating_sub(4) / 2,

@@ -54,9 +54,9 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
         Some(servers::build_trapgate()?)
     };
     let start = |cpus: u32| -> anyhow::Result<Vec<Server>> {
-        let mut servers = vec![Server::qemu(&qemu, &kernel, cpus)?];
+        let mut servers = vec![Server::qemu(&qemu, &kernel, cpus, &folder)?];
         if let Some(program) = &trapgate {
-            servers.push(Server::trapgate(program, cpus)?);
+            servers.push(Server::trapgate(program, cpus, &folder)?);
         }
         Ok(servers)
     };
@@ -121,6 +121,13 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
         report.add("m, 8 bytes", "us", "echo", measures::floor(&mut floor, 16)?);
         report.add("g", "us", "echo", measures::floor(&mut floor, registers)?);
         report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
+        // With the last server's sizes: ours, where it takes part.
+        if let Some((_, _, bulk)) = sessions.last() {
+            for (measure, encoding, size) in bulk {
+                let rate = measures::bulk_floor(&mut floor, *encoding, *size)?;
+                report.add(measure, "MB/s", "echo", rate);
+            }
+        }
         for (server, client, bulk) in &mut sessions {
             let name = server.name;
             let read = measures::request("m100000,8");

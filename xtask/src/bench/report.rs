@@ -68,7 +68,7 @@ impl Report {
     pub fn print(&self) {
         println!(
             "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
-            "median", "unit", "floor", "qemu", "trapgate", "qemu/trapgate"
+            "median", "unit", "floor", "qemu", "trapgate", "times better"
         );
         for measure in &self.measures {
             let cell = |server| {
@@ -78,6 +78,8 @@ impl Report {
                     .map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
             };
             let ratio = match (measure.medians.get("qemu"), measure.medians.get("trapgate")) {
+                // Of a rate, more is better; of anything else, less.
+                (Some(qemu), Some(ours)) if measure.unit == "MB/s" => format!("{:.2}", ours / qemu),
                 (Some(qemu), Some(ours)) if *ours > 0.0 => format!("{:.2}", qemu / ours),
                 _ => "-".to_owned(),
             };

@@ -8,10 +8,13 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A server that takes longer is broken.
 const REPLY_WITHIN: Duration = Duration::from_secs(20);
+
+const BUFFER: usize = 1 << 20;
 
 /// What GDB 13 says of itself.
 const FEATURES: &str = "qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;fork-events+;vfork-events+;exec-events+;\
@@ -20,9 +23,9 @@ const FEATURES: &str = "qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;f
 /// One connection, blocking.
 pub struct Client {
     stream: TcpStream,
-    received: Vec<u8>,
-    /// How much of `received` the last reply took, its checksum included.
-    taken: usize,
+    /// Of a fixed size, larger than any packet of a server here; `received` is the part in use.
+    buffer: Vec<u8>,
+    received: Range<usize>,
     outgoing: Vec<u8>,
     acks: bool,
     /// What the server says of itself.
@@ -45,8 +48,8 @@ impl Client {
         stream.set_read_timeout(Some(REPLY_WITHIN))?;
         Ok(Self {
             stream,
-            received: Vec::new(),
-            taken: 0,
+            buffer: vec![0; BUFFER],
+            received: 0..0,
             outgoing: Vec::new(),
             acks: true,
             features: String::new(),
@@ -116,42 +119,40 @@ impl Client {
 
     /// The next packet.
     pub fn reply(&mut self) -> anyhow::Result<&[u8]> {
-        self.received.drain(..self.taken);
-        self.taken = 0;
         let mut searched = 0;
         let (start, end) = loop {
+            let received = &self.buffer[self.received.clone()];
             // Acknowledgements stand before the packet; in it, both marks are escaped.
-            let start = self.received.iter().position(|&byte| byte == b'$');
-            if let Some(start) = start {
+            if let Some(start) = memchr::memchr(b'$', received) {
                 let from = searched.max(start);
-                if let Some(at) = memchr::memchr(b'#', &self.received[from..])
-                    && self.received.len() >= from + at + 3
-                {
-                    break (start + 1, from + at);
+                match memchr::memchr(b'#', &received[from..]) {
+                    Some(length) if received.len() >= from + length + 3 => {
+                        break (start + 1, from + length);
+                    }
+                    Some(length) => searched = from + length,
+                    None => searched = received.len(),
                 }
-                searched = self.received.len().saturating_sub(2).max(start);
             }
             self.fill()?;
         };
-        self.taken = end + 3;
         if self.acks {
             self.stream.write_all(b"+")?;
         }
-        Ok(&self.received[start..end])
+        let payload = self.received.start + start..self.received.start + end;
+        self.received.start = payload.end + 3;
+        Ok(&self.buffer[payload])
     }
 
     /// Waits that long for a packet to begin; `false` when none did.
     pub fn wait(&mut self, time: Duration) -> anyhow::Result<bool> {
-        self.received.drain(..self.taken);
-        self.taken = 0;
-        if self.received.contains(&b'$') {
+        if self.packet_begun() {
             return Ok(true);
         }
         self.stream.set_read_timeout(Some(time))?;
         let result = self.fill();
         self.stream.set_read_timeout(Some(REPLY_WITHIN))?;
         match result {
-            Ok(()) => Ok(self.received.contains(&b'$')),
+            Ok(()) => Ok(self.packet_begun()),
             Err(error) => match error.downcast_ref::<std::io::Error>() {
                 Some(io) if matches!(io.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     Ok(false)
@@ -161,13 +162,21 @@ impl Client {
         }
     }
 
+    fn packet_begun(&self) -> bool {
+        self.buffer[self.received.clone()].contains(&b'$')
+    }
+
     fn fill(&mut self) -> anyhow::Result<()> {
-        let mut chunk = [0; 256 << 10];
-        let length = self.stream.read(&mut chunk)?;
-        if length == 0 {
-            bail!("the server closed the connection");
+        if self.received.start > 0 {
+            // Mostly empty by now: a request has one reply.
+            self.buffer.copy_within(self.received.clone(), 0);
+            self.received = 0..self.received.len();
         }
-        self.received.extend_from_slice(&chunk[..length]);
+        let room = &mut self.buffer[self.received.end..];
+        anyhow::ensure!(!room.is_empty(), "a packet of more than {BUFFER} bytes");
+        let length = self.stream.read(room)?;
+        anyhow::ensure!(length > 0, "the server closed the connection");
+        self.received.end += length;
         Ok(())
     }
 

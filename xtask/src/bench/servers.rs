@@ -5,6 +5,7 @@ use crate::nested;
 use crate::process;
 use anyhow::Context as _;
 use anyhow::bail;
+use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Write as _;
@@ -49,7 +50,12 @@ impl Server {
     }
 
     /// QEMU with its gdbstub, the guest held at its first instruction.
-    pub fn qemu(qemu: &nested::Qemu, kernel: &Path, cpus: u32) -> anyhow::Result<Self> {
+    pub fn qemu(
+        qemu: &nested::Qemu,
+        kernel: &Path,
+        cpus: u32,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
         // QEMU does not say which port it got, so it is told one that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = qemu.command();
@@ -61,7 +67,8 @@ impl Server {
             .arg(kernel)
             .args(["-S", "-gdb", &format!("tcp:{address}")])
             .args(["-qmp", "stdio"])
-            .stdin(Stdio::piped());
+            .stdin(Stdio::piped())
+            .stderr(File::create(logs.join("qemu.log"))?);
         // Commands are answered in the main loop, when everything is set up; the greeting comes too early.
         Self::start_with("qemu", &mut command, QMP_HELLO, |line| {
             line.contains("\"return\"").then_some(address)
@@ -69,14 +76,15 @@ impl Server {
     }
 
     /// Our own, as built for release, with the same guest.
-    pub fn trapgate(program: &Path, cpus: u32) -> anyhow::Result<Self> {
+    pub fn trapgate(program: &Path, cpus: u32, logs: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("run")
             .args(["--cpus", &cpus.to_string()])
             .args(["--memory", &format!("{MEMORY_MIB}M")])
             .args(["--serial", "off", "--gdb", "127.0.0.1:0"])
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stderr(File::create(logs.join("trapgate.log"))?);
         Self::start("trapgate", &mut command, |line| {
             line.split_once(LISTENING)?.1.trim().parse().ok()
         })
@@ -110,7 +118,7 @@ impl Server {
             if stdout.read_line(&mut line)? == 0 {
                 let status = child.wait()?;
                 bail!(
-                    "`{}` ended with {status} before it listened",
+                    "`{}` ended with {status} before it listened; its messages are in {name}.log in the target folder's bench",
                     process::shown(command)
                 );
             }
