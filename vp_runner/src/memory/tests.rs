@@ -205,6 +205,10 @@ fn what_a_device_asks_for_reaches_the_caller() {
     let (memory, _) = machine();
     let result = memory.write_gpa(gpa(RESET_REGISTER - 8), &[0; 16]);
     assert_eq!(result, Ok(DeviceOutcome::Reset));
+    let space = paged(&memory);
+    let offset = RESET_REGISTER - DEVICE;
+    let result = memory.write_gva(&space, gva(0x3000 + offset - 8), &[0; 16]);
+    assert_eq!(result, Ok(DeviceOutcome::Reset));
 }
 
 #[test]

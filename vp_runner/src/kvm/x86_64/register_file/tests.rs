@@ -8,6 +8,7 @@ use crate::kvm::x86_64::read_msr;
 use crate::kvm::x86_64::write_msr;
 use kvm_bindings::KVM_CAP_EXCEPTION_PAYLOAD;
 use kvm_bindings::kvm_enable_cap;
+use kvm_ioctls::VcpuExit;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
 
@@ -321,6 +322,24 @@ fn what_waits_to_be_delivered_still_does_after_a_write() {
     assert_eq!((events.exception.pending, events.exception.nr), (1, 6));
     let sregs = scratch.vcpu().get_sregs().unwrap();
     assert_eq!(sregs.interrupt_bitmap[0], 1 << 0x31);
+}
+
+/// Without an APIC in the kernel, CR8 is user space's at every entry.
+#[test]
+fn a_task_priority_written_is_still_there_after_the_guest_has_run() {
+    let Some((mut scratch, file)) = scratch() else {
+        return;
+    };
+    let nop_then_out = [0x90, 0xe6, 0xe9];
+    scratch.load(&nop_then_out, 0x800).unwrap();
+    scratch.start(StartIn::Real, 0x800, 0xf00).unwrap();
+    let old = file.read(scratch.vcpu()).unwrap();
+    let mut new = old.clone();
+    new.cr8 = 5;
+    file.write(scratch.vcpu_mut(), &old, &new).unwrap();
+    let exit = scratch.vcpu_mut().run().unwrap();
+    assert!(matches!(exit, VcpuExit::IoOut(0xe9, _)), "{exit:?}");
+    assert_eq!(file.read(scratch.vcpu()).unwrap().cr8, 5);
 }
 
 #[test]
