@@ -16,9 +16,10 @@ use std::time::Duration;
 
 mod programs;
 mod scenario;
+mod seen;
 mod words;
 
-pub use scenario::Seen;
+pub use seen::Seen;
 
 /// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);

@@ -5,6 +5,7 @@ use super::Int3;
 use super::ProbeError;
 use super::Report;
 use super::programs;
+use super::seen::Seen;
 use crate::dr7;
 use crate::dr7::Dr6;
 use crate::dr7::Slot;
@@ -34,60 +35,6 @@ use vmm_sys_util::signal::unblock_signal;
 
 pub(super) const PAGE: usize = 0x1000;
 const RFLAGS_RF: u64 = 1 << 16;
-
-/// How a run of the guest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// `KVM_EXIT_DEBUG`.
-    Debug {
-        /// The exception: 1 `#DB`, 3 `#BP`.
-        vector: u32,
-        /// The address reported.
-        pc: u64,
-        /// DR6.
-        dr6: u64,
-    },
-    /// The program came to its end.
-    Ended,
-    /// The guest's own handler was entered.
-    Handler,
-    /// `KVM_EXIT_INTERNAL_ERROR`.
-    InternalError {
-        /// Where the vCPU stood.
-        rip: u64,
-    },
-    /// A triple fault.
-    TripleFault,
-    /// It did not end in time and was kicked.
-    Overdue,
-    /// KVM refused an ioctl.
-    Refused {
-        /// With this `errno`.
-        errno: i32,
-    },
-    /// Some other exit.
-    Other,
-    /// The capability is not offered.
-    NotOffered,
-    /// The registers in `kvm_run` are not the vCPU's.
-    WrongRegisters,
-}
-
-impl Seen {
-    fn refused(err: kvm_ioctls::Error) -> Self {
-        Self::Refused { errno: err.errno() }
-    }
-
-    /// Whether it is the trap that `slot` 0 or a step is to make.
-    fn is_db_at(self, address: u16, expected: impl FnOnce(Dr6) -> bool) -> bool {
-        match self {
-            Self::Debug { vector, pc, dr6 } => {
-                vector == 1 && pc == u64::from(address) && expected(Dr6(dr6))
-            }
-            _ => false,
-        }
-    }
-}
 
 /// Counts the scenarios, and knows when the present one has run out of time.
 pub(super) struct Bench {

@@ -1,28 +1,23 @@
 //! A throw-away VM with one vCPU and a little RAM at address 0: for the capability probe, for measurements and for tests.
-#![expect(
-    unsafe_code,
-    reason = "KVM_SET_USER_MEMORY_REGION takes a host address"
-)]
 
+use crate::kvm::ram::RegisteredRam;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_segment;
 use kvm_bindings::kvm_sregs;
-use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
+use std::sync::Arc;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryBackend;
 use vm_memory::GuestMemoryMmap;
 
-/// The VM. Its fields stay together, since the RAM has to outlive the VM.
+/// The VM.
 pub struct ScratchVm {
-    // Dropped in this order.
     vcpu: VcpuFd,
-    vm: VmFd,
-    ram: GuestMemoryMmap,
+    vm: Arc<VmFd>,
+    ram: RegisteredRam,
     power_on: kvm_sregs,
 }
 
@@ -93,27 +88,21 @@ impl ScratchVm {
         bytes: usize,
         prepare: impl FnOnce(&VmFd) -> Result<(), ScratchVmError>,
     ) -> Result<Self, ScratchVmError> {
-        let memory = |why: String| ScratchVmError::Memory { bytes, why };
-        let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), bytes)])
-            .map_err(|err| memory(err.to_string()))?;
-        let host = ram
-            .get_host_address(GuestAddress(0))
-            .map_err(|err| memory(err.to_string()))?;
+        let ram =
+            GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), bytes)]).map_err(|err| {
+                ScratchVmError::Memory {
+                    bytes,
+                    why: err.to_string(),
+                }
+            })?;
         let vm = kvm
             .create_vm()
             .map_err(ScratchVmError::at("make a virtual machine"))?;
+        let vm = Arc::new(vm);
         // Intel processors without unrestricted guests need three free pages somewhere (api.rst, KVM_SET_TSS_ADDR).
         vm.set_tss_address(0xfffb_d000)
             .map_err(ScratchVmError::at("place the TSS"))?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: bytes as u64,
-            userspace_addr: host as u64,
-        };
-        // SAFETY: the mapping is `bytes` long and `ram`, which owns it, is dropped after the VM: no field of `ScratchVm` can be moved out of it.
-        unsafe { vm.set_user_memory_region(region) }
+        let ram = RegisteredRam::new(vm.clone(), Arc::new(ram))
             .map_err(ScratchVmError::at("give the guest memory"))?;
         prepare(&vm)?;
         let vcpu = vm
@@ -152,7 +141,7 @@ impl ScratchVm {
 
     /// The RAM.
     pub fn ram(&self) -> &GuestMemoryMmap {
-        &self.ram
+        self.ram.memory()
     }
 
     /// Copies bytes to a guest physical address.
@@ -160,7 +149,7 @@ impl ScratchVm {
     /// # Errors
     /// [`ScratchVmError::Memory`] where they do not fit the RAM.
     pub fn load(&self, bytes: &[u8], gpa: u64) -> Result<(), ScratchVmError> {
-        self.ram
+        self.ram()
             .write_slice(bytes, GuestAddress(gpa))
             .map_err(|err| ScratchVmError::Memory {
                 bytes: bytes.len(),

@@ -12,6 +12,11 @@ use kvm_ioctls::VcpuExit;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
 
+mod changes;
+
+use changes::CHANGES;
+use changes::Change;
+
 fn scratch() -> Option<(ScratchVm, RegisterFile)> {
     let scratch = ScratchVm::new(&kvm_for_test()?, 0x1000).unwrap();
     let file = RegisterFile::new(scratch.vm(), scratch.vcpu()).unwrap();
@@ -116,92 +121,6 @@ fn every_register_is_read_back_with_its_own_value() {
     file.write(scratch.vcpu_mut(), &wanted, &reset).unwrap();
     assert_eq!(file.read(scratch.vcpu()).unwrap(), reset);
 }
-
-type Change = (&'static str, fn(&mut X86VpState));
-
-/// One small legal change for each register of the file.
-const CHANGES: &[Change] = &[
-    ("rax", |s| s.gp[0] ^= 1),
-    ("rcx", |s| s.gp[1] ^= 1),
-    ("rdx", |s| s.gp[2] ^= 1),
-    ("rbx", |s| s.gp[3] ^= 1),
-    ("rsp", |s| s.gp[4] ^= 1),
-    ("rbp", |s| s.gp[5] ^= 1),
-    ("rsi", |s| s.gp[6] ^= 1),
-    ("rdi", |s| s.gp[7] ^= 1),
-    ("r8", |s| s.gp[8] ^= 1),
-    ("r9", |s| s.gp[9] ^= 1),
-    ("r10", |s| s.gp[10] ^= 1),
-    ("r11", |s| s.gp[11] ^= 1),
-    ("r12", |s| s.gp[12] ^= 1),
-    ("r13", |s| s.gp[13] ^= 1),
-    ("r14", |s| s.gp[14] ^= 1),
-    ("r15", |s| s.gp[15] ^= 1),
-    ("rip", |s| s.rip ^= 1),
-    ("rflags", |s| s.rflags ^= 0x8d5),
-    ("cr0", |s| s.cr0 ^= 1 << 3),
-    ("cr2", |s| s.cr2 ^= 1),
-    ("cr3", |s| s.cr3 ^= 0x1000),
-    ("cr4", |s| s.cr4 ^= 1 << 7),
-    ("cr8", |s| s.cr8 ^= 1),
-    ("efer", |s| s.efer ^= 1),
-    ("apic_base", |s| s.apic_base ^= 0x2000),
-    ("kernel_gs_base", |s| s.kernel_gs_base ^= 8),
-    ("es base", |s| s.es.base ^= 8),
-    ("es limit", |s| s.es.limit ^= 1),
-    ("es selector", |s| s.es.selector ^= 8),
-    ("cs base", |s| s.cs.base ^= 8),
-    ("cs selector", |s| s.cs.selector ^= 8),
-    ("cs attributes", |s| s.cs.attributes ^= 1 << 12),
-    ("ss base", |s| s.ss.base ^= 8),
-    ("ss selector", |s| s.ss.selector ^= 8),
-    ("ss attributes (dpl)", |s| s.ss.attributes ^= 3 << 5),
-    ("ds base", |s| s.ds.base ^= 8),
-    ("ds selector", |s| s.ds.selector ^= 8),
-    ("fs base", |s| s.fs.base ^= 8),
-    ("fs selector", |s| s.fs.selector ^= 8),
-    ("gs base", |s| s.gs.base ^= 8),
-    ("gs limit", |s| s.gs.limit ^= 1),
-    ("gs selector", |s| s.gs.selector ^= 8),
-    ("tr base", |s| s.tr.base ^= 8),
-    ("tr limit", |s| s.tr.limit ^= 1),
-    ("tr selector", |s| s.tr.selector ^= 8),
-    ("ldtr base", |s| s.ldtr.base ^= 8),
-    ("ldtr selector", |s| s.ldtr.selector ^= 8),
-    ("gdtr base", |s| s.gdtr.base ^= 8),
-    ("gdtr limit", |s| s.gdtr.limit ^= 8),
-    ("idtr base", |s| s.idtr.base ^= 8),
-    ("idtr limit", |s| s.idtr.limit ^= 8),
-    ("dr0", |s| s.debug.db[0] ^= 1),
-    ("dr1", |s| s.debug.db[1] ^= 1),
-    ("dr2", |s| s.debug.db[2] ^= 1),
-    ("dr3", |s| s.debug.db[3] ^= 1),
-    ("dr6", |s| s.debug.dr6 ^= 0xd),
-    ("dr7", |s| s.debug.dr7 ^= 2 << 6),
-    ("st0", |s| s.x87.st[0] ^= 1),
-    ("st7", |s| s.x87.st[7] ^= 1),
-    ("fcw", |s| s.x87.fcw ^= 0x100),
-    ("fsw", |s| s.x87.fsw ^= 0x100),
-    ("ftw", |s| s.x87.ftw ^= 0b11),
-    ("fop", |s| s.x87.fop ^= 1),
-    ("fip", |s| s.x87.fip ^= 1),
-    ("fcs", |s| s.x87.fcs ^= 1),
-    ("fdp", |s| s.x87.fdp ^= 1),
-    ("fds", |s| s.x87.fds ^= 1),
-    ("mxcsr", |s| s.sse.mxcsr ^= 0x40),
-    ("xmm0", |s| s.sse.xmm[0] ^= 1),
-    ("xmm15", |s| s.sse.xmm[15] ^= 1 << 127),
-    ("ymm7h", |s| s.avx.iter_mut().for_each(|avx| avx[7] ^= 1)),
-    ("k3", |s| s.avx512.iter_mut().for_each(|z| z.opmask[3] ^= 1)),
-    ("zmm9h", |s| {
-        s.avx512.iter_mut().for_each(|z| z.zmm_hi256[9][1] ^= 1)
-    }),
-    ("zmm31", |s| {
-        s.avx512.iter_mut().for_each(|z| z.hi16_zmm[15][3] ^= 1)
-    }),
-    ("pkru", |s| s.pkru.iter_mut().for_each(|pkru| *pkru ^= 1)),
-    ("xcr0", |s| s.xcr0.iter_mut().for_each(|xcr0| *xcr0 = 1)),
-];
 
 #[test]
 fn each_register_changes_alone() {

@@ -1,0 +1,57 @@
+//! What a scenario can see.
+
+use crate::dr7::Dr6;
+
+/// How a run of the guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// `KVM_EXIT_DEBUG`.
+    Debug {
+        /// The exception: 1 `#DB`, 3 `#BP`.
+        vector: u32,
+        /// The address reported.
+        pc: u64,
+        /// DR6.
+        dr6: u64,
+    },
+    /// The program came to its end.
+    Ended,
+    /// The guest's own handler was entered.
+    Handler,
+    /// `KVM_EXIT_INTERNAL_ERROR`.
+    InternalError {
+        /// Where the vCPU stood.
+        rip: u64,
+    },
+    /// A triple fault.
+    TripleFault,
+    /// It did not end in time and was kicked.
+    Overdue,
+    /// KVM refused an ioctl.
+    Refused {
+        /// With this `errno`.
+        errno: i32,
+    },
+    /// Some other exit.
+    Other,
+    /// The capability is not offered.
+    NotOffered,
+    /// The registers in `kvm_run` are not the vCPU's.
+    WrongRegisters,
+}
+
+impl Seen {
+    pub(super) fn refused(err: kvm_ioctls::Error) -> Self {
+        Self::Refused { errno: err.errno() }
+    }
+
+    /// Whether it is the trap that `slot` 0 or a step is to make.
+    pub(super) fn is_db_at(self, address: u16, expected: impl FnOnce(Dr6) -> bool) -> bool {
+        match self {
+            Self::Debug { vector, pc, dr6 } => {
+                vector == 1 && pc == u64::from(address) && expected(Dr6(dr6))
+            }
+            _ => false,
+        }
+    }
+}
