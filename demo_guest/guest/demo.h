@@ -51,7 +51,7 @@ void run_scenario(void);
 /* machine.c */
 void serial_init(void);
 void print(const char *text);
-void print_number(uint64_t value);
+void print_line(const char *before, uint64_t number, const char *after);
 void interrupts_init(void);
 void timer_start(uint32_t hz);
 void start_other_cpus(void);

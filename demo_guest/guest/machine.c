@@ -48,29 +48,45 @@ void serial_init(void)
     outb(COM1 + 2, 0x07); /* FIFOs on and empty */
 }
 
-void print(const char *text)
+static void put(const char *text)
 {
-    while (__atomic_exchange_n(&print_lock, 1, __ATOMIC_ACQUIRE))
-        __asm__ volatile("pause");
     for (; *text; text++) {
         while (!(inb(COM1 + 5) & 0x20))
             ;
         outb(COM1, *text);
     }
-    __atomic_store_n(&print_lock, 0, __ATOMIC_RELEASE);
 }
 
-void print_number(uint64_t value)
+static void lock_serial(void)
+{
+    while (__atomic_exchange_n(&print_lock, 1, __ATOMIC_ACQUIRE))
+        __asm__ volatile("pause");
+}
+
+static void unlock_serial(void) { __atomic_store_n(&print_lock, 0, __ATOMIC_RELEASE); }
+
+void print(const char *text)
+{
+    lock_serial();
+    put(text);
+    unlock_serial();
+}
+
+void print_line(const char *before, uint64_t number, const char *after)
 {
     char digits[21];
     char *p = digits + sizeof digits;
 
     *--p = 0;
     do {
-        *--p = '0' + value % 10;
-        value /= 10;
-    } while (value);
-    print(p);
+        *--p = '0' + number % 10;
+        number /= 10;
+    } while (number);
+    lock_serial();
+    put(before);
+    put(p);
+    put(after);
+    unlock_serial();
 }
 
 static void set_gate(unsigned vector, const char *stub)
@@ -144,9 +160,7 @@ void exception(struct trap_frame *frame)
         frame->rip = frame->rax; /* read_unmapped() left there where to go on */
         return;
     }
-    print("demo guest: unexpected exception ");
-    print_number(frame->vector);
-    print("\n");
+    print_line("demo guest: unexpected exception ", frame->vector, "\n");
     for (;;)
         __asm__ volatile("cli; hlt");
 }

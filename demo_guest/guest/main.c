@@ -91,13 +91,9 @@ static void wait_for_tick(struct cpu *cpu, uint64_t seen)
 
 static void report(struct cpu *cpu)
 {
-    print("demo guest: ");
-    print_number(cpu->ticks / timer_hz);
-    print(" s, ");
-    print_number(cpus_online);
-    print(" CPUs, ");
-    print_number(counter);
-    print(" rounds\n");
+    print_line("demo guest: ", cpu->ticks / timer_hz, " s, ");
+    print_line("", cpus_online, " CPUs, ");
+    print_line("", counter, " rounds\n");
 }
 
 __attribute__((noreturn)) static void cpu_loop(struct cpu *cpu)
@@ -229,9 +225,7 @@ void first_cpu_main(const struct start_info *info)
     uint64_t boot = count_boot();
 
     serial_init();
-    print("demo guest: boot ");
-    print_number(boot);
-    print(", command line: ");
+    print_line("demo guest: boot ", boot, ", command line: ");
     print(line);
     print("\n");
     if (hz) {
@@ -251,6 +245,9 @@ void first_cpu_main(const struct start_info *info)
 
 void next_cpu_main(uint32_t id)
 {
+    struct cpu *cpu = cpu_online(id);
+
+    print_line("demo guest: CPU ", id, " is up\n");
     timer_start(timer_hz);
-    cpu_loop(cpu_online(id));
+    cpu_loop(cpu);
 }

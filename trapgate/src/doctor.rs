@@ -3,6 +3,7 @@
 use crate::complain;
 use crate::exit_status::ExitStatus;
 use crate::kvm_host::KvmHost;
+use crate::say;
 use vmm_core_defs::debug_rpc::Capability;
 use vp_runner::probe;
 
@@ -15,14 +16,14 @@ pub fn doctor() -> ExitStatus {
             return ExitStatus::BadInput;
         }
     };
-    println!(
+    say(&format!(
         "/dev/kvm works; guests may have up to {} CPUs.",
         host.max_vcpus
-    );
-    println!("Tried in a throw-away virtual machine:\n");
+    ));
     match probe::run() {
         Ok(report) => {
-            print!("{}", table(&report.capabilities()));
+            say("Tried in a throw-away virtual machine:\n");
+            say(&table(&report.capabilities()));
             ExitStatus::Success
         }
         Err(error) => {

@@ -23,6 +23,7 @@ use clap::Parser as _;
 use cli::Cli;
 use cli::Command;
 use exit_status::ExitStatus;
+use std::io::Write as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -51,6 +52,11 @@ fn run_guest(args: &cli::RunArgs) -> ExitStatus {
     })
 }
 
+/// Tells the user. Where nobody listens any more (a closed pipe), that is no reason to end.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// An error with everything that led to it.
 fn complain(error: &dyn std::error::Error) {
     let mut text = format!("trapgate: {error}");
@@ -59,5 +65,5 @@ fn complain(error: &dyn std::error::Error) {
         text += &format!("\n  because: {error}");
         cause = error.source();
     }
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

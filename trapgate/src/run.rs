@@ -10,10 +10,12 @@ use crate::kernel::Kernel;
 use crate::kernel::KernelError;
 use crate::kvm_host::KvmHost;
 use crate::kvm_host::KvmHostError;
+use crate::say;
 use crate::serial_output::SerialDrain;
 use crate::serial_output::SerialOutput;
 use crate::session_text;
 use crate::signals;
+use crate::signals::Signals;
 use crate::terminal;
 use crate::terminal::RawTerminal;
 use crate::vm::Vm;
@@ -29,6 +31,7 @@ use mesh::worker::WorkerRpc;
 use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
 use std::io;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
@@ -107,6 +110,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 
 /// Runs a guest until it ends.
 pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
+    let signals = Signals::note().map_err(system("watch for signals"))?;
     let host = KvmHost::open()?;
     let files = match &args.kernel {
         Some(kernel) => BootFiles::read(kernel, args.initrd.as_deref())?,
@@ -140,14 +144,14 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
         _ => StartMode::Run,
     };
     let symbols = symbol_file(args)?;
-    println!("{}", session_text::guest(args, start));
+    say(&session_text::guest(args, start));
     if let Some(listener) = &listener {
-        println!(
-            "{}",
-            session_text::server(&listener.local_addr(), symbols.as_deref())
-        );
+        say(&session_text::server(
+            &listener.local_addr(),
+            symbols.as_deref(),
+        ));
     }
-    run_vm(vm, listener, start, capabilities, args, drain)
+    run_vm(vm, listener, start, capabilities, args, drain, signals)
 }
 
 /// Starts the VPs and stays until the guest has ended.
@@ -158,6 +162,7 @@ fn run_vm(
     capabilities: Vec<Capability>,
     args: &RunArgs,
     drain: SerialDrain,
+    signals: Signals,
 ) -> Result<ExitStatus, RunError> {
     let (requests, debug) = mesh::channel();
     let params = RunnerParams {
@@ -179,7 +184,7 @@ fn run_vm(
         SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
         SerialPlace::File(_) | SerialPlace::Off => None,
     };
-    end_on_signals(handle, terminal.clone())?;
+    end_on_signals(signals, handle, terminal.clone())?;
 
     let exit = DefaultPool::run_with(async |driver| match listener {
         Some(listener) => with_debug_server(driver, listener, requests, controller).await,
@@ -194,7 +199,7 @@ fn run_vm(
         terminal.restore();
     }
     if let Some(text) = session_text::ending(&exit) {
-        eprintln!("{text}");
+        let _ = writeln!(io::stderr(), "{text}");
     }
     Ok(ExitStatus::of(&exit, signals::arrived()))
 }
@@ -270,7 +275,7 @@ fn connect_terminal(
         .map_err(system("put the terminal into raw mode"))?
         .map(Arc::new);
     if terminal.is_some() {
-        println!("{}", terminal::KEYS);
+        say(terminal::KEYS);
     }
     let handle = handle.clone();
     let end = move || {
@@ -283,6 +288,7 @@ fn connect_terminal(
 }
 
 fn end_on_signals(
+    signals: Signals,
     handle: RunnerHandle,
     terminal: Option<Arc<RawTerminal>>,
 ) -> Result<(), RunError> {
@@ -293,5 +299,7 @@ fn end_on_signals(
         }
         std::process::exit(ExitStatus::Signal(signal).code().into());
     };
-    signals::watch(move || handle.stop(), at_once).map_err(system("watch for signals"))
+    signals
+        .watch(move || handle.stop(), at_once)
+        .map_err(system("watch for signals"))
 }

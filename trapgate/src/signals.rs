@@ -24,35 +24,48 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
     }
 }
 
-/// Calls `first` at the first such signal and `again` at each later one, on a thread of its own.
-pub fn watch(
-    first: impl FnOnce() + Send + 'static,
-    again: impl Fn(libc::c_int) + Send + 'static,
-) -> io::Result<()> {
-    let wake = EventFd::new(libc::EFD_CLOEXEC)?;
-    let waiting = wake.try_clone()?;
-    if WAKE.set(wake).is_err() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "signals are watched already",
-        ));
-    }
-    for signal in SIGNALS {
-        register_signal_handler(signal, note).map_err(io::Error::from)?;
-    }
-    let run = move || {
-        let mut first = Some(first);
-        while waiting.read().is_ok() {
-            match first.take() {
-                Some(first) => first(),
-                None => again(arrived()),
-            }
+/// The signals, noted from now on and not acted upon yet.
+pub struct Signals {
+    noted: EventFd,
+}
+
+impl Signals {
+    /// Has the signals noted. Once in a process.
+    pub fn note() -> io::Result<Self> {
+        let wake = EventFd::new(libc::EFD_CLOEXEC)?;
+        let noted = wake.try_clone()?;
+        if WAKE.set(wake).is_err() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "signals are noted already",
+            ));
         }
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(run)
-        .map(drop)
+        for signal in SIGNALS {
+            register_signal_handler(signal, note).map_err(io::Error::from)?;
+        }
+        Ok(Self { noted })
+    }
+
+    /// Calls `first` at the first signal, which may have been noted before, and `again` at each later one, on a thread of its own.
+    pub fn watch(
+        self,
+        first: impl FnOnce() + Send + 'static,
+        again: impl Fn(libc::c_int) + Send + 'static,
+    ) -> io::Result<()> {
+        let run = move || {
+            let mut first = Some(first);
+            while self.noted.read().is_ok() {
+                match first.take() {
+                    Some(first) => first(),
+                    None => again(arrived()),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(run)
+            .map(drop)
+    }
 }
 
 /// Counts the terminal's interrupt key as SIGINT, which raw mode keeps it from being.

@@ -1,0 +1,82 @@
+//! GDB killed, refused, and on a unix socket.
+
+use crate::gdb_client::gdb;
+use crate::gdb_client::guest;
+use crate::gdb_client::in_order;
+use crate::gdb_client::start_gdb;
+use crate::running::Running;
+
+#[test]
+fn gdb_killed_leaves_the_guest_running_and_room_for_another() {
+    let Some(mut guest) = guest(&[]) else { return };
+    let line = guest.gdb_line();
+    // Once while the guest stands at a breakpoint, once while it runs.
+    for commands in [
+        &[
+            "hbreak do_round",
+            "continue",
+            "echo \\nhere\\n",
+            "python import time; time.sleep(100)",
+        ][..],
+        &["echo \\nhere\\n", "continue"],
+    ] {
+        let mut killed = start_gdb(&line, commands);
+        killed.wait_for("here");
+        killed.signal("KILL");
+        let ended = killed.finish();
+        assert_eq!(ended.code, None, "{}", ended.output);
+    }
+    let text = gdb(
+        &mut guest,
+        &[
+            "info breakpoints",
+            "p counter",
+            "hbreak do_round",
+            "continue",
+            "continue",
+            "detach",
+        ],
+    );
+    in_order(
+        &text,
+        &[
+            "No breakpoints",
+            "$1 = ",
+            "hit Breakpoint 1",
+            "hit Breakpoint 1",
+        ],
+    );
+    guest.wait_for("demo guest: CPU 1 is up");
+}
+
+#[test]
+fn a_second_gdb_is_refused_and_the_first_does_not_notice() {
+    let Some(mut guest) = guest(&[]) else { return };
+    let line = guest.gdb_line();
+    let mut first = start_gdb(
+        &line,
+        &[
+            "echo \\nhere\\n",
+            "hbreak do_round",
+            "continue",
+            "python import time; time.sleep(100)",
+        ],
+    );
+    first.wait_for("here");
+    let second = start_gdb(&line, &["info threads"]).finish();
+    assert!(!second.output.contains("vCPU 0"), "{}", second.output);
+    first.wait_for("hit Breakpoint 1, do_round");
+}
+
+#[test]
+fn gdb_connects_to_a_unix_socket_with_the_printed_line() {
+    if guest(&[]).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = format!("unix:{}", folder.path().join("with space").display());
+    let mut guest = Running::start(&["--gdb", &place]);
+    let text = gdb(&mut guest, &["p/x $rip", "detach"]);
+    in_order(&text, &["$1 = 0x100000"]);
+    guest.wait_for("demo guest: boot 1");
+}

@@ -1,0 +1,81 @@
+//! A client of the remote protocol that sends what GDB never would.
+
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+/// A connection, after the acknowledgements of each packet.
+pub struct Packets<S> {
+    stream: S,
+}
+
+impl Packets<TcpStream> {
+    pub fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream
+            .set_read_timeout(Some(crate::running::DEADLINE))
+            .expect("a deadline");
+        Self { stream }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Packets<UnixStream> {
+    pub fn connect_unix(path: &str) -> Self {
+        let stream = UnixStream::connect(path).expect("the server listens");
+        stream
+            .set_read_timeout(Some(crate::running::DEADLINE))
+            .expect("a deadline");
+        Self { stream }
+    }
+}
+
+/// A packet with its checksum.
+pub fn packet(body: &[u8]) -> Vec<u8> {
+    let sum = body.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    [b"$", body, format!("#{sum:02x}").as_bytes()].concat()
+}
+
+impl<S: Read + Write> Packets<S> {
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// One byte, or `None` at the end of the connection.
+    pub fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(0) => None,
+            Ok(_) => Some(byte[0]),
+            Err(why) if why.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(why) => panic!("no byte from the server: {why}"),
+        }
+    }
+
+    /// The next packet's body, acknowledged; acknowledgements before it are skipped. `None` at the end of the connection.
+    pub fn reply(&mut self) -> Option<String> {
+        while self.byte()? != b'$' {}
+        let mut body = Vec::new();
+        loop {
+            match self.byte()? {
+                b'#' => break,
+                byte => body.push(byte),
+            }
+        }
+        let _ = (self.byte()?, self.byte()?);
+        self.send_raw(b"+");
+        Some(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Sends a packet and gives the reply's body.
+    #[track_caller]
+    pub fn ask(&mut self, body: &str) -> String {
+        self.send_raw(&packet(body.as_bytes()));
+        self.reply()
+            .unwrap_or_else(|| panic!("`{body}` ended the session"))
+    }
+}

@@ -1,0 +1,102 @@
+//! What stops a guest besides breakpoints: resets, power-off, faults, data.
+
+use crate::gdb_client::gdb;
+use crate::gdb_client::gdb_to_the_end;
+use crate::gdb_client::guest;
+use crate::gdb_client::in_order;
+use crate::gdb_client::works_here;
+
+#[test]
+fn power_off_stops_first_and_happens_at_the_next_continue() {
+    let Some(mut guest) = guest(&["--cmdline", "scenario=poweroff"]) else {
+        return;
+    };
+    let text = gdb_to_the_end(&mut guest, &["continue", "bt", "continue"]);
+    in_order(&text, &["switched off", "power_off ()", "run_scenario ()"]);
+    assert_eq!(guest.finish().code, Some(0));
+}
+
+#[test]
+fn a_reset_stops_first_and_breakpoints_hit_again_after_it() {
+    let Some(mut guest) = guest(&["--cpus", "1", "--cmdline", "scenario=reset"]) else {
+        return;
+    };
+    let text = gdb(
+        &mut guest,
+        &[
+            "hbreak do_round",
+            "continue",
+            "continue",
+            "continue",
+            "continue",
+            "p counter",
+            "detach",
+        ],
+    );
+    in_order(
+        &text,
+        &[
+            "Breakpoint 1, do_round",
+            "asked for a reset",
+            "Breakpoint 1, do_round",
+        ],
+    );
+    guest.wait_for("demo guest: boot 2,");
+}
+
+#[test]
+fn a_triple_fault_stops_with_all_state_readable() {
+    let Some(mut guest) = guest(&[
+        "--cpus",
+        "1",
+        "--no-reboot",
+        "--cmdline",
+        "scenario=triplefault",
+    ]) else {
+        return;
+    };
+    let text = gdb_to_the_end(
+        &mut guest,
+        &["continue", "bt", "p/x $idtr_limit", "x/i $pc", "continue"],
+    );
+    in_order(
+        &text,
+        &["riple fault", "triple_fault ()", "run_scenario ()", "ud2"],
+    );
+    assert_eq!(guest.finish().code, Some(4));
+}
+
+#[test]
+fn watchpoints_hit_or_are_refused_in_words() {
+    let Some(mut guest) = guest(&["--cpus", "1"]) else {
+        return;
+    };
+    let commands = [
+        "hbreak cpu_loop",
+        "continue",
+        "delete",
+        "watch counter",
+        "continue",
+        "bt 1",
+        "detach",
+    ];
+    if works_here("data watchpoints") {
+        let text = gdb(&mut guest, &commands);
+        in_order(
+            &text,
+            &[
+                "Hardware watchpoint 2: counter",
+                "Old value = 0",
+                "New value = 1",
+                "do_round",
+            ],
+        );
+    } else {
+        println!(
+            "SKIP: data watchpoints do not work on this host's KVM; tested that they are refused"
+        );
+        let text = gdb(&mut guest, &commands);
+        assert!(!text.contains("Old value"), "{text}");
+        in_order(&text, &["watchpoint 2"]);
+    }
+}

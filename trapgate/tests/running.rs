@@ -1,0 +1,195 @@
+//! The program under test as a child process: what it prints, how it ends, and a deadline on every wait.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::process::Child;
+use std::process::ChildStdin;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// Long enough for the slowest bed; nothing waits for its end.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// `trapgate` with a cache folder of its own.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    _cache: tempfile::TempDir,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub output: String,
+}
+
+/// Whether guests can run here. Where not: the reason is printed, or in the nested bed, which is there to run them, it is a failure.
+pub fn kvm_here() -> bool {
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        Ok(_) => true,
+        Err(why) => {
+            assert!(
+                std::env::var_os("TRAPGATE_NESTED").is_none(),
+                "the nested bed has no KVM: {why}"
+            );
+            println!("SKIP: /dev/kvm cannot be used: {why}");
+            false
+        }
+    }
+}
+
+/// The program with its arguments, not started.
+pub fn trapgate(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trapgate"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+impl Running {
+    pub fn start(args: &[&str]) -> Self {
+        Self::spawn(trapgate(args))
+    }
+
+    /// Starts `command`; its output and error output are one stream of lines.
+    pub fn spawn(mut command: Command) -> Self {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        command
+            .env("XDG_CACHE_HOME", cache.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let (sender, lines) = mpsc::channel();
+        let streams: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("piped")),
+            Box::new(child.stderr.take().expect("piped")),
+        ];
+        for stream in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+                }
+            });
+        }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+            _cache: cache,
+        }
+    }
+
+    /// As [`spawn`](Self::spawn), with something to type into.
+    pub fn spawn_with_input(mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut running = Self::spawn(command);
+        let input = running.child.stdin.take().expect("piped");
+        (running, input)
+    }
+
+    /// The first line, printed already or to come, that `wanted` takes.
+    #[track_caller]
+    pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
+            return line.clone();
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!(
+                    "no line with {what}; printed so far:\n{}",
+                    self.seen.join("\n")
+                );
+            };
+            self.seen.push(line.clone());
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for a line that contains `text`.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        self.line(&format!("`{text}`"), |line| line.contains(text))
+    }
+
+    /// Where gdb may connect.
+    pub fn address(&mut self) -> String {
+        let line = self.wait_for("gdb: listening on ");
+        line.trim_start_matches("gdb: listening on ").to_owned()
+    }
+
+    /// The line to paste.
+    pub fn gdb_line(&mut self) -> String {
+        self.line("the gdb line", |line| {
+            line.trim_start().starts_with("gdb -ex ")
+        })
+        .trim()
+        .to_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, as `kill` knows it.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill -s {name}: {status}");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn finish(mut self) -> Ended {
+        let deadline = Instant::now() + DEADLINE;
+        // Both streams are closed when the program has ended.
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.seen.push(line);
+        }
+        assert!(
+            Instant::now() < deadline,
+            "still running; printed so far:\n{}",
+            self.seen.join("\n")
+        );
+        let status = self.child.wait().expect("a child can be waited for");
+        Ended {
+            code: status.code(),
+            output: self.seen.join("\n"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already in the usual case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
