@@ -57,7 +57,7 @@ impl BreakpointTable {
         let shared = self.slots.iter().position(|slot| *slot == Some(wanted));
         let free = || self.slots.iter().position(Option::is_none);
         let index = shared.or_else(free).ok_or(DebugError::NoFreeSlot {
-            slots: SLOTS as u32,
+            slots: u32::try_from(SLOTS).expect("a handful"),
         })?;
         self.slots[index] = Some(wanted);
         self.entries.push(Entry {

@@ -26,7 +26,6 @@ use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
 use crate::vp_thread::VpCause;
 use crate::vp_thread::VpParked;
-use crate::wait::spin;
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::select_biased;
@@ -36,7 +35,6 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
-use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vps::Vps;
@@ -272,12 +270,6 @@ impl Controller {
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
             let outputs = self.state.parked(vp, epoch, Some(crash));
             self.then(outputs, todo);
-        } else if action == VpAction::Step && todo.is_empty() {
-            // The last to enter, and soon back: see `wait`.
-            if let Some(stop) = spin(|| self.stops.try_recv().ok()) {
-                let outputs = self.note_stop(stop);
-                self.then(outputs, todo);
-            }
         }
     }
 

@@ -11,7 +11,6 @@ mod run_gate;
 mod run_state;
 mod stop_cause;
 mod vp_thread;
-mod wait;
 
 pub mod cpu_mode;
 pub mod dr7;

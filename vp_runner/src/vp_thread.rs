@@ -31,9 +31,11 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::Epoch;
 
 mod course;
+mod pause;
 
 use course::Course;
 use course::Rest;
+use pause::Pause;
 
 /// What the controller asks of a VP thread.
 pub(crate) enum Command {
@@ -113,6 +115,7 @@ pub(crate) struct Vp {
     slots: Slots,
     rest: Rest,
     life: Life,
+    pause: Pause,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -136,6 +139,7 @@ impl Vp {
             slots: Slots::default(),
             rest: Rest::Seen,
             life: Life::Untouched,
+            pause: Pause::default(),
             registers: None,
         }
     }
@@ -152,7 +156,9 @@ impl Vp {
                 Command::Enter(enter) => {
                     let vp = self.around.index;
                     self.forget_snapshot();
+                    self.pause.over(&mut self.vcpu);
                     let cause = self.go(&enter);
+                    self.pause.begin();
                     let epoch = enter.epoch;
                     stops.send(VpParked { vp, epoch, cause });
                     self.after_stop(&enter, commands)
@@ -269,19 +275,8 @@ impl Vp {
         VpCause::Guest(GuestEvent::Crashed { vp, cause })
     }
 
-    /// What can wait until the stop is on its way. Returns the next command.
+    /// Reads the registers that will most likely be asked for, once the stop is on its way and unless another command is. Returns the next command.
     fn after_stop(&mut self, enter: &Enter, commands: &mpsc::Receiver<Command>) -> Option<Command> {
-        self.vcpu.tell_of_pause();
-        if enter.action != VpAction::Run {
-            // Most likely another step comes. If not, the entry programs what it needs.
-            let again = DebugState {
-                slots: self.slots,
-                stepping: Stepping::On,
-            };
-            if let Err(err) = self.vcpu.program(again) {
-                tracing::debug!(error = %err, "the next step could not be prepared");
-            }
-        }
         if enter.snapshot == Snapshot::Ahead {
             match commands.try_recv() {
                 Ok(command) => return Some(command),

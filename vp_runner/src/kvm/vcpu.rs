@@ -272,10 +272,10 @@ fn decode(run: &mut kvm_run) -> VpExit<'_> {
             let io = unsafe { run.__bindgen_anon_1.io };
             let size = usize::from(io.size);
             let len = size * io.count as usize;
+            let offset = usize::try_from(io.data_offset).expect("an offset within a mapping");
             // SAFETY: the kernel puts the data at this offset of the mapped kvm_run area, which is longer than the struct, and the
             // result borrows `run`, so the mapping outlives it and nothing else touches it until the next KVM_RUN.
-            let data =
-                unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), len) };
+            let data = unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) };
             let port = io.port;
             match u32::from(io.direction) {
                 KVM_EXIT_IO_IN => VpExit::PioRead { port, size, data },

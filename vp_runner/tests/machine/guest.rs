@@ -1,11 +1,8 @@
 //! Power-on states and the programs the guests run. Programs are integer instructions only: some KVMs emulate every one of them.
-#![expect(unsafe_code, reason = "KVM maps the test's memory")]
 
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_segment;
-use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VcpuFd;
-use kvm_ioctls::VmFd;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
@@ -140,10 +137,4 @@ pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls
         rax: vp.index().into(),
         ..Default::default()
     })
-}
-
-/// Gives the guest its memory.
-pub fn map(vm: &VmFd, region: kvm_userspace_memory_region) {
-    // SAFETY: the mapping is held by the `TestMachine`, which the runner holds until its VP threads are joined.
-    unsafe { vm.set_user_memory_region(region) }.unwrap();
 }

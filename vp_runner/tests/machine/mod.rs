@@ -5,52 +5,25 @@
 )]
 
 pub mod guest;
+mod vm;
+
+pub use vm::*;
 
 use guest::Mode;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::KVM_MP_STATE_RUNNABLE;
 use kvm_bindings::kvm_mp_state;
-use kvm_bindings::kvm_pit_config;
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
-use mesh::rpc::PendingFailableRpc;
-use mesh::rpc::RpcError;
-use mesh::rpc::RpcSend;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Wake;
-use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::time::Instant;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress as RamAddress;
-use vm_memory::GuestMemoryBackend;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
-use vmm_core_defs::addr::GuestAddress;
-use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
-use vmm_core_defs::breakpoint::Breakpoint;
-use vmm_core_defs::breakpoint::BreakpointChange;
-use vmm_core_defs::breakpoint::BreakpointKind;
-use vmm_core_defs::debug_rpc::AttachInfo;
-use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
-use vmm_core_defs::debug_rpc::DetachAction;
-use vmm_core_defs::debug_rpc::ResumeRequest;
-use vmm_core_defs::debug_rpc::VmStatus;
-use vmm_core_defs::debug_rpc::VpAction;
-use vmm_core_defs::debug_rpc::VpActivity;
-use vmm_core_defs::regs::DebuggerVpState;
-use vmm_core_defs::regs::X86VpState;
-use vmm_core_defs::stop::DebugStopReason;
-use vmm_core_defs::stop::StopEvent;
+use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
 use vp_runner::machine::MachineError;
@@ -58,13 +31,12 @@ use vp_runner::machine::MmioOutcome;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
-use vp_runner::runner::RunnerParams;
 use vp_runner::runner::StartMode;
 
 /// No answer takes this long, on the slowest of hosts; a test that waits it out has found a hang.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const RAM: u64 = 2 << 20;
+const RAM: usize = 2 << 20;
 /// Where the guest's program lies, and where its VPs start.
 pub const ENTRY: u64 = 0x1000;
 /// A device register of eight bytes.
@@ -137,7 +109,8 @@ impl Setup {
 /// The devices, and what the tests want to know of them.
 pub struct TestMachine {
     setup: Setup,
-    ram: Arc<GuestMemoryMmap>,
+    /// Held until the VP threads are joined: the runner holds the machine that long.
+    ram: RegisteredRam,
     seen: Mutex<Seen>,
     news: Condvar,
 }
@@ -178,11 +151,17 @@ impl TestMachine {
     }
 
     fn load(&self) {
-        let zeros = vec![0; usize::try_from(RAM).unwrap()];
-        self.ram.write_slice(&zeros, RamAddress(0)).unwrap();
+        let zeros = vec![0; RAM];
+        self.ram
+            .memory()
+            .write_slice(&zeros, RamAddress(0))
+            .unwrap();
         let code = &self.setup.code;
-        self.ram.write_slice(code, RamAddress(ENTRY)).unwrap();
-        guest::tables(&self.ram);
+        self.ram
+            .memory()
+            .write_slice(code, RamAddress(ENTRY))
+            .unwrap();
+        guest::tables(self.ram.memory());
     }
 }
 
@@ -272,253 +251,4 @@ pub struct TestVm {
     pub handle: RunnerHandle,
     debug: Option<mesh::Sender<DebugRequest>>,
     runner: Option<JoinHandle<RunnerExit>>,
-}
-
-impl TestVm {
-    fn new(setup: Setup) -> Result<Self, String> {
-        let kvm = Kvm::new().map_err(|err| format!("no /dev/kvm: {err}"))?;
-        let vm = kvm.create_vm().map_err(|err| format!("no VM: {err}"))?;
-        vm.set_tss_address(0xfffb_d000).unwrap();
-        vm.create_irq_chip().unwrap();
-        vm.create_pit2(kvm_pit_config::default()).unwrap();
-        let ram = GuestMemoryMmap::<()>::from_ranges(&[(RamAddress(0), RAM as usize)]).unwrap();
-        let ram = Arc::new(ram);
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            guest_phys_addr: 0,
-            memory_size: RAM,
-            userspace_addr: ram.get_host_address(RamAddress(0)).unwrap() as u64,
-            flags: 0,
-        };
-        guest::map(&vm, region);
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
-        let vcpus = (0..setup.vps)
-            .map(|index| {
-                let vcpu = vm.create_vcpu(index.into()).unwrap();
-                vcpu.set_cpuid2(&cpuid).unwrap();
-                vcpu
-            })
-            .collect();
-        let machine = Arc::new(TestMachine {
-            setup: setup.clone(),
-            ram: ram.clone(),
-            seen: Mutex::default(),
-            news: Condvar::new(),
-        });
-        machine.load();
-        let (debug, requests) = mesh::channel();
-        let (handle, controller) = vp_runner::start(RunnerParams {
-            vm: Arc::new(vm),
-            vcpus,
-            memory: ram,
-            machine: machine.clone(),
-            start: setup.start,
-            on_reset: setup.on_reset,
-            debug: requests,
-            capabilities: Vec::new(),
-        })
-        .unwrap();
-        let runner = thread::spawn(move || futures::executor::block_on(controller.run()));
-        Ok(Self {
-            machine,
-            handle,
-            debug: Some(debug),
-            runner: Some(runner),
-        })
-    }
-
-    fn sender(&self) -> &mesh::Sender<DebugRequest> {
-        self.debug.as_ref().expect("the channel was dropped")
-    }
-
-    /// Sends a request; its answer is awaited with [`answer`].
-    pub fn send<I, T>(
-        &self,
-        request: impl FnOnce(mesh::rpc::Rpc<I, Result<T, DebugError>>) -> DebugRequest,
-        input: I,
-    ) -> PendingFailableRpc<T, DebugError> {
-        self.sender().call_failable(request, input)
-    }
-
-    /// Sends a request and waits for its answer.
-    pub fn call<I, T>(
-        &self,
-        request: impl FnOnce(mesh::rpc::Rpc<I, Result<T, DebugError>>) -> DebugRequest,
-        input: I,
-    ) -> Result<T, DebugError> {
-        answer(self.send(request, input))
-    }
-
-    pub fn attach(&self) -> AttachInfo {
-        self.call(DebugRequest::Attach, ()).unwrap()
-    }
-
-    pub fn detach(&self, action: DetachAction) {
-        self.call(DebugRequest::Detach, action).unwrap();
-    }
-
-    pub fn break_(&self) {
-        self.call(DebugRequest::Break, ()).unwrap();
-    }
-
-    /// Every VP runs.
-    pub fn resume(&self) -> PendingFailableRpc<StopEvent, DebugError> {
-        self.send(DebugRequest::Resume, every(VpAction::Run))
-    }
-
-    /// One VP acts, the others stay.
-    pub fn only(&self, vp: u32, action: VpAction) -> PendingFailableRpc<StopEvent, DebugError> {
-        let request = ResumeRequest {
-            others: VpAction::Stay,
-            actions: vec![(VpIndex::new(vp), action)],
-        };
-        self.send(DebugRequest::Resume, request)
-    }
-
-    pub fn step(&self, vp: u32) {
-        let reason = answer(self.only(vp, VpAction::Step)).unwrap().reason;
-        let vp = VpIndex::new(vp);
-        assert_eq!(reason, DebugStopReason::SingleStep { vp });
-    }
-
-    pub fn insert(&self, breakpoint: Breakpoint) {
-        let changes = vec![BreakpointChange::Insert(breakpoint)];
-        self.call(DebugRequest::SetDebugState, changes).unwrap();
-    }
-
-    pub fn remove(&self, breakpoint: Breakpoint) {
-        let changes = vec![BreakpointChange::Remove(breakpoint)];
-        self.call(DebugRequest::SetDebugState, changes).unwrap();
-    }
-
-    pub fn regs(&self, vp: u32) -> X86VpState {
-        let state = self.call(DebugRequest::GetVpState, VpIndex::new(vp));
-        let DebuggerVpState::X86_64(state) = *state.unwrap() else {
-            panic!("an x86 guest");
-        };
-        state
-    }
-
-    pub fn try_set_regs(&self, vp: u32, state: X86VpState) -> Result<(), DebugError> {
-        let state = Box::new(DebuggerVpState::X86_64(state));
-        self.call(DebugRequest::SetVpState, (VpIndex::new(vp), state))
-    }
-
-    pub fn read_gva(&self, vp: u32, gva: u64, len: usize) -> Result<Vec<u8>, DebugError> {
-        let vp = VpIndex::new(vp);
-        let gva = Gva::new(gva);
-        let address = GuestAddress::Gva { vp, gva };
-        self.call(DebugRequest::ReadMemory, (address, len))
-    }
-
-    pub fn write_gva(&self, vp: u32, gva: u64, data: &[u8]) -> Result<(), DebugError> {
-        let vp = VpIndex::new(vp);
-        let gva = Gva::new(gva);
-        let address = GuestAddress::Gva { vp, gva };
-        self.call(DebugRequest::WriteMemory, (address, data.to_vec()))
-    }
-
-    pub fn status(&self) -> VmStatus {
-        self.call(DebugRequest::Status, ()).unwrap()
-    }
-
-    /// Interrupts the guest and asks what the first VP was doing.
-    pub fn status_after_break(
-        &self,
-        pending: PendingFailableRpc<StopEvent, DebugError>,
-    ) -> VpActivity {
-        interrupt(self, pending);
-        self.status().vps[0].activity
-    }
-
-    /// Drops the debug channel, as a debugger that dies does.
-    pub fn drop_channel(&mut self) {
-        self.debug = None;
-    }
-
-    /// Waits for the runner to end.
-    pub fn join(mut self) -> RunnerExit {
-        self.join_runner()
-    }
-
-    fn join_runner(&mut self) -> RunnerExit {
-        let runner = self.runner.take().expect("joined once");
-        let end = Instant::now() + DEADLINE;
-        while !runner.is_finished() {
-            assert!(Instant::now() < end, "the runner does not end");
-            thread::yield_now();
-        }
-        runner.join().unwrap()
-    }
-}
-
-impl Drop for TestVm {
-    fn drop(&mut self) {
-        if self.runner.is_some() && !thread::panicking() {
-            self.handle.stop();
-            self.join_runner();
-        }
-    }
-}
-
-pub fn every(action: VpAction) -> ResumeRequest {
-    ResumeRequest {
-        others: action,
-        actions: Vec::new(),
-    }
-}
-
-pub fn execute_at(address: u64) -> Breakpoint {
-    Breakpoint {
-        kind: BreakpointKind::Execute,
-        address: Gva::new(address),
-        len: 1,
-    }
-}
-
-pub fn hit(vp: u32, breakpoint: Breakpoint) -> DebugStopReason {
-    let vp = VpIndex::new(vp);
-    DebugStopReason::Breakpoint { vp, breakpoint }
-}
-
-/// Interrupts the guest, whose resume `pending` is: it is not to have stopped by itself.
-pub fn interrupt(vm: &TestVm, pending: PendingFailableRpc<StopEvent, DebugError>) {
-    vm.break_();
-    assert_eq!(stop(pending), DebugStopReason::Break);
-}
-
-/// Waits for an answer; a runner that is gone is a failed test.
-pub fn answer<T>(pending: PendingFailableRpc<T, DebugError>) -> Result<T, DebugError> {
-    match wait(pending) {
-        Ok(value) => Ok(value),
-        Err(RpcError::Call(err)) => Err(err),
-        Err(err @ RpcError::Channel(_)) => panic!("{err}"),
-    }
-}
-
-/// The reason of the stop that answers a resume.
-pub fn stop(pending: PendingFailableRpc<StopEvent, DebugError>) -> DebugStopReason {
-    answer(pending).unwrap().reason
-}
-
-/// Waits for a future, up to the deadline.
-pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Arc::new(Unpark(thread::current())).into();
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "no answer before the deadline");
-        thread::park_timeout(left);
-    }
 }
