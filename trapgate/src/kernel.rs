@@ -194,6 +194,11 @@ impl Kernel {
         }
     }
 
+    /// Whether GDB can read it.
+    pub fn is_elf(&self) -> bool {
+        matches!(self.kind, KernelKind::Elf(_))
+    }
+
     /// The first address after everything the kernel occupies while it starts.
     fn end(&self) -> u64 {
         let end = match &self.kind {

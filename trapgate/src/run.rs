@@ -119,6 +119,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
             initrd: None,
         },
     };
+    let symbols = symbol_file(args, &files.kernel)?;
     let demo_most = args.kernel.is_none().then_some(demo_guest::MAX_CPUS);
     let cpus = check_cpus(&host, args.cpus, demo_most)?;
     let listener = listen(args)?;
@@ -143,7 +144,6 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
         Some(_) if !args.no_wait => StartMode::WaitForDebugger,
         _ => StartMode::Run,
     };
-    let symbols = symbol_file(args)?;
     say(&session_text::guest(args, start));
     if let Some(listener) = &listener {
         say(&session_text::server(
@@ -256,11 +256,11 @@ fn open_serial(place: &SerialPlace) -> Result<(SerialOutput, SerialDrain), RunEr
     }
 }
 
-/// What GDB is to read symbols from.
-fn symbol_file(args: &RunArgs) -> Result<Option<PathBuf>, RunError> {
+/// What GDB is to read symbols from. A compressed image has none.
+fn symbol_file(args: &RunArgs, kernel: &Kernel) -> Result<Option<PathBuf>, RunError> {
     match (&args.gdb, &args.kernel) {
         (GdbServer::Off, _) => Ok(None),
-        (GdbServer::At(_), Some(kernel)) => Ok(Some(kernel.clone())),
+        (GdbServer::At(_), Some(path)) => Ok(kernel.is_elf().then(|| path.clone())),
         (GdbServer::At(_), None) => demo::write_elf().map(Some).map_err(system(
             "write the demo guest's ELF file for gdb to the cache folder",
         )),

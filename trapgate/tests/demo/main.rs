@@ -1,6 +1,6 @@
 //! The program from end to end with the demo guest, without a debugger: boots, resets, ends, and every bad input.
 
-#[path = "../running.rs"]
+#[path = "../running/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests that debug")]
 mod running;
 

@@ -1,6 +1,6 @@
 //! Real debuggers, and hostile ones, against the real server and the demo guest.
 
-#[path = "../running.rs"]
+#[path = "../running/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests that do not debug")]
 mod running;
 

@@ -18,10 +18,6 @@ impl Packets<TcpStream> {
             .expect("a deadline");
         Self { stream }
     }
-
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl Packets<UnixStream> {
