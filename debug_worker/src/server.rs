@@ -145,8 +145,8 @@ impl Server {
             let accept = self.state.accepts();
             // merge; the session comes before the listener, so that a client which follows another is not refused
             let event = select_biased! {
-                request = requests.next() => Event::Owner(request),
                 event = self.state.event().fuse() => Event::Session(event),
+                request = requests.next() => Event::Owner(request),
                 () = self.refused.select_next_some() => Event::Refused,
                 accepted = accept_if(
                     accept,

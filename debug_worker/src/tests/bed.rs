@@ -9,6 +9,7 @@ use crate::SessionSettings;
 use crate::serve;
 use mesh::rpc::RpcSend;
 use mesh::worker::WorkerRpc;
+use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
 use pal_async::local::block_on;
 use pal_async::task::Spawn;
@@ -19,6 +20,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
 use std::net::TcpStream;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub(super) struct Bed {
     owner: mesh::Sender<WorkerRpc>,
     vm_task: Option<Task<()>>,
     server: Option<Task<std::io::Result<()>>>,
+    /// Keeps the thread alive.
+    driver: Option<DefaultDriver>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,6 +76,7 @@ impl Bed {
             owner,
             vm_task: Some(vm_task),
             server: Some(server),
+            driver: Some(driver),
             thread: Some(thread),
         }
     }
@@ -97,12 +102,32 @@ impl Bed {
         let mut client = self.attach();
         client.send("vCont;c");
         self.vm.wait_running();
+        // The session takes a few turns to be sure that the resume was not refused.
+        self.settle();
         client
     }
 
     pub(super) fn inspect(&self, field: &str) -> Option<String> {
         let pending = self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ());
         block_on(pending).unwrap().get(field).map(str::to_owned)
+    }
+
+    /// Lets the server's executor go round so often that it has looked at its sockets, and every task has had many turns.
+    pub(super) fn settle(&self) {
+        let driver = self.driver.as_ref().expect("present until dropped");
+        block_on(driver.spawn("settle", async {
+            for _ in 0..200 {
+                let mut yielded = false;
+                std::future::poll_fn(|cx| {
+                    if std::mem::replace(&mut yielded, true) {
+                        return Poll::Ready(());
+                    }
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                })
+                .await;
+            }
+        }));
     }
 
     /// Tells the server to stop and waits until it has.
@@ -130,7 +155,7 @@ impl Bed {
 /// No test leaves its thread behind.
 impl Drop for Bed {
     fn drop(&mut self) {
-        drop((self.server.take(), self.vm_task.take()));
+        drop((self.server.take(), self.vm_task.take(), self.driver.take()));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !std::thread::panicking()
