@@ -20,6 +20,7 @@ mod seen;
 mod words;
 
 pub use seen::Seen;
+pub(crate) use words::DATA_WATCHPOINTS;
 
 /// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);

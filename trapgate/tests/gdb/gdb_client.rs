@@ -56,6 +56,7 @@ pub fn start_gdb(line: &str, commands: &[&str]) -> Running {
     }
     let mut shell = Command::new("sh");
     shell
+        .env("LC_ALL", "C.UTF-8")
         .args(["-c", &format!("exec {line} \"$@\""), "gdb"])
         .args(words)
         .stdin(Stdio::null());

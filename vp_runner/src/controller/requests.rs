@@ -6,10 +6,12 @@ use crate::cpu_mode::privilege;
 use crate::machine::DeviceOutcome;
 use crate::memory::AddressSpace;
 use crate::page_walk::PagingState;
+use crate::probe::DATA_WATCHPOINTS;
 use crate::vp_thread::Vp;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -112,6 +114,9 @@ impl Controller {
     }
 
     async fn set_debug_state(&mut self, rpc: DebugRpc<Vec<BreakpointChange>, ()>) {
+        if let Some(err) = self.never_fires(rpc.input()) {
+            return rpc.complete(Err(err));
+        }
         match self.state.change() {
             Ok(outputs) => {
                 self.waiting.change(rpc);
@@ -119,6 +124,27 @@ impl Controller {
             }
             Err(err) => rpc.complete(Err(for_client(err))),
         }
+    }
+
+    /// A watchpoint on a KVM that accepts them and never reports a hit: better refused than waited for.
+    fn never_fires(&self, changes: &[BreakpointChange]) -> Option<DebugError> {
+        let watches = |change: &BreakpointChange| match change {
+            BreakpointChange::Insert(breakpoint) => matches!(
+                breakpoint.kind,
+                BreakpointKind::Write | BreakpointKind::Read | BreakpointKind::ReadWrite
+            ),
+            BreakpointChange::Remove(_) => false,
+        };
+        let missing =
+            |capability: &&Capability| capability.name == DATA_WATCHPOINTS && !capability.works;
+        let capability = self.capabilities.iter().find(missing)?;
+        changes
+            .iter()
+            .any(watches)
+            .then(|| DebugError::Unsupported {
+                what: capability.name.clone(),
+                why: capability.meaning.clone(),
+            })
     }
 
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {

@@ -7,6 +7,9 @@ use super::Seen;
 use std::fmt;
 use vmm_core_defs::debug_rpc::Capability;
 
+/// The name of the capability without which watchpoints are refused.
+pub(crate) const DATA_WATCHPOINTS: &str = "data watchpoints";
+
 impl Report {
     /// One row for each thing tried, with what it means for the user.
     pub fn capabilities(&self) -> Vec<Capability> {
@@ -44,7 +47,7 @@ impl Report {
                 "`hbreak` does not stop the guest: use `break`, and update the host's kernel if that does not work either.",
             ),
             finding(
-                "data watchpoints",
+                DATA_WATCHPOINTS,
                 &self.data_watchpoints,
                 "`watch`, `rwatch` and `awatch` on 1, 2, 4 or 8 bytes work; four at once.",
                 "`watch`, `rwatch` and `awatch` are refused: this KVM accepts them and never reports a hit. Break where the data is used, step, or use another host \
