@@ -25,6 +25,7 @@ use crate::runner::StartMode;
 use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
 use crate::vp_thread::VpCause;
+use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
 use futures::StreamExt;
 use futures::executor::block_on;
@@ -53,7 +54,7 @@ pub(crate) enum Control {
 pub struct Controller {
     state: RunState,
     vps: Vps,
-    stops: mesh::Receiver<VpParked>,
+    events: mesh::Receiver<VpEvent>,
     debug: mesh::Receiver<DebugRequest>,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
@@ -81,7 +82,7 @@ impl Controller {
         if params.vcpus.is_empty() {
             return Err(StartError::NoVcpus);
         }
-        let (send, stops) = mesh::channel();
+        let (send, events) = mesh::channel();
         let offers = Offers::of(&params.vm);
         let vps =
             Vps::start(params.vcpus, &params.machine, offers, &send).map_err(StartError::Thread)?;
@@ -89,7 +90,7 @@ impl Controller {
         Ok(Self {
             state: RunState::new(vps.count()),
             vps,
-            stops,
+            events,
             debug: params.debug,
             control,
             waiting: Waiting::default(),
@@ -110,7 +111,7 @@ impl Controller {
     pub async fn run(mut self) -> RunnerExit {
         enum Event {
             Control(Control),
-            Stop(VpParked),
+            Vp(VpEvent),
             Request(DebugRequest),
             NoDebugger,
         }
@@ -124,12 +125,13 @@ impl Controller {
             }
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
-                stop = self.stops.select_next_some() => Event::Stop(stop),
+                vp = self.events.select_next_some() => Event::Vp(vp),
                 request = self.debug.next() => request.map_or(Event::NoDebugger, Event::Request),
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
-                Event::Stop(stop) => self.parked(stop).await,
+                Event::Vp(VpEvent::Parked(stop)) => self.parked(stop).await,
+                Event::Vp(VpEvent::Died(vp)) => self.died(vp),
                 Event::Request(request) => self.request(request).await,
                 Event::NoDebugger => self.no_debugger().await,
             }
@@ -147,12 +149,14 @@ impl Controller {
         self.feed(outputs).await;
     }
 
-    async fn parked(&mut self, stop: VpParked) {
-        let outputs = self.note_stop(stop);
-        self.feed(outputs).await;
+    /// A panic in the VMM's code ended a VP's thread. Nothing can be said of the guest any more.
+    fn died(&mut self, vp: VpIndex) {
+        tracing::error!(%vp, "a VP thread panicked");
+        let cause = CrashCause::Run { errno: libc::EIO };
+        self.exit = Some(RunnerExit::Crashed { vp, cause });
     }
 
-    fn note_stop(&mut self, stop: VpParked) -> Result<Vec<Output>, Refused> {
+    async fn parked(&mut self, stop: VpParked) {
         let VpParked { vp, epoch, cause } = stop;
         let cause = match cause {
             None => None,
@@ -160,7 +164,8 @@ impl Controller {
             Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
             Some(VpCause::Slot(slot)) => Some(self.breakpoint_cause(vp, slot)),
         };
-        self.state.parked(vp, epoch, cause)
+        let outputs = self.state.parked(vp, epoch, cause);
+        self.feed(outputs).await;
     }
 
     fn breakpoint_cause(&self, vp: VpIndex, slot: usize) -> Cause {

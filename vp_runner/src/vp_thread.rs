@@ -76,6 +76,15 @@ pub(crate) enum Snapshot {
     OnDemand,
 }
 
+/// What a VP thread tells the controller unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VpEvent {
+    /// The answer to [`Command::Enter`].
+    Parked(VpParked),
+    /// The thread ends by a panic in the VMM's code.
+    Died(VpIndex),
+}
+
 /// A VP is in user space again, its exit completed (I2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VpParked {
@@ -148,7 +157,7 @@ impl Vp {
     pub(crate) fn serve(
         mut self,
         commands: &mpsc::Receiver<Command>,
-        stops: &mesh::Sender<VpParked>,
+        events: &mesh::Sender<VpEvent>,
     ) {
         let mut next = commands.recv().ok();
         while let Some(command) = next {
@@ -160,7 +169,7 @@ impl Vp {
                     let cause = self.go(&enter);
                     self.pause.begin();
                     let epoch = enter.epoch;
-                    stops.send(VpParked { vp, epoch, cause });
+                    events.send(VpEvent::Parked(VpParked { vp, epoch, cause }));
                     self.after_stop(&enter, commands)
                 }
                 Command::Call(call) => {
@@ -206,8 +215,12 @@ impl Vp {
             }
             if let Some(cause) = cause {
                 let later = self.complete(pending_exit, &mut course);
-                self.rest = Rest::Seen;
-                return Some(first(cause, later));
+                let cause = first(cause, later);
+                self.rest = match cause {
+                    VpCause::Guest(GuestEvent::Crashed { .. }) => Rest::Crashed,
+                    _ => Rest::Seen,
+                };
+                return Some(cause);
             }
         }
     }
@@ -334,7 +347,7 @@ impl Vp {
         Ok(state)
     }
 
-    /// Writes what differs from the present state.
+    /// Writes what differs from the present state. A VP that had crashed is taken as repaired and tries again.
     pub(crate) fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
         let old = self.read_registers()?;
         let file = self.register_file()?;
@@ -343,7 +356,12 @@ impl Vp {
         if old.rip != new.rip && self.life == Life::Halted {
             self.life = Life::Started;
         }
-        result
+        result?;
+        if self.rest == Rest::Crashed {
+            self.vcpu.drop_exception()?;
+            self.rest = Rest::Seen;
+        }
+        Ok(())
     }
 
     /// Reads an MSR.

@@ -12,8 +12,7 @@ use crate::vp_thread::Snapshot;
 use crate::vp_thread::Snapshots;
 use crate::vp_thread::Surroundings;
 use crate::vp_thread::Vp;
-use crate::vp_thread::VpCause;
-use crate::vp_thread::VpParked;
+use crate::vp_thread::VpEvent;
 use futures::future::join_all;
 use kvm_ioctls::VcpuFd;
 use std::io;
@@ -26,7 +25,6 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::X86VpState;
-use vmm_core_defs::stop::CrashCause;
 
 /// All VP threads. Dropping this ends them.
 pub(super) struct Vps {
@@ -43,12 +41,12 @@ struct VpThread {
 }
 
 impl Vps {
-    /// Starts a thread for each vCPU. Stops come out of `stops`.
+    /// Starts a thread for each vCPU. What they have to tell comes out of `events`.
     pub(super) fn start(
         vcpus: Vec<VcpuFd>,
         machine: &Arc<dyn Machine>,
         offers: Offers,
-        stops: &mesh::Sender<VpParked>,
+        events: &mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         kick::install()?;
         let mut vps = Self {
@@ -64,10 +62,10 @@ impl Vps {
                 snapshot: snapshot.clone(),
             };
             let (commands, receiver) = mpsc::channel();
-            let stops = stops.clone();
+            let events = events.clone();
             let run = move || {
-                let _farewell = Farewell(VpIndex::new(index), stops.clone());
-                Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &stops);
+                let _farewell = Farewell(VpIndex::new(index), events.clone());
+                Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &events);
             };
             let thread = thread::Builder::new()
                 .name(format!("vp{index}"))
@@ -202,19 +200,12 @@ impl Drop for Vps {
 }
 
 /// Says so when a VP thread dies of a panic in the VMM's code, so that nobody waits for it for ever.
-struct Farewell(VpIndex, mesh::Sender<VpParked>);
+struct Farewell(VpIndex, mesh::Sender<VpEvent>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         if thread::panicking() {
-            let vp = self.0;
-            let cause = CrashCause::Run { errno: libc::EIO };
-            let event = crate::exit::GuestEvent::Crashed { vp, cause };
-            self.1.send(VpParked {
-                vp,
-                epoch: vmm_core_defs::stop::Epoch::default(),
-                cause: Some(VpCause::Guest(event)),
-            });
+            self.1.send(VpEvent::Died(self.0));
         }
     }
 }

@@ -169,6 +169,19 @@ impl Vcpu {
         self.program_with(state, KVM_GUESTDBG_INJECT_BP)
     }
 
+    /// Drops the `#UD` that KVM queues when it fails to emulate an instruction: the instruction is tried again instead.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn drop_exception(&mut self) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let drop = |err| refused("drop a pending exception", err);
+        let mut events = fd.get_vcpu_events().map_err(drop)?;
+        events.exception.injected = 0;
+        events.exception.pending = 0;
+        fd.set_vcpu_events(&events).map_err(drop)
+    }
+
     fn program_with(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
         let mut debug = kvm_guest_debug {
             control: inject,

@@ -14,6 +14,8 @@ use crate::dr7::Access;
 pub(super) enum Rest {
     /// Where the client was told, or before its first instruction.
     Seen,
+    /// KVM gave up on it, which the client was told of.
+    Crashed,
     /// By a kick, anywhere, with these debug registers armed.
     Kicked(Slots),
 }
@@ -116,7 +118,7 @@ impl Vp {
         }
         let rip = Some(self.vcpu.linear_rip()?);
         let unmet = match &self.rest {
-            Rest::Seen => None,
+            Rest::Seen | Rest::Crashed => None,
             Rest::Kicked(armed) => executes(armed, rip),
         };
         Ok(match unmet {

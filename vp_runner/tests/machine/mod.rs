@@ -47,6 +47,8 @@ pub const PORT_TELL: u8 = 0xe9;
 pub const PORT_RESET: u8 = 0xf1;
 /// A write asks to be switched off.
 pub const PORT_OFF: u8 = 0xf2;
+/// A write makes the device panic.
+pub const PORT_PANIC: u8 = 0xf4;
 /// A read gives 0x5a, once the test lets it.
 pub const PORT_HELD: u8 = 0xf3;
 
@@ -181,6 +183,7 @@ impl Machine for TestMachine {
         }
         match u8::try_from(port) {
             Ok(PORT_RESET) => DeviceOutcome::Reset,
+            Ok(PORT_PANIC) => panic!("a device of the test panics, as it should"),
             Ok(PORT_OFF) => DeviceOutcome::PowerOff,
             _ => DeviceOutcome::Done,
         }
