@@ -20,6 +20,8 @@ use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -81,6 +83,18 @@ impl Bed {
         }
     }
 
+    /// With a session over a unix socket: its buffers are small and do not grow (net.core.wmem_default is 208 KiB), and what
+    /// was sent is there to be read at once.
+    pub(super) fn with_unix_session(dir: &Path) -> (Self, Client) {
+        let path = dir.join("gdb");
+        let address = ListenAddress::Unix(path.clone());
+        let listener = DebugListener::bind(&address, Exposure::default()).unwrap();
+        let bed = Self::with_listener(listener, SessionSettings::default());
+        let mut client = Client::new(UnixStream::connect(path).unwrap());
+        client.start();
+        (bed, client)
+    }
+
     pub(super) fn connect(&self) -> Client {
         let ListenAddress::Tcp(address) = &self.address else {
             panic!("a TCP bed")
@@ -100,11 +114,15 @@ impl Bed {
     /// As [`Bed::attach`], and the guest runs.
     pub(super) fn attach_and_continue(&self) -> Client {
         let mut client = self.attach();
+        self.let_run(&mut client);
+        client
+    }
+
+    pub(super) fn let_run(&self, client: &mut Client) {
         client.send("vCont;c");
         self.vm.wait_running();
         // The session takes a few turns to be sure that the resume was not refused.
         self.settle();
-        client
     }
 
     pub(super) fn inspect(&self, field: &str) -> Option<String> {
@@ -181,7 +199,7 @@ impl Stream for TcpStream {
     }
 }
 
-impl Stream for std::os::unix::net::UnixStream {
+impl Stream for UnixStream {
     fn socket(&self) -> SockRef<'_> {
         SockRef::from(self)
     }

@@ -1,18 +1,14 @@
 //! Input and silence that are not nice: from clients, and from the VM.
 
 use super::bed::Bed;
-use super::bed::Client;
 use super::bed::packet;
 use super::bed::unhex;
 use super::fake_vm::MEMORY_SIZE;
 use crate::DebugListener;
-use crate::ListenAddress;
 use crate::SessionSettings;
 use socket2::SockRef;
 use std::fs;
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
@@ -156,21 +152,10 @@ fn nothing_a_client_sends_ends_its_session() {
     assert_eq!(bed.vm.asked("detach"), 0);
 }
 
-/// A session over a unix socket, whose buffers are small and do not grow (net.core.wmem_default is 208 KiB).
-fn unix_session(dir: &Path) -> (Bed, Client) {
-    let path = dir.join("gdb");
-    let address = ListenAddress::Unix(path.clone());
-    let listener = DebugListener::bind(&address, Default::default()).unwrap();
-    let bed = Bed::with_listener(listener, SessionSettings::default());
-    let mut client = Client::new(UnixStream::connect(path).unwrap());
-    client.start();
-    (bed, client)
-}
-
 #[test]
 fn a_client_that_does_not_read_is_left_waiting_and_then_gets_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let (bed, mut client) = unix_session(dir.path());
+    let (bed, mut client) = Bed::with_unix_session(dir.path());
     let requests = 400;
     for _ in 0..requests {
         client.send("m0,8000");
@@ -195,7 +180,7 @@ fn a_client_that_does_not_read_is_left_waiting_and_then_gets_everything() {
 #[test]
 fn an_interrupt_is_read_while_replies_wait_to_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let (bed, mut client) = unix_session(dir.path());
+    let (bed, mut client) = Bed::with_unix_session(dir.path());
     // More than the socket holds, less than makes the server wait.
     let replies = 10;
     for _ in 0..replies {

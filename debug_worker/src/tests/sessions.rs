@@ -163,10 +163,12 @@ fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
 
 #[test]
 fn a_stop_is_not_lost_when_bytes_arrive_while_the_guest_runs() {
-    let bed = Bed::new();
-    let mut client = bed.attach_and_continue();
+    let dir = tempfile::tempdir().unwrap();
+    let (bed, mut client) = Bed::with_unix_session(dir.path());
+    bed.let_run(&mut client);
     client.send_raw(b"+++");
     client.send_raw(b"$m0");
+    bed.settle();
     bed.vm
         .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
     assert!(client.reply().starts_with("T05"));
