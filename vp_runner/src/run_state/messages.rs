@@ -1,0 +1,111 @@
+//! What the machine is told and what it answers.
+
+use crate::exit::GuestEvent;
+use thiserror::Error;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
+
+/// Why a VP parked without being kicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A breakpoint, watchpoint or finished step.
+    Debug(DebugStopReason),
+    /// Something of the guest's own.
+    Guest(GuestEvent),
+}
+
+impl Cause {
+    pub(super) fn reason(self) -> DebugStopReason {
+        match self {
+            Self::Debug(reason) => reason,
+            Self::Guest(event) => event.reason(),
+        }
+    }
+
+    pub(super) fn is_step(&self) -> bool {
+        matches!(self, Self::Debug(DebugStopReason::SingleStep { .. }))
+    }
+}
+
+/// What the shell has to do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Bring the VP out of the guest, or keep it out.
+    Kick(VpIndex),
+    /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
+    Program,
+    /// Let the VP go. It answers with one `parked`.
+    Enter {
+        /// Which.
+        vp: VpIndex,
+        /// What it does: never `Stay`.
+        action: VpAction,
+        /// The epoch it is to give back.
+        epoch: Epoch,
+        /// What a breakpoint on its first instruction means.
+        start: Start,
+    },
+    /// Answer the open `Resume`.
+    Report {
+        /// The resume it answers.
+        epoch: Epoch,
+        /// Why.
+        reason: DebugStopReason,
+    },
+    /// Answer the open `Attach`.
+    Attached {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why the guest stands still.
+        reason: DebugStopReason,
+    },
+    /// Answer the open `Break`s.
+    Broken,
+    /// Answer the open `Resume` or `Attach` with `Detached`: no stop will come for it.
+    Abandon,
+    /// Empty the breakpoint table and take all debug state off every VP (I6).
+    Release,
+    /// Answer the open `Detach`.
+    Detached,
+    /// Make the waiting changes of the breakpoint table, then say `changed`. Always the last of its list.
+    Change,
+    /// Carry the event out, then say `acted`. Always the last of its list.
+    Act(GuestEvent),
+    /// Answer the open `Reset`.
+    ResetDone,
+    /// End the runner: every VP is parked.
+    Exit,
+}
+
+/// What a breakpoint on the first instruction after an entry means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// The client knows that the VP stands there: go past it (I8).
+    Past,
+    /// Its hit was dropped, so it has yet to be met (I7).
+    Retry,
+}
+
+/// The shell broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{input} is not legal in phase {phase}; this is a bug in the controller")]
+pub struct IllegalInput {
+    /// What came.
+    pub input: &'static str,
+    /// When.
+    pub phase: &'static str,
+}
+
+/// Why an input was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The client is told; nothing has changed.
+    #[error(transparent)]
+    Client(#[from] DebugError),
+    /// The shell broke the protocol; nothing has changed.
+    #[error(transparent)]
+    Shell(#[from] IllegalInput),
+}

@@ -1,0 +1,349 @@
+//! The machine in a model of the world: what its outputs bring about, what can happen next, and what must never be.
+
+use super::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Parked,
+    InGuest(VpAction),
+    Kicked(VpAction),
+}
+
+/// Whether a request waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Request {
+    None,
+    Open,
+}
+
+/// The machine under test and all that its outputs have brought about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) state: RunState,
+    places: Vec<Place>,
+    resume: Request,
+    attach: Request,
+    break_: Request,
+    detach: Request,
+    change: Request,
+    reset: Request,
+    /// Whether the one breakpoint is in the table, and in the debug registers of the VPs.
+    table: bool,
+    programmed: bool,
+    /// VPs that met the breakpoint and have not been reported (I7), in order.
+    unreported: Vec<VpIndex>,
+    /// VPs whose hit was dropped since its breakpoint was gone: they retry the instruction (I7).
+    dropped: Vec<VpIndex>,
+}
+
+/// What can happen next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    Attach,
+    Detach(DetachAction),
+    Lost,
+    Resume(Vec<VpAction>),
+    Break,
+    Change,
+    Reset,
+    Shutdown,
+    Parked(VpIndex, Option<Cause>),
+}
+
+fn close(request: &mut Request, name: &str) {
+    assert_eq!(*request, Request::Open, "{name} answered unasked (I1)");
+    *request = Request::None;
+}
+
+impl World {
+    pub(super) fn new(vps: u32) -> Self {
+        Self {
+            state: RunState::new(vps),
+            places: vec![Place::Parked; vps as usize],
+            resume: Request::None,
+            attach: Request::None,
+            break_: Request::None,
+            detach: Request::None,
+            change: Request::None,
+            reset: Request::None,
+            table: false,
+            programmed: false,
+            unreported: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    fn assert_parked(&self, why: &str) {
+        let parked = self.places.iter().all(|place| *place == Place::Parked);
+        assert!(parked, "{why} while a VP may run (I2, I3)");
+    }
+
+    pub(super) fn inputs(&self) -> Vec<Input> {
+        let mut inputs = vec![
+            Input::Attach,
+            Input::Detach(DetachAction::Resume),
+            Input::Detach(DetachAction::Stay),
+            Input::Lost,
+            Input::Break,
+            Input::Change,
+            Input::Reset,
+            Input::Shutdown,
+        ];
+        let count = self.places.len();
+        let plan = |first, others| {
+            let mut plan = vec![others; count];
+            plan[0] = first;
+            Input::Resume(plan)
+        };
+        inputs.push(plan(VpAction::Run, VpAction::Run));
+        inputs.push(plan(VpAction::Step, VpAction::Stay));
+        inputs.push(plan(VpAction::Stay, VpAction::Stay));
+        if count > 1 {
+            inputs.push(plan(VpAction::Step, VpAction::Run));
+            inputs.push(plan(VpAction::Step, VpAction::Step));
+        }
+        for (index, place) in self.places.iter().enumerate() {
+            let vp = vp_index(index);
+            let action = match place {
+                Place::Parked => continue,
+                Place::InGuest(action) => action,
+                Place::Kicked(action) => {
+                    inputs.push(Input::Parked(vp, None));
+                    action
+                }
+            };
+            if *action == VpAction::Step {
+                let step = DebugStopReason::SingleStep { vp };
+                inputs.push(Input::Parked(vp, Some(Cause::Debug(step))));
+            }
+            if self.programmed {
+                inputs.push(Input::Parked(vp, Some(Cause::Debug(hit(vp)))));
+            }
+            let event = match index {
+                0 => GuestEvent::Reset,
+                _ => GuestEvent::TripleFault { vp },
+            };
+            inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
+        }
+        inputs
+    }
+
+    pub(super) fn feed(&mut self, input: &Input) {
+        let before = self.state.clone();
+        let table = self.table;
+        let still_hit = move |reason| match reason {
+            DebugStopReason::Breakpoint { .. } if !table => None,
+            other => Some(other),
+        };
+        let stopped = self.state.check_stopped();
+        let outputs = match input {
+            Input::Attach => self.state.attach(),
+            Input::Detach(action) => self.state.detach(*action),
+            Input::Lost => self.state.lost(),
+            Input::Resume(plan) => self.state.resume(plan, still_hit),
+            Input::Break => self.state.break_(),
+            Input::Change => self.state.change(),
+            Input::Reset => self.state.reset(),
+            Input::Shutdown => self.state.shutdown(),
+            Input::Parked(vp, cause) => {
+                let epoch = self.state.epoch;
+                if let Some(Cause::Debug(DebugStopReason::Breakpoint { vp, .. })) = cause {
+                    self.unreported.push(*vp);
+                }
+                self.places[vp.index() as usize] = Place::Parked;
+                self.state.parked(*vp, epoch, *cause)
+            }
+        };
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(refused) => {
+                assert!(
+                    matches!(refused, Refused::Client(_)),
+                    "{input:?}: {refused}"
+                );
+                assert_eq!(self.state, before, "a refused input changed something");
+                return;
+            }
+        };
+        match input {
+            Input::Attach => self.attach = Request::Open,
+            Input::Detach(_) => self.detach = Request::Open,
+            Input::Lost if before.check_attached().is_ok() => self.detach = Request::Open,
+            Input::Resume(_) => self.check_resume(stopped, &outputs),
+            Input::Break => self.break_ = Request::Open,
+            Input::Change => self.change = Request::Open,
+            Input::Reset => self.reset = Request::Open,
+            Input::Lost | Input::Shutdown | Input::Parked(..) => {}
+        }
+        self.carry_out(outputs);
+        self.check_rest();
+    }
+
+    /// I7: a kept hit of a live breakpoint answers the resume before any VP runs.
+    fn check_resume(&mut self, stopped: Result<(), DebugError>, outputs: &[Output]) {
+        stopped.expect("a resume is taken only when stopped");
+        self.resume = Request::Open;
+        if !self.table {
+            self.dropped.append(&mut self.unreported);
+        }
+        if !self.unreported.is_empty() {
+            assert!(
+                matches!(outputs, [Output::Report { .. }]),
+                "a kept hit was not reported (I7): {outputs:?}"
+            );
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut todo = VecDeque::from(outputs);
+        while let Some(output) = todo.pop_front() {
+            let more = self.carry_out_one(output);
+            if !more.is_empty() || matches!(output, Output::Program | Output::Act(_)) {
+                assert!(todo.is_empty(), "{output:?} is not the last of its list");
+            }
+            todo.extend(more);
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) -> Vec<Output> {
+        match output {
+            Output::Kick(vp) => {
+                let place = &mut self.places[vp.index() as usize];
+                let Place::InGuest(action) = *place else {
+                    panic!("kicked a VP that is {place:?}");
+                };
+                *place = Place::Kicked(action);
+            }
+            Output::Program => {
+                self.assert_parked("programmed");
+                self.programmed = self.table;
+                return self.state.programmed().unwrap();
+            }
+            Output::Enter {
+                vp,
+                action,
+                epoch,
+                start,
+            } => self.check_enter(vp, action, epoch, start),
+            Output::Report { epoch, reason } => {
+                self.assert_parked("reported");
+                close(&mut self.resume, "resume");
+                assert_eq!(epoch, self.state.epoch, "I1");
+                self.check_reason(reason);
+            }
+            Output::Attached { reason, .. } => {
+                self.assert_parked("attached");
+                close(&mut self.attach, "attach");
+                self.check_reason(reason);
+            }
+            Output::Broken => {
+                self.assert_parked("answered a break");
+                assert_eq!(self.resume, Request::None, "the resume is answered first");
+                close(&mut self.break_, "break");
+            }
+            Output::Abandon => match self.resume {
+                Request::Open => close(&mut self.resume, "resume"),
+                Request::None => close(&mut self.attach, "attach"),
+            },
+            Output::Release => {
+                self.assert_parked("released");
+                self.table = false;
+                self.programmed = false;
+                self.unreported.clear();
+                self.dropped.clear();
+                // The shell refuses what waits.
+                self.change = Request::None;
+            }
+            Output::Detached => {
+                assert!(!self.programmed, "I6");
+                close(&mut self.detach, "detach");
+            }
+            Output::Change => {
+                self.assert_parked("changed");
+                close(&mut self.change, "change");
+                self.table = !self.table;
+                if !self.table && self.resume == Request::Open {
+                    self.dropped.append(&mut self.unreported);
+                }
+                let table = self.table;
+                return self
+                    .state
+                    .changed(move |reason| match reason {
+                        DebugStopReason::Breakpoint { .. } if !table => None,
+                        other => Some(other),
+                    })
+                    .unwrap();
+            }
+            Output::Act(_) => {
+                self.assert_parked("acted");
+                self.unreported.clear();
+                self.dropped.clear();
+                return self.state.acted().unwrap();
+            }
+            Output::ResetDone => close(&mut self.reset, "reset"),
+            Output::Exit => self.assert_parked("ended"),
+        }
+        Vec::new()
+    }
+
+    fn check_enter(&mut self, vp: VpIndex, action: VpAction, epoch: Epoch, start: Start) {
+        assert_eq!(self.programmed, self.table, "entered unprogrammed (I5)");
+        assert_eq!(epoch, self.state.epoch, "I1");
+        assert_ne!(action, VpAction::Stay);
+        for (request, name) in [
+            (self.break_, "break"),
+            (self.attach, "attach"),
+            (self.detach, "detach"),
+        ] {
+            assert_eq!(request, Request::None, "entered with a {name} open (I4)");
+        }
+        let place = &mut self.places[vp.index() as usize];
+        assert_eq!(*place, Place::Parked, "entered twice");
+        *place = Place::InGuest(action);
+        assert!(!self.unreported.contains(&vp), "ran past a kept hit (I7)");
+        if let Some(position) = self.dropped.iter().position(|other| *other == vp) {
+            assert_eq!(start, Start::Retry, "a dropped hit is not retried (I7)");
+            self.dropped.remove(position);
+        }
+    }
+
+    fn check_reason(&mut self, reason: DebugStopReason) {
+        if let DebugStopReason::Breakpoint { vp, .. } = reason {
+            let position = self.unreported.iter().position(|other| *other == vp);
+            let position = position.expect("a hit is reported once (I7)");
+            self.unreported.remove(position);
+        }
+    }
+
+    /// Nothing is forgotten: who waits, waits for a VP that will park.
+    fn check_rest(&self) {
+        if self.state.phase == Phase::Ended {
+            // Dropped requests tell their callers that the runner is gone.
+            return;
+        }
+        let in_guest = self.places.iter().any(|p| matches!(p, Place::InGuest(_)));
+        let parked = self.places.iter().all(|p| *p == Place::Parked);
+        let asked = [
+            self.attach,
+            self.break_,
+            self.detach,
+            self.change,
+            self.reset,
+        ];
+        if asked.contains(&Request::Open) {
+            assert!(
+                !parked && !in_guest,
+                "an open request nobody works on: {self:?}"
+            );
+        }
+        if self.resume == Request::Open {
+            assert!(!parked, "a resume nobody answers (I1): {self:?}");
+        }
+    }
+
+    /// Epochs only grow; what matters of one is that it is the current.
+    pub(super) fn normalized(mut self) -> Self {
+        self.state.epoch = Epoch::default();
+        self
+    }
+}
