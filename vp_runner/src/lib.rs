@@ -7,13 +7,16 @@
 mod breakpoints;
 mod controller;
 mod exit;
+mod instruction;
 mod run_gate;
 mod run_state;
 mod stop_cause;
 mod vp_thread;
 
+pub mod code_patches;
 pub mod cpu_mode;
 pub mod dr7;
+pub mod emulate;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
