@@ -231,7 +231,7 @@ impl std::fmt::Debug for Hex {
 /// Compares thousands of instructions in one mode, the stack being of either size where there is a choice.
 fn compare(start: StartIn, mode: CpuMode, change: impl Fn(&mut kvm_sregs)) {
     let Some(kvm) = kvm_for_test() else { return };
-    let mut scratch = ScratchVm::new(&kvm, RAM).unwrap();
+    let scratch = ScratchVm::new(&kvm, RAM).unwrap();
     scratch.start(start, CODE, 0x700).unwrap();
     let file = RegisterFile::new(scratch.vm(), scratch.vcpu()).unwrap();
     let mut sregs = scratch.vcpu().get_sregs().unwrap();
