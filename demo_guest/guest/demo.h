@@ -50,6 +50,7 @@ void run_scenario(void);
 
 /* machine.c */
 void serial_init(void);
+int serial_read(void); /* the next byte, or -1 */
 void print(const char *text);
 void print_line(const char *before, uint64_t number, const char *after);
 void interrupts_init(void);

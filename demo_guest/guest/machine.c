@@ -72,6 +72,8 @@ void print(const char *text)
     unlock_serial();
 }
 
+int serial_read(void) { return inb(COM1 + 5) & 0x01 ? inb(COM1) : -1; }
+
 void print_line(const char *before, uint64_t number, const char *after)
 {
     char digits[21];

@@ -96,6 +96,19 @@ static void report(struct cpu *cpu)
     print_line("", counter, " rounds\n");
 }
 
+/* On the serial line: q switches off, r resets, anything else reports. */
+static void read_key(struct cpu *cpu)
+{
+    int key = serial_read();
+
+    if (key == 'q')
+        scenario = SCENARIO_POWER_OFF;
+    else if (key == 'r')
+        scenario = SCENARIO_RESET;
+    else if (key >= 0)
+        report(cpu);
+}
+
 __attribute__((noreturn)) static void cpu_loop(struct cpu *cpu)
 {
     uint64_t next_report = REPORT_SECONDS * timer_hz;
@@ -106,6 +119,7 @@ __attribute__((noreturn)) static void cpu_loop(struct cpu *cpu)
         for (int round = 0; round < ROUNDS_PER_TICK; round++)
             do_round(cpu);
         if (cpu->id == 0) {
+            read_key(cpu);
             run_scenario();
             if (cpu->ticks >= next_report) {
                 next_report += REPORT_SECONDS * timer_hz;

@@ -6,6 +6,8 @@
 //!
 //! `scenario` chooses what the first CPU does next; a debugger sets it (`set var scenario = SCENARIO_RESET`), or the command line does, one for each boot:
 //! `scenario=reset,poweroff`. Names: `run`, `poweroff`, `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`. `hz=N` sets the timer (100).
+//!
+//! On its serial line, `q` switches it off, `r` resets it, and any other key has it report.
 #![forbid(unsafe_code)]
 
 /// The ELF file.

@@ -65,3 +65,32 @@ fn the_terminal_is_as_before_when_the_guest_ends_by_itself() {
         assert_usual(&running.finish().output);
     }
 }
+
+#[test]
+fn keys_reach_the_guest_from_a_terminal_and_all_bytes_of_a_pipe_do() {
+    if !kvm_here() {
+        return;
+    }
+    let mut command = crate::running::trapgate(&["--gdb", "off", "--cpus", "1"]);
+    command.stdin(Stdio::piped());
+    let (mut running, mut input) = Running::spawn_with_input(command);
+    // Ctrl-C is a byte like any other here; the end of the pipe ends nothing.
+    input.write_all(b"\x03").expect("the pipe is open");
+    running.wait_for("1 CPUs,");
+    input.write_all(b"rq").expect("the pipe is open");
+    drop(input);
+    running.wait_for("demo guest: boot 2,");
+    assert_eq!(running.finish().code, Some(0));
+
+    let Some(command) = on_a_terminal("--gdb off") else {
+        return;
+    };
+    let (mut running, mut keys) = Running::spawn_with_input(command);
+    running.wait_for("demo guest: boot 1");
+    keys.write_all(b"\x01c").expect("the terminal takes keys");
+    running.wait_for(" CPUs,");
+    keys.write_all(b"q").expect("the terminal takes a key");
+    running.wait_for("code 0");
+    drop(keys);
+    assert_usual(&running.finish().output);
+}

@@ -109,6 +109,33 @@ fn a_panic_resets_the_machine() {
 }
 
 #[test]
+fn after_a_reset_it_boots_again() {
+    let Some(linux) = Linux::given() else { return };
+    let cmdline = "console=ttyS0 nokaslr panic=-1 rdinit=/nowhere root=/dev/nowhere";
+    let args = [
+        "--gdb",
+        "off",
+        "--cpus",
+        "1",
+        "--kernel",
+        &linux.kernel,
+        "--initrd",
+        &linux.initrd,
+        "--cmdline",
+        cmdline,
+    ];
+    let mut running = Running::start(&args);
+    let panics = std::cell::Cell::new(0);
+    // A clock page or an interrupt controller left over from the first boot would show before the second panic.
+    running.line("a second panic", |line| {
+        panics.set(panics.get() + u32::from(line.contains("Kernel panic - not syncing: VFS")));
+        panics.get() == 2
+    });
+    running.signal("TERM");
+    assert_eq!(running.finish().code, Some(143));
+}
+
+#[test]
 fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {
     let Some(linux) = Linux::given() else { return };
     let mut running = linux.start(&["--gdb", "127.0.0.1:0", "--cpus", "1"], "");
