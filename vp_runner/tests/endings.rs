@@ -93,6 +93,10 @@ fn detach_in_every_state_leaves_nothing_behind_and_the_guest_runs() {
             assert_eq!(regs.debug.db, [0; 4], "{state:?}: a debug register of ours");
             assert_eq!(regs.debug.dr7, 0x400, "{state:?}");
         }
+        // A debug register left behind would stop them under the new session, which has no breakpoint.
+        let pending = vm.resume();
+        assert_runs_free(&vm, state);
+        interrupt(&vm, pending);
         vm.detach(DetachAction::Resume);
         assert_runs_free(&vm, state);
     }

@@ -83,6 +83,7 @@ fn msrs_are_read_and_written_by_number() {
         return;
     };
     let vp = VpIndex::new(1);
+    assert_eq!(vm.regs(1).fs.base, 0);
     vm.call(DebugRequest::WriteMsr, (vp, FS_BASE, 0x1234_5000))
         .unwrap();
     assert_eq!(

@@ -1,0 +1,106 @@
+//! Steps and continues while a timer interrupt is always about to be delivered (I8), on real guests.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::debug_rpc::*;
+
+/// Where the loop and the handler begin.
+const LOOP: u64 = ENTRY + 51;
+const HANDLER: u64 = LOOP + 5;
+/// Where the handler counts its ticks: 16 bits.
+const TICKS: Gpa = Gpa::new(0x5000);
+
+/// Real mode: vector 20h for IRQ 0, the PIT at 1 kHz, then `inc bx; nop; nop; jmp` with interrupts on.
+fn ticking_loop() -> Vec<u8> {
+    let [low, high, ..] = HANDLER.to_le_bytes();
+    let mut code = vec![0xfa, 0xbc, 0x00, 0x30];
+    // mov al, value; out port, al
+    let outs = [
+        (0x11, 0x20),
+        (0x20, 0x21),
+        (0x04, 0x21),
+        (0x01, 0x21),
+        (0xfe, 0x21),
+        (0x34, 0x43),
+        (0xa9, 0x40),
+        (0x04, 0x40),
+    ];
+    for (value, port) in outs {
+        code.extend([0xb0, value, 0xe6, port]);
+    }
+    // mov word [80h], handler; mov word [82h], 0
+    code.extend([0xc7, 0x06, 0x80, 0, low, high, 0xc7, 0x06, 0x82, 0, 0, 0]);
+    // xor bx, bx; sti
+    code.extend([0x31, 0xdb, 0xfb]);
+    assert_eq!(code.len() as u64, LOOP - ENTRY);
+    code.extend([0x43, 0x90, 0x90, 0xeb, 0xfb]);
+    // inc word [5000h]; push ax; mov al, 20h; out 20h, al; out tell, al; pop ax; iret
+    code.extend([0xff, 0x06, 0x00, 0x50, 0x50, 0xb0, 0x20, 0xe6, 0x20]);
+    code.extend([0xe6, PORT_TELL, 0x58, 0xcf]);
+    code
+}
+
+/// The guest at the first turn of its loop, with the timer running.
+fn in_the_loop() -> Option<TestVm> {
+    let vm = Setup::new(Mode::Real, &ticking_loop()).build()?;
+    vm.attach();
+    let entry = execute_at(LOOP);
+    vm.insert(entry);
+    assert_eq!(stop(vm.resume()), hit(0, entry));
+    vm.remove(entry);
+    Some(vm)
+}
+
+fn ticks(vm: &TestVm) -> u16 {
+    let read = vm.call(DebugRequest::ReadMemory, (GuestAddress::Gpa(TICKS), 2));
+    u16::from_le_bytes(read.unwrap().try_into().unwrap())
+}
+
+/// Lets the guest run until its handler has run `more` times.
+fn let_it_tick(vm: &TestVm, more: usize) {
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("it ticks", |seen| seen.told.len() >= told + more);
+    interrupt(vm, pending);
+}
+
+#[test]
+fn steps_stay_in_the_loop_and_the_ticks_come_afterwards() {
+    let Some(vm) = in_the_loop() else {
+        return;
+    };
+    let start = vm.regs(0).gp[3] & 0xffff;
+    let before = ticks(&vm);
+    for n in 1..=400_u64 {
+        vm.step(0);
+        let regs = vm.regs(0);
+        assert_eq!(regs.rip, LOOP + n % 4, "step {n} left the loop");
+        assert_eq!(regs.gp[3] & 0xffff, start + n.div_ceil(4));
+    }
+    let during = ticks(&vm) - before;
+    // One that was on its way before the first step may still come.
+    assert!(during <= 1, "{during} handlers ran inside steps");
+    let_it_tick(&vm, 5);
+    assert!(ticks(&vm) >= before + 5);
+}
+
+#[test]
+fn every_continue_over_a_breakpoint_advances_by_one_turn_while_the_timer_ticks() {
+    let Some(vm) = in_the_loop() else {
+        return;
+    };
+    let breakpoint = execute_at(LOOP + 1);
+    vm.insert(breakpoint);
+    let start = vm.regs(0).gp[3] & 0xffff;
+    for n in 1..=400 {
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        assert_eq!(vm.regs(0).gp[3] & 0xffff, start + n);
+    }
+    vm.remove(breakpoint);
+    let_it_tick(&vm, 5);
+}
