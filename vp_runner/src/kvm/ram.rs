@@ -26,7 +26,11 @@ impl RegisteredRam {
     /// # Errors
     /// What KVM says (`KVM_SET_USER_MEMORY_REGION` in api.rst).
     pub fn new(vm: Arc<VmFd>, memory: Arc<GuestMemoryMmap>) -> Result<Self, kvm_ioctls::Error> {
-        let mut registered = Self { vm, memory, slots: 0 };
+        let mut registered = Self {
+            vm,
+            memory,
+            slots: 0,
+        };
         let memory = registered.memory.clone();
         for region in memory.iter() {
             let host = region
@@ -56,7 +60,10 @@ impl RegisteredRam {
 impl Drop for RegisteredRam {
     fn drop(&mut self) {
         for slot in 0..self.slots {
-            let none = kvm_userspace_memory_region { slot, ..Default::default() };
+            let none = kvm_userspace_memory_region {
+                slot,
+                ..Default::default()
+            };
             // SAFETY: a slot of size 0 removes it; KVM is given no address.
             if let Err(error) = unsafe { self.vm.set_user_memory_region(none) } {
                 tracing::error!(%error, slot, "KVM keeps guest RAM; it stays mapped");
