@@ -207,8 +207,8 @@ impl Step {
         let trapping = match self.kind {
             // The trap waits for the end of the next instruction, which has its own.
             Kind::StackSegment => TrapFlag::Clear,
-            // TF is looked at after it.
-            Kind::SystemCall => own,
+            // The processor looks at TF as these leave it (Xen Security Advisory 204), or the user could trap the kernel's first instruction.
+            Kind::SystemCall | Kind::SystemReturn => own,
             _ => self.own,
         };
         Aftermath {

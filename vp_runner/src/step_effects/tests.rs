@@ -313,7 +313,11 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
     let sysret = step(&state, &[0x48, 0x0f, 0x07], &guest);
     let mut after = state.clone();
     after.rip = 0x40_0000;
-    assert_eq!(sysret.after(&after, &guest).own, TrapFlag::Set);
+    let found = sysret.after(&after, &guest);
+    assert_eq!(
+        (found.own, found.owed),
+        (TrapFlag::Set, Owed::SingleStepTrap)
+    );
     // `sysenter` leaves TF alone.
     let sysenter = Step::new(
         &vp(CpuMode::Protected32),
