@@ -42,26 +42,30 @@ const CONSOLE_LINES: usize = 60;
 pub const RUN_FILE: &str = ".trapgate-run";
 
 /// The init of the outer kernel. Its three ports are numbered in the order of QEMU's options.
+///
+/// It goes over to the root image and does not only `chroot` there, for in a chroot the kernel makes no user namespaces.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm
-mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 for module in /modules/*; do insmod $module || echo "trapgate-bed: $module does not load"; done
 chmod 666 /dev/kvm
 ifconfig lo 127.0.0.1 up
 until [ -e /dev/vport0p3 -a -e /dev/vda ]; do usleep 10000; done
-exec 3<>/dev/vport0p3
 mount -t ext4 /dev/vda /root
-for folder in dev proc sys; do mount -o bind /$folder /root/$folder; done
-mount -t devpts pts /root/dev/pts; mount -t tmpfs shm /root/dev/shm
+for folder in dev proc sys; do mount -o move /$folder /root/$folder; done
+exec switch_root /root /usr/bin/busybox sh -c '
+export PATH=/usr/bin
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
+exec 3<>/dev/vport0p3
 echo up >&3
-(cat <&3 >/dev/null; poweroff -f) &
+(cat <&3 >/dev/null; busybox poweroff -f) &
 while sleep 5; do echo alive >&3; done &
-chroot /root /bin/sh /.trapgate-run </dev/null >/dev/vport0p1 2>/dev/vport0p2 3>&-
+sh /.trapgate-run </dev/null >/dev/vport0p1 2>/dev/vport0p2 3>&-
 echo "exit $?" >&3
-poweroff -f
+busybox poweroff -f
+'
 "#;
 
 /// The machine to boot.

@@ -49,6 +49,8 @@ pub use suite::Suite;
 
 /// How often a boot is tried again after the bed itself failed.
 const RETRIES: u32 = 2;
+/// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
+const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
 /// For every run; what only the build of QEMU needs is asked for there.
 const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "libc-bin", "xz-utils"];
 const MEMORY_MIB: u32 = 2048;
@@ -238,6 +240,12 @@ impl Bed {
         for file in &job.files {
             image.file(file)?;
         }
+        for program in PROGRAMS
+            .iter()
+            .filter_map(|name| process::find_program(name))
+        {
+            image.file(&program)?;
+        }
         let has_gdb = image.gdb()?;
         if !has_gdb {
             println!("nested: no gdb on this machine, so there is none inside");
@@ -261,7 +269,7 @@ impl Bed {
         image.busybox(&self.kernel.busybox())?;
 
         let mut script = String::from(
-            "export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root TRAPGATE_NESTED=1\n",
+            "export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TRAPGATE_NESTED=1\n",
         );
         for (name, value) in &job.environment {
             writeln!(

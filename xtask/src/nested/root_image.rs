@@ -29,7 +29,7 @@ impl RootImage {
     pub fn new(staging: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(staging)?;
         for folder in [
-            "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp",
+            "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp",
         ] {
             std::fs::create_dir_all(staging.join(folder))?;
         }
@@ -143,6 +143,13 @@ impl RootImage {
                     )
                 })?;
             }
+        }
+        // Without the converter to its own character set, GDB complains about every string.
+        let converters = Path::new("/usr/lib/x86_64-linux-gnu/gconv");
+        if converters.is_dir() {
+            self.tree(converters, &|name| {
+                !name.starts_with("gconv-modules") && name != "UTF-32.so"
+            })?;
         }
         Ok(true)
     }
