@@ -24,7 +24,7 @@ const PACKAGES: &[&str] = &["vp_runner", "trapgate"];
 const PURE: &[&str] = &["run_state::"];
 
 /// For one test program, all of its tests.
-const TIMEOUT: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(400);
 
 /// Test programs that cargo built, with the programs that they start.
 pub struct Suite {
