@@ -21,7 +21,8 @@ use vm_memory::GuestAddress;
 const RAM: usize = 0x1000;
 const CODE: u64 = 0x800;
 const HLT: u8 = 0xf4;
-const CASES: u32 = 2000;
+/// In each mode; `PROPTEST_CASES` can ask for more.
+const CASES: u32 = 500;
 /// The part of RAM below the code that stacks may use; below it is the page table.
 const STACK: std::ops::Range<u64> = 0x20..0x7f0;
 
@@ -240,11 +241,13 @@ fn compare(start: StartIn, mode: CpuMode, change: impl Fn(&mut kvm_sregs)) {
     assert_eq!(cpu_mode(&file.read(scratch.vcpu()).unwrap()), mode);
     let scratch = RefCell::new(scratch);
     let seen = Seen::default();
+    let defaults = Config::default();
+    let cases = defaults.cases.max(CASES);
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases,
         // Cases are small and a failure prints its own; the file would lie beside no test that proptest knows.
         failure_persistence: None,
-        ..Config::default()
+        ..defaults
     });
     let result = runner.run(&case(mode == CpuMode::Long64), |case| {
         agrees(&mut scratch.borrow_mut(), &file, &sregs, &case, &seen)
@@ -252,7 +255,7 @@ fn compare(start: StartIn, mode: CpuMode, change: impl Fn(&mut kvm_sregs)) {
     eprintln!("{mode:?}: {seen:?}");
     result.unwrap_or_else(|err| panic!("{err}"));
     assert!(
-        seen.compared.get() > CASES / 2,
+        seen.compared.get() > cases / 2,
         "too few were compared to say anything: {seen:?}"
     );
 }
