@@ -112,8 +112,12 @@ impl<W: Write + Clone + Send> PortDevice for Com1<W> {
         DeviceOutcome::Done
     }
 
+    /// What was typed and not read yet is still to be read: it is on the line, not in the port.
     fn reset(&mut self) {
         let mut port = lock(&self.port);
+        for byte in port.uart.state().in_buffer.into_iter().rev() {
+            port.pending.push_front(byte);
+        }
         port.uart = Serial::new(self.irq.clone(), self.out.clone());
         port.feed();
     }
@@ -164,6 +168,19 @@ mod tests {
         com1.receive(&sent);
         assert_ne!(irq.read().expect("an interrupt"), 0);
         let mut got = Vec::new();
+        while com1.read_byte(LINE_STATUS) & 1 != 0 {
+            got.push(com1.read_byte(DATA));
+        }
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn input_that_was_not_read_survives_a_reset_in_order() {
+        let (mut com1, _, _) = port();
+        let sent: Vec<u8> = (0..100).collect();
+        com1.receive(&sent);
+        let mut got = vec![com1.read_byte(DATA)];
+        com1.reset();
         while com1.read_byte(LINE_STATUS) & 1 != 0 {
             got.push(com1.read_byte(DATA));
         }

@@ -145,7 +145,7 @@ fn each_cpu_is_a_thread_with_its_own_registers_and_stack() {
     let text = gdb(
         &mut guest,
         &[
-            "hbreak do_round if cpu->id == 3",
+            "hbreak do_round if cpus_online == 4 && cpu->id == 3",
             "continue",
             "p $_thread",
             "p cpu->id",

@@ -1,0 +1,60 @@
+//! The stock Linux kernel that `cargo xtask nested` names in variables, as a guest.
+
+use crate::running::Running;
+use crate::running::kvm_here;
+
+/// The kernel's files, or `None` with the reason printed.
+pub struct Linux {
+    pub kernel: String,
+    pub initrd: String,
+    symbols: String,
+}
+
+impl Linux {
+    pub fn given() -> Option<Self> {
+        let variable = |name: &str| match std::env::var(name) {
+            Ok(path) => Some(path),
+            Err(_) => {
+                assert!(
+                    std::env::var_os("TRAPGATE_NESTED").is_none(),
+                    "the nested bed does not set {name}"
+                );
+                println!(
+                    "SKIP: {name} names no file; `cargo xtask nested` runs this test with a Debian kernel"
+                );
+                None
+            }
+        };
+        let given = Self {
+            kernel: variable("TRAPGATE_TEST_LINUX_KERNEL")?,
+            initrd: variable("TRAPGATE_TEST_LINUX_INITRD")?,
+            symbols: variable("TRAPGATE_TEST_LINUX_SYMS")?,
+        };
+        kvm_here().then_some(given)
+    }
+
+    /// Starts it; `cmdline` comes after what every test needs.
+    pub fn start(&self, args: &[&str], cmdline: &str) -> Running {
+        let cmdline = format!("console=ttyS0 quiet nokaslr panic=-1 {cmdline}");
+        let kernel = [
+            "run",
+            "--kernel",
+            &self.kernel,
+            "--initrd",
+            &self.initrd,
+            "--no-reboot",
+            "--cmdline",
+            &cmdline,
+        ];
+        Running::start(&[&kernel[..], args].concat())
+    }
+
+    pub fn symbol(&self, name: &str) -> String {
+        let symbols = std::fs::read_to_string(&self.symbols).expect("a readable file");
+        let line = symbols
+            .lines()
+            .find(|line| line.split_whitespace().nth(2) == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is in no line of {}", self.symbols));
+        format!("0x{}", line.split_whitespace().next().expect("an address"))
+    }
+}
