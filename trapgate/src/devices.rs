@@ -131,6 +131,33 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_reaches_every_device() {
+        let mut bus = PortBus::default();
+        bus.add(
+            power::EVENT_PORT..power::END_PORT,
+            Box::new(power::Power::default()),
+        );
+        bus.add(
+            reset_control::FIRST_PORT..reset_control::END_PORT,
+            Box::new(reset_control::ResetControl::default()),
+        );
+        let ports = [power::EVENT_PORT + 2, reset_control::RESET_PORT];
+        let values = |bus: &PortBus| {
+            ports.map(|port| {
+                let mut byte = [0];
+                bus.read(port, &mut byte);
+                byte[0]
+            })
+        };
+        for port in ports {
+            bus.write(port, &[0x22]);
+        }
+        assert_eq!(values(&bus), [0x22; 2]);
+        bus.reset();
+        assert_eq!(values(&bus), [0; 2]);
+    }
+
+    #[test]
     fn a_wide_write_reaches_the_bus_as_bytes_and_keeps_what_any_of_them_asks() {
         let mut bus = PortBus::default();
         bus.add(

@@ -67,3 +67,32 @@ fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
         why: why.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm_host::KvmHost;
+
+    #[test]
+    fn a_reset_forgets_what_the_guest_programmed() {
+        let host = match KvmHost::open() {
+            Ok(host) => host,
+            Err(why) => return println!("SKIP: {why}"),
+        };
+        let vm = Arc::new(host.kvm.create_vm().expect("a VM"));
+        let controllers = InterruptControllers::create(vm.clone()).expect("controllers");
+        let mut timer = controllers.timer;
+        timer.channels[0].mode = 2;
+        timer.channels[0].count = 11_932;
+        vm.set_pit2(&timer).expect("a running timer");
+        controllers.reset().expect("reset");
+        let again = vm.get_pit2().expect("readable");
+        assert_eq!(
+            (again.channels[0].mode, again.channels[0].count),
+            (
+                controllers.timer.channels[0].mode,
+                controllers.timer.channels[0].count
+            )
+        );
+    }
+}

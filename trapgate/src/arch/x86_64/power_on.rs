@@ -177,3 +177,89 @@ fn set_lapic_word(lapic: &mut kvm_lapic_state, offset: usize, value: u32) {
         *at = i8::from_le_bytes([byte]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm_host::KvmHost;
+    use kvm_bindings::KVM_MP_STATE_HALTED;
+
+    const MSR_LSTAR: u32 = 0xc000_0082;
+    const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
+    const LAPIC_TASK_PRIORITY: usize = 0x80;
+
+    /// Whatever a guest left behind is gone: in the registers, the MSRs, the local APIC and what is pending.
+    #[test]
+    fn a_reset_gives_back_the_state_of_a_fresh_vcpu() {
+        let host = match KvmHost::open() {
+            Ok(host) => host,
+            Err(why) => return println!("SKIP: {why}"),
+        };
+        let vm = host.kvm.create_vm().expect("a VM");
+        vm.create_irq_chip().expect("interrupt controllers");
+        let vcpu = vm.create_vcpu(0).expect("a vCPU");
+        vcpu.set_cpuid2(&host.cpuid).expect("the host's CPUID");
+        let fresh = PowerOn::read(&vcpu, &host.msrs).expect("readable");
+        fresh.write(&vcpu, None).expect("its own state");
+
+        vcpu.set_regs(&kvm_regs {
+            rip: 0x1234,
+            rax: 7,
+            rflags: 2,
+            ..Default::default()
+        })
+        .expect("registers");
+        let mut sregs = fresh.sregs;
+        StartState::Linux64 { entry: 0 }.apply_system(&mut sregs);
+        vcpu.set_sregs(&sregs).expect("long mode");
+        let left = [(MSR_LSTAR, 0x5000), (MSR_KVM_SYSTEM_TIME_NEW, 0x6001)].map(|(index, data)| {
+            kvm_msr_entry {
+                index,
+                data,
+                ..Default::default()
+            }
+        });
+        let written = vcpu
+            .set_msrs(&Msrs::from_entries(&left).expect("two"))
+            .expect("MSRs");
+        assert_eq!(written, 2);
+        let mut fpu = fresh.fpu;
+        fpu.xmm[3] = [9; 16];
+        vcpu.set_fpu(&fpu).expect("vector registers");
+        let mut debug = fresh.debug;
+        debug.db[0] = 0x7000;
+        vcpu.set_debug_regs(&debug).expect("debug registers");
+        let mut lapic = fresh.lapic;
+        set_lapic_word(&mut lapic, LAPIC_TASK_PRIORITY, 0xf0);
+        vcpu.set_lapic(&lapic).expect("local APIC");
+        vcpu.set_mp_state(kvm_mp_state {
+            mp_state: KVM_MP_STATE_HALTED,
+        })
+        .expect("run state");
+
+        fresh.write(&vcpu, None).expect("the fresh state again");
+        let again = PowerOn::read(&vcpu, &host.msrs).expect("readable");
+        assert_eq!((again.regs, again.sregs), (fresh.regs, fresh.sregs));
+        assert_eq!((again.fpu.xmm, again.debug), (fresh.fpu.xmm, fresh.debug));
+        assert_eq!(
+            (again.lapic.regs, again.mp_state),
+            (fresh.lapic.regs, fresh.mp_state)
+        );
+        let value = |state: &PowerOn, index| {
+            state
+                .msrs
+                .iter()
+                .find(|msr| msr.index == index)
+                .map(|msr| msr.data)
+        };
+        for msr in left {
+            assert_eq!(
+                value(&again, msr.index),
+                value(&fresh, msr.index),
+                "{:#x}",
+                msr.index
+            );
+            assert_ne!(value(&again, msr.index), Some(msr.data));
+        }
+    }
+}
