@@ -186,7 +186,7 @@ mod tests {
 
     const MSR_LSTAR: u32 = 0xc000_0082;
     const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
-    const LAPIC_TASK_PRIORITY: usize = 0x80;
+    const LAPIC_SPURIOUS: usize = 0xf0;
 
     /// Whatever a guest left behind is gone: in the registers, the MSRs, the local APIC and what is pending.
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         debug.db[0] = 0x7000;
         vcpu.set_debug_regs(&debug).expect("debug registers");
         let mut lapic = fresh.lapic;
-        set_lapic_word(&mut lapic, LAPIC_TASK_PRIORITY, 0xf0);
+        set_lapic_word(&mut lapic, LAPIC_SPURIOUS, 0x1ff);
         vcpu.set_lapic(&lapic).expect("local APIC");
         vcpu.set_mp_state(kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,
