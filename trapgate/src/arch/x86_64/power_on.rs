@@ -241,10 +241,14 @@ mod tests {
         let again = PowerOn::read(&vcpu, &host.msrs).expect("readable");
         assert_eq!((again.regs, again.sregs), (fresh.regs, fresh.sregs));
         assert_eq!((again.fpu.xmm, again.debug), (fresh.fpu.xmm, fresh.debug));
-        assert_eq!(
-            (again.lapic.regs, again.mp_state),
-            (fresh.lapic.regs, fresh.mp_state)
-        );
+        assert_eq!(again.mp_state, fresh.mp_state);
+        let registers = |state: &PowerOn| -> Vec<_> {
+            state.lapic.regs.chunks(16).map(<[_]>::to_vec).collect()
+        };
+        for (number, (again, fresh)) in registers(&again).iter().zip(registers(&fresh)).enumerate()
+        {
+            assert_eq!(again, &fresh, "local APIC register {number:#x}0");
+        }
         let value = |state: &PowerOn, index| {
             state
                 .msrs
