@@ -120,6 +120,8 @@ impl Reactor {
             Err(rustix::io::Errno::INTR) => 0,
             Err(error) => panic!("epoll_wait on a descriptor of ours failed: {error}"),
         };
+        // Awake from here on: what the events below make ready is seen by the loop, without a write to `wake`.
+        self.asleep.store(false, Ordering::SeqCst);
         for event in &events[..count] {
             let (key, flags) = (event.data.u64(), event.flags);
             let source = lock(&self.sources).get(&key).cloned();
