@@ -102,7 +102,7 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
     Ok(match command {
         Command::Help => HELP.to_owned(),
         Command::Status => status(guest).await?,
-        Command::Regs => registers_text::system_registers(vp, guest.vm.registers(vp).await?),
+        Command::Regs => registers_text::system_registers(vp, &guest.vm.registers(vp).await?.state),
         Command::Translate(gva) => {
             let translation = guest.vm.call(DebugRequest::Translate, (vp, gva)).await?;
             translation_text(gva, &translation)

@@ -109,12 +109,12 @@ impl Guest {
 
     async fn read_registers(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
         let layout = self.layout;
-        let state = self
+        let registers = self
             .vm
             .registers(vp_of(thread))
             .await
             .map_err(|error| target_error(&error))?;
-        Ok(TargetReply::Registers(registers::read_all(layout, state)))
+        Ok(TargetReply::Registers(registers.block(layout).clone()))
     }
 
     async fn write_registers(
@@ -144,10 +144,11 @@ impl Guest {
             .registers(vp)
             .await
             .map_err(|error| target_error(&error))?
+            .state
             .clone();
         change(&mut state)?;
         self.vm
-            .set_registers(vp, state)
+            .set_registers(vp, *state)
             .await
             .map_err(|error| target_error(&error))
     }

@@ -4,6 +4,9 @@
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
 use crate::deadline::answer_within_turns;
+use crate::registers;
+use gdb_frontend::regs::Layout;
+use gdb_frontend::regs::RegisterBlock;
 use mesh::Sender;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::Rpc;
@@ -54,8 +57,23 @@ enum DetachDuty {
 /// What does not change while the guest stands still.
 #[derive(Debug, Default)]
 struct StopCache {
-    registers: HashMap<VpIndex, Box<DebuggerVpState>>,
+    registers: HashMap<VpIndex, VpRegisters>,
     status: Option<VmStatus>,
+}
+
+/// A VP's register file, in the VM's form and, once asked for, in the protocol's: making that takes as long as a packet.
+#[derive(Debug)]
+pub(crate) struct VpRegisters {
+    pub(crate) state: Box<DebuggerVpState>,
+    block: Option<RegisterBlock>,
+}
+
+impl VpRegisters {
+    /// All registers in the protocol's form.
+    pub(crate) fn block(&mut self, layout: Layout) -> &RegisterBlock {
+        self.block
+            .get_or_insert_with(|| registers::read_all(layout, &mut self.state))
+    }
 }
 
 impl AttachedVm {
@@ -109,20 +127,16 @@ impl AttachedVm {
     }
 
     /// A VP's registers, asked for once per stop.
-    pub(crate) async fn registers(
-        &mut self,
-        vp: VpIndex,
-    ) -> Result<&mut DebuggerVpState, CallError> {
+    pub(crate) async fn registers(&mut self, vp: VpIndex) -> Result<&mut VpRegisters, CallError> {
         if !self.cache.registers.contains_key(&vp) {
             let state = self.call(DebugRequest::GetVpState, vp).await?;
-            self.cache.registers.insert(vp, state);
+            let block = None;
+            self.cache
+                .registers
+                .insert(vp, VpRegisters { state, block });
         }
         // Looked up again because a reference held over the await would keep `self` borrowed.
-        self.cache
-            .registers
-            .get_mut(&vp)
-            .map(|state| &mut **state)
-            .ok_or(CallError::Gone)
+        self.cache.registers.get_mut(&vp).ok_or(CallError::Gone)
     }
 
     /// Writes a VP's registers. What the VM made of them is read back when somebody asks.
