@@ -146,12 +146,7 @@ fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
     let mut rest = bytes;
     while let [byte, others @ ..] = rest {
         out.push(*byte);
-        let repeats = others
-            .iter()
-            .take(MAX_REPEATS)
-            .take_while(|other| *other == byte)
-            .count();
-        let repeats = match repeats {
+        let repeats = match leading(&others[..others.len().min(MAX_REPEATS)], *byte) {
             6 | 7 => 5,
             14 => 13,
             16 => 15,
@@ -166,4 +161,13 @@ fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// How many of the first bytes are `byte`. In words of eight, since most of a register file is zeros.
+fn leading(bytes: &[u8], byte: u8) -> usize {
+    let word = [byte; 8];
+    let (words, _) = bytes.as_chunks::<8>();
+    let whole = 8 * words.iter().take_while(|other| **other == word).count();
+    let rest = bytes[whole..].iter();
+    whole + rest.take_while(|other| **other == byte).count()
 }
