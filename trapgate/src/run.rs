@@ -35,7 +35,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
-use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vp_runner::probe;
 use vp_runner::probe::ProbeError;
@@ -124,9 +123,9 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     let cpus = check_cpus(&host, args.cpus, demo_most)?;
     let listener = listen(args)?;
     // Nobody asks what works where nobody debugs.
-    let capabilities = match &listener {
-        Some(_) => probe::run()?.capabilities(),
-        None => Vec::new(),
+    let report = match &listener {
+        Some(_) => Some(probe::run()?),
+        None => None,
     };
     let (serial, drain) = open_serial(&args.serial)?;
     let vm = Vm::new(
@@ -151,7 +150,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
             symbols.as_deref(),
         ));
     }
-    run_vm(vm, listener, start, capabilities, args, drain, signals)
+    run_vm(vm, listener, start, report, args, drain, signals)
 }
 
 /// Starts the VPs and stays until the guest has ended.
@@ -159,7 +158,7 @@ fn run_vm(
     vm: Vm,
     listener: Option<DebugListener>,
     start: StartMode,
-    capabilities: Vec<Capability>,
+    report: Option<probe::Report>,
     args: &RunArgs,
     drain: SerialDrain,
     signals: Signals,
@@ -177,7 +176,7 @@ fn run_vm(
             ResetPolicy::Reset
         },
         debug,
-        capabilities,
+        report,
     };
     let (handle, controller) = vp_runner::start(params)?;
     let terminal = match args.serial {

@@ -1,5 +1,6 @@
 //! What a debugger can ask to be stopped at.
 
+use crate::addr::Gpa;
 use crate::addr::Gva;
 use serde::Deserialize;
 use serde::Serialize;
@@ -54,4 +55,35 @@ pub enum BreakpointChange {
     /// Takes it away. Taking away what is not there is
     /// [`DebugError::NoSuchBreakpoint`](crate::debug_rpc::DebugError::NoSuchBreakpoint).
     Remove(Breakpoint),
+}
+
+/// A breakpoint and how the guest is made to stop at it, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakpointStatus {
+    /// As the client inserted it.
+    pub breakpoint: Breakpoint,
+    /// What stands for it now.
+    pub arming: Arming,
+}
+
+/// What stands for a breakpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arming {
+    /// A breakpoint instruction in guest memory.
+    Memory {
+        /// Its byte.
+        gpa: Gpa,
+    },
+    /// A debug register.
+    DebugRegister {
+        /// 0 to 3 on x86.
+        number: usize,
+        /// For a software breakpoint: why it is not in memory.
+        why: Option<String>,
+    },
+    /// Nothing yet: the guest runs past it.
+    Pending {
+        /// What it waits for.
+        why: String,
+    },
 }

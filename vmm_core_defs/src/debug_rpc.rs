@@ -21,6 +21,7 @@ use crate::addr::GuestAddress;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
+use crate::breakpoint::BreakpointStatus;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
 use crate::regs::XFeatures;
@@ -67,6 +68,9 @@ pub enum DebugRequest {
     /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`],
     /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
+
+    /// Says of each breakpoint how it is armed, in the order of insertion, for people. Legal in every state but Detached.
+    Breakpoints(DebugRpc<(), Vec<BreakpointStatus>>),
 
     /// Reads a VP's whole register file.
     ///
@@ -267,12 +271,14 @@ pub enum DebugError {
     #[error("no VP is to run: resume or step at least one")]
     NothingToRun,
     /// The address has no mapping.
-    #[error("no page maps {gva} on VP {vp}; `monitor translate {gva}` shows where the walk ends")]
+    #[error("no page maps {gva} on VP {vp}: {why}")]
     NotMapped {
         /// Whose page tables were asked.
         vp: VpIndex,
         /// The first byte that has none.
         gva: Gva,
+        /// Where the walk ended.
+        why: String,
     },
     /// Neither memory nor a device is there.
     #[error("neither memory nor a device is at physical address {gpa}")]
@@ -307,7 +313,9 @@ pub enum DebugError {
         slots: u32,
     },
     /// There is no such breakpoint.
-    #[error("no such breakpoint at {address} is set; `monitor status` lists the ones that are")]
+    #[error(
+        "no such breakpoint at {address} is set; `monitor breakpoints` lists the ones that are"
+    )]
     NoSuchBreakpoint {
         /// The address asked for.
         address: Gva,

@@ -1,12 +1,40 @@
-//! The breakpoint table: what the client asked for, and how each is armed. Pure.
+//! The breakpoint table: what the client asked for, and how each is armed. Pure but for guest RAM.
 //!
-//! In this version every breakpoint is armed on a debug register, software breakpoints included; the client never sees the difference, for a stop
-//! names the breakpoint as it was inserted. Two breakpoints that need the same debug register contents share one.
+//! A software breakpoint is a byte in memory wherever that can be, and otherwise *pending*: on a debug register while one is free (those match
+//! linear addresses, mapped or not), else not armed at all. [`BreakpointTable::reconcile`] looks at each again:
+//!
+//! ```text
+//!             mapped, and INT3 traps there                a register came free
+//!      Byte <----------------------------- Register <----------------------------- Nothing
+//!        |                                   ^   |                                   ^
+//!        +-----------------------------------+   +-----------------------------------+
+//!          the mapping is gone, guest reset        a hardware breakpoint needs the register
+//! ```
+//!
+//! Which tables decide. An address of the upper half, or one set while paging was off, is looked up in the tables of the VP that stopped last, then in any
+//! other VP's: it is the kernel's. Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
+//! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
 
+mod guest_code;
+
+pub use guest_code::GuestCode;
+pub use guest_code::Int3Traps;
+
+use crate::code_patches::PatchError;
+use crate::dr7::Access;
 use crate::dr7::SLOTS;
 use crate::dr7::Slot;
+use guest_code::Home;
+use guest_code::Pending;
+use guest_code::Target;
+use std::collections::HashMap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// The contents of the debug registers, as every VP has them (I5).
@@ -15,21 +43,37 @@ pub type Slots = [Option<Slot>; SLOTS];
 /// How a breakpoint is made to stop the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Armed {
-    /// By the debug register of this number.
-    DebugRegister(usize),
+    Byte(Gpa),
+    Register(usize),
+    Nothing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    breakpoint: Breakpoint,
+    /// Counts insertions.
+    order: u64,
+    home: Home,
     armed: Armed,
+    pending: Option<Pending>,
 }
 
-/// All breakpoints of the session, in the order of their insertion.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What takes a change back.
+enum Undo {
+    Inserted(Breakpoint),
+    Removed(Breakpoint, Entry),
+    Evicted(Breakpoint, usize),
+}
+
+/// All breakpoints of the session. A change of one costs the same however many there are.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct BreakpointTable {
-    entries: Vec<Entry>,
+    entries: HashMap<Breakpoint, Entry>,
+    /// The ones at each address, in the order of insertion.
+    at: HashMap<Gva, Vec<Breakpoint>>,
     slots: Slots,
+    /// Who shares each debug register, in the order of insertion.
+    owners: [Vec<Breakpoint>; SLOTS],
+    inserted: u64,
 }
 
 impl BreakpointTable {
@@ -37,72 +81,308 @@ impl BreakpointTable {
     ///
     /// # Errors
     /// [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::NoSuchBreakpoint`]: the first change that cannot be made.
-    pub fn apply(&mut self, changes: &[BreakpointChange]) -> Result<(), DebugError> {
-        let mut changed = self.clone();
+    pub fn apply(
+        &mut self,
+        guest: &mut GuestCode<'_>,
+        changes: &[BreakpointChange],
+    ) -> Result<(), DebugError> {
+        let mut undo = Vec::new();
         for change in changes {
-            match change {
-                BreakpointChange::Insert(breakpoint) => changed.insert(*breakpoint)?,
-                BreakpointChange::Remove(breakpoint) => changed.remove(breakpoint)?,
+            let made = match change {
+                BreakpointChange::Insert(breakpoint) => self.insert(guest, *breakpoint, &mut undo),
+                BreakpointChange::Remove(breakpoint) => self.remove(guest, breakpoint, &mut undo),
+            };
+            if let Err(err) = made {
+                self.take_back(guest, undo);
+                return Err(err);
             }
         }
-        *self = changed;
         Ok(())
     }
 
-    fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), DebugError> {
+    fn insert(
+        &mut self,
+        guest: &mut GuestCode<'_>,
+        breakpoint: Breakpoint,
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), DebugError> {
         if self.contains(&breakpoint) {
             return Ok(());
         }
         let wanted = Slot::new(&breakpoint)?;
-        let shared = self.slots.iter().position(|slot| *slot == Some(wanted));
-        let free = || self.slots.iter().position(Option::is_none);
-        let index = shared.or_else(free).ok_or(DebugError::NoFreeSlot {
-            slots: u32::try_from(SLOTS).expect("a handful"),
-        })?;
-        self.slots[index] = Some(wanted);
-        self.entries.push(Entry {
-            breakpoint,
-            armed: Armed::DebugRegister(index),
-        });
+        let software = breakpoint.kind == BreakpointKind::Software && guest.int3.anywhere();
+        let home = guest.home(breakpoint.address);
+        self.inserted += 1;
+        let entry = Entry {
+            order: self.inserted,
+            home,
+            armed: Armed::Nothing,
+            pending: None,
+        };
+        if software {
+            self.add(breakpoint, entry);
+            undo.push(Undo::Inserted(breakpoint));
+            self.aim(guest, &breakpoint);
+            return Ok(());
+        }
+        let index = self
+            .register_for(wanted)
+            .or_else(|| self.evict(undo))
+            .ok_or(DebugError::NoFreeSlot {
+                slots: u32::try_from(SLOTS).expect("a handful"),
+            })?;
+        self.add(breakpoint, entry);
+        undo.push(Undo::Inserted(breakpoint));
+        self.arm(guest, &breakpoint, Armed::Register(index));
         Ok(())
     }
 
-    fn remove(&mut self, breakpoint: &Breakpoint) -> Result<(), DebugError> {
-        let position = self
-            .entries
-            .iter()
-            .position(|entry| entry.breakpoint == *breakpoint)
-            .ok_or(DebugError::NoSuchBreakpoint {
-                address: breakpoint.address,
-            })?;
-        let Armed::DebugRegister(index) = self.entries.remove(position).armed;
-        if self.on(index).is_none() {
-            self.slots[index] = None;
-        }
+    fn remove(
+        &mut self,
+        guest: &mut GuestCode<'_>,
+        breakpoint: &Breakpoint,
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), DebugError> {
+        let address = breakpoint.address;
+        let missing = DebugError::NoSuchBreakpoint { address };
+        let entry = *self.entries.get(breakpoint).ok_or(missing)?;
+        self.delete(guest, breakpoint);
+        undo.push(Undo::Removed(*breakpoint, entry));
         Ok(())
+    }
+
+    fn take_back(&mut self, guest: &mut GuestCode<'_>, undo: Vec<Undo>) {
+        for change in undo.into_iter().rev() {
+            match change {
+                Undo::Inserted(breakpoint) => self.delete(guest, &breakpoint),
+                Undo::Removed(breakpoint, entry) => {
+                    let armed = entry.armed;
+                    self.add(breakpoint, entry);
+                    self.arm(guest, &breakpoint, armed);
+                }
+                Undo::Evicted(breakpoint, index) => {
+                    self.arm(guest, &breakpoint, Armed::Register(index));
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, breakpoint: Breakpoint, entry: Entry) {
+        let armed = Armed::Nothing;
+        self.entries.insert(breakpoint, Entry { armed, ..entry });
+        self.at
+            .entry(breakpoint.address)
+            .or_default()
+            .push(breakpoint);
+    }
+
+    fn delete(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint) {
+        self.disarm(guest, breakpoint);
+        self.entries.remove(breakpoint);
+        if let Some(here) = self.at.get_mut(&breakpoint.address) {
+            here.retain(|other| other != breakpoint);
+            if here.is_empty() {
+                self.at.remove(&breakpoint.address);
+            }
+        }
+    }
+
+    /// A debug register that holds this already, or a free one.
+    fn register_for(&self, wanted: Slot) -> Option<usize> {
+        let shared = self.slots.iter().position(|slot| *slot == Some(wanted));
+        shared.or_else(|| self.slots.iter().position(Option::is_none))
+    }
+
+    /// Frees a debug register that only pending software breakpoints hold: a hardware breakpoint was asked for as such.
+    fn evict(&mut self, undo: &mut Vec<Undo>) -> Option<usize> {
+        let pending = |owner: &Breakpoint| {
+            let entry = self.entries.get(owner);
+            entry.is_some_and(|entry| entry.pending.is_some())
+        };
+        let index = (0..SLOTS).find(|index| self.owners[*index].iter().all(pending))?;
+        for owner in std::mem::take(&mut self.owners[index]) {
+            if let Some(entry) = self.entries.get_mut(&owner) {
+                entry.armed = Armed::Nothing;
+            }
+            undo.push(Undo::Evicted(owner, index));
+        }
+        self.slots[index] = None;
+        Some(index)
+    }
+
+    /// Looks where a software breakpoint belongs now, and puts it there.
+    fn aim(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint) {
+        let Some(entry) = self.entries.get(breakpoint).copied() else {
+            return;
+        };
+        let pending = match (guest.target(breakpoint.address, entry.home), entry.armed) {
+            (Target::Byte(gpa), Armed::Byte(armed)) if gpa == armed => {
+                // Written over by the guest, or not.
+                guest.patches.verify_within(guest.ram, gpa..=gpa);
+                return;
+            }
+            (Target::Byte(gpa), _) => {
+                self.disarm(guest, breakpoint);
+                match self.arm(guest, breakpoint, Armed::Byte(gpa)) {
+                    Armed::Byte(_) => return,
+                    _ => Pending::NoRam,
+                }
+            }
+            (Target::Unknown, Armed::Byte(gpa)) if guest.patches.is_intact(guest.ram, gpa) => {
+                return;
+            }
+            (Target::Unknown, Armed::Byte(_)) => Pending::Overwritten,
+            (Target::Unknown, _) => return,
+            (Target::Pending(pending), _) => pending,
+        };
+        let armed = self.entries.get(breakpoint).map(|entry| entry.armed);
+        if !matches!(armed, Some(Armed::Register(_))) {
+            self.disarm(guest, breakpoint);
+            let slot = Slot::new(breakpoint).ok();
+            if let Some(index) = slot.and_then(|slot| self.register_for(slot)) {
+                self.arm(guest, breakpoint, Armed::Register(index));
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(breakpoint) {
+            entry.pending = Some(pending);
+        }
+    }
+
+    /// Arms what is not armed. Returns how it is then: not at all where memory does not take the byte.
+    fn arm(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint, wanted: Armed) -> Armed {
+        let armed = match wanted {
+            Armed::Byte(gpa) => match guest.patches.insert(guest.ram, gpa) {
+                Ok(()) => wanted,
+                Err(PatchError::NoMemory { .. } | PatchError::NotPatched { .. }) => Armed::Nothing,
+            },
+            Armed::Register(index) => {
+                self.slots[index] = Slot::new(breakpoint).ok();
+                let entries = &self.entries;
+                let order = |owner: &Breakpoint| entries.get(owner).map(|entry| entry.order);
+                self.owners[index].push(*breakpoint);
+                self.owners[index].sort_by_key(order);
+                wanted
+            }
+            Armed::Nothing => wanted,
+        };
+        if let Some(entry) = self.entries.get_mut(breakpoint) {
+            entry.armed = armed;
+            if let Armed::Byte(_) = armed {
+                entry.pending = None;
+            }
+        }
+        armed
+    }
+
+    fn disarm(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint) {
+        let Some(entry) = self.entries.get_mut(breakpoint) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.armed, Armed::Nothing) {
+            Armed::Byte(gpa) => {
+                if let Err(err) = guest.patches.remove(guest.ram, gpa) {
+                    tracing::error!(error = %err, "a breakpoint byte was not there to remove");
+                }
+            }
+            Armed::Register(index) => {
+                self.owners[index].retain(|other| other != breakpoint);
+                if self.owners[index].is_empty() {
+                    self.slots[index] = None;
+                }
+            }
+            Armed::Nothing => {}
+        }
+    }
+
+    /// Looks at every software breakpoint again; see the module. Pending ones get free registers in the order of insertion.
+    pub fn reconcile(&mut self, guest: &mut GuestCode<'_>) {
+        if !guest.int3.anywhere() {
+            return;
+        }
+        for breakpoint in self.software() {
+            self.aim(guest, &breakpoint);
+        }
+    }
+
+    /// Takes all bytes out of memory before the guest is reset. They come back with [`reconcile`](Self::reconcile), and the processes they belonged
+    /// to are forgotten.
+    pub fn before_reset(&mut self, guest: &mut GuestCode<'_>) {
+        for breakpoint in self.software() {
+            if let Some(Armed::Byte(_)) = self.entries.get(&breakpoint).map(|entry| entry.armed) {
+                self.disarm(guest, &breakpoint);
+            }
+            if let Some(entry) = self.entries.get_mut(&breakpoint) {
+                entry.home = Home::Anywhere;
+                entry.pending = Some(Pending::Reset);
+            }
+        }
+    }
+
+    fn software(&self) -> Vec<Breakpoint> {
+        let entries = self.entries.iter();
+        let mut found: Vec<_> = entries
+            .filter(|(breakpoint, _)| breakpoint.kind == BreakpointKind::Software)
+            .map(|(breakpoint, entry)| (entry.order, *breakpoint))
+            .collect();
+        found.sort_unstable_by_key(|(order, _)| *order);
+        found
+            .into_iter()
+            .map(|(_, breakpoint)| breakpoint)
+            .collect()
     }
 
     /// Whether this very breakpoint is set.
     pub fn contains(&self, breakpoint: &Breakpoint) -> bool {
-        self.iter().any(|entry| entry == breakpoint)
+        self.entries.contains_key(breakpoint)
+    }
+
+    /// Whether there is a software breakpoint.
+    pub fn has_software(&self) -> bool {
+        // Others are as many as debug registers, or share them.
+        let mut set = self.entries.keys();
+        set.any(|breakpoint| breakpoint.kind == BreakpointKind::Software)
+    }
+
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether a breakpoint is not armed at all.
+    pub fn has_unarmed(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| entry.armed == Armed::Nothing)
     }
 
     /// The breakpoint that a debug register stands for; of several that share it the oldest.
     pub fn on(&self, index: usize) -> Option<Breakpoint> {
-        self.entries
-            .iter()
-            .find(|entry| entry.armed == Armed::DebugRegister(index))
-            .map(|entry| entry.breakpoint)
+        self.owners.get(index)?.first().copied()
     }
 
-    /// What a hit of `breakpoint` stands for now (I7): the same while it is set, else another that is armed the same way, else nothing.
+    /// The breakpoint whose byte a VP met: one at this linear address that is this byte. `None` where the VP came to the byte by
+    /// another address, which nobody asked to be told of.
+    pub fn at_byte(&self, address: Gva, gpa: Gpa) -> Option<Breakpoint> {
+        self.at.get(&address)?.iter().copied().find(|breakpoint| {
+            let entry = self.entries.get(breakpoint);
+            entry.is_some_and(|entry| entry.armed == Armed::Byte(gpa))
+        })
+    }
+
+    /// What a hit of `breakpoint` stands for now (I7): the same while it is set, else another that is armed for the same, else nothing.
     pub fn still_hit(&self, breakpoint: &Breakpoint) -> Option<Breakpoint> {
         if self.contains(breakpoint) {
             return Some(*breakpoint);
         }
         let slot = Slot::new(breakpoint).ok()?;
-        let index = self.slots.iter().position(|other| *other == Some(slot))?;
-        self.on(index)
+        let same = |other: &&Breakpoint| Slot::new(other).is_ok_and(|other| other == slot);
+        let here = self.at.get(&breakpoint.address)?;
+        here.iter().find(same).copied()
+    }
+
+    /// Whether a debug register waits for execution at the address.
+    pub fn register_at(&self, address: Gva) -> bool {
+        let mut slots = self.slots.iter().flatten();
+        slots.any(|slot| slot.access() == Access::Execute && slot.address() == address)
     }
 
     /// What the debug registers are to hold.
@@ -110,9 +390,31 @@ impl BreakpointTable {
         self.slots
     }
 
-    /// Every breakpoint that is set, in the order of insertion.
-    pub fn iter(&self) -> impl Iterator<Item = &Breakpoint> {
-        self.entries.iter().map(|entry| &entry.breakpoint)
+    /// Every breakpoint, in the order of insertion, and how it is armed.
+    pub fn list(&self) -> Vec<BreakpointStatus> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.order);
+        let status = |(breakpoint, entry): (&Breakpoint, &Entry)| BreakpointStatus {
+            breakpoint: *breakpoint,
+            arming: entry.arming(),
+        };
+        entries.into_iter().map(status).collect()
+    }
+}
+
+impl Entry {
+    fn arming(&self) -> Arming {
+        let why = self.pending.map(|pending| pending.to_string());
+        match self.armed {
+            Armed::Byte(gpa) => Arming::Memory { gpa },
+            Armed::Register(number) => Arming::DebugRegister { number, why },
+            Armed::Nothing => Arming::Pending {
+                why: match why {
+                    Some(why) => format!("{why}; and no debug register is free"),
+                    None => "it has not been armed yet".into(),
+                },
+            },
+        }
     }
 }
 

@@ -263,6 +263,19 @@ impl CodePatches {
             .is_some_and(|patch| patch.state == State::Armed)
     }
 
+    /// Whether the patch at `gpa` is armed and the guest has not written over it.
+    pub fn is_intact(&self, memory: &impl CodeMemory, gpa: Gpa) -> bool {
+        self.is_armed(gpa) && memory.read_byte(gpa) == Some(INT3)
+    }
+
+    /// Whether the guest has written over any armed patch. Reads only, so VPs may run.
+    pub fn is_any_overwritten(&self, memory: &impl CodeMemory) -> bool {
+        let mut patches = self.patches.iter();
+        patches.any(|(gpa, patch)| {
+            patch.state == State::Armed && memory.read_byte(*gpa).is_some_and(|byte| byte != INT3)
+        })
+    }
+
     /// The patches among `len` bytes from `gpa`: those that have to be lifted for an instruction there to be executed as the guest wrote it.
     pub fn patched(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = Gpa> {
         range(gpa, len)

@@ -2,12 +2,14 @@
 //!
 //! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once: nothing here waits for a VP that runs.
 
+mod code;
 mod requests;
+mod ticker;
 mod vps;
 mod waiting;
 
 use crate::breakpoints::BreakpointTable;
-use crate::breakpoints::Slots;
+use crate::breakpoints::Int3Traps;
 use crate::exit::GuestEvent;
 use crate::kvm::vcpu::Offers;
 use crate::kvm::x86_64::RegisterFile;
@@ -17,27 +19,38 @@ use crate::run_state::Cause;
 use crate::run_state::Output;
 use crate::run_state::Refused;
 use crate::run_state::RunState;
+use crate::run_state::Start;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
 use crate::runner::RunnerParams;
 use crate::runner::StartError;
 use crate::runner::StartMode;
+use crate::vp_thread::Arms;
 use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
+use crate::vp_thread::Extent;
+use crate::vp_thread::Vp;
 use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
+use code::Code;
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::select_biased;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use ticker::Tick;
+use ticker::Ticker;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
 use vps::Vps;
 use waiting::Waiting;
 
@@ -58,9 +71,11 @@ pub struct Controller {
     debug: mesh::Receiver<DebugRequest>,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
-    table: BreakpointTable,
-    /// The debug registers that every VP has.
-    programmed: Slots,
+    code: Code,
+    /// What every VP has.
+    programmed: Arms,
+    ticker: Ticker,
+    ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
     machine: Arc<dyn Machine>,
     registers: RegisterFile,
@@ -84,9 +99,23 @@ impl Controller {
         }
         let (send, events) = mesh::channel();
         let offers = Offers::of(&params.vm);
-        let vps =
-            Vps::start(params.vcpus, &params.machine, offers, &send).map_err(StartError::Thread)?;
+        let patches = Arc::default();
+        let around = vps::Around {
+            machine: params.machine.clone(),
+            ram: params.memory.clone(),
+            patches: Arc::clone(&patches),
+            offers,
+        };
+        let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
+        let int3 = params.report.as_ref().map(Int3Traps::new);
+        let code = Code::new(
+            params.memory.clone(),
+            Arc::clone(&patches),
+            int3.unwrap_or_default(),
+            vps.count(),
+        );
+        let (ticker, ticks) = Ticker::new();
         Ok(Self {
             state: RunState::new(vps.count()),
             vps,
@@ -94,12 +123,17 @@ impl Controller {
             debug: params.debug,
             control,
             waiting: Waiting::default(),
-            table: BreakpointTable::default(),
-            programmed: Slots::default(),
-            memory: DebugMemory::new(params.memory, params.machine.clone()),
+            code,
+            programmed: Arms::default(),
+            ticker,
+            ticks,
+            memory: DebugMemory::new(params.memory, params.machine.clone(), patches),
             machine: params.machine,
             registers,
-            capabilities: params.capabilities,
+            capabilities: params
+                .report
+                .map(|report| report.capabilities())
+                .unwrap_or_default(),
             start: params.start,
             on_reset: params.on_reset,
             exit: None,
@@ -114,6 +148,7 @@ impl Controller {
             Vp(VpEvent),
             Request(DebugRequest),
             NoDebugger,
+            Tick,
         }
         if self.start == StartMode::Run {
             let started = self.state.start();
@@ -126,6 +161,7 @@ impl Controller {
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
+                Tick = self.ticks.select_next_some() => Event::Tick,
                 request = self.debug.next() => request.map_or(Event::NoDebugger, Event::Request),
             };
             match event {
@@ -133,6 +169,7 @@ impl Controller {
                 Event::Vp(VpEvent::Parked(stop)) => self.parked(stop).await,
                 Event::Vp(VpEvent::Died(vp)) => self.died(vp),
                 Event::Request(request) => self.request(request).await,
+                Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
             }
         }
@@ -157,9 +194,20 @@ impl Controller {
     }
 
     async fn parked(&mut self, stop: VpParked) {
-        let VpParked { vp, epoch, cause } = stop;
+        let VpParked {
+            vp,
+            epoch,
+            cause,
+            place,
+        } = stop;
+        self.code.parked(vp, place);
         let cause = match cause {
-            None => None,
+            None => {
+                self.code.kicked(vp);
+                None
+            }
+            Some(VpCause::SteppedOver) => Some(Cause::Unseen),
+            Some(VpCause::Byte { address, gpa }) => Some(self.byte_cause(vp, address, gpa)),
             Some(VpCause::Guest(event)) => Some(Cause::Guest(event)),
             Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
             Some(VpCause::Slot(slot)) => Some(self.breakpoint_cause(vp, slot)),
@@ -168,8 +216,26 @@ impl Controller {
         self.feed(outputs).await;
     }
 
+    /// Looks after breakpoint bytes while the guest runs: only memory is read until something is to be done.
+    async fn tick(&mut self) {
+        if !self.state.is_running() || !self.code.needs_ticks() {
+            self.ticker.stop();
+        } else if self.code.needs_pause() {
+            let outputs = self.state.pause();
+            self.feed(outputs).await;
+        }
+    }
+
+    fn byte_cause(&self, vp: VpIndex, address: Gva, gpa: Gpa) -> Cause {
+        match self.code.table.at_byte(address, gpa) {
+            Some(breakpoint) => Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }),
+            // Mapped at a second address: nobody asked to be stopped there.
+            None => Cause::Unseen,
+        }
+    }
+
     fn breakpoint_cause(&self, vp: VpIndex, slot: usize) -> Cause {
-        let Some(breakpoint) = self.table.on(slot) else {
+        let Some(breakpoint) = self.code.table.on(slot) else {
             // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
             tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
             return Cause::Debug(DebugStopReason::Break);
@@ -202,13 +268,15 @@ impl Controller {
                 Output::Kick(vp) => self.vps.kick(vp),
                 Output::Program => self.program(&mut todo).await,
                 Output::Enter { .. } => self.enter(output, &mut todo),
-                Output::Report { epoch, reason } => self.waiting.report(epoch, reason),
+                Output::StepOver { .. } => self.step_over(output, &mut todo),
+                Output::Lower => self.code.lower(),
+                Output::Report { epoch, reason } => self.report(epoch, reason),
                 Output::Attached { epoch, reason } => self.attached(epoch, reason),
                 Output::Broken => self.waiting.broken(),
                 Output::Abandon => self.waiting.abandon(),
                 Output::Release => self.release().await,
                 Output::Detached => self.waiting.detached(),
-                Output::Change => self.change(&mut todo),
+                Output::Change => self.change(&mut todo).await,
                 Output::Act(event) => self.act(event, &mut todo).await,
                 Output::ResetDone => self.waiting.reset_done(Ok(())),
                 Output::Exit => self.exit = Some(RunnerExit::Stopped),
@@ -223,17 +291,31 @@ impl Controller {
         }
     }
 
-    /// Brings the debug registers of every VP up to date (I5), where they are not.
+    fn report(&mut self, epoch: Epoch, reason: DebugStopReason) {
+        if let Some(vp) = reason.vp() {
+            self.code.select(vp);
+        }
+        self.waiting.report(epoch, reason);
+    }
+
+    /// Brings breakpoint bytes and the debug registers of every VP up to date (I5), where they are not.
     async fn program(&mut self, todo: &mut Todo) {
-        let slots = self.table.slots();
-        let result = match slots == self.programmed {
+        if self.code.table.has_software() {
+            self.find_places().await;
+            self.code.reconcile();
+        }
+        let arms = self.code.arms();
+        let result = match arms == self.programmed {
             true => Ok(()),
-            false => self.vps.call_all(move |vp| vp.set_slots(slots)).await,
+            false => self.vps.call_all(move |vp| vp.set_arms(arms)).await,
         };
         let outputs = match result {
             Ok(()) => {
-                self.programmed = slots;
-                self.state.programmed()
+                self.programmed = arms;
+                if self.code.needs_ticks() {
+                    self.ticker.start();
+                }
+                self.state.programmed(&self.code.standing())
             }
             Err(err) if self.waiting.resume_is_open() => {
                 self.waiting.resume_failed(err);
@@ -242,10 +324,28 @@ impl Controller {
             Err(err) => {
                 // Nobody debugs: what could not be programmed is the empty set, and the guest goes first.
                 tracing::error!(error = %err, "debug registers");
-                self.state.programmed()
+                self.state.programmed(&[])
             }
         };
         self.then(outputs, todo);
+    }
+
+    /// Asks the parked VPs where they stand that have not said so themselves.
+    async fn find_places(&mut self) {
+        for vp in self.code.unplaced() {
+            match self.vps.call(vp, Vp::place).await {
+                Ok(place) => self.code.set_place(vp, place),
+                Err(err) => tracing::error!(%vp, error = %err, "where a VP stands"),
+            }
+        }
+    }
+
+    fn step_over(&mut self, output: Output, todo: &mut Todo) {
+        let Output::StepOver { vp, action, epoch } = output else {
+            return;
+        };
+        self.code.lift(vp);
+        self.enter_vp(vp, Start::Past, Extent::StepOver, action, epoch, todo);
     }
 
     fn enter(&mut self, output: Output, todo: &mut Todo) {
@@ -258,6 +358,19 @@ impl Controller {
         else {
             return;
         };
+        self.enter_vp(vp, start, Extent::Whole, action, epoch, todo);
+    }
+
+    fn enter_vp(
+        &mut self,
+        vp: VpIndex,
+        start: Start,
+        extent: Extent,
+        action: VpAction,
+        epoch: Epoch,
+        todo: &mut Todo,
+    ) {
+        self.code.forget(vp);
         let debugger = match self.state.check_attached() {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,
@@ -268,6 +381,7 @@ impl Controller {
             start,
             debugger,
             snapshot,
+            extent,
         });
         if let Err(err) = entered {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
@@ -280,21 +394,22 @@ impl Controller {
 
     /// Takes every trace of the debugger off the guest (I6).
     async fn release(&mut self) {
-        self.table = BreakpointTable::default();
-        self.programmed = self.table.slots();
+        self.code.release();
+        self.programmed = Arms::default();
         self.waiting.refuse_changes();
-        let slots = self.programmed;
-        if let Err(err) = self.vps.call_all(move |vp| vp.set_slots(slots)).await {
+        let arms = self.programmed;
+        if let Err(err) = self.vps.call_all(move |vp| vp.set_arms(arms)).await {
             tracing::error!(error = %err, "debug registers could not be taken off every VP");
         }
     }
 
-    fn change(&mut self, todo: &mut Todo) {
+    async fn change(&mut self, todo: &mut Todo) {
+        self.find_places().await;
         for request in self.waiting.take_changes() {
             let (changes, reply) = request.split();
-            reply.complete(self.table.apply(&changes));
+            reply.complete(self.code.apply(&changes));
         }
-        let table = &self.table;
+        let table = &self.code.table;
         let outputs = self.state.changed(|reason| still_hit(table, reason));
         self.then(outputs, todo);
     }
@@ -332,12 +447,13 @@ impl Controller {
     }
 
     async fn reset(&mut self) -> Result<(), DebugError> {
+        self.code.before_reset();
         self.machine.reset().map_err(reset_failed)?;
-        let slots = self.programmed;
+        let arms = self.programmed;
         self.vps
             .call_all(move |vp| {
                 vp.init().map_err(reset_failed)?;
-                vp.set_slots(slots)
+                vp.set_arms(arms)
             })
             .await
     }
@@ -346,7 +462,7 @@ impl Controller {
 /// Puts every VP into its power-on state, and finds out what registers they have.
 async fn power_on(vps: &Vps, vm: Arc<kvm_ioctls::VmFd>) -> Result<RegisterFile, DebugError> {
     vps.call_all(|vp| vp.init().map_err(reset_failed)).await?;
-    let ask = move |vp: &mut crate::vp_thread::Vp| RegisterFile::new(&vm, vp.vcpu().for_reading());
+    let ask = move |vp: &mut Vp| RegisterFile::new(&vm, vp.vcpu().for_reading());
     let registers = vps.call(VpIndex::BSP, ask).await?;
     vps.call_all(move |vp| {
         vp.set_register_file(registers);

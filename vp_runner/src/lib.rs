@@ -8,6 +8,7 @@ mod breakpoints;
 mod controller;
 mod exit;
 mod instruction;
+mod place;
 mod run_gate;
 mod run_state;
 mod stop_cause;

@@ -3,6 +3,8 @@
 //! Reads and physical writes are safe at any time; VPs may run (`vm-memory` copies volatile, so racing with a VP is no undefined behaviour, only a torn
 //! value). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
 
+use crate::code_patches::CodeMemory;
+use crate::code_patches::CodePatches;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MmioOutcome;
@@ -11,6 +13,8 @@ use crate::page_walk::PhysicalMemory;
 use crate::page_walk::WalkFault;
 use crate::page_walk::walk;
 use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
@@ -29,6 +33,7 @@ use vmm_core_defs::memory::Translation;
 pub struct DebugMemory {
     ram: Arc<GuestMemoryMmap>,
     machine: Arc<dyn Machine>,
+    patches: Arc<RwLock<CodePatches>>,
 }
 
 /// A VP's view of virtual memory.
@@ -54,9 +59,17 @@ enum Backing {
 }
 
 impl DebugMemory {
-    /// The memory of a VM.
-    pub fn new(ram: Arc<GuestMemoryMmap>, machine: Arc<dyn Machine>) -> Self {
-        Self { ram, machine }
+    /// The memory of a VM, without the breakpoint bytes in it: reads show the guest's own bytes, writes go under ours.
+    pub fn new(
+        ram: Arc<GuestMemoryMmap>,
+        machine: Arc<dyn Machine>,
+        patches: Arc<RwLock<CodePatches>>,
+    ) -> Self {
+        Self {
+            ram,
+            machine,
+            patches,
+        }
     }
 
     /// The RAM itself.
@@ -183,6 +196,10 @@ impl DebugMemory {
                     if self.ram.read_slice(piece, GuestAddress(at)).is_err() {
                         return done;
                     }
+                    let patches = self.patches.read();
+                    patches
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .overlay_read(Gpa::new(at), piece);
                     done += piece.len();
                 }
                 Backing::Device(here) => {
@@ -208,9 +225,15 @@ impl DebugMemory {
             match self.backing(at) {
                 Backing::Ram(here) => {
                     let piece = &data[done..done + left.min(here)];
-                    self.ram
-                        .write_slice(piece, GuestAddress(at))
-                        .map_err(|_| nothing_there)?;
+                    let patches = self.patches.write();
+                    let written = patches
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .overlay_write(Gpa::new(at), piece, |piece| {
+                            self.ram.write(piece, GuestAddress(at)).unwrap_or(0)
+                        });
+                    if written < piece.len() {
+                        return Err(nothing_there);
+                    }
                     done += piece.len();
                 }
                 Backing::Device(here) => {
@@ -235,6 +258,17 @@ impl PhysicalMemory for GuestMemoryMmap {
 
     fn read_u64(&self, gpa: Gpa) -> Option<u64> {
         self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+    }
+}
+
+impl CodeMemory for GuestMemoryMmap {
+    fn read_byte(&self, gpa: Gpa) -> Option<u8> {
+        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+    }
+
+    fn write_byte(&self, gpa: Gpa, byte: u8) -> Option<()> {
+        self.store(byte, GuestAddress(gpa.value()), Ordering::Release)
+            .ok()
     }
 }
 
@@ -309,6 +343,7 @@ fn not_mapped(space: &AddressSpace, fault: &WalkFault) -> DebugError {
     DebugError::NotMapped {
         vp: space.vp,
         gva: fault.gva,
+        why: fault.reason.to_string(),
     }
 }
 

@@ -22,7 +22,9 @@
 //! ```text
 //!                 resume, detach(Resume), lost                 programmed
 //!      Parked ---------------------------------> Programming --------------> Running
-//!       ^  ^ \                                     ^    ^                     |
+//!       ^  ^ \                                     ^    ^  \                  ^|
+//!       |  |  \                                    |    |   +-> SteppingOver --+|
+//!       |  |   \                                   |    |       each in turn    |
 //!       |  |  \ resume, with a reset owed          |    | changed             | a VP parks with a cause,
 //!       |  |   +-------------------> Acting -------+    | (nothing hit)       | attach, break, detach, change, shutdown:
 //!       |  |     acted (reset())       |                |                     | kick every VP in the guest
@@ -32,10 +34,14 @@
 //!       +---------------------------------------------------------------------+ every VP parked
 //! ```
 //!
-//! | input | Parked | Programming | Running | Stopping | Changing | Acting |
+//! A VP that stands on a breakpoint byte and is to move executes that one instruction in `SteppingOver`, with the byte lifted and every other VP
+//! parked; when nothing came of it that is to be told, the next one does, and then all enter.
+//!
+//! | input | Parked | Programming | SteppingOver, Running | Stopping | Changing | Acting |
 //! |---|---|---|---|---|---|---|
 //! | `attach`, `detach`, `lost`, `break_`, `change`, `shutdown` | at once | - | kick | joins | - | - |
 //! | `resume`, `reset` | yes | - | `NotStopped` | `NotStopped` | - | - |
+//! | `pause` | nothing | - | Running: kick | nothing | - | - |
 //! | `parked` | - | - | yes | yes | - | - |
 //! | `programmed` / `changed` / `acted` | - | yes / - / - | - | - | - / yes / - | - / - / yes |
 //!
@@ -81,6 +87,7 @@ struct Vp {
 enum Phase {
     Parked,
     Programming,
+    SteppingOver,
     Running,
     Stopping,
     Changing,
@@ -93,6 +100,7 @@ impl Phase {
         match self {
             Self::Parked => "Parked",
             Self::Programming => "Programming",
+            Self::SteppingOver => "SteppingOver",
             Self::Running => "Running",
             Self::Stopping => "Stopping",
             Self::Changing => "Changing",
@@ -128,6 +136,8 @@ enum Want {
     DetachAndRun,
     DetachAndStay,
     Change,
+    /// The shell wants to program anew.
+    Pause,
     Attach,
     Break,
 }
@@ -144,6 +154,8 @@ pub struct RunState {
     hits: VecDeque<Cause>,
     /// A guest event that was reported and is to be acted upon at the next resume.
     owed: Option<GuestEvent>,
+    /// VPs that are yet to step over the byte they stand on.
+    over: VecDeque<VpIndex>,
 }
 
 type Outputs = Result<Vec<Output>, Refused>;
@@ -164,6 +176,7 @@ impl RunState {
             wants: BTreeSet::new(),
             hits: VecDeque::new(),
             owed: None,
+            over: VecDeque::new(),
         }
     }
 
@@ -271,6 +284,19 @@ impl RunState {
         Ok(self.want(Want::Change))
     }
 
+    /// Brings a guest that runs to [`Output::Program`] and lets it go on, for breakpoints to be looked at again. Nothing happens to one that
+    /// is parked or about to be.
+    ///
+    /// # Errors
+    /// [`IllegalInput`].
+    pub fn pause(&mut self) -> Outputs {
+        self.expect_idle_shell("pause")?;
+        Ok(match (self.phase, self.session) {
+            (Phase::Running, Session::Attached(_)) => self.want(Want::Pause),
+            _ => Vec::new(),
+        })
+    }
+
     /// The debugger presses the reset button.
     ///
     /// # Errors
@@ -310,23 +336,44 @@ impl RunState {
             return Err(self.illegal("a park without kick or cause").into());
         }
         *state = VpState::Parked;
-        self.hits.extend(cause);
+        if self.phase == Phase::SteppingOver {
+            return Ok(self.stepped_over(vp, cause));
+        }
+        self.hits
+            .extend(cause.filter(|cause| *cause != Cause::Unseen));
         let mut outputs = self.kick_all();
         self.phase = Phase::Stopping;
         outputs.extend(self.settle_if_parked());
         Ok(outputs)
     }
 
-    /// The debug registers of every VP are up to date (I5).
+    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `standing` are the VPs that stand on such a byte.
     ///
     /// # Errors
     /// [`IllegalInput`].
-    pub fn programmed(&mut self) -> Outputs {
+    pub fn programmed(&mut self, standing: &[VpIndex]) -> Outputs {
         self.only_in(Phase::Programming, "programmed")?;
-        self.phase = Phase::Running;
+        let vps = &self.vps;
+        let passes = |vp: &VpIndex| {
+            let vp = vps.get(vp.index() as usize);
+            vp.is_some_and(|vp| vp.plan != VpAction::Stay && vp.start == Start::Past)
+        };
+        self.over = standing.iter().copied().filter(passes).collect();
+        Ok(self.step_over_or_enter())
+    }
+
+    fn step_over_or_enter(&mut self) -> Vec<Output> {
         let epoch = self.epoch;
+        if let Some(vp) = self.over.pop_front() {
+            self.phase = Phase::SteppingOver;
+            let stepping = &mut self.vps[vp.index() as usize];
+            stepping.state = VpState::Entered;
+            let action = stepping.plan;
+            return vec![Output::StepOver { vp, action, epoch }];
+        }
+        self.phase = Phase::Running;
         let entering = self.vps.iter_mut().enumerate();
-        Ok(entering
+        entering
             .filter(|(_, vp)| vp.plan != VpAction::Stay)
             .map(|(index, vp)| {
                 vp.state = VpState::Entered;
@@ -337,7 +384,25 @@ impl RunState {
                     start: std::mem::replace(&mut vp.start, Start::Past),
                 }
             })
-            .collect())
+            .collect()
+    }
+
+    /// The VP that stepped over is parked again, with or without having done it.
+    fn stepped_over(&mut self, vp: VpIndex, cause: Option<Cause>) -> Vec<Output> {
+        let mut outputs = vec![Output::Lower];
+        match cause {
+            // It may have come back to the same byte, which it meets now.
+            Some(Cause::Unseen) => self.vps[vp.index() as usize].start = Start::Retry,
+            other => self.hits.extend(other),
+        }
+        if self.hits.is_empty() && self.wants.is_empty() {
+            outputs.extend(self.step_over_or_enter());
+        } else {
+            self.over.clear();
+            self.phase = Phase::Stopping;
+            outputs.extend(self.settle_if_parked());
+        }
+        outputs
     }
 
     /// A VP refused its debug registers: the guest stays parked, and the shell answers the open `Resume` with an error.
@@ -410,6 +475,11 @@ impl RunState {
         vp.is_some_and(|vp| vp.state != VpState::Parked)
     }
 
+    /// Whether VPs are in the guest, or about to be, under a debugger.
+    pub fn is_running(&self) -> bool {
+        matches!(self.session, Session::Attached(_)) && self.phase == Phase::Running
+    }
+
     /// Whether requests that need a stopped guest can be served.
     ///
     /// # Errors
@@ -456,7 +526,7 @@ impl RunState {
     /// Not while the shell owes `programmed`, `changed` or `acted`.
     fn expect_idle_shell(&self, input: &'static str) -> Result<(), IllegalInput> {
         match self.phase {
-            Phase::Parked | Phase::Running | Phase::Stopping => Ok(()),
+            Phase::Parked | Phase::SteppingOver | Phase::Running | Phase::Stopping => Ok(()),
             Phase::Programming | Phase::Changing | Phase::Acting(_) | Phase::Ended => {
                 Err(self.illegal(input))
             }

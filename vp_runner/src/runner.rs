@@ -4,12 +4,12 @@ pub use crate::controller::Controller;
 
 use crate::controller::Control;
 use crate::machine::Machine;
+use crate::probe::Report;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
-use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::stop::CrashCause;
@@ -30,8 +30,9 @@ pub struct RunnerParams {
     pub on_reset: ResetPolicy,
     /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
     pub debug: mesh::Receiver<DebugRequest>,
-    /// What the capability probe found on this host.
-    pub capabilities: Vec<Capability>,
+    /// What the capability probe found on this host. Without it the client is told of no capability, and software breakpoints are put on debug
+    /// registers, four at most.
+    pub report: Option<Report>,
 }
 
 /// Whether the guest runs at once.

@@ -35,8 +35,8 @@ pub enum DebugCause {
         /// What the guest is to find in DR6.
         dr6: u64,
     },
-    /// The guest's own `#BP`: it is given back.
-    GuestBreakpoint,
+    /// An `INT3`. Whether its byte is ours only memory can tell; the guest's own is given back.
+    Int3,
 }
 
 const DB_VECTOR: u32 = 1;
@@ -47,7 +47,7 @@ const DB_VECTOR: u32 = 1;
 /// breakpoint is what is reported then, and of several the lowest.
 pub fn stop_cause(exit: &DebugExit, enabled: &Slots, stepping: Stepping) -> DebugCause {
     if exit.vector != DB_VECTOR {
-        return DebugCause::GuestBreakpoint;
+        return DebugCause::Int3;
     }
     if let Some((slot, _)) = exit.dr6.hits(enabled).next() {
         return DebugCause::Slot(slot);
@@ -121,10 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn an_int3_is_the_guests_own_while_no_byte_of_ours_is_in_memory() {
+    fn an_int3_is_one_whatever_dr6_says() {
         assert_eq!(
             stop_cause(&exit(3, 0b1010), &enabled(), Stepping::On),
-            DebugCause::GuestBreakpoint
+            DebugCause::Int3
         );
     }
 }

@@ -4,14 +4,17 @@
 //! thread, since vCPU ioctls belong to it.
 
 use crate::breakpoints::Slots;
+use crate::code_patches::CodePatches;
 use crate::exit::GuestEvent;
 use crate::exit::Next;
 use crate::exit::handle;
+use crate::kvm::vcpu::Bytes;
 use crate::kvm::vcpu::DebugState;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
 use crate::machine::MachineError;
+use crate::place::Place;
 use crate::run_gate::RunGate;
 use crate::run_state::Start;
 use crate::stop_cause::DebugCause;
@@ -21,7 +24,11 @@ use crate::stop_cause::stop_cause;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::sync::mpsc;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
@@ -29,6 +36,9 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::Epoch;
+
+/// KVM could not carry out an instruction (KVM api.rst, `KVM_EXIT_INTERNAL_ERROR`).
+const KVM_INTERNAL_ERROR_EMULATION: u32 = kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 
 mod course;
 mod pause;
@@ -60,6 +70,17 @@ pub(crate) struct Enter {
     pub(crate) debugger: Debugger,
     /// Whether the register file will be asked for after the stop.
     pub(crate) snapshot: Snapshot,
+    /// How much of the action this entry is for.
+    pub(crate) extent: Extent,
+}
+
+/// How much of its action a VP is entered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// One instruction, with the other VPs parked and the breakpoint bytes under it lifted.
+    StepOver,
 }
 
 /// Whether a debugger is there to look at registers.
@@ -92,6 +113,8 @@ pub(crate) struct VpParked {
     pub(crate) epoch: Epoch,
     /// `None`: it was kicked.
     pub(crate) cause: Option<VpCause>,
+    /// Where it stands, if a debugger is there to ask.
+    pub(crate) place: Option<Place>,
 }
 
 /// Why a VP parked by itself.
@@ -99,8 +122,17 @@ pub(crate) struct VpParked {
 pub(crate) enum VpCause {
     /// A debug register of ours matched.
     Slot(usize),
+    /// It met a breakpoint byte of ours, and stands on it.
+    Byte {
+        /// The linear address.
+        address: Gva,
+        /// The byte.
+        gpa: Gpa,
+    },
     /// The step is done.
     Stepped,
+    /// The one instruction of [`Extent::StepOver`] is done, but not the action.
+    SteppedOver,
     /// Something of the guest's own.
     Guest(GuestEvent),
 }
@@ -114,14 +146,24 @@ pub(crate) struct Surroundings {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) gate: Arc<RunGate>,
     pub(crate) snapshot: Snapshots,
+    pub(crate) ram: Arc<GuestMemoryMmap>,
+    /// Changed only while every VP is parked (I3).
+    pub(crate) patches: Arc<RwLock<CodePatches>>,
+}
+
+/// What makes a VP stop: the same for every VP, and in force before any enters (I5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Arms {
+    pub(crate) slots: Slots,
+    pub(crate) bytes: Bytes,
 }
 
 /// A VP, on its thread.
 pub(crate) struct Vp {
     vcpu: Vcpu,
     around: Surroundings,
-    /// The debug registers every entry has, but for one being passed (I5).
-    slots: Slots,
+    /// What every entry has, but for a debug register being passed (I5).
+    arms: Arms,
     rest: Rest,
     life: Life,
     pause: Pause,
@@ -145,7 +187,7 @@ impl Vp {
         Self {
             vcpu,
             around,
-            slots: Slots::default(),
+            arms: Arms::default(),
             rest: Rest::Seen,
             life: Life::Untouched,
             pause: Pause::default(),
@@ -168,8 +210,16 @@ impl Vp {
                     self.pause.over(&mut self.vcpu);
                     let cause = self.go(&enter);
                     self.pause.begin();
-                    let epoch = enter.epoch;
-                    events.send(VpEvent::Parked(VpParked { vp, epoch, cause }));
+                    let place = match enter.debugger {
+                        Debugger::Present => self.place().ok(),
+                        Debugger::Absent => None,
+                    };
+                    events.send(VpEvent::Parked(VpParked {
+                        vp,
+                        epoch: enter.epoch,
+                        cause,
+                        place,
+                    }));
                     self.after_stop(&enter, commands)
                 }
                 Command::Call(call) => {
@@ -201,7 +251,7 @@ impl Vp {
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
                 let cause = self.complete(pending_exit, &mut course);
-                self.rest = course.rest(self.slots, cause);
+                self.rest = course.rest(self.arms.slots, cause);
                 return cause;
             }
             let exit = self.vcpu.run();
@@ -243,7 +293,10 @@ impl Vp {
     fn end_io_step(&mut self, from: Option<u64>, course: &mut Course) -> Option<VpCause> {
         self.complete(true, course).or_else(|| {
             let pc = self.vcpu.linear_rip().ok()?;
-            (Some(pc) != from && course.stepped_to(pc)).then_some(VpCause::Stepped)
+            match Some(pc) == from {
+                true => None,
+                false => course.stepped_to(pc),
+            }
         })
     }
 
@@ -252,7 +305,7 @@ impl Vp {
             Next::Enter => None,
             Next::Halt => self.halt(course),
             Next::Debug(exit) => self.after_debug_exit(&exit, course),
-            Next::Stop(event) => Some(VpCause::Guest(event)),
+            Next::Stop(event) => Some(self.byte_failure(event).unwrap_or(VpCause::Guest(event))),
         }
     }
 
@@ -261,18 +314,54 @@ impl Vp {
         let state = self.debug_state(course);
         let injected = match stop_cause(exit, &state.slots, state.stepping) {
             DebugCause::Slot(slot) => return Some(VpCause::Slot(slot)),
-            DebugCause::Step => return course.stepped_to(exit.pc).then_some(VpCause::Stepped),
+            DebugCause::Step => return course.stepped_to(exit.pc),
             DebugCause::GuestDebug { dr6 } => self.vcpu.inject_debug(state, dr6),
-            DebugCause::GuestBreakpoint => self.vcpu.inject_breakpoint(state),
+            DebugCause::Int3 => match self.byte_of_ours() {
+                Some(byte) => return Some(byte),
+                None => self.vcpu.inject_breakpoint(state),
+            },
         };
         injected.err().map(|err| self.crashed(&err))
+    }
+
+    /// The breakpoint byte of ours that the VP stands on, going by its own page tables.
+    fn byte_of_ours(&mut self) -> Option<VpCause> {
+        if self.arms.bytes == Bytes::None {
+            return None;
+        }
+        let place = self.place().ok()?;
+        let gpa = place.rip_gpa(&self.around.ram)?;
+        let address = place.rip;
+        let patches = self.around.patches.read();
+        let armed = patches
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_armed(gpa);
+        armed.then_some(VpCause::Byte { address, gpa })
+    }
+
+    /// KVMs that carry out guest code by emulation give up on an `INT3`, with nothing executed: a hit like any other where the byte is ours.
+    fn byte_failure(&mut self, event: GuestEvent) -> Option<VpCause> {
+        let GuestEvent::Crashed { cause, .. } = event else {
+            return None;
+        };
+        let CrashCause::Internal {
+            suberror: KVM_INTERNAL_ERROR_EMULATION,
+        } = cause
+        else {
+            return None;
+        };
+        let byte = self.byte_of_ours()?;
+        match self.vcpu.drop_exception() {
+            Ok(()) => Some(byte),
+            Err(err) => Some(self.crashed(&err)),
+        }
     }
 
     /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.
     fn halt(&mut self, course: &Course) -> Option<VpCause> {
         self.life = Life::Halted;
         if course.steps() {
-            return Some(VpCause::Stepped);
+            return Some(course.halted());
         }
         while !self.around.gate.is_kicked() {
             // The kicker unparks this thread after its kick.
@@ -315,13 +404,20 @@ impl Vp {
         self.around.machine.init_vp(index, self.vcpu.raw())
     }
 
-    /// Makes these the debug registers, with no step under way (I5, I6).
-    pub(crate) fn set_slots(&mut self, slots: Slots) -> Result<(), DebugError> {
-        self.slots = slots;
+    /// Makes this what stops the VP, with no step under way (I5, I6).
+    pub(crate) fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+        self.arms = arms;
         self.vcpu.program(DebugState {
-            slots,
+            slots: arms.slots,
+            bytes: arms.bytes,
             stepping: Stepping::Off,
         })
+    }
+
+    /// Where the VP stands.
+    pub(crate) fn place(&mut self) -> Result<Place, DebugError> {
+        let limits = self.register_file()?.paging_limits();
+        self.vcpu.place(limits)
     }
 
     /// Sets how registers are read and written.

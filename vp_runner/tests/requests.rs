@@ -124,13 +124,11 @@ fn reads_stop_at_the_first_byte_that_cannot_be_read() {
     };
     let end = 2 << 20;
     assert_eq!(vm.read_gva(0, end - 4, 16).unwrap().len(), 4);
-    assert_eq!(
-        vm.read_gva(0, end, 16),
-        Err(DebugError::NotMapped {
-            vp: VpIndex::BSP,
-            gva: Gva::new(end)
-        })
-    );
+    let Err(DebugError::NotMapped { vp, gva, why }) = vm.read_gva(0, end, 16) else {
+        panic!("a page is there");
+    };
+    assert_eq!((vp, gva), (VpIndex::BSP, Gva::new(end)));
+    assert!(why.contains("of level 2 at 0x12008"), "{why}");
     let gpa = Gpa::new(end);
     assert_eq!(
         vm.call(DebugRequest::ReadMemory, (GuestAddress::Gpa(gpa), 1)),

@@ -8,7 +8,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Arming;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
@@ -209,7 +214,7 @@ impl State {
             DebugRequest::ReadMsr(rpc) => rpc.handle_sync(|(_, msr)| Ok(u64::from(msr) << 8)),
             DebugRequest::WriteMsr(rpc) => rpc.complete(Ok(())),
             DebugRequest::Translate(rpc) => {
-                rpc.handle_sync(|(vp, gva)| Err(DebugError::NotMapped { vp, gva }));
+                rpc.handle_sync(|(vp, gva)| Err(not_mapped(vp, gva)));
             }
             DebugRequest::Status(rpc) => {
                 let vp = VpStatus {
@@ -220,6 +225,7 @@ impl State {
                 rpc.complete(Ok(VmStatus { vps: vec![vp; 2] }));
             }
             DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
+            DebugRequest::Breakpoints(rpc) => rpc.complete(Ok(breakpoints())),
         }
     }
 
@@ -291,7 +297,7 @@ impl State {
 
     fn memory_index(&self, address: GuestAddress) -> Result<usize, DebugError> {
         let (value, error) = match address {
-            GuestAddress::Gva { vp, gva } => (gva.value(), DebugError::NotMapped { vp, gva }),
+            GuestAddress::Gva { vp, gva } => (gva.value(), not_mapped(vp, gva)),
             GuestAddress::Gpa(gpa) => (
                 gpa.value(),
                 DebugError::NoMemory {
@@ -304,6 +310,36 @@ impl State {
             .filter(|index| *index < MEMORY_SIZE)
             .ok_or(error)
     }
+}
+
+fn not_mapped(vp: VpIndex, gva: Gva) -> DebugError {
+    let why = "the fake guest ends before".to_owned();
+    DebugError::NotMapped { vp, gva, why }
+}
+
+/// One of each kind of arming.
+fn breakpoints() -> Vec<BreakpointStatus> {
+    let armings = [
+        Arming::Memory {
+            gpa: Gpa::new(0x1234),
+        },
+        Arming::DebugRegister {
+            number: 2,
+            why: None,
+        },
+        Arming::Pending {
+            why: "no page maps it yet".to_owned(),
+        },
+    ];
+    let status = |arming| BreakpointStatus {
+        breakpoint: Breakpoint {
+            kind: BreakpointKind::Software,
+            address: Gva::new(0x1000),
+            len: 1,
+        },
+        arming,
+    };
+    armings.into_iter().map(status).collect()
 }
 
 fn name(request: &DebugRequest) -> &'static str {
@@ -322,5 +358,6 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::Translate(_) => "translate",
         DebugRequest::Status(_) => "status",
         DebugRequest::Reset(_) => "reset",
+        DebugRequest::Breakpoints(_) => "breakpoints",
     }
 }

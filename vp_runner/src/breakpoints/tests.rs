@@ -1,7 +1,151 @@
+//! The table over RAM without a VM: tables by hand, and every way a breakpoint can be armed.
+
 use super::*;
-use crate::dr7::Access;
-use vmm_core_defs::addr::Gva;
-use vmm_core_defs::breakpoint::BreakpointKind;
+use crate::code_patches::CodePatches;
+use crate::page_walk::PagingLimits;
+use crate::page_walk::PagingState;
+use crate::place::Place;
+use crate::probe::Int3;
+use crate::probe::Report;
+use crate::probe::Seen;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+
+/// A guest of one VP, in long mode unless a test says otherwise, whose host traps INT3 outside real mode.
+struct Guest {
+    ram: GuestMemoryMmap,
+    patches: CodePatches,
+    places: Vec<Place>,
+    int3: Int3Traps,
+}
+
+/// Tables of two processes at 21000h and 28000h; the kernel's half is the same.
+const ROOT: u64 = 0x2_1000;
+const OTHER_ROOT: u64 = 0x2_8000;
+/// Where the tables of 4 KiB pages are: the user's and the kernel's.
+const USER: u64 = 0x2_4000;
+const KERNEL: u64 = 0x2_7000;
+/// The first page of the kernel's table.
+const KERNEL_PAGE: u64 = 0xffff_ffff_8000_0000;
+
+impl Guest {
+    fn new() -> Self {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut guest = Self {
+            ram,
+            patches: CodePatches::default(),
+            places: vec![long(ROOT)],
+            int3: Int3Traps::new(&report()),
+        };
+        for (at, entry) in [
+            (ROOT, 0x2_2003),
+            (0x2_2000, 0x2_3003),
+            (0x2_3000, USER | 3),
+            (ROOT + 511 * 8, 0x2_5003),
+            (0x2_5000 + 510 * 8, 0x2_6003),
+            (0x2_6000, KERNEL | 3),
+            (OTHER_ROOT + 511 * 8, 0x2_5003),
+        ] {
+            guest.put_entry(at, entry);
+        }
+        // Low addresses are mapped one to one, as far as the tests' breakpoints go.
+        for page in 1..8 {
+            guest.put_entry(USER + page * 8, page << 12 | 3);
+        }
+        guest
+    }
+
+    fn put_entry(&mut self, at: u64, entry: u64) {
+        self.ram.write_obj(entry, GuestAddress(at)).unwrap();
+    }
+
+    fn byte(&self, gpa: u64) -> u8 {
+        self.ram.read_obj(GuestAddress(gpa)).unwrap()
+    }
+
+    fn put(&self, gpa: u64, byte: u8) {
+        self.ram.write_obj(byte, GuestAddress(gpa)).unwrap();
+    }
+
+    fn code(&mut self) -> GuestCode<'_> {
+        GuestCode {
+            ram: &self.ram,
+            patches: &mut self.patches,
+            places: &self.places,
+            int3: self.int3,
+        }
+    }
+
+    fn apply(
+        &mut self,
+        table: &mut BreakpointTable,
+        changes: &[BreakpointChange],
+    ) -> Result<(), DebugError> {
+        table.apply(&mut self.code(), changes)
+    }
+
+    fn reconcile(&mut self, table: &mut BreakpointTable) {
+        table.reconcile(&mut self.code());
+    }
+}
+
+fn report() -> Report {
+    let finding = crate::probe::Finding {
+        works: true,
+        seen: Seen::Other,
+    };
+    Report {
+        int3_real: Int3::NotTrapped(Seen::Other),
+        int3_protected: Int3::DebugExit,
+        int3_long: Int3::DebugExit,
+        execution_breakpoints: finding,
+        data_watchpoints: finding,
+        single_step: finding,
+        interrupts_held: finding,
+        resume_flag: finding,
+        sync_regs: finding,
+    }
+}
+
+fn long(root: u64) -> Place {
+    Place {
+        rip: Gva::new(0),
+        paging: PagingState {
+            cr0: 1 << 31 | 1,
+            cr3: root,
+            cr4: 1 << 5,
+            efer: 1 << 10 | 1 << 8,
+            limits: PagingLimits::new(40, true),
+        },
+    }
+}
+
+fn real() -> Place {
+    let mut place = long(0);
+    (place.paging.cr0, place.paging.cr4, place.paging.efer) = (0x10, 0, 0);
+    place
+}
+
+fn armings(table: &BreakpointTable) -> Vec<Arming> {
+    let list = table.list().into_iter();
+    list.map(|status| status.arming).collect()
+}
+
+fn in_memory(gpa: u64) -> Arming {
+    Arming::Memory { gpa: Gpa::new(gpa) }
+}
+
+#[track_caller]
+fn assert_register(arming: &Arming, wanted: usize, says: &str) {
+    match arming {
+        Arming::DebugRegister {
+            number,
+            why: Some(why),
+        } if *number == wanted && why.contains(says) => {}
+        other => panic!("{other:?}"),
+    }
+}
 
 fn at(kind: BreakpointKind, address: u64) -> Breakpoint {
     let len = if kind.is_watchpoint() { 4 } else { 1 };
@@ -26,23 +170,34 @@ use BreakpointKind::ReadWrite;
 use BreakpointKind::Software;
 use BreakpointKind::Write;
 
+fn kinds(table: &BreakpointTable) -> Vec<Breakpoint> {
+    let list = table.list().into_iter();
+    list.map(|status| status.breakpoint).collect()
+}
+
 #[test]
 fn inserting_twice_is_one_breakpoint() {
     let mut table = BreakpointTable::default();
-    table
-        .apply(&[insert(Execute, 0x1000), insert(Execute, 0x1000)])
+    let mut guest = Guest::new();
+    guest
+        .apply(
+            &mut table,
+            &[insert(Execute, 0x1000), insert(Execute, 0x1000)],
+        )
         .unwrap();
-    assert_eq!(table.iter().count(), 1);
-    table.apply(&[remove(Execute, 0x1000)]).unwrap();
-    assert_eq!(table, BreakpointTable::default());
+    assert_eq!(kinds(&table).len(), 1);
+    guest.apply(&mut table, &[remove(Execute, 0x1000)]).unwrap();
+    assert_eq!(table.list(), []);
+    assert_eq!(table.slots(), Slots::default());
 }
 
 #[test]
 fn removing_what_is_not_there_is_an_error_and_names_the_address() {
     let mut table = BreakpointTable::default();
-    table.apply(&[insert(Execute, 0x1000)]).unwrap();
+    let mut guest = Guest::new();
+    guest.apply(&mut table, &[insert(Execute, 0x1000)]).unwrap();
     assert_eq!(
-        table.apply(&[remove(Software, 0x1000)]),
+        guest.apply(&mut table, &[remove(Software, 0x1000)]),
         Err(DebugError::NoSuchBreakpoint {
             address: Gva::new(0x1000)
         })
@@ -52,57 +207,72 @@ fn removing_what_is_not_there_is_an_error_and_names_the_address() {
 #[test]
 fn a_fifth_debug_register_is_refused_and_a_freed_one_is_used_again() {
     let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
     for n in 0..4 {
-        table.apply(&[insert(Execute, 0x1000 + n)]).unwrap();
+        guest
+            .apply(&mut table, &[insert(Execute, 0x1000 + n)])
+            .unwrap();
     }
-    let full = table.clone();
+    let full = table.list();
     assert_eq!(
-        table.apply(&[insert(Software, 0x2000)]),
+        guest.apply(&mut table, &[insert(Execute, 0x2000)]),
         Err(DebugError::NoFreeSlot { slots: 4 })
     );
-    assert_eq!(table, full, "a refused change changes nothing");
-    table
-        .apply(&[remove(Execute, 0x1002), insert(Software, 0x2000)])
+    assert_eq!(table.list(), full, "a refused change changes nothing");
+    guest
+        .apply(
+            &mut table,
+            &[remove(Execute, 0x1002), insert(Execute, 0x2000)],
+        )
         .unwrap();
-    assert_eq!(table.on(2), Some(at(Software, 0x2000)));
+    assert_eq!(table.on(2), Some(at(Execute, 0x2000)));
 }
 
 #[test]
 fn a_failing_change_undoes_the_ones_before_it() {
     let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
     let bad = BreakpointChange::Insert(Breakpoint {
         kind: Write,
         address: Gva::new(0x1001),
         len: 4,
     });
     assert!(matches!(
-        table.apply(&[insert(Execute, 0x1000), bad]),
+        guest.apply(&mut table, &[insert(Execute, 0x1000), bad]),
         Err(DebugError::BadBreakpoint { .. })
     ));
-    assert_eq!(table, BreakpointTable::default());
+    assert_eq!(table.list(), []);
+    assert_eq!(table.slots(), Slots::default());
 }
 
 #[test]
 fn equal_encodings_share_a_debug_register_until_the_last_goes() {
     let mut table = BreakpointTable::default();
-    table
-        .apply(&[
-            insert(Software, 0x1000),
-            insert(Execute, 0x1000),
-            insert(Read, 0x2000),
-            insert(ReadWrite, 0x2000),
-            insert(Write, 0x2000),
-        ])
+    let mut guest = Guest::new();
+    guest.int3 = Int3Traps::default();
+    guest
+        .apply(
+            &mut table,
+            &[
+                insert(Software, 0x1000),
+                insert(Execute, 0x1000),
+                insert(Read, 0x2000),
+                insert(ReadWrite, 0x2000),
+                insert(Write, 0x2000),
+            ],
+        )
         .unwrap();
     assert_eq!(table.slots().iter().flatten().count(), 3);
     assert_eq!(table.on(0), Some(at(Software, 0x1000)));
-    table.apply(&[remove(Software, 0x1000)]).unwrap();
+    guest
+        .apply(&mut table, &[remove(Software, 0x1000)])
+        .unwrap();
     assert_eq!(
         table.on(0),
         Some(at(Execute, 0x1000)),
         "the other is still armed"
     );
-    table.apply(&[remove(Execute, 0x1000)]).unwrap();
+    guest.apply(&mut table, &[remove(Execute, 0x1000)]).unwrap();
     assert_eq!(table.slots()[0], None);
     assert_eq!(
         table.slots()[2].map(|slot| slot.access()),
@@ -113,13 +283,180 @@ fn equal_encodings_share_a_debug_register_until_the_last_goes() {
 #[test]
 fn a_kept_hit_follows_what_is_armed_now() {
     let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
     let software = at(Software, 0x1000);
-    table
-        .apply(&[insert(Software, 0x1000), insert(Execute, 0x1000)])
+    guest
+        .apply(
+            &mut table,
+            &[insert(Software, 0x1000), insert(Execute, 0x1000)],
+        )
         .unwrap();
     assert_eq!(table.still_hit(&software), Some(software));
-    table.apply(&[remove(Software, 0x1000)]).unwrap();
+    guest
+        .apply(&mut table, &[remove(Software, 0x1000)])
+        .unwrap();
     assert_eq!(table.still_hit(&software), Some(at(Execute, 0x1000)));
-    table.apply(&[remove(Execute, 0x1000)]).unwrap();
+    guest.apply(&mut table, &[remove(Execute, 0x1000)]).unwrap();
     assert_eq!(table.still_hit(&software), None);
+}
+
+#[test]
+fn a_software_breakpoint_is_a_byte_and_costs_no_register() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest.put(0x1234, 0x55);
+    let many: Vec<_> = (0..100).map(|n| insert(Software, 0x1234 + n)).collect();
+    guest.apply(&mut table, &many).unwrap();
+    assert_eq!(table.slots(), Slots::default());
+    assert_eq!(armings(&table)[0], in_memory(0x1234));
+    assert_eq!(guest.byte(0x1234), 0xcc);
+    let (address, gpa) = (Gva::new(0x1234), Gpa::new(0x1234));
+    assert_eq!(table.at_byte(address, gpa), Some(at(Software, 0x1234)));
+    assert_eq!(table.at_byte(Gva::new(0x9234), gpa), None, "an alias");
+    guest
+        .apply(&mut table, &[remove(Software, 0x1234)])
+        .unwrap();
+    assert_eq!(guest.byte(0x1234), 0x55);
+}
+
+#[test]
+fn a_refused_batch_leaves_memory_and_registers_as_they_were() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest
+        .apply(
+            &mut table,
+            &[insert(Software, 0x1000), insert(Execute, 0x2000)],
+        )
+        .unwrap();
+    let before = table.list();
+    let refused = guest.apply(
+        &mut table,
+        &[
+            remove(Software, 0x1000),
+            insert(Software, 0x3000),
+            remove(Execute, 0x2000),
+            remove(Execute, 0x9999),
+        ],
+    );
+    assert!(refused.is_err());
+    assert_eq!(table.list(), before);
+    assert_eq!((guest.byte(0x1000), guest.byte(0x3000)), (0xcc, 0));
+    assert_eq!(table.on(0), Some(at(Execute, 0x2000)));
+}
+
+#[test]
+fn one_that_is_not_mapped_waits_on_a_register_and_becomes_a_byte() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    let address = KERNEL_PAGE + 0x10;
+    guest
+        .apply(&mut table, &[insert(Software, address)])
+        .unwrap();
+    assert_register(&armings(&table)[0], 0, "no page maps it yet");
+    assert!(table.register_at(Gva::new(address)));
+    guest.put_entry(KERNEL, 0x9003);
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table), [in_memory(0x9010)]);
+    assert_eq!(table.slots(), Slots::default());
+    // The page moves, and goes.
+    guest.put_entry(KERNEL, 0xa003);
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table), [in_memory(0xa010)]);
+    assert_eq!((guest.byte(0x9010), guest.byte(0xa010)), (0, 0xcc));
+    guest.put_entry(KERNEL, 0);
+    guest.reconcile(&mut table);
+    assert_register(&armings(&table)[0], 0, "no page maps it yet");
+    assert_eq!(guest.byte(0xa010), 0);
+}
+
+#[test]
+fn a_fifth_that_is_not_mapped_is_held_and_a_hardware_breakpoint_goes_before_it() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    for n in 0..5 {
+        guest
+            .apply(&mut table, &[insert(Software, KERNEL_PAGE + n)])
+            .unwrap();
+    }
+    assert!(table.has_unarmed());
+    let Arming::Pending { why } = &armings(&table)[4] else {
+        panic!("armed");
+    };
+    assert!(why.contains("no debug register is free"), "{why}");
+    guest.apply(&mut table, &[insert(Execute, 0x1000)]).unwrap();
+    assert_eq!(table.on(0), Some(at(Execute, 0x1000)));
+    guest.put_entry(KERNEL, 0x9003);
+    guest.reconcile(&mut table);
+    assert!(!table.has_unarmed());
+    assert_eq!(guest.patches.len(), 5);
+}
+
+#[test]
+fn an_address_of_a_process_is_looked_up_in_its_tables_only() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest
+        .apply(
+            &mut table,
+            &[insert(Software, 0x1000), insert(Software, 0xf000)],
+        )
+        .unwrap();
+    guest.places = vec![long(OTHER_ROOT)];
+    // The other process maps the second address, which says nothing of the first process.
+    guest.put_entry(OTHER_ROOT, 0x2_2003);
+    guest.put_entry(USER + 15 * 8, 0x9003);
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table)[0], in_memory(0x1000));
+    assert_register(&armings(&table)[1], 0, "no page maps it yet");
+    // The page was given to somebody else meanwhile: no byte of ours goes there.
+    guest.put(0x1000, 0x77);
+    guest.reconcile(&mut table);
+    assert_register(&armings(&table)[0], 1, "overwritten");
+    assert_eq!(guest.byte(0x1000), 0x77);
+    guest.places = vec![long(ROOT)];
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table), [in_memory(0x1000), in_memory(0x9000)]);
+}
+
+#[test]
+fn an_overwritten_byte_is_armed_again_with_the_new_one_saved() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest
+        .apply(&mut table, &[insert(Software, 0x1000)])
+        .unwrap();
+    guest.put(0x1000, 0x42);
+    assert!(guest.patches.is_any_overwritten(&guest.ram));
+    guest.reconcile(&mut table);
+    assert_eq!(guest.byte(0x1000), 0xcc);
+    guest
+        .apply(&mut table, &[remove(Software, 0x1000)])
+        .unwrap();
+    assert_eq!(guest.byte(0x1000), 0x42);
+}
+
+#[test]
+fn before_paging_a_high_address_waits_and_real_mode_gets_no_byte_where_it_does_not_trap() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest.places = vec![real()];
+    guest
+        .apply(
+            &mut table,
+            &[insert(Software, KERNEL_PAGE), insert(Software, 0x1000)],
+        )
+        .unwrap();
+    assert_register(&armings(&table)[0], 0, "before long mode");
+    assert_register(&armings(&table)[1], 1, "does not trap");
+    // Paging on. A second VP, never started, says nothing.
+    guest.put_entry(KERNEL, 0x9003);
+    guest.places = vec![real(), long(ROOT)];
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table), [in_memory(0x9000), in_memory(0x1000)]);
+    table.before_reset(&mut guest.code());
+    assert_eq!((guest.byte(0x9000), guest.patches.len()), (0, 0));
+    guest.places = vec![real()];
+    guest.reconcile(&mut table);
+    assert_register(&armings(&table)[0], 0, "before long mode");
 }

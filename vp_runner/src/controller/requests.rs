@@ -7,11 +7,11 @@ use crate::machine::DeviceOutcome;
 use crate::memory::AddressSpace;
 use crate::page_walk::PagingState;
 use crate::probe::DATA_WATCHPOINTS;
-use crate::vp_thread::Vp;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -22,7 +22,6 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
-use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::StopEvent;
 
 impl Controller {
@@ -34,6 +33,7 @@ impl Controller {
             DebugRequest::Break(rpc) => self.break_(rpc).await,
             DebugRequest::SetDebugState(rpc) => self.set_debug_state(rpc).await,
             DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
+            DebugRequest::Breakpoints(rpc) => rpc.handle_sync(|()| self.breakpoints()),
             DebugRequest::GetVpState(rpc) => rpc.handle(async |vp| self.get_state(vp).await).await,
             DebugRequest::SetVpState(rpc) => {
                 rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
@@ -45,6 +45,8 @@ impl Controller {
             }
             DebugRequest::WriteMsr(rpc) => {
                 rpc.handle(async |(vp, msr, value)| {
+                    // EFER is one.
+                    self.code.forget(vp);
                     self.on_stopped(vp, move |vp| vp.write_msr(msr, value))
                         .await
                 })
@@ -89,7 +91,7 @@ impl Controller {
 
     async fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
         let (request, rpc) = rpc.split();
-        let table = &self.table;
+        let table = &self.code.table;
         let state = &mut self.state;
         let outputs = vps::plan(&request, self.vps.count())
             .map_err(Refused::Client)
@@ -147,6 +149,11 @@ impl Controller {
             })
     }
 
+    fn breakpoints(&self) -> Result<Vec<BreakpointStatus>, DebugError> {
+        self.state.check_attached()?;
+        Ok(self.code.table.list())
+    }
+
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {
         match self.state.reset() {
             Ok(outputs) => {
@@ -197,6 +204,7 @@ impl Controller {
         };
         self.on_stopped(vp, move |vp| vp.write_registers(&new))
             .await?;
+        self.code.forget(vp);
         self.state.repaired(vp);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The VP threads as the controller sees them.
 
+use crate::code_patches::CodePatches;
 use crate::kvm::kick;
 use crate::kvm::vcpu::Offers;
 use crate::kvm::vcpu::Vcpu;
@@ -18,9 +19,11 @@ use kvm_ioctls::VcpuFd;
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
+use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
@@ -29,6 +32,14 @@ use vmm_core_defs::regs::X86VpState;
 /// All VP threads. Dropping this ends them.
 pub(super) struct Vps {
     threads: Vec<VpThread>,
+}
+
+/// What all VPs share.
+pub(super) struct Around {
+    pub(super) machine: Arc<dyn Machine>,
+    pub(super) ram: Arc<GuestMemoryMmap>,
+    pub(super) patches: Arc<RwLock<CodePatches>>,
+    pub(super) offers: Offers,
 }
 
 struct VpThread {
@@ -44,8 +55,7 @@ impl Vps {
     /// Starts a thread for each vCPU. What they have to tell comes out of `events`.
     pub(super) fn start(
         vcpus: Vec<VcpuFd>,
-        machine: &Arc<dyn Machine>,
-        offers: Offers,
+        shared: &Around,
         events: &mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         kick::install()?;
@@ -57,10 +67,13 @@ impl Vps {
             let snapshot = Snapshots::default();
             let around = Surroundings {
                 index: VpIndex::new(index),
-                machine: machine.clone(),
+                machine: shared.machine.clone(),
                 gate: gate.clone(),
                 snapshot: snapshot.clone(),
+                ram: shared.ram.clone(),
+                patches: shared.patches.clone(),
             };
+            let offers = shared.offers;
             let (commands, receiver) = mpsc::channel();
             let events = events.clone();
             let run = move || {

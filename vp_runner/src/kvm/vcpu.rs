@@ -9,12 +9,16 @@ use crate::breakpoints::Slots;
 use crate::dr7;
 use crate::dr7::Dr6;
 use crate::exit::VpExit;
+use crate::page_walk::PagingLimits;
+use crate::page_walk::PagingState;
+use crate::place::Place;
 use crate::stop_cause::DebugExit;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::stop::CrashCause;
@@ -43,7 +47,18 @@ impl Offers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DebugState {
     pub(crate) slots: Slots,
+    pub(crate) bytes: Bytes,
     pub(crate) stepping: Stepping,
+}
+
+/// Whether breakpoint bytes of ours are in guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Bytes {
+    /// `INT3` has to be looked at.
+    In,
+    /// Every `INT3` is the guest's own.
+    #[default]
+    None,
 }
 
 /// What KVM was last told.
@@ -194,6 +209,9 @@ impl Vcpu {
             }
             debug.arch.debugreg[7] = dr7::encode(&wanted.slots);
         }
+        if wanted.bytes == Bytes::In {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+        }
         if wanted.stepping == Stepping::On {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
             if self.offers.block_irq {
@@ -227,6 +245,23 @@ impl Vcpu {
         }
         let read = |err| refused("read a VP's registers", err);
         Ok((fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?))
+    }
+
+    /// Where it stands.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn place(&mut self, limits: PagingLimits) -> Result<Place, DebugError> {
+        let rip = Gva::new(self.linear_rip()?);
+        let (_, sregs) = self.registers()?;
+        let paging = PagingState {
+            cr0: sregs.cr0,
+            cr3: sregs.cr3,
+            cr4: sregs.cr4,
+            efer: sregs.efer,
+            limits,
+        };
+        Ok(Place { rip, paging })
     }
 
     /// The linear address of RIP.

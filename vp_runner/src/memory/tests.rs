@@ -91,7 +91,10 @@ fn machine() -> (DebugMemory, Arc<Device>) {
     let ranges = [(GuestAddress(0), RAM_LEN), (GuestAddress(UPPER), RAM_LEN)];
     let ram = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
     let device = Arc::new(Device::default());
-    (DebugMemory::new(ram, device.clone()), device)
+    (
+        DebugMemory::new(ram, device.clone(), Arc::default()),
+        device,
+    )
 }
 
 fn put(memory: &DebugMemory, gpa: u64, bytes: &[u8]) {
@@ -123,6 +126,9 @@ fn paged(memory: &DebugMemory) -> AddressSpace {
         },
     }
 }
+
+/// Why the page after the last of [`paged`] is not mapped.
+const PAGE_4: &str = "the entry 0x0 of level 1 at 0x4020 is not present";
 
 fn gpa(value: u64) -> Gpa {
     Gpa::new(value)
@@ -274,6 +280,7 @@ fn a_virtual_read_ends_at_the_first_page_without_mapping() {
     let unmapped = Err(DebugError::NotMapped {
         vp: VP,
         gva: gva(0x4000),
+        why: PAGE_4.into(),
     });
     assert_eq!(memory.read_gva(&space, gva(0x4000), 1), unmapped);
     let nothing = Err(DebugError::NoMemory {
@@ -292,7 +299,8 @@ fn a_virtual_write_changes_nothing_unless_every_page_is_mapped() {
         result,
         Err(DebugError::NotMapped {
             vp: VP,
-            gva: gva(0x4000)
+            gva: gva(0x4000),
+            why: PAGE_4.into(),
         })
     );
     assert_eq!(memory.read_gpa(gpa(0x7000), 16).unwrap(), [7; 16]);
@@ -308,6 +316,7 @@ fn translate_lists_the_walk() {
     let unmapped = Err(DebugError::NotMapped {
         vp: VP,
         gva: gva(0x4000),
+        why: PAGE_4.into(),
     });
     assert_eq!(memory.translate(&space, gva(0x4000)), unmapped);
 }

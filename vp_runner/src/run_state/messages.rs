@@ -15,6 +15,8 @@ pub enum Cause {
     Debug(DebugStopReason),
     /// Something of the guest's own.
     Guest(GuestEvent),
+    /// Nothing that the client is told: it has to step over a byte that is no breakpoint of its address, or has stepped over one.
+    Unseen,
 }
 
 impl Cause {
@@ -22,6 +24,8 @@ impl Cause {
         match self {
             Self::Debug(reason) => reason,
             Self::Guest(event) => event.reason(),
+            // Never kept.
+            Self::Unseen => DebugStopReason::Break,
         }
     }
 
@@ -37,6 +41,18 @@ pub enum Output {
     Kick(VpIndex),
     /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
     Program,
+    /// Lift the bytes under the instruction that the VP stands on, and let it execute this one. It answers with one `parked`. Always the last of
+    /// its list.
+    StepOver {
+        /// Which.
+        vp: VpIndex,
+        /// What it does, of which this is the first instruction.
+        action: VpAction,
+        /// The epoch it is to give back.
+        epoch: Epoch,
+    },
+    /// Put the lifted bytes back.
+    Lower,
     /// Let the VP go. It answers with one `parked`.
     Enter {
         /// Which.

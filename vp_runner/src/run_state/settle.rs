@@ -36,6 +36,8 @@ impl RunState {
     /// Every VP is parked (I2): does what is wanted, the strongest first.
     fn settle(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
+        // Whatever comes of it, programming comes before the next entry.
+        self.wants.remove(&Want::Pause);
         if self.wants.contains(&Want::Shutdown) {
             self.phase = Phase::Ended;
             return vec![Output::Exit];
@@ -61,7 +63,7 @@ impl RunState {
     fn release(&mut self) -> Vec<Output> {
         let asked = self.hits.drain(..).find_map(|hit| match hit {
             Cause::Guest(event) => Some(event),
-            Cause::Debug(_) => None,
+            Cause::Debug(_) | Cause::Unseen => None,
         });
         self.owed = self.owed.or(asked);
         // Changes that waited are refused by the shell with the session gone.
@@ -123,7 +125,7 @@ impl RunState {
     fn release_leftovers(&mut self) -> Vec<Output> {
         let event = self.hits.drain(..).find_map(|hit| match hit {
             Cause::Guest(event) => Some(event),
-            Cause::Debug(_) => None,
+            Cause::Debug(_) | Cause::Unseen => None,
         });
         self.owed = self.owed.or(event);
         self.broken()
@@ -170,6 +172,7 @@ impl RunState {
                 // Another VP asked for the same: it will be acted upon, and needs no telling twice.
                 Cause::Guest(event) => (self.owed != Some(event)).then_some(hit),
                 Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
+                Cause::Unseen => None,
             };
             match (now, hit.reason()) {
                 (Some(now), _) => self.hits.push_back(now),

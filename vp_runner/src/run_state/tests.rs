@@ -85,7 +85,7 @@ fn running() -> RunState {
     let mut state = RunState::new(2);
     state.attach().unwrap();
     state.resume(&[VpAction::Run; 2], alive).unwrap();
-    state.programmed().unwrap();
+    state.programmed(&[]).unwrap();
     state
 }
 
@@ -125,7 +125,7 @@ fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
     state
         .resume(&[VpAction::Step, VpAction::Run], alive)
         .unwrap();
-    state.programmed().unwrap();
+    state.programmed(&[]).unwrap();
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP0 };
     state

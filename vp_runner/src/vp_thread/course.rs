@@ -24,6 +24,7 @@ pub(super) enum Rest {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Course {
     action: VpAction,
+    extent: Extent,
     /// The debug register that is disarmed for the next instruction.
     passing: Option<usize>,
 }
@@ -31,7 +32,7 @@ pub(super) struct Course {
 impl Course {
     /// Whether the action is a step of some kind.
     pub(super) fn steps(&self) -> bool {
-        self.action != VpAction::Run
+        self.action != VpAction::Run || self.extent == Extent::StepOver
     }
 
     /// Whether the next entry executes one instruction only.
@@ -42,13 +43,26 @@ impl Course {
         }
     }
 
-    /// One instruction has executed. Says whether that was all.
-    pub(super) fn stepped_to(&mut self, pc: u64) -> bool {
+    /// One instruction has executed. Says what that ends.
+    pub(super) fn stepped_to(&mut self, pc: u64) -> Option<VpCause> {
         self.passing = None;
-        match self.action {
+        let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
             VpAction::StepRange { start, end } => !(start.value()..end.value()).contains(&pc),
+        };
+        match (done, self.extent) {
+            (true, _) => Some(VpCause::Stepped),
+            (false, Extent::StepOver) => Some(VpCause::SteppedOver),
+            (false, Extent::Whole) => None,
+        }
+    }
+
+    /// What a step over `hlt` ends.
+    pub(super) fn halted(&self) -> VpCause {
+        match self.action {
+            VpAction::Run => VpCause::SteppedOver,
+            _ => VpCause::Stepped,
         }
     }
 
@@ -67,6 +81,7 @@ impl Vp {
     pub(super) fn plot(&mut self, enter: &Enter) -> Result<Course, VpCause> {
         let course = |passing| Course {
             action: enter.action,
+            extent: enter.extent,
             passing,
         };
         if self.life == Life::Halted {
@@ -81,6 +96,10 @@ impl Vp {
             // There is no instruction to step, and nobody may be there to start it.
             return Err(VpCause::Stepped);
         }
+        if enter.extent == Extent::StepOver && self.waits() {
+            // The instruction will be met when the VP goes on, which may need the others.
+            return Err(VpCause::SteppedOver);
+        }
         let passing = self
             .slot_to_pass(enter.start)
             .map_err(|err| self.crashed(&err))?;
@@ -89,12 +108,13 @@ impl Vp {
 
     /// What KVM is to be told for this part of the course.
     pub(super) fn debug_state(&self, course: &Course) -> DebugState {
-        let mut slots = self.slots;
+        let mut slots = self.arms.slots;
         if let Some(passing) = course.passing {
             slots[passing] = None;
         }
         DebugState {
             slots,
+            bytes: self.arms.bytes,
             stepping: course.stepping(),
         }
     }
@@ -102,6 +122,14 @@ impl Vp {
     fn waits_for_start(&mut self) -> bool {
         self.life == Life::Untouched
             && matches!(self.vcpu.activity(), Ok(VpActivity::WaitingForStart))
+    }
+
+    fn waits(&mut self) -> bool {
+        let activity = self.vcpu.activity();
+        matches!(
+            activity,
+            Ok(VpActivity::WaitingForStart | VpActivity::Halted)
+        )
     }
 
     fn slot_to_pass(&mut self, start: Start) -> Result<Option<usize>, DebugError> {
@@ -113,7 +141,7 @@ impl Vp {
                 })
             })
         };
-        if start == Start::Retry || executes(&self.slots, None).is_none() {
+        if start == Start::Retry || executes(&self.arms.slots, None).is_none() {
             return Ok(None);
         }
         let rip = Some(self.vcpu.linear_rip()?);
@@ -123,7 +151,7 @@ impl Vp {
         };
         Ok(match unmet {
             Some(_) => None,
-            None => executes(&self.slots, rip),
+            None => executes(&self.arms.slots, rip),
         })
     }
 }

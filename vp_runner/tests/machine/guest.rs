@@ -66,11 +66,12 @@ pub fn jump_to_start(code: &mut Vec<u8>) {
 /// Page tables that map 2 MiB of RAM and the device page's gigabyte one to one, and a GDT.
 pub fn tables(ram: &GuestMemoryMmap) {
     let write = |gpa: u64, value: u64| ram.write_obj(value, GuestAddress(gpa)).unwrap();
-    write(PML4, PDPT | 3);
-    write(PDPT, PD | 3);
-    write(PD, 0x83);
+    // Accessed and dirty already, so that running changes nothing in them.
+    write(PML4, PDPT | 0x23);
+    write(PDPT, PD | 0x23);
+    write(PD, 0xe3);
     let device = super::DEVICE.value();
-    write(PD + (device >> 21) * 8, device | 0x83);
+    write(PD + (device >> 21) * 8, device | 0xe3);
     write(GDT + 8, 0x00af_9a00_0000_ffff);
     write(GDT + 16, 0x00cf_9200_0000_ffff);
     write(GDT + 24, 0x00cf_9a00_0000_ffff);

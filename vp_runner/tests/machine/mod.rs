@@ -62,6 +62,8 @@ pub struct Setup {
     pub on_reset: ResetPolicy,
     /// Whether VPs after the first wait for INIT-SIPI.
     pub others_wait: bool,
+    /// Whether the runner is told what the probe finds here.
+    pub probed: bool,
 }
 
 impl Setup {
@@ -73,6 +75,7 @@ impl Setup {
             start: StartMode::WaitForDebugger,
             on_reset: ResetPolicy::Reset,
             others_wait: false,
+            probed: true,
         }
     }
 
@@ -93,6 +96,12 @@ impl Setup {
 
     pub fn others_wait(mut self) -> Self {
         self.others_wait = true;
+        self
+    }
+
+    /// The runner knows nothing of the host, so software breakpoints are on debug registers.
+    pub fn unprobed(mut self) -> Self {
+        self.probed = false;
         self
     }
 
@@ -140,6 +149,14 @@ impl TestMachine {
             .unwrap();
         assert!(!timeout.timed_out(), "waiting until {what}: {seen:?}");
         seen.clone()
+    }
+
+    /// All of RAM as the guest has it, whatever a debugger is shown.
+    pub fn raw_memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; RAM];
+        let ram = self.ram.memory();
+        ram.read_slice(&mut bytes, RamAddress(0)).unwrap();
+        bytes
     }
 
     /// Lets one held read end.

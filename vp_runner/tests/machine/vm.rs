@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Wake;
@@ -37,6 +38,8 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::StopEvent;
 use vp_runner::kvm::ram::RegisteredRam;
+use vp_runner::probe;
+use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -48,6 +51,18 @@ pub struct Parts {
     pub handle: RunnerHandle,
     pub controller: Controller,
     pub debug: mesh::Sender<DebugRequest>,
+}
+
+impl Setup {
+    /// What the probe finds here, asked once for a test program.
+    fn report(&self) -> Option<Report> {
+        static REPORT: OnceLock<Report> = OnceLock::new();
+        let probed = || probe::run().expect("a host that has KVM can be probed");
+        match self.probed {
+            true => Some(REPORT.get_or_init(probed).clone()),
+            false => None,
+        }
+    }
 }
 
 impl Parts {
@@ -87,7 +102,7 @@ impl Parts {
             start: setup.start,
             on_reset: setup.on_reset,
             debug: requests,
-            capabilities: Vec::new(),
+            report: setup.report(),
         })
         .unwrap();
         Ok(Self {

@@ -34,6 +34,10 @@ pub(super) struct World {
     unreported: Vec<VpIndex>,
     /// VPs whose hit was dropped since its breakpoint was gone: they retry the instruction (I7).
     dropped: Vec<VpIndex>,
+    /// VPs that stand on a breakpoint byte they have met.
+    standing: Vec<VpIndex>,
+    /// The VP that steps over, with the byte lifted.
+    lifted: Option<VpIndex>,
 }
 
 /// What can happen next.
@@ -45,6 +49,7 @@ pub(super) enum Input {
     Resume(Vec<VpAction>),
     Break,
     Change,
+    Pause,
     Reset,
     Shutdown,
     Parked(VpIndex, Option<Cause>),
@@ -70,6 +75,8 @@ impl World {
             programmed: false,
             unreported: Vec::new(),
             dropped: Vec::new(),
+            standing: Vec::new(),
+            lifted: None,
         }
     }
 
@@ -86,6 +93,7 @@ impl World {
             Input::Lost,
             Input::Break,
             Input::Change,
+            Input::Pause,
             Input::Reset,
             Input::Shutdown,
         ];
@@ -112,11 +120,16 @@ impl World {
                     action
                 }
             };
+            // A byte of another address on its way, or the step over is done.
+            let on_byte = self.programmed && !self.standing.contains(&vp);
+            if on_byte || (self.lifted == Some(vp) && *action == VpAction::Run) {
+                inputs.push(Input::Parked(vp, Some(Cause::Unseen)));
+            }
             if *action == VpAction::Step {
                 let step = DebugStopReason::SingleStep { vp };
                 inputs.push(Input::Parked(vp, Some(Cause::Debug(step))));
             }
-            if self.programmed {
+            if self.programmed && self.lifted.is_none() {
                 inputs.push(Input::Parked(vp, Some(Cause::Debug(hit(vp)))));
             }
             let event = match index {
@@ -143,6 +156,7 @@ impl World {
             Input::Resume(plan) => self.state.resume(plan, still_hit),
             Input::Break => self.state.break_(),
             Input::Change => self.state.change(),
+            Input::Pause => self.state.pause(),
             Input::Reset => self.state.reset(),
             Input::Shutdown => self.state.shutdown(),
             Input::Parked(vp, cause) => {
@@ -150,6 +164,7 @@ impl World {
                 if let Some(Cause::Debug(DebugStopReason::Breakpoint { vp, .. })) = cause {
                     self.unreported.push(*vp);
                 }
+                self.note_standing(*vp, *cause);
                 self.places[vp.index() as usize] = Place::Parked;
                 self.state.parked(*vp, epoch, *cause)
             }
@@ -173,10 +188,25 @@ impl World {
             Input::Break => self.break_ = Request::Open,
             Input::Change => self.change = Request::Open,
             Input::Reset => self.reset = Request::Open,
-            Input::Lost | Input::Shutdown | Input::Parked(..) => {}
+            Input::Lost | Input::Pause | Input::Shutdown | Input::Parked(..) => {}
         }
         self.carry_out(outputs);
         self.check_rest();
+    }
+
+    /// Who stands on a byte after a VP has parked.
+    fn note_standing(&mut self, vp: VpIndex, cause: Option<Cause>) {
+        let hit = matches!(
+            cause,
+            Some(Cause::Debug(DebugStopReason::Breakpoint { .. }))
+        );
+        let unseen = cause == Some(Cause::Unseen);
+        match self.lifted == Some(vp) {
+            true if cause.is_some() => self.standing.retain(|other| *other != vp),
+            false if hit || unseen => self.standing.push(vp),
+            _ => {}
+        }
+        self.standing.sort();
     }
 
     /// I7: a kept hit of a live breakpoint answers the resume before any VP runs.
@@ -217,14 +247,35 @@ impl World {
             Output::Program => {
                 self.assert_parked("programmed");
                 self.programmed = self.table;
-                return self.state.programmed().unwrap();
+                if !self.programmed {
+                    self.standing.clear();
+                }
+                return self.state.programmed(&self.standing).unwrap();
+            }
+            Output::StepOver { vp, action, epoch } => {
+                assert_eq!(self.lifted, None, "two VPs step over at once (I5)");
+                assert!(self.standing.contains(&vp), "stepped over nothing");
+                self.check_enter(vp, action, epoch, Start::Past);
+                self.lifted = Some(vp);
+            }
+            Output::Lower => {
+                self.assert_parked("lowered");
+                assert!(self.lifted.take().is_some(), "lowered what was not lifted");
             }
             Output::Enter {
                 vp,
                 action,
                 epoch,
                 start,
-            } => self.check_enter(vp, action, epoch, start),
+            } => {
+                let stands = self.standing.contains(&vp);
+                assert!(
+                    start == Start::Retry || !stands,
+                    "entered on the byte it has met (I8)"
+                );
+                self.standing.retain(|other| *other != vp);
+                self.check_enter(vp, action, epoch, start);
+            }
             Output::Report { epoch, reason } => {
                 self.assert_parked("reported");
                 close(&mut self.resume, "resume");
@@ -251,6 +302,7 @@ impl World {
                 self.programmed = false;
                 self.unreported.clear();
                 self.dropped.clear();
+                self.standing.clear();
                 // The shell refuses what waits.
                 self.change = Request::None;
             }
@@ -278,6 +330,7 @@ impl World {
                 self.assert_parked("acted");
                 self.unreported.clear();
                 self.dropped.clear();
+                self.standing.clear();
                 return self.state.acted().unwrap();
             }
             Output::ResetDone => close(&mut self.reset, "reset"),
@@ -287,6 +340,7 @@ impl World {
     }
 
     fn check_enter(&mut self, vp: VpIndex, action: VpAction, epoch: Epoch, start: Start) {
+        assert_eq!(self.lifted, None, "entered with a byte lifted (I5)");
         assert_eq!(self.programmed, self.table, "entered unprogrammed (I5)");
         assert_eq!(epoch, self.state.epoch, "I1");
         assert_ne!(action, VpAction::Stay);

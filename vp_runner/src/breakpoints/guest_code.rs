@@ -1,0 +1,125 @@
+//! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
+
+use crate::code_patches::CodePatches;
+use crate::page_walk::WalkFaultReason;
+use crate::page_walk::walk;
+use crate::place::ModeClass;
+use crate::place::Place;
+use crate::probe::Report;
+use thiserror::Error;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+
+/// In which modes this host's KVM lets an `INT3` of ours be noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Int3Traps {
+    real: bool,
+    protected: bool,
+    long: bool,
+}
+
+impl Int3Traps {
+    /// As the probe found.
+    pub fn new(report: &Report) -> Self {
+        Self {
+            real: report.int3_real.traps(),
+            protected: report.int3_protected.traps(),
+            long: report.int3_long.traps(),
+        }
+    }
+
+    /// Whether it can be made use of at all.
+    pub fn anywhere(self) -> bool {
+        self.real || self.protected || self.long
+    }
+
+    fn in_mode(self, mode: ModeClass) -> bool {
+        match mode {
+            ModeClass::Real => self.real,
+            ModeClass::Protected => self.protected,
+            ModeClass::Long => self.long,
+        }
+    }
+}
+
+/// The guest as breakpoints are armed in it, every VP being parked (I3).
+pub struct GuestCode<'a> {
+    /// RAM.
+    pub ram: &'a GuestMemoryMmap,
+    /// The bytes in it.
+    pub patches: &'a mut CodePatches,
+    /// Every VP's, the one that stopped last first. May be empty for changes that insert no software breakpoint.
+    pub places: &'a [Place],
+    /// What the host can do.
+    pub int3: Int3Traps,
+}
+
+/// Why a software breakpoint is not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum Pending {
+    #[error("no page maps it yet: {0}")]
+    Unmapped(WalkFaultReason),
+    #[error("it is not an address before long mode")]
+    TooHigh,
+    #[error("no writable RAM is there")]
+    NoRam,
+    #[error("INT3 does not trap in this processor mode on this host")]
+    NotTrapped,
+    #[error("the guest was reset")]
+    Reset,
+    #[error("its byte was overwritten while its process was not running")]
+    Overwritten,
+}
+
+/// What a software breakpoint can be.
+pub(super) enum Target {
+    Byte(Gpa),
+    Pending(Pending),
+    /// Its process is not loaded on any VP.
+    Unknown,
+}
+
+/// Whose tables decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    Anywhere,
+    Root(u64),
+}
+
+impl GuestCode<'_> {
+    /// Whose tables decide on an address that is set now.
+    pub(super) fn home(&self, address: Gva) -> Home {
+        let upper_half = address.value() >> 63 != 0;
+        match self.places.first().and_then(Place::root) {
+            Some(root) if !upper_half => Home::Root(root),
+            _ => Home::Anywhere,
+        }
+    }
+
+    pub(super) fn target(&self, address: Gva, home: Home) -> Target {
+        let paged = self.places.iter().any(|place| place.root().is_some());
+        let mut why = None;
+        for place in self.places {
+            match (place.root(), home) {
+                // A VP that was never started says nothing of a guest that has paging on.
+                (None, Home::Anywhere) if paged => continue,
+                (None, Home::Root(_)) => continue,
+                (Some(root), Home::Root(wanted)) if root != wanted => continue,
+                _ => {}
+            }
+            if place.mode() != ModeClass::Long && address.value() >> 32 != 0 {
+                why = why.or(Some(Pending::TooHigh));
+                continue;
+            }
+            match walk(self.ram, &place.paging, address) {
+                Ok(_) if !self.int3.in_mode(place.mode()) => {
+                    return Target::Pending(Pending::NotTrapped);
+                }
+                Ok(found) => return Target::Byte(found.gpa),
+                Err(fault) => why = why.or(Some(Pending::Unmapped(fault.reason))),
+            }
+        }
+        why.map_or(Target::Unknown, Target::Pending)
+    }
+}

@@ -1,0 +1,256 @@
+//! Breakpoints as the controller keeps them: the table, the bytes in guest memory, and where each parked VP stands.
+
+use super::ticker;
+use crate::breakpoints::BreakpointTable;
+use crate::breakpoints::GuestCode;
+use crate::breakpoints::Int3Traps;
+use crate::code_patches::CodePatches;
+use crate::kvm::vcpu::Bytes;
+use crate::page_walk::walk;
+use crate::place::Place;
+use crate::vp_thread::Arms;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::RwLockReadGuard;
+use std::time::Instant;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::debug_rpc::DebugError;
+
+/// No x86 instruction is longer (SDM volume 2, "Instruction Format").
+const LONGEST_INSTRUCTION: u64 = 15;
+/// So many breakpoints are looked at before every entry; more of them at most once in a tick's time.
+const FEW: usize = 64;
+
+/// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
+pub(super) struct Code {
+    pub(super) table: BreakpointTable,
+    patches: Arc<RwLock<CodePatches>>,
+    ram: Arc<GuestMemoryMmap>,
+    int3: Int3Traps,
+    vps: Vec<Stand>,
+    /// The VP that stopped last.
+    selected: VpIndex,
+    /// Bytes that a VP is stepping over.
+    lifted: Vec<Gpa>,
+    reconciled: Option<Instant>,
+}
+
+/// What is known of a parked VP.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stand {
+    place: Option<Place>,
+    /// A breakpoint that it was about to meet when it was kicked.
+    unmet: Option<Gva>,
+}
+
+impl Code {
+    pub(super) fn new(
+        ram: Arc<GuestMemoryMmap>,
+        patches: Arc<RwLock<CodePatches>>,
+        int3: Int3Traps,
+        vps: u32,
+    ) -> Self {
+        Self {
+            table: BreakpointTable::default(),
+            patches,
+            ram,
+            int3,
+            vps: vec![Stand::default(); vps as usize],
+            selected: VpIndex::BSP,
+            lifted: Vec::new(),
+            reconciled: None,
+        }
+    }
+
+    fn patches(&self) -> RwLockReadGuard<'_, CodePatches> {
+        self.patches.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_guest<R>(
+        &mut self,
+        act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R,
+    ) -> R {
+        let selected = self.vps.get(self.selected.index() as usize);
+        let places: Vec<Place> = selected
+            .into_iter()
+            .chain(&self.vps)
+            .filter_map(|vp| vp.place)
+            .collect();
+        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        let mut guest = GuestCode {
+            ram: &self.ram,
+            patches: &mut patches,
+            places: &places,
+            int3: self.int3,
+        };
+        act(&mut self.table, &mut guest)
+    }
+
+    /// The VPs whose place has to be asked for before software breakpoints can be armed or stepped over.
+    pub(super) fn unplaced(&self) -> Vec<VpIndex> {
+        if !self.int3.anywhere() {
+            return Vec::new();
+        }
+        let vps = (0..).map(VpIndex::new).zip(&self.vps);
+        vps.filter(|(_, vp)| vp.place.is_none())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    pub(super) fn set_place(&mut self, vp: VpIndex, place: Place) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            vp.place = Some(place);
+        }
+    }
+
+    /// The VP was let go, or its registers were written.
+    pub(super) fn forget(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            *vp = Stand::default();
+        }
+    }
+
+    fn forget_all(&mut self) {
+        self.vps.fill(Stand::default());
+    }
+
+    /// The VP has parked.
+    pub(super) fn parked(&mut self, vp: VpIndex, place: Option<Place>) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            *vp = Stand { place, unmet: None };
+        }
+    }
+
+    /// The VP had parked since it was kicked. A breakpoint that it was about to meet must not be passed unmet.
+    pub(super) fn kicked(&mut self, vp: VpIndex) {
+        let index = vp.index() as usize;
+        let place = self.vps.get(index).and_then(|vp| vp.place);
+        // A VP that was to step over has met its breakpoint.
+        if let Some(place) = place.filter(|_| self.lifted.is_empty())
+            && (self.table.register_at(place.rip) || self.is_on_byte(&place))
+        {
+            self.vps[index].unmet = Some(place.rip);
+        }
+    }
+
+    /// A stop was reported that names this VP.
+    pub(super) fn select(&mut self, vp: VpIndex) {
+        self.selected = vp;
+    }
+
+    pub(super) fn apply(&mut self, changes: &[BreakpointChange]) -> Result<(), DebugError> {
+        self.with_guest(|table, guest| table.apply(guest, changes))
+    }
+
+    /// Looks at every software breakpoint again, unless that was just done and there are many.
+    pub(super) fn reconcile(&mut self) {
+        let recent = |at: Instant| at.elapsed() < ticker::PERIOD;
+        if self.table.len() > FEW && self.reconciled.is_some_and(recent) {
+            return;
+        }
+        self.with_guest(BreakpointTable::reconcile);
+        self.reconciled = Some(Instant::now());
+    }
+
+    /// Whether the guest needs to be paused for [`reconcile`](Self::reconcile) to do something. VPs may run.
+    pub(super) fn needs_pause(&self) -> bool {
+        self.table.has_unarmed() || self.patches().is_any_overwritten(&*self.ram)
+    }
+
+    /// Whether there is anything to look after while the guest runs.
+    pub(super) fn needs_ticks(&self) -> bool {
+        !self.patches().is_empty() || self.table.has_unarmed()
+    }
+
+    pub(super) fn arms(&self) -> Arms {
+        Arms {
+            slots: self.table.slots(),
+            bytes: match self.patches().is_empty() {
+                true => Bytes::None,
+                false => Bytes::In,
+            },
+        }
+    }
+
+    fn is_on_byte(&self, place: &Place) -> bool {
+        let patches = self.patches();
+        if patches.is_empty() {
+            return false;
+        }
+        let gpa = place.rip_gpa(&self.ram);
+        gpa.is_some_and(|gpa| patches.is_armed(gpa))
+    }
+
+    /// The VPs that stand on a byte and have met it, or were put there.
+    pub(super) fn standing(&self) -> Vec<VpIndex> {
+        let vps = (0..).map(VpIndex::new).zip(&self.vps);
+        vps.filter(|(_, vp)| {
+            let met = |place: &Place| vp.unmet != Some(place.rip);
+            vp.place
+                .is_some_and(|place| met(&place) && self.is_on_byte(&place))
+        })
+        .map(|(index, _)| index)
+        .collect()
+    }
+
+    /// Puts the guest's own bytes under the instruction at RIP.
+    pub(super) fn lift(&mut self, vp: VpIndex) {
+        let Some(place) = self.vps.get(vp.index() as usize).and_then(|vp| vp.place) else {
+            return;
+        };
+        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while done < LONGEST_INSTRUCTION {
+            let here = Gva::new(place.rip.value().wrapping_add(done));
+            // The instruction ends before a page that is not there, or faults.
+            let Ok(page) = walk(&*self.ram, &place.paging, here) else {
+                break;
+            };
+            let len = page.bytes_left().min(LONGEST_INSTRUCTION - done);
+            let len_here = usize::try_from(len).unwrap_or(usize::MAX);
+            self.lifted.extend(patches.patched(page.gpa, len_here));
+            done += len;
+        }
+        for gpa in &self.lifted {
+            if let Err(err) = patches.lift(&*self.ram, *gpa) {
+                tracing::error!(error = %err, "a breakpoint byte could not be lifted");
+            }
+        }
+    }
+
+    /// Arms again what was lifted.
+    pub(super) fn lower(&mut self) {
+        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        for gpa in self.lifted.drain(..) {
+            if let Err(err) = patches.lower(&*self.ram, gpa) {
+                tracing::error!(error = %err, "a breakpoint byte could not be lowered");
+            }
+        }
+    }
+
+    /// Takes everything off the guest (I6).
+    pub(super) fn release(&mut self) {
+        self.table = BreakpointTable::default();
+        self.lifted.clear();
+        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        patches.clear(&*self.ram);
+    }
+
+    /// The machine's reset is to find memory without a byte of ours, and no VP where it was.
+    pub(super) fn before_reset(&mut self) {
+        self.with_guest(BreakpointTable::before_reset);
+        self.forget_all();
+        self.reconciled = None;
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

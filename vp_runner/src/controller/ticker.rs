@@ -1,0 +1,80 @@
+//! A tick from time to time while breakpoint bytes may need looking after and the guest runs. The thread sleeps otherwise.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// How long a guest may run past a breakpoint that it has overwritten or just mapped.
+pub(super) const PERIOD: Duration = Duration::from_millis(25);
+
+/// It is time to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tick;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pulse {
+    On,
+    Off,
+}
+
+/// The source of ticks.
+pub(super) struct Ticker {
+    ticks: mesh::Sender<Tick>,
+    pulse: Pulse,
+    /// Present once there was something to tick for. Dropping it ends the thread.
+    thread: Option<mpsc::Sender<Pulse>>,
+}
+
+impl Ticker {
+    pub(super) fn new() -> (Self, mesh::Receiver<Tick>) {
+        let (ticks, receiver) = mesh::channel();
+        let ticker = Self {
+            ticks,
+            pulse: Pulse::Off,
+            thread: None,
+        };
+        (ticker, receiver)
+    }
+
+    pub(super) fn start(&mut self) {
+        self.set(Pulse::On);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.set(Pulse::Off);
+    }
+
+    fn set(&mut self, pulse: Pulse) {
+        if self.pulse == pulse {
+            return;
+        }
+        self.pulse = pulse;
+        let thread = self.thread.get_or_insert_with(|| spawn(self.ticks.clone()));
+        if thread.send(pulse).is_err() {
+            tracing::warn!("no thread for ticks: breakpoints are looked after at stops only");
+        }
+    }
+}
+
+fn spawn(ticks: mesh::Sender<Tick>) -> mpsc::Sender<Pulse> {
+    let (send, pulses) = mpsc::channel();
+    let run = move || {
+        let mut next = pulses.recv().map_err(mpsc::RecvTimeoutError::from);
+        loop {
+            next = match next {
+                Ok(Pulse::On) => pulses.recv_timeout(PERIOD),
+                Ok(Pulse::Off) => pulses.recv().map_err(mpsc::RecvTimeoutError::from),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    ticks.send(Tick);
+                    pulses.recv_timeout(PERIOD)
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+        }
+    };
+    // Where it cannot be had, the receiver is gone, and `set` says so.
+    let _ = thread::Builder::new()
+        .name("breakpoint ticks".into())
+        .spawn(run);
+    send
+}

@@ -1,0 +1,509 @@
+//! Software breakpoints, through RPC, on real guests: bytes in memory that nobody but the runner ever sees.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use std::time::Duration;
+use std::time::Instant;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::*;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+/// How long the tests that repeat something do so.
+const A_WHILE: Duration = Duration::from_secs(10);
+
+fn software_at(address: u64) -> Breakpoint {
+    Breakpoint {
+        kind: BreakpointKind::Software,
+        ..execute_at(address)
+    }
+}
+
+fn armings(vm: &TestVm) -> Vec<Arming> {
+    let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+    list.into_iter().map(|status| status.arming).collect()
+}
+
+/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
+fn is_byte(vm: &TestVm) -> bool {
+    match &armings(vm)[..] {
+        [Arming::Memory { .. }] => true,
+        other => {
+            println!("SKIP: INT3 does not trap here: {other:?}");
+            false
+        }
+    }
+}
+
+/// What is in memory, our bytes and all.
+fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
+    let start = usize::try_from(gpa).unwrap();
+    vm.machine.raw_memory()[start..start + len].to_vec()
+}
+
+/// The guest's memory is as that of a guest that nobody debugs.
+#[track_caller]
+fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
+    let now = vm.machine.raw_memory();
+    let different = now
+        .iter()
+        .zip(untouched)
+        .position(|(now, then)| now != then);
+    assert_eq!(different, None, "the first byte that differs, {when}");
+}
+
+fn physical(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
+    let address = GuestAddress::Gpa(Gpa::new(gpa));
+    vm.call(DebugRequest::ReadMemory, (address, len)).unwrap()
+}
+
+/// The modes in which this host traps INT3.
+fn modes() -> impl Iterator<Item = Mode> {
+    [Mode::Protected, Mode::Long].into_iter()
+}
+
+#[test]
+fn a_breakpoint_is_a_byte_and_every_continue_goes_round_the_loop_exactly_once() {
+    for mode in modes() {
+        let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+            return;
+        };
+        vm.attach();
+        let breakpoint = software_at(in_loop(mode, 2));
+        vm.insert(breakpoint);
+        if !is_byte(&vm) {
+            return;
+        }
+        assert_eq!(raw(&vm, in_loop(mode, 2), 1), [0xcc]);
+        for turn in 1..=200 {
+            assert_eq!(stop(vm.resume()), hit(0, breakpoint), "{mode:?}");
+            let regs = vm.regs(0);
+            assert_eq!((regs.rip, regs.gp[3]), (in_loop(mode, 2), turn));
+        }
+    }
+}
+
+/// What GDB does at every stop: all breakpoints out, one step, all in, go on.
+#[test]
+fn a_client_that_removes_and_steps_and_inserts_gets_the_same() {
+    let mode = Mode::Long;
+    let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = software_at(in_loop(mode, 1));
+    for turn in 1..=50 {
+        vm.insert(breakpoint);
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        vm.remove(breakpoint);
+        assert_eq!(vm.regs(0).gp[3], turn);
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, in_loop(mode, 2));
+    }
+}
+
+#[test]
+fn a_step_leaves_the_byte_that_the_vp_stands_on_and_stops_on_the_next() {
+    let mode = Mode::Long;
+    let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+        return;
+    };
+    vm.attach();
+    for n in 0..4 {
+        vm.insert(software_at(in_loop(mode, n)));
+    }
+    for n in 1..=12 {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, in_loop(mode, n % 4));
+    }
+    // A range step over bytes goes on to the first that it has not met.
+    let range = VpAction::StepRange {
+        start: Gva::new(ENTRY),
+        end: Gva::new(in_loop(mode, 3)),
+    };
+    let met = software_at(in_loop(mode, 1));
+    assert_eq!(stop(vm.only(0, range)), hit(0, met));
+}
+
+#[test]
+fn the_debugger_sees_and_writes_the_guests_own_bytes() {
+    let mode = Mode::Long;
+    let code = counting_loop(mode);
+    let Some(vm) = Setup::new(mode, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = software_at(in_loop(mode, 1));
+    vm.insert(breakpoint);
+    if !is_byte(&vm) {
+        return;
+    }
+    assert_eq!(vm.read_gva(0, ENTRY, code.len()), Ok(code.clone()));
+    assert_eq!(physical(&vm, ENTRY, code.len()), code);
+    // A write under it: the nops become `inc ecx`, of which the first byte is the breakpoint's.
+    vm.write_gva(0, in_loop(mode, 1), &[0xff, 0xc1]).unwrap();
+    assert_eq!(raw(&vm, in_loop(mode, 1), 2), [0xcc, 0xc1]);
+    assert_eq!(vm.read_gva(0, in_loop(mode, 1), 2), Ok(vec![0xff, 0xc1]));
+    for turn in 1..=3 {
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        assert_eq!(vm.regs(0).gp[1], turn - 1);
+    }
+    // Across a page, with bytes on both sides.
+    vm.insert(software_at(0x6fff));
+    vm.insert(software_at(0x7000));
+    vm.write_gva(0, 0x6ffe, &[1, 2, 3, 4]).unwrap();
+    assert_eq!(raw(&vm, 0x6ffe, 4), [1, 0xcc, 0xcc, 4]);
+    assert_eq!(vm.read_gva(0, 0x6ffe, 4), Ok(vec![1, 2, 3, 4]));
+    assert_eq!(physical(&vm, 0x6ffe, 4), [1, 2, 3, 4]);
+    vm.remove(software_at(0x6fff));
+    assert_eq!(raw(&vm, 0x6ffe, 4), [1, 2, 0xcc, 4]);
+}
+
+/// I6, in every way a session can end.
+#[test]
+fn no_byte_stays_behind_however_the_debugger_goes() {
+    for way in 0..5 {
+        let mode = Mode::Long;
+        let Some(mut vm) = Setup::new(mode, &telling_loop(mode)).vps(2).build() else {
+            return;
+        };
+        let untouched = vm.machine.raw_memory();
+        vm.attach();
+        for n in 0..200 {
+            vm.insert(software_at(0x5000 + 3 * n));
+        }
+        let breakpoint = software_at(ENTRY);
+        vm.insert(breakpoint);
+        if vm.machine.raw_memory() == untouched {
+            println!("SKIP: INT3 does not trap here");
+            return;
+        }
+        let told = vm.machine.wait_until("now", |_| true).told.len();
+        match way {
+            0 => {
+                let DebugStopReason::Breakpoint { .. } = stop(vm.resume()) else {
+                    panic!("not a breakpoint");
+                };
+                vm.detach(DetachAction::Resume);
+            }
+            1 => {
+                vm.remove(breakpoint);
+                let pending = vm.resume();
+                vm.detach(DetachAction::Resume);
+                assert_eq!(answer(pending), Err(DebugError::Detached));
+            }
+            2 => vm.drop_channel(),
+            3 => {
+                // While a VP steps over.
+                let pending = vm.resume();
+                vm.drop_channel();
+                drop(pending);
+            }
+            _ => {
+                let pending = vm.only(0, VpAction::Step);
+                vm.detach(DetachAction::Stay);
+                drop(pending);
+                assert_untouched(&vm, &untouched, "at the end");
+                vm.drop_channel();
+            }
+        }
+        vm.machine.wait_until("it runs on", |seen| {
+            (0..2).all(|vp| {
+                let tells = seen.told[told..].iter();
+                tells.filter(|(by, _)| by.index() == vp).count() > 20
+            })
+        });
+        assert_untouched(&vm, &untouched, &format!("way {way}"));
+    }
+}
+
+#[test]
+fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
+    let mode = Mode::Long;
+    let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+        return;
+    };
+    let untouched = vm.machine.raw_memory();
+    vm.attach();
+    let one = || {
+        let start = Instant::now();
+        for _ in 0..200 {
+            vm.insert(software_at(0x10_0000));
+            vm.remove(software_at(0x10_0000));
+        }
+        start.elapsed()
+    };
+    let few = one();
+    let all: Vec<_> = (0..10_000).map(|n| software_at(0x2_0000 + 2 * n)).collect();
+    let inserts = all.iter().copied().map(BreakpointChange::Insert).collect();
+    vm.call(DebugRequest::SetDebugState, inserts).unwrap();
+    let breakpoint = software_at(in_loop(mode, 1));
+    vm.insert(breakpoint);
+    let many = one();
+    println!("200 insertions and removals: {few:?} alone, {many:?} among 10,000");
+    assert!(
+        many < few * 4 + Duration::from_millis(20),
+        "{few:?} {many:?}"
+    );
+    assert_eq!(raw(&vm, 0x2_0000, 4), [0xcc, 0, 0xcc, 0]);
+    assert_eq!(physical(&vm, 0x2_0000, 20_000), vec![0; 20_000]);
+    for turn in 1..=20 {
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        assert_eq!(vm.regs(0).gp[3], turn);
+    }
+    let removes = all.into_iter().map(BreakpointChange::Remove).collect();
+    vm.call(DebugRequest::SetDebugState, removes).unwrap();
+    vm.detach(DetachAction::Stay);
+    assert_untouched(&vm, &untouched, "at the end");
+}
+
+/// Every VP counts in EBX and meets two breakpoints a turn: what is reported is what the guest counted, for each VP.
+#[test]
+fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
+    for vps in [4, 8] {
+        let mode = Mode::Long;
+        let Some(vm) = Setup::new(mode, &counting_loop(mode)).vps(vps).build() else {
+            return;
+        };
+        vm.attach();
+        let all = [software_at(in_loop(mode, 1)), software_at(in_loop(mode, 2))];
+        all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
+        let mut hits = vec![[0_u64; 2]; vps as usize];
+        let end = Instant::now() + A_WHILE / 3;
+        while Instant::now() < end {
+            let DebugStopReason::Breakpoint { vp, breakpoint } = stop(vm.resume()) else {
+                panic!("not a breakpoint");
+            };
+            let of_vp = &mut hits[vp.index() as usize];
+            let which = usize::from(breakpoint == all[1]);
+            of_vp[which] += 1;
+            // The increment comes before both.
+            let regs = vm.regs(vp.index());
+            assert_eq!(regs.gp[3], of_vp[0], "VP {vp} at {breakpoint:?}");
+            assert_eq!(of_vp[0] - of_vp[1], 1 - which as u64, "VP {vp}");
+            assert_eq!(regs.rip, breakpoint.address.value());
+        }
+        // A VP may have a hit that is yet to be reported.
+        for vp in 0..vps {
+            let [first, second] = hits[vp as usize];
+            let counted = vm.regs(vp).gp[3];
+            assert!(counted - first <= 1 && counted - second <= 1, "VP {vp}");
+            assert!(first > 0, "VP {vp} never came round: {hits:?}");
+        }
+        println!("{vps} VPs: hits {hits:?}");
+    }
+}
+
+/// The guest writes over the breakpoint at each turn, as a loader would: it is armed again, with the new byte.
+#[test]
+fn a_breakpoint_that_the_guest_overwrites_hits_again() {
+    // mov byte [rel target], 90h; mov ecx, 20000000; 1: dec ecx; jnz 1b; target: nop; inc ebx; jmp to the start
+    let mut code = vec![0xc6, 0x05, 9, 0, 0, 0, 0x90];
+    code.extend([0xb9, 0, 0, 4, 0, 0xff, 0xc9, 0x75, 0xfc]);
+    let target = ENTRY + code.len() as u64;
+    code.extend([0x90, 0xff, 0xc3]);
+    jump_to_start(&mut code);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = software_at(target);
+    vm.insert(breakpoint);
+    if !is_byte(&vm) {
+        return;
+    }
+    // It runs past once or more in the time between two looks.
+    for _ in 0..3 {
+        let before = vm.regs(0).gp[3];
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        println!("turn {before} to {}", vm.regs(0).gp[3]);
+        assert_eq!(vm.read_gva(0, target, 1), Ok(vec![0x90]));
+    }
+    vm.detach(DetachAction::Stay);
+    assert_eq!(raw(&vm, target, 1), [0x90]);
+}
+
+/// A page that the guest maps, and code that it writes there, after the breakpoints were set.
+#[test]
+fn a_pending_breakpoint_hits_once_its_page_is_there() {
+    // Linear 200000h is not mapped. `mov byte [100000h], 0c3h; mov [12008h], 83h (2 MiB at 0)`, then calls 206000h, which is 6000h
+    let mut code = vec![0xc6, 0x04, 0x25, 0x00, 0x60, 0, 0, 0xc3];
+    code.extend([
+        0x48, 0xc7, 0x04, 0x25, 0x08, 0x20, 0x01, 0x00, 0x83, 0, 0, 0,
+    ]);
+    code.extend([
+        0xb8, 0x00, 0x60, 0x20, 0x00, 0xff, 0xd0, 0xff, 0xc3, 0xeb, 0xf5,
+    ]);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    // More than there are debug registers.
+    for n in 1..=6 {
+        vm.insert(software_at(0x20_6000 + n));
+    }
+    let last = software_at(0x20_6000);
+    vm.insert(last);
+    let list = armings(&vm);
+    let Arming::Pending { why } = &list[6] else {
+        panic!("{list:?}");
+    };
+    assert!(why.contains("not present"), "{why}");
+    assert!(matches!(
+        list[0],
+        Arming::DebugRegister {
+            number: 0,
+            why: Some(_)
+        }
+    ));
+    assert_eq!(stop(vm.resume()), hit(0, last));
+    let list = armings(&vm);
+    assert_eq!(
+        list[6],
+        Arming::Memory {
+            gpa: Gpa::new(0x6000)
+        }
+    );
+    assert_eq!(
+        list[0],
+        Arming::Memory {
+            gpa: Gpa::new(0x6001)
+        }
+    );
+    let turn = vm.regs(0).gp[3];
+    assert_eq!(stop(vm.resume()), hit(0, last));
+    assert_eq!(vm.regs(0).gp[3], turn + 1);
+}
+
+/// The same byte by another address: passed in silence, by one VP while the other VP runs too.
+#[test]
+fn a_byte_that_is_met_by_another_address_does_not_stop_the_guest() {
+    // The guest runs at 1000h and, by a second mapping of the same page, calls 201800h = 1800h.
+    let mut code = vec![0xb8, 0x00, 0x18, 0x20, 0x00, 0xff, 0xd0, 0xff, 0xc3];
+    code.extend([0xe6, PORT_TELL, 0xeb, 0xf8]);
+    code.resize(0x800, 0x90);
+    code.extend([0x90, 0xc3]);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    vm.write_gva(0, 0x1_2008, &0x83_u64.to_le_bytes()).unwrap();
+    let breakpoint = software_at(0x1800);
+    vm.insert(breakpoint);
+    if !is_byte(&vm) {
+        return;
+    }
+    let pending = vm.resume();
+    vm.machine.wait_until("both go round", |seen| {
+        (0..2).all(|vp| {
+            let tells = seen.told.iter();
+            tells.filter(|(by, _)| by.index() == vp).count() > 20
+        })
+    });
+    interrupt(&vm, pending);
+    vm.insert(software_at(0x20_1800));
+    let DebugStopReason::Breakpoint { breakpoint, .. } = stop(vm.resume()) else {
+        panic!("not a breakpoint");
+    };
+    assert_eq!(breakpoint, software_at(0x20_1800));
+}
+
+#[test]
+fn breakpoints_survive_a_guest_reset_with_no_gap() {
+    // `out reset` at the third turn
+    let mut code = vec![
+        0xff, 0xc3, 0x90, 0x83, 0xfb, 3, 0x75, 0xf8, 0xe6, PORT_RESET,
+    ];
+    jump_to_start(&mut code);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    let untouched = vm.machine.raw_memory();
+    vm.attach();
+    let first = software_at(ENTRY);
+    let second = software_at(ENTRY + 2);
+    vm.insert(first);
+    vm.insert(second);
+    for round in 0..3 {
+        // The first instruction after power-on is where the client sees the guest stand; after a reset it is met.
+        if round > 0 {
+            assert_eq!(stop(vm.resume()), hit(0, first));
+        }
+        for turn in 1..=3 {
+            assert_eq!(stop(vm.resume()), hit(0, second), "round {round}");
+            assert_eq!(vm.regs(0).gp[3], turn);
+            if turn < 3 {
+                assert_eq!(stop(vm.resume()), hit(0, first));
+            }
+        }
+        assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
+    }
+    vm.call(DebugRequest::Reset, ()).unwrap();
+    assert_untouched(&vm, &untouched, "at the end");
+    assert_eq!(stop(vm.resume()), hit(0, second));
+    vm.detach(DetachAction::Stay);
+    assert_untouched(&vm, &untouched, "at the end");
+}
+
+#[test]
+fn a_loop_of_one_instruction_is_met_at_each_turn() {
+    let Some(vm) = Setup::new(Mode::Long, &[0xeb, 0xfe]).build() else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = software_at(ENTRY);
+    vm.insert(breakpoint);
+    for _ in 0..20 {
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+    }
+}
+
+/// I9. Real mode: points vector 3 at the handler; `int3; inc bx; out tell, al; jmp $`; the handler counts in DI.
+#[test]
+fn the_guests_own_int3_reaches_its_handler_once_and_stops_nobody() {
+    let handler = ENTRY + 18;
+    let [low, high, ..] = handler.to_le_bytes();
+    let mut code = vec![0xc7, 0x06, 12, 0, low, high, 0xc7, 0x06, 14, 0, 0, 0];
+    code.extend([0xcc, 0x43, 0xe6, PORT_TELL, 0xeb, 0xfe, 0x47, 0xcf]);
+    let Some(vm) = Setup::new(Mode::Real, &code).build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(software_at(0x5000));
+    let end = software_at(ENTRY + 16);
+    vm.insert(end);
+    match &armings(&vm)[..] {
+        [Arming::Memory { .. }, ..] => {}
+        other => println!("on debug registers here: {other:?}"),
+    }
+    let reason = stop(vm.resume());
+    assert_eq!(reason, hit(0, end));
+    let regs = vm.regs(0);
+    assert_eq!((regs.gp[7], regs.gp[3]), (1, 1));
+    assert_eq!(vm.regs(0).rip, end.address.value());
+}
+
+#[test]
+fn without_a_probe_software_breakpoints_are_on_debug_registers() {
+    let mode = Mode::Long;
+    let Some(vm) = Setup::new(mode, &counting_loop(mode)).unprobed().build() else {
+        return;
+    };
+    let untouched = vm.machine.raw_memory();
+    vm.attach();
+    for n in 0..4 {
+        vm.insert(software_at(in_loop(mode, n)));
+    }
+    let fifth = vec![BreakpointChange::Insert(software_at(0x5000))];
+    assert_eq!(
+        vm.call(DebugRequest::SetDebugState, fifth),
+        Err(DebugError::NoFreeSlot { slots: 4 })
+    );
+    assert_untouched(&vm, &untouched, "at the end");
+    assert_eq!(stop(vm.resume()), hit(0, software_at(in_loop(mode, 1))));
+    assert_eq!(vm.regs(0).gp[3], 1);
+}
