@@ -13,6 +13,7 @@ mod run_gate;
 mod run_state;
 mod stop_cause;
 mod vp_thread;
+mod wait;
 
 pub mod code_patches;
 pub mod cpu_mode;

@@ -21,6 +21,7 @@ use crate::stop_cause::DebugCause;
 use crate::stop_cause::DebugExit;
 use crate::stop_cause::Stepping;
 use crate::stop_cause::stop_cause;
+use crate::wait::awake;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -390,7 +391,11 @@ impl Vp {
                 }
             }
         }
-        commands.recv().ok()
+        let soon = match enter.action {
+            VpAction::Run | VpAction::Stay => None,
+            VpAction::Step | VpAction::StepRange { .. } => awake(|| commands.try_recv().ok()),
+        };
+        soon.or_else(|| commands.recv().ok())
     }
 
     // What the controller may call while the VP is parked.

@@ -307,7 +307,9 @@ struct Everywhere(u64);
 
 impl PhysicalMemory for Everywhere {
     fn read_u32(&self, _gpa: Gpa) -> Option<u32> {
-        Some(u32::from_le_bytes(self.0.to_le_bytes().as_chunks::<4>().0[0]))
+        Some(u32::from_le_bytes(
+            self.0.to_le_bytes().as_chunks::<4>().0[0],
+        ))
     }
 
     fn read_u64(&self, _gpa: Gpa) -> Option<u64> {
