@@ -23,6 +23,7 @@
 #![deny(missing_docs)]
 
 mod address;
+mod breakpoints_text;
 mod connection;
 mod deadline;
 mod error_table;

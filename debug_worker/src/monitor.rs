@@ -1,5 +1,6 @@
 //! `monitor` commands: what GDB has no packet for, for people to read.
 
+use crate::breakpoints_text;
 use crate::deadline::CallError;
 use crate::operation::Guest;
 use crate::operation::vp_line;
@@ -17,6 +18,7 @@ const HELP: &str = "\
 Commands (numbers are decimal, or hexadecimal with 0x):
   monitor help                   this list
   monitor status                 what each VP is doing
+  monitor breakpoints            each breakpoint and how it is armed
   monitor regs                   all system registers of the selected thread's VP
   monitor translate ADDR         the page walk of a virtual address
   monitor phys x ADDR LEN        physical memory, at most 4096 bytes
@@ -34,6 +36,7 @@ const MAX_PHYS_LEN: u64 = 4096;
 enum Command {
     Help,
     Status,
+    Breakpoints,
     Regs,
     Translate(Gva),
     Phys { address: Gpa, len: usize },
@@ -57,6 +60,7 @@ fn parse(line: &str) -> Result<Command, String> {
     Ok(match words[..] {
         [] | ["help"] => Command::Help,
         ["status"] => Command::Status,
+        ["breakpoints"] => Command::Breakpoints,
         ["regs"] => Command::Regs,
         ["translate", address] => Command::Translate(Gva::new(number(address)?)),
         ["phys", "x", address, len] => {
@@ -69,7 +73,8 @@ fn parse(line: &str) -> Result<Command, String> {
         ["doctor"] => Command::Doctor,
         ["reset"] => Command::Reset,
         [
-            name @ ("status" | "regs" | "translate" | "phys" | "msr" | "doctor" | "reset" | "help"),
+            name @ ("status" | "breakpoints" | "regs" | "translate" | "phys" | "msr" | "doctor"
+            | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -102,6 +107,9 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
     Ok(match command {
         Command::Help => HELP.to_owned(),
         Command::Status => status(guest).await?,
+        Command::Breakpoints => {
+            breakpoints_text::list(&guest.vm.call(DebugRequest::Breakpoints, ()).await?)
+        }
         Command::Regs => registers_text::system_registers(vp, &guest.vm.registers(vp).await?.state),
         Command::Translate(gva) => {
             let translation = guest.vm.call(DebugRequest::Translate, (vp, gva)).await?;

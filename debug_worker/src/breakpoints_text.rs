@@ -1,0 +1,80 @@
+//! How breakpoints are armed, as text for people.
+
+use std::fmt::Write as _;
+use vmm_core_defs::breakpoint::Arming;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::breakpoint::BreakpointStatus;
+
+/// One line for each.
+pub(crate) fn list(breakpoints: &[BreakpointStatus]) -> String {
+    let mut text = String::new();
+    for BreakpointStatus { breakpoint, arming } in breakpoints {
+        let kind = match breakpoint.kind {
+            BreakpointKind::Software => "software",
+            BreakpointKind::Execute => "hardware",
+            BreakpointKind::Write => "write",
+            BreakpointKind::Read => "read",
+            BreakpointKind::ReadWrite => "access",
+        };
+        let address = breakpoint.address;
+        let _ = write!(text, "{address}  {kind:8}  ");
+        let _ = match arming {
+            Arming::Memory { gpa } => writeln!(text, "in memory, physical {gpa}"),
+            Arming::DebugRegister { number, why: None } => {
+                writeln!(text, "debug register {number}")
+            }
+            Arming::DebugRegister {
+                number,
+                why: Some(why),
+            } => writeln!(text, "debug register {number}, as {why}"),
+            Arming::Pending { why } => writeln!(text, "NOT ARMED: {why}"),
+        };
+    }
+    if text.is_empty() {
+        text.push_str(
+            "No breakpoint is set. (GDB sets its own when the guest goes on, and removes them when it stops.)\n",
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::addr::Gpa;
+    use vmm_core_defs::addr::Gva;
+    use vmm_core_defs::breakpoint::Breakpoint;
+
+    #[test]
+    fn breakpoints_are_listed_with_what_stands_for_them() {
+        let status = |kind, arming| BreakpointStatus {
+            breakpoint: Breakpoint {
+                kind,
+                address: Gva::new(0x1000),
+                len: 1,
+            },
+            arming,
+        };
+        let register = |why| Arming::DebugRegister { number: 2, why };
+        let why = "no page maps it yet".to_owned();
+        let text = list(&[
+            status(
+                BreakpointKind::Software,
+                Arming::Memory {
+                    gpa: Gpa::new(0x5000),
+                },
+            ),
+            status(BreakpointKind::Execute, register(None)),
+            status(BreakpointKind::Software, register(Some(why.clone()))),
+            status(BreakpointKind::Software, Arming::Pending { why }),
+        ]);
+        assert_eq!(
+            text,
+            "0x1000  software  in memory, physical 0x5000\n\
+             0x1000  hardware  debug register 2\n\
+             0x1000  software  debug register 2, as no page maps it yet\n\
+             0x1000  software  NOT ARMED: no page maps it yet\n"
+        );
+        assert!(list(&[]).starts_with("No breakpoint is set"));
+    }
+}
