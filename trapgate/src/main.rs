@@ -23,6 +23,7 @@ use clap::Parser as _;
 use cli::Cli;
 use cli::Command;
 use exit_status::ExitStatus;
+use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let cli = Cli::parse();
     let status = match cli.command {
