@@ -20,6 +20,7 @@ mod guest_code;
 pub use guest_code::GuestCode;
 pub use guest_code::Int3Traps;
 
+use crate::code_patches::CodePatches;
 use crate::code_patches::PatchError;
 use crate::dr7::Access;
 use crate::dr7::SLOTS;
@@ -36,6 +37,16 @@ use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::DebugError;
+
+/// What VP threads look at when they meet an `INT3`. Changed only while every VP is parked (I3), but for the bytes that a debugger writes
+/// under a patch.
+#[derive(Debug, Default)]
+pub struct Breakpoints {
+    /// What the client asked for.
+    pub table: BreakpointTable,
+    /// The bytes in memory.
+    pub patches: CodePatches,
+}
 
 /// The contents of the debug registers, as every VP has them (I5).
 pub type Slots = [Option<Slot>; SLOTS];

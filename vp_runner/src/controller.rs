@@ -99,11 +99,11 @@ impl Controller {
         }
         let (send, events) = mesh::channel();
         let offers = Offers::of(&params.vm);
-        let patches = Arc::default();
+        let breakpoints = Arc::default();
         let around = vps::Around {
             machine: params.machine.clone(),
             ram: params.memory.clone(),
-            patches: Arc::clone(&patches),
+            breakpoints: Arc::clone(&breakpoints),
             offers,
         };
         let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
@@ -111,7 +111,7 @@ impl Controller {
         let int3 = params.report.as_ref().map(Int3Traps::new);
         let code = Code::new(
             params.memory.clone(),
-            Arc::clone(&patches),
+            Arc::clone(&breakpoints),
             int3.unwrap_or_default(),
             vps.count(),
         );
@@ -127,7 +127,7 @@ impl Controller {
             programmed: Arms::default(),
             ticker,
             ticks,
-            memory: DebugMemory::new(params.memory, params.machine.clone(), patches),
+            memory: DebugMemory::new(params.memory, params.machine.clone(), breakpoints),
             machine: params.machine,
             registers,
             capabilities: params
@@ -206,7 +206,8 @@ impl Controller {
                 self.code.kicked(vp);
                 None
             }
-            Some(VpCause::SteppedOver) => Some(Cause::Unseen),
+            // Mapped at a second address: nobody asked to be stopped there.
+            Some(VpCause::SteppedOver | VpCause::Alias) => Some(Cause::Unseen),
             Some(VpCause::Byte { address, gpa }) => Some(self.byte_cause(vp, address, gpa)),
             Some(VpCause::Guest(event)) => Some(Cause::Guest(event)),
             Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
@@ -227,15 +228,15 @@ impl Controller {
     }
 
     fn byte_cause(&self, vp: VpIndex, address: Gva, gpa: Gpa) -> Cause {
-        match self.code.table.at_byte(address, gpa) {
+        match self.code.breakpoints().table.at_byte(address, gpa) {
             Some(breakpoint) => Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }),
-            // Mapped at a second address: nobody asked to be stopped there.
+            // The VP looked before it parked; the table has not changed since.
             None => Cause::Unseen,
         }
     }
 
     fn breakpoint_cause(&self, vp: VpIndex, slot: usize) -> Cause {
-        let Some(breakpoint) = self.code.table.on(slot) else {
+        let Some(breakpoint) = self.code.breakpoints().table.on(slot) else {
             // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
             tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
             return Cause::Debug(DebugStopReason::Break);
@@ -300,7 +301,7 @@ impl Controller {
 
     /// Brings breakpoint bytes and the debug registers of every VP up to date (I5), where they are not.
     async fn program(&mut self, todo: &mut Todo) {
-        if self.code.table.has_software() {
+        if self.code.breakpoints().table.has_software() {
             self.find_places().await;
             self.code.reconcile();
         }
@@ -409,8 +410,10 @@ impl Controller {
             let (changes, reply) = request.split();
             reply.complete(self.code.apply(&changes));
         }
-        let table = &self.code.table;
-        let outputs = self.state.changed(|reason| still_hit(table, reason));
+        let outputs = {
+            let table = &self.code.breakpoints().table;
+            self.state.changed(|reason| still_hit(table, reason))
+        };
         self.then(outputs, todo);
     }
 

@@ -3,8 +3,8 @@
 //! Reads and physical writes are safe at any time; VPs may run (`vm-memory` copies volatile, so racing with a VP is no undefined behaviour, only a torn
 //! value). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
 
+use crate::breakpoints::Breakpoints;
 use crate::code_patches::CodeMemory;
-use crate::code_patches::CodePatches;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MmioOutcome;
@@ -33,7 +33,7 @@ use vmm_core_defs::memory::Translation;
 pub struct DebugMemory {
     ram: Arc<GuestMemoryMmap>,
     machine: Arc<dyn Machine>,
-    patches: Arc<RwLock<CodePatches>>,
+    breakpoints: Arc<RwLock<Breakpoints>>,
 }
 
 /// A VP's view of virtual memory.
@@ -63,12 +63,12 @@ impl DebugMemory {
     pub fn new(
         ram: Arc<GuestMemoryMmap>,
         machine: Arc<dyn Machine>,
-        patches: Arc<RwLock<CodePatches>>,
+        breakpoints: Arc<RwLock<Breakpoints>>,
     ) -> Self {
         Self {
             ram,
             machine,
-            patches,
+            breakpoints,
         }
     }
 
@@ -196,9 +196,10 @@ impl DebugMemory {
                     if self.ram.read_slice(piece, GuestAddress(at)).is_err() {
                         return done;
                     }
-                    let patches = self.patches.read();
-                    patches
+                    let breakpoints = self.breakpoints.read();
+                    breakpoints
                         .unwrap_or_else(PoisonError::into_inner)
+                        .patches
                         .overlay_read(Gpa::new(at), piece);
                     done += piece.len();
                 }
@@ -225,9 +226,10 @@ impl DebugMemory {
             match self.backing(at) {
                 Backing::Ram(here) => {
                     let piece = &data[done..done + left.min(here)];
-                    let patches = self.patches.write();
-                    let written = patches
+                    let breakpoints = self.breakpoints.write();
+                    let written = breakpoints
                         .unwrap_or_else(PoisonError::into_inner)
+                        .patches
                         .overlay_write(Gpa::new(at), piece, |piece| {
                             self.ram.write(piece, GuestAddress(at)).unwrap_or(0)
                         });

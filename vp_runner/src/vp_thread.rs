@@ -3,8 +3,8 @@
 //! The loop is [`Vp::go`]: check the gate, run, decode, handle. While the VP is parked it answers the controller's calls, each of them on this
 //! thread, since vCPU ioctls belong to it.
 
+use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Slots;
-use crate::code_patches::CodePatches;
 use crate::exit::GuestEvent;
 use crate::exit::Next;
 use crate::exit::handle;
@@ -38,9 +38,7 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::Epoch;
 
-/// KVM could not carry out an instruction (KVM api.rst, `KVM_EXIT_INTERNAL_ERROR`).
-const KVM_INTERNAL_ERROR_EMULATION: u32 = kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
-
+mod byte;
 mod course;
 mod pause;
 
@@ -132,6 +130,8 @@ pub(crate) enum VpCause {
     },
     /// The step is done.
     Stepped,
+    /// It met a byte of ours by an address that nobody set a breakpoint at, and cannot pass it by itself.
+    Alias,
     /// The one instruction of [`Extent::StepOver`] is done, but not the action.
     SteppedOver,
     /// Something of the guest's own.
@@ -149,7 +149,7 @@ pub(crate) struct Surroundings {
     pub(crate) snapshot: Snapshots,
     pub(crate) ram: Arc<GuestMemoryMmap>,
     /// Changed only while every VP is parked (I3).
-    pub(crate) patches: Arc<RwLock<CodePatches>>,
+    pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
 }
 
 /// What makes a VP stop: the same for every VP, and in force before any enters (I5).
@@ -306,7 +306,7 @@ impl Vp {
             Next::Enter => None,
             Next::Halt => self.halt(course),
             Next::Debug(exit) => self.after_debug_exit(&exit, course),
-            Next::Stop(event) => Some(self.byte_failure(event).unwrap_or(VpCause::Guest(event))),
+            Next::Stop(event) => self.after_failure(event, course),
         }
     }
 
@@ -317,45 +317,12 @@ impl Vp {
             DebugCause::Slot(slot) => return Some(VpCause::Slot(slot)),
             DebugCause::Step => return course.stepped_to(exit.pc),
             DebugCause::GuestDebug { dr6 } => self.vcpu.inject_debug(state, dr6),
-            DebugCause::Int3 => match self.byte_of_ours() {
-                Some(byte) => return Some(byte),
+            DebugCause::Int3 => match self.byte_here() {
+                Some(byte) => return self.met(byte, course),
                 None => self.vcpu.inject_breakpoint(state),
             },
         };
         injected.err().map(|err| self.crashed(&err))
-    }
-
-    /// The breakpoint byte of ours that the VP stands on, going by its own page tables.
-    fn byte_of_ours(&mut self) -> Option<VpCause> {
-        if self.arms.bytes == Bytes::None {
-            return None;
-        }
-        let place = self.place().ok()?;
-        let gpa = place.rip_gpa(&self.around.ram)?;
-        let address = place.rip;
-        let patches = self.around.patches.read();
-        let armed = patches
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_armed(gpa);
-        armed.then_some(VpCause::Byte { address, gpa })
-    }
-
-    /// KVMs that carry out guest code by emulation give up on an `INT3`, with nothing executed: a hit like any other where the byte is ours.
-    fn byte_failure(&mut self, event: GuestEvent) -> Option<VpCause> {
-        let GuestEvent::Crashed { cause, .. } = event else {
-            return None;
-        };
-        let CrashCause::Internal {
-            suberror: KVM_INTERNAL_ERROR_EMULATION,
-        } = cause
-        else {
-            return None;
-        };
-        let byte = self.byte_of_ours()?;
-        match self.vcpu.drop_exception() {
-            Ok(()) => Some(byte),
-            Err(err) => Some(self.crashed(&err)),
-        }
     }
 
     /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.

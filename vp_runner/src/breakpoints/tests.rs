@@ -1,7 +1,6 @@
 //! The table over RAM without a VM: tables by hand, and every way a breakpoint can be armed.
 
 use super::*;
-use crate::code_patches::CodePatches;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;

@@ -2,9 +2,9 @@
 
 use super::ticker;
 use crate::breakpoints::BreakpointTable;
+use crate::breakpoints::Breakpoints;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
-use crate::code_patches::CodePatches;
 use crate::kvm::vcpu::Bytes;
 use crate::page_walk::walk;
 use crate::place::Place;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -28,8 +29,7 @@ const FEW: usize = 64;
 
 /// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
 pub(super) struct Code {
-    pub(super) table: BreakpointTable,
-    patches: Arc<RwLock<CodePatches>>,
+    breakpoints: Arc<RwLock<Breakpoints>>,
     ram: Arc<GuestMemoryMmap>,
     int3: Int3Traps,
     vps: Vec<Stand>,
@@ -51,13 +51,12 @@ struct Stand {
 impl Code {
     pub(super) fn new(
         ram: Arc<GuestMemoryMmap>,
-        patches: Arc<RwLock<CodePatches>>,
+        breakpoints: Arc<RwLock<Breakpoints>>,
         int3: Int3Traps,
         vps: u32,
     ) -> Self {
         Self {
-            table: BreakpointTable::default(),
-            patches,
+            breakpoints,
             ram,
             int3,
             vps: vec![Stand::default(); vps as usize],
@@ -67,28 +66,33 @@ impl Code {
         }
     }
 
-    fn patches(&self) -> RwLockReadGuard<'_, CodePatches> {
-        self.patches.read().unwrap_or_else(PoisonError::into_inner)
+    /// For looking. VP threads look too, so this is not to be kept.
+    pub(super) fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
+        let breakpoints = self.breakpoints.read();
+        breakpoints.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_guest<R>(
-        &mut self,
-        act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R,
-    ) -> R {
+    fn change(&self) -> RwLockWriteGuard<'_, Breakpoints> {
+        let breakpoints = self.breakpoints.write();
+        breakpoints.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_guest<R>(&self, act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R) -> R {
         let selected = self.vps.get(self.selected.index() as usize);
         let places: Vec<Place> = selected
             .into_iter()
             .chain(&self.vps)
             .filter_map(|vp| vp.place)
             .collect();
-        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        let mut breakpoints = self.change();
+        let Breakpoints { table, patches } = &mut *breakpoints;
         let mut guest = GuestCode {
             ram: &self.ram,
-            patches: &mut patches,
+            patches,
             places: &places,
             int3: self.int3,
         };
-        act(&mut self.table, &mut guest)
+        act(table, &mut guest)
     }
 
     /// The VPs whose place has to be asked for before software breakpoints can be armed or stepped over.
@@ -132,7 +136,7 @@ impl Code {
         let place = self.vps.get(index).and_then(|vp| vp.place);
         // A VP that was to step over has met its breakpoint.
         if let Some(place) = place.filter(|_| self.lifted.is_empty())
-            && (self.table.register_at(place.rip) || self.is_on_byte(&place))
+            && (self.breakpoints().table.register_at(place.rip) || self.is_on_byte(&place))
         {
             self.vps[index].unmet = Some(place.rip);
         }
@@ -150,7 +154,7 @@ impl Code {
     /// Looks at every software breakpoint again, unless that was just done and there are many.
     pub(super) fn reconcile(&mut self) {
         let recent = |at: Instant| at.elapsed() < ticker::PERIOD;
-        if self.table.len() > FEW && self.reconciled.is_some_and(recent) {
+        if self.breakpoints().table.len() > FEW && self.reconciled.is_some_and(recent) {
             return;
         }
         self.with_guest(BreakpointTable::reconcile);
@@ -159,18 +163,21 @@ impl Code {
 
     /// Whether the guest needs to be paused for [`reconcile`](Self::reconcile) to do something. VPs may run.
     pub(super) fn needs_pause(&self) -> bool {
-        self.table.has_unarmed() || self.patches().is_any_overwritten(&*self.ram)
+        let Breakpoints { table, patches } = &*self.breakpoints();
+        table.has_unarmed() || patches.is_any_overwritten(&*self.ram)
     }
 
     /// Whether there is anything to look after while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
-        !self.patches().is_empty() || self.table.has_unarmed()
+        let Breakpoints { table, patches } = &*self.breakpoints();
+        !patches.is_empty() || table.has_unarmed()
     }
 
     pub(super) fn arms(&self) -> Arms {
+        let Breakpoints { table, patches } = &*self.breakpoints();
         Arms {
-            slots: self.table.slots(),
-            bytes: match self.patches().is_empty() {
+            slots: table.slots(),
+            bytes: match patches.is_empty() {
                 true => Bytes::None,
                 false => Bytes::In,
             },
@@ -178,7 +185,7 @@ impl Code {
     }
 
     fn is_on_byte(&self, place: &Place) -> bool {
-        let patches = self.patches();
+        let patches = &self.breakpoints().patches;
         if patches.is_empty() {
             return false;
         }
@@ -203,7 +210,9 @@ impl Code {
         let Some(place) = self.vps.get(vp.index() as usize).and_then(|vp| vp.place) else {
             return;
         };
-        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lifted = Vec::new();
+        let mut breakpoints = self.change();
+        let patches = &mut breakpoints.patches;
         let mut done = 0;
         while done < LONGEST_INSTRUCTION {
             let here = Gva::new(place.rip.value().wrapping_add(done));
@@ -213,21 +222,24 @@ impl Code {
             };
             let len = page.bytes_left().min(LONGEST_INSTRUCTION - done);
             let len_here = usize::try_from(len).unwrap_or(usize::MAX);
-            self.lifted.extend(patches.patched(page.gpa, len_here));
+            lifted.extend(patches.patched(page.gpa, len_here));
             done += len;
         }
-        for gpa in &self.lifted {
+        for gpa in &lifted {
             if let Err(err) = patches.lift(&*self.ram, *gpa) {
                 tracing::error!(error = %err, "a breakpoint byte could not be lifted");
             }
         }
+        drop(breakpoints);
+        self.lifted = lifted;
     }
 
     /// Arms again what was lifted.
     pub(super) fn lower(&mut self) {
-        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
-        for gpa in self.lifted.drain(..) {
-            if let Err(err) = patches.lower(&*self.ram, gpa) {
+        let lifted = std::mem::take(&mut self.lifted);
+        let mut breakpoints = self.change();
+        for gpa in lifted {
+            if let Err(err) = breakpoints.patches.lower(&*self.ram, gpa) {
                 tracing::error!(error = %err, "a breakpoint byte could not be lowered");
             }
         }
@@ -235,10 +247,10 @@ impl Code {
 
     /// Takes everything off the guest (I6).
     pub(super) fn release(&mut self) {
-        self.table = BreakpointTable::default();
         self.lifted.clear();
-        let mut patches = self.patches.write().unwrap_or_else(PoisonError::into_inner);
-        patches.clear(&*self.ram);
+        let mut breakpoints = self.change();
+        breakpoints.table = BreakpointTable::default();
+        breakpoints.patches.clear(&*self.ram);
     }
 
     /// The machine's reset is to find memory without a byte of ours, and no VP where it was.

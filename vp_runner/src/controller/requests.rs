@@ -91,11 +91,13 @@ impl Controller {
 
     async fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
         let (request, rpc) = rpc.split();
-        let table = &self.code.table;
-        let state = &mut self.state;
-        let outputs = vps::plan(&request, self.vps.count())
-            .map_err(Refused::Client)
-            .and_then(|plan| state.resume(&plan, |reason| still_hit(table, reason)));
+        let outputs = {
+            let table = &self.code.breakpoints().table;
+            let state = &mut self.state;
+            vps::plan(&request, self.vps.count())
+                .map_err(Refused::Client)
+                .and_then(|plan| state.resume(&plan, |reason| still_hit(table, reason)))
+        };
         match outputs {
             Ok(outputs) => {
                 self.waiting.resume(rpc);
@@ -151,7 +153,7 @@ impl Controller {
 
     fn breakpoints(&self) -> Result<Vec<BreakpointStatus>, DebugError> {
         self.state.check_attached()?;
-        Ok(self.code.table.list())
+        Ok(self.code.breakpoints().table.list())
     }
 
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {

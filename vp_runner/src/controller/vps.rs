@@ -1,6 +1,6 @@
 //! The VP threads as the controller sees them.
 
-use crate::code_patches::CodePatches;
+use crate::breakpoints::Breakpoints;
 use crate::kvm::kick;
 use crate::kvm::vcpu::Offers;
 use crate::kvm::vcpu::Vcpu;
@@ -38,7 +38,7 @@ pub(super) struct Vps {
 pub(super) struct Around {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) ram: Arc<GuestMemoryMmap>,
-    pub(super) patches: Arc<RwLock<CodePatches>>,
+    pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     pub(super) offers: Offers,
 }
 
@@ -71,7 +71,7 @@ impl Vps {
                 gate: gate.clone(),
                 snapshot: snapshot.clone(),
                 ram: shared.ram.clone(),
-                patches: shared.patches.clone(),
+                breakpoints: shared.breakpoints.clone(),
             };
             let offers = shared.offers;
             let (commands, receiver) = mpsc::channel();

@@ -197,6 +197,71 @@ impl Vcpu {
         fd.set_vcpu_events(&events).map_err(drop)
     }
 
+    /// Whether the last instruction holds interrupts back for the next.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn has_interrupt_shadow(&mut self) -> Result<bool, DebugError> {
+        let fd = self.vcpu.fd();
+        let events = fd
+            .get_vcpu_events()
+            .map_err(|err| refused("read a VP's events", err))?;
+        Ok(events.interrupt.shadow != 0)
+    }
+
+    /// Writes what an instruction carried out in its place leaves.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn move_on(
+        &mut self,
+        gp: [u64; 16],
+        rip: u64,
+        rflags: u64,
+    ) -> Result<(), DebugError> {
+        let [
+            rax,
+            rcx,
+            rdx,
+            rbx,
+            rsp,
+            rbp,
+            rsi,
+            rdi,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+        ] = gp;
+        let registers = kvm_regs {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rsp,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            rflags,
+        };
+        self.synced = Synced::No;
+        let set = self.vcpu.fd().set_regs(&registers);
+        set.map_err(|err| refused("write a VP's registers", err))
+    }
+
     fn program_with(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
         let mut debug = kvm_guest_debug {
             control: inject,

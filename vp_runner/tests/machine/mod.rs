@@ -164,6 +164,11 @@ impl TestMachine {
         self.note(|seen| seen.released += 1);
     }
 
+    /// Lets every held read end, and all that come.
+    pub fn release_all(&self) {
+        self.note(|seen| seen.released = u32::MAX);
+    }
+
     fn note(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.seen.lock().unwrap());
         self.news.notify_all();

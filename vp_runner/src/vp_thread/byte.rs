@@ -1,0 +1,154 @@
+//! A VP on an `INT3`: whose byte it is, and how to pass one of ours that nobody set a breakpoint at.
+//!
+//! One physical byte may be mapped at several linear addresses, and a breakpoint is at one of them. A VP that comes by another passes in silence: by
+//! carrying the instruction out here, where that can be done with certainty, so that the other VPs run on; else every VP is stopped for a step over.
+
+use super::*;
+use crate::emulate::InterruptShadow;
+use crate::emulate::Store;
+use crate::emulate::emulate;
+use crate::page_walk::walk;
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vmm_core_defs::regs::X86VpState;
+
+/// No x86 instruction is longer.
+const LONGEST_INSTRUCTION: usize = 15;
+/// Bits of page-table entries (SDM volume 3, "Paging").
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// PKE and PKS: keys that are not looked at here may forbid a write.
+const CR4_PROTECTION_KEYS: u64 = 1 << 22 | 1 << 24;
+const USER: u8 = 3;
+
+/// A breakpoint byte of ours that the VP stands on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Byte {
+    /// With a breakpoint at this address.
+    Breakpoint { address: Gva, gpa: Gpa },
+    /// With none.
+    Alias(Place),
+}
+
+impl Vp {
+    /// Going by the VP's own page tables.
+    pub(super) fn byte_here(&mut self) -> Option<Byte> {
+        if self.arms.bytes == Bytes::None {
+            return None;
+        }
+        let place = self.place().ok()?;
+        let gpa = place.rip_gpa(&self.around.ram)?;
+        let address = place.rip;
+        let breakpoints = self.around.breakpoints.read();
+        let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        if !breakpoints.patches.is_armed(gpa) {
+            return None;
+        }
+        Some(match breakpoints.table.at_byte(address, gpa) {
+            Some(_) => Byte::Breakpoint { address, gpa },
+            None => Byte::Alias(place),
+        })
+    }
+
+    /// What becomes of a VP that met a byte of ours. `None`: it goes on.
+    pub(super) fn met(&mut self, byte: Byte, course: &mut Course) -> Option<VpCause> {
+        match byte {
+            Byte::Breakpoint { address, gpa } => Some(VpCause::Byte { address, gpa }),
+            Byte::Alias(place) => match self.carry_out(&place) {
+                Some(rip) => course.stepped_to(rip),
+                None => Some(VpCause::Alias),
+            },
+        }
+    }
+
+    /// KVMs that carry out guest code by emulation give up on an `INT3`, with nothing executed: one like any other where the byte is ours.
+    pub(super) fn after_failure(
+        &mut self,
+        event: GuestEvent,
+        course: &mut Course,
+    ) -> Option<VpCause> {
+        let failed = CrashCause::Internal {
+            suberror: KVM_INTERNAL_ERROR_EMULATION,
+        };
+        let byte = match event {
+            GuestEvent::Crashed { cause, .. } if cause == failed => self.byte_here(),
+            _ => None,
+        };
+        let Some(byte) = byte else {
+            return Some(VpCause::Guest(event));
+        };
+        match self.vcpu.drop_exception() {
+            Ok(()) => self.met(byte, course),
+            Err(err) => Some(self.crashed(&err)),
+        }
+    }
+
+    /// Carries out the instruction under the byte. Returns the linear address of the next one, or `None` with nothing changed.
+    fn carry_out(&mut self, place: &Place) -> Option<u64> {
+        let state = self.read_registers().ok()?;
+        // Whatever comes of it, the registers are not asked for as they are now.
+        self.forget_snapshot();
+        let shadow = match self.vcpu.has_interrupt_shadow().ok()? {
+            true => InterruptShadow::Active,
+            false => InterruptShadow::None,
+        };
+        let after = emulate(&state, &self.code_at(place), shadow).ok()?;
+        if let Some(store) = &after.store {
+            self.store(&state, place, store)?;
+        }
+        self.vcpu
+            .move_on(after.gp, after.rip, after.rflags)
+            .ok()
+            .and_then(|()| self.vcpu.linear_rip().ok())
+    }
+
+    /// What the guest has at RIP, without bytes of ours, up to the first that is not mapped.
+    fn code_at(&self, place: &Place) -> Vec<u8> {
+        let breakpoints = self.around.breakpoints.read();
+        let patches = &breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
+        let mut code = Vec::new();
+        while code.len() < LONGEST_INSTRUCTION {
+            let here = Gva::new(place.rip.value().wrapping_add(code.len() as u64));
+            let Ok(page) = walk(&*self.around.ram, &place.paging, here) else {
+                break;
+            };
+            let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
+            let mut piece = vec![0; in_page.min(LONGEST_INSTRUCTION - code.len())];
+            let at = GuestAddress(page.gpa.value());
+            if self.around.ram.read_slice(&mut piece, at).is_err() {
+                break;
+            }
+            patches.overlay_read(page.gpa, &mut piece);
+            code.extend(piece);
+        }
+        code
+    }
+
+    /// Makes the write where the VP itself could, with nothing to mark in its tables. `None`: nothing is written.
+    fn store(&self, state: &X86VpState, place: &Place, store: &Store) -> Option<()> {
+        let page = walk(&*self.around.ram, &place.paging, store.gva).ok()?;
+        let bytes = store.bytes();
+        let user = crate::cpu_mode::privilege(state) == USER;
+        let mut entries = page.path.entries();
+        let marked = entries.all(|entry| entry.value & ACCESSED != 0)
+            && page
+                .path
+                .entries()
+                .last()
+                .is_none_or(|leaf| leaf.value & DIRTY != 0);
+        let permitted = page.page_size.is_none() || (page.writable && page.user == user);
+        let breakpoints = self.around.breakpoints.read();
+        let patches = &breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
+        let plain = permitted
+            && marked
+            && bytes.len() as u64 <= page.bytes_left()
+            && state.cr4 & CR4_PROTECTION_KEYS == 0
+            && patches.patched(page.gpa, bytes.len()).next().is_none();
+        if !plain {
+            return None;
+        }
+        let at = GuestAddress(page.gpa.value());
+        self.around.ram.write_slice(bytes, at).ok()
+    }
+}

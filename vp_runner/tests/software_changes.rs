@@ -1,0 +1,236 @@
+//! Software breakpoints where the guest changes under them: pages that come, code that is written over, a second mapping, a reset.
+
+mod machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::breakpoint::*;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+fn software_at(address: u64) -> Breakpoint {
+    Breakpoint {
+        kind: BreakpointKind::Software,
+        ..execute_at(address)
+    }
+}
+
+fn armings(vm: &TestVm) -> Vec<Arming> {
+    let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+    list.into_iter().map(|status| status.arming).collect()
+}
+
+/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
+fn is_byte(vm: &TestVm) -> bool {
+    match &armings(vm)[..] {
+        [Arming::Memory { .. }] => true,
+        other => {
+            println!("SKIP: INT3 does not trap here: {other:?}");
+            false
+        }
+    }
+}
+
+/// What is in memory, our bytes and all.
+fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
+    let start = usize::try_from(gpa).unwrap();
+    vm.machine.raw_memory()[start..start + len].to_vec()
+}
+
+/// The guest's memory is as that of a guest that nobody debugs.
+#[track_caller]
+fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
+    let now = vm.machine.raw_memory();
+    let different = now
+        .iter()
+        .zip(untouched)
+        .position(|(now, then)| now != then);
+    assert_eq!(different, None, "the first byte that differs, {when}");
+}
+
+/// The guest writes over the breakpoint at each turn, as a loader would: it is armed again, with the new byte.
+#[test]
+fn a_breakpoint_that_the_guest_overwrites_hits_again() {
+    // mov byte [rel target], 90h; mov ecx, 20000000; 1: dec ecx; jnz 1b; target: nop; inc ebx; jmp to the start
+    let mut code = vec![0xc6, 0x05, 9, 0, 0, 0, 0x90];
+    code.extend([0xb9, 0, 0, 4, 0, 0xff, 0xc9, 0x75, 0xfc]);
+    let target = ENTRY + code.len() as u64;
+    code.extend([0x90, 0xff, 0xc3]);
+    jump_to_start(&mut code);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let breakpoint = software_at(target);
+    vm.insert(breakpoint);
+    if !is_byte(&vm) {
+        return;
+    }
+    // It runs past once or more in the time between two looks.
+    for _ in 0..3 {
+        let before = vm.regs(0).gp[3];
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        println!("turn {before} to {}", vm.regs(0).gp[3]);
+        assert_eq!(vm.read_gva(0, target, 1), Ok(vec![0x90]));
+    }
+    vm.detach(DetachAction::Stay);
+    assert_eq!(raw(&vm, target, 1), [0x90]);
+}
+
+/// A page that the guest maps, and code that it writes there, after the breakpoints were set.
+#[test]
+fn a_pending_breakpoint_hits_once_its_page_is_there() {
+    // Linear 200000h is not mapped. `mov byte [100000h], 0c3h; mov [12008h], 83h (2 MiB at 0)`, then calls 206000h, which is 6000h
+    let mut code = vec![0xc6, 0x04, 0x25, 0x00, 0x60, 0, 0, 0xc3];
+    code.extend([
+        0x48, 0xc7, 0x04, 0x25, 0x08, 0x20, 0x01, 0x00, 0x83, 0, 0, 0,
+    ]);
+    code.extend([
+        0xb8, 0x00, 0x60, 0x20, 0x00, 0xff, 0xd0, 0xff, 0xc3, 0xeb, 0xf5,
+    ]);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    // More than there are debug registers.
+    for n in 1..=6 {
+        vm.insert(software_at(0x20_6000 + n));
+    }
+    let last = software_at(0x20_6000);
+    vm.insert(last);
+    let list = armings(&vm);
+    let Arming::Pending { why } = &list[6] else {
+        panic!("{list:?}");
+    };
+    assert!(why.contains("not present"), "{why}");
+    assert!(matches!(
+        list[0],
+        Arming::DebugRegister {
+            number: 0,
+            why: Some(_)
+        }
+    ));
+    assert_eq!(stop(vm.resume()), hit(0, last));
+    let list = armings(&vm);
+    assert_eq!(
+        list[6],
+        Arming::Memory {
+            gpa: Gpa::new(0x6000)
+        }
+    );
+    assert_eq!(
+        list[0],
+        Arming::Memory {
+            gpa: Gpa::new(0x6001)
+        }
+    );
+    let turn = vm.regs(0).gp[3];
+    assert_eq!(stop(vm.resume()), hit(0, last));
+    assert_eq!(vm.regs(0).gp[3], turn + 1);
+}
+
+/// The same byte by another address: passed in silence, by one VP while the other VP runs too.
+#[test]
+fn a_byte_that_is_met_by_another_address_does_not_stop_the_guest() {
+    // The guest runs at 1000h and, by a second mapping of the same page, calls 201800h = 1800h.
+    let mut code = vec![0xb8, 0x00, 0x18, 0x20, 0x00, 0xff, 0xd0, 0xff, 0xc3];
+    code.extend([0xe6, PORT_TELL, 0xeb, 0xf8]);
+    code.resize(0x800, 0x90);
+    // clc; ret: not among the instructions that a VP passes by itself
+    code.extend([0xf8, 0xc3]);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    vm.write_gva(0, 0x1_2008, &0x83_u64.to_le_bytes()).unwrap();
+    let breakpoint = software_at(0x1800);
+    vm.insert(breakpoint);
+    if !is_byte(&vm) {
+        return;
+    }
+    let pending = vm.resume();
+    vm.machine.wait_until("both go round", |seen| {
+        (0..2).all(|vp| {
+            let tells = seen.told.iter();
+            tells.filter(|(by, _)| by.index() == vp).count() > 20
+        })
+    });
+    interrupt(&vm, pending);
+    vm.insert(software_at(0x20_1800));
+    let DebugStopReason::Breakpoint { breakpoint, .. } = stop(vm.resume()) else {
+        panic!("not a breakpoint");
+    };
+    assert_eq!(breakpoint, software_at(0x20_1800));
+}
+
+#[test]
+fn breakpoints_survive_a_guest_reset_with_no_gap() {
+    // `out reset` at the third turn
+    let mut code = vec![
+        0xff, 0xc3, 0x90, 0x83, 0xfb, 3, 0x75, 0xf8, 0xe6, PORT_RESET,
+    ];
+    jump_to_start(&mut code);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    let untouched = vm.machine.raw_memory();
+    vm.attach();
+    let first = software_at(ENTRY);
+    let second = software_at(ENTRY + 2);
+    vm.insert(first);
+    vm.insert(second);
+    for round in 0..3 {
+        // The first instruction after power-on is where the client sees the guest stand; after a reset it is met.
+        if round > 0 {
+            assert_eq!(stop(vm.resume()), hit(0, first));
+        }
+        for turn in 1..=3 {
+            assert_eq!(stop(vm.resume()), hit(0, second), "round {round}");
+            assert_eq!(vm.regs(0).gp[3], turn);
+            if turn < 3 {
+                assert_eq!(stop(vm.resume()), hit(0, first));
+            }
+        }
+        assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
+    }
+    vm.call(DebugRequest::Reset, ()).unwrap();
+    assert_untouched(&vm, &untouched, "at the end");
+    assert_eq!(stop(vm.resume()), hit(0, second));
+    vm.detach(DetachAction::Stay);
+    assert_untouched(&vm, &untouched, "at the end");
+}
+
+/// What cannot wait for the other VPs to park: one of them is held in a device.
+#[test]
+fn a_usual_first_instruction_met_by_another_address_stops_no_other_vp() {
+    // VP 0: `inc ebx; call 201800h; cmp ecx, ebx; jne bad; out tell, al`, again and again; VP 1: `in al, held`.
+    let mut code = vec![
+        0x84, 0xc0, 0x75, 0x11, 0xff, 0xc3, 0xb8, 0x00, 0x18, 0x20, 0x00,
+    ];
+    code.extend([0xff, 0xd0, 0x39, 0xd9, 0x75, 8, 0xe6, PORT_TELL, 0xeb, 0xef]);
+    code.extend([0xe4, PORT_HELD, 0xeb, 0xfc, 0x0f, 0x0b]);
+    code.resize(0x800, 0x90);
+    // push rbx; pop rcx; ret
+    code.extend([0x53, 0x59, 0xc3]);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    vm.write_gva(0, 0x1_2008, &0xe3_u64.to_le_bytes()).unwrap();
+    vm.insert(software_at(0x1800));
+    if !is_byte(&vm) {
+        return;
+    }
+    let pending = vm.resume();
+    vm.machine.wait_until("VP 1 is held", |seen| seen.held > 0);
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    let seen = vm
+        .machine
+        .wait_until("VP 0 goes round", |seen| seen.told.len() > told + 50);
+    assert_eq!((seen.held, seen.released), (1, 0), "VP 1 is still held");
+    let broken = vm.send(DebugRequest::Break, ());
+    vm.machine.release_all();
+    answer(broken).unwrap();
+    assert_eq!(stop(pending), DebugStopReason::Break);
+}
