@@ -25,7 +25,7 @@ fn a_reset_stops_first_and_breakpoints_hit_again_after_it() {
     let text = gdb(
         &mut guest,
         &[
-            "hbreak do_round",
+            "break do_round",
             "continue",
             "continue",
             "continue",
@@ -43,6 +43,50 @@ fn a_reset_stops_first_and_breakpoints_hit_again_after_it() {
         ],
     );
     guest.wait_for("demo guest: boot 2,");
+}
+
+#[test]
+fn a_software_breakpoint_is_a_byte_that_gdb_never_sees() {
+    let Some(mut guest) = guest(&["--cpus", "1"]) else {
+        return;
+    };
+    let text = gdb(
+        &mut guest,
+        &[
+            "set breakpoint always-inserted on",
+            "p/x *(unsigned char *) do_round",
+            "break *do_round",
+            "monitor breakpoints",
+            "continue",
+            "p/x *(unsigned char *) do_round",
+            "set $round = counter",
+            "continue",
+            "p counter - $round",
+            "continue",
+            "p counter - $round",
+            "delete",
+            "monitor breakpoints",
+            "detach",
+        ],
+    );
+    let byte = text
+        .split("$1 = ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .expect("the first byte");
+    in_order(
+        &text,
+        &[
+            "software  in memory, physical 0x",
+            "Breakpoint 1, ",
+            &format!("$2 = {byte}"),
+            "Breakpoint 1, ",
+            "$3 = 1",
+            "Breakpoint 1, ",
+            "$4 = 2",
+            "No breakpoint is set",
+        ],
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {
         &[
             "p/x $rip",
             "stepi",
-            &format!("hbreak *{start_kernel}"),
+            &format!("break *{start_kernel}"),
             "continue",
             "p/x $rip",
             "info registers",
