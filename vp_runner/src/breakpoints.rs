@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Which tables decide. An address of the upper half, or one set while paging was off, is looked up in the tables of the VP that stopped last, then in any
-//! other VP's: it is the kernel's. Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
+//! other VP's: it is the kernel's. (While none of them maps it, it stays as it is until the tables that led to its byte are loaded again.) Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
 //! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
 
 mod guest_code;
@@ -65,6 +65,8 @@ struct Entry {
     order: u64,
     home: Home,
     armed: Armed,
+    /// The root of the tables that led to its byte.
+    via: Option<u64>,
     pending: Option<Pending>,
 }
 
@@ -128,6 +130,7 @@ impl BreakpointTable {
             order: self.inserted,
             home,
             armed: Armed::Nothing,
+            via: None,
             pending: None,
         };
         if software {
@@ -227,22 +230,28 @@ impl BreakpointTable {
             return;
         };
         let pending = match (guest.target(breakpoint.address, entry.home), entry.armed) {
-            (Target::Byte(gpa), Armed::Byte(armed)) if gpa == armed => {
+            (Target::Byte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
                 // Written over by the guest, or not.
                 guest.patches.verify_within(guest.ram, gpa..=gpa);
+                self.note_via(breakpoint, via);
                 return;
             }
-            (Target::Byte(gpa), _) => {
+            (Target::Byte(gpa, via), _) => {
                 self.disarm(guest, breakpoint);
                 match self.arm(guest, breakpoint, Armed::Byte(gpa)) {
-                    Armed::Byte(_) => return,
+                    Armed::Byte(_) => return self.note_via(breakpoint, via),
                     _ => Pending::NoRam,
                 }
             }
-            (Target::Unknown, Armed::Byte(gpa)) if guest.patches.is_intact(guest.ram, gpa) => {
-                return;
+            // A kernel that hides itself while a process runs has two roots for each.
+            (Target::Unknown | Target::Pending(Pending::Unmapped(_)), Armed::Byte(gpa))
+                if entry.via.is_some_and(|root| !guest.is_loaded(root)) =>
+            {
+                match guest.patches.is_intact(guest.ram, gpa) {
+                    true => return,
+                    false => Pending::Overwritten,
+                }
             }
-            (Target::Unknown, Armed::Byte(_)) => Pending::Overwritten,
             (Target::Unknown, _) => return,
             (Target::Pending(pending), _) => pending,
         };
@@ -256,6 +265,12 @@ impl BreakpointTable {
         }
         if let Some(entry) = self.entries.get_mut(breakpoint) {
             entry.pending = Some(pending);
+        }
+    }
+
+    fn note_via(&mut self, breakpoint: &Breakpoint, via: Option<u64>) {
+        if let Some(entry) = self.entries.get_mut(breakpoint) {
+            entry.via = via;
         }
     }
 
@@ -421,6 +436,9 @@ impl Entry {
             Armed::Register(number) => Arming::DebugRegister { number, why },
             Armed::Nothing => Arming::Pending {
                 why: match why {
+                    Some(why) if self.pending == Some(Pending::Reset) => {
+                        format!("{why}; it is armed when the guest goes on")
+                    }
                     Some(why) => format!("{why}; and no debug register is free"),
                     None => "it has not been armed yet".into(),
                 },

@@ -79,11 +79,13 @@ fn a_breakpoint_is_a_byte_and_every_continue_goes_round_the_loop_exactly_once() 
             return;
         }
         assert_eq!(raw(&vm, in_loop(mode, 2), 1), [0xcc]);
+        let start = Instant::now();
         for turn in 1..=200 {
             assert_eq!(stop(vm.resume()), hit(0, breakpoint), "{mode:?}");
             let regs = vm.regs(0);
             assert_eq!((regs.rip, regs.gp[3]), (in_loop(mode, 2), turn));
         }
+        println!("{mode:?}: a continue in {:?}", start.elapsed() / 200);
     }
 }
 
@@ -127,6 +129,25 @@ fn a_step_leaves_the_byte_that_the_vp_stands_on_and_stops_on_the_next() {
     };
     let met = software_at(in_loop(mode, 1));
     assert_eq!(stop(vm.only(0, range)), hit(0, met));
+}
+
+#[test]
+fn a_debug_register_right_behind_a_byte_is_met() {
+    let mode = Mode::Long;
+    let Some(vm) = Setup::new(mode, &counting_loop(mode)).build() else {
+        return;
+    };
+    vm.attach();
+    let software = software_at(in_loop(mode, 1));
+    let hardware = execute_at(in_loop(mode, 2));
+    vm.insert(software);
+    vm.insert(hardware);
+    for turn in 1..=20 {
+        for breakpoint in [software, hardware] {
+            assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+            assert_eq!(vm.regs(0).gp[3], turn);
+        }
+    }
 }
 
 #[test]

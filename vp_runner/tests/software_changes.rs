@@ -195,6 +195,13 @@ fn breakpoints_survive_a_guest_reset_with_no_gap() {
         assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
     }
     vm.call(DebugRequest::Reset, ()).unwrap();
+    // The machine's reset was to find memory without them.
+    for arming in armings(&vm) {
+        assert!(
+            matches!(&arming, Arming::Pending { why } if why.contains("reset")),
+            "{arming:?}"
+        );
+    }
     assert_untouched(&vm, &untouched, "at the end");
     assert_eq!(stop(vm.resume()), hit(0, second));
     vm.detach(DetachAction::Stay);

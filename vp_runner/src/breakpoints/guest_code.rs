@@ -74,7 +74,8 @@ pub(super) enum Pending {
 
 /// What a software breakpoint can be.
 pub(super) enum Target {
-    Byte(Gpa),
+    /// This byte, by the tables of this root.
+    Byte(Gpa, Option<u64>),
     Pending(Pending),
     /// Its process is not loaded on any VP.
     Unknown,
@@ -97,6 +98,12 @@ impl GuestCode<'_> {
         }
     }
 
+    /// Whether some VP translates by these tables now.
+    pub(super) fn is_loaded(&self, root: u64) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| place.root() == Some(root))
+    }
+
     pub(super) fn target(&self, address: Gva, home: Home) -> Target {
         let paged = self.places.iter().any(|place| place.root().is_some());
         let mut why = None;
@@ -116,7 +123,7 @@ impl GuestCode<'_> {
                 Ok(_) if !self.int3.in_mode(place.mode()) => {
                     return Target::Pending(Pending::NotTrapped);
                 }
-                Ok(found) => return Target::Byte(found.gpa),
+                Ok(found) => return Target::Byte(found.gpa, place.root()),
                 Err(fault) => why = why.or(Some(Pending::Unmapped(fault.reason))),
             }
         }

@@ -418,6 +418,30 @@ fn an_address_of_a_process_is_looked_up_in_its_tables_only() {
     assert_eq!(armings(&table), [in_memory(0x1000), in_memory(0x9000)]);
 }
 
+/// As with kernel page-table isolation: the process's own tables do not have the kernel in them.
+#[test]
+fn a_byte_in_a_kernel_that_is_hidden_while_a_process_runs_stays() {
+    let mut table = BreakpointTable::default();
+    let mut guest = Guest::new();
+    guest.put_entry(KERNEL, 0x9003);
+    guest
+        .apply(&mut table, &[insert(Software, KERNEL_PAGE)])
+        .unwrap();
+    guest.put_entry(OTHER_ROOT + 511 * 8, 0);
+    guest.places = vec![long(OTHER_ROOT)];
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table), [in_memory(0x9000)]);
+    guest.put(0x9000, 0x42);
+    guest.reconcile(&mut table);
+    assert_register(&armings(&table)[0], 0, "overwritten");
+    guest.places = vec![long(ROOT)];
+    guest.reconcile(&mut table);
+    assert_eq!(
+        (guest.byte(0x9000), table.slots()),
+        (0xcc, Slots::default())
+    );
+}
+
 #[test]
 fn an_overwritten_byte_is_armed_again_with_the_new_one_saved() {
     let mut table = BreakpointTable::default();

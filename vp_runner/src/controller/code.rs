@@ -37,6 +37,8 @@ pub(super) struct Code {
     selected: VpIndex,
     /// Bytes that a VP is stepping over.
     lifted: Vec<Gpa>,
+    /// Once there was a byte, VPs go on looking at INT3s for the session: GDB takes its breakpoints out at each stop, and telling KVM costs more.
+    bytes: Bytes,
     reconciled: Option<Instant>,
 }
 
@@ -62,6 +64,7 @@ impl Code {
             vps: vec![Stand::default(); vps as usize],
             selected: VpIndex::BSP,
             lifted: Vec::new(),
+            bytes: Bytes::None,
             reconciled: None,
         }
     }
@@ -173,14 +176,13 @@ impl Code {
         !patches.is_empty() || table.has_unarmed()
     }
 
-    pub(super) fn arms(&self) -> Arms {
-        let Breakpoints { table, patches } = &*self.breakpoints();
+    pub(super) fn arms(&mut self) -> Arms {
+        if !self.breakpoints().patches.is_empty() {
+            self.bytes = Bytes::In;
+        }
         Arms {
-            slots: table.slots(),
-            bytes: match patches.is_empty() {
-                true => Bytes::None,
-                false => Bytes::In,
-            },
+            slots: self.breakpoints().table.slots(),
+            bytes: self.bytes,
         }
     }
 
@@ -248,6 +250,10 @@ impl Code {
     /// Takes everything off the guest (I6).
     pub(super) fn release(&mut self) {
         self.lifted.clear();
+        self.bytes = Bytes::None;
+        for vp in &mut self.vps {
+            vp.unmet = None;
+        }
         let mut breakpoints = self.change();
         breakpoints.table = BreakpointTable::default();
         breakpoints.patches.clear(&*self.ram);

@@ -51,7 +51,7 @@ pub(crate) struct DebugState {
     pub(crate) stepping: Stepping,
 }
 
-/// Whether breakpoint bytes of ours are in guest memory.
+/// Whether breakpoint bytes of ours may be in guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Bytes {
     /// `INT3` has to be looked at.
