@@ -64,6 +64,8 @@ pub enum DebugRequest {
 
     /// Changes the breakpoint table. The changes are made in order up to the first that fails; it is undone whole then.
     ///
+    /// A software breakpoint at an address that is not mapped yet is accepted and waits; [`DebugRequest::Breakpoints`] tells.
+    ///
     /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
     /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`],
     /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
