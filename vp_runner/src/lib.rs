@@ -25,7 +25,6 @@ pub mod memory;
 pub mod page_walk;
 pub mod probe;
 pub mod runner;
-pub mod step_effects;
 pub mod xsave;
 
 pub use runner::start;

@@ -18,20 +18,7 @@ const TICKS: Gpa = Gpa::new(0x5000);
 fn ticking_loop() -> Vec<u8> {
     let [low, high, ..] = HANDLER.to_le_bytes();
     let mut code = vec![0xfa, 0xbc, 0x00, 0x30];
-    // mov al, value; out port, al
-    let outs = [
-        (0x11, 0x20),
-        (0x20, 0x21),
-        (0x04, 0x21),
-        (0x01, 0x21),
-        (0xfe, 0x21),
-        (0x34, 0x43),
-        (0xa9, 0x40),
-        (0x04, 0x40),
-    ];
-    for (value, port) in outs {
-        code.extend([0xb0, value, 0xe6, port]);
-    }
+    code.extend(timer_at_1_khz());
     // mov word [80h], handler; mov word [82h], 0
     code.extend([0xc7, 0x06, 0x80, 0, low, high, 0xc7, 0x06, 0x82, 0, 0, 0]);
     // xor bx, bx; sti

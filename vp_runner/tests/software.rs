@@ -3,6 +3,7 @@
 mod machine;
 
 use machine::guest::*;
+use machine::software::*;
 use machine::*;
 use std::time::Duration;
 use std::time::Instant;
@@ -15,46 +16,6 @@ use vmm_core_defs::stop::DebugStopReason;
 
 /// How long the tests that repeat something do so.
 const A_WHILE: Duration = Duration::from_secs(10);
-
-fn software_at(address: u64) -> Breakpoint {
-    Breakpoint {
-        kind: BreakpointKind::Software,
-        ..execute_at(address)
-    }
-}
-
-fn armings(vm: &TestVm) -> Vec<Arming> {
-    let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
-    list.into_iter().map(|status| status.arming).collect()
-}
-
-/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
-fn is_byte(vm: &TestVm) -> bool {
-    match &armings(vm)[..] {
-        [Arming::Memory { .. }] => true,
-        other => {
-            println!("SKIP: INT3 does not trap here: {other:?}");
-            false
-        }
-    }
-}
-
-/// What is in memory, our bytes and all.
-fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
-    let start = usize::try_from(gpa).unwrap();
-    vm.machine.raw_memory()[start..start + len].to_vec()
-}
-
-/// The guest's memory is as that of a guest that nobody debugs.
-#[track_caller]
-fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
-    let now = vm.machine.raw_memory();
-    let different = now
-        .iter()
-        .zip(untouched)
-        .position(|(now, then)| now != then);
-    assert_eq!(different, None, "the first byte that differs, {when}");
-}
 
 fn physical(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
     let address = GuestAddress::Gpa(Gpa::new(gpa));
@@ -388,20 +349,7 @@ const TICKS: u64 = 0x5000;
 /// Long mode: the PIT at 1 kHz on vector 20h, then `inc ebx; nop; nop; jmp` with interrupts on.
 fn ticking_loop() -> Vec<u8> {
     let mut code = vec![0xfa];
-    // mov al, value; out port, al
-    let outs = [
-        (0x11, 0x20),
-        (0x20, 0x21),
-        (0x04, 0x21),
-        (0x01, 0x21),
-        (0xfe, 0x21),
-        (0x34, 0x43),
-        (0xa9, 0x40),
-        (0x04, 0x40),
-    ];
-    for (value, port) in outs {
-        code.extend([0xb0, value, 0xe6, port]);
-    }
+    code.extend(timer_at_1_khz());
     // xor ebx, ebx; sti
     code.extend([0x31, 0xdb, 0xfb]);
     assert_eq!(code.len() as u64, LOOP - ENTRY);

@@ -3,51 +3,12 @@
 mod machine;
 
 use machine::guest::*;
+use machine::software::*;
 use machine::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::breakpoint::*;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
-
-fn software_at(address: u64) -> Breakpoint {
-    Breakpoint {
-        kind: BreakpointKind::Software,
-        ..execute_at(address)
-    }
-}
-
-fn armings(vm: &TestVm) -> Vec<Arming> {
-    let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
-    list.into_iter().map(|status| status.arming).collect()
-}
-
-/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
-fn is_byte(vm: &TestVm) -> bool {
-    match &armings(vm)[..] {
-        [Arming::Memory { .. }] => true,
-        other => {
-            println!("SKIP: INT3 does not trap here: {other:?}");
-            false
-        }
-    }
-}
-
-/// What is in memory, our bytes and all.
-fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
-    let start = usize::try_from(gpa).unwrap();
-    vm.machine.raw_memory()[start..start + len].to_vec()
-}
-
-/// The guest's memory is as that of a guest that nobody debugs.
-#[track_caller]
-fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
-    let now = vm.machine.raw_memory();
-    let different = now
-        .iter()
-        .zip(untouched)
-        .position(|(now, then)| now != then);
-    assert_eq!(different, None, "the first byte that differs, {when}");
-}
 
 /// The guest writes over the breakpoint at each turn, as a loader would: it is armed again, with the new byte.
 #[test]

@@ -139,3 +139,23 @@ pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls
         ..Default::default()
     })
 }
+
+/// Sets up the first interrupt controller (vectors from 20h, IRQ 0 alone let through) and the PIT at 1 kHz, in any mode.
+pub fn timer_at_1_khz() -> Vec<u8> {
+    let mut code = Vec::new();
+    // mov al, value; out port, al
+    let outs = [
+        (0x11, 0x20),
+        (0x20, 0x21),
+        (0x04, 0x21),
+        (0x01, 0x21),
+        (0xfe, 0x21),
+        (0x34, 0x43),
+        (0xa9, 0x40),
+        (0x04, 0x40),
+    ];
+    for (value, port) in outs {
+        code.extend([0xb0, value, 0xe6, port]);
+    }
+    code
+}

@@ -5,6 +5,7 @@
 )]
 
 pub mod guest;
+pub mod software;
 mod vm;
 
 pub use vm::*;

@@ -1,0 +1,46 @@
+//! What the tests of software breakpoints look at.
+
+use super::*;
+use vmm_core_defs::breakpoint::Arming;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+
+pub fn software_at(address: u64) -> Breakpoint {
+    Breakpoint {
+        kind: BreakpointKind::Software,
+        ..execute_at(address)
+    }
+}
+
+pub fn armings(vm: &TestVm) -> Vec<Arming> {
+    let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+    list.into_iter().map(|status| status.arming).collect()
+}
+
+/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
+pub fn is_byte(vm: &TestVm) -> bool {
+    match &armings(vm)[..] {
+        [Arming::Memory { .. }] => true,
+        other => {
+            println!("SKIP: INT3 does not trap here: {other:?}");
+            false
+        }
+    }
+}
+
+/// What is in memory, our bytes and all.
+pub fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
+    let start = usize::try_from(gpa).unwrap();
+    vm.machine.raw_memory()[start..start + len].to_vec()
+}
+
+/// The guest's memory is as that of a guest that nobody debugs.
+#[track_caller]
+pub fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
+    let now = vm.machine.raw_memory();
+    let different = now
+        .iter()
+        .zip(untouched)
+        .position(|(now, then)| now != then);
+    assert_eq!(different, None, "the first byte that differs, {when}");
+}
