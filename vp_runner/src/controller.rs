@@ -2,6 +2,7 @@
 //!
 //! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once: nothing here waits for a VP that runs.
 
+mod assembly;
 mod code;
 mod requests;
 mod ticker;
@@ -9,12 +10,10 @@ mod vps;
 mod waiting;
 
 use crate::breakpoints::BreakpointTable;
-use crate::breakpoints::Int3Traps;
 use crate::exit::GuestEvent;
-use crate::kvm::vcpu::Offers;
-use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
 use crate::memory::DebugMemory;
+use crate::page_walk::PagingLimits;
 use crate::run_state::Cause;
 use crate::run_state::Output;
 use crate::run_state::Refused;
@@ -22,20 +21,16 @@ use crate::run_state::RunState;
 use crate::run_state::Start;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
-use crate::runner::RunnerParams;
-use crate::runner::StartError;
 use crate::runner::StartMode;
 use crate::vp_thread::Arms;
 use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
 use crate::vp_thread::Extent;
-use crate::vp_thread::Vp;
 use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
 use code::Code;
 use futures::StreamExt;
-use futures::executor::block_on;
 use futures::select_biased;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,6 +43,7 @@ use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
@@ -78,7 +74,8 @@ pub struct Controller {
     ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
     machine: Arc<dyn Machine>,
-    registers: RegisterFile,
+    xfeatures: XFeatures,
+    paging_limits: PagingLimits,
     capabilities: Vec<Capability>,
     start: StartMode,
     on_reset: ResetPolicy,
@@ -89,57 +86,6 @@ pub struct Controller {
 type Todo = VecDeque<Output>;
 
 impl Controller {
-    /// Starts the VP threads and brings every VP into its power-on state; none runs yet.
-    pub(crate) fn new(
-        params: RunnerParams,
-        control: mesh::Receiver<Control>,
-    ) -> Result<Self, StartError> {
-        if params.vcpus.is_empty() {
-            return Err(StartError::NoVcpus);
-        }
-        let (send, events) = mesh::channel();
-        let offers = Offers::of(&params.vm);
-        let breakpoints = Arc::default();
-        let around = vps::Around {
-            machine: params.machine.clone(),
-            ram: params.memory.clone(),
-            breakpoints: Arc::clone(&breakpoints),
-            offers,
-        };
-        let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
-        let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
-        let int3 = params.report.as_ref().map(Int3Traps::new);
-        let code = Code::new(
-            params.memory.clone(),
-            Arc::clone(&breakpoints),
-            int3.unwrap_or_default(),
-            vps.count(),
-        );
-        let (ticker, ticks) = Ticker::new();
-        Ok(Self {
-            state: RunState::new(vps.count()),
-            vps,
-            events,
-            debug: params.debug,
-            control,
-            waiting: Waiting::default(),
-            code,
-            programmed: Arms::default(),
-            ticker,
-            ticks,
-            memory: DebugMemory::new(params.memory, params.machine.clone(), breakpoints),
-            machine: params.machine,
-            registers,
-            capabilities: params
-                .report
-                .map(|report| report.capabilities())
-                .unwrap_or_default(),
-            start: params.start,
-            on_reset: params.on_reset,
-            exit: None,
-        })
-    }
-
     /// Runs the guest and answers the debugger until the guest or the VMM ends it. Not cancel safe: dropping the future ends the VP threads
     /// and leaves open requests unanswered.
     pub async fn run(mut self) -> RunnerExit {
@@ -334,7 +280,7 @@ impl Controller {
     /// Asks the parked VPs where they stand that have not said so themselves.
     async fn find_places(&mut self) {
         for vp in self.code.unplaced() {
-            match self.vps.call(vp, Vp::place).await {
+            match self.vps.call(vp, |vp| vp.place()).await {
                 Ok(place) => self.code.set_place(vp, place),
                 Err(err) => tracing::error!(%vp, error = %err, "where a VP stands"),
             }
@@ -460,19 +406,6 @@ impl Controller {
             })
             .await
     }
-}
-
-/// Puts every VP into its power-on state, and finds out what registers they have.
-async fn power_on(vps: &Vps, vm: Arc<kvm_ioctls::VmFd>) -> Result<RegisterFile, DebugError> {
-    vps.call_all(|vp| vp.init().map_err(reset_failed)).await?;
-    let ask = move |vp: &mut Vp| RegisterFile::new(&vm, vp.vcpu().for_reading());
-    let registers = vps.call(VpIndex::BSP, ask).await?;
-    vps.call_all(move |vp| {
-        vp.set_register_file(registers);
-        Ok(())
-    })
-    .await?;
-    Ok(registers)
 }
 
 fn reset_failed(err: crate::machine::MachineError) -> DebugError {

@@ -22,6 +22,7 @@ use crate::stop_cause::DebugExit;
 use crate::stop_cause::Stepping;
 use crate::stop_cause::stop_cause;
 use crate::wait::awake;
+use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -40,10 +41,13 @@ use vmm_core_defs::stop::Epoch;
 
 mod byte;
 mod course;
+mod parked;
 mod pause;
 
 use course::Course;
 use course::Rest;
+pub(crate) use parked::Call;
+pub(crate) use parked::ParkedVp;
 use pause::Pause;
 
 /// What the controller asks of a VP thread.
@@ -51,7 +55,7 @@ pub(crate) enum Command {
     /// Run the guest; answered by one [`VpParked`].
     Enter(Enter),
     /// Do something with the parked VP.
-    Call(Box<dyn FnOnce(&mut Vp) + Send>),
+    Call(Call),
     /// End the thread.
     Exit,
 }
@@ -364,11 +368,10 @@ impl Vp {
         };
         soon.or_else(|| commands.recv().ok())
     }
+}
 
-    // What the controller may call while the VP is parked.
-
-    /// Puts the VP into its power-on state.
-    pub(crate) fn init(&mut self) -> Result<(), MachineError> {
+impl ParkedVp for Vp {
+    fn init(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.life = Life::Untouched;
         self.rest = Rest::Seen;
@@ -376,8 +379,7 @@ impl Vp {
         self.around.machine.init_vp(index, self.vcpu.raw())
     }
 
-    /// Makes this what stops the VP, with no step under way (I5, I6).
-    pub(crate) fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+    fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
         self.arms = arms;
         self.vcpu.program(DebugState {
             slots: arms.slots,
@@ -386,23 +388,20 @@ impl Vp {
         })
     }
 
-    /// Where the VP stands.
-    pub(crate) fn place(&mut self) -> Result<Place, DebugError> {
+    fn place(&mut self) -> Result<Place, DebugError> {
         let limits = self.register_file()?.paging_limits();
         self.vcpu.place(limits)
     }
 
-    /// Sets how registers are read and written.
-    pub(crate) fn set_register_file(&mut self, registers: RegisterFile) {
+    fn find_registers(&mut self, vm: &VmFd) -> Result<RegisterFile, DebugError> {
+        RegisterFile::new(vm, self.vcpu.for_reading())
+    }
+
+    fn set_register_file(&mut self, registers: RegisterFile) {
         self.registers = Some(registers);
     }
 
-    pub(crate) fn vcpu(&mut self) -> &mut Vcpu {
-        &mut self.vcpu
-    }
-
-    /// Every register, from the snapshot where one was taken since the VP parked.
-    pub(crate) fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
+    fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
         let snapshot = self.around.snapshot.clone();
         let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = &*snapshot {
@@ -415,8 +414,7 @@ impl Vp {
         Ok(state)
     }
 
-    /// Writes what differs from the present state. A VP that had crashed is taken as repaired and tries again.
-    pub(crate) fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
+    fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
         let old = self.read_registers()?;
         let file = self.register_file()?;
         self.forget_snapshot();
@@ -432,25 +430,24 @@ impl Vp {
         Ok(())
     }
 
-    /// Reads an MSR.
-    pub(crate) fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
+    fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
         crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)
     }
 
-    /// Writes an MSR.
-    pub(crate) fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
+    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
         self.forget_snapshot();
         crate::kvm::x86_64::write_msr(self.vcpu.raw(), msr, value)
     }
 
-    /// Whether the parked VP had work to do.
-    pub(crate) fn activity(&mut self) -> Result<VpActivity, DebugError> {
+    fn activity(&mut self) -> Result<VpActivity, DebugError> {
         match self.life {
             Life::Halted => Ok(VpActivity::Halted),
             Life::Untouched | Life::Started => self.vcpu.activity(),
         }
     }
+}
 
+impl Vp {
     fn register_file(&self) -> Result<RegisterFile, DebugError> {
         self.registers.ok_or_else(|| DebugError::Hypervisor {
             what: "read registers".into(),

@@ -7,6 +7,7 @@ use crate::machine::DeviceOutcome;
 use crate::memory::AddressSpace;
 use crate::page_walk::PagingState;
 use crate::probe::DATA_WATCHPOINTS;
+use crate::vp_thread::ParkedVp;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;
@@ -170,7 +171,7 @@ impl Controller {
         self.waiting.attached(AttachInfo {
             arch: GuestArch::X86_64,
             vp_count: self.vps.count(),
-            xfeatures: self.registers.xfeatures(),
+            xfeatures: self.xfeatures,
             capabilities: self.capabilities.clone(),
             stop: StopEvent { epoch, reason },
         });
@@ -185,7 +186,7 @@ impl Controller {
     async fn on_stopped<R: Send + 'static>(
         &self,
         vp: VpIndex,
-        call: impl FnOnce(&mut Vp) -> Result<R, DebugError> + Send + 'static,
+        call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
     ) -> Result<R, DebugError> {
         self.check_stopped(vp)?;
         self.vps.call(vp, call).await
@@ -215,7 +216,7 @@ impl Controller {
     async fn address_space(&mut self, vp: VpIndex) -> Result<AddressSpace, DebugError> {
         self.check_stopped(vp)?;
         let state = self.vps.registers(vp).await?;
-        let paging = PagingState::new(&state, self.registers.paging_limits());
+        let paging = PagingState::new(&state, self.paging_limits);
         Ok(AddressSpace { vp, paging })
     }
 
@@ -278,7 +279,7 @@ impl Controller {
         }
         let state = self.vps.registers(vp).await?;
         Ok(VpStatus {
-            activity: self.vps.call(vp, Vp::activity).await?,
+            activity: self.vps.call(vp, |vp| vp.activity()).await?,
             mode: Some(cpu_mode(&state)),
             privilege: Some(privilege(&state)),
         })

@@ -1,28 +1,29 @@
 //! The VP threads as the controller sees them.
 
+mod link;
+
+pub(super) use link::ThreadGone;
+pub(super) use link::VpLink;
+
 use crate::breakpoints::Breakpoints;
 use crate::kvm::kick;
 use crate::kvm::vcpu::Offers;
-use crate::kvm::vcpu::Vcpu;
 use crate::machine::Machine;
-use crate::run_gate::Kick;
 use crate::run_gate::RunGate;
 use crate::vp_thread::Command;
 use crate::vp_thread::Enter;
+use crate::vp_thread::ParkedVp;
 use crate::vp_thread::Snapshot;
 use crate::vp_thread::Snapshots;
 use crate::vp_thread::Surroundings;
-use crate::vp_thread::Vp;
 use crate::vp_thread::VpEvent;
 use futures::future::join_all;
 use kvm_ioctls::VcpuFd;
+use link::KvmThread;
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
-use std::sync::mpsc;
-use std::thread;
-use std::thread::JoinHandle;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -42,10 +43,10 @@ pub(super) struct Around {
     pub(super) offers: Offers,
 }
 
-struct VpThread {
+/// One of them.
+pub(super) struct VpThread {
     gate: Arc<RunGate>,
-    commands: mpsc::Sender<Command>,
-    thread: Option<JoinHandle<()>>,
+    link: Box<dyn VpLink>,
     snapshot: Snapshots,
     /// Whether the client looked at registers since the last stop: if so it most likely will again.
     looked_at: Snapshot,
@@ -73,23 +74,9 @@ impl Vps {
                 ram: shared.ram.clone(),
                 breakpoints: shared.breakpoints.clone(),
             };
-            let offers = shared.offers;
-            let (commands, receiver) = mpsc::channel();
-            let events = events.clone();
-            let run = move || {
-                let _farewell = Farewell(VpIndex::new(index), events.clone());
-                Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &events);
-            };
-            let thread = thread::Builder::new()
-                .name(format!("vp{index}"))
-                .spawn(run)?;
-            vps.threads.push(VpThread {
-                gate,
-                commands,
-                thread: Some(thread),
-                snapshot,
-                looked_at: Snapshot::OnDemand,
-            });
+            let thread = KvmThread::start(fd, shared.offers, around, events.clone())?;
+            vps.threads
+                .push(VpThread::new(gate, Box::new(thread), snapshot));
         }
         Ok(vps)
     }
@@ -132,9 +119,7 @@ impl Vps {
         vp.gate.clear();
         let looked_at = std::mem::replace(&mut vp.looked_at, Snapshot::OnDemand);
         let enter = enter(looked_at);
-        vp.commands
-            .send(Command::Enter(enter))
-            .map_err(|_| thread_gone())
+        vp.link.command(Command::Enter(enter)).map_err(thread_gone)
     }
 
     /// Does something on the thread of a VP, which is parked: so this ends soon.
@@ -144,22 +129,22 @@ impl Vps {
     pub(super) async fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
-        call: impl FnOnce(&mut Vp) -> Result<R, DebugError> + Send + 'static,
+        call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
     ) -> Result<R, DebugError> {
         let (send, receive) = mesh::oneshot();
-        let boxed = Box::new(move |vp: &mut Vp| send.send(call(vp)));
+        let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
         let thread = self.thread(vp)?;
         thread
-            .commands
-            .send(Command::Call(boxed))
-            .map_err(|_| thread_gone())?;
-        receive.await.map_err(|_| thread_gone())?
+            .link
+            .command(Command::Call(boxed))
+            .map_err(thread_gone)?;
+        receive.await.map_err(|_| thread_gone(ThreadGone))?
     }
 
     /// The same on every VP, at the same time. The first error, when all have answered.
     pub(super) async fn call_all(
         &self,
-        call: impl Fn(&mut Vp) -> Result<(), DebugError> + Clone + Send + 'static,
+        call: impl Fn(&mut dyn ParkedVp) -> Result<(), DebugError> + Clone + Send + 'static,
     ) -> Result<(), DebugError> {
         let calls = self.indexes().map(|vp| self.call(vp, call.clone()));
         join_all(calls).await.into_iter().collect()
@@ -177,21 +162,23 @@ impl Vps {
             .clone();
         match snapshot {
             Some(state) => Ok(state),
-            None => self.call(vp, Vp::read_registers).await,
+            None => self.call(vp, |vp| vp.read_registers()).await,
         }
     }
 }
 
 impl VpThread {
-    fn kick(&self) {
-        let Some(thread) = &self.thread else {
-            return;
-        };
-        if self.gate.kick() == Kick::Signal {
-            kick::signal(thread);
+    pub(super) fn new(gate: Arc<RunGate>, link: Box<dyn VpLink>, snapshot: Snapshots) -> Self {
+        Self {
+            gate,
+            link,
+            snapshot,
+            looked_at: Snapshot::OnDemand,
         }
-        // For a VP that waits in user space because its guest halted.
-        thread.thread().unpark();
+    }
+
+    fn kick(&self) {
+        self.link.kick(self.gate.kick());
     }
 }
 
@@ -200,30 +187,15 @@ impl Drop for Vps {
         for vp in &self.threads {
             vp.kick();
             // A thread that is gone already needs no telling.
-            let _ = vp.commands.send(Command::Exit);
+            let _ = vp.link.command(Command::Exit);
         }
         for vp in &mut self.threads {
-            if let Some(thread) = vp.thread.take()
-                && thread.join().is_err()
-            {
-                tracing::error!("a VP thread panicked");
-            }
+            vp.link.join();
         }
     }
 }
 
-/// Says so when a VP thread dies of a panic in the VMM's code, so that nobody waits for it for ever.
-struct Farewell(VpIndex, mesh::Sender<VpEvent>);
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.1.send(VpEvent::Died(self.0));
-        }
-    }
-}
-
-fn thread_gone() -> DebugError {
+fn thread_gone(_: ThreadGone) -> DebugError {
     DebugError::Hypervisor {
         what: "reach a VP's thread".into(),
         why: "it has ended".into(),

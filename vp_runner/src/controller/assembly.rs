@@ -1,0 +1,124 @@
+//! How a controller is put together: over the VP threads it starts, or over others (those of the tests).
+
+use super::*;
+use crate::breakpoints::Breakpoints;
+use crate::breakpoints::Int3Traps;
+use crate::kvm::vcpu::Offers;
+use crate::kvm::x86_64::RegisterFile;
+use crate::probe::Report;
+use crate::runner::RunnerParams;
+use crate::runner::StartError;
+use futures::executor::block_on;
+use std::sync::RwLock;
+use vm_memory::GuestMemoryMmap;
+
+/// What a controller controls.
+pub(super) struct Guest {
+    pub(super) vps: Vps,
+    pub(super) events: mesh::Receiver<VpEvent>,
+    pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
+    pub(super) xfeatures: XFeatures,
+    pub(super) paging_limits: PagingLimits,
+    pub(super) memory: Arc<GuestMemoryMmap>,
+    pub(super) machine: Arc<dyn Machine>,
+}
+
+/// Who tells it what to do.
+pub(super) struct Wiring {
+    pub(super) debug: mesh::Receiver<DebugRequest>,
+    pub(super) control: mesh::Receiver<Control>,
+    pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
+    pub(super) report: Option<Report>,
+    pub(super) start: StartMode,
+    pub(super) on_reset: ResetPolicy,
+}
+
+impl Controller {
+    /// Starts the VP threads and brings every VP into its power-on state; none runs yet.
+    pub(crate) fn new(
+        params: RunnerParams,
+        control: mesh::Receiver<Control>,
+    ) -> Result<Self, StartError> {
+        if params.vcpus.is_empty() {
+            return Err(StartError::NoVcpus);
+        }
+        let (send, events) = mesh::channel();
+        let offers = Offers::of(&params.vm);
+        let breakpoints = Arc::<RwLock<Breakpoints>>::default();
+        let around = vps::Around {
+            machine: params.machine.clone(),
+            ram: params.memory.clone(),
+            breakpoints: Arc::clone(&breakpoints),
+            offers,
+        };
+        let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
+        let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
+        let guest = Guest {
+            vps,
+            events,
+            breakpoints,
+            xfeatures: registers.xfeatures(),
+            paging_limits: registers.paging_limits(),
+            memory: params.memory,
+            machine: params.machine,
+        };
+        let wiring = Wiring {
+            debug: params.debug,
+            control,
+            ticker: Ticker::new(),
+            report: params.report,
+            start: params.start,
+            on_reset: params.on_reset,
+        };
+        Ok(Self::over(guest, wiring))
+    }
+
+    /// A controller of VPs that are there already.
+    pub(super) fn over(guest: Guest, wiring: Wiring) -> Self {
+        let int3 = wiring.report.as_ref().map(Int3Traps::new);
+        let code = Code::new(
+            guest.memory.clone(),
+            Arc::clone(&guest.breakpoints),
+            int3.unwrap_or_default(),
+            guest.vps.count(),
+        );
+        let (ticker, ticks) = wiring.ticker;
+        Self {
+            state: RunState::new(guest.vps.count()),
+            vps: guest.vps,
+            events: guest.events,
+            debug: wiring.debug,
+            control: wiring.control,
+            waiting: Waiting::default(),
+            code,
+            programmed: Arms::default(),
+            ticker,
+            ticks,
+            memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),
+            machine: guest.machine,
+            xfeatures: guest.xfeatures,
+            paging_limits: guest.paging_limits,
+            capabilities: wiring
+                .report
+                .map(|report| report.capabilities())
+                .unwrap_or_default(),
+            start: wiring.start,
+            on_reset: wiring.on_reset,
+            exit: None,
+        }
+    }
+}
+
+/// Puts every VP into its power-on state, and finds out what registers they have.
+async fn power_on(vps: &Vps, vm: Arc<kvm_ioctls::VmFd>) -> Result<RegisterFile, DebugError> {
+    vps.call_all(|vp| vp.init().map_err(reset_failed)).await?;
+    let registers = vps
+        .call(VpIndex::BSP, move |vp| vp.find_registers(&vm))
+        .await?;
+    vps.call_all(move |vp| {
+        vp.set_register_file(registers);
+        Ok(())
+    })
+    .await?;
+    Ok(registers)
+}

@@ -1,0 +1,92 @@
+//! The thread of a VP on KVM, from outside.
+
+use super::*;
+use crate::kvm::vcpu::Vcpu;
+use crate::run_gate::Kick;
+use crate::vp_thread::Vp;
+use std::sync::mpsc;
+use std::thread;
+use std::thread::JoinHandle;
+
+/// The way to a VP's thread.
+pub(in crate::controller) trait VpLink: Send + Sync {
+    /// Hands a command over. Commands are served in order.
+    ///
+    /// # Errors
+    /// [`ThreadGone`].
+    fn command(&self, command: Command) -> Result<(), ThreadGone>;
+
+    /// Carries out a kick that the VP's gate has noted: a VP in the guest leaves it, one that waits in user space looks at its gate.
+    fn kick(&self, kick: Kick);
+
+    /// Waits for the end of the thread, which was told to [`Exit`](Command::Exit).
+    fn join(&mut self);
+}
+
+/// The thread has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::controller) struct ThreadGone;
+
+/// See the module.
+pub(super) struct KvmThread {
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KvmThread {
+    pub(super) fn start(
+        fd: VcpuFd,
+        offers: Offers,
+        around: Surroundings,
+        events: mesh::Sender<VpEvent>,
+    ) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::channel();
+        let index = around.index;
+        let run = move || {
+            let _farewell = Farewell(index, events.clone());
+            Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &events);
+        };
+        let name = format!("vp{}", index.index());
+        let thread = thread::Builder::new().name(name).spawn(run)?;
+        Ok(Self {
+            commands,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl VpLink for KvmThread {
+    fn command(&self, command: Command) -> Result<(), ThreadGone> {
+        self.commands.send(command).map_err(|_| ThreadGone)
+    }
+
+    fn kick(&self, kick: Kick) {
+        let Some(thread) = &self.thread else {
+            return;
+        };
+        if kick == Kick::Signal {
+            kick::signal(thread);
+        }
+        // For a VP that waits in user space because its guest halted.
+        thread.thread().unpark();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a VP thread panicked");
+        }
+    }
+}
+
+/// Says so when a VP thread dies of a panic in the VMM's code, so that nobody waits for it for ever.
+struct Farewell(VpIndex, mesh::Sender<VpEvent>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.1.send(VpEvent::Died(self.0));
+        }
+    }
+}
