@@ -1,6 +1,6 @@
 //! Breakpoints and watchpoints, through RPC, on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

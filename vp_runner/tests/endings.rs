@@ -1,6 +1,6 @@
 //! How sessions and guests end: detach and lost channels in every state, resets, power-off, triple faults; on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

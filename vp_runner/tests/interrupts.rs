@@ -1,6 +1,6 @@
 //! Steps and continues while a timer interrupt is always about to be delivered (I8), on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

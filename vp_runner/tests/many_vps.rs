@@ -1,6 +1,6 @@
 //! Several VPs: all-stop, hits at the same time, and kicks that are never lost; on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Registers, memory, MSRs and status through RPC, and requests that make no sense; on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Attach, resume, break, detach, and the end of a debugger in every state; on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Software breakpoints, through RPC, on real guests: bytes in memory that nobody but the runner ever sees.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::software::*;

@@ -1,6 +1,6 @@
 //! Software breakpoints where the guest changes under them: pages that come, code that is written over, a second mapping, a reset.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::software::*;

@@ -1,6 +1,6 @@
 //! Steps over instructions that steppers get wrong, on real guests. What a step leaves in the images of RFLAGS that the guest stores is not looked at here.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

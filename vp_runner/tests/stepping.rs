@@ -1,6 +1,6 @@
 //! Single steps and range steps, through RPC, on real guests.
 
-mod machine;
+use conformance::machine;
 
 use machine::guest::*;
 use machine::*;

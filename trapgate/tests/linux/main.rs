@@ -5,10 +5,8 @@
 #[path = "../linux_guest/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
-#[path = "../running/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod running;
 
+use conformance::running;
 use linux_guest::Linux;
 
 #[test]

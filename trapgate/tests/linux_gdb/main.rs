@@ -4,14 +4,9 @@
 
 #[path = "../linux_guest/mod.rs"]
 mod linux_guest;
-#[path = "../running/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod running;
 
-#[path = "../gdb/gdb_client.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod gdb_client;
-
+use conformance::gdb_client;
+use conformance::running;
 use gdb_client::gdb;
 use gdb_client::in_order;
 use linux_guest::Linux;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
-const PACKAGES: &[&str] = &["vp_runner", "trapgate"];
+const PACKAGES: &[&str] = &["conformance", "vp_runner", "trapgate"];
 
 /// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
 const PURE: &[&str] = &["run_state::"];

@@ -27,7 +27,9 @@ pub struct Running {
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// Its exit code; `None` where a signal ended it.
     pub code: Option<i32>,
+    /// All it printed.
     pub output: String,
 }
 
@@ -50,14 +52,29 @@ pub fn kvm_here() -> bool {
     }
 }
 
-/// The program with its arguments, not started.
+/// `trapgate` with its arguments, not started.
+///
+/// # Panics
+/// Where it is not built: cargo puts it one folder above the test programs.
 pub fn trapgate(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trapgate"));
+    let test = std::env::current_exe().expect("a process knows its program");
+    let program = test
+        .ancestors()
+        .nth(2)
+        .expect("a test program lies in `deps`")
+        .join("trapgate");
+    assert!(
+        program.is_file(),
+        "no {}: build it first, with `cargo build --package trapgate`",
+        program.display()
+    );
+    let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command
 }
 
 impl Running {
+    /// Starts `trapgate` with these arguments.
     pub fn start(args: &[&str]) -> Self {
         Self::spawn(trapgate(args))
     }
@@ -142,6 +159,7 @@ impl Running {
         .to_owned()
     }
 
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -155,6 +173,7 @@ impl Running {
         assert!(status.success(), "kill -s {name}: {status}");
     }
 
+    /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()

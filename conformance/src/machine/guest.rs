@@ -13,8 +13,11 @@ use super::ENTRY;
 /// The mode the VPs start in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// Real mode.
     Real,
+    /// 32-bit protected mode without paging.
     Protected,
+    /// 64-bit mode.
     Long,
 }
 

@@ -11,6 +11,7 @@ pub struct Packets<S> {
 }
 
 impl Packets<TcpStream> {
+    /// Connects by TCP to `HOST:PORT`.
     pub fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream
@@ -21,6 +22,7 @@ impl Packets<TcpStream> {
 }
 
 impl Packets<UnixStream> {
+    /// Connects to a unix socket.
     pub fn connect_unix(path: &str) -> Self {
         let stream = UnixStream::connect(path).expect("the server listens");
         stream
@@ -37,6 +39,7 @@ pub fn packet(body: &[u8]) -> Vec<u8> {
 }
 
 impl<S: Read + Write> Packets<S> {
+    /// Sends bytes as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
     }

@@ -47,9 +47,13 @@ use vp_runner::runner::RunnerParams;
 
 /// A guest whose runner is not running yet.
 pub struct Parts {
+    /// Its devices.
     pub machine: Arc<TestMachine>,
+    /// What stops and asks the runner from outside.
     pub handle: RunnerHandle,
+    /// The actor, not running.
     pub controller: Controller,
+    /// Where a debugger sends its requests.
     pub debug: mesh::Sender<DebugRequest>,
 }
 
@@ -153,14 +157,17 @@ impl TestVm {
         answer(self.send(request, input))
     }
 
+    /// Attaches.
     pub fn attach(&self) -> AttachInfo {
         self.call(DebugRequest::Attach, ()).unwrap()
     }
 
+    /// Detaches.
     pub fn detach(&self, action: DetachAction) {
         self.call(DebugRequest::Detach, action).unwrap();
     }
 
+    /// Stops the guest.
     pub fn break_(&self) {
         self.call(DebugRequest::Break, ()).unwrap();
     }
@@ -179,22 +186,26 @@ impl TestVm {
         self.send(DebugRequest::Resume, request)
     }
 
+    /// Steps one VP by one instruction; no other reason to stop is expected.
     pub fn step(&self, vp: u32) {
         let reason = answer(self.only(vp, VpAction::Step)).unwrap().reason;
         let vp = VpIndex::new(vp);
         assert_eq!(reason, DebugStopReason::SingleStep { vp });
     }
 
+    /// Sets a breakpoint.
     pub fn insert(&self, breakpoint: Breakpoint) {
         let changes = vec![BreakpointChange::Insert(breakpoint)];
         self.call(DebugRequest::SetDebugState, changes).unwrap();
     }
 
+    /// Removes a breakpoint.
     pub fn remove(&self, breakpoint: Breakpoint) {
         let changes = vec![BreakpointChange::Remove(breakpoint)];
         self.call(DebugRequest::SetDebugState, changes).unwrap();
     }
 
+    /// A stopped VP's registers.
     pub fn regs(&self, vp: u32) -> X86VpState {
         let state = self.call(DebugRequest::GetVpState, VpIndex::new(vp));
         let DebuggerVpState::X86_64(state) = *state.unwrap() else {
@@ -203,11 +214,19 @@ impl TestVm {
         state
     }
 
+    /// Writes a stopped VP's registers.
+    ///
+    /// # Errors
+    /// As `SetVpState`.
     pub fn try_set_regs(&self, vp: u32, state: X86VpState) -> Result<(), DebugError> {
         let state = Box::new(DebuggerVpState::X86_64(state));
         self.call(DebugRequest::SetVpState, (VpIndex::new(vp), state))
     }
 
+    /// Reads memory as a VP sees it.
+    ///
+    /// # Errors
+    /// As `ReadMemory`.
     pub fn read_gva(&self, vp: u32, gva: u64, len: usize) -> Result<Vec<u8>, DebugError> {
         let vp = VpIndex::new(vp);
         let gva = Gva::new(gva);
@@ -215,6 +234,10 @@ impl TestVm {
         self.call(DebugRequest::ReadMemory, (address, len))
     }
 
+    /// Writes memory as a VP sees it.
+    ///
+    /// # Errors
+    /// As `WriteMemory`.
     pub fn write_gva(&self, vp: u32, gva: u64, data: &[u8]) -> Result<(), DebugError> {
         let vp = VpIndex::new(vp);
         let gva = Gva::new(gva);
@@ -222,6 +245,7 @@ impl TestVm {
         self.call(DebugRequest::WriteMemory, (address, data.to_vec()))
     }
 
+    /// What the VPs are doing.
     pub fn status(&self) -> VmStatus {
         self.call(DebugRequest::Status, ()).unwrap()
     }
@@ -265,6 +289,7 @@ impl Drop for TestVm {
     }
 }
 
+/// Every VP does the same.
 pub fn every(action: VpAction) -> ResumeRequest {
     ResumeRequest {
         others: action,
@@ -272,6 +297,7 @@ pub fn every(action: VpAction) -> ResumeRequest {
     }
 }
 
+/// A breakpoint on a debug register.
 pub fn execute_at(address: u64) -> Breakpoint {
     Breakpoint {
         kind: BreakpointKind::Execute,
@@ -280,6 +306,7 @@ pub fn execute_at(address: u64) -> Breakpoint {
     }
 }
 
+/// The stop of a VP at a breakpoint.
 pub fn hit(vp: u32, breakpoint: Breakpoint) -> DebugStopReason {
     let vp = VpIndex::new(vp);
     DebugStopReason::Breakpoint { vp, breakpoint }

@@ -1,8 +1,4 @@
 //! A small machine for real guests on /dev/kvm: a few pages of memory, two or three devices, a runner under test, and requests with a deadline.
-#![expect(
-    dead_code,
-    reason = "compiled into every test program, each of which uses a part"
-)]
 
 pub mod guest;
 pub mod software;
@@ -56,10 +52,15 @@ pub const PORT_HELD: u8 = 0xf3;
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct Setup {
+    /// The mode the VPs start in.
     pub mode: Mode,
+    /// How many VPs.
     pub vps: u32,
+    /// The program, loaded at [`ENTRY`] at each reset.
     pub code: Vec<u8>,
+    /// Whether it waits for a debugger.
     pub start: StartMode,
+    /// What a reset does.
     pub on_reset: ResetPolicy,
     /// Whether VPs after the first wait for INIT-SIPI.
     pub others_wait: bool,
@@ -68,6 +69,7 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// One VP that waits for a debugger at `code`.
     pub fn new(mode: Mode, code: &[u8]) -> Self {
         Self {
             mode,
@@ -80,21 +82,25 @@ impl Setup {
         }
     }
 
+    /// With that many VPs.
     pub fn vps(mut self, vps: u32) -> Self {
         self.vps = vps;
         self
     }
 
+    /// It runs at once.
     pub fn running(mut self) -> Self {
         self.start = StartMode::Run;
         self
     }
 
+    /// A reset ends the runner.
     pub fn exit_on_reset(mut self) -> Self {
         self.on_reset = ResetPolicy::Exit;
         self
     }
 
+    /// VPs after the first wait for INIT-SIPI.
     pub fn others_wait(mut self) -> Self {
         self.others_wait = true;
         self
@@ -130,13 +136,19 @@ pub struct TestMachine {
 /// What the machine was asked.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
+    /// What was written to [`PORT_TELL`], and by whom.
     pub told: Vec<(VpIndex, u8)>,
+    /// What is in the device register.
     pub device: [u8; 8],
+    /// Who accessed it, with how many bytes; `None`: a debugger.
     pub device_accesses: Vec<(Option<VpIndex>, usize)>,
+    /// Resets of the machine.
     pub resets: u32,
+    /// VPs that were put at their first instruction.
     pub inits: u32,
     /// Reads of the held port that have begun, and how many may end.
     pub held: u32,
+    /// Held reads that may end.
     pub released: u32,
 }
 
@@ -273,7 +285,9 @@ fn device_bytes(device: &mut [u8; 8], gpa: Gpa, len: usize) -> Option<&mut [u8]>
 
 /// A guest in a runner on a thread of its own.
 pub struct TestVm {
+    /// Its devices.
     pub machine: Arc<TestMachine>,
+    /// Its runner.
     pub handle: RunnerHandle,
     debug: Option<mesh::Sender<DebugRequest>>,
     runner: Option<JoinHandle<RunnerExit>>,

@@ -5,6 +5,7 @@ use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 
+/// A software breakpoint.
 pub fn software_at(address: u64) -> Breakpoint {
     Breakpoint {
         kind: BreakpointKind::Software,
@@ -12,6 +13,7 @@ pub fn software_at(address: u64) -> Breakpoint {
     }
 }
 
+/// How each breakpoint is armed, in the order of insertion.
 pub fn armings(vm: &TestVm) -> Vec<Arming> {
     let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
     list.into_iter().map(|status| status.arming).collect()
