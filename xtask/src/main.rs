@@ -19,6 +19,9 @@ enum Task {
     /// The echo server that `bench` starts.
     #[command(hide = true)]
     BenchEcho,
+    /// The part of `bench --nested` that runs in the bed.
+    #[command(hide = true)]
+    BenchInside(bench::Inside),
     /// rustfmt and the project's own rules.
     Fmt(fmt::Args),
     /// Everything that CI runs, with a summary at the end.
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Bench(args) => bench::main(&args),
         Task::BenchEcho => bench::serve_echo(),
+        Task::BenchInside(args) => bench::inside(&args),
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Nested(args) => nested::main(&args),

@@ -1,9 +1,16 @@
 //! Addresses of an ELF file's symbols (System V ABI, "Symbol Table"), for 64-bit little-endian files only.
 
+use std::ops::Range;
+
 const SECTION_SYMBOLS: u32 = 2;
 
 /// The value of the symbol `name`.
 pub fn address(elf: &[u8], name: &str) -> Option<u64> {
+    range(elf, name).map(|range| range.start)
+}
+
+/// The addresses that the symbol `name` covers.
+pub fn range(elf: &[u8], name: &str) -> Option<Range<u64>> {
     let sections = usize_at(elf, 40)?;
     let size = usize::from(u16_at(elf, 58)?);
     let count = usize::from(u16_at(elf, 60)?);
@@ -18,7 +25,8 @@ pub fn address(elf: &[u8], name: &str) -> Option<u64> {
     table.chunks_exact(24).find_map(|symbol| {
         let text = names.get(usize::try_from(u32_at(symbol, 0)?).ok()?..)?;
         let matches = text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
-        matches.then(|| u64_at(symbol, 8)).flatten()
+        let start = u64_at(symbol, 8).filter(|_| matches)?;
+        Some(start..start.checked_add(u64_at(symbol, 16)?)?)
     })
 }
 

@@ -6,19 +6,26 @@
 mod echo;
 mod elf_symbols;
 mod measures;
+mod nested;
 mod report;
 mod rsp;
 mod servers;
+mod stops;
 
-use crate::nested;
+use crate::nested::Bed;
 use crate::process;
 use anyhow::Context as _;
 use measures::Encoding;
+pub use nested::Inside;
+pub use nested::inside;
 use report::Report;
 use report::quantile;
 use rsp::Client;
 use serde::Deserialize;
 use servers::Server;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
 
 /// Both guests are stopped here for the measures that need one in its main loop.
 const STOP_AT: &str = "do_round";
@@ -36,6 +43,9 @@ pub struct Args {
     /// Measure QEMU only: to try the harness itself.
     #[arg(long)]
     without_trapgate: bool,
+    /// In the nested bed: what steps, breakpoints and Ctrl-C cost there.
+    #[arg(long)]
+    nested: bool,
 }
 
 /// The subcommand.
@@ -47,7 +57,10 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     std::fs::create_dir_all(&folder)?;
     let kernel = folder.join("demo-guest.elf");
     std::fs::write(&kernel, demo_guest::ELF)?;
-    let qemu = nested::Bed::qemu()?;
+    if args.nested {
+        return nested::main(&folder, &kernel, args.rounds);
+    }
+    let qemu = Bed::qemu()?;
     let trapgate = if args.without_trapgate {
         None
     } else {
@@ -64,15 +77,19 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     let mut report = Report::default();
     packets(&mut report, args.rounds, &start(1)?)?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
-    let bare = bare_step();
-    if let Err(error) = &bare {
-        report.missing("bare KVM step", &format!("{error:#}"));
+    let bare = build_bare_step().and_then(|program| bare_step(&program));
+    match &bare {
+        Ok(bare) => println!(
+            "bare KVM step: KVM_RUN {:.1} us, with debug state and registers {:.1} us",
+            bare.run_us, bare.full_us
+        ),
+        Err(error) => report.missing("bare KVM step", &format!("{error:#}")),
     }
 
     println!();
     report.print();
     reach(&report, bare.ok());
-    report.save(&folder)?;
+    report.save(&folder.join("latest.json"))?;
     Ok(0)
 }
 
@@ -211,9 +228,9 @@ struct BareStep {
     full_us: f64,
 }
 
-fn bare_step() -> anyhow::Result<BareStep> {
-    let output = process::capture(process::cargo().args([
-        "run",
+fn build_bare_step() -> anyhow::Result<PathBuf> {
+    process::run(process::cargo().args([
+        "build",
         "--quiet",
         "--release",
         "--package",
@@ -221,12 +238,13 @@ fn bare_step() -> anyhow::Result<BareStep> {
         "--example",
         "bare_step",
     ]))?;
+    Ok(process::target_dir().join("release/examples/bare_step"))
+}
+
+fn bare_step(program: &Path) -> anyhow::Result<BareStep> {
+    let output = process::capture(&mut Command::new(program))?;
     let bare: BareStep = serde_json::from_str(output.trim())
         .with_context(|| format!("bare_step printed `{}`", output.trim()))?;
-    println!(
-        "bare KVM step: KVM_RUN {:.1} us, with debug state and registers {:.1} us",
-        bare.run_us, bare.full_us
-    );
     Ok(bare)
 }
 

@@ -79,7 +79,9 @@ impl Report {
             };
             let ratio = match (measure.medians.get("qemu"), measure.medians.get("trapgate")) {
                 // Of a rate, more is better; of anything else, less.
-                (Some(qemu), Some(ours)) if measure.unit == "MB/s" => format!("{:.2}", ours / qemu),
+                (Some(qemu), Some(ours)) if measure.unit.ends_with("/s") => {
+                    format!("{:.2}", ours / qemu)
+                }
                 (Some(qemu), Some(ours)) if *ours > 0.0 => format!("{:.2}", qemu / ours),
                 _ => "-".to_owned(),
             };
@@ -98,10 +100,9 @@ impl Report {
         }
     }
 
-    /// Writes `folder/latest.json`.
-    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join("latest.json");
-        std::fs::write(&path, serde_json::to_string_pretty(self)?)
+    /// Writes it to a file as JSON.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::write(path, serde_json::to_string_pretty(self)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         println!("written to {}", path.display());
         Ok(())

@@ -11,8 +11,8 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A server that takes longer is broken.
-const REPLY_WITHIN: Duration = Duration::from_secs(20);
+/// A server that takes longer is broken, in the nested bed on a busy machine too.
+const REPLY_WITHIN: Duration = Duration::from_secs(60);
 
 const BUFFER: usize = 1 << 20;
 

@@ -112,6 +112,31 @@ enum Event {
 /// Where the command's standard output goes.
 pub type Sink = Box<dyn Write + Send>;
 
+/// A sink that keeps what is written to it.
+#[derive(Clone, Default)]
+pub struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Collected {
+    /// All so far; it is forgotten here.
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().expect("no holder of this lock panics"))
+    }
+}
+
+impl Write for Collected {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .expect("no holder of this lock panics")
+            .extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Machine<'_> {
     /// Boots, copies both outputs as they come, and waits for the end.
     pub fn boot(&self, stdout: Sink, stderr: Sink) -> anyhow::Result<Outcome> {

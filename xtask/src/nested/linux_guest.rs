@@ -4,6 +4,7 @@
 //! otherwise loops with system calls (open, read, close of `/proc/uptime`) and prints `trapgate-init: tick N` about each second.
 
 use super::Scratch;
+use super::boot::Collected;
 use super::boot::Machine;
 use super::boot::Outcome;
 use super::boot::RUN_FILE;
@@ -13,11 +14,8 @@ use super::kernel::Kernel;
 use super::qemu::Qemu;
 use super::root_image::RootImage;
 use anyhow::bail;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
 const INIT: &str = r#"#!/bin/busybox sh
@@ -118,28 +116,4 @@ fn symbols(qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         bail!("the bed's /proc/kallsyms shows no address of start_kernel (`{known}`)");
     }
     Ok(symbols.into_bytes())
-}
-
-/// A sink that keeps what is written to it.
-#[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<u8>>>);
-
-impl Collected {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().expect("no holder of this lock panics"))
-    }
-}
-
-impl Write for Collected {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

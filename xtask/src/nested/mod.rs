@@ -27,10 +27,11 @@ use crate::system_packages;
 use crate::system_packages::CannotHere;
 use anyhow::Context as _;
 use anyhow::bail;
+pub use boot::Collected;
 use boot::Machine;
 use boot::Outcome;
 use boot::RUN_FILE;
-use boot::Sink;
+pub use boot::Sink;
 use cache::Cache;
 use kernel::Kernel;
 use linux_guest::LinuxGuest;
@@ -116,7 +117,8 @@ pub struct Job {
     files: Vec<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     cpus: u32,
-    timeout: Duration,
+    /// How long the command may take.
+    pub timeout: Duration,
 }
 
 impl Job {
@@ -149,7 +151,8 @@ impl Job {
         Ok(Self::new(command, here, files))
     }
 
-    fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
+    /// A command to run in `folder`, with `files` at their own paths.
+    pub fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
         let passed = ["TRAPGATE_", "RUST_", "PROPTEST_"];
         let environment = std::env::vars_os()
             .filter(|(name, _)| {
@@ -194,7 +197,7 @@ impl Bed {
     /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
     ///
     /// Only a failure of the bed itself is tried again, each time with a line that says so.
-    fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
+    pub fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
         let root = scratch.path.join("root.ext4");
         self.root_image(job, &scratch.path.join("root"))?

@@ -103,6 +103,18 @@ impl Qemu {
         Ok(Self { folder })
     }
 
+    /// One that was copied with its folder.
+    pub fn at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// What [`Self::at`] takes.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// `qemu-system-x86_64` with the path of its firmware.
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.program());

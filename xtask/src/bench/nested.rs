@@ -1,0 +1,236 @@
+//! `cargo xtask bench --nested`: what stops cost, side by side with QEMU's gdbstub on the nested bed's kvm-amd.
+//!
+//! This program is copied into the bed with everything it starts, and started again there: [`main`] is outside, [`inside`] is inside.
+
+use super::Bound;
+use super::measures;
+use super::report::Report;
+use super::servers;
+use super::servers::Server;
+use super::stops;
+use super::stops::Breakpoint;
+use super::stops::Packets;
+use super::stops::Spinning;
+use crate::nested::Bed;
+use crate::nested::Collected;
+use crate::nested::Job;
+use crate::nested::Qemu;
+use crate::nested::Sink;
+use anyhow::Context as _;
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A round takes about 15 s, and the first also counts instructions.
+const TIMEOUT: Duration = Duration::from_secs(1200);
+const KINDS: [(&str, Breakpoint); 2] = [
+    ("software", Breakpoint::Software),
+    ("hardware", Breakpoint::Hardware),
+];
+
+/// Arguments of the hidden subcommand that runs in the bed.
+#[derive(clap::Args)]
+pub struct Inside {
+    #[arg(long)]
+    qemu: PathBuf,
+    #[arg(long)]
+    kernel: PathBuf,
+    #[arg(long)]
+    trapgate: PathBuf,
+    #[arg(long)]
+    bare_step: PathBuf,
+    #[arg(long)]
+    rounds: u32,
+}
+
+/// Boots the bed and measures in it.
+pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
+    let trapgate = servers::build_trapgate()?;
+    let bare_step = super::build_bare_step()?;
+    let bed = Bed::provide()?;
+    let qemu = Bed::qemu()?;
+    let this = std::env::current_exe()?;
+    let mut files = vec![
+        this.clone(),
+        kernel.to_owned(),
+        trapgate.clone(),
+        bare_step.clone(),
+        qemu.program(),
+    ];
+    for entry in std::fs::read_dir(qemu.firmware())? {
+        files.push(entry?.path());
+    }
+    let mut command: Vec<OsString> = vec![this.into(), "bench-inside".into()];
+    for (option, value) in [
+        ("--qemu", qemu.folder()),
+        ("--kernel", kernel),
+        ("--trapgate", &trapgate),
+        ("--bare-step", &bare_step),
+    ] {
+        command.extend([option.into(), value.into()]);
+    }
+    command.extend(["--rounds".into(), rounds.to_string().into()]);
+    let mut job = Job::new(command, folder.to_owned(), files);
+    job.timeout = TIMEOUT;
+    let errors = Collected::default();
+    let code = bed.run(&job, &|| {
+        (
+            Box::new(std::io::stdout()) as Sink,
+            Box::new(errors.clone()) as Sink,
+        )
+    })?;
+    let errors = errors.take();
+    let errors = String::from_utf8_lossy(&errors);
+    let (json, others): (Vec<&str>, Vec<&str>) =
+        errors.lines().partition(|line| line.starts_with('{'));
+    for line in others {
+        eprintln!("{line}");
+    }
+    if let Some(json) = json.last() {
+        let path = folder.join("nested.json");
+        std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("written to {}", path.display());
+    }
+    Ok(code)
+}
+
+/// In the bed: measures, prints the table, and the same as one line of JSON on standard error.
+pub fn inside(args: &Inside) -> anyhow::Result<i32> {
+    let logs = std::env::temp_dir();
+    let qemu = Qemu::at(&args.qemu);
+    let servers = [
+        Server::qemu(&qemu, &args.kernel, 1, &logs)?,
+        Server::trapgate(&args.trapgate, 1, &logs)?,
+    ];
+    let mut report = Report::default();
+    measure(&mut report, args, &servers).inspect_err(|_| show_logs(&logs))?;
+    println!();
+    report.print();
+    reach(&report);
+    eprintln!("{}", serde_json::to_string(&report)?);
+    Ok(0)
+}
+
+fn show_logs(logs: &Path) {
+    for name in ["qemu.log", "trapgate.log"] {
+        let text = std::fs::read_to_string(logs.join(name)).unwrap_or_default();
+        eprintln!("{name}:\n{text}");
+    }
+}
+
+fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Result<()> {
+    let echo = Server::echo()?;
+    let mut floor = echo.client()?;
+    let mut guests = servers
+        .iter()
+        .map(|server| {
+            Spinning::start(server)
+                .with_context(|| format!("{} does not get to the loop", server.name))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    for round in 1..=args.rounds {
+        println!("round {round} of {}", args.rounds);
+        floors(report, &mut floor)?;
+        let bare = super::bare_step(&args.bare_step)?;
+        report.add("bare step, KVM_RUN alone", "us", "bare", bare.run_us);
+        report.add("bare step, with debug state", "us", "bare", bare.full_us);
+        for guest in &mut guests {
+            stops_of(report, guest).with_context(|| format!("with {}", guest.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn floors(report: &mut Report, floor: &mut super::Client) -> anyhow::Result<()> {
+    let one = measures::floor(floor, 32)?;
+    report.add("s", "us", "echo", one);
+    report.add(INTERRUPT, "us", "echo", one);
+    for (kind, _) in KINDS {
+        for packets in [Packets::LikeGdb, Packets::Continue] {
+            let trip = stops::floor(floor, packets)?;
+            report.add(&trip_name(kind, packets), "us", "echo", trip);
+        }
+    }
+    Ok(())
+}
+
+const INTERRUPT: &str = "c and Ctrl-C";
+const RANGE: &str = "vCont;r, instructions";
+const ATTACHED: &str = "guest's rounds, attached";
+const DETACHED: &str = "guest's rounds, detached";
+
+fn trip_name(kind: &str, packets: Packets) -> String {
+    match packets {
+        Packets::LikeGdb => format!("{kind} breakpoint: z s Z c"),
+        Packets::Continue => format!("{kind} breakpoint: c"),
+    }
+}
+
+fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()> {
+    let name = guest.name;
+    let step = measures::micros(guest.client()?, measures::step)?;
+    report.add("s", "us", name, step);
+    for (kind, breakpoint) in KINDS {
+        let trip = guest.hits(breakpoint, Packets::LikeGdb)?;
+        report.add(&trip_name(kind, Packets::LikeGdb), "us", name, trip);
+        // QEMU meets the same breakpoint again and again: its clients have to step away from it.
+        if name == "trapgate" {
+            let trip = guest.hits(breakpoint, Packets::Continue)?;
+            report.add(&trip_name(kind, Packets::Continue), "us", name, trip);
+        }
+    }
+    report.add(INTERRUPT, "us", name, guest.interrupt()?);
+    if name == "trapgate" {
+        report.add(RANGE, "1/s", name, guest.range_steps()?);
+        report.add(ATTACHED, "1/s", name, guest.rounds_attached()?);
+        report.add(DETACHED, "1/s", name, guest.rounds_detached()?);
+    }
+    Ok(())
+}
+
+/// The project's aims against this run's figures.
+fn reach(report: &Report) {
+    let get = |name: &str, server| report.median(name, server);
+    let above_floor = |name: &str, server| Some(get(name, server)? - get(name, "echo")?);
+    let of_qemu = |ours: &str, theirs: &str| {
+        Some(above_floor(ours, "trapgate")? / above_floor(theirs, "qemu")?)
+    };
+    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+    let mut aims = vec![(
+        "s above the floor, of QEMU's".to_owned(),
+        of_qemu("s", "s"),
+        Bound::AtMost(0.1),
+    )];
+    for (kind, _) in KINDS {
+        let theirs = trip_name(kind, Packets::LikeGdb);
+        for packets in [Packets::LikeGdb, Packets::Continue] {
+            let ours = trip_name(kind, packets);
+            aims.push((
+                format!("{ours}, of QEMU's z s Z c"),
+                of_qemu(&ours, &theirs),
+                Bound::AtMost(0.2),
+            ));
+        }
+    }
+    aims.push((
+        "c and Ctrl-C above the floor, of QEMU's".to_owned(),
+        of_qemu(INTERRUPT, INTERRUPT),
+        Bound::AtMost(1.0),
+    ));
+    let bare = get("bare step, with debug state", "bare").map(|us| 1e6 / us);
+    aims.push((
+        "vCont;r, of the bare ioctls' rate".to_owned(),
+        ratio(get(RANGE, "trapgate"), bare),
+        Bound::AtLeast(0.8),
+    ));
+    aims.push((
+        "guest's rounds attached, of detached".to_owned(),
+        ratio(get(ATTACHED, "trapgate"), get(DETACHED, "trapgate")),
+        Bound::AtLeast(0.99),
+    ));
+    println!();
+    for (what, value, bound) in aims {
+        println!("{what:<48} {}", bound.judge(value));
+    }
+}

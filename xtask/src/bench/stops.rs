@@ -1,0 +1,232 @@
+//! Round trips that stop the guest, and what an attached debugger costs a guest that runs. The guest never halts meanwhile.
+
+use super::echo;
+use super::elf_symbols;
+use super::measures;
+use super::measures::request;
+use super::rsp::Client;
+use super::rsp::unescaped;
+use super::servers::Server;
+use anyhow::Context as _;
+use anyhow::bail;
+use std::ops::Range;
+use std::time::Duration;
+use std::time::Instant;
+
+/// The demo guest calls it a few hundred thousand times a second while it spins.
+const FUNCTION: &str = "is_prime";
+/// `SCENARIO_SPIN` of the demo guest.
+const SPIN: &str = "07000000";
+/// How long a guest runs with and without a debugger attached, to compare.
+const WINDOW: Duration = Duration::from_secs(2);
+/// GDB's number of `rdi`, the first argument.
+const RDI: &str = "P5";
+/// A number that `is_prime` divides a thousand times, as `rdi` on the wire: 1009 squared.
+const LONG_LOOP: &str = "e1880f0000000000";
+/// A range step that takes fewer instructions than this was no range step.
+const LEAST_STEPS: u32 = 1000;
+
+/// Where a breakpoint byte or a debug register stops.
+#[derive(Clone, Copy)]
+pub enum Breakpoint {
+    Software,
+    Hardware,
+}
+
+impl Breakpoint {
+    fn packet(self, letter: char, address: u64) -> String {
+        let kind = match self {
+            Self::Software => 0,
+            Self::Hardware => 1,
+        };
+        format!("{letter}{kind},{address:x},1")
+    }
+}
+
+/// A guest that spins, under a session.
+pub struct Spinning<'a> {
+    /// As in the report.
+    pub name: &'static str,
+    server: &'a Server,
+    client: Option<Client>,
+    function: Range<u64>,
+    counter: u64,
+    /// Instructions of the long loop, once they have been counted.
+    steps: Option<u32>,
+}
+
+impl<'a> Spinning<'a> {
+    /// The server holds the guest at its first instruction.
+    pub fn start(server: &'a Server) -> anyhow::Result<Self> {
+        let symbol = |name| {
+            elf_symbols::range(demo_guest::ELF, name)
+                .with_context(|| format!("the demo guest has no symbol {name}"))
+        };
+        let function = symbol(FUNCTION)?;
+        let mut client = server.client()?;
+        measures::run_to(&mut client, function.start)?;
+        request(&format!("M{:x},4:{SPIN}", symbol("scenario")?.start))(&mut client)?;
+        Ok(Self {
+            name: server.name,
+            server,
+            client: Some(client),
+            function,
+            counter: symbol("counter")?.start,
+            steps: None,
+        })
+    }
+
+    /// The session.
+    pub fn client(&mut self) -> anyhow::Result<&mut Client> {
+        self.client.as_mut().context("the session is over")
+    }
+
+    /// From one hit to the next, in microseconds: with GDB's four packets (remove, step, insert, continue), and with a continue alone.
+    pub fn hits(&mut self, kind: Breakpoint, packets: Packets) -> anyhow::Result<f64> {
+        let address = self.function.start;
+        let [insert, remove] = ['Z', 'z'].map(|letter| kind.packet(letter, address));
+        let client = self.client()?;
+        request(&insert)(client)?;
+        stop("c")(client)?;
+        let trip = measures::micros(client, |client| {
+            if packets == Packets::LikeGdb {
+                request(&remove)(client)?;
+                stop("s")(client)?;
+                request(&insert)(client)?;
+            }
+            stop("c")(client)
+        });
+        request(&remove)(client)?;
+        trip
+    }
+
+    /// From a continue with Ctrl-C right behind it to the stop, in microseconds.
+    pub fn interrupt(&mut self) -> anyhow::Result<f64> {
+        measures::micros(self.client()?, |client| {
+            client.send("c")?;
+            client.interrupt()?;
+            stopped("Ctrl-C", client.reply()?)
+        })
+    }
+
+    /// Instructions a second of one `vCont;r` over a loop.
+    pub fn range_steps(&mut self) -> anyhow::Result<f64> {
+        let Range { start, end } = self.function;
+        let insert = Breakpoint::Hardware.packet('Z', start);
+        let remove = Breakpoint::Hardware.packet('z', start);
+        let argument = format!("{RDI}={LONG_LOOP}");
+        let known = self.steps;
+        let client = self.client()?;
+        let arrive = |client: &mut Client| {
+            request(&insert)(client)?;
+            stop("c")(client)?;
+            request(&remove)(client)?;
+            request(&argument)(client)
+        };
+        let mut steps = known.unwrap_or(0);
+        if known.is_none() {
+            arrive(client)?;
+            while (start..end).contains(&program_counter(client)?) {
+                stop("s")(client)?;
+                steps += 1;
+            }
+            anyhow::ensure!(steps >= LEAST_STEPS, "the loop has only {steps} steps");
+        }
+        arrive(client)?;
+        let begun = Instant::now();
+        stop(&format!("vCont;r{start:x},{end:x}"))(client)?;
+        let took = begun.elapsed().as_secs_f64();
+        let pc = program_counter(client)?;
+        anyhow::ensure!(
+            !(start..end).contains(&pc),
+            "the range step ended inside its range, at {pc:x}"
+        );
+        self.steps = Some(steps);
+        Ok(f64::from(steps) / took)
+    }
+
+    /// Rounds of the guest's loop in a second, with the session open and nothing set.
+    pub fn rounds_attached(&mut self) -> anyhow::Result<f64> {
+        let before = self.rounds()?;
+        let client = self.client()?;
+        client.send("c")?;
+        let begun = Instant::now();
+        anyhow::ensure!(!client.wait(WINDOW)?, "the guest stopped by itself");
+        client.interrupt()?;
+        stopped("Ctrl-C", client.reply()?)?;
+        let took = begun.elapsed();
+        Ok(rate(self.rounds()?.wrapping_sub(before), took))
+    }
+
+    /// The same with no session.
+    pub fn rounds_detached(&mut self) -> anyhow::Result<f64> {
+        let before = self.rounds()?;
+        let client = self.client.take().context("the session is over")?;
+        let begun = Instant::now();
+        client.detach()?;
+        std::thread::sleep(WINDOW);
+        // Connecting stops the guest.
+        self.client = Some(self.server.client()?);
+        request("?")(self.client()?)?;
+        let took = begun.elapsed();
+        Ok(rate(self.rounds()?.wrapping_sub(before), took))
+    }
+
+    fn rounds(&mut self) -> anyhow::Result<u64> {
+        let address = self.counter;
+        little_endian(self.client()?.request(&format!("m{address:x},8"))?)
+    }
+}
+
+/// How a client moves on from a breakpoint.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Packets {
+    /// Remove it, step, insert it, continue.
+    LikeGdb,
+    /// Continue.
+    Continue,
+}
+
+/// The echo server's round trips, as many and as long as those of [`Spinning::hits`].
+pub fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
+    let times = match packets {
+        Packets::LikeGdb => 4,
+        Packets::Continue => 1,
+    };
+    measures::micros(client, |client| {
+        (0..times).try_for_each(|_| request(&echo::request(32))(client))
+    })
+}
+
+fn stop(packet: &str) -> impl Fn(&mut Client) -> anyhow::Result<()> {
+    let packet = packet.to_owned();
+    move |client| stopped(&packet, client.request(&packet)?)
+}
+
+fn stopped(packet: &str, reply: &[u8]) -> anyhow::Result<()> {
+    match reply.first() {
+        Some(b'T' | b'S') => Ok(()),
+        _ => bail!(
+            "`{packet}` was answered `{}`",
+            String::from_utf8_lossy(reply)
+        ),
+    }
+}
+
+/// RIP is the 17th register of 8 bytes.
+fn program_counter(client: &mut Client) -> anyhow::Result<u64> {
+    let registers = unescaped(client.request("g")?);
+    little_endian(registers.get(16 * 16..17 * 16).context("a short `g`")?)
+}
+
+fn little_endian(hex: &[u8]) -> anyhow::Result<u64> {
+    let hex = unescaped(hex);
+    let number = u64::from_str_radix(std::str::from_utf8(&hex)?, 16);
+    Ok(number.context("not 8 bytes in hex")?.swap_bytes())
+}
+
+fn rate(rounds: u64, took: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let rounds = rounds as f64;
+    rounds / took.as_secs_f64()
+}
