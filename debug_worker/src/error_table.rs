@@ -29,7 +29,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::BadBreakpoint { .. }
             | DebugError::NoSuchBreakpoint { .. }
             | DebugError::BadRegister { .. } => errno::EINVAL,
-            DebugError::NoFreeSlot { .. } => errno::ENOSPC,
+            DebugError::NoFreeSlot { .. } | DebugError::GuestUsesSlots { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
             DebugError::NotAttached | DebugError::Detached | DebugError::Hypervisor { .. } => {

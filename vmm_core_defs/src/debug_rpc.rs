@@ -67,7 +67,7 @@ pub enum DebugRequest {
     /// A software breakpoint at an address that is not mapped yet is accepted and waits; [`DebugRequest::Breakpoints`] tells.
     ///
     /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
-    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`],
+    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`],
     /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
@@ -313,6 +313,19 @@ pub enum DebugError {
     NoFreeSlot {
         /// How many there are.
         slots: u32,
+    },
+    /// The guest uses some debug registers itself, and breakpoints have the others. They are never taken from the guest.
+    #[error(
+        "of the {slots} debug registers the guest uses {guest} for breakpoints of its own and yours have {yours}: use `break` instead of `hbreak`, `delete` one of \
+         yours, or let the guest's own debugger (ptrace, perf, kgdb) remove one of its own"
+    )]
+    GuestUsesSlots {
+        /// How many there are.
+        slots: u32,
+        /// How many the guest uses, on the VP where it uses most.
+        guest: u32,
+        /// How many the debugger's breakpoints have.
+        yours: u32,
     },
     /// There is no such breakpoint.
     #[error(

@@ -87,13 +87,16 @@ pub struct BreakpointTable {
     /// Who shares each debug register, in the order of insertion.
     owners: [Vec<Breakpoint>; SLOTS],
     inserted: u64,
+    /// How many of the debug registers the guest uses, on the VP where it uses most.
+    guests: usize,
 }
 
 impl BreakpointTable {
     /// Makes all changes in order, or none.
     ///
     /// # Errors
-    /// [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::NoSuchBreakpoint`]: the first change that cannot be made.
+    /// [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`], [`DebugError::NoSuchBreakpoint`]: the first
+    /// change that cannot be made.
     pub fn apply(
         &mut self,
         guest: &mut GuestCode<'_>,
@@ -142,9 +145,7 @@ impl BreakpointTable {
         let index = self
             .register_for(wanted)
             .or_else(|| self.evict(undo))
-            .ok_or(DebugError::NoFreeSlot {
-                slots: u32::try_from(SLOTS).expect("a handful"),
-            })?;
+            .ok_or_else(|| self.no_register())?;
         self.add(breakpoint, entry);
         undo.push(Undo::Inserted(breakpoint));
         self.arm(guest, &breakpoint, Armed::Register(index));
@@ -201,19 +202,35 @@ impl BreakpointTable {
         }
     }
 
-    /// A debug register that holds this already, or a free one.
+    /// A debug register that holds this already, or a free one that the guest leaves.
     fn register_for(&self, wanted: Slot) -> Option<usize> {
         let shared = self.slots.iter().position(|slot| *slot == Some(wanted));
-        shared.or_else(|| self.slots.iter().position(Option::is_none))
+        let free = || self.slots.iter().position(Option::is_none);
+        shared.or_else(|| free().filter(|_| self.used() + self.guests < SLOTS))
+    }
+
+    fn used(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    fn no_register(&self) -> DebugError {
+        let number = |count| u32::try_from(count).expect("a handful");
+        match self.guests {
+            0 => DebugError::NoFreeSlot {
+                slots: number(SLOTS),
+            },
+            guest => DebugError::GuestUsesSlots {
+                slots: number(SLOTS),
+                guest: number(guest),
+                yours: number(self.used()),
+            },
+        }
     }
 
     /// Frees a debug register that only pending software breakpoints hold: a hardware breakpoint was asked for as such.
     fn evict(&mut self, undo: &mut Vec<Undo>) -> Option<usize> {
-        let pending = |owner: &Breakpoint| {
-            let entry = self.entries.get(owner);
-            entry.is_some_and(|entry| entry.pending.is_some())
-        };
-        let index = (0..SLOTS).find(|index| self.owners[*index].iter().all(pending))?;
+        let all_pending = |index: &usize| self.slots[*index].is_some() && self.is_pending(*index);
+        let index = (0..SLOTS).find(all_pending)?;
         for owner in std::mem::take(&mut self.owners[index]) {
             if let Some(entry) = self.entries.get_mut(&owner) {
                 entry.armed = Armed::Nothing;
@@ -222,6 +239,14 @@ impl BreakpointTable {
         }
         self.slots[index] = None;
         Some(index)
+    }
+
+    fn is_pending(&self, index: usize) -> bool {
+        let pending = |owner: &Breakpoint| {
+            let entry = self.entries.get(owner);
+            entry.is_some_and(|entry| entry.pending.is_some())
+        };
+        self.owners[index].iter().all(pending)
     }
 
     /// Looks where a software breakpoint belongs now, and puts it there.
@@ -293,9 +318,12 @@ impl BreakpointTable {
         };
         if let Some(entry) = self.entries.get_mut(breakpoint) {
             entry.armed = armed;
-            if let Armed::Byte(_) = armed {
-                entry.pending = None;
-            }
+            entry.pending = match (armed, entry.pending) {
+                (Armed::Byte(_), _) | (Armed::Register(_), Some(Pending::GuestHasRegisters)) => {
+                    None
+                }
+                (_, pending) => pending,
+            };
         }
         armed
     }
@@ -330,6 +358,43 @@ impl BreakpointTable {
         }
     }
 
+    /// Leaves this many debug registers to the guest, which is never refused one of its own: what does not fit beside them is not armed until the
+    /// guest lets go, pending software breakpoints first, then the latest hardware breakpoint.
+    pub fn leave_to_guest(&mut self, guest: &mut GuestCode<'_>, registers: usize) {
+        self.guests = registers.min(SLOTS);
+        while self.used() + self.guests > SLOTS {
+            let order = |index: &usize| {
+                let first = self.owners[*index].first();
+                let entry = first.and_then(|owner| self.entries.get(owner));
+                (self.is_pending(*index), entry.map(|entry| entry.order))
+            };
+            let used = (0..SLOTS).filter(|index| self.slots[*index].is_some());
+            let Some(index) = used.max_by_key(order) else {
+                break;
+            };
+            for owner in std::mem::take(&mut self.owners[index]) {
+                tracing::warn!(address = %owner.address, "the guest took the debug register of a breakpoint");
+                if let Some(entry) = self.entries.get_mut(&owner) {
+                    entry.armed = Armed::Nothing;
+                    entry.pending = entry.pending.or(Some(Pending::GuestHasRegisters));
+                }
+            }
+            self.slots[index] = None;
+        }
+        let evicted = |entry: &Entry| entry.pending == Some(Pending::GuestHasRegisters);
+        for breakpoint in self.ordered(|_, entry| evicted(entry)) {
+            let slot = Slot::new(&breakpoint).ok();
+            if let Some(index) = slot.and_then(|slot| self.register_for(slot)) {
+                self.arm(guest, &breakpoint, Armed::Register(index));
+            }
+        }
+    }
+
+    /// Whether a debug register is in use, or would be if the guest left one.
+    pub fn wants_registers(&self) -> bool {
+        self.used() > 0 || self.has_unarmed()
+    }
+
     /// Takes all bytes out of memory before the guest is reset. They come back with [`reconcile`](Self::reconcile), and the processes they belonged
     /// to are forgotten.
     pub fn before_reset(&mut self, guest: &mut GuestCode<'_>) {
@@ -345,9 +410,14 @@ impl BreakpointTable {
     }
 
     fn software(&self) -> Vec<Breakpoint> {
+        self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Software)
+    }
+
+    /// Some of them, in the order of insertion.
+    fn ordered(&self, wanted: impl Fn(&Breakpoint, &Entry) -> bool) -> Vec<Breakpoint> {
         let entries = self.entries.iter();
         let mut found: Vec<_> = entries
-            .filter(|(breakpoint, _)| breakpoint.kind == BreakpointKind::Software)
+            .filter(|(breakpoint, entry)| wanted(breakpoint, entry))
             .map(|(breakpoint, entry)| (entry.order, *breakpoint))
             .collect();
         found.sort_unstable_by_key(|(order, _)| *order);
@@ -439,6 +509,7 @@ impl Entry {
                     Some(why) if self.pending == Some(Pending::Reset) => {
                         format!("{why}; it is armed when the guest goes on")
                     }
+                    Some(why) if self.pending == Some(Pending::GuestHasRegisters) => why,
                     Some(why) => format!("{why}; and no debug register is free"),
                     None => "it has not been armed yet".into(),
                 },

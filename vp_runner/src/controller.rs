@@ -145,12 +145,17 @@ impl Controller {
             epoch,
             cause,
             place,
+            guest_registers,
         } = stop;
-        self.code.parked(vp, place);
+        self.code.parked(vp, place, guest_registers);
         let cause = match cause {
             None => {
                 self.code.kicked(vp);
                 None
+            }
+            Some(VpCause::Crowded) => {
+                self.code.kicked(vp);
+                Some(Cause::Unseen)
             }
             // Mapped at a second address: nobody asked to be stopped there.
             Some(VpCause::SteppedOver | VpCause::Alias) => Some(Cause::Unseen),
@@ -163,13 +168,18 @@ impl Controller {
         self.feed(outputs).await;
     }
 
-    /// Looks after breakpoint bytes while the guest runs: only memory is read until something is to be done.
+    /// Looks after breakpoints while the guest runs: only memory is read until something is to be done, but VPs whose debug registers are shared with
+    /// the guest have a look at what it did to its own.
     async fn tick(&mut self) {
         if !self.state.is_running() || !self.code.needs_ticks() {
             self.ticker.stop();
         } else if self.code.needs_pause() {
             let outputs = self.state.pause();
             self.feed(outputs).await;
+        } else if self.code.uses_registers() {
+            for vp in self.vps.indexes() {
+                self.vps.glance(vp);
+            }
         }
     }
 
@@ -247,6 +257,9 @@ impl Controller {
 
     /// Brings breakpoint bytes and the debug registers of every VP up to date (I5), where they are not.
     async fn program(&mut self, todo: &mut Todo) {
+        if self.code.uses_registers() {
+            self.leave_to_guest().await;
+        }
         if self.code.breakpoints().table.has_software() {
             self.find_places().await;
             self.code.reconcile();
@@ -285,6 +298,17 @@ impl Controller {
                 Err(err) => tracing::error!(%vp, error = %err, "where a VP stands"),
             }
         }
+    }
+
+    /// Finds out how many debug registers the guest uses, and leaves them to it.
+    async fn leave_to_guest(&mut self) {
+        for vp in self.code.uncounted() {
+            match self.vps.call(vp, |vp| vp.count_guest_registers()).await {
+                Ok(count) => self.code.set_guest_registers(vp, count),
+                Err(err) => tracing::error!(%vp, error = %err, "the guest's debug registers"),
+            }
+        }
+        self.code.leave_to_guest();
     }
 
     fn step_over(&mut self, output: Output, todo: &mut Todo) {
@@ -354,6 +378,9 @@ impl Controller {
         self.find_places().await;
         for request in self.waiting.take_changes() {
             let (changes, reply) = request.split();
+            if self.code.needs_register(&changes) {
+                self.leave_to_guest().await;
+            }
             reply.complete(self.code.apply(&changes));
         }
         let outputs = {

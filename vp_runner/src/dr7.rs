@@ -2,7 +2,7 @@
 //! Registers").
 //!
 //! Everything here is pure. [`Slot`] is one legal debug register; [`encode`] and [`decode`] turn four of them into DR0-3 and DR7
-//! and back; [`Dr6`] says which of them fired.
+//! and back; [`Dr6`] says what happened, and [`DebugPayload`] what the guest is told of it.
 
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -14,6 +14,8 @@ pub const SLOTS: usize = 4;
 
 /// Bit 10 of DR7 always reads as 1 (SDM volume 3, figure "Debug Registers").
 const FIXED_1: u64 = 1 << 10;
+/// GD: a `mov` to or from a debug register raises `#DB` with DR6.BD.
+pub(crate) const GENERAL_DETECT: u64 = 1 << 13;
 /// GE, "global exact": ignored since P6, and the SDM still recommends setting it with data breakpoints.
 const GLOBAL_EXACT: u64 = 1 << 9;
 /// Bit `2n + 1` is Gn; the L bits (`2n`) are cleared by hardware at a task switch, so ours are G bits.
@@ -157,6 +159,17 @@ impl Slot {
     pub const fn len(&self) -> Len {
         self.len
     }
+
+    /// Whether each data access that meets `other` meets this one.
+    pub fn is_met_with(&self, other: &Self) -> bool {
+        let access = match other.access {
+            Access::Write => matches!(self.access, Access::Write | Access::ReadWrite),
+            Access::ReadWrite => self.access == Access::ReadWrite,
+            Access::Execute | Access::Io => false,
+        };
+        let last = |slot: &Self| slot.address.value() | (slot.len.bytes() - 1);
+        access && self.address <= other.address && last(other) <= last(self)
+    }
 }
 
 /// DR7 for four debug registers, each on or off. The addresses go to DR0-3 by themselves.
@@ -201,18 +214,21 @@ pub fn decode(db: &[u64; SLOTS], dr7: u64) -> [Option<Slot>; SLOTS] {
 pub struct Dr6(pub u64);
 
 impl Dr6 {
+    const BLD: u64 = 1 << 11;
     const BD: u64 = 1 << 13;
     const BS: u64 = 1 << 14;
+    const BT: u64 = 1 << 15;
+    const RTM: u64 = 1 << 16;
+    /// B0 to B3.
+    const BREAKPOINTS: u64 = 0b1111;
+    /// Bits that are 1 when what they stand for did not happen, or always.
+    const ACTIVE_LOW: u64 = 0xffff_0ff0;
+    /// Reads as 0.
+    const RESERVED: u64 = 1 << 12;
 
-    /// The debug registers whose condition was met, of those that are enabled, lowest first.
-    ///
-    /// Hardware may set Bn for a register that is not enabled at all, which is why `enabled` decides (SDM volume 3, same section).
-    pub fn hits(self, enabled: &[Option<Slot>; SLOTS]) -> impl Iterator<Item = (usize, Slot)> {
-        enabled
-            .iter()
-            .enumerate()
-            .filter(move |(n, _)| self.0 >> n & 1 != 0)
-            .filter_map(|(n, slot)| slot.map(|slot| (n, slot)))
+    /// B0-3: the condition of some debug register was met. Hardware may say so of one that is not enabled.
+    pub const fn breakpoints(self) -> bool {
+        self.0 & Self::BREAKPOINTS != 0
     }
 
     /// BS: the trap came from RFLAGS.TF, a single step.
@@ -223,6 +239,37 @@ impl Dr6 {
     /// BD: the guest touched a debug register while DR7.GD was set.
     pub const fn debug_register_access(self) -> bool {
         self.0 & Self::BD != 0
+    }
+    /// What happened but for B0-3 and BS: BD, a task switch (BT), a bus lock (BLD) and a transaction (RTM).
+    pub const fn others(self) -> DebugPayload {
+        let happened = self.0 ^ Self::ACTIVE_LOW;
+        DebugPayload(happened & (Self::BLD | Self::BD | Self::BT | Self::RTM))
+    }
+}
+
+/// What a `#DB` adds to DR6: a bit set for each thing that happened, whichever way DR6 shows it (KVM api.rst, `KVM_CAP_EXCEPTION_PAYLOAD`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DebugPayload(pub u64);
+
+impl DebugPayload {
+    /// A single step.
+    pub const SINGLE_STEP: Self = Self(Dr6::BS);
+
+    /// Whether nothing happened. A `#DB` of `ICEBP` says so.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// DR6 when the exception is delivered: B0-3 are written, the rest is only added to (SDM volume 3, "Debug Status Register (DR6)").
+    pub const fn deliver(self, dr6: u64) -> u64 {
+        let kept = dr6 & !Dr6::BREAKPOINTS | Dr6::ACTIVE_LOW;
+        ((kept | self.0) ^ (self.0 & Dr6::ACTIVE_LOW)) & !Dr6::RESERVED
     }
 }
 

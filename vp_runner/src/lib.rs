@@ -6,6 +6,7 @@
 
 mod breakpoints;
 mod controller;
+mod debug_registers;
 mod exit;
 mod instruction;
 mod place;

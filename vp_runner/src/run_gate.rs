@@ -95,6 +95,11 @@ impl RunGate {
         self.0.load(Ordering::Acquire) & KICKED != 0
     }
 
+    /// Whether the VP was in the guest just now.
+    pub fn is_in_guest(&self) -> bool {
+        self.0.load(Ordering::Acquire) & IN_GUEST != 0
+    }
+
     /// Kicker: keeps the VP out of the guest, or brings it out.
     pub fn kick(&self) -> Kick {
         match self.0.fetch_or(KICKED, Ordering::AcqRel) {

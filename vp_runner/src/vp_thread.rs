@@ -5,6 +5,7 @@
 
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Slots;
+use crate::debug_registers::DebugRegisters;
 use crate::exit::GuestEvent;
 use crate::exit::Next;
 use crate::exit::handle;
@@ -17,10 +18,7 @@ use crate::machine::MachineError;
 use crate::place::Place;
 use crate::run_gate::RunGate;
 use crate::run_state::Start;
-use crate::stop_cause::DebugCause;
-use crate::stop_cause::DebugExit;
 use crate::stop_cause::Stepping;
-use crate::stop_cause::stop_cause;
 use crate::wait::awake;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -41,6 +39,7 @@ use vmm_core_defs::stop::Epoch;
 
 mod byte;
 mod course;
+mod guest_debug;
 mod parked;
 mod pause;
 
@@ -118,6 +117,8 @@ pub(crate) struct VpParked {
     pub(crate) cause: Option<VpCause>,
     /// Where it stands, if a debugger is there to ask.
     pub(crate) place: Option<Place>,
+    /// How many debug registers its guest uses, if that was looked at.
+    pub(crate) guest_registers: Option<usize>,
 }
 
 /// Why a VP parked by itself.
@@ -138,6 +139,8 @@ pub(crate) enum VpCause {
     Alias,
     /// The one instruction of [`Extent::StepOver`] is done, but not the action.
     SteppedOver,
+    /// The guest took a debug register that was ours.
+    Crowded,
     /// Something of the guest's own.
     Guest(GuestEvent),
 }
@@ -169,6 +172,8 @@ pub(crate) struct Vp {
     around: Surroundings,
     /// What every entry has, but for a debug register being passed (I5).
     arms: Arms,
+    /// Ours and the guest's, as of the last look.
+    debug_registers: DebugRegisters,
     rest: Rest,
     life: Life,
     pause: Pause,
@@ -193,6 +198,7 @@ impl Vp {
             vcpu,
             around,
             arms: Arms::default(),
+            debug_registers: DebugRegisters::default(),
             rest: Rest::Seen,
             life: Life::Untouched,
             pause: Pause::default(),
@@ -224,6 +230,7 @@ impl Vp {
                         epoch: enter.epoch,
                         cause,
                         place,
+                        guest_registers: self.guest_registers_at_stop(),
                     }));
                     self.after_stop(&enter, commands)
                 }
@@ -244,8 +251,16 @@ impl Vp {
             Ok(course) => course,
             Err(cause) => return Some(cause),
         };
+        if let Err(cause) = self.guests_turn(&mut course) {
+            return Some(cause);
+        }
         let mut pending_exit = false;
         loop {
+            if let Err(cause) = self.share_registers(&course) {
+                let later = self.complete(pending_exit, &mut course);
+                self.rest = course.rest(self.arms.slots, None);
+                return later.or(Some(cause));
+            }
             if let Err(err) = self.vcpu.program(self.debug_state(&course)) {
                 return Some(self.crashed(&err));
             }
@@ -314,21 +329,6 @@ impl Vp {
         }
     }
 
-    fn after_debug_exit(&mut self, exit: &DebugExit, course: &mut Course) -> Option<VpCause> {
-        self.life = Life::Started;
-        let state = self.debug_state(course);
-        let injected = match stop_cause(exit, &state.slots, state.stepping) {
-            DebugCause::Slot(slot) => return Some(VpCause::Slot(slot)),
-            DebugCause::Step => return course.stepped_to(exit.pc),
-            DebugCause::GuestDebug { dr6 } => self.vcpu.inject_debug(state, dr6),
-            DebugCause::Int3 => match self.byte_here() {
-                Some(byte) => return self.met(byte, course),
-                None => self.vcpu.inject_breakpoint(state),
-            },
-        };
-        injected.err().map(|err| self.crashed(&err))
-    }
-
     /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.
     fn halt(&mut self, course: &Course) -> Option<VpCause> {
         self.life = Life::Halted;
@@ -381,8 +381,9 @@ impl ParkedVp for Vp {
 
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
         self.arms = arms;
+        self.debug_registers = self.shared()?.unwrap_or_default();
         self.vcpu.program(DebugState {
-            slots: arms.slots,
+            registers: self.debug_registers,
             bytes: arms.bytes,
             stepping: Stepping::Off,
         })
@@ -391,6 +392,10 @@ impl ParkedVp for Vp {
     fn place(&mut self) -> Result<Place, DebugError> {
         let limits = self.register_file()?.paging_limits();
         self.vcpu.place(limits)
+    }
+
+    fn count_guest_registers(&mut self) -> Result<usize, DebugError> {
+        Ok(self.vcpu.guest_registers()?.count())
     }
 
     fn find_registers(&mut self, vm: &VmFd) -> Result<RegisterFile, DebugError> {

@@ -70,6 +70,10 @@ pub(super) enum Pending {
     Reset,
     #[error("its byte was overwritten while its process was not running")]
     Overwritten,
+    #[error(
+        "the guest uses the debug registers for breakpoints of its own; it is armed again when the guest removes one, or you `delete` another"
+    )]
+    GuestHasRegisters,
 }
 
 /// What a software breakpoint can be.

@@ -11,6 +11,8 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
+mod guest_registers;
+
 /// A guest of one VP, in long mode unless a test says otherwise, whose host traps INT3 outside real mode.
 struct Guest {
     ram: GuestMemoryMmap,

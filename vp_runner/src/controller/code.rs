@@ -20,6 +20,7 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// No x86 instruction is longer (SDM volume 2, "Instruction Format").
@@ -48,6 +49,8 @@ struct Stand {
     place: Option<Place>,
     /// A breakpoint that it was about to meet when it was kicked.
     unmet: Option<Gva>,
+    /// How many debug registers its guest uses.
+    guest_registers: Option<usize>,
 }
 
 impl Code {
@@ -127,10 +130,55 @@ impl Code {
     }
 
     /// The VP has parked.
-    pub(super) fn parked(&mut self, vp: VpIndex, place: Option<Place>) {
+    pub(super) fn parked(
+        &mut self,
+        vp: VpIndex,
+        place: Option<Place>,
+        guest_registers: Option<usize>,
+    ) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            *vp = Stand { place, unmet: None };
+            *vp = Stand {
+                place,
+                unmet: None,
+                guest_registers,
+            };
         }
+    }
+
+    /// The VPs that have to be asked how many debug registers the guest uses there.
+    pub(super) fn uncounted(&self) -> Vec<VpIndex> {
+        let vps = (0..).map(VpIndex::new).zip(&self.vps);
+        vps.filter(|(_, vp)| vp.guest_registers.is_none())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    pub(super) fn set_guest_registers(&mut self, vp: VpIndex, count: usize) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            vp.guest_registers = Some(count);
+        }
+    }
+
+    /// Leaves the guest the debug registers it uses, on every VP as many as on the one where it uses most.
+    pub(super) fn leave_to_guest(&mut self) {
+        let counts = self.vps.iter().filter_map(|vp| vp.guest_registers);
+        let most = counts.max().unwrap_or(0);
+        self.with_guest(|table, guest| table.leave_to_guest(guest, most));
+    }
+
+    /// Whether a change is refused if there is no debug register for it.
+    pub(super) fn needs_register(&self, changes: &[BreakpointChange]) -> bool {
+        changes.iter().any(|change| match change {
+            BreakpointChange::Insert(breakpoint) => {
+                breakpoint.kind != BreakpointKind::Software || !self.int3.anywhere()
+            }
+            BreakpointChange::Remove(_) => false,
+        })
+    }
+
+    /// Whether the guest's writes to its debug registers matter.
+    pub(super) fn uses_registers(&self) -> bool {
+        self.breakpoints().table.wants_registers()
     }
 
     /// The VP had parked since it was kicked. A breakpoint that it was about to meet must not be passed unmet.
@@ -173,7 +221,7 @@ impl Code {
     /// Whether there is anything to look after while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
         let Breakpoints { table, patches } = &*self.breakpoints();
-        !patches.is_empty() || table.has_unarmed()
+        !patches.is_empty() || table.wants_registers()
     }
 
     pub(super) fn arms(&mut self) -> Arms {

@@ -34,7 +34,9 @@ impl Controller {
             DebugRequest::Break(rpc) => self.break_(rpc).await,
             DebugRequest::SetDebugState(rpc) => self.set_debug_state(rpc).await,
             DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
-            DebugRequest::Breakpoints(rpc) => rpc.handle_sync(|()| self.breakpoints()),
+            DebugRequest::Breakpoints(rpc) => {
+                rpc.handle(async |()| self.breakpoints().await).await;
+            }
             DebugRequest::GetVpState(rpc) => rpc.handle(async |vp| self.get_state(vp).await).await,
             DebugRequest::SetVpState(rpc) => {
                 rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
@@ -152,8 +154,12 @@ impl Controller {
             })
     }
 
-    fn breakpoints(&self) -> Result<Vec<BreakpointStatus>, DebugError> {
+    async fn breakpoints(&mut self) -> Result<Vec<BreakpointStatus>, DebugError> {
         self.state.check_attached()?;
+        // The guest may have taken or left a debug register since.
+        if self.state.check_stopped().is_ok() && self.code.uses_registers() {
+            self.leave_to_guest().await;
+        }
         Ok(self.code.breakpoints().table.list())
     }
 

@@ -9,6 +9,7 @@ use crate::breakpoints::Breakpoints;
 use crate::kvm::kick;
 use crate::kvm::vcpu::Offers;
 use crate::machine::Machine;
+use crate::run_gate::Kick;
 use crate::run_gate::RunGate;
 use crate::vp_thread::Command;
 use crate::vp_thread::Enter;
@@ -105,6 +106,15 @@ impl Vps {
     pub(super) fn kick(&self, vp: VpIndex) {
         if let Ok(vp) = self.thread(vp) {
             vp.kick();
+        }
+    }
+
+    /// Has a VP that is in the guest come out and look at the guest's debug registers. It goes on by itself.
+    pub(super) fn glance(&self, vp: VpIndex) {
+        if let Ok(vp) = self.thread(vp)
+            && vp.gate.is_in_guest()
+        {
+            vp.link.kick(Kick::Signal);
         }
     }
 

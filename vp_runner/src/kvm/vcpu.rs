@@ -5,8 +5,9 @@
 #![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
 
 use super::kick::ThreadVcpu;
-use crate::breakpoints::Slots;
-use crate::dr7;
+use crate::debug_registers::DebugRegisters;
+use crate::debug_registers::GuestRegisters;
+use crate::dr7::DebugPayload;
 use crate::dr7::Dr6;
 use crate::exit::VpExit;
 use crate::page_walk::PagingLimits;
@@ -46,7 +47,7 @@ impl Offers {
 /// The guest-debug state of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DebugState {
-    pub(crate) slots: Slots,
+    pub(crate) registers: DebugRegisters,
     pub(crate) bytes: Bytes,
     pub(crate) stepping: Stepping,
 }
@@ -163,17 +164,35 @@ impl Vcpu {
         }
     }
 
-    /// Gives the guest its own `#DB` back, with DR6 as it would have found it.
+    /// Gives the guest its own `#DB` back, with DR6 as it would have found it. KVM clears the guest's DR7.GD when it delivers it.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
-    pub(crate) fn inject_debug(&mut self, state: DebugState, dr6: u64) -> Result<(), DebugError> {
+    pub(crate) fn inject_debug(
+        &mut self,
+        state: DebugState,
+        payload: DebugPayload,
+    ) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
         let set = |err| refused("set the guest's DR6", err);
         let mut registers = fd.get_debug_regs().map_err(set)?;
-        registers.dr6 = dr6;
+        registers.dr6 = payload.deliver(registers.dr6);
         fd.set_debug_regs(&registers).map_err(set)?;
         self.program_with(state, KVM_GUESTDBG_INJECT_DB)
+    }
+
+    /// The guest's own DR0-3 and DR7.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn guest_registers(&mut self) -> Result<GuestRegisters, DebugError> {
+        let registers = self.vcpu.fd().get_debug_regs();
+        let registers =
+            registers.map_err(|err| refused("read the guest's debug registers", err))?;
+        Ok(GuestRegisters {
+            db: registers.db,
+            dr7: registers.dr7,
+        })
     }
 
     /// Gives the guest its own `#BP` back.
@@ -267,12 +286,10 @@ impl Vcpu {
             control: inject,
             ..Default::default()
         };
-        if wanted.slots.iter().any(Option::is_some) {
+        if let Some((db, dr7)) = wanted.registers.programmed() {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
-            for (register, slot) in debug.arch.debugreg.iter_mut().zip(&wanted.slots) {
-                *register = slot.map_or(0, |slot| slot.address().value());
-            }
-            debug.arch.debugreg[7] = dr7::encode(&wanted.slots);
+            debug.arch.debugreg[..db.len()].copy_from_slice(&db);
+            debug.arch.debugreg[7] = dr7;
         }
         if wanted.bytes == Bytes::In {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;

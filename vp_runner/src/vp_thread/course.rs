@@ -7,6 +7,7 @@
 //! - the VP was kicked just before it met a breakpoint that was armed already, or its hit was dropped (I7): do not pass, or the hit would be lost.
 
 use super::*;
+use crate::debug_registers::Hits;
 use crate::dr7::Access;
 
 /// How the VP came to rest.
@@ -25,8 +26,8 @@ pub(super) enum Rest {
 pub(super) struct Course {
     action: VpAction,
     extent: Extent,
-    /// The debug register that is disarmed for the next instruction.
-    passing: Option<usize>,
+    /// The debug registers that are disarmed for the next instruction.
+    passing: Hits,
 }
 
 impl Course {
@@ -35,9 +36,14 @@ impl Course {
         self.action != VpAction::Run || self.extent == Extent::StepOver
     }
 
+    /// Whether the other VPs wait for one instruction of this one.
+    pub(super) fn is_step_over(&self) -> bool {
+        self.extent == Extent::StepOver
+    }
+
     /// Whether the next entry executes one instruction only.
     pub(super) fn stepping(&self) -> Stepping {
-        match self.steps() || self.passing.is_some() {
+        match self.steps() || self.passing != 0 {
             true => Stepping::On,
             false => Stepping::Off,
         }
@@ -45,7 +51,7 @@ impl Course {
 
     /// One instruction has executed. Says what that ends.
     pub(super) fn stepped_to(&mut self, pc: u64) -> Option<VpCause> {
-        self.passing = None;
+        self.passing = 0;
         let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
@@ -56,6 +62,21 @@ impl Course {
             (false, Extent::StepOver) => Some(VpCause::SteppedOver),
             (false, Extent::Whole) => None,
         }
+    }
+
+    /// These debug registers are not to be met by the next instruction.
+    pub(super) fn pass(&mut self, registers: Hits) {
+        self.passing |= registers;
+    }
+
+    /// Whether some debug register is not to be met by the next instruction.
+    pub(super) fn is_passing(&self) -> bool {
+        self.passing != 0
+    }
+
+    /// The guest's own exception comes first. What was to be passed is not met after its handler either: that returns with RFLAGS.RF set.
+    pub(super) fn diverted(&mut self) {
+        self.passing = 0;
     }
 
     /// What a step over `hlt` ends.
@@ -69,9 +90,9 @@ impl Course {
     /// How the VP rests after a kick.
     pub(super) fn rest(&self, slots: Slots, cause: Option<VpCause>) -> Rest {
         match (cause, self.passing) {
-            // Kicked before it had passed the breakpoint that the client knows of.
-            (Some(_), _) | (None, Some(_)) => Rest::Seen,
-            (None, None) => Rest::Kicked(slots),
+            (None, 0) => Rest::Kicked(slots),
+            // Or kicked before it had passed the breakpoint that the client knows of.
+            _ => Rest::Seen,
         }
     }
 }
@@ -85,7 +106,7 @@ impl Vp {
             passing,
         };
         if self.life == Life::Halted {
-            let course = course(None);
+            let course = course(0);
             return match self.halt(&course) {
                 Some(cause) => Err(cause),
                 // Kicked: the gate is shut, so the loop ends before it enters.
@@ -103,17 +124,13 @@ impl Vp {
         let passing = self
             .slot_to_pass(enter.start)
             .map_err(|err| self.crashed(&err))?;
-        Ok(course(passing))
+        Ok(course(passing.map_or(0, |slot| 1 << slot)))
     }
 
     /// What KVM is to be told for this part of the course.
     pub(super) fn debug_state(&self, course: &Course) -> DebugState {
-        let mut slots = self.arms.slots;
-        if let Some(passing) = course.passing {
-            slots[passing] = None;
-        }
         DebugState {
-            slots,
+            registers: self.debug_registers.without(course.passing),
             bytes: self.arms.bytes,
             stepping: course.stepping(),
         }

@@ -16,6 +16,9 @@ pub(crate) trait ParkedVp {
     /// Where the VP stands.
     fn place(&mut self) -> Result<Place, DebugError>;
 
+    /// How many debug registers the guest uses on this VP.
+    fn count_guest_registers(&mut self) -> Result<usize, DebugError>;
+
     /// Asks what registers a VP of this VM has.
     fn find_registers(&mut self, vm: &VmFd) -> Result<RegisterFile, DebugError>;
 

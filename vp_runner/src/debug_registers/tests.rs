@@ -1,0 +1,160 @@
+//! Sharing: nobody loses a breakpoint, and what fires is told to whose it is, by its number.
+
+use super::*;
+use proptest::prelude::*;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+
+fn slot(kind: BreakpointKind, address: u64) -> Slot {
+    let address = Gva::new(address);
+    let len = 1;
+    Slot::new(&Breakpoint { kind, address, len }).unwrap()
+}
+
+fn guest(slots: Slots) -> GuestRegisters {
+    GuestRegisters {
+        db: slots.map(|slot| slot.map_or(0, |slot| slot.address().value())),
+        dr7: dr7::encode(&slots),
+    }
+}
+
+/// Each has its own address, so that one can be told from another.
+fn some(of: u64) -> impl Strategy<Value = Slots> {
+    prop::array::uniform4(any::<bool>()).prop_map(move |on| {
+        std::array::from_fn(|n| {
+            let kind = match n % 2 {
+                0 => BreakpointKind::Execute,
+                _ => BreakpointKind::Write,
+            };
+            on[n].then(|| slot(kind, of + n as u64))
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn both_sets_are_in_it_or_there_is_no_room(ours in some(0x1000), guests in some(0x2000)) {
+        let count = |slots: &Slots| slots.iter().flatten().count();
+        let both = DebugRegisters::share(&ours, &guest(guests));
+        if count(&ours) > 0 && count(&ours) + count(&guests) > SLOTS {
+            prop_assert_eq!(both, Err(NoRoom));
+            return Ok(());
+        }
+        let both = both.unwrap();
+        let Some((db, dr7)) = both.programmed() else {
+            prop_assert_eq!(count(&ours), 0, "KVM is left to the guest's");
+            return Ok(());
+        };
+        let programmed = dr7::decode(&db, dr7);
+        for n in 0..SLOTS {
+            prop_assert!(ours[n].is_none() || programmed[n] == ours[n]);
+            let dr6 = Dr6(1 << n);
+            match both.ours(dr6) {
+                Some(index) => prop_assert_eq!((index, programmed[n]), (n, ours[n])),
+                None => prop_assert!(ours[n].is_none()),
+            }
+        }
+        for (n, wanted) in guests.into_iter().enumerate() {
+            let Some(wanted) = wanted else { continue };
+            let at = programmed.iter().position(|slot| *slot == Some(wanted)).unwrap();
+            prop_assert_eq!(both.guests(Dr6(1 << at)), 1 << n);
+        }
+        // All at once.
+        let all = guests.iter().enumerate().filter(|(_, slot)| slot.is_some());
+        prop_assert_eq!(both.guests(Dr6(0xf)), all.fold(0, |bits, (n, _)| bits | 1 << n));
+    }
+}
+
+#[test]
+fn a_register_of_the_guests_keeps_its_number_where_ours_leave_it() {
+    let ours = [
+        None,
+        Some(slot(BreakpointKind::Execute, 0x1000)),
+        None,
+        None,
+    ];
+    let wanted = Some(slot(BreakpointKind::Write, 0x2000));
+    let shared = DebugRegisters::share(&ours, &guest([None, wanted, None, wanted])).unwrap();
+    let (db, _) = shared.programmed().unwrap();
+    assert_eq!(db, [0x2000, 0x1000, 0, 0x2000]);
+    assert_eq!(shared.guests(Dr6(0b0001)), 0b0010);
+    assert_eq!(shared.guests(Dr6(0b1000)), 0b1000);
+    assert_eq!(shared.guests(Dr6(0b0110)), 0);
+}
+
+#[test]
+fn the_guests_guard_is_kept_while_ours_are_there() {
+    let ours = [
+        Some(slot(BreakpointKind::Execute, 0x1000)),
+        None,
+        None,
+        None,
+    ];
+    let guest = GuestRegisters {
+        db: [0; SLOTS],
+        dr7: 0x400 | dr7::GENERAL_DETECT,
+    };
+    let shared = DebugRegisters::share(&ours, &guest).unwrap();
+    let (_, dr7) = shared.programmed().unwrap();
+    assert_ne!(dr7 & dr7::GENERAL_DETECT, 0);
+    assert_eq!(
+        DebugRegisters::share(&[None; SLOTS], &guest)
+            .unwrap()
+            .programmed(),
+        None
+    );
+}
+
+#[test]
+fn with_all_of_ours_passed_kvm_is_left_to_the_guests() {
+    let ours = [
+        Some(slot(BreakpointKind::Execute, 0x1000)),
+        None,
+        None,
+        None,
+    ];
+    let theirs = [
+        Some(slot(BreakpointKind::Execute, 0x2000)),
+        None,
+        None,
+        None,
+    ];
+    let shared = DebugRegisters::share(&ours, &guest(theirs)).unwrap();
+    assert_eq!(shared.without(0b0001), DebugRegisters::default());
+    assert_eq!(shared.without(0b0001).programmed(), None);
+    let without = shared.without(0b0010);
+    assert_eq!(
+        (without.ours(Dr6(1)), without.guests(Dr6(0b11))),
+        (Some(0), 0)
+    );
+}
+
+#[test]
+fn rf_is_for_execution_breakpoints_alone() {
+    let ours = [
+        Some(slot(BreakpointKind::Execute, 0x1000)),
+        None,
+        None,
+        None,
+    ];
+    let theirs = [
+        Some(slot(BreakpointKind::Execute, 0x1000)),
+        Some(slot(BreakpointKind::Write, 0x2000)),
+        None,
+        None,
+    ];
+    let shared = DebugRegisters::share(&ours, &guest(theirs)).unwrap();
+    let at = (1..SLOTS)
+        .find(|n| shared.guests(Dr6(1 << n)) == 1)
+        .unwrap();
+    assert_eq!(shared.unheeded_rf(Dr6(1)), Some(1));
+    assert_eq!(shared.unheeded_rf(Dr6(1 | 1 << at)), Some(1 | 1 << at));
+    let write = (1..SLOTS)
+        .find(|n| shared.guests(Dr6(1 << n)) == 2)
+        .unwrap();
+    for dr6 in [0, 1 << write, 1 | 1 << write, 1 | 1 << 14, 1 | 1 << 13] {
+        assert_eq!(shared.unheeded_rf(Dr6(dr6)), None, "{dr6:#x}");
+    }
+    assert_eq!(shared.guests_done(Dr6(1 << at | 1 << write)), 2);
+}

@@ -1,0 +1,171 @@
+//! The guest's own debugging beside ours: whose a debug exception is, giving the guest's back, and sharing the debug registers.
+//!
+//! While the debugger has a debug register, KVM says nothing of the guest's writes to its own (DR7.GD in the set given to KVM was seen to stop no
+//! write), so they are looked at before every entry, and the controller sees to it that there is one from time to time.
+
+use super::*;
+use crate::debug_registers::Hits;
+use crate::dr7::DebugPayload;
+use crate::stop_cause::DebugCause;
+use crate::stop_cause::DebugExit;
+use crate::stop_cause::stop_cause;
+
+const DB_VECTOR: u32 = 1;
+const RFLAGS_RF: u64 = 1 << 16;
+
+impl Vp {
+    pub(super) fn after_debug_exit(
+        &mut self,
+        exit: &DebugExit,
+        course: &mut Course,
+    ) -> Option<VpCause> {
+        self.life = Life::Started;
+        if exit.vector == DB_VECTOR && exit.dr6.breakpoints() {
+            match self.heed_resume_flag(exit, course) {
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(err) => return Some(self.crashed(&err)),
+            }
+        }
+        let state = self.debug_state(course);
+        let registers = match self.in_force(exit, &state) {
+            Ok(registers) => registers,
+            Err(err) => return Some(self.crashed(&err)),
+        };
+        match stop_cause(exit, &registers, state.stepping) {
+            DebugCause::Slot { slot, guest } => self.after_ours(guest, VpCause::Slot(slot), &state),
+            DebugCause::Step { guest } => {
+                let done = course.stepped_to(exit.pc);
+                let state = self.debug_state(course);
+                match guest {
+                    Some(payload) => self.give_back(payload, &state).err().or(done),
+                    None => done,
+                }
+            }
+            DebugCause::GuestDebug(payload) => {
+                course.diverted();
+                let state = self.debug_state(course);
+                self.give_back(payload, &state).err()
+            }
+            DebugCause::Int3 => match self.byte_here() {
+                Some(byte) => self.met(byte, course),
+                None => {
+                    course.diverted();
+                    let state = self.debug_state(course);
+                    let injected = self.vcpu.inject_breakpoint(state);
+                    injected.err().map(|err| self.crashed(&err))
+                }
+            },
+        }
+    }
+
+    /// What was the guest's of an exception that is ours waits in KVM until the VP enters again.
+    fn after_ours(
+        &mut self,
+        guest: Option<DebugPayload>,
+        cause: VpCause,
+        state: &DebugState,
+    ) -> Option<VpCause> {
+        match guest {
+            Some(payload) => Some(self.give_back(payload, state).err().unwrap_or(cause)),
+            None => Some(cause),
+        }
+    }
+
+    fn give_back(&mut self, payload: DebugPayload, state: &DebugState) -> Result<(), VpCause> {
+        let injected = self.vcpu.inject_debug(*state, payload);
+        injected.map_err(|err| self.crashed(&err))
+    }
+
+    /// The registers that DR6 speaks of.
+    fn in_force(
+        &mut self,
+        exit: &DebugExit,
+        state: &DebugState,
+    ) -> Result<DebugRegisters, DebugError> {
+        match state.registers.is_guests() && exit.dr6.breakpoints() {
+            true => Ok(DebugRegisters::of_guest(&self.vcpu.guest_registers()?)),
+            false => Ok(state.registers),
+        }
+    }
+
+    /// RFLAGS.RF, which the guest's handler sets to get past its own breakpoint, lets the instruction through. Some KVMs ignore it.
+    fn heed_resume_flag(
+        &mut self,
+        exit: &DebugExit,
+        course: &mut Course,
+    ) -> Result<bool, DebugError> {
+        let registers = self.debug_state(course).registers;
+        let Some(passed) = registers.unheeded_rf(exit.dr6) else {
+            return Ok(false);
+        };
+        let (regs, _) = self.vcpu.registers()?;
+        if regs.rflags & RFLAGS_RF == 0 {
+            return Ok(false);
+        }
+        course.pass(passed);
+        Ok(true)
+    }
+
+    /// The VP is to pass a breakpoint of ours on an instruction that one of the guest's own waits for as well: that is told first, and after its
+    /// handler, with RFLAGS.RF set, both are past.
+    ///
+    /// # Errors
+    /// [`GuestEvent::Crashed`].
+    pub(super) fn guests_turn(&mut self, course: &mut Course) -> Result<(), VpCause> {
+        if !course.is_passing() {
+            return Ok(());
+        }
+        match self.guests_breakpoint_here() {
+            Ok(0) => Ok(()),
+            Ok(hits) => {
+                course.diverted();
+                let state = self.debug_state(course);
+                self.give_back(DebugPayload(hits), &state)
+            }
+            Err(err) => Err(self.crashed(&err)),
+        }
+    }
+
+    fn guests_breakpoint_here(&mut self) -> Result<Hits, DebugError> {
+        let rip = self.vcpu.linear_rip()?;
+        let (regs, _) = self.vcpu.registers()?;
+        Ok(match regs.rflags & RFLAGS_RF {
+            0 => DebugRegisters::of_guest(&self.vcpu.guest_registers()?).guests_at(rip),
+            _ => 0,
+        })
+    }
+
+    /// Looks what the guest has put into its debug registers, and makes one set of them and ours.
+    ///
+    /// # Errors
+    /// [`VpCause::Crowded`]; [`GuestEvent::Crashed`].
+    pub(super) fn share_registers(&mut self, course: &Course) -> Result<(), VpCause> {
+        match self.shared() {
+            Ok(Some(registers)) => self.debug_registers = registers,
+            // Ours are missing for this one instruction, then the VP says so.
+            Ok(None) if course.is_step_over() => self.debug_registers = DebugRegisters::default(),
+            Ok(None) => return Err(VpCause::Crowded),
+            Err(err) => return Err(self.crashed(&err)),
+        }
+        Ok(())
+    }
+
+    /// `None`: they do not all fit.
+    pub(super) fn shared(&mut self) -> Result<Option<DebugRegisters>, DebugError> {
+        let ours = &self.arms.slots;
+        if ours.iter().all(Option::is_none) {
+            return Ok(Some(DebugRegisters::default()));
+        }
+        let guest = self.vcpu.guest_registers()?;
+        Ok(DebugRegisters::share(ours, &guest).ok())
+    }
+
+    /// How many debug registers the guest uses, if it shares them.
+    pub(super) fn guest_registers_at_stop(&mut self) -> Option<usize> {
+        match self.arms.slots.iter().all(Option::is_none) {
+            true => None,
+            false => self.count_guest_registers().ok(),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! I9: a guest that debugs itself gets what it would get without us, whatever breakpoints of ours are set. The oracle is the same guest run without
+//! a debugger: all of its memory has to end up the same, with what its handlers wrote down in it (vector, saved RIP and flags, DR6).
+
+use conformance::machine;
+
+use machine::guest::*;
+use machine::recorder::*;
+use machine::software::*;
+use machine::*;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::*;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+fn watch_at(address: u64) -> Breakpoint {
+    Breakpoint {
+        kind: BreakpointKind::Write,
+        address: Gva::new(address),
+        len: 4,
+    }
+}
+
+fn is_refused(vm: &TestVm, breakpoint: Breakpoint) -> bool {
+    let change = vec![BreakpointChange::Insert(breakpoint)];
+    match vm.call(DebugRequest::SetDebugState, change) {
+        Ok(()) => false,
+        Err(DebugError::Unsupported { why, .. }) => {
+            println!("SKIP: {why}");
+            true
+        }
+        Err(err) => panic!("{breakpoint:?}: {err}"),
+    }
+}
+
+/// Runs the guest under the debugger with each set of breakpoints, continuing at every hit, and compares. Each breakpoint is hit once a turn.
+fn compare(name: &str, mode: Mode, code: &[u8], sets: &[&[Breakpoint]]) {
+    let Some(alone) = alone(mode, code) else {
+        return;
+    };
+    println!("{name}: {} exceptions alone", alone.records.len());
+    if alone.records.is_empty() {
+        println!("SKIP: {name}: not even without a debugger on this host's KVM");
+        return;
+    }
+    for set in sets {
+        let Some(vm) = Setup::new(mode, code).build() else {
+            return;
+        };
+        vm.attach();
+        if set.iter().any(|breakpoint| is_refused(&vm, *breakpoint)) {
+            continue;
+        }
+        let mut hits = vec![0; set.len()];
+        loop {
+            let hit = match stop(vm.resume()) {
+                DebugStopReason::PowerOff => break,
+                DebugStopReason::Breakpoint { breakpoint, .. }
+                | DebugStopReason::Watchpoint { breakpoint, .. } => breakpoint,
+                other => panic!("{name} with {set:?}: {other:?}"),
+            };
+            hits[set.iter().position(|other| *other == hit).unwrap()] += 1;
+        }
+        let records = records(&vm.machine);
+        assert_eq!(records, alone.records, "{name} with {set:?}");
+        assert_eq!(hits, vec![TIMES; set.len()], "{name} with {set:?}");
+        set.iter().for_each(|breakpoint| vm.remove(*breakpoint));
+        assert_untouched(&vm, &alone.memory, &format!("{name} with {set:?}"));
+    }
+}
+
+/// Of each kind alone, and all that leave the guest `room` debug registers.
+fn compare_with_each_kind(name: &str, mode: Mode, code: &[u8], room: usize) {
+    let [software, execute, watch] = [software_at(LOOP), execute_at(LOOP), watch_at(TURNS)];
+    let sets: [&[Breakpoint]; 5] = [&[], &[software], &[execute], &[watch], &[execute, watch]];
+    let fits = |set: &&&[Breakpoint]| {
+        // Where INT3 does not trap, a software breakpoint is on a debug register too.
+        set.len() + room <= 4
+    };
+    let sets: Vec<_> = sets.iter().filter(fits).copied().collect();
+    compare(name, mode, code, &sets);
+}
+
+/// The guest uses this number only: beside each kind for the first, beside two of ours for the others, which for DR0 and DR1 are in its place.
+fn compare_number(name: &str, n: u8, code: &[u8]) {
+    let name = format!("DR{n}, {name}");
+    match n {
+        0 => compare_with_each_kind(&name, Mode::Long, code, 1),
+        _ => {
+            let two = [execute_at(LOOP), execute_at(BODY)];
+            compare(&name, Mode::Long, code, &[&two]);
+        }
+    }
+}
+
+/// DR7 for one register: enabled by its L bit, waiting for `access` of `len` as encoded.
+fn dr7(n: u64, access: u64, len: u64) -> u64 {
+    1 << (2 * n) | (access | len << 2) << (16 + 4 * n)
+}
+
+const EXECUTE: u64 = 0;
+const WRITE: u64 = 1;
+const READ_WRITE: u64 = 3;
+const FOUR_BYTES: u64 = 3;
+const EIGHT_BYTES: u64 = 2;
+/// What the bodies store to.
+const DATA: u64 = 0x6000;
+
+/// `mov [6000h], eax; nop; nop`
+const STORE: [u8; 9] = [0x89, 4, 0x25, 0, 0x60, 0, 0, 0x90, 0x90];
+
+#[test]
+fn each_of_the_guests_debug_registers_stops_its_own_execution() {
+    for n in 0..4 {
+        let mut setup = set_debug_register(n, BODY + 1);
+        setup.extend(set_debug_register(7, 0x400 | dr7(n.into(), EXECUTE, 0)));
+        let code = program(Mode::Long, &setup, &[0x90; 3]);
+        compare_number("execution", n, &code);
+    }
+}
+
+#[test]
+fn each_of_the_guests_debug_registers_stops_its_own_writes() {
+    for n in 0..4 {
+        let mut setup = set_debug_register(n, DATA);
+        let control = 0x400 | dr7(n.into(), WRITE, FOUR_BYTES);
+        setup.extend(set_debug_register(7, control));
+        let code = program(Mode::Long, &setup, &STORE);
+        compare_number("writes", n, &code);
+    }
+}
+
+/// `nop; mov [6000h], eax; mov rdx, [6008h]; nop; nop`: one register for each, the last for the last.
+#[test]
+fn all_four_of_the_guests_at_once_work_beside_software_breakpoints() {
+    let mut setup = set_debug_register(0, BODY);
+    setup.extend(set_debug_register(1, DATA));
+    setup.extend(set_debug_register(2, DATA + 8));
+    setup.extend(set_debug_register(3, BODY + 17));
+    let control = dr7(0, EXECUTE, 0)
+        | dr7(1, WRITE, FOUR_BYTES)
+        | dr7(2, READ_WRITE, EIGHT_BYTES)
+        | dr7(3, EXECUTE, 0);
+    setup.extend(set_debug_register(7, 0x400 | control));
+    let mut body = vec![0x90, 0x89, 4, 0x25, 0, 0x60, 0, 0];
+    body.extend([0x48, 0x8b, 0x14, 0x25, 8, 0x60, 0, 0, 0x90, 0x90]);
+    let code = program(Mode::Long, &setup, &body);
+    compare_with_each_kind("all four", Mode::Long, &code, 4);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(software_at(LOOP));
+    if is_byte(&vm) {
+        compare("all four", Mode::Long, &code, &[&[software_at(LOOP)]]);
+    }
+}
+
+#[test]
+fn breakpoints_of_the_guests_and_ours_on_one_instruction_both_stop_it() {
+    let mut setup = set_debug_register(1, BODY);
+    setup.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
+    let code = program(Mode::Long, &setup, &[0x90; 3]);
+    let sets: [&[Breakpoint]; 3] = [
+        &[execute_at(BODY)],
+        &[execute_at(BODY), execute_at(LOOP)],
+        &[execute_at(BODY + 1), execute_at(BODY)],
+    ];
+    compare("the same instruction", Mode::Long, &code, &sets);
+}
+
+#[test]
+fn a_write_that_the_guest_and_we_wait_for_stops_both() {
+    let mut setup = set_debug_register(0, DATA);
+    let control = 0x400 | dr7(0, WRITE, FOUR_BYTES);
+    setup.extend(set_debug_register(7, control));
+    let code = program(Mode::Long, &setup, &STORE);
+    compare("the same write", Mode::Long, &code, &[&[watch_at(DATA)]]);
+}
+
+/// `int1; nop; nop`
+#[test]
+fn the_guests_icebp_reaches_its_handler_with_no_bit_of_dr6() {
+    let code = program(Mode::Long, &[], &[0xf1, 0x90, 0x90]);
+    compare_with_each_kind("ICEBP", Mode::Long, &code, 0);
+}
+
+/// `int3; nop; int 3` (two bytes) `; nop`: with bytes of ours beside them, in every mode.
+#[test]
+fn the_guests_int3_reaches_its_handler_with_the_length_of_its_instruction() {
+    for mode in MODES {
+        let code = program(mode, &[], &[0xcc, 0x90, 0xcd, 3, 0x90]);
+        compare_with_each_kind(&format!("INT3, {mode:?}"), mode, &code, 0);
+    }
+}
+
+/// `pushf; or byte [rsp+1], 1; popf; nop; inc eax; pushf; and byte [rsp+1], 0feh; popf`
+const SINGLE_STEPS: [u8; 17] = [
+    0x9c, 0x80, 0x4c, 0x24, 1, 1, 0x9d, 0x90, 0xff, 0xc0, 0x9c, 0x80, 0x64, 0x24, 1, 0xfe, 0x9d,
+];
+
+#[test]
+fn the_guests_single_steps_reach_its_handler() {
+    let code = program(Mode::Long, &[], &SINGLE_STEPS);
+    compare_with_each_kind("TF", Mode::Long, &code, 0);
+}
+
+/// `mov eax, 2400h; mov dr7, rax; mov rbx, dr0; mov [6000h], ebx`
+#[test]
+fn the_guests_general_detect_reaches_its_handler_once_and_is_cleared() {
+    let mut body = set_debug_register(7, 0x2400);
+    body.extend([0x0f, 0x21, 0xc3, 0x89, 0x1c, 0x25, 0, 0x60, 0, 0]);
+    let code = program(Mode::Long, &[], &body);
+    compare_with_each_kind("DR7.GD", Mode::Long, &code, 0);
+}
+
+/// `mov dr1, 1080h; mov dr7, ..` and a loop of two instructions without any exit: `inc ebx; jmp`. The handler tells.
+#[test]
+fn a_guest_that_makes_no_exit_has_its_breakpoint_soon_all_the_same() {
+    let mut code = exception_tables(Mode::Long);
+    code.extend(set_debug_register(1, LOOP));
+    code.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
+    up_to_loop(&mut code);
+    code.extend([0xff, 0xc3, 0xeb, 0xfc]);
+    let code = with_handlers(Mode::Long, code);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(execute_at(0x5000));
+    let pending = vm.resume();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while records(&vm.machine).len() < 10 {
+        assert!(std::time::Instant::now() < end, "its breakpoint is dead");
+        std::thread::yield_now();
+    }
+    interrupt(&vm, pending);
+    let first = records(&vm.machine)[0];
+    assert_eq!((first.vector, first.rip, first.dr6), (1, LOOP, 0xffff_0ff2));
+}
+
+/// Where the guest waits for the test to change this byte.
+const FLAG: u64 = 0x6200;
+
+/// Takes registers, tells, waits for the flag, sets DR7 to `then`, tells, and goes round `nop; inc dword [6100h]; jmp`.
+fn taking_and_leaving(first: u64, then: u64) -> Vec<u8> {
+    let mut code = exception_tables(Mode::Long);
+    for n in 0..4 {
+        code.extend(set_debug_register(n, 0x7000 + 8 * u64::from(n)));
+    }
+    code.extend(set_debug_register(7, first));
+    code.extend([0xe6, PORT_TELL]);
+    // cmp byte [6200h], 0; je
+    code.extend([0x80, 0x3c, 0x25, 0, 0x62, 0, 0, 0, 0x74, 0xf6]);
+    code.extend(set_debug_register(7, then));
+    code.extend([0xe6, PORT_TELL]);
+    up_to_loop(&mut code);
+    code.extend([0x90, 0xff, 4, 0x25, 0, 0x61, 0, 0, 0xeb, 0xf6]);
+    with_handlers(Mode::Long, code)
+}
+
+const ALL_FOUR: u64 = 0x455;
+const THREE: u64 = 0x415;
+const NONE: u64 = 0x400;
+
+fn told(vm: &TestVm, times: usize) {
+    let what = format!("it has told {times} times");
+    vm.machine
+        .wait_until(&what, |seen| seen.told.len() >= times);
+}
+
+fn raise_the_flag(vm: &TestVm) {
+    let address = vmm_core_defs::addr::GuestAddress::Gpa(vmm_core_defs::addr::Gpa::new(FLAG));
+    vm.call(DebugRequest::WriteMemory, (address, vec![1]))
+        .unwrap();
+}
+
+fn try_insert(vm: &TestVm, breakpoint: Breakpoint) -> Result<(), DebugError> {
+    vm.call(
+        DebugRequest::SetDebugState,
+        vec![BreakpointChange::Insert(breakpoint)],
+    )
+}
+
+fn uses(guest: u32, yours: u32) -> Result<(), DebugError> {
+    Err(DebugError::GuestUsesSlots {
+        slots: 4,
+        guest,
+        yours,
+    })
+}
+
+#[test]
+fn what_does_not_fit_beside_the_guests_four_is_refused_until_it_lets_one_go() {
+    let Some(vm) = Setup::new(Mode::Long, &taking_and_leaving(ALL_FOUR, THREE)).build() else {
+        return;
+    };
+    vm.attach();
+    let pending = vm.resume();
+    told(&vm, 1);
+    // While it runs and when it stands.
+    assert_eq!(try_insert(&vm, execute_at(LOOP)), uses(4, 0));
+    interrupt(&vm, pending);
+    assert_eq!(try_insert(&vm, execute_at(LOOP)), uses(4, 0));
+    assert_eq!(armings(&vm), []);
+    raise_the_flag(&vm);
+    let pending = vm.resume();
+    told(&vm, 2);
+    interrupt(&vm, pending);
+    vm.insert(execute_at(LOOP));
+    assert_eq!(try_insert(&vm, execute_at(LOOP + 1)), uses(3, 1));
+    for _ in 0..3 {
+        assert_eq!(stop(vm.resume()), hit(0, execute_at(LOOP)));
+    }
+    assert_eq!(vm.regs(0).debug.dr7 & 0xff, THREE & 0xff);
+}
+
+#[test]
+fn a_register_that_the_guest_takes_is_its_own_and_ours_is_armed_again_when_it_lets_go() {
+    let Some(vm) = Setup::new(Mode::Long, &taking_and_leaving(ALL_FOUR, NONE)).build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(execute_at(LOOP));
+    let pending = vm.resume();
+    told(&vm, 1);
+    interrupt(&vm, pending);
+    let [Arming::Pending { why }] = &armings(&vm)[..] else {
+        panic!("{:?}", armings(&vm));
+    };
+    assert!(why.contains("the guest uses the debug registers"), "{why}");
+    let guests = vm.regs(0).debug;
+    assert_eq!(guests.db, [0x7000, 0x7008, 0x7010, 0x7018]);
+    raise_the_flag(&vm);
+    // Nobody asks for anything: it is noticed.
+    assert_eq!(stop(vm.resume()), hit(0, execute_at(LOOP)));
+    assert!(matches!(armings(&vm)[..], [Arming::DebugRegister { .. }]));
+}
+
+#[test]
+fn the_vp_whose_guest_uses_most_decides() {
+    let code = taking_and_leaving(THREE, THREE);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    let pending = vm.only(1, VpAction::Run);
+    vm.machine.wait_until("the second VP tells", |seen| {
+        seen.told.contains(&(VpIndex::new(1), 0x15)) || !seen.told.is_empty()
+    });
+    interrupt(&vm, pending);
+    vm.insert(execute_at(LOOP));
+    assert_eq!(try_insert(&vm, execute_at(LOOP + 1)), uses(3, 1));
+    assert_eq!(vm.regs(0).debug.dr7, 0x400, "the first has done nothing");
+}
+
+/// Once the debugger is gone, the guest's registers are in force as if it had never been there.
+#[test]
+fn after_detach_the_guests_own_work_as_before() {
+    let mut setup = set_debug_register(2, BODY + 1);
+    setup.extend(set_debug_register(7, 0x400 | dr7(2, EXECUTE, 0)));
+    let code = program(Mode::Long, &setup, &[0x90; 3]);
+    let Some(alone) = alone(Mode::Long, &code) else {
+        return;
+    };
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let all = [execute_at(LOOP), execute_at(BODY), execute_at(BODY + 1)];
+    all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
+    // On the instruction where the guest's own is, too.
+    for breakpoint in all {
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+    }
+    vm.detach(DetachAction::Resume);
+    let machine = vm.machine.clone();
+    assert_eq!(vm.join(), vp_runner::runner::RunnerExit::PowerOff);
+    assert_eq!(records(&machine), alone.records);
+    assert!(machine.raw_memory() == alone.memory);
+}
