@@ -113,7 +113,7 @@ mod tests {
             slot(BreakpointKind::Execute, 0x1000),
             None,
             None,
-            slot(BreakpointKind::Write, 0x2000),
+            slot(BreakpointKind::Write, 0x3000),
         ];
         let guest = GuestRegisters {
             db: guests.map(|slot| slot.map_or(0, |slot| slot.address().value())),

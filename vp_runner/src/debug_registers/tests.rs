@@ -74,10 +74,11 @@ fn a_register_of_the_guests_keeps_its_number_where_ours_leave_it() {
         None,
         None,
     ];
-    let wanted = Some(slot(BreakpointKind::Write, 0x2000));
-    let shared = DebugRegisters::share(&ours, &guest([None, wanted, None, wanted])).unwrap();
+    let wanted = |address| Some(slot(BreakpointKind::Write, address));
+    let theirs = guest([None, wanted(0x2000), None, wanted(0x3000)]);
+    let shared = DebugRegisters::share(&ours, &theirs).unwrap();
     let (db, _) = shared.programmed().unwrap();
-    assert_eq!(db, [0x2000, 0x1000, 0, 0x2000]);
+    assert_eq!(db, [0x2000, 0x1000, 0, 0x3000]);
     assert_eq!(shared.guests(Dr6(0b0001)), 0b0010);
     assert_eq!(shared.guests(Dr6(0b1000)), 0b1000);
     assert_eq!(shared.guests(Dr6(0b0110)), 0);
@@ -128,6 +129,18 @@ fn with_all_of_ours_passed_kvm_is_left_to_the_guests() {
         (without.ours(Dr6(1)), without.guests(Dr6(0b11))),
         (Some(0), 0)
     );
+}
+
+/// An emulated CPU was seen to report the first alone.
+#[test]
+fn of_two_that_wait_for_the_same_write_the_other_is_met_too() {
+    let write = Some(slot(BreakpointKind::Write, 0x2000));
+    let ours = [write, None, None, None];
+    let shared = DebugRegisters::share(&ours, &guest([write, None, None, None])).unwrap();
+    for dr6 in [0b0001, 0b0010] {
+        let dr6 = Dr6(dr6);
+        assert_eq!((shared.ours(dr6), shared.guests_done(dr6)), (Some(0), 1));
+    }
 }
 
 #[test]
