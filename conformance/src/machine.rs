@@ -47,6 +47,8 @@ pub const PORT_RESET: u8 = 0xf1;
 pub const PORT_OFF: u8 = 0xf2;
 /// A write makes the device panic.
 pub const PORT_PANIC: u8 = 0xf4;
+/// A write says that the guest's kernel panicked.
+pub const PORT_GIVES_UP: u8 = 0xf5;
 /// A read gives 0x5a, once the test lets it.
 pub const PORT_HELD: u8 = 0xf3;
 
@@ -221,6 +223,7 @@ impl Machine for TestMachine {
             Ok(PORT_RESET) => DeviceOutcome::Reset,
             Ok(PORT_PANIC) => panic!("a device of the test panics, as it should"),
             Ok(PORT_OFF) => DeviceOutcome::PowerOff,
+            Ok(PORT_GIVES_UP) => DeviceOutcome::Panicked,
             _ => DeviceOutcome::Done,
         }
     }

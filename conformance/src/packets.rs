@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 
 /// A connection, after the acknowledgements of each packet.
 pub struct Packets<S> {
-    stream: S,
+    /// The connection.
+    pub stream: S,
 }
 
 impl Packets<TcpStream> {
@@ -57,6 +58,13 @@ impl<S: Read + Write> Packets<S> {
 
     /// The next packet's body, acknowledged; acknowledgements before it are skipped. `None` at the end of the connection.
     pub fn reply(&mut self) -> Option<String> {
+        let body = self.reply_unacknowledged()?;
+        self.send_raw(b"+");
+        Some(body)
+    }
+
+    /// As [`reply`](Self::reply), from a server that may have closed the connection already.
+    pub fn reply_unacknowledged(&mut self) -> Option<String> {
         while self.byte()? != b'$' {}
         let mut body = Vec::new();
         loop {
@@ -66,7 +74,6 @@ impl<S: Read + Write> Packets<S> {
             }
         }
         let _ = (self.byte()?, self.byte()?);
-        self.send_raw(b"+");
         Some(String::from_utf8_lossy(&body).into_owned())
     }
 

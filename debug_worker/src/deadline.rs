@@ -31,6 +31,13 @@ pub(crate) enum CallError {
     Gone,
 }
 
+impl CallError {
+    /// Whether the guest is gone for good.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self, Self::Gone | Self::Refused(DebugError::Ended { .. }))
+    }
+}
+
 impl From<RpcError<DebugError>> for CallError {
     fn from(error: RpcError<DebugError>) -> Self {
         match error {

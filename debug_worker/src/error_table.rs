@@ -32,6 +32,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             DebugError::NoFreeSlot { .. } | DebugError::GuestUsesSlots { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
+            DebugError::Ended { .. } => errno::ENODEV,
             DebugError::NotAttached | DebugError::Detached | DebugError::Hypervisor { .. } => {
                 errno::EIO
             }

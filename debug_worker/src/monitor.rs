@@ -13,6 +13,8 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::memory::Translation;
+use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::StopOn;
 
 const HELP: &str = "\
 Commands (numbers are decimal, or hexadecimal with 0x):
@@ -25,6 +27,7 @@ Commands (numbers are decimal, or hexadecimal with 0x):
   monitor msr read NUM           a model-specific register
   monitor msr write NUM VALUE
   monitor doctor                 what works on this host and what does not
+  monitor stop-on [LIST]         which of reset,poweroff,triple-fault,panic stop the guest; none: none of them
   monitor reset                  reset the guest; it stays stopped at its first instruction
 ";
 
@@ -43,6 +46,7 @@ enum Command {
     MsrRead(u32),
     MsrWrite(u32, u64),
     Doctor,
+    StopOn(Option<StopOn>),
     Reset,
 }
 
@@ -71,10 +75,12 @@ fn parse(line: &str) -> Result<Command, String> {
         ["msr", "read", msr] => Command::MsrRead(msr_number(msr)?),
         ["msr", "write", msr, value] => Command::MsrWrite(msr_number(msr)?, number(value)?),
         ["doctor"] => Command::Doctor,
+        ["stop-on"] => Command::StopOn(None),
+        ["stop-on", list] => Command::StopOn(Some(events(list)?)),
         ["reset"] => Command::Reset,
         [
             name @ ("status" | "breakpoints" | "regs" | "translate" | "phys" | "msr" | "doctor"
-            | "reset" | "help"),
+            | "stop-on" | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -96,6 +102,41 @@ fn number(text: &str) -> Result<u64, String> {
         None => text.parse(),
     }
     .map_err(|_| format!("`{text}` is no number; write 4096 or 0x1000\n"))
+}
+
+const EVENTS: [(&str, GuestEventKind); 4] = [
+    ("reset", GuestEventKind::Reset),
+    ("poweroff", GuestEventKind::PowerOff),
+    ("triple-fault", GuestEventKind::TripleFault),
+    ("panic", GuestEventKind::Panic),
+];
+
+fn events(list: &str) -> Result<StopOn, String> {
+    let names = list.split(',').filter(|_| list != "none");
+    names
+        .map(|name| {
+            let event = EVENTS.into_iter().find(|(known, _)| *known == name);
+            event.map(|(_, kind)| kind).ok_or_else(|| {
+                let name: String = name.chars().take(40).collect();
+                format!(
+                    "`{name}` is no event; write a list of reset, poweroff, triple-fault and panic with commas between, or none\n"
+                )
+            })
+        })
+        .collect()
+}
+
+fn events_text(on: StopOn) -> String {
+    let mut text = String::new();
+    for (name, kind) in EVENTS {
+        let what = match (on.contains(kind), kind) {
+            (true, _) => "a stop",
+            (false, GuestEventKind::Panic) => "no stop",
+            (false, _) => "no stop: carried out at once",
+        };
+        let _ = writeln!(text, "{name:12}  {what}");
+    }
+    text
 }
 
 fn msr_number(text: &str) -> Result<u32, String> {
@@ -139,6 +180,7 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
             )
         }
         Command::Doctor => capabilities_text(&guest.info.capabilities),
+        Command::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
         Command::Reset => {
             guest.vm.forget();
             guest.vm.call(DebugRequest::Reset, ()).await?;
@@ -307,10 +349,30 @@ mod tests {
             ("translate main", "`main` is no number"),
             ("msr read 0x100000000", "32 bits"),
             ("phys x -1 4", "`-1` is no number"),
+            ("stop-on reset,boredom", "`boredom` is no event"),
+            ("stop-on reset poweroff", "`monitor help` shows how"),
         ] {
             let problem = parse(line).unwrap_err();
             assert!(problem.contains(said), "{line}: {problem}");
         }
+    }
+
+    #[test]
+    fn events_are_listed_as_they_are_set() {
+        let Ok(Command::StopOn(Some(on))) = parse("stop-on panic,reset") else {
+            panic!("not understood");
+        };
+        assert_eq!(
+            events_text(on),
+            "reset         a stop\n\
+             poweroff      no stop: carried out at once\n\
+             triple-fault  no stop: carried out at once\n\
+             panic         a stop\n"
+        );
+        assert_eq!(
+            parse("stop-on none"),
+            Ok(Command::StopOn(Some(StopOn::from_iter([]))))
+        );
     }
 
     #[test]
@@ -324,7 +386,8 @@ mod tests {
                 .replace("ADDR", "0x1000")
                 .replace("LEN", "16")
                 .replace("NUM", "1")
-                .replace("VALUE", "2");
+                .replace("VALUE", "2")
+                .replace("[LIST]", "none");
             assert!(parse(&example).is_ok(), "{example}");
         }
     }

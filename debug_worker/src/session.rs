@@ -14,6 +14,7 @@ use crate::deadline::Deadline;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::server::Socket;
+use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
 use crate::vm::AttachedVm;
@@ -24,6 +25,7 @@ use futures::future;
 use futures::future::FusedFuture;
 use futures::select_biased;
 use gdb_frontend::session::Action;
+use gdb_frontend::target::EndSignal;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
 use gdb_frontend::target::TargetInfo;
@@ -34,8 +36,10 @@ use std::io;
 use std::pin::Pin;
 use std::pin::pin;
 use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
 /// Why a session ended.
@@ -148,8 +152,13 @@ impl Session {
                 Step::Wait => self.wait().await,
                 Step::Close => self.drain().await.and(Err(SessionEnd::Finished)),
             };
-            if let Err(end) = result {
-                return end;
+            match result {
+                Ok(()) => {}
+                Err(SessionEnd::Stopped) => {
+                    // How the guest ended may be on its way to the client.
+                    return self.drain().await.err().unwrap_or(SessionEnd::Stopped);
+                }
+                Err(end) => return end,
             }
         }
     }
@@ -253,12 +262,12 @@ impl Link {
             Read(io::Result<&'a [u8]>),
         }
         let may_read = !self.end_of_stream && self.frontend.wants_input();
-        // merge
+        // merge; what the VM has answered goes first, since the answer may be that there is no VM any more, after which the session is told to stop
         let event = select_biased! {
-            _ = &mut self.told_to_stop => Event::ToldToStop,
             outcome = op => Event::Completed(outcome),
-            written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
             stop = pin!(next_stop(&mut self.running).fuse()) => Event::Stopped(stop),
+            _ = &mut self.told_to_stop => Event::ToldToStop,
+            written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
             read = pin!(read_if(may_read, &mut self.incoming).fuse()) => Event::Read(read),
         };
         match event {
@@ -277,7 +286,7 @@ impl Link {
         self.frontend.complete(outcome.reply);
         match outcome.resumed {
             Some(Resumed::Running(stop)) => self.running = Some(stop),
-            Some(Resumed::Stopped(event)) => self.stopped(Ok(event)),
+            Some(Resumed::Over(over)) => self.stopped(over),
             None => {}
         }
     }
@@ -288,12 +297,21 @@ impl Link {
             Ok(event) => self
                 .frontend
                 .stopped(stop_reply(&event), explanation(&event.reason).as_deref()),
+            Err(CallError::Refused(DebugError::Ended { how })) => {
+                let text = match how {
+                    GuestEnd::PowerOff => None,
+                    _ => Some(format!("The guest has ended: {how}.\n")),
+                };
+                self.frontend.stopped(ending(&how), text.as_deref());
+            }
             // The client has been told that the guest runs. The only way to tell it otherwise is a stop.
             Err(error) => {
-                let stop = Stop {
-                    thread: None,
-                    reason: StopReason::Crashed,
+                let reason = match error.is_end() {
+                    true => StopReason::Terminated(EndSignal::Kill),
+                    false => StopReason::Crashed,
                 };
+                let thread = None;
+                let stop = Stop { thread, reason };
                 self.frontend
                     .stopped(stop, Some(&format!("The guest no longer runs: {error}.\n")));
             }

@@ -1,6 +1,7 @@
 //! Stops of the guest in the protocol's words, and threads for VPs.
 
 use gdb_frontend::target::BreakpointKind as GdbKind;
+use gdb_frontend::target::EndSignal;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
 use gdb_frontend::target::Tid;
@@ -8,6 +9,8 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::FaultRegisters;
+use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
 /// The VP behind a thread. The VM says whether it exists.
@@ -43,12 +46,27 @@ pub(crate) fn stop_reply(event: &StopEvent) -> Stop {
         DebugStopReason::Reset => StopReason::Reset,
         DebugStopReason::PowerOff => StopReason::PowerOff,
         DebugStopReason::Crashed { .. } => StopReason::Crashed,
+        DebugStopReason::Panic { .. } => StopReason::Panic,
         DebugStopReason::Watchdog => StopReason::Watchdog,
     };
     Stop {
         thread: event.reason.vp().and_then(thread_of),
         reason,
     }
+}
+
+/// What a client that waits for a stop is told of a guest that has ended. Exit statuses are those of `trapgate`.
+pub(crate) fn ending(how: &GuestEnd) -> Stop {
+    let reason = match how {
+        GuestEnd::PowerOff => StopReason::Exited(0),
+        GuestEnd::Reset => StopReason::Exited(3),
+        GuestEnd::TripleFault { .. } => StopReason::Terminated(EndSignal::Fault),
+        GuestEnd::Crashed { .. } => StopReason::Terminated(EndSignal::Abort),
+        GuestEnd::Killed => StopReason::Terminated(EndSignal::Kill),
+        GuestEnd::Stopped => StopReason::Terminated(EndSignal::Terminate),
+    };
+    let thread = None;
+    Stop { thread, reason }
 }
 
 const fn gdb_kind(kind: BreakpointKind) -> GdbKind {
@@ -79,10 +97,18 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
         | DebugStopReason::SingleStep { .. }
         | DebugStopReason::Breakpoint { .. }
         | DebugStopReason::Watchpoint { .. } => None,
-        DebugStopReason::TripleFault { vp } => Some(format!(
-            "VP {vp} met a triple fault: it could not deliver an exception. All state is as it was then; `continue` lets \
-             the machine react to it.\n"
-        )),
+        DebugStopReason::TripleFault { vp, registers } => {
+            let left = match registers {
+                FaultRegisters::Kept => "All state is as it was then",
+                FaultRegisters::ResetByHypervisor => {
+                    "This host's KVM has reset the VP before anybody could look (AMD's processors leave nothing to read), so its registers, but for \
+                     x87 and vector registers, say nothing of the fault; memory and the other VPs are as they were then"
+                }
+            };
+            Some(format!(
+                "VP {vp} met a triple fault: it could not deliver an exception. {left}. `continue` lets the machine react to it.\n"
+            ))
+        }
         DebugStopReason::Reset => {
             Some("The guest asked for a reset. `continue` carries it out.\n".to_owned())
         }
@@ -92,6 +118,9 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
         DebugStopReason::Crashed { vp, cause } => Some(format!(
             "VP {vp} cannot go on: {}. All state can still be read.\n",
             crash(cause)
+        )),
+        DebugStopReason::Panic { vp } => Some(format!(
+            "The guest's kernel panicked on VP {vp}. `continue` lets it do what it does then.\n"
         )),
         DebugStopReason::Watchdog => Some("A watchdog of the machine fired.\n".to_owned()),
     }

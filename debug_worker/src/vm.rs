@@ -31,8 +31,8 @@ pub(crate) type PendingStop = PendingFailableRpc<StopEvent, DebugError>;
 pub(crate) enum Resumed {
     /// The guest runs.
     Running(PendingStop),
-    /// It has stopped again already.
-    Stopped(StopEvent),
+    /// It has stopped again already, or is gone for good.
+    Over(Result<StopEvent, CallError>),
 }
 
 /// A VM that this session has attached to. Dropping it detaches without waiting: the fallback for a session that is
@@ -121,8 +121,8 @@ impl AttachedVm {
         let mut pending = self.requests.call_failable(DebugRequest::Resume, request);
         match answer_within_turns(&mut pending).await {
             None => Ok(Resumed::Running(pending)),
-            Some(Ok(stop)) => Ok(Resumed::Stopped(stop)),
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) if !error.is_end() => Err(error),
+            Some(over) => Ok(Resumed::Over(over)),
         }
     }
 

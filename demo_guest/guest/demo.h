@@ -18,6 +18,7 @@ enum scenario {
     SCENARIO_RESET = 5,        /* reset by port 0xcf9 */
     SCENARIO_RESET_KBD = 6,    /* reset by the keyboard controller's pulse command */
     SCENARIO_SPIN = 7,         /* as RUN, but never halt */
+    SCENARIO_PANIC = 8,        /* say by the pvpanic port that it cannot go on, and go on */
 };
 
 /* One for each CPU, at the index of its APIC id. */
@@ -61,6 +62,7 @@ void power_off(void);
 void reset_by_cf9(void);
 void reset_by_keyboard(void);
 void triple_fault(void);
+void report_panic(void);
 void read_unmapped(void);
 
 static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }

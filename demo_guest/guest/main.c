@@ -45,6 +45,7 @@ static const struct {
     { "reset", SCENARIO_RESET },
     { "reset-kbd", SCENARIO_RESET_KBD },
     { "spin", SCENARIO_SPIN },
+    { "panic", SCENARIO_PANIC },
 };
 
 __attribute__((noinline)) bool is_prime(uint32_t n)
@@ -154,6 +155,11 @@ void run_scenario(void)
     case SCENARIO_TRIPLE_FAULT:
         print("demo guest: triple fault\n");
         triple_fault();
+        break;
+    case SCENARIO_PANIC:
+        print("demo guest: panic\n");
+        report_panic();
+        print("demo guest: on after the panic\n");
         break;
     case SCENARIO_RESET:
         print("demo guest: reset by port 0xcf9\n");

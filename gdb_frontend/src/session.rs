@@ -182,7 +182,8 @@ impl Session {
     }
 
     /// The guest has stopped, after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`]. `console` is text to
-    /// show the user before the stop reply, where there is some. A stop that nothing led to is dropped.
+    /// show the user before the stop reply, where there is some. A stop that nothing led to is dropped. One that says that there is no guest any more
+    /// ends the session.
     pub fn stopped(&mut self, stop: Stop, console: Option<&str>) {
         if let Guest::Running(waiting @ None) = &mut self.core.guest {
             *waiting = Some((stop, console.map(str::to_owned)));
@@ -251,7 +252,13 @@ impl Core {
             self.console(&text);
         }
         self.guest = Guest::Stopped(stop);
-        self.send_stop(stop);
+        match stop_reply::ending(stop.reason) {
+            Some(packet) => {
+                self.outbox.packet(packet);
+                self.close();
+            }
+            None => self.send_stop(stop),
+        }
     }
 
     /// Tells of a stop and makes its thread the current one, as the client does for itself.

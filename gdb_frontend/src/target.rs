@@ -183,6 +183,19 @@ pub struct Stop {
     pub reason: StopReason,
 }
 
+/// What a guest that did not end by itself died of, in words a client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndSignal {
+    /// SIGABRT: the hypervisor gave up.
+    Abort,
+    /// SIGKILL: the debugger ended it, or nobody can tell.
+    Kill,
+    /// SIGSEGV: a triple fault.
+    Fault,
+    /// SIGTERM: the VMM was told to end.
+    Terminate,
+}
+
 /// What the client is told about a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
@@ -209,6 +222,12 @@ pub enum StopReason {
     TripleFault,
     /// The hypervisor gave up: SIGABRT, plus console text.
     Crashed,
+    /// The guest's kernel gave up: SIGABRT, plus console text.
+    Panic,
     /// SIGALRM is not stopped at by GDB, so SIGABRT.
     Watchdog,
+    /// There is no guest any more: `W`, with this exit status. It ends the session.
+    Exited(u8),
+    /// There is no guest any more: `X`, with GDB's number of this signal. It ends the session.
+    Terminated(EndSignal),
 }

@@ -19,6 +19,7 @@ use gdb_frontend::regs::Layout;
 use gdb_frontend::session::Action;
 use gdb_frontend::session::Session;
 use gdb_frontend::target::BreakpointKind;
+use gdb_frontend::target::EndSignal;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
 use gdb_frontend::target::TargetOp;
@@ -132,6 +133,10 @@ fn event(text: &str) -> (Stop, Option<&str>) {
         "reset" => StopReason::Reset,
         "power-off" => StopReason::PowerOff,
         "triple-fault" => StopReason::TripleFault,
+        "panic" => StopReason::Panic,
+        "exited" => StopReason::Exited(0),
+        "exited-3" => StopReason::Exited(3),
+        "faulted" => StopReason::Terminated(EndSignal::Fault),
         "crashed" => StopReason::Crashed,
         "watchdog" => StopReason::Watchdog,
         other => panic!("no reason {other}"),

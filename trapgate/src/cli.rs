@@ -4,9 +4,11 @@ use crate::memory::MemorySize;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 use debug_worker::ListenAddress;
 use std::path::PathBuf;
 use std::str::FromStr;
+use vmm_core_defs::debug_rpc::DetachAction;
 
 /// A small KVM virtual machine monitor with a GDB server in it.
 ///
@@ -31,6 +33,7 @@ Exit codes:
   3    the guest asked for a reset, with --no-reboot
   4    a triple fault, with --no-reboot
   5    KVM could not go on with the guest
+  6    the debugger went away or killed the guest, with --on-disconnect kill
   130  ended by Ctrl-C or SIGINT (129: SIGHUP, 143: SIGTERM)";
 
 /// A command.
@@ -73,6 +76,9 @@ pub struct RunArgs {
     /// Allow a --gdb address that other machines can reach. The protocol has no authentication: who reaches it owns the guest
     #[arg(long)]
     pub gdb_allow_network: bool,
+    /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
+    pub on_disconnect: OnDisconnect,
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
@@ -82,6 +88,27 @@ pub struct RunArgs {
     /// End, instead of starting again, when the guest resets or meets a triple fault
     #[arg(long)]
     pub no_reboot: bool,
+}
+
+/// What becomes of the guest when its debugger goes without `detach`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnDisconnect {
+    /// It runs on
+    Resume,
+    /// It stays stopped until the next debugger comes
+    Stop,
+    /// It ends, and trapgate with it
+    Kill,
+}
+
+impl From<OnDisconnect> for DetachAction {
+    fn from(what: OnDisconnect) -> Self {
+        match what {
+            OnDisconnect::Resume => Self::Resume,
+            OnDisconnect::Stop => Self::Stay,
+            OnDisconnect::Kill => Self::Kill,
+        }
+    }
 }
 
 /// Whether there is a debug server, and where.
@@ -164,6 +191,7 @@ mod tests {
             (["--gdb", "nowhere"], "HOST:PORT"),
             (["--serial", "printer"], "file:PATH"),
             (["--initrd", "x"], "--kernel"),
+            (["--on-disconnect", "sleep"], "resume, stop, kill"),
         ] {
             let error = parse(&words).expect_err("refused");
             assert_eq!(error.exit_code(), 2);

@@ -2,6 +2,7 @@
 
 pub mod keyboard;
 pub mod power;
+pub mod pvpanic;
 pub mod reset_control;
 pub mod serial;
 

@@ -18,6 +18,8 @@ pub enum ExitStatus {
     TripleFault,
     /// KVM could not go on.
     Crashed,
+    /// The debugger ended it.
+    Killed,
     /// A signal, or the key for it.
     Signal(libc::c_int),
 }
@@ -30,6 +32,7 @@ impl ExitStatus {
             RunnerExit::Reset => Self::GuestReset,
             RunnerExit::TripleFault { .. } => Self::TripleFault,
             RunnerExit::Crashed { .. } => Self::Crashed,
+            RunnerExit::Killed => Self::Killed,
             RunnerExit::Stopped => Self::Signal(signal),
         }
     }
@@ -43,6 +46,7 @@ impl ExitStatus {
             Self::GuestReset => 3,
             Self::TripleFault => 4,
             Self::Crashed => 5,
+            Self::Killed => 6,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         }
     }

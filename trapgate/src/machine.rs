@@ -21,6 +21,7 @@ use vm_memory::Bytes as _;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
+use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
 use vp_runner::machine::MachineError;
@@ -36,6 +37,8 @@ pub struct Pc {
     pub boot: Boot,
     /// CPUID of each VP, in index order.
     pub cpuid: Vec<CpuId>,
+    /// How large the vector state of a VP is.
+    pub xsave: XsaveSize,
     /// The MSRs that this KVM lists.
     pub msrs: Vec<u32>,
     /// The power-on state of each VP, once it is known.
@@ -127,7 +130,7 @@ impl Machine for Pc {
                     what: "set the CPUID of a VP",
                     why: why.to_string(),
                 })?;
-                fresh.insert(PowerOn::read(vcpu, &self.msrs)?)
+                fresh.insert(PowerOn::read(vcpu, self.xsave, &self.msrs)?)
             }
         };
         power_on.write(vcpu, (vp == VpIndex::BSP).then(|| *lock(&self.start)))

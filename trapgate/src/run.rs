@@ -186,7 +186,13 @@ fn run_vm(
     end_on_signals(signals, handle, terminal.clone())?;
 
     let exit = DefaultPool::run_with(async |driver| match listener {
-        Some(listener) => with_debug_server(driver, listener, requests, controller).await,
+        Some(listener) => {
+            let settings = SessionSettings {
+                on_disconnect: args.on_disconnect.into(),
+                ..SessionSettings::default()
+            };
+            with_debug_server(driver, listener, settings, requests, controller).await
+        }
         None => {
             drop(requests);
             controller.run().await
@@ -207,6 +213,7 @@ fn run_vm(
 async fn with_debug_server(
     driver: DefaultDriver,
     listener: DebugListener,
+    settings: SessionSettings,
     requests: mesh::Sender<DebugRequest>,
     controller: Controller,
 ) -> RunnerExit {
@@ -214,7 +221,7 @@ async fn with_debug_server(
     let parameters = DebuggerParameters {
         listener,
         requests,
-        settings: SessionSettings::default(),
+        settings,
     };
     let server = async {
         if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {

@@ -45,6 +45,9 @@ pub fn ending(exit: &RunnerExit) -> Option<String> {
     match exit {
         RunnerExit::PowerOff | RunnerExit::Stopped => None,
         RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),
+        RunnerExit::Killed => {
+            Some("trapgate: the debugger ended the guest (--on-disconnect kill)".to_owned())
+        }
         RunnerExit::TripleFault { vp } => Some(format!(
             "trapgate: CPU {vp} met a triple fault (--no-reboot); with gdb attached it would have stopped there"
         )),

@@ -7,6 +7,8 @@ use crate::devices::keyboard;
 use crate::devices::keyboard::Keyboard;
 use crate::devices::power;
 use crate::devices::power::Power;
+use crate::devices::pvpanic;
+use crate::devices::pvpanic::Pvpanic;
 use crate::devices::reset_control;
 use crate::devices::reset_control::ResetControl;
 use crate::devices::serial;
@@ -28,6 +30,7 @@ use std::sync::Mutex;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 use vp_runner::kvm::ram::RegisteredRam;
+use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
 /// What kind of machine to make.
@@ -150,6 +153,7 @@ impl Vm {
             interrupts,
             boot,
             cpuid,
+            xsave: XsaveSize::of(&fd),
             msrs: host.msrs.clone(),
             power_on: (0..cpus).map(|_| Mutex::new(None)).collect(),
             start: Mutex::new(start),
@@ -209,6 +213,7 @@ fn ports(serial: &Com1<SerialOutput>) -> PortBus {
         reset_control::FIRST_PORT..reset_control::END_PORT,
         Box::new(ResetControl::default()),
     );
+    ports.add(pvpanic::PORT..pvpanic::PORT + 1, Box::new(Pvpanic));
     for port in [keyboard::DATA_PORT, keyboard::COMMAND_PORT] {
         ports.add(port..port + 1, Box::new(Keyboard { port }));
     }

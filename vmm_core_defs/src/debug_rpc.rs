@@ -25,7 +25,9 @@ use crate::breakpoint::BreakpointStatus;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
 use crate::regs::XFeatures;
+use crate::stop::GuestEnd;
 use crate::stop::StopEvent;
+use crate::stop::StopOn;
 use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
@@ -53,7 +55,8 @@ pub enum DebugRequest {
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
     /// [`DebugError::NothingToRun`] where no VP is to run. A stop that already waits (a second VP hit at the same time) is
-    /// answered at once, without any VP running (invariant I7).
+    /// answered at once, without any VP running (invariant I7). Where the guest ends instead of stopping, the answer is
+    /// [`DebugError::Ended`].
     Resume(DebugRpc<ResumeRequest, StopEvent>),
 
     /// Stops the guest. Answered when every VP is parked; the pending `Resume` is answered before it, with
@@ -114,6 +117,12 @@ pub enum DebugRequest {
     /// Says what each VP is doing, for people. Legal in every state but Detached.
     Status(DebugRpc<(), VmStatus>),
 
+    /// Says which of the guest's own doings are stops, after setting it where there is something to set. It holds until the session ends; the next
+    /// one begins with [`StopOn::default`].
+    ///
+    /// Legal when Stopped or Running. Errors: [`DebugError::NotAttached`].
+    StopOn(DebugRpc<Option<StopOn>, StopOn>),
+
     /// Resets the guest as its reset button would, keeping breakpoints. The guest stays stopped, at its first instruction.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`] where
@@ -165,6 +174,8 @@ pub enum DetachAction {
     Resume,
     /// It stays stopped until the next debugger attaches.
     Stay,
+    /// It ends, with [`GuestEnd::Killed`].
+    Kill,
 }
 
 /// What each VP is to do.
@@ -258,6 +269,12 @@ pub enum DebugError {
     /// The debugger detached while its request waited.
     #[error("the debugger detached before the guest stopped")]
     Detached,
+    /// The guest has ended for good: a `Resume` has no stop then.
+    #[error("the guest has ended: {how}")]
+    Ended {
+        /// In which way.
+        how: GuestEnd,
+    },
     /// It needs a stopped guest.
     #[error("the guest is running; interrupt it first")]
     NotStopped,

@@ -5,6 +5,7 @@ use crate::addr::VpIndex;
 use crate::breakpoint::Breakpoint;
 use serde::Deserialize;
 use serde::Serialize;
+use std::fmt;
 
 /// Counts the resumes of a guest under a debugger: the first `Attach` is epoch 0, each `Resume` the next.
 ///
@@ -67,10 +68,12 @@ pub enum DebugStopReason {
         /// The first watched byte, which is all that x86 tells.
         address: Gva,
     },
-    /// The VP met a fault it could not deliver. All its state is as it was; acted upon at the next resume.
+    /// The VP met a fault it could not deliver. Acted upon at the next resume.
     TripleFault {
         /// The VP that failed.
         vp: VpIndex,
+        /// What can be read of it. Memory and the other VPs are as they were in any case.
+        registers: FaultRegisters,
     },
     /// The guest asked for a reset. It is carried out at the next resume.
     Reset,
@@ -83,6 +86,11 @@ pub enum DebugStopReason {
         /// What the hypervisor said.
         cause: CrashCause,
     },
+    /// The guest's kernel says that it cannot go on (pvpanic, or a hypervisor's crash register). It may run on after the next resume.
+    Panic {
+        /// The VP that said so.
+        vp: VpIndex,
+    },
     /// A watchdog of the VMM fired.
     Watchdog,
 }
@@ -94,9 +102,111 @@ impl DebugStopReason {
             Self::SingleStep { vp }
             | Self::Breakpoint { vp, .. }
             | Self::Watchpoint { vp, .. }
-            | Self::TripleFault { vp }
-            | Self::Crashed { vp, .. } => Some(vp),
+            | Self::TripleFault { vp, .. }
+            | Self::Crashed { vp, .. }
+            | Self::Panic { vp } => Some(vp),
             Self::Break | Self::Reset | Self::PowerOff | Self::Watchdog => None,
+        }
+    }
+}
+
+/// Something of the guest's own doing that is a stop for the debugger if [`StopOn`] names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GuestEventKind {
+    /// [`DebugStopReason::Reset`].
+    Reset,
+    /// [`DebugStopReason::PowerOff`].
+    PowerOff,
+    /// [`DebugStopReason::TripleFault`].
+    TripleFault,
+    /// [`DebugStopReason::Panic`].
+    Panic,
+}
+
+/// Which events stop the guest. One that does not is acted upon at once, as without a debugger. (A VP that cannot go on is always a stop.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StopOn {
+    /// A bit for each kind, in the order of the enum.
+    kinds: u8,
+}
+
+impl StopOn {
+    /// Whether events of this kind do.
+    pub const fn contains(self, kind: GuestEventKind) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+}
+
+impl GuestEventKind {
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl FromIterator<GuestEventKind> for StopOn {
+    fn from_iter<I: IntoIterator<Item = GuestEventKind>>(kinds: I) -> Self {
+        let kinds = kinds.into_iter().fold(0, |bits, kind| bits | kind.bit());
+        Self { kinds }
+    }
+}
+
+impl Default for StopOn {
+    /// All but a panic: kernels have their own ways with it, such as a dump and a reboot.
+    fn default() -> Self {
+        use GuestEventKind::*;
+        Self::from_iter([Reset, PowerOff, TripleFault])
+    }
+}
+
+/// What a triple fault has left of a VP's registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FaultRegisters {
+    /// They are as they were when the fault could not be delivered.
+    Kept,
+    /// They are those of a VP after INIT. AMD's processors leave the guest state undefined at a shutdown (APM volume 2, "Shutdown Intercept"), so KVM
+    /// resets the VP before anybody else sees it; x87 and vector registers are left alone.
+    ResetByHypervisor,
+}
+
+/// How a guest ended for good: no VP will run again, and no debugger can attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GuestEnd {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest asked for a reset, and the VMM's policy is not to start it again.
+    Reset,
+    /// A VP met a triple fault, and the VMM's policy is not to start the guest again.
+    TripleFault {
+        /// Which.
+        vp: VpIndex,
+    },
+    /// A VP cannot go on, and no debugger is attached or it has continued.
+    Crashed {
+        /// Which.
+        vp: VpIndex,
+        /// Why.
+        cause: CrashCause,
+    },
+    /// The debugger ended it with [`DetachAction::Kill`](crate::debug_rpc::DetachAction::Kill).
+    Killed,
+    /// The VMM was told to end.
+    Stopped,
+}
+
+impl fmt::Display for GuestEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("it switched itself off"),
+            Self::Reset => f.write_str("it asked for a reset, and is not to start again"),
+            Self::TripleFault { vp } => {
+                write!(
+                    f,
+                    "VP {vp} met a triple fault, and it is not to start again"
+                )
+            }
+            Self::Crashed { vp, .. } => write!(f, "the hypervisor cannot go on with VP {vp}"),
+            Self::Killed => f.write_str("its debugger ended it"),
+            Self::Stopped => f.write_str("the VMM was told to end"),
         }
     }
 }

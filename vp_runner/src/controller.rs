@@ -102,6 +102,7 @@ impl Controller {
         }
         loop {
             if let Some(exit) = self.exit {
+                self.waiting.ended(exit);
                 return exit;
             }
             let event = select_biased! { // merge
@@ -236,7 +237,7 @@ impl Controller {
                 Output::Change => self.change(&mut todo).await,
                 Output::Act(event) => self.act(event, &mut todo).await,
                 Output::ResetDone => self.waiting.reset_done(Ok(())),
-                Output::Exit => self.exit = Some(RunnerExit::Stopped),
+                Output::Exit(how) => self.exit = Some(how),
             }
         }
     }
@@ -393,12 +394,16 @@ impl Controller {
     /// Carries out what the guest asked for, every VP being parked.
     async fn act(&mut self, event: GuestEvent, todo: &mut Todo) {
         let exit = match (event, self.on_reset) {
+            (GuestEvent::Panicked { .. }, _) => {
+                let outputs = self.state.acted();
+                return self.then(outputs, todo);
+            }
             (GuestEvent::PowerOff, _) => Some(RunnerExit::PowerOff),
             (GuestEvent::Crashed { vp, cause }, _) => Some(RunnerExit::Crashed { vp, cause }),
             (GuestEvent::Reset, ResetPolicy::Exit) if !self.waiting.reset_is_open() => {
                 Some(RunnerExit::Reset)
             }
-            (GuestEvent::TripleFault { vp }, ResetPolicy::Exit) => {
+            (GuestEvent::TripleFault { vp, .. }, ResetPolicy::Exit) => {
                 Some(RunnerExit::TripleFault { vp })
             }
             (GuestEvent::Reset | GuestEvent::TripleFault { .. }, _) => None,

@@ -10,6 +10,9 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::FaultRegisters;
+use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::StopOn;
 
 /// Why the VP left the guest (KVM api.rst, section 5). The data of reads is to be filled in before the VP enters again.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,11 +54,13 @@ pub enum VpExit<'a> {
     /// `hlt`, on a VM without an in-kernel interrupt controller.
     Halted,
     /// Triple fault.
-    Shutdown,
+    Shutdown(FaultRegisters),
     /// `KVM_SYSTEM_EVENT_RESET`.
     SystemReset,
     /// `KVM_SYSTEM_EVENT_SHUTDOWN`.
     SystemPowerOff,
+    /// `KVM_SYSTEM_EVENT_CRASH`.
+    SystemCrash,
     /// `EINTR`: a signal, or `immediate_exit`.
     Interrupted,
     /// `EAGAIN`: a waiting VP got its start-up message; or an exit that asks for nothing.
@@ -75,9 +80,10 @@ impl VpExit<'_> {
             | Self::MmioWrite { .. } => true,
             Self::Debug(_)
             | Self::Halted
-            | Self::Shutdown
+            | Self::Shutdown(_)
             | Self::SystemReset
             | Self::SystemPowerOff
+            | Self::SystemCrash
             | Self::Interrupted
             | Self::Nothing
             | Self::Failed(_) => false,
@@ -92,10 +98,17 @@ pub enum GuestEvent {
     Reset,
     /// It wants to be switched off.
     PowerOff,
+    /// Its kernel says that it cannot go on.
+    Panicked {
+        /// On this VP.
+        vp: VpIndex,
+    },
     /// A fault could not be delivered.
     TripleFault {
         /// On this VP.
         vp: VpIndex,
+        /// What it has left of the VP's registers.
+        registers: FaultRegisters,
     },
     /// A VP cannot go on.
     Crashed {
@@ -112,9 +125,26 @@ impl GuestEvent {
         match self {
             Self::Reset => DebugStopReason::Reset,
             Self::PowerOff => DebugStopReason::PowerOff,
-            Self::TripleFault { vp } => DebugStopReason::TripleFault { vp },
+            Self::Panicked { vp } => DebugStopReason::Panic { vp },
+            Self::TripleFault { vp, registers } => DebugStopReason::TripleFault { vp, registers },
             Self::Crashed { vp, cause } => DebugStopReason::Crashed { vp, cause },
         }
+    }
+
+    /// Whether it is a stop for a debugger that asked for these.
+    pub fn is_stop(self, on: StopOn) -> bool {
+        on.contains(match self {
+            Self::Reset => GuestEventKind::Reset,
+            Self::PowerOff => GuestEventKind::PowerOff,
+            Self::TripleFault { .. } => GuestEventKind::TripleFault,
+            Self::Panicked { .. } => GuestEventKind::Panic,
+            Self::Crashed { .. } => return true,
+        })
+    }
+
+    /// Whether something is to be done about it before the guest goes on.
+    pub const fn is_acted_upon(self) -> bool {
+        !matches!(self, Self::Panicked { .. })
     }
 }
 
@@ -148,7 +178,7 @@ pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
                     first = outcome;
                 }
             }
-            after_device(first)
+            after_device(first, vp)
         }
         VpExit::MmioRead { gpa, data } => {
             if machine.mmio_read(Some(vp), gpa, data) == MmioOutcome::Unclaimed {
@@ -156,22 +186,26 @@ pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
             }
             Next::Enter
         }
-        VpExit::MmioWrite { gpa, data } => after_device(machine.mmio_write(Some(vp), gpa, data).1),
+        VpExit::MmioWrite { gpa, data } => {
+            after_device(machine.mmio_write(Some(vp), gpa, data).1, vp)
+        }
         VpExit::Debug(debug) => Next::Debug(debug),
         VpExit::Halted => Next::Halt,
-        VpExit::Shutdown => Next::Stop(GuestEvent::TripleFault { vp }),
+        VpExit::Shutdown(registers) => Next::Stop(GuestEvent::TripleFault { vp, registers }),
         VpExit::SystemReset => Next::Stop(GuestEvent::Reset),
         VpExit::SystemPowerOff => Next::Stop(GuestEvent::PowerOff),
+        VpExit::SystemCrash => Next::Stop(GuestEvent::Panicked { vp }),
         VpExit::Interrupted | VpExit::Nothing => Next::Enter,
         VpExit::Failed(cause) => Next::Stop(GuestEvent::Crashed { vp, cause }),
     }
 }
 
-fn after_device(outcome: DeviceOutcome) -> Next {
+fn after_device(outcome: DeviceOutcome, vp: VpIndex) -> Next {
     match outcome {
         DeviceOutcome::Done => Next::Enter,
         DeviceOutcome::Reset => Next::Stop(GuestEvent::Reset),
         DeviceOutcome::PowerOff => Next::Stop(GuestEvent::PowerOff),
+        DeviceOutcome::Panicked => Next::Stop(GuestEvent::Panicked { vp }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything that talks to KVM. The only place with `unsafe`.
 
+mod exit_decode;
 pub(crate) mod kick;
 pub mod ram;
 pub(crate) mod vcpu;

@@ -42,6 +42,8 @@ pub enum DeviceOutcome {
     Reset,
     /// The guest asked to be switched off.
     PowerOff,
+    /// The guest's kernel says that it cannot go on. Nothing is to be done about it but to tell a debugger that wants to know.
+    Panicked,
 }
 
 /// Whether a device claims an address.

@@ -313,7 +313,7 @@ fn natural_piece(at: u64, left: usize) -> usize {
 
 fn first_of(first: DeviceOutcome, second: DeviceOutcome) -> DeviceOutcome {
     match first {
-        DeviceOutcome::Done => second,
+        DeviceOutcome::Done | DeviceOutcome::Panicked => second,
         DeviceOutcome::Reset | DeviceOutcome::PowerOff => first,
     }
 }

@@ -41,6 +41,7 @@
 //! |---|---|---|---|---|---|---|
 //! | `attach`, `detach`, `lost`, `break_`, `change`, `shutdown` | at once | - | kick | joins | - | - |
 //! | `resume`, `reset` | yes | - | `NotStopped` | `NotStopped` | - | - |
+//! | `stop_on` | at once | - | at once | at once | - | - |
 //! | `pause` | nothing | - | Running: kick | nothing | - | - |
 //! | `parked` | - | - | yes | yes | - | - |
 //! | `programmed` / `changed` / `acted` | - | yes / - / - | - | - | - / yes / - | - / - / yes |
@@ -65,6 +66,7 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::StopOn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum VpState {
@@ -133,6 +135,7 @@ enum Resume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Want {
     Shutdown,
+    DetachAndKill,
     DetachAndRun,
     DetachAndStay,
     Change,
@@ -156,6 +159,8 @@ pub struct RunState {
     owed: Option<GuestEvent>,
     /// VPs that are yet to step over the byte they stand on.
     over: VecDeque<VpIndex>,
+    /// Which of the guest's own doings are stops.
+    stop_on: StopOn,
 }
 
 type Outputs = Result<Vec<Output>, Refused>;
@@ -177,6 +182,7 @@ impl RunState {
             hits: VecDeque::new(),
             owed: None,
             over: VecDeque::new(),
+            stop_on: StopOn::default(),
         }
     }
 
@@ -211,11 +217,14 @@ impl RunState {
             outputs.push(Output::Abandon);
         }
         self.session = Session::Detached;
-        let (wanted, superseded) = match action {
-            DetachAction::Resume => (Want::DetachAndRun, Want::DetachAndStay),
-            DetachAction::Stay => (Want::DetachAndStay, Want::DetachAndRun),
+        let wanted = match action {
+            DetachAction::Resume => Want::DetachAndRun,
+            DetachAction::Stay => Want::DetachAndStay,
+            DetachAction::Kill => Want::DetachAndKill,
         };
-        self.wants.remove(&superseded);
+        // The last debugger's word counts, but what was to be killed has no later.
+        self.wants.remove(&Want::DetachAndRun);
+        self.wants.remove(&Want::DetachAndStay);
         outputs.extend(self.want(wanted));
         Ok(outputs)
     }
@@ -339,8 +348,7 @@ impl RunState {
         if self.phase == Phase::SteppingOver {
             return Ok(self.stepped_over(vp, cause));
         }
-        self.hits
-            .extend(cause.filter(|cause| *cause != Cause::Unseen));
+        self.note(cause);
         let mut outputs = self.kick_all();
         self.phase = Phase::Stopping;
         outputs.extend(self.settle_if_parked());
@@ -393,9 +401,9 @@ impl RunState {
         match cause {
             // It may have come back to the same byte, which it meets now.
             Some(Cause::Unseen) => self.vps[vp.index() as usize].start = Start::Retry,
-            other => self.hits.extend(other),
+            other => self.note(other),
         }
-        if self.hits.is_empty() && self.wants.is_empty() {
+        if self.hits.is_empty() && self.wants.is_empty() && self.owed.is_none() {
             outputs.extend(self.step_over_or_enter());
         } else {
             self.over.clear();
@@ -466,7 +474,33 @@ impl RunState {
 
     /// A debugger's own write to a device asked for this: it is carried out at the next resume.
     pub fn owe(&mut self, event: GuestEvent) {
-        self.owed = self.owed.or(Some(event));
+        if event.is_acted_upon() {
+            self.owed = self.owed.or(Some(event));
+        }
+    }
+
+    /// Says which of the guest's own doings are stops, after setting it where there is something to set.
+    ///
+    /// # Errors
+    /// [`DebugError::NotAttached`].
+    pub fn stop_on(&mut self, set: Option<StopOn>) -> Result<StopOn, DebugError> {
+        self.attached()?;
+        if let Some(set) = set {
+            self.stop_on = set;
+            for hit in std::mem::take(&mut self.hits) {
+                self.note(Some(hit));
+            }
+        }
+        Ok(self.stop_on)
+    }
+
+    /// Keeps what is to be reported. What is not is to be acted upon.
+    fn note(&mut self, cause: Option<Cause>) {
+        match cause {
+            None | Some(Cause::Unseen) => {}
+            Some(Cause::Guest(event)) if !event.is_stop(self.stop_on) => self.owe(event),
+            Some(cause) => self.hits.push_back(cause),
+        }
     }
 
     /// Whether the VP has been let go and has not said that it parked.

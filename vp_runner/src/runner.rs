@@ -1,6 +1,8 @@
 //! The VMM's handle on its running guest.
 
 pub use crate::controller::Controller;
+/// Why the runner ended. All VP threads are joined by then.
+pub use vmm_core_defs::stop::GuestEnd as RunnerExit;
 
 use crate::controller::Control;
 use crate::machine::Machine;
@@ -9,10 +11,8 @@ use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
-use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
-use vmm_core_defs::stop::CrashCause;
 
 /// What a VMM hands over to have its vCPUs run.
 pub struct RunnerParams {
@@ -51,29 +51,6 @@ pub enum ResetPolicy {
     Reset,
     /// The runner ends.
     Exit,
-}
-
-/// Why the runner ended. All VP threads are joined by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunnerExit {
-    /// The guest switched itself off.
-    PowerOff,
-    /// The guest asked for a reset and the policy is [`ResetPolicy::Exit`].
-    Reset,
-    /// A VP met a triple fault and the policy is [`ResetPolicy::Exit`].
-    TripleFault {
-        /// Which.
-        vp: VpIndex,
-    },
-    /// A VP cannot go on, and no debugger is attached or it has continued.
-    Crashed {
-        /// Which.
-        vp: VpIndex,
-        /// Why.
-        cause: CrashCause,
-    },
-    /// The VMM asked for it with `RunnerHandle::stop`.
-    Stopped,
 }
 
 /// Starts the VP threads and puts every VP into its power-on state. The guest runs once [`Controller::run`] does.

@@ -10,6 +10,9 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::FaultRegisters;
+use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::StopOn;
 use vp_runner::runner::RunnerExit;
 
 /// The state a session is in when it ends.
@@ -232,8 +235,90 @@ fn power_off_is_a_stop_and_ends_the_runner_at_the_next_resume() {
     vm.attach();
     assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
     let pending = vm.resume();
-    assert_eq!(vm.join(), RunnerExit::PowerOff);
-    assert!(wait(pending).is_err(), "the runner is gone");
+    let how = RunnerExit::PowerOff;
+    assert_eq!(answer(pending), Err(DebugError::Ended { how }));
+    assert_eq!(vm.join(), how);
+}
+
+fn stop_on(vm: &TestVm, kinds: &[GuestEventKind]) {
+    let on: StopOn = kinds.iter().copied().collect();
+    let set = vm.call(DebugRequest::StopOn, Some(on));
+    assert_eq!(set.as_ref(), Ok(&on));
+    assert_eq!(vm.call(DebugRequest::StopOn, None), set);
+}
+
+#[test]
+fn an_event_that_is_no_stop_is_carried_out_at_once_under_the_same_resume() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_RESET)).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    stop_on(&vm, &[GuestEventKind::PowerOff]);
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("three resets", |seen| seen.resets >= 3);
+    // From now on it is one, for the next that comes.
+    stop_on(&vm, &[GuestEventKind::Reset]);
+    assert_eq!(stop(pending), DebugStopReason::Reset);
+    // It lasts as long as the session.
+    stop_on(&vm, &[]);
+    vm.detach(DetachAction::Stay);
+    assert_eq!(vm.attach().stop.reason, DebugStopReason::Reset);
+    let on = vm.call(DebugRequest::StopOn, None);
+    assert_eq!(on, Ok(StopOn::default()));
+}
+
+#[test]
+fn a_power_off_that_is_no_stop_ends_the_resume() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_OFF)).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    stop_on(&vm, &[]);
+    let how = RunnerExit::PowerOff;
+    assert_eq!(answer(vm.resume()), Err(DebugError::Ended { how }));
+    assert_eq!(vm.join(), how);
+}
+
+#[test]
+fn a_panic_is_a_stop_on_request_after_which_the_guest_goes_on() {
+    let Some(vm) = Setup::new(Mode::Long, &asking(PORT_GIVES_UP)).build() else {
+        return;
+    };
+    vm.attach();
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("the guest panics and goes on", |seen| seen.told.len() > 3);
+    interrupt(&vm, pending);
+    stop_on(&vm, &[GuestEventKind::Panic]);
+    let vp = VpIndex::BSP;
+    let first = stop(vm.resume());
+    assert_eq!(first, DebugStopReason::Panic { vp });
+    let regs = vm.regs(0);
+    assert_eq!(regs.rip, BEHIND);
+    // Once for each, with a turn of the loop in between.
+    assert_eq!(stop(vm.resume()), DebugStopReason::Panic { vp });
+    assert_eq!(vm.regs(0).gp[3], regs.gp[3] + 1);
+    assert_eq!(vm.machine.wait_until("now", |_| true).resets, 0);
+}
+
+#[test]
+fn a_debugger_can_end_the_guest_in_every_state() {
+    for state in STATES {
+        let Some((vm, pending)) = in_state(state) else {
+            return;
+        };
+        let untouched = Setup::new(Mode::Long, &telling_loop(Mode::Long)).build();
+        vm.detach(DetachAction::Kill);
+        let how = RunnerExit::Killed;
+        if let Some(pending) = pending {
+            assert_eq!(answer(pending), Err(DebugError::Detached), "{state:?}");
+        }
+        let machine = vm.machine.clone();
+        assert_eq!(vm.join(), how, "{state:?}");
+        let untouched = untouched.expect("as the first").machine.raw_memory();
+        assert!(machine.raw_memory() == untouched, "{state:?}");
+    }
 }
 
 #[test]
@@ -266,16 +351,18 @@ fn a_triple_fault_is_a_stop_with_all_state_readable() {
     for round in 0..3 {
         let vp = VpIndex::BSP;
         match stop(vm.resume()) {
-            DebugStopReason::TripleFault { vp: by } => assert_eq!(by, vp),
+            DebugStopReason::TripleFault { vp: by, registers } => {
+                assert_eq!(by, vp);
+                let regs = vm.regs(0);
+                // What the stop says of them is so.
+                let seen = match registers {
+                    FaultRegisters::Kept => (ENTRY + 2, 1),
+                    FaultRegisters::ResetByHypervisor => (0xfff0, 0),
+                };
+                println!("the registers at a triple fault: {registers:?}");
+                assert_eq!((regs.rip, regs.gp[3]), seen);
+            }
             reason => panic!("{reason:?}"),
-        }
-        let regs = vm.regs(0);
-        if regs.rip == 0xfff0 && regs.gp[3] == 0 {
-            println!(
-                "SKIP: this host's KVM resets a VP's registers at a triple fault (kvm-amd does)"
-            );
-        } else {
-            assert_eq!((regs.rip, regs.gp[3]), (ENTRY + 2, 1));
         }
         let gpa = GuestAddress::Gpa(Gpa::new(ENTRY));
         let read = vm.call(DebugRequest::ReadMemory, (gpa, 4));
@@ -354,6 +441,7 @@ fn a_panic_in_a_device_ends_the_runner_instead_of_hanging_it() {
     let pending = vm.only(1, VpAction::Run);
     let vp = VpIndex::new(1);
     let cause = CrashCause::Run { errno: 5 };
-    assert_eq!(vm.join(), RunnerExit::Crashed { vp, cause });
-    assert!(wait(pending).is_err(), "the runner is gone");
+    let how = RunnerExit::Crashed { vp, cause };
+    assert_eq!(answer(pending), Err(DebugError::Ended { how }));
+    assert_eq!(vm.join(), how);
 }

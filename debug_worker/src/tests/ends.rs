@@ -6,6 +6,8 @@ use super::bed::Client;
 use crate::SessionSettings;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::GuestEnd;
 
 /// In which state the client goes.
 #[derive(Debug, Clone, Copy)]
@@ -233,5 +235,59 @@ fn the_next_client_is_served_however_soon_it_comes() {
         let mut after_a_crash = bed.connect();
         after_a_crash.start();
         assert_eq!(after_a_crash.ask("D"), "OK");
+    }
+}
+
+/// Not a bare end of the connection, which every client takes for a crash of the server: how the guest ended, in the client's own words.
+#[test]
+fn by_the_end_of_the_guest_which_the_client_is_told_of() {
+    let vp = vmm_core_defs::addr::VpIndex::new(1);
+    let cause = CrashCause::Internal { suberror: 1 };
+    let ends = [
+        (GuestEnd::PowerOff, "W00", ""),
+        (GuestEnd::Reset, "W03", "it asked for a reset"),
+        (
+            GuestEnd::TripleFault { vp },
+            "X0b",
+            "VP 1 met a triple fault",
+        ),
+        (GuestEnd::Crashed { vp, cause }, "X06", "cannot go on"),
+        (GuestEnd::Killed, "X09", "its debugger ended it"),
+        (GuestEnd::Stopped, "X0f", "the VMM was told to end"),
+    ];
+    for (how, wanted, words) in ends {
+        for told_to_stop in [false, true] {
+            for at_once in [false, true] {
+                let mut bed = Bed::new();
+                let mut client = match at_once {
+                    true => {
+                        let mut client = bed.attach();
+                        bed.vm.end_at_next_resume(how);
+                        client.send("vCont;c");
+                        client
+                    }
+                    false => {
+                        let client = bed.attach_and_continue();
+                        bed.vm.end(how);
+                        client
+                    }
+                };
+                if told_to_stop && !at_once {
+                    // As the VMM does when the guest has ended.
+                    bed.stop();
+                }
+                let mut console = String::new();
+                let end = loop {
+                    let reply = client.reply();
+                    match reply.strip_prefix('O') {
+                        Some(text) => console.push_str(&super::bed::unhex(text)),
+                        None => break reply,
+                    }
+                };
+                assert_eq!(end, wanted, "{how:?} {told_to_stop} {at_once}");
+                assert!(console.contains(words), "{console}");
+                client.expect_closed();
+            }
+        }
     }
 }

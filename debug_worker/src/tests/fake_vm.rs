@@ -31,7 +31,9 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::stop::StopOn;
 
 pub(super) const VP_COUNT: u32 = 2;
 pub(super) const MEMORY_SIZE: usize = 1 << 20;
@@ -50,10 +52,12 @@ struct State {
     resumes: Vec<ResumeRequest>,
     /// Stops that meet the next resumes at once.
     waiting_stops: VecDeque<DebugStopReason>,
+    ends: Option<GuestEnd>,
     registers: Vec<X86VpState>,
     memory: Vec<u8>,
     /// Requests of this name are never answered, and kept so that the caller is not told.
     mute: &'static str,
+    stop_on: StopOn,
     unanswered: Vec<DebugRequest>,
 }
 
@@ -74,9 +78,11 @@ impl FakeVm {
             running: None,
             resumes: Vec::new(),
             waiting_stops: VecDeque::new(),
+            ends: None,
             registers,
             memory: (0..=250).cycle().take(MEMORY_SIZE).collect(),
             mute: "",
+            stop_on: StopOn::default(),
             unanswered: Vec::new(),
         };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
@@ -159,6 +165,19 @@ impl FakeVm {
         });
     }
 
+    /// The running guest ends.
+    pub(super) fn end(&self, how: GuestEnd) {
+        self.change(|state| {
+            let running = state.running.take().expect("the guest runs");
+            running.complete(Err(DebugError::Ended { how }));
+        });
+    }
+
+    /// The guest ends as soon as it is to run again.
+    pub(super) fn end_at_next_resume(&self, how: GuestEnd) {
+        self.change(|state| state.ends = Some(how));
+    }
+
     /// Something happens as soon as the guest runs again.
     pub(super) fn stop_at_next_resume(&self, reason: DebugStopReason) {
         self.change(|state| state.waiting_stops.push_back(reason));
@@ -226,6 +245,11 @@ impl State {
             }
             DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
             DebugRequest::Breakpoints(rpc) => rpc.complete(Ok(breakpoints())),
+            DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| {
+                self.need_attached()?;
+                self.stop_on = set.unwrap_or(self.stop_on);
+                Ok(self.stop_on)
+            }),
         }
     }
 
@@ -264,6 +288,9 @@ impl State {
             return rpc.complete(Err(error));
         }
         assert!(self.running.is_none(), "resumed while it runs");
+        if let Some(how) = self.ends {
+            return rpc.complete(Err(DebugError::Ended { how }));
+        }
         self.resumes.push(rpc.input().clone());
         self.epoch = self.epoch.next();
         self.running = Some(rpc);
@@ -359,5 +386,6 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::Status(_) => "status",
         DebugRequest::Reset(_) => "reset",
         DebugRequest::Breakpoints(_) => "breakpoints",
+        DebugRequest::StopOn(_) => "stop on",
     }
 }

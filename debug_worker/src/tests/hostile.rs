@@ -112,7 +112,7 @@ fn a_vm_that_goes_away_ends_the_server() {
         console.contains("The guest no longer runs: the VMM has closed its side"),
         "{console}"
     );
-    assert!(stop.starts_with("T06"), "{stop}");
+    assert_eq!(stop, "X09");
     client.expect_closed();
     bed.join();
     // Before anybody is there.

@@ -40,12 +40,17 @@ impl Outbox {
     /// The client's packet was received, well or not; the reply to a bad one without acknowledgements is the caller's.
     pub(crate) fn received(&mut self, intact: bool) {
         // Whoever sends the next packet has given up on acknowledging what came before.
+        self.send_all();
+        if self.mode == Mode::Acks {
+            self.ready.push(if intact { b'+' } else { b'-' });
+        }
+    }
+
+    /// Sends everything that is left, acknowledged or not: the connection is about to be closed.
+    pub(crate) fn send_all(&mut self) {
         let unsent: Vec<_> = self.unacknowledged.drain(..).skip(1).collect();
         for packet in unsent {
             self.write(packet);
-        }
-        if self.mode == Mode::Acks {
-            self.ready.push(if intact { b'+' } else { b'-' });
         }
     }
 

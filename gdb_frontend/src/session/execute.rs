@@ -124,6 +124,7 @@ impl Core {
 
     /// Ends the session once everything has been sent.
     pub(super) fn close(&mut self) {
+        self.outbox.send_all();
         self.connection = Connection::Closing;
     }
 

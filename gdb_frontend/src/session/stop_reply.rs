@@ -3,6 +3,7 @@
 use crate::command::ClientFeatures;
 use crate::framing::PacketWriter;
 use crate::target::BreakpointKind;
+use crate::target::EndSignal;
 use crate::target::StopReason;
 use crate::target::Tid;
 
@@ -11,7 +12,30 @@ const SIGINT: u8 = 2;
 const SIGQUIT: u8 = 3;
 const SIGTRAP: u8 = 5;
 const SIGABRT: u8 = 6;
+const SIGKILL: u8 = 9;
 const SIGSEGV: u8 = 11;
+const SIGTERM: u8 = 15;
+
+/// `W AA`: "The process exited, and AA is the exit status." `X AA`: "The process terminated with signal AA." `None` where it lives.
+pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
+    let (kind, number) = match reason {
+        StopReason::Exited(status) => ("W", status),
+        StopReason::Terminated(signal) => (
+            "X",
+            match signal {
+                EndSignal::Abort => SIGABRT,
+                EndSignal::Kill => SIGKILL,
+                EndSignal::Fault => SIGSEGV,
+                EndSignal::Terminate => SIGTERM,
+            },
+        ),
+        _ => return None,
+    };
+    let mut packet = PacketWriter::default();
+    packet.str(kind);
+    packet.hex(&[number]);
+    Some(packet.finish())
+}
 
 /// `T AA n1:r1;n2:r2;...`, with the thread and, for clients that know it, the kind of stop.
 pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
@@ -49,6 +73,8 @@ const fn signal(reason: StopReason) -> u8 {
         | StopReason::Watchpoint { .. } => SIGTRAP,
         StopReason::Reset | StopReason::PowerOff => SIGQUIT,
         StopReason::TripleFault => SIGSEGV,
-        StopReason::Crashed | StopReason::Watchdog => SIGABRT,
+        StopReason::Crashed | StopReason::Panic | StopReason::Watchdog => SIGABRT,
+        // These have packets of their own.
+        StopReason::Exited(_) | StopReason::Terminated(_) => SIGKILL,
     }
 }

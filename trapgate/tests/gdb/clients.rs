@@ -50,6 +50,40 @@ fn gdb_killed_leaves_the_guest_running_and_room_for_another() {
 }
 
 #[test]
+fn a_lost_gdb_ends_the_guest_where_that_is_the_policy() {
+    let Some(mut guest) = guest(&["--on-disconnect", "kill"]) else {
+        return;
+    };
+    // Neither `detach` nor a second session does.
+    gdb(&mut guest, &["detach"]);
+    guest.wait_for("demo guest: CPU 1 is up");
+    let mut lost = start_gdb(
+        &guest.gdb_line(),
+        &["echo \\nhere\\n", "python import time; time.sleep(100)"],
+    );
+    lost.wait_for("here");
+    lost.signal("KILL");
+    assert_eq!(guest.finish().code, Some(6));
+}
+
+#[test]
+fn gdbs_kill_leaves_the_guest_running_unless_the_policy_says_otherwise() {
+    for (policy, code) in [("resume", None), ("kill", Some(6))] {
+        let Some(mut guest) = guest(&["--on-disconnect", policy]) else {
+            return;
+        };
+        let text = gdb(&mut guest, &["kill"]);
+        in_order(&text, &["killed"]);
+        match code {
+            None => {
+                guest.wait_for("demo guest: CPU 1 is up");
+            }
+            code => assert_eq!(guest.finish().code, code),
+        }
+    }
+}
+
+#[test]
 fn a_second_gdb_is_refused_and_the_first_does_not_notice() {
     let Some(mut guest) = guest(&[]) else { return };
     let line = guest.gdb_line();

@@ -37,6 +37,7 @@ impl Controller {
             DebugRequest::Breakpoints(rpc) => {
                 rpc.handle(async |()| self.breakpoints().await).await;
             }
+            DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| self.state.stop_on(set)),
             DebugRequest::GetVpState(rpc) => rpc.handle(async |vp| self.get_state(vp).await).await,
             DebugRequest::SetVpState(rpc) => {
                 rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
@@ -254,6 +255,8 @@ impl Controller {
             DeviceOutcome::Done => {}
             DeviceOutcome::Reset => self.state.owe(GuestEvent::Reset),
             DeviceOutcome::PowerOff => self.state.owe(GuestEvent::PowerOff),
+            // Not the guest said so.
+            DeviceOutcome::Panicked => {}
         }
         Ok(())
     }

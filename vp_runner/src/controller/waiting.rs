@@ -6,6 +6,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
 /// At most one of each, but for the kinds that several may wait for at once. What is dropped unanswered tells its caller that the runner is gone.
@@ -82,6 +83,23 @@ impl Waiting {
             attach.complete(Err(DebugError::Detached));
         }
         self.resume_failed(DebugError::Detached);
+    }
+
+    /// The guest has ended: no stop will come, and nothing is left to be taken off it.
+    pub(super) fn ended(&mut self, how: GuestEnd) {
+        let ended = || DebugError::Ended { how };
+        if let Some(attach) = self.attach.take() {
+            attach.complete(Err(ended()));
+        }
+        self.resume_failed(ended());
+        self.reset_done(Err(ended()));
+        for rpc in self.breaks.drain(..) {
+            rpc.complete(Err(ended()));
+        }
+        for rpc in self.changes.drain(..) {
+            rpc.complete(Err(ended()));
+        }
+        self.detached();
     }
 
     pub(super) fn detached(&mut self) {

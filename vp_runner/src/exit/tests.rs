@@ -4,7 +4,7 @@ use crate::machine::MachineError;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 
-/// Logs what it is asked; port 1 resets, port 2 switches off, 0x1000 is a device.
+/// Logs what it is asked; port 1 resets, port 2 switches off, port 3 panics, 0x1000 is a device.
 #[derive(Default)]
 struct Devices(Mutex<Vec<String>>);
 
@@ -25,6 +25,7 @@ impl Machine for Devices {
         match port {
             1 => DeviceOutcome::Reset,
             2 => DeviceOutcome::PowerOff,
+            3 => DeviceOutcome::Panicked,
             _ => DeviceOutcome::Done,
         }
     }
@@ -126,6 +127,7 @@ fn each_exit_leads_where_it_should() {
         (write(0), Next::Enter),
         (write(1), Next::Stop(GuestEvent::Reset)),
         (write(2), Next::Stop(GuestEvent::PowerOff)),
+        (write(3), Next::Stop(GuestEvent::Panicked { vp: VP })),
         (store(&[1]), Next::Enter),
         (store(&[0]), Next::Stop(GuestEvent::Reset)),
         (VpExit::Debug(debug), Next::Debug(debug)),
@@ -133,11 +135,18 @@ fn each_exit_leads_where_it_should() {
         (VpExit::Interrupted, Next::Enter),
         (VpExit::Nothing, Next::Enter),
         (
-            VpExit::Shutdown,
-            Next::Stop(GuestEvent::TripleFault { vp: VP }),
+            VpExit::Shutdown(FaultRegisters::Kept),
+            Next::Stop(GuestEvent::TripleFault {
+                vp: VP,
+                registers: FaultRegisters::Kept,
+            }),
         ),
         (VpExit::SystemReset, Next::Stop(GuestEvent::Reset)),
         (VpExit::SystemPowerOff, Next::Stop(GuestEvent::PowerOff)),
+        (
+            VpExit::SystemCrash,
+            Next::Stop(GuestEvent::Panicked { vp: VP }),
+        ),
         (
             VpExit::Failed(failed),
             Next::Stop(GuestEvent::Crashed {
@@ -171,5 +180,5 @@ fn only_io_exits_hold_half_an_instruction_back() {
         .is_pending()
     );
     assert!(!VpExit::Interrupted.is_pending());
-    assert!(!VpExit::Shutdown.is_pending());
+    assert!(!VpExit::Shutdown(FaultRegisters::Kept).is_pending());
 }

@@ -1,28 +1,26 @@
-//! One vCPU on its own thread: entering the guest, decoding `kvm_run`, and guest debugging.
+//! One vCPU on its own thread: entering the guest, and guest debugging.
 //!
 //! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
 //! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
-#![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
 
+use super::exit_decode::decode;
 use super::kick::ThreadVcpu;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
 use crate::dr7::DebugPayload;
-use crate::dr7::Dr6;
 use crate::exit::VpExit;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;
-use crate::stop_cause::DebugExit;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
-use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::FaultRegisters;
 
 /// What this host's KVM offers, asked once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
@@ -133,15 +131,35 @@ impl Vcpu {
         let fd = self.vcpu.fd();
         let result = fd.run().map(drop);
         let run = fd.get_kvm_run();
+        let reason = run.exit_reason;
         self.synced = match run.kvm_valid_regs {
             0 => Synced::No,
             _ => Synced::Yes,
         };
+        if result.is_ok() && reason == KVM_EXIT_SHUTDOWN {
+            return VpExit::Shutdown(self.registers_after_shutdown());
+        }
+        let run = self.vcpu.fd().get_kvm_run();
         match result.map_err(|err| err.errno()) {
             Ok(()) => decode(run),
             Err(libc::EINTR) => VpExit::Interrupted,
             Err(libc::EAGAIN) => VpExit::Nothing,
             Err(errno) => VpExit::Failed(CrashCause::Run { errno }),
+        }
+    }
+
+    /// Whether KVM has reset this VP on its triple fault: then it is where INIT puts it (SDM volume 3, "Processor State After Reset").
+    fn registers_after_shutdown(&mut self) -> FaultRegisters {
+        match self.registers() {
+            Ok((regs, sregs))
+                if regs.rip == 0xfff0
+                    && regs.rflags == 2
+                    && sregs.cs.base == 0xffff_0000
+                    && sregs.cr3 == 0 =>
+            {
+                FaultRegisters::ResetByHypervisor
+            }
+            _ => FaultRegisters::Kept,
         }
     }
 
@@ -389,75 +407,5 @@ fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {
     DebugError::Hypervisor {
         what: what.into(),
         why: err.to_string(),
-    }
-}
-
-/// The exit in `kvm_run`, after a `KVM_RUN` that returned 0.
-fn decode(run: &mut kvm_run) -> VpExit<'_> {
-    let base = std::ptr::from_mut(run).cast::<u8>();
-    // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
-    match run.exit_reason {
-        KVM_EXIT_IO => {
-            // SAFETY: see above.
-            let io = unsafe { run.__bindgen_anon_1.io };
-            let size = usize::from(io.size);
-            let len = size * io.count as usize;
-            let offset = usize::try_from(io.data_offset).expect("an offset within a mapping");
-            // SAFETY: the kernel puts the data at this offset of the mapped kvm_run area, which is longer than the struct, and the
-            // result borrows `run`, so the mapping outlives it and nothing else touches it until the next KVM_RUN.
-            let data = unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) };
-            let port = io.port;
-            match u32::from(io.direction) {
-                KVM_EXIT_IO_IN => VpExit::PioRead { port, size, data },
-                _ => VpExit::PioWrite { port, size, data },
-            }
-        }
-        KVM_EXIT_MMIO => {
-            // SAFETY: see above.
-            let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
-            let gpa = Gpa::new(mmio.phys_addr);
-            let len = (mmio.len as usize).min(mmio.data.len());
-            let data = &mut mmio.data[..len];
-            match mmio.is_write {
-                0 => VpExit::MmioRead { gpa, data },
-                _ => VpExit::MmioWrite { gpa, data },
-            }
-        }
-        KVM_EXIT_DEBUG => {
-            // SAFETY: see above.
-            let debug = unsafe { run.__bindgen_anon_1.debug }.arch;
-            VpExit::Debug(DebugExit {
-                vector: debug.exception,
-                pc: debug.pc,
-                dr6: Dr6(debug.dr6),
-            })
-        }
-        KVM_EXIT_HLT => VpExit::Halted,
-        KVM_EXIT_SHUTDOWN => VpExit::Shutdown,
-        KVM_EXIT_SYSTEM_EVENT => {
-            // SAFETY: see above.
-            match unsafe { run.__bindgen_anon_1.system_event }.type_ {
-                KVM_SYSTEM_EVENT_SHUTDOWN => VpExit::SystemPowerOff,
-                KVM_SYSTEM_EVENT_RESET => VpExit::SystemReset,
-                _ => VpExit::Failed(CrashCause::UnknownExit {
-                    reason: KVM_EXIT_SYSTEM_EVENT,
-                }),
-            }
-        }
-        KVM_EXIT_INTERNAL_ERROR => {
-            // SAFETY: see above.
-            let suberror = unsafe { run.__bindgen_anon_1.internal }.suberror;
-            VpExit::Failed(CrashCause::Internal { suberror })
-        }
-        KVM_EXIT_FAIL_ENTRY => {
-            // SAFETY: see above.
-            let fail = unsafe { run.__bindgen_anon_1.fail_entry };
-            VpExit::Failed(CrashCause::FailEntry {
-                hardware_reason: fail.hardware_entry_failure_reason,
-            })
-        }
-        KVM_EXIT_INTR => VpExit::Interrupted,
-        KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => VpExit::Nothing,
-        reason => VpExit::Failed(CrashCause::UnknownExit { reason }),
     }
 }

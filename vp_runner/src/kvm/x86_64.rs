@@ -19,3 +19,5 @@ pub use scratch_vm::ScratchVmError;
 pub use scratch_vm::StartIn;
 #[cfg(test)]
 pub(crate) use scratch_vm::kvm_for_test;
+pub use xsave_area::XsaveArea;
+pub use xsave_area::XsaveSize;

@@ -7,6 +7,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::GuestEnd;
 
 /// Why a VP parked without being kicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,8 +93,8 @@ pub enum Output {
     Act(GuestEvent),
     /// Answer the open `Reset`.
     ResetDone,
-    /// End the runner: every VP is parked.
-    Exit,
+    /// End the runner in this way: every VP is parked.
+    Exit(GuestEnd),
 }
 
 /// What a breakpoint on the first instruction after an entry means.

@@ -1,6 +1,7 @@
 //! What happens when the guest is to stop, and when every VP has parked.
 
 use super::*;
+use vmm_core_defs::stop::GuestEnd;
 
 impl RunState {
     /// Notes what is wanted, and sees to it at once where every VP is parked.
@@ -40,7 +41,13 @@ impl RunState {
         self.wants.remove(&Want::Pause);
         if self.wants.contains(&Want::Shutdown) {
             self.phase = Phase::Ended;
-            return vec![Output::Exit];
+            return vec![Output::Exit(GuestEnd::Stopped)];
+        }
+        if self.wants.remove(&Want::DetachAndKill) {
+            let mut outputs = self.release();
+            self.phase = Phase::Ended;
+            outputs.push(Output::Exit(GuestEnd::Killed));
+            return outputs;
         }
         let stay = self.wants.remove(&Want::DetachAndStay);
         if self.wants.remove(&Want::DetachAndRun) || stay {
@@ -61,11 +68,8 @@ impl RunState {
 
     /// Ends the session (I6). A reset or power-off the guest had asked for stays owed.
     fn release(&mut self) -> Vec<Output> {
-        let asked = self.hits.drain(..).find_map(|hit| match hit {
-            Cause::Guest(event) => Some(event),
-            Cause::Debug(_) | Cause::Unseen => None,
-        });
-        self.owed = self.owed.or(asked);
+        self.owe_hits();
+        self.stop_on = StopOn::default();
         // Changes that waited are refused by the shell with the session gone.
         self.wants.remove(&Want::Change);
         let mut outputs = vec![Output::Release, Output::Detached];
@@ -102,7 +106,11 @@ impl RunState {
             }
         };
         if self.wants.remove(&Want::Attach) {
-            let reason = self.next_reason().unwrap_or(DebugStopReason::Break);
+            // A debugger that attaches learns what had stopped the guest before.
+            let reason = self
+                .next_reason()
+                .or_else(|| self.owed.map(GuestEvent::reason))
+                .unwrap_or(DebugStopReason::Break);
             let epoch = self.epoch;
             let mut outputs = vec![Output::Attached { epoch, reason }];
             outputs.extend(self.broken());
@@ -123,12 +131,17 @@ impl RunState {
 
     /// A guest that nobody debugs has no stops but its own events.
     fn release_leftovers(&mut self) -> Vec<Output> {
-        let event = self.hits.drain(..).find_map(|hit| match hit {
-            Cause::Guest(event) => Some(event),
-            Cause::Debug(_) | Cause::Unseen => None,
-        });
-        self.owed = self.owed.or(event);
+        self.owe_hits();
         self.broken()
+    }
+
+    /// Nobody is told any more: what is to be acted upon is.
+    fn owe_hits(&mut self) {
+        for hit in std::mem::take(&mut self.hits) {
+            if let Cause::Guest(event) = hit {
+                self.owe(event);
+            }
+        }
     }
 
     /// Answers the open resume (I1): the first hit (I7), or that the guest was interrupted.
@@ -153,12 +166,9 @@ impl RunState {
         let cause = self.hits.remove(step.unwrap_or(0));
         self.hits.retain(|hit| !hit.is_step());
         if let Some(Cause::Guest(event)) = cause {
-            self.owed = self.owed.or(Some(event));
+            self.owe(event);
         }
-        // A debugger that attaches learns what had stopped the guest before.
-        cause
-            .map(Cause::reason)
-            .or_else(|| self.owed.map(GuestEvent::reason))
+        cause.map(Cause::reason)
     }
 
     /// Drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). Drops what is owed already.

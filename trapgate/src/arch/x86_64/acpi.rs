@@ -2,6 +2,7 @@
 
 use super::layout;
 use crate::devices::power;
+use crate::devices::pvpanic;
 use crate::devices::reset_control;
 use vm_memory::Address as _;
 use vm_memory::Bytes as _;
@@ -13,7 +14,33 @@ use vm_memory::GuestMemoryMmap;
 const SCI: u8 = 9;
 
 /// `\_S5`: the sleep type that means off, which is what [`power`] expects. `Name (_S5, Package () { 0, 0, 0, 0 })` in AML.
-const DSDT_BODY: &[u8] = &[0x08, b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0, 0, 0, 0];
+const SLEEP_TYPES: &[u8] = &[0x08, b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0, 0, 0, 0];
+
+/// AML (ACPI 6.4, 20.2): `Scope (\\_SB) { Device (PVPC) { ... } }`, the panic port with its identifier and its resource.
+fn panic_device() -> Vec<u8> {
+    let [low, high] = pvpanic::PORT.to_le_bytes();
+    // An I/O port descriptor, 16 bits decoded, one port (6.4.2.5), and the end tag.
+    let resources = [0x47, 1, low, high, low, high, 1, 1, 0x79, 0];
+    let buffer = package(&[0x11], &[&[0x0a, 10], &resources[..]].concat());
+    let identifier = [&[0x0d], pvpanic::HARDWARE_ID.as_bytes(), &[0]].concat();
+    let names = [
+        &b"\x08_HID"[..],
+        &identifier,
+        // Present, enabled, shown, working.
+        b"\x08_STA\x0a\x0f",
+        b"\x08_CRS",
+        &buffer,
+    ];
+    let device = package(&[0x5b, 0x82], &[&b"PVPC"[..], &names.concat()].concat());
+    package(&[0x10], &[&b"\\_SB_"[..], &device].concat())
+}
+
+/// An opcode, the length of what follows in one byte (20.2.4: up to 63, itself included), and that.
+fn package(opcode: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(1 + body.len()).expect("a few dozen bytes");
+    assert!(length < 64, "longer packages have longer lengths");
+    [opcode, &[length], body].concat()
+}
 
 /// Writes all tables below 1 MiB and says where the root pointer is.
 pub fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMemoryError> {
@@ -26,7 +53,8 @@ pub fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMe
         next = next.unchecked_add((table.len() as u64).next_multiple_of(16));
         memory.write_slice(table, at).map(|()| at)
     };
-    let dsdt_at = place(&table(b"DSDT", 2, DSDT_BODY))?;
+    let dsdt_body = [SLEEP_TYPES, &panic_device()].concat();
+    let dsdt_at = place(&table(b"DSDT", 2, &dsdt_body))?;
     let fadt_at = place(&fadt(facs_at, dsdt_at))?;
     let madt_at = place(&madt(cpus))?;
     let entries = [fadt_at, madt_at]
@@ -191,6 +219,16 @@ mod tests {
         assert_eq!(signatures, [b"FACP", b"APIC", b"DSDT", b"XSDT"]);
         assert!(tables.iter().all(|table| sum(table) == 0));
         assert_eq!(tables[0].len(), 276);
+    }
+
+    /// Byte by byte, as compiled by hand from the specification.
+    #[test]
+    fn the_dsdt_tells_of_the_panic_port() {
+        let dsdt = &walk(1)[2];
+        let mut wanted = b"\x10\x36\\_SB_\x5b\x82\x2ePVPC\x08_HID\x0dQEMU0001\0".to_vec();
+        wanted.extend(b"\x08_STA\x0a\x0f\x08_CRS\x11\x0d\x0a\x0a");
+        wanted.extend(b"\x47\x01\x05\x05\x05\x05\x01\x01\x79\0");
+        assert!(dsdt.ends_with(&wanted), "{dsdt:x?}");
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The power-on state of a VP: what KVM gave it when it was made, kept so that a reset can give it again.
 //!
 //! KVM has no request for "reset this vCPU". A list of registers to clear would miss whatever a later KVM adds, so everything KVM lists is read
-//! once from the fresh vCPU and written back at a reset. One part stays out: the upper halves of the vector registers, as `KVM_SET_FPU` writes only x87 and SSE.
+//! once from the fresh vCPU and written back at a reset.
 
 use super::start_state::StartState;
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_debugregs;
-use kvm_bindings::kvm_fpu;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_mp_state;
 use kvm_bindings::kvm_msr_entry;
@@ -15,6 +14,8 @@ use kvm_bindings::kvm_sregs;
 use kvm_bindings::kvm_vcpu_events;
 use kvm_bindings::kvm_xcrs;
 use kvm_ioctls::VcpuFd;
+use vp_runner::kvm::x86_64::XsaveArea;
+use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
 /// Time goes on over a reset; the deadline timer belongs to the local APIC's state.
@@ -38,7 +39,7 @@ const DELIVER_NMI: u32 = 0x400;
 pub struct PowerOn {
     regs: kvm_regs,
     sregs: kvm_sregs,
-    fpu: kvm_fpu,
+    vectors: XsaveArea,
     xcrs: Option<kvm_xcrs>,
     debug: kvm_debugregs,
     events: kvm_vcpu_events,
@@ -49,7 +50,7 @@ pub struct PowerOn {
 
 impl PowerOn {
     /// Reads the state of a VP that has not run, and completes it with what firmware would set up. `msrs` are the ones this KVM lists.
-    pub fn read(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, MachineError> {
+    pub fn read(vcpu: &VcpuFd, xsave: XsaveSize, msrs: &[u32]) -> Result<Self, MachineError> {
         let mut lapic = vcpu
             .get_lapic()
             .map_err(|why| failed("read the local APIC", why))?;
@@ -62,9 +63,10 @@ impl PowerOn {
             sregs: vcpu
                 .get_sregs()
                 .map_err(|why| failed("read the system registers", why))?,
-            fpu: vcpu
-                .get_fpu()
-                .map_err(|why| failed("read the x87 and SSE registers", why))?,
+            vectors: xsave.get(vcpu).map_err(|why| MachineError {
+                what: "read the x87 and vector registers",
+                why: why.to_string(),
+            })?,
             // A CPU without XSAVE has none.
             xcrs: vcpu.get_xcrs().ok().filter(|xcrs| xcrs.nr_xcrs > 0),
             debug: vcpu
@@ -92,8 +94,10 @@ impl PowerOn {
             .map_err(|why| failed("set the system registers", why))?;
         vcpu.set_regs(&regs)
             .map_err(|why| failed("set the general registers", why))?;
-        vcpu.set_fpu(&self.fpu)
-            .map_err(|why| failed("set the x87 and SSE registers", why))?;
+        // KVM takes it whole, whatever XCR0 says.
+        self.vectors
+            .write_back(vcpu)
+            .map_err(|why| failed("set the x87 and vector registers", why))?;
         if let Some(xcrs) = &self.xcrs {
             vcpu.set_xcrs(xcrs).map_err(|why| failed("set XCR0", why))?;
         }
@@ -188,6 +192,35 @@ mod tests {
     const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
     const LAPIC_SPURIOUS: usize = 0xf0;
 
+    /// Standard format (SDM volume 1, "XSAVE Area"): XMM3, what of XSTATE_BV, and YMM3's upper half.
+    const XMM3: usize = 160 + 3 * 16;
+    const XSTATE_BV: usize = 512;
+    const YMM3: usize = 576 + 3 * 16;
+    const SSE_AND_AVX: u8 = 0b110;
+
+    /// Where all of a register is not zero, the host has it.
+    fn leave_in_vectors(xsave: XsaveSize, vcpu: &VcpuFd) {
+        let mut left = xsave.get(vcpu).expect("vector registers");
+        left.bytes_mut()[XMM3..XMM3 + 16].fill(9);
+        left.bytes_mut()[YMM3..YMM3 + 16].fill(9);
+        left.bytes_mut()[XSTATE_BV] |= SSE_AND_AVX;
+        if left.set(vcpu).is_err() {
+            println!("SKIP: no AVX here: only SSE registers are looked at");
+            left.bytes_mut()[XSTATE_BV] &= !0b100;
+            left.set(vcpu).expect("SSE registers");
+        }
+        let seen = vectors(&xsave.get(vcpu).expect("vector registers"));
+        assert_eq!(seen[0], [9; 16], "what is to be cleared is not there");
+    }
+
+    /// XMM3 and the upper half of YMM3; a register whose bit in XSTATE_BV is clear is zero, whatever its bytes are.
+    fn vectors(area: &XsaveArea) -> [[u8; 16]; 2] {
+        [(XMM3, 1), (YMM3, 2)].map(|(at, bit)| match area.bytes()[XSTATE_BV] >> bit & 1 {
+            0 => [0; 16],
+            _ => area.bytes()[at..at + 16].try_into().expect("16 bytes"),
+        })
+    }
+
     /// Whatever a guest left behind is gone: in the registers, the MSRs, the local APIC and what is pending.
     #[test]
     fn a_reset_gives_back_the_state_of_a_fresh_vcpu() {
@@ -199,7 +232,8 @@ mod tests {
         vm.create_irq_chip().expect("interrupt controllers");
         let vcpu = vm.create_vcpu(0).expect("a vCPU");
         vcpu.set_cpuid2(&host.cpuid).expect("the host's CPUID");
-        let fresh = PowerOn::read(&vcpu, &host.msrs).expect("readable");
+        let xsave = XsaveSize::of(&vm);
+        let fresh = PowerOn::read(&vcpu, xsave, &host.msrs).expect("readable");
         fresh.write(&vcpu, None).expect("its own state");
 
         vcpu.set_regs(&kvm_regs {
@@ -223,9 +257,7 @@ mod tests {
             .set_msrs(&Msrs::from_entries(&left).expect("two"))
             .expect("MSRs");
         assert_eq!(written, 2);
-        let mut fpu = fresh.fpu;
-        fpu.xmm[3] = [9; 16];
-        vcpu.set_fpu(&fpu).expect("vector registers");
+        leave_in_vectors(xsave, &vcpu);
         let mut debug = fresh.debug;
         debug.db[0] = 0x7000;
         vcpu.set_debug_regs(&debug).expect("debug registers");
@@ -238,9 +270,10 @@ mod tests {
         .expect("run state");
 
         fresh.write(&vcpu, None).expect("the fresh state again");
-        let again = PowerOn::read(&vcpu, &host.msrs).expect("readable");
+        let again = PowerOn::read(&vcpu, xsave, &host.msrs).expect("readable");
         assert_eq!((again.regs, again.sregs), (fresh.regs, fresh.sregs));
-        assert_eq!((again.fpu.xmm, again.debug), (fresh.fpu.xmm, fresh.debug));
+        assert_eq!(vectors(&again.vectors), vectors(&fresh.vectors));
+        assert_eq!(again.debug, fresh.debug);
         assert_eq!(again.mp_state, fresh.mp_state);
         let registers = |state: &PowerOn| -> Vec<_> {
             state.lapic.regs.chunks(16).map(<[_]>::to_vec).collect()

@@ -1,4 +1,5 @@
-//! `KVM_GET_XSAVE`, `KVM_GET_XSAVE2` and `KVM_SET_XSAVE` as bytes: the only `unsafe` the register file needs.
+//! `KVM_GET_XSAVE`, `KVM_GET_XSAVE2` and `KVM_SET_XSAVE` as bytes: the only `unsafe` the register file needs. VMMs may want it for
+//! their power-on state, since `KVM_SET_FPU` leaves the upper halves of vector registers alone.
 #![expect(
     unsafe_code,
     reason = "kvm-ioctls marks the XSAVE ioctls unsafe: the kernel's idea of the size has to be kept"
@@ -16,13 +17,13 @@ const PLAIN_WORDS: usize = 1024;
 
 /// How large a VM's XSAVE areas are, asked of KVM once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct XsaveSize {
+pub struct XsaveSize {
     /// 32-bit words past the 4096 bytes of `kvm_xsave`; `None` where KVM has only the plain ioctls.
     extra_words: Option<usize>,
 }
 
-/// One vCPU's area.
-pub(super) struct XsaveArea {
+/// One vCPU's area, in the standard format (SDM volume 1, "XSAVE Area").
+pub struct XsaveArea {
     raw: Raw,
     bytes: Vec<u8>,
 }
@@ -33,7 +34,8 @@ enum Raw {
 }
 
 impl XsaveSize {
-    pub(super) fn of(vm: &VmFd) -> Self {
+    /// Asks KVM, once the VM has a vCPU.
+    pub fn of(vm: &VmFd) -> Self {
         // api.rst, KVM_GET_XSAVE2: at least 4096 where the capability exists, 0 where not.
         let len = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         Self {
@@ -45,7 +47,11 @@ impl XsaveSize {
         4 * (PLAIN_WORDS + self.extra_words.unwrap_or(0))
     }
 
-    pub(super) fn get(self, vcpu: &VcpuFd) -> Result<XsaveArea, DebugError> {
+    /// Reads a vCPU's area.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub fn get(self, vcpu: &VcpuFd) -> Result<XsaveArea, DebugError> {
         let what = "read the vector registers";
         let raw = match self.extra_words {
             None => Raw::Plain(Box::new(
@@ -68,17 +74,30 @@ impl XsaveSize {
 }
 
 impl XsaveArea {
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// What [`set`](Self::set) is to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
     /// Writes the area to the vCPU it was read from, or another of the same VM.
-    pub(super) fn set(&mut self, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    ///
+    /// # Errors
+    /// What KVM says to it.
+    pub fn set(&mut self, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
         self.raw.copy_from(&self.bytes);
+        self.write_back(vcpu)
+    }
+
+    /// Writes the area as it was read or last set.
+    ///
+    /// # Errors
+    /// What KVM says to it.
+    pub fn write_back(&self, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
         match &self.raw {
             // SAFETY: without KVM_CAP_XSAVE2 the kernel reads the 4096 bytes of `kvm_xsave` and no more.
             Raw::Plain(area) => unsafe { vcpu.set_xsave(area) },

@@ -1,6 +1,9 @@
 //! The machine in a model of the world: what its outputs bring about, what can happen next, and what must never be.
 
 use super::*;
+use vmm_core_defs::stop::FaultRegisters;
+use vmm_core_defs::stop::GuestEnd;
+use vmm_core_defs::stop::GuestEventKind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
@@ -38,6 +41,8 @@ pub(super) struct World {
     standing: Vec<VpIndex>,
     /// The VP that steps over, with the byte lifted.
     lifted: Option<VpIndex>,
+    /// The guest asked for something that is yet to be carried out.
+    asked: bool,
 }
 
 /// What can happen next.
@@ -51,6 +56,7 @@ pub(super) enum Input {
     Change,
     Pause,
     Reset,
+    StopOn(StopOn),
     Shutdown,
     Parked(VpIndex, Option<Cause>),
 }
@@ -77,6 +83,7 @@ impl World {
             dropped: Vec::new(),
             standing: Vec::new(),
             lifted: None,
+            asked: false,
         }
     }
 
@@ -90,6 +97,7 @@ impl World {
             Input::Attach,
             Input::Detach(DetachAction::Resume),
             Input::Detach(DetachAction::Stay),
+            Input::Detach(DetachAction::Kill),
             Input::Lost,
             Input::Break,
             Input::Change,
@@ -134,9 +142,22 @@ impl World {
             }
             let event = match index {
                 0 => GuestEvent::Reset,
-                _ => GuestEvent::TripleFault { vp },
+                _ => GuestEvent::TripleFault {
+                    vp,
+                    registers: FaultRegisters::Kept,
+                },
             };
             inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
+            if count == 1 {
+                let panic = GuestEvent::Panicked { vp };
+                inputs.push(Input::Parked(vp, Some(Cause::Guest(panic))));
+            }
+        }
+        if count < 3 {
+            use GuestEventKind::*;
+            for on in [&[][..], &[Reset, PowerOff, TripleFault, Panic]] {
+                inputs.push(Input::StopOn(on.iter().copied().collect()));
+            }
         }
         inputs
     }
@@ -158,11 +179,19 @@ impl World {
             Input::Change => self.state.change(),
             Input::Pause => self.state.pause(),
             Input::Reset => self.state.reset(),
+            Input::StopOn(on) => self
+                .state
+                .stop_on(Some(*on))
+                .map(|_| Vec::new())
+                .map_err(Refused::from),
             Input::Shutdown => self.state.shutdown(),
             Input::Parked(vp, cause) => {
                 let epoch = self.state.epoch;
                 if let Some(Cause::Debug(DebugStopReason::Breakpoint { vp, .. })) = cause {
                     self.unreported.push(*vp);
+                }
+                if let Some(Cause::Guest(event)) = cause {
+                    self.asked |= event.is_acted_upon();
                 }
                 self.note_standing(*vp, *cause);
                 self.places[vp.index() as usize] = Place::Parked;
@@ -188,7 +217,8 @@ impl World {
             Input::Break => self.break_ = Request::Open,
             Input::Change => self.change = Request::Open,
             Input::Reset => self.reset = Request::Open,
-            Input::Lost | Input::Pause | Input::Shutdown | Input::Parked(..) => {}
+            Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown | Input::Parked(..) => {
+            }
         }
         self.carry_out(outputs);
         self.check_rest();
@@ -280,6 +310,7 @@ impl World {
                 self.assert_parked("reported");
                 close(&mut self.resume, "resume");
                 assert_eq!(epoch, self.state.epoch, "I1");
+                self.check_wanted(reason);
                 self.check_reason(reason);
             }
             Output::Attached { reason, .. } => {
@@ -328,13 +359,17 @@ impl World {
             }
             Output::Act(_) => {
                 self.assert_parked("acted");
+                self.asked = false;
                 self.unreported.clear();
                 self.dropped.clear();
                 self.standing.clear();
                 return self.state.acted().unwrap();
             }
             Output::ResetDone => close(&mut self.reset, "reset"),
-            Output::Exit => self.assert_parked("ended"),
+            Output::Exit(how) => {
+                self.assert_parked("ended");
+                assert!(how != GuestEnd::Killed || !self.programmed, "I6");
+            }
         }
         Vec::new()
     }
@@ -351,6 +386,7 @@ impl World {
         ] {
             assert_eq!(request, Request::None, "entered with a {name} open (I4)");
         }
+        assert!(!self.asked, "ran past what the guest had asked for");
         let place = &mut self.places[vp.index() as usize];
         assert_eq!(*place, Place::Parked, "entered twice");
         *place = Place::InGuest(action);
@@ -359,6 +395,18 @@ impl World {
             assert_eq!(start, Start::Retry, "a dropped hit is not retried (I7)");
             self.dropped.remove(position);
         }
+    }
+
+    fn check_wanted(&self, reason: DebugStopReason) {
+        let kind = match reason {
+            DebugStopReason::Reset => GuestEventKind::Reset,
+            DebugStopReason::PowerOff => GuestEventKind::PowerOff,
+            DebugStopReason::TripleFault { .. } => GuestEventKind::TripleFault,
+            DebugStopReason::Panic { .. } => GuestEventKind::Panic,
+            _ => return,
+        };
+        let on = self.state.clone().stop_on(None);
+        assert!(on.unwrap().contains(kind), "reported {reason:?} unasked");
     }
 
     fn check_reason(&mut self, reason: DebugStopReason) {

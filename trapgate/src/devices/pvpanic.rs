@@ -1,0 +1,51 @@
+//! The paravirtual panic port, as QEMU has it (QEMU's documentation, "PVPANIC DEVICE"): a kernel writes there what befell it.
+
+use super::PortDevice;
+use vp_runner::machine::DeviceOutcome;
+
+/// Its one port. The DSDT tells kernels of it.
+pub const PORT: u16 = 0x505;
+/// The identifier by which drivers find it.
+pub const HARDWARE_ID: &str = "QEMU0001";
+
+/// The kernel panicked and goes no further.
+const PANICKED: u8 = 1 << 0;
+/// The kernel panicked and another one is loaded to look into it.
+const CRASH_LOADED: u8 = 1 << 1;
+
+/// The port. It keeps nothing.
+pub struct Pvpanic;
+
+impl PortDevice for Pvpanic {
+    /// The events that can be told.
+    fn read_byte(&mut self, _offset: u16) -> u8 {
+        PANICKED | CRASH_LOADED
+    }
+
+    fn write_byte(&mut self, _offset: u16, value: u8) -> DeviceOutcome {
+        match value & (PANICKED | CRASH_LOADED) {
+            0 => DeviceOutcome::Done,
+            _ => DeviceOutcome::Panicked,
+        }
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_sees_what_it_can_tell_and_tells_it() {
+        assert_eq!(Pvpanic.read_byte(0), 3);
+        for (value, outcome) in [
+            (0, DeviceOutcome::Done),
+            (1, DeviceOutcome::Panicked),
+            (2, DeviceOutcome::Panicked),
+            (0xfc, DeviceOutcome::Done),
+        ] {
+            assert_eq!(Pvpanic.write(0, &[value]), outcome, "{value}");
+        }
+    }
+}

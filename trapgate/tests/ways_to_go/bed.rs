@@ -1,0 +1,219 @@
+//! A real guest, its runner and a debug server on one thread, as the program has them.
+
+use conformance::machine::Parts;
+use conformance::machine::Setup;
+use conformance::machine::TestMachine;
+use conformance::machine::answer;
+use conformance::machine::guest::Mode;
+use conformance::machine::guest::telling_loop;
+use conformance::machine::wait;
+use conformance::running::DEADLINE;
+use debug_worker::DebugListener;
+use debug_worker::DebuggerParameters;
+use debug_worker::SessionSettings;
+use futures::FutureExt as _;
+use mesh::rpc::RpcSend as _;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultPool;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::GuestEnd;
+use vp_runner::runner::RunnerHandle;
+
+/// How many VPs the guest has.
+pub const VPS: u32 = 2;
+
+pub struct Bed {
+    machine: Arc<TestMachine>,
+    pub address: String,
+    untouched: Vec<u8>,
+    debug: mesh::Sender<DebugRequest>,
+    owner: mesh::Sender<WorkerRpc>,
+    drop_server: Option<mesh::OneshotSender<()>>,
+    ended: bool,
+    handle: RunnerHandle,
+    thread: Option<JoinHandle<GuestEnd>>,
+}
+
+impl Bed {
+    /// The guest runs. `None`, with the reason printed, where there is no KVM.
+    pub fn new(on_disconnect: DetachAction) -> Option<Self> {
+        let code = telling_loop(Mode::Long);
+        let setup = Setup::new(Mode::Long, &code).vps(VPS).running();
+        let parts = match Parts::new(setup) {
+            Ok(parts) => parts,
+            Err(why) => {
+                println!("SKIP: {why}");
+                return None;
+            }
+        };
+        let any_port = "127.0.0.1:0".parse().expect("an address");
+        let listener = DebugListener::bind(&any_port, Default::default()).expect("a free port");
+        let address = listener.local_addr().to_string();
+        let (owner, for_server) = mesh::channel();
+        let (drop_server, dropped) = mesh::oneshot::<()>();
+        let parameters = DebuggerParameters {
+            listener,
+            requests: parts.debug.clone(),
+            settings: SessionSettings {
+                on_disconnect,
+                ..SessionSettings::default()
+            },
+        };
+        let controller = parts.controller;
+        let stop = owner.clone();
+        let thread = thread::spawn(move || {
+            DefaultPool::run_with(async |driver| {
+                let server = async {
+                    let serve = debug_worker::serve(driver, parameters, for_server);
+                    let mut serve = Box::pin(serve.fuse());
+                    let mut dropped = dropped.fuse();
+                    // race: dropping the server is what it is for
+                    futures::select! {
+                        served = serve => served.expect("a socket that can be polled"),
+                        told = dropped => if told.is_err() {
+                            serve.await.expect("a socket that can be polled");
+                        },
+                    }
+                };
+                let guest = async {
+                    let end = controller.run().await;
+                    stop.send(WorkerRpc::Stop);
+                    end
+                };
+                futures::join!(guest, server).0
+            })
+        });
+        Some(Self {
+            untouched: parts.machine.raw_memory(),
+            machine: parts.machine,
+            address,
+            debug: parts.debug,
+            owner,
+            drop_server: Some(drop_server),
+            ended: false,
+            handle: parts.handle,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn stop_server(&mut self) {
+        self.ended = true;
+        self.owner.send(WorkerRpc::Stop);
+    }
+
+    pub fn drop_server(&mut self) {
+        self.ended = true;
+        let signal = self.drop_server.take().expect("dropped once");
+        signal.send(());
+    }
+
+    /// Whether it has not been told to end.
+    pub fn has_server(&self) -> bool {
+        !self.ended
+    }
+
+    /// Waits until the session has ended and the guest has been detached from.
+    pub fn wait_detached(&self, what: &str) {
+        let end = Instant::now() + DEADLINE;
+        // A server that is gone says nothing; what it had to send is in the channel before what this asks.
+        while let Ok(seen) = wait(self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ())) {
+            match seen.get("state") {
+                Some("listening") => break,
+                state => assert!(Instant::now() < end, "{what}: still {state:?}"),
+            }
+        }
+        while self.status() != Err(DebugError::NotAttached) {
+            assert!(Instant::now() < end, "{what}: not detached");
+        }
+    }
+
+    fn status(&self) -> Result<(), DebugError> {
+        answer(self.debug.call_failable(DebugRequest::Status, ())).map(drop)
+    }
+
+    /// How often the VPs have told so far.
+    pub fn told(&self) -> usize {
+        self.machine.wait_until("now", |_| true).told.len()
+    }
+
+    /// Every VP goes round its loop, through where breakpoints were.
+    pub fn assert_runs(&self, what: &str) {
+        let since = self.told();
+        self.machine.wait_until(what, |seen| {
+            let told = |vp| {
+                let by = seen.told[since..].iter();
+                by.filter(|(by, _)| by.index() == vp).count() > 20
+            };
+            (0..VPS).all(told)
+        });
+    }
+
+    /// Nothing of a debugger is left: not in memory, not in a register, not in what KVM was told.
+    pub fn assert_untouched(&self, what: &str) {
+        self.assert_memory_untouched(what);
+        let info = answer(self.debug.call_failable(DebugRequest::Attach, ())).expect("attached");
+        assert_eq!(info.stop.reason, DebugStopReason::Break, "{what}");
+        let list = answer(self.debug.call_failable(DebugRequest::Breakpoints, ()));
+        assert_eq!(list, Ok(vec![]), "{what}");
+        for vp in (0..VPS).map(VpIndex::new) {
+            let state = answer(self.debug.call_failable(DebugRequest::GetVpState, vp));
+            let DebuggerVpState::X86_64(regs) = *state.expect("readable") else {
+                panic!("an x86 guest");
+            };
+            assert_eq!(regs.rflags & 0x100, 0, "{what}: a trap flag of ours");
+            assert_eq!(regs.debug.db, [0; 4], "{what}: a debug register of ours");
+            assert_eq!(regs.debug.dr7, 0x400, "{what}");
+        }
+        // What KVM had been told and not untold would stop it.
+        let all = ResumeRequest {
+            others: VpAction::Run,
+            actions: Vec::new(),
+        };
+        let pending = self.debug.call_failable(DebugRequest::Resume, all);
+        self.assert_runs(what);
+        answer(self.debug.call_failable(DebugRequest::Break, ())).expect("stopped");
+        let stop = answer(pending).expect("a stop");
+        assert_eq!(stop.reason, DebugStopReason::Break, "{what}");
+        let detach = DetachAction::Resume;
+        answer(self.debug.call_failable(DebugRequest::Detach, detach)).expect("detached");
+    }
+
+    pub fn assert_memory_untouched(&self, what: &str) {
+        let now = self.machine.raw_memory();
+        let mut both = now.iter().zip(&self.untouched);
+        let different = both.position(|(now, then)| now != then);
+        assert_eq!(different, None, "the first byte that differs, {what}");
+    }
+
+    /// Waits for the guest's end.
+    pub fn end(&mut self) -> GuestEnd {
+        let thread = self.thread.take().expect("ends once");
+        let end = Instant::now() + DEADLINE;
+        while !thread.is_finished() {
+            assert!(Instant::now() < end, "it does not end");
+            thread::yield_now();
+        }
+        thread.join().expect("it ends in order")
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if self.thread.is_some() && !thread::panicking() {
+            self.stop_server();
+            self.handle.stop();
+            self.end();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The table: ways times states.
+
+use crate::bed::Bed;
+use conformance::machine::ENTRY;
+use conformance::packets::Packets;
+use conformance::packets::packet;
+use conformance::running::DEADLINE;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::time::Duration;
+use std::time::Instant;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::stop::GuestEnd;
+
+/// How a client goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// `D`.
+    Detach,
+    /// `k`.
+    Kill,
+    /// `vKill;1`.
+    KillWithReply,
+    /// The connection ends in order.
+    Close,
+    /// The connection is reset.
+    Reset,
+    /// The client sends no more, but reads.
+    HalfClose,
+    /// The server is told to stop.
+    ServerStopped,
+    /// The server's task is dropped, as with the thread that owns it.
+    ServerDropped,
+}
+
+const WAYS: [Way; 8] = [
+    Way::Detach,
+    Way::Kill,
+    Way::KillWithReply,
+    Way::Close,
+    Way::Reset,
+    Way::HalfClose,
+    Way::ServerStopped,
+    Way::ServerDropped,
+];
+
+/// What the session is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The connection is there, and nothing was sent.
+    Attaching,
+    Stopped,
+    Running,
+    /// One VP stands on a breakpoint byte.
+    AtBreakpoint,
+    /// Continued from there, with another hit at once or soon.
+    SteppingOver,
+    /// A single step was asked for and its end not awaited.
+    Stepping,
+    /// Steps through a range that the VP never leaves.
+    RangeStepping,
+    /// A Ctrl-C was sent and its stop not awaited.
+    Interrupting,
+    /// Half a packet was sent to a stopped guest.
+    MidPacket,
+    /// Half a packet was sent while the guest runs.
+    MidPacketRunning,
+}
+
+const STATES: [State; 10] = [
+    State::Attaching,
+    State::Stopped,
+    State::Running,
+    State::AtBreakpoint,
+    State::SteppingOver,
+    State::Stepping,
+    State::RangeStepping,
+    State::Interrupting,
+    State::MidPacket,
+    State::MidPacketRunning,
+];
+
+type Client = Packets<TcpStream>;
+
+fn send(client: &mut Client, body: &str) {
+    client.send_raw(&packet(body.as_bytes()));
+}
+
+/// A client in that state, with breakpoints of all kinds set.
+fn client_in(bed: &Bed, state: State) -> Client {
+    let mut client = Client::connect(&bed.address);
+    if state == State::Attaching {
+        return client;
+    }
+    assert_eq!(client.ask("QStartNoAckMode"), "OK");
+    let stop = client.ask("?");
+    assert!(stop.starts_with('T'), "{stop}");
+    // Where the guest never comes: over two pages, and on a debug register.
+    for packet in ["Z0,5fff,1", "Z0,6000,1", "Z1,7000,1"] {
+        assert_eq!(client.ask(packet), "OK");
+    }
+    match state {
+        State::Attaching | State::Stopped => {}
+        State::Running => send(&mut client, "vCont;c"),
+        State::AtBreakpoint | State::SteppingOver => {
+            assert_eq!(client.ask(&format!("Z0,{ENTRY:x},1")), "OK");
+            let hit = client.ask("vCont;c");
+            assert!(hit.starts_with("T05"), "{hit}");
+            if state == State::SteppingOver {
+                send(&mut client, "vCont;c");
+            }
+        }
+        State::Stepping => send(&mut client, "vCont;s:1"),
+        State::RangeStepping => {
+            let end = ENTRY + 0x100;
+            send(&mut client, &format!("vCont;r{ENTRY:x},{end:x}:2;c"));
+        }
+        State::Interrupting => {
+            send(&mut client, "vCont;c");
+            client.send_raw(b"\x03");
+        }
+        State::MidPacket => client.send_raw(b"$m1000,"),
+        State::MidPacketRunning => {
+            send(&mut client, "vCont;c");
+            client.send_raw(b"$m1000,");
+        }
+    }
+    client
+}
+
+/// The client is kept where it is there to the end.
+fn go(bed: &mut Bed, way: Way, mut client: Client) -> Option<Client> {
+    match way {
+        Way::Detach => send(&mut client, "D"),
+        Way::Kill => send(&mut client, "k"),
+        Way::KillWithReply => send(&mut client, "vKill;1"),
+        Way::Close => return None,
+        Way::Reset => {
+            let socket = socket2::SockRef::from(&client.stream);
+            socket.set_linger(Some(Duration::ZERO)).expect("a reset");
+            return None;
+        }
+        Way::HalfClose => client.stream.shutdown(Shutdown::Write).expect("half"),
+        Way::ServerStopped => bed.stop_server(),
+        Way::ServerDropped => bed.drop_server(),
+    }
+    Some(client)
+}
+
+/// A client that is served. It may be refused while the one before is there.
+fn next_client(bed: &Bed) -> Client {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let mut client = Client::connect(&bed.address);
+        if client.ask("?").starts_with('T') {
+            return client;
+        }
+        assert!(Instant::now() < end, "still refused");
+    }
+}
+
+#[test]
+fn however_and_whenever_a_client_goes_nothing_of_it_stays_and_the_guest_runs_on() {
+    for way in WAYS {
+        let mut bed = None;
+        for state in STATES {
+            let what = format!("{way:?} while {state:?}");
+            // A server that was ended is followed by another.
+            if way == Way::ServerStopped || way == Way::ServerDropped {
+                bed = None;
+            }
+            if bed.is_none() {
+                bed = Bed::new(DetachAction::Resume);
+            }
+            let Some(bed) = &mut bed else { return };
+            let client = client_in(bed, state);
+            let rest = go(bed, way, client);
+            if let Some(mut client) = rest {
+                // To its end, whatever else is said first.
+                while client.reply_unacknowledged().is_some() {}
+            }
+            if state == State::Attaching && bed.has_server() {
+                // Its session may not have begun. The next client's does after it.
+                assert_eq!(next_client(bed).ask("D"), "OK", "{what}");
+            }
+            bed.wait_detached(&what);
+            bed.assert_runs(&what);
+            bed.assert_untouched(&what);
+        }
+    }
+}
+
+/// Policy `stop`: a lost client leaves the guest where it is, without a trace in it, for the next one.
+#[test]
+fn a_lost_client_leaves_the_guest_stopped_where_that_is_the_policy() {
+    let Some(mut bed) = Bed::new(DetachAction::Stay) else {
+        return;
+    };
+    for way in [Way::Kill, Way::Close, Way::Reset, Way::HalfClose] {
+        // While it attaches, nobody can tell whether its session has begun.
+        for state in &STATES[1..] {
+            let state = *state;
+            let what = format!("{way:?} while {state:?}");
+            let client = client_in(&bed, state);
+            drop(go(&mut bed, way, client));
+            bed.wait_detached(&what);
+            let told = bed.told();
+            bed.assert_memory_untouched(&what);
+            let mut next = next_client(&bed);
+            assert_eq!(bed.told(), told, "{what}: it ran");
+            // A client that detaches means it: the guest runs.
+            assert_eq!(next.ask("D"), "OK");
+            bed.wait_detached(&what);
+            bed.assert_runs(&what);
+        }
+    }
+}
+
+/// Policy `kill`.
+#[test]
+fn a_lost_client_ends_the_guest_where_that_is_the_policy() {
+    for way in [Way::Kill, Way::KillWithReply, Way::Close, Way::Reset] {
+        for state in [State::Stopped, State::Running, State::MidPacket] {
+            let Some(mut bed) = Bed::new(DetachAction::Kill) else {
+                return;
+            };
+            let what = format!("{way:?} while {state:?}");
+            let client = client_in(&bed, state);
+            let rest = go(&mut bed, way, client);
+            assert_eq!(bed.end(), GuestEnd::Killed, "{what}");
+            bed.assert_memory_untouched(&what);
+            drop(rest);
+        }
+    }
+}

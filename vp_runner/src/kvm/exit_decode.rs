@@ -1,0 +1,218 @@
+//! The exit in `kvm_run` as a [`VpExit`] (KVM api.rst, section 5).
+#![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
+
+use crate::dr7::Dr6;
+use crate::exit::VpExit;
+use crate::stop_cause::DebugExit;
+use kvm_bindings::*;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::FaultRegisters;
+
+/// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. Of a shutdown the registers are yet to be looked at.
+pub(super) fn decode(run: &mut kvm_run) -> VpExit<'_> {
+    let base = std::ptr::from_mut(run).cast::<u8>();
+    // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
+    match run.exit_reason {
+        KVM_EXIT_IO => {
+            // SAFETY: see above.
+            let io = unsafe { run.__bindgen_anon_1.io };
+            let size = usize::from(io.size);
+            let len = size * io.count as usize;
+            let offset = usize::try_from(io.data_offset).expect("an offset within a mapping");
+            // SAFETY: the kernel puts the data at this offset of the mapped kvm_run area, which is longer than the struct, and the
+            // result borrows `run`, so the mapping outlives it and nothing else touches it until the next KVM_RUN.
+            let data = unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) };
+            let port = io.port;
+            match u32::from(io.direction) {
+                KVM_EXIT_IO_IN => VpExit::PioRead { port, size, data },
+                _ => VpExit::PioWrite { port, size, data },
+            }
+        }
+        KVM_EXIT_MMIO => {
+            // SAFETY: see above.
+            let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
+            let gpa = Gpa::new(mmio.phys_addr);
+            let len = (mmio.len as usize).min(mmio.data.len());
+            let data = &mut mmio.data[..len];
+            match mmio.is_write {
+                0 => VpExit::MmioRead { gpa, data },
+                _ => VpExit::MmioWrite { gpa, data },
+            }
+        }
+        KVM_EXIT_DEBUG => {
+            // SAFETY: see above.
+            let debug = unsafe { run.__bindgen_anon_1.debug }.arch;
+            VpExit::Debug(DebugExit {
+                vector: debug.exception,
+                pc: debug.pc,
+                dr6: Dr6(debug.dr6),
+            })
+        }
+        KVM_EXIT_HLT => VpExit::Halted,
+        KVM_EXIT_SHUTDOWN => VpExit::Shutdown(FaultRegisters::Kept),
+        KVM_EXIT_SYSTEM_EVENT => {
+            // SAFETY: see above.
+            match unsafe { run.__bindgen_anon_1.system_event }.type_ {
+                KVM_SYSTEM_EVENT_SHUTDOWN => VpExit::SystemPowerOff,
+                KVM_SYSTEM_EVENT_RESET => VpExit::SystemReset,
+                KVM_SYSTEM_EVENT_CRASH => VpExit::SystemCrash,
+                _ => VpExit::Failed(CrashCause::UnknownExit {
+                    reason: KVM_EXIT_SYSTEM_EVENT,
+                }),
+            }
+        }
+        KVM_EXIT_INTERNAL_ERROR => {
+            // SAFETY: see above.
+            let suberror = unsafe { run.__bindgen_anon_1.internal }.suberror;
+            VpExit::Failed(CrashCause::Internal { suberror })
+        }
+        KVM_EXIT_FAIL_ENTRY => {
+            // SAFETY: see above.
+            let fail = unsafe { run.__bindgen_anon_1.fail_entry };
+            VpExit::Failed(CrashCause::FailEntry {
+                hardware_reason: fail.hardware_entry_failure_reason,
+            })
+        }
+        KVM_EXIT_INTR => VpExit::Interrupted,
+        KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => VpExit::Nothing,
+        reason => VpExit::Failed(CrashCause::UnknownExit { reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// What KVM would leave: the reason, and the member of the union that goes with it.
+    fn exit(reason: u32, fill: impl FnOnce(&mut kvm_run__bindgen_ty_1)) -> Box<kvm_run> {
+        let mut run = Box::new(kvm_run {
+            exit_reason: reason,
+            ..Default::default()
+        });
+        fill(&mut run.__bindgen_anon_1);
+        run
+    }
+
+    fn nothing(_: &mut kvm_run__bindgen_ty_1) {}
+
+    #[test]
+    fn what_the_machine_as_a_whole_is_asked_for_is_told_apart() {
+        let event = |type_| {
+            exit(KVM_EXIT_SYSTEM_EVENT, |run| {
+                run.system_event.type_ = type_;
+            })
+        };
+        let unknown = VpExit::Failed(CrashCause::UnknownExit {
+            reason: KVM_EXIT_SYSTEM_EVENT,
+        });
+        for (type_, wanted) in [
+            (KVM_SYSTEM_EVENT_SHUTDOWN, VpExit::SystemPowerOff),
+            (KVM_SYSTEM_EVENT_RESET, VpExit::SystemReset),
+            (KVM_SYSTEM_EVENT_CRASH, VpExit::SystemCrash),
+            (77, unknown),
+        ] {
+            assert_eq!(decode(&mut event(type_)), wanted, "{type_}");
+        }
+        assert_eq!(
+            decode(&mut exit(KVM_EXIT_SHUTDOWN, nothing)),
+            VpExit::Shutdown(FaultRegisters::Kept)
+        );
+        assert_eq!(decode(&mut exit(KVM_EXIT_HLT, nothing)), VpExit::Halted);
+    }
+
+    #[test]
+    fn a_vp_that_cannot_go_on_says_why() {
+        let mut failed_entry = exit(KVM_EXIT_FAIL_ENTRY, |run| {
+            run.fail_entry.hardware_entry_failure_reason = 0x8000_0021;
+            run.fail_entry.cpu = 3;
+        });
+        let mut internal = exit(KVM_EXIT_INTERNAL_ERROR, |run| {
+            run.internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+            run.internal.ndata = 2;
+        });
+        let mut unknown = exit(KVM_EXIT_DIRTY_RING_FULL, nothing);
+        let hardware_reason = 0x8000_0021;
+        for (run, cause) in [
+            (&mut failed_entry, CrashCause::FailEntry { hardware_reason }),
+            (&mut internal, CrashCause::Internal { suberror: 1 }),
+            (
+                &mut unknown,
+                CrashCause::UnknownExit {
+                    reason: KVM_EXIT_DIRTY_RING_FULL,
+                },
+            ),
+        ] {
+            assert_eq!(decode(run), VpExit::Failed(cause));
+        }
+    }
+
+    #[test]
+    fn a_debug_exit_carries_vector_address_and_status() {
+        let mut run = exit(KVM_EXIT_DEBUG, |run| {
+            run.debug.arch = kvm_debug_exit_arch {
+                exception: 1,
+                pc: 0x1234,
+                dr6: 0xffff_4ff0,
+                dr7: 0x400,
+                ..Default::default()
+            };
+        });
+        let wanted = DebugExit {
+            vector: 1,
+            pc: 0x1234,
+            dr6: Dr6(0xffff_4ff0),
+        };
+        assert_eq!(decode(&mut run), VpExit::Debug(wanted));
+    }
+
+    #[test]
+    fn port_and_memory_exits_carry_their_data() {
+        // The data of a port is behind the structure as a rule; here at its end.
+        let offset = offset_of!(kvm_run, s);
+        let io = |direction: u32| {
+            let mut run = exit(KVM_EXIT_IO, |run| {
+                run.io = kvm_run__bindgen_ty_1__bindgen_ty_4 {
+                    direction: u8::try_from(direction).unwrap(),
+                    size: 2,
+                    port: 0x3f8,
+                    count: 3,
+                    data_offset: offset as u64,
+                };
+            });
+            let mut area = [0; 2048];
+            area[..6].copy_from_slice(&b"abcdef".map(u8::cast_signed));
+            run.s.padding = area;
+            run
+        };
+        match decode(&mut io(KVM_EXIT_IO_OUT)) {
+            VpExit::PioWrite { port, size, data } => {
+                assert_eq!((port, size, data), (0x3f8, 2, &b"abcdef"[..]));
+            }
+            other => panic!("{other:?}"),
+        }
+        match decode(&mut io(KVM_EXIT_IO_IN)) {
+            VpExit::PioRead { port, size, data } => {
+                assert_eq!((port, size, data.len()), (0x3f8, 2, 6));
+            }
+            other => panic!("{other:?}"),
+        }
+        let mmio = |len, is_write| {
+            exit(KVM_EXIT_MMIO, |run| {
+                run.mmio.phys_addr = 0xfee0_0000;
+                run.mmio.data = *b"01234567";
+                run.mmio.len = len;
+                run.mmio.is_write = is_write;
+            })
+        };
+        let gpa = Gpa::new(0xfee0_0000);
+        let data = b"0123";
+        assert_eq!(decode(&mut mmio(4, 1)), VpExit::MmioWrite { gpa, data });
+        // More than there can be is not believed.
+        match decode(&mut mmio(9000, 0)) {
+            VpExit::MmioRead { data, .. } => assert_eq!(data.len(), 8),
+            other => panic!("{other:?}"),
+        }
+    }
+}
