@@ -16,6 +16,7 @@
 //! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
 
 mod guest_code;
+mod instruction_bytes;
 
 pub use guest_code::GuestCode;
 pub use guest_code::Int3Traps;

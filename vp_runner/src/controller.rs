@@ -158,6 +158,8 @@ impl Controller {
                 self.code.kicked(vp);
                 Some(Cause::Unseen)
             }
+            // It was kicked, having met its breakpoint before.
+            Some(VpCause::StillThere) => None,
             // Mapped at a second address: nobody asked to be stopped there.
             Some(VpCause::SteppedOver | VpCause::Alias) => Some(Cause::Unseen),
             Some(VpCause::Byte { address, gpa }) => Some(self.byte_cause(vp, address, gpa)),
@@ -227,7 +229,6 @@ impl Controller {
                 Output::Program => self.program(&mut todo).await,
                 Output::Enter { .. } => self.enter(output, &mut todo),
                 Output::StepOver { .. } => self.step_over(output, &mut todo),
-                Output::Lower => self.code.lower(),
                 Output::Report { epoch, reason } => self.report(epoch, reason),
                 Output::Attached { epoch, reason } => self.attached(epoch, reason),
                 Output::Broken => self.waiting.broken(),
@@ -316,7 +317,6 @@ impl Controller {
         let Output::StepOver { vp, action, epoch } = output else {
             return;
         };
-        self.code.lift(vp);
         self.enter_vp(vp, Start::Past, Extent::StepOver, action, epoch, todo);
     }
 

@@ -12,11 +12,14 @@
 //! For all of them: the trap flag, debug registers of the guest's own, an interrupt shadow, CR4.CET (whose tracker of indirect branches is in no register that we have), virtual-8086
 //! mode, a RIP that would leave its segment.
 
+use crate::cpu_mode::CR0_PE;
+use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::Segment;
 use crate::cpu_mode::cpu_mode;
 use crate::cpu_mode::linear_address;
 use crate::cpu_mode::privilege;
 use crate::instruction::decode;
+use crate::place::ModeClass;
 use arithmetic::Width;
 use iced_x86::Code;
 use iced_x86::Instruction;
@@ -153,6 +156,31 @@ pub fn emulate(
     };
     carry_out(state, mode, &instruction, &mut after)?;
     Ok(after)
+}
+
+/// Whether the instruction is one of those that [`emulate`] knows, in code of the usual size for this mode. Others than success may still come
+/// of it.
+pub fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
+    let mut state = X86VpState {
+        cr0: CR0_PE,
+        ..Default::default()
+    };
+    let data_writable = 0b0010;
+    let present = 1 << 7;
+    for segment in [&mut state.cs, &mut state.ss] {
+        segment.limit = u32::MAX;
+        segment.attributes = data_writable | present | segment_attributes::DEFAULT_BIG;
+    }
+    match mode {
+        ModeClass::Real => state.cr0 = 0,
+        ModeClass::Protected => {}
+        ModeClass::Long => {
+            state.efer = EFER_LMA;
+            state.cs.attributes |= segment_attributes::LONG;
+        }
+    }
+    state.gp[Gp::Rsp as usize] = 0x1000;
+    emulate(&state, bytes, InterruptShadow::None).is_ok()
 }
 
 fn next_rip(state: &X86VpState, mode: CpuMode, len: usize) -> Result<u64, Unsupported> {

@@ -34,8 +34,11 @@
 //!       +---------------------------------------------------------------------+ every VP parked
 //! ```
 //!
-//! A VP that stands on a breakpoint byte and is to move executes that one instruction in `SteppingOver`, with the byte lifted and every other VP
-//! parked; when nothing came of it that is to be told, the next one does, and then all enter.
+//! A VP that stands on a breakpoint byte and is to move has to get past it (I8), and no other may run through the gap:
+//! - where no other VP is to move, it enters as usual and lifts the byte for its first instruction ([`Start::Lift`]);
+//! - where the instruction can be carried out without executing it, all enter, and the byte stays ([`Start::CarryOut`]);
+//! - else it executes that one instruction in `SteppingOver`, with the byte lifted and every other VP parked; when nothing came of it that is to
+//!   be told, the next one does, and then all enter.
 //!
 //! | input | Parked | Programming | SteppingOver, Running | Stopping | Changing | Acting |
 //! |---|---|---|---|---|---|---|
@@ -48,13 +51,16 @@
 //!
 //! `-` is [`IllegalInput`]: the shell broke the protocol (it carries out Programming, Changing and Acting before it takes the next input).
 
+mod entering;
 mod messages;
 mod settle;
 
 pub use messages::Cause;
 pub use messages::IllegalInput;
 pub use messages::Output;
+pub use messages::Over;
 pub use messages::Refused;
+pub use messages::Standing;
 pub use messages::Start;
 
 use crate::exit::GuestEvent;
@@ -83,6 +89,15 @@ struct Vp {
     state: VpState,
     plan: VpAction,
     start: Start,
+    by_itself: ByItself,
+}
+
+/// Whether a VP can get past its breakpoint byte by [`Start::CarryOut`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum ByItself {
+    MayTry,
+    Trying,
+    Failed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -172,6 +187,7 @@ impl RunState {
             state: VpState::Parked,
             plan: VpAction::Run,
             start: Start::Past,
+            by_itself: ByItself::MayTry,
         };
         Self {
             vps: vec![vp; vps as usize],
@@ -337,14 +353,18 @@ impl RunState {
             input: "a stale stop",
             phase: self.phase.name(),
         };
-        let state = match self.vps.get_mut(vp.index() as usize) {
-            Some(vp) if vp.state != VpState::Parked && epoch == self.epoch => &mut vp.state,
+        let parking = match self.vps.get_mut(vp.index() as usize) {
+            Some(vp) if vp.state != VpState::Parked && epoch == self.epoch => vp,
             _ => return Err(stale.into()),
         };
-        if *state == VpState::Entered && cause.is_none() {
+        if parking.state == VpState::Entered && cause.is_none() {
             return Err(self.illegal("a park without kick or cause").into());
         }
-        *state = VpState::Parked;
+        parking.state = VpState::Parked;
+        parking.by_itself = match (parking.by_itself, cause) {
+            (ByItself::Trying, Some(Cause::Unseen)) => ByItself::Failed,
+            _ => ByItself::MayTry,
+        };
         if self.phase == Phase::SteppingOver {
             return Ok(self.stepped_over(vp, cause));
         }
@@ -353,77 +373,6 @@ impl RunState {
         self.phase = Phase::Stopping;
         outputs.extend(self.settle_if_parked());
         Ok(outputs)
-    }
-
-    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `standing` are the VPs that stand on such a byte.
-    ///
-    /// # Errors
-    /// [`IllegalInput`].
-    pub fn programmed(&mut self, standing: &[VpIndex]) -> Outputs {
-        self.only_in(Phase::Programming, "programmed")?;
-        let vps = &self.vps;
-        let passes = |vp: &VpIndex| {
-            let vp = vps.get(vp.index() as usize);
-            vp.is_some_and(|vp| vp.plan != VpAction::Stay && vp.start == Start::Past)
-        };
-        self.over = standing.iter().copied().filter(passes).collect();
-        Ok(self.step_over_or_enter())
-    }
-
-    fn step_over_or_enter(&mut self) -> Vec<Output> {
-        let epoch = self.epoch;
-        if let Some(vp) = self.over.pop_front() {
-            self.phase = Phase::SteppingOver;
-            let stepping = &mut self.vps[vp.index() as usize];
-            stepping.state = VpState::Entered;
-            let action = stepping.plan;
-            return vec![Output::StepOver { vp, action, epoch }];
-        }
-        self.phase = Phase::Running;
-        let entering = self.vps.iter_mut().enumerate();
-        entering
-            .filter(|(_, vp)| vp.plan != VpAction::Stay)
-            .map(|(index, vp)| {
-                vp.state = VpState::Entered;
-                Output::Enter {
-                    vp: vp_index(index),
-                    action: vp.plan,
-                    epoch,
-                    start: std::mem::replace(&mut vp.start, Start::Past),
-                }
-            })
-            .collect()
-    }
-
-    /// The VP that stepped over is parked again, with or without having done it.
-    fn stepped_over(&mut self, vp: VpIndex, cause: Option<Cause>) -> Vec<Output> {
-        let mut outputs = vec![Output::Lower];
-        match cause {
-            // It may have come back to the same byte, which it meets now.
-            Some(Cause::Unseen) => self.vps[vp.index() as usize].start = Start::Retry,
-            other => self.note(other),
-        }
-        if self.hits.is_empty() && self.wants.is_empty() && self.owed.is_none() {
-            outputs.extend(self.step_over_or_enter());
-        } else {
-            self.over.clear();
-            self.phase = Phase::Stopping;
-            outputs.extend(self.settle_if_parked());
-        }
-        outputs
-    }
-
-    /// A VP refused its debug registers: the guest stays parked, and the shell answers the open `Resume` with an error.
-    ///
-    /// # Errors
-    /// [`IllegalInput`].
-    pub fn program_failed(&mut self) -> Outputs {
-        self.only_in(Phase::Programming, "program_failed")?;
-        self.phase = Phase::Parked;
-        if let Session::Attached(open) = &mut self.session {
-            *open = Resume::Answered;
-        }
-        Ok(Vec::new())
     }
 
     /// The event is carried out.

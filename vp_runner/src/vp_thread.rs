@@ -44,6 +44,7 @@ mod parked;
 mod pause;
 
 use course::Course;
+use course::Lifted;
 use course::Rest;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
@@ -81,7 +82,7 @@ pub(crate) struct Enter {
 pub(crate) enum Extent {
     /// All of it.
     Whole,
-    /// One instruction, with the other VPs parked and the breakpoint bytes under it lifted.
+    /// One instruction, with the other VPs parked and the breakpoint bytes under it out of memory.
     StepOver,
 }
 
@@ -135,12 +136,14 @@ pub(crate) enum VpCause {
     },
     /// The step is done.
     Stepped,
-    /// It met a byte of ours by an address that nobody set a breakpoint at, and cannot pass it by itself.
+    /// It stands on a byte of ours that nobody is to be told of (any more), and cannot pass it by itself.
     Alias,
     /// The one instruction of [`Extent::StepOver`] is done, but not the action.
     SteppedOver,
     /// The guest took a debug register that was ours.
     Crowded,
+    /// It was kicked before it had left the breakpoint byte that it was to go over.
+    StillThere,
     /// Something of the guest's own.
     Guest(GuestEvent),
 }
@@ -177,6 +180,8 @@ pub(crate) struct Vp {
     rest: Rest,
     life: Life,
     pause: Pause,
+    /// Breakpoint bytes that are out of memory for this VP to execute what is under them; none while it is parked.
+    lifted: Vec<Gpa>,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -202,6 +207,7 @@ impl Vp {
             rest: Rest::Seen,
             life: Life::Untouched,
             pause: Pause::default(),
+            lifted: Vec::new(),
             registers: None,
         }
     }
@@ -254,14 +260,30 @@ impl Vp {
         if let Err(cause) = self.guests_turn(&mut course) {
             return Some(cause);
         }
+        if let Some(cause) = self.go_over(enter, &mut course) {
+            self.rest = Rest::Seen;
+            return Some(cause);
+        }
+        let cause = self.travel(&mut course);
+        self.lower();
+        match (cause, course.lifted) {
+            (None, Lifted::Yes) => Some(VpCause::StillThere),
+            (cause, _) => cause,
+        }
+    }
+
+    fn travel(&mut self, course: &mut Course) -> Option<VpCause> {
         let mut pending_exit = false;
         loop {
-            if let Err(cause) = self.share_registers(&course) {
-                let later = self.complete(pending_exit, &mut course);
+            if course.lifted == Lifted::No {
+                self.lower();
+            }
+            if let Err(cause) = self.share_registers(course) {
+                let later = self.complete(pending_exit, course);
                 self.rest = course.rest(self.arms.slots, None);
                 return later.or(Some(cause));
             }
-            if let Err(err) = self.vcpu.program(self.debug_state(&course)) {
+            if let Err(err) = self.vcpu.program(self.debug_state(course)) {
                 return Some(self.crashed(&err));
             }
             let from = match course.stepping() {
@@ -270,7 +292,7 @@ impl Vp {
             };
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
-                let cause = self.complete(pending_exit, &mut course);
+                let cause = self.complete(pending_exit, course);
                 self.rest = course.rest(self.arms.slots, cause);
                 return cause;
             }
@@ -278,13 +300,13 @@ impl Vp {
             self.around.gate.leave();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
-            let mut cause = self.after_exit(next, &mut course);
+            let mut cause = self.after_exit(next, course);
             if cause.is_none() && pending_exit && from.is_some() {
-                cause = self.end_io_step(from, &mut course);
+                cause = self.end_io_step(from, course);
                 pending_exit = false;
             }
             if let Some(cause) = cause {
-                let later = self.complete(pending_exit, &mut course);
+                let later = self.complete(pending_exit, course);
                 let cause = first(cause, later);
                 self.rest = match cause {
                     VpCause::Guest(GuestEvent::Crashed { .. }) => Rest::Crashed,
@@ -330,8 +352,10 @@ impl Vp {
     }
 
     /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.
-    fn halt(&mut self, course: &Course) -> Option<VpCause> {
+    fn halt(&mut self, course: &mut Course) -> Option<VpCause> {
         self.life = Life::Halted;
+        course.lifted = Lifted::No;
+        self.lower();
         if course.steps() {
             return Some(course.halted());
         }
@@ -363,8 +387,8 @@ impl Vp {
             }
         }
         let soon = match enter.action {
-            VpAction::Run | VpAction::Stay => None,
-            VpAction::Step | VpAction::StepRange { .. } => awake(|| commands.try_recv().ok()),
+            VpAction::Run | VpAction::Stay if enter.extent == Extent::Whole => None,
+            _ => awake(|| commands.try_recv().ok()),
         };
         soon.or_else(|| commands.recv().ok())
     }

@@ -211,24 +211,33 @@ fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
     };
     let untouched = vm.machine.raw_memory();
     vm.attach();
-    let one = || {
-        let start = Instant::now();
-        for _ in 0..200 {
-            vm.insert(software_at(0x10_0000));
-            vm.remove(software_at(0x10_0000));
-        }
-        start.elapsed()
+    let one = software_at(0x10_0000);
+    let hundred = [BreakpointChange::Insert(one), BreakpointChange::Remove(one)].repeat(100);
+    // In one request, and the fastest of several: whatever else this machine does is left out.
+    let fastest = || {
+        let times = (0..10).map(|_| {
+            let start = Instant::now();
+            vm.call(DebugRequest::SetDebugState, hundred.clone())
+                .unwrap();
+            start.elapsed()
+        });
+        times.min().unwrap_or_default()
     };
-    let few = one();
     let all: Vec<_> = (0..10_000).map(|n| software_at(0x2_0000 + 2 * n)).collect();
-    let inserts = all.iter().copied().map(BreakpointChange::Insert).collect();
-    vm.call(DebugRequest::SetDebugState, inserts).unwrap();
+    let insert = |breakpoints: &[Breakpoint]| {
+        let inserts = breakpoints.iter().copied().map(BreakpointChange::Insert);
+        vm.call(DebugRequest::SetDebugState, inserts.collect())
+            .unwrap();
+    };
+    insert(&all[..10]);
+    let few = fastest();
+    insert(&all[10..]);
     let breakpoint = software_at(in_loop(mode, 1));
     vm.insert(breakpoint);
-    let many = one();
-    println!("200 insertions and removals: {few:?} alone, {many:?} among 10,000");
+    let many = fastest();
+    println!("100 insertions and removals: {few:?} among 10, {many:?} among 10,000");
     assert!(
-        many < few * 4 + Duration::from_millis(20),
+        many < few * 4 + Duration::from_millis(5),
         "{few:?} {many:?}"
     );
     assert_eq!(raw(&vm, 0x2_0000, 4), [0xcc, 0, 0xcc, 0]);
@@ -243,16 +252,17 @@ fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
     assert_untouched(&vm, &untouched, "at the end");
 }
 
-/// Every VP counts in EBX and meets two breakpoints a turn: what is reported is what the guest counted, for each VP.
+/// Every VP counts in EBX and meets two breakpoints a turn: what is reported is what the guest counted, for each VP. The runner carries the `nop`s
+/// out while others run; the jump has to be executed with the others parked.
 #[test]
 fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
-    for vps in [4, 8] {
+    for (vps, second) in [(4, 2), (8, 2), (4, 3)] {
         let mode = Mode::Long;
         let Some(vm) = Setup::new(mode, &counting_loop(mode)).vps(vps).build() else {
             return;
         };
         vm.attach();
-        let all = [software_at(in_loop(mode, 1)), software_at(in_loop(mode, 2))];
+        let all = [1, second].map(|n| software_at(in_loop(mode, n)));
         all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
         let mut hits = vec![[0_u64; 2]; vps as usize];
         let end = Instant::now() + A_WHILE / 3;
@@ -276,7 +286,7 @@ fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
             assert!(counted - first <= 1 && counted - second <= 1, "VP {vp}");
             assert!(first > 0, "VP {vp} never came round: {hits:?}");
         }
-        println!("{vps} VPs: hits {hits:?}");
+        println!("{vps} VPs, breakpoints 1 and {second}: hits {hits:?}");
     }
 }
 

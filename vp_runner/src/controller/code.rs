@@ -5,9 +5,11 @@ use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
+use crate::emulate::is_known;
 use crate::kvm::vcpu::Bytes;
-use crate::page_walk::walk;
 use crate::place::Place;
+use crate::run_state::Over;
+use crate::run_state::Standing;
 use crate::vp_thread::Arms;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -16,15 +18,12 @@ use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
-use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// No x86 instruction is longer (SDM volume 2, "Instruction Format").
-const LONGEST_INSTRUCTION: u64 = 15;
 /// So many breakpoints are looked at before every entry; more of them at most once in a tick's time.
 const FEW: usize = 64;
 
@@ -36,8 +35,6 @@ pub(super) struct Code {
     vps: Vec<Stand>,
     /// The VP that stopped last.
     selected: VpIndex,
-    /// Bytes that a VP is stepping over.
-    lifted: Vec<Gpa>,
     /// Once there was a byte, VPs go on looking at INT3s for the session: GDB takes its breakpoints out at each stop, and telling KVM costs more.
     bytes: Bytes,
     reconciled: Option<Instant>,
@@ -66,7 +63,6 @@ impl Code {
             int3,
             vps: vec![Stand::default(); vps as usize],
             selected: VpIndex::BSP,
-            lifted: Vec::new(),
             bytes: Bytes::None,
             reconciled: None,
         }
@@ -185,8 +181,7 @@ impl Code {
     pub(super) fn kicked(&mut self, vp: VpIndex) {
         let index = vp.index() as usize;
         let place = self.vps.get(index).and_then(|vp| vp.place);
-        // A VP that was to step over has met its breakpoint.
-        if let Some(place) = place.filter(|_| self.lifted.is_empty())
+        if let Some(place) = place
             && (self.breakpoints().table.register_at(place.rip) || self.is_on_byte(&place))
         {
             self.vps[index].unmet = Some(place.rip);
@@ -244,60 +239,30 @@ impl Code {
     }
 
     /// The VPs that stand on a byte and have met it, or were put there.
-    pub(super) fn standing(&self) -> Vec<VpIndex> {
-        let vps = (0..).map(VpIndex::new).zip(&self.vps);
-        vps.filter(|(_, vp)| {
+    pub(super) fn standing(&self) -> Vec<Standing> {
+        let mut standing = Vec::new();
+        for (index, vp) in (0..).map(VpIndex::new).zip(&self.vps) {
             let met = |place: &Place| vp.unmet != Some(place.rip);
-            vp.place
-                .is_some_and(|place| met(&place) && self.is_on_byte(&place))
-        })
-        .map(|(index, _)| index)
-        .collect()
-    }
-
-    /// Puts the guest's own bytes under the instruction at RIP.
-    pub(super) fn lift(&mut self, vp: VpIndex) {
-        let Some(place) = self.vps.get(vp.index() as usize).and_then(|vp| vp.place) else {
-            return;
-        };
-        let mut lifted = Vec::new();
-        let mut breakpoints = self.change();
-        let patches = &mut breakpoints.patches;
-        let mut done = 0;
-        while done < LONGEST_INSTRUCTION {
-            let here = Gva::new(place.rip.value().wrapping_add(done));
-            // The instruction ends before a page that is not there, or faults.
-            let Ok(page) = walk(&*self.ram, &place.paging, here) else {
-                break;
+            let Some(place) = vp
+                .place
+                .filter(|place| met(place) && self.is_on_byte(place))
+            else {
+                continue;
             };
-            let len = page.bytes_left().min(LONGEST_INSTRUCTION - done);
-            let len_here = usize::try_from(len).unwrap_or(usize::MAX);
-            lifted.extend(patches.patched(page.gpa, len_here));
-            done += len;
+            let code = self.breakpoints().code_at(&self.ram, &place);
+            standing.push(Standing {
+                vp: index,
+                over: match is_known(place.mode(), &code) {
+                    true => Over::CarriedOut,
+                    false => Over::Executed,
+                },
+            });
         }
-        for gpa in &lifted {
-            if let Err(err) = patches.lift(&*self.ram, *gpa) {
-                tracing::error!(error = %err, "a breakpoint byte could not be lifted");
-            }
-        }
-        drop(breakpoints);
-        self.lifted = lifted;
-    }
-
-    /// Arms again what was lifted.
-    pub(super) fn lower(&mut self) {
-        let lifted = std::mem::take(&mut self.lifted);
-        let mut breakpoints = self.change();
-        for gpa in lifted {
-            if let Err(err) = breakpoints.patches.lower(&*self.ram, gpa) {
-                tracing::error!(error = %err, "a breakpoint byte could not be lowered");
-            }
-        }
+        standing
     }
 
     /// Takes everything off the guest (I6).
     pub(super) fn release(&mut self) {
-        self.lifted.clear();
         self.bytes = Bytes::None;
         for vp in &mut self.vps {
             vp.unmet = None;

@@ -23,6 +23,25 @@ const PUSH_RBP: [u8; 1] = [0x55];
 const NOP: [u8; 1] = [0x90];
 
 #[test]
+fn usual_first_instructions_are_known_in_every_mode_and_others_are_not() {
+    for mode in [ModeClass::Real, ModeClass::Protected, ModeClass::Long] {
+        let nop = [0x0f, 0x1f, 0x40, 0x00];
+        let (mov_bp_sp, sub_sp) = ([0x89, 0xe5], [0x83, 0xec, 0x10]);
+        for known in [&NOP[..], &PUSH_RBP, &nop, &mov_bp_sp, &sub_sp] {
+            assert!(is_known(mode, known), "{mode:?} {known:x?}");
+        }
+        let (load, int3) = ([0x8b, 0x07], [0xcc]);
+        for unknown in [&load[..], &int3, &[0xc3], &[0xeb, 0xfe], &[]] {
+            assert!(!is_known(mode, unknown), "{mode:?} {unknown:x?}");
+        }
+    }
+    assert!(
+        is_known(ModeClass::Long, &[0xf3, 0x0f, 0x1e, 0xfa]),
+        "endbr64"
+    );
+}
+
+#[test]
 fn what_could_trap_or_waits_is_left_to_the_vp() {
     let vp = long();
     assert!(run(&vp, &NOP).is_ok());

@@ -42,8 +42,8 @@ pub enum Output {
     Kick(VpIndex),
     /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
     Program,
-    /// Lift the bytes under the instruction that the VP stands on, and let it execute this one. It answers with one `parked`. Always the last of
-    /// its list.
+    /// Let the VP execute the one instruction that it stands on, with the bytes under it lifted. It answers with one `parked`, having put them
+    /// back. Always the last of its list.
     StepOver {
         /// Which.
         vp: VpIndex,
@@ -52,8 +52,6 @@ pub enum Output {
         /// The epoch it is to give back.
         epoch: Epoch,
     },
-    /// Put the lifted bytes back.
-    Lower,
     /// Let the VP go. It answers with one `parked`.
     Enter {
         /// Which.
@@ -104,6 +102,29 @@ pub enum Start {
     Past,
     /// Its hit was dropped, so it has yet to be met (I7).
     Retry,
+    /// As `Past`, and the VP stands on a breakpoint byte. No other VP is to move: it lifts the byte, executes this instruction, puts it back and
+    /// goes on.
+    Lift,
+    /// As `Lift`, but others move: it carries this instruction out with the byte in place, or parks with [`Cause::Unseen`].
+    CarryOut,
+}
+
+/// A VP that stands on a breakpoint byte it has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub vp: VpIndex,
+    /// How it gets past while others run.
+    pub over: Over,
+}
+
+/// How a VP can get past the breakpoint byte that it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Most likely by [`Start::CarryOut`].
+    CarriedOut,
+    /// Only by executing the instruction with the byte lifted.
+    Executed,
 }
 
 /// The shell broke the protocol.

@@ -164,3 +164,51 @@ fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
         [Output::Program]
     );
 }
+
+const CARRIED_OUT: Standing = Standing {
+    vp: VP0,
+    over: Over::CarriedOut,
+};
+
+/// VP 0 stands on a byte whose instruction can be carried out, and goes on by `plan`.
+fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
+    let mut state = RunState::new(2);
+    state.attach().unwrap();
+    state.resume(plan, alive).unwrap();
+    let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
+    (state, outputs)
+}
+
+#[test]
+fn a_vp_that_moves_alone_goes_over_its_byte_without_coming_back_for_it() {
+    let (state, outputs) = resumed_on_a_byte(&[VpAction::Run, VpAction::Stay]);
+    let entered = Output::Enter {
+        vp: VP0,
+        action: VpAction::Run,
+        epoch: state.epoch,
+        start: Start::Lift,
+    };
+    assert_eq!(outputs, [entered]);
+}
+
+#[test]
+fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked() {
+    let (mut state, outputs) = resumed_on_a_byte(&[VpAction::Run; 2]);
+    let starts = |outputs: &[Output]| -> Vec<Start> {
+        let start = |output: &Output| match output {
+            Output::Enter { start, .. } => *start,
+            other => panic!("{other:?}"),
+        };
+        outputs.iter().map(start).collect()
+    };
+    assert_eq!(starts(&outputs), [Start::CarryOut, Start::Past]);
+    let epoch = state.epoch;
+    state.parked(VP0, epoch, Some(Cause::Unseen)).unwrap();
+    assert_eq!(state.parked(VP1, epoch, None).unwrap(), [Output::Program]);
+    let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
+    let action = VpAction::Run;
+    let vp = VP0;
+    assert_eq!(outputs, [Output::StepOver { vp, action, epoch }]);
+    let outputs = state.parked(VP0, epoch, Some(Cause::Unseen)).unwrap();
+    assert_eq!(starts(&outputs), [Start::Retry, Start::Past]);
+}

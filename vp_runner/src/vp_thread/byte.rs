@@ -1,7 +1,8 @@
-//! A VP on an `INT3`: whose byte it is, and how to pass one of ours that nobody set a breakpoint at.
+//! A VP on an `INT3`: whose byte it is, and how to pass one of ours.
 //!
-//! One physical byte may be mapped at several linear addresses, and a breakpoint is at one of them. A VP that comes by another passes in silence: by
-//! carrying the instruction out here, where that can be done with certainty, so that the other VPs run on; else every VP is stopped for a step over.
+//! Where other VPs run, it is passed by carrying the instruction out here, if that can be done with certainty; else every VP is stopped for one to
+//! execute it with the byte lifted. So it is for a breakpoint that the VP has met and goes on from, and for one that is not its own: one physical
+//! byte may be mapped at several linear addresses, and a VP that comes by another than the breakpoint's passes in silence.
 
 use super::*;
 use crate::emulate::InterruptShadow;
@@ -9,12 +10,11 @@ use crate::emulate::Store;
 use crate::emulate::emulate;
 use crate::page_walk::walk;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use std::sync::RwLockReadGuard;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 use vmm_core_defs::regs::X86VpState;
 
-/// No x86 instruction is longer.
-const LONGEST_INSTRUCTION: usize = 15;
 /// Bits of page-table entries (SDM volume 3, "Paging").
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
@@ -40,8 +40,7 @@ impl Vp {
         let place = self.place().ok()?;
         let gpa = place.rip_gpa(&self.around.ram)?;
         let address = place.rip;
-        let breakpoints = self.around.breakpoints.read();
-        let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        let breakpoints = self.breakpoints();
         if !breakpoints.patches.is_armed(gpa) {
             return None;
         }
@@ -84,6 +83,45 @@ impl Vp {
         }
     }
 
+    /// Goes over the byte that the VP stands on, the other VPs being at large. `None`: it is over, and the action goes on.
+    pub(super) fn go_over_by_itself(&mut self, course: &mut Course) -> Option<VpCause> {
+        if self.around.gate.is_kicked() {
+            return Some(VpCause::StillThere);
+        }
+        match self.place() {
+            Ok(place) => match self.carry_out(&place) {
+                Some(rip) => course.stepped_to(rip),
+                None => Some(VpCause::Alias),
+            },
+            Err(err) => Some(self.crashed(&err)),
+        }
+    }
+
+    /// Puts the guest's own bytes under the instruction at RIP, for this VP to execute it. No other VP is in the guest.
+    pub(super) fn lift(&mut self) -> Result<(), DebugError> {
+        let place = self.place()?;
+        let breakpoints = self.around.breakpoints.write();
+        let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        self.lifted = breakpoints.lift(&self.around.ram, &place);
+        Ok(())
+    }
+
+    /// Arms again what was lifted, if anything was.
+    pub(super) fn lower(&mut self) {
+        if self.lifted.is_empty() {
+            return;
+        }
+        let breakpoints = self.around.breakpoints.write();
+        let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        breakpoints.lower(&self.around.ram, &self.lifted);
+        self.lifted.clear();
+    }
+
+    fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
+        let breakpoints = self.around.breakpoints.read();
+        breakpoints.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Carries out the instruction under the byte. Returns the linear address of the next one, or `None` with nothing changed.
     fn carry_out(&mut self, place: &Place) -> Option<u64> {
         let state = self.read_registers().ok()?;
@@ -93,7 +131,8 @@ impl Vp {
             true => InterruptShadow::Active,
             false => InterruptShadow::None,
         };
-        let after = emulate(&state, &self.code_at(place), shadow).ok()?;
+        let code = self.breakpoints().code_at(&self.around.ram, place);
+        let after = emulate(&state, &code, shadow).ok()?;
         if let Some(store) = &after.store {
             self.store(&state, place, store)?;
         }
@@ -101,28 +140,6 @@ impl Vp {
             .move_on(after.gp, after.rip, after.rflags)
             .ok()
             .and_then(|()| self.vcpu.linear_rip().ok())
-    }
-
-    /// What the guest has at RIP, without bytes of ours, up to the first that is not mapped.
-    fn code_at(&self, place: &Place) -> Vec<u8> {
-        let breakpoints = self.around.breakpoints.read();
-        let patches = &breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
-        let mut code = Vec::new();
-        while code.len() < LONGEST_INSTRUCTION {
-            let here = Gva::new(place.rip.value().wrapping_add(code.len() as u64));
-            let Ok(page) = walk(&*self.around.ram, &place.paging, here) else {
-                break;
-            };
-            let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
-            let mut piece = vec![0; in_page.min(LONGEST_INSTRUCTION - code.len())];
-            let at = GuestAddress(page.gpa.value());
-            if self.around.ram.read_slice(&mut piece, at).is_err() {
-                break;
-            }
-            patches.overlay_read(page.gpa, &mut piece);
-            code.extend(piece);
-        }
-        code
     }
 
     /// Makes the write where the VP itself could, with nothing to mark in its tables. `None`: nothing is written.
@@ -138,8 +155,8 @@ impl Vp {
                 .last()
                 .is_none_or(|leaf| leaf.value & DIRTY != 0);
         let permitted = page.page_size.is_none() || (page.writable && page.user == user);
-        let breakpoints = self.around.breakpoints.read();
-        let patches = &breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
+        let breakpoints = self.breakpoints();
+        let patches = &breakpoints.patches;
         let plain = permitted
             && marked
             && bytes.len() as u64 <= page.bytes_left()

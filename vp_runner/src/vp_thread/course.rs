@@ -28,6 +28,15 @@ pub(super) struct Course {
     extent: Extent,
     /// The debug registers that are disarmed for the next instruction.
     passing: Hits,
+    /// Whether the breakpoint byte under the next instruction is out of memory.
+    pub(super) lifted: Lifted,
+}
+
+/// Whether the VP is yet to execute what is under the breakpoint byte it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifted {
+    Yes,
+    No,
 }
 
 impl Course {
@@ -38,12 +47,12 @@ impl Course {
 
     /// Whether the other VPs wait for one instruction of this one.
     pub(super) fn is_step_over(&self) -> bool {
-        self.extent == Extent::StepOver
+        self.extent == Extent::StepOver || self.lifted == Lifted::Yes
     }
 
     /// Whether the next entry executes one instruction only.
     pub(super) fn stepping(&self) -> Stepping {
-        match self.steps() || self.passing != 0 {
+        match self.steps() || self.passing != 0 || self.lifted == Lifted::Yes {
             true => Stepping::On,
             false => Stepping::Off,
         }
@@ -52,6 +61,7 @@ impl Course {
     /// One instruction has executed. Says what that ends.
     pub(super) fn stepped_to(&mut self, pc: u64) -> Option<VpCause> {
         self.passing = 0;
+        self.lifted = Lifted::No;
         let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
@@ -89,8 +99,8 @@ impl Course {
 
     /// How the VP rests after a kick.
     pub(super) fn rest(&self, slots: Slots, cause: Option<VpCause>) -> Rest {
-        match (cause, self.passing) {
-            (None, 0) => Rest::Kicked(slots),
+        match (cause, self.passing, self.lifted) {
+            (None, 0, Lifted::No) => Rest::Kicked(slots),
             // Or kicked before it had passed the breakpoint that the client knows of.
             _ => Rest::Seen,
         }
@@ -104,10 +114,11 @@ impl Vp {
             action: enter.action,
             extent: enter.extent,
             passing,
+            lifted: Lifted::No,
         };
         if self.life == Life::Halted {
-            let course = course(0);
-            return match self.halt(&course) {
+            let mut course = course(0);
+            return match self.halt(&mut course) {
                 Some(cause) => Err(cause),
                 // Kicked: the gate is shut, so the loop ends before it enters.
                 None => Ok(course),
@@ -125,6 +136,25 @@ impl Vp {
             .slot_to_pass(enter.start)
             .map_err(|err| self.crashed(&err))?;
         Ok(course(passing.map_or(0, |slot| 1 << slot)))
+    }
+
+    /// Gets the VP past the breakpoint byte it stands on, as far as that can be done before it enters. `Some`: the action ends with it.
+    pub(super) fn go_over(&mut self, enter: &Enter, course: &mut Course) -> Option<VpCause> {
+        let alone = enter.start == Start::Lift || enter.extent == Extent::StepOver;
+        if enter.start == Start::CarryOut {
+            return self.go_over_by_itself(course);
+        }
+        // One that waits meets the byte when it goes on, which may not be soon.
+        if !alone || self.waits() {
+            return None;
+        }
+        match self.lift() {
+            Ok(()) => {
+                course.lifted = Lifted::Yes;
+                None
+            }
+            Err(err) => Some(self.crashed(&err)),
+        }
     }
 
     /// What KVM is to be told for this part of the course.

@@ -41,6 +41,10 @@ pub(super) struct World {
     standing: Vec<VpIndex>,
     /// The VP that steps over, with the byte lifted.
     lifted: Option<VpIndex>,
+    /// VPs that were entered to go over their byte.
+    going_over: Vec<VpIndex>,
+    /// The one of them that was to be alone.
+    alone: Option<VpIndex>,
     /// The guest asked for something that is yet to be carried out.
     asked: bool,
 }
@@ -59,6 +63,17 @@ pub(super) enum Input {
     StopOn(StopOn),
     Shutdown,
     Parked(VpIndex, Option<Cause>),
+    /// Kicked before it had gone over its byte.
+    StillThere(VpIndex),
+}
+
+/// Some instructions can be carried out, some cannot.
+fn standing(vp: VpIndex) -> Standing {
+    let over = match vp.index() % 2 {
+        0 => Over::CarriedOut,
+        _ => Over::Executed,
+    };
+    Standing { vp, over }
 }
 
 fn close(request: &mut Request, name: &str) {
@@ -83,6 +98,8 @@ impl World {
             dropped: Vec::new(),
             standing: Vec::new(),
             lifted: None,
+            going_over: Vec::new(),
+            alone: None,
             asked: false,
         }
     }
@@ -125,6 +142,9 @@ impl World {
                 Place::InGuest(action) => action,
                 Place::Kicked(action) => {
                     inputs.push(Input::Parked(vp, None));
+                    if self.going_over.contains(&vp) {
+                        inputs.push(Input::StillThere(vp));
+                    }
                     action
                 }
             };
@@ -194,8 +214,15 @@ impl World {
                     self.asked |= event.is_acted_upon();
                 }
                 self.note_standing(*vp, *cause);
-                self.places[vp.index() as usize] = Place::Parked;
+                self.park(*vp);
                 self.state.parked(*vp, epoch, *cause)
+            }
+            Input::StillThere(vp) => {
+                let epoch = self.state.epoch;
+                self.standing.push(*vp);
+                self.standing.sort();
+                self.park(*vp);
+                self.state.parked(*vp, epoch, None)
             }
         };
         let outputs = match outputs {
@@ -217,11 +244,19 @@ impl World {
             Input::Break => self.break_ = Request::Open,
             Input::Change => self.change = Request::Open,
             Input::Reset => self.reset = Request::Open,
-            Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown | Input::Parked(..) => {
-            }
+            Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown => {}
+            Input::Parked(..) | Input::StillThere(_) => {}
         }
         self.carry_out(outputs);
         self.check_rest();
+    }
+
+    fn park(&mut self, vp: VpIndex) {
+        self.places[vp.index() as usize] = Place::Parked;
+        self.going_over.retain(|other| *other != vp);
+        self.alone = self.alone.filter(|other| *other != vp);
+        // It has put the byte back.
+        self.lifted = self.lifted.filter(|other| *other != vp);
     }
 
     /// Who stands on a byte after a VP has parked.
@@ -280,17 +315,14 @@ impl World {
                 if !self.programmed {
                     self.standing.clear();
                 }
-                return self.state.programmed(&self.standing).unwrap();
+                let standing: Vec<_> = self.standing.iter().copied().map(standing).collect();
+                return self.state.programmed(&standing).unwrap();
             }
             Output::StepOver { vp, action, epoch } => {
                 assert_eq!(self.lifted, None, "two VPs step over at once (I5)");
                 assert!(self.standing.contains(&vp), "stepped over nothing");
                 self.check_enter(vp, action, epoch, Start::Past);
                 self.lifted = Some(vp);
-            }
-            Output::Lower => {
-                self.assert_parked("lowered");
-                assert!(self.lifted.take().is_some(), "lowered what was not lifted");
             }
             Output::Enter {
                 vp,
@@ -299,12 +331,22 @@ impl World {
                 start,
             } => {
                 let stands = self.standing.contains(&vp);
-                assert!(
-                    start == Start::Retry || !stands,
-                    "entered on the byte it has met (I8)"
-                );
+                match start {
+                    Start::Past => assert!(!stands, "entered on the byte it has met (I8)"),
+                    Start::Retry => {}
+                    Start::Lift | Start::CarryOut => {
+                        assert!(stands, "goes over nothing");
+                        self.going_over.push(vp);
+                    }
+                }
+                if start == Start::CarryOut {
+                    assert_eq!(standing(vp).over, Over::CarriedOut);
+                }
                 self.standing.retain(|other| *other != vp);
                 self.check_enter(vp, action, epoch, start);
+                if start == Start::Lift {
+                    self.alone = Some(vp);
+                }
             }
             Output::Report { epoch, reason } => {
                 self.assert_parked("reported");
@@ -417,8 +459,17 @@ impl World {
         }
     }
 
-    /// Nothing is forgotten: who waits, waits for a VP that will park.
+    /// Nothing is forgotten: who waits, waits for a VP that will park. Nobody runs through a gap.
     fn check_rest(&self) {
+        if let Some(vp) = self.alone.or(self.lifted) {
+            let others = self.places.iter().enumerate();
+            let mut others = others.filter(|(index, _)| vp_index(*index) != vp);
+            let parked = others.all(|(_, place)| *place == Place::Parked);
+            assert!(
+                parked,
+                "others may run through the gap of {vp} (I5): {self:?}"
+            );
+        }
         if self.state.phase == Phase::Ended {
             // Dropped requests tell their callers that the runner is gone.
             return;
