@@ -161,7 +161,8 @@ fn breakpoints_of_the_guests_and_ours_on_one_instruction_both_stop_it() {
     let mut setup = set_debug_register(1, BODY);
     setup.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
     let code = program(Mode::Long, &setup, &[0x90; 3]);
-    let sets: [&[Breakpoint]; 3] = [
+    let sets: [&[Breakpoint]; 4] = [
+        &[software_at(BODY)],
         &[execute_at(BODY)],
         &[execute_at(BODY), execute_at(LOOP)],
         &[execute_at(BODY + 1), execute_at(BODY)],
@@ -378,4 +379,33 @@ fn after_detach_the_guests_own_work_as_before() {
     assert_eq!(vm.join(), vp_runner::runner::RunnerExit::PowerOff);
     assert_eq!(records(&machine), alone.records);
     assert!(machine.raw_memory() == alone.memory);
+}
+
+/// Takes all four and leaves them, telling each time, for ever.
+#[test]
+fn a_guest_that_takes_and_leaves_its_registers_all_the_time_runs_on_and_can_be_interrupted() {
+    let mut code = set_debug_register(7, ALL_FOUR);
+    code.extend([0xe6, PORT_TELL]);
+    code.extend(set_debug_register(7, NONE));
+    code.extend([0xe6, PORT_TELL]);
+    jump_to_start(&mut code);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    let ours = [execute_at(0x7000), execute_at(0x7001)];
+    ours.iter().for_each(|breakpoint| vm.insert(*breakpoint));
+    let mut turns = 0;
+    for _ in 0..5 {
+        let pending = vm.resume();
+        told(&vm, turns + 200);
+        interrupt(&vm, pending);
+        turns = vm.machine.wait_until("now", |_| true).told.len();
+        // Armed or not, they are all there, and the guest has what it wrote.
+        assert_eq!(armings(&vm).len(), ours.len());
+        let dr7 = vm.regs(0).debug.dr7;
+        assert!([ALL_FOUR, NONE].contains(&dr7), "{dr7:#x}");
+    }
+    vm.detach(DetachAction::Resume);
+    told(&vm, turns + 200);
 }
