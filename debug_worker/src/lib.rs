@@ -26,6 +26,7 @@ mod address;
 mod breakpoints_text;
 mod connection;
 mod deadline;
+mod disassembly;
 mod error_table;
 mod listener;
 mod monitor;

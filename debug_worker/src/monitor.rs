@@ -2,8 +2,13 @@
 
 use crate::breakpoints_text;
 use crate::deadline::CallError;
+use crate::disassembly;
+use crate::disassembly::LONGEST_INSTRUCTION;
+use crate::disassembly::Place;
 use crate::operation::Guest;
+use crate::operation::mode_name;
 use crate::operation::vp_line;
+use crate::registers;
 use crate::registers_text;
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gpa;
@@ -11,6 +16,7 @@ use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::stop::GuestEventKind;
@@ -22,6 +28,8 @@ Commands (numbers are decimal, or hexadecimal with 0x):
   monitor status                 what each VP is doing
   monitor breakpoints            each breakpoint and how it is armed
   monitor regs                   all system registers of the selected thread's VP
+  monitor mode                   the processor mode of the selected thread's VP
+  monitor disas [ADDR [COUNT]]   code as that VP decodes it in its mode, from the next instruction or ADDR on
   monitor translate ADDR         the page walk of a virtual address
   monitor phys x ADDR LEN        physical memory, at most 4096 bytes
   monitor msr read NUM           a model-specific register
@@ -34,6 +42,10 @@ Commands (numbers are decimal, or hexadecimal with 0x):
 /// More than anybody reads in a terminal; GDB's `dump` is there for more.
 const MAX_PHYS_LEN: u64 = 4096;
 
+/// As many as `x/i` is usually asked for, and no more than fit a terminal or two.
+const DEFAULT_INSTRUCTIONS: u64 = 8;
+const MAX_INSTRUCTIONS: u64 = 200;
+
 /// A command line that was understood.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -41,6 +53,8 @@ enum Command {
     Status,
     Breakpoints,
     Regs,
+    Mode,
+    Disas { address: Option<u64>, count: usize },
     Translate(Gva),
     Phys { address: Gpa, len: usize },
     MsrRead(u32),
@@ -66,6 +80,10 @@ fn parse(line: &str) -> Result<Command, String> {
         ["status"] => Command::Status,
         ["breakpoints"] => Command::Breakpoints,
         ["regs"] => Command::Regs,
+        ["mode"] => Command::Mode,
+        ["disas"] => disas(None, DEFAULT_INSTRUCTIONS),
+        ["disas", address] => disas(Some(number(address)?), DEFAULT_INSTRUCTIONS),
+        ["disas", address, count] => disas(Some(number(address)?), number(count)?),
         ["translate", address] => Command::Translate(Gva::new(number(address)?)),
         ["phys", "x", address, len] => {
             let address = Gpa::new(number(address)?);
@@ -79,8 +97,8 @@ fn parse(line: &str) -> Result<Command, String> {
         ["stop-on", list] => Command::StopOn(Some(events(list)?)),
         ["reset"] => Command::Reset,
         [
-            name @ ("status" | "breakpoints" | "regs" | "translate" | "phys" | "msr" | "doctor"
-            | "stop-on" | "reset" | "help"),
+            name @ ("status" | "breakpoints" | "regs" | "mode" | "disas" | "translate" | "phys"
+            | "msr" | "doctor" | "stop-on" | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -94,6 +112,11 @@ fn parse(line: &str) -> Result<Command, String> {
             ));
         }
     })
+}
+
+fn disas(address: Option<u64>, count: u64) -> Command {
+    let count = usize::try_from(count.min(MAX_INSTRUCTIONS)).unwrap_or(usize::MAX);
+    Command::Disas { address, count }
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -152,6 +175,11 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
             breakpoints_text::list(&guest.vm.call(DebugRequest::Breakpoints, ()).await?)
         }
         Command::Regs => registers_text::system_registers(vp, &guest.vm.registers(vp).await?.state),
+        Command::Mode => {
+            let mode = mode(guest, vp).await?;
+            format!("VP {vp}: {}\n", mode.map_or("running", mode_name))
+        }
+        Command::Disas { address, count } => disassemble(guest, vp, address, count).await?,
         Command::Translate(gva) => {
             let translation = guest.vm.call(DebugRequest::Translate, (vp, gva)).await?;
             translation_text(gva, &translation)
@@ -189,6 +217,35 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
                 .to_owned()
         }
     })
+}
+
+/// `None`: it runs, and nobody knows.
+async fn mode(guest: &mut Guest, vp: VpIndex) -> Result<Option<CpuMode>, CallError> {
+    let status = guest.vm.status().await?;
+    let index = usize::try_from(vp.index()).unwrap_or(usize::MAX);
+    Ok(status.vps.get(index).and_then(|status| status.mode))
+}
+
+async fn disassemble(
+    guest: &mut Guest,
+    vp: VpIndex,
+    address: Option<u64>,
+    count: usize,
+) -> Result<String, CallError> {
+    let (pc, base) = registers::pc(&mut guest.vm.registers(vp).await?.state);
+    let mode = mode(guest, vp).await?;
+    let Some(bitness) = mode.and_then(disassembly::bitness) else {
+        return Ok("only x86 code can be disassembled here; GDB's `x/i` knows others\n".to_owned());
+    };
+    let linear = address.unwrap_or(pc);
+    // In 64-bit code the segment has no base.
+    let base = if bitness == 64 { 0 } else { base };
+    let place = Place { linear, base, pc };
+    let gva = Gva::new(linear);
+    let len = count * LONGEST_INSTRUCTION;
+    let request = (GuestAddress::Gva { vp, gva }, len);
+    let bytes = guest.vm.call(DebugRequest::ReadMemory, request).await?;
+    Ok(disassembly::list(bitness, place, &bytes, count))
 }
 
 async fn status(guest: &mut Guest) -> Result<String, CallError> {
@@ -383,11 +440,13 @@ mod tests {
         {
             let usage = line.split("  ").next().unwrap();
             let example = usage
+                .replace("[ADDR [COUNT]]", "0x1000 3")
                 .replace("ADDR", "0x1000")
                 .replace("LEN", "16")
                 .replace("NUM", "1")
                 .replace("VALUE", "2")
                 .replace("[LIST]", "none");
+
             assert!(parse(&example).is_ok(), "{example}");
         }
     }

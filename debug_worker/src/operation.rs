@@ -124,8 +124,11 @@ impl Guest {
     ) -> Result<TargetReply, TargetError> {
         let layout = self.layout;
         self.change_registers(thread, |state| {
-            values
-                .iter()
+            // The program counter last: it is told as an address, and kept as an offset in the code segment that is written with it.
+            let pc = |value: &&(RegNum, _)| registers::is_pc(layout, value.0);
+            let others = values.iter().filter(|value| !pc(value));
+            others
+                .chain(values.iter().filter(pc))
                 .try_for_each(|(num, value)| registers::write(layout, state, *num, value))
         })
         .await?;
@@ -259,7 +262,7 @@ pub(crate) fn vp_line(status: &VpStatus) -> String {
     format!("{activity}{mode}{privilege}")
 }
 
-const fn mode_name(mode: CpuMode) -> &'static str {
+pub(crate) const fn mode_name(mode: CpuMode) -> &'static str {
     match mode {
         CpuMode::Real => "real mode",
         CpuMode::Virtual8086 => "virtual-8086 mode",

@@ -10,6 +10,9 @@
 #define CODE32 0x08
 #define DATA 0x10
 #define CODE64 0x18
+#define TOUR_CODE16 0x20
+#define TOUR_DATA16 0x28
+#define TOUR_LOW 0xa000         /* also the base in the descriptor */
 
     .cfi_sections .debug_frame
 
@@ -128,6 +131,112 @@ ap_protected_mode:
     enter_long_mode
     ljmp $CODE64, $next_cpu_64
 
+/* A tour through the modes, on the first CPU and with interrupts off: 64-bit, compatibility, 32-bit, 16-bit protected and real mode, and back. EBX counts them. */
+    .code64
+    .globl tour_modes
+    .type tour_modes, @function
+tour_modes:
+    push %rbx
+    push %rbp
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    pushfq
+    cli
+    cld
+    mov %rsp, tour_stack(%rip)
+    xor %ebx, %ebx
+    lea tour_low(%rip), %rsi
+    mov $TOUR_LOW, %edi
+    mov $(tour_low_end - tour_low), %ecx
+    rep movsb
+    push $CODE32
+    lea tour_compatibility(%rip), %rax
+    push %rax
+    lretq
+    .size tour_modes, . - tour_modes
+
+    .code32
+    .globl tour_compatibility
+    .type tour_compatibility, @function
+tour_compatibility:
+    inc %ebx
+    nop
+    mov %cr0, %eax
+    and $0x7fffffff, %eax       /* PG off: this is not long mode any more */
+    mov %eax, %cr0
+    mov $0xc0000080, %ecx       /* EFER */
+    rdmsr
+    and $~0x100, %eax           /* LME off */
+    wrmsr
+    .size tour_compatibility, . - tour_compatibility
+    .globl tour_protected_32
+    .type tour_protected_32, @function
+tour_protected_32:
+    inc %ebx
+    nop
+    ljmp $TOUR_CODE16, $0
+    .size tour_protected_32, . - tour_protected_32
+
+/* Executed at TOUR_LOW, which is where the base of the 16-bit code segment is in both modes. */
+    .code16
+tour_low:
+tour_16:
+    inc %bx
+    nop
+    mov $TOUR_DATA16, %ax
+    mov %ax, %ds
+    mov %ax, %es
+    mov %ax, %ss
+    mov %cr0, %eax
+    and $~1, %eax               /* PE off */
+    mov %eax, %cr0
+    ljmp $(TOUR_LOW >> 4), $(tour_0 - tour_low)
+tour_0:
+    inc %bx
+    nop
+    xor %ax, %ax
+    mov %ax, %ds
+    mov %ax, %es
+    mov %ax, %ss
+    mov %cr0, %eax
+    or $1, %eax
+    mov %eax, %cr0
+    ljmpl $CODE32, $tour_back_32
+tour_low_end:
+    /* Where these two are when they are executed, for debuggers. */
+    .globl tour_protected_16
+    .set tour_protected_16, TOUR_LOW + (tour_16 - tour_low)
+    .globl tour_real
+    .set tour_real, TOUR_LOW + (tour_0 - tour_low)
+
+    .code32
+tour_back_32:
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    enter_long_mode
+    ljmp $CODE64, $tour_back
+
+    .code64
+    .globl tour_back
+    .type tour_back, @function
+tour_back:
+    inc %ebx
+    load_segments
+    mov tour_stack(%rip), %rsp
+    popfq
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbp
+    pop %rbx
+    ret
+    .size tour_back, . - tour_back
+
 /* Interrupts and exceptions. Every stub leaves the same frame: error code (or 0), vector, then the registers of `struct trap_frame`. */
     .code64
     .globl exception_stubs
@@ -213,6 +322,8 @@ gdt:
     .quad 0x00cf9b000000ffff    /* CODE32 */
     .quad 0x00cf93000000ffff    /* DATA */
     .quad 0x00af9b000000ffff    /* CODE64 */
+    .quad 0x00009b00a000ffff    /* TOUR_CODE16: base TOUR_LOW, 64 KiB */
+    .quad 0x000093000000ffff    /* TOUR_DATA16 */
 gdt_end:
 gdt_pointer:
     .word gdt_end - gdt - 1
@@ -243,6 +354,8 @@ page_directories:
     .bss
     .balign 16
 start_info_address:
+    .skip 8
+tour_stack:
     .skip 8
     .balign 4096
 stacks:

@@ -19,6 +19,7 @@ enum scenario {
     SCENARIO_RESET_KBD = 6,    /* reset by the keyboard controller's pulse command */
     SCENARIO_SPIN = 7,         /* as RUN, but never halt */
     SCENARIO_PANIC = 8,        /* say by the pvpanic port that it cannot go on, and go on */
+    SCENARIO_MODES = 9,        /* go through all processor modes, down to real mode and back */
 };
 
 /* One for each CPU, at the index of its APIC id. */
@@ -48,6 +49,9 @@ extern struct cpu cpus[MAX_CPUS];
 
 /* main.c */
 void run_scenario(void);
+
+/* boot.S */
+void tour_modes(void);
 
 /* machine.c */
 void serial_init(void);

@@ -46,6 +46,7 @@ static const struct {
     { "reset-kbd", SCENARIO_RESET_KBD },
     { "spin", SCENARIO_SPIN },
     { "panic", SCENARIO_PANIC },
+    { "modes", SCENARIO_MODES },
 };
 
 __attribute__((noinline)) bool is_prime(uint32_t n)
@@ -155,6 +156,10 @@ void run_scenario(void)
     case SCENARIO_TRIPLE_FAULT:
         print("demo guest: triple fault\n");
         triple_fault();
+        break;
+    case SCENARIO_MODES:
+        tour_modes();
+        print("demo guest: back from all modes\n");
         break;
     case SCENARIO_PANIC:
         print("demo guest: panic\n");

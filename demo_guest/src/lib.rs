@@ -5,7 +5,7 @@
 //! with APIC id N), `counter` (rounds of all), `cpus_online`, `int3_count`, `page_fault_count`.
 //!
 //! `scenario` chooses what the first CPU does next; a debugger sets it (`set var scenario = SCENARIO_RESET`), or the command line does, one for each boot:
-//! `scenario=reset,poweroff`. Names: `run`, `poweroff`, `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`, `panic`. `hz=N` sets the timer (100).
+//! `scenario=reset,poweroff`. Names: `run`, `poweroff`, `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`, `panic`, `modes`. `hz=N` sets the timer (100).
 //!
 //! On its serial line, `q` switches it off, `r` resets it, and any other key has it report.
 #![forbid(unsafe_code)]

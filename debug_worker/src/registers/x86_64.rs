@@ -9,6 +9,9 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
+use vmm_core_defs::regs::x86_64::segment_attributes;
+
+const EFER_LMA: u64 = 1 << 10;
 
 /// Vector registers below this number have their low parts in the SSE and AVX state, the others are whole in AVX-512's.
 const LEGACY_VECTORS: usize = 16;
@@ -16,7 +19,7 @@ const LEGACY_VECTORS: usize = 16;
 pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
     Some(match reg {
         X86Reg::Gp(gp) => Field::Bits64(&mut state.gp[encoding(gp) as usize]),
-        X86Reg::Rip => Field::Bits64(&mut state.rip),
+        X86Reg::Rip => pc(state),
         X86Reg::Eflags => Field::Low32(&mut state.rflags),
         X86Reg::Selector(which) => Field::Bits16(&mut segment(state, which).selector),
         X86Reg::SegmentBase(which) => Field::Bits64(&mut segment(state, which).base),
@@ -61,6 +64,18 @@ pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
         X86Reg::Dr(7) => Field::Bits64(&mut state.debug.dr7),
         X86Reg::Dr(n) => Field::Bits64(state.debug.db.get_mut(usize::from(n))?),
     })
+}
+
+/// GDB has one address space and no segments: it compares this with the addresses of breakpoints and reads code at it. In 64-bit code CS has no base
+/// (SDM volume 1, "Segmentation in 64-bit mode").
+pub(super) fn pc(state: &mut X86VpState) -> Field<'_> {
+    let long = state.efer & EFER_LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
+    let (base, mask) = match long {
+        true => (0, u64::MAX),
+        false => (state.cs.base, u32::MAX.into()),
+    };
+    let rip = &mut state.rip;
+    Field::Pc { rip, base, mask }
 }
 
 /// ZMM16 to ZMM31, whole.

@@ -3,6 +3,7 @@
 mod clients;
 mod hostile;
 mod lldb;
+mod modes;
 mod sessions;
 mod stops;
 

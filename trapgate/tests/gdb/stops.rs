@@ -15,13 +15,9 @@ fn power_off_stops_first_and_happens_at_the_next_continue() {
     let text = gdb_to_the_end(&mut guest, &["continue", "bt", "continue"]);
     in_order(
         &text,
-        &[
-            "switched off",
-            "power_off ()",
-            "run_scenario ()",
-            "exited normally",
-        ],
+        &["power_off ()", "run_scenario ()", "exited normally"],
     );
+    assert!(text.contains("asked to be switched off"), "{text}");
     assert_eq!(guest.finish().code, Some(0));
 }
 
@@ -44,15 +40,21 @@ fn a_panic_is_a_stop_where_asked_for_and_the_rest_is_not_where_not() {
     in_order(
         &text,
         &[
+            "SIGABRT",
+            "report_panic ()",
+            "run_scenario ()",
+            "exited normally",
+        ],
+    );
+    // What the server says goes to another stream.
+    in_order(
+        &text,
+        &[
             "poweroff      a stop",
             "panic         no stop",
             "poweroff      no stop",
             "panic         a stop",
             "kernel panicked on VP 0",
-            "SIGABRT",
-            "report_panic ()",
-            "run_scenario ()",
-            "exited normally",
         ],
     );
     let ended = guest.finish();
@@ -147,17 +149,16 @@ fn a_triple_fault_stops_with_all_state_readable() {
         &mut guest,
         &["continue", "bt", "p/x $idtr_limit", "x/i $pc", "continue"],
     );
-    in_order(&text, &["triple fault", "terminated with signal SIGSEGV"]);
+    for part in ["met a triple fault", "terminated with signal SIGSEGV"] {
+        assert!(text.contains(part), "{text}");
+    }
     if text.contains("KVM has reset the VP") {
         in_order(&text, &["0x000000000000fff0 in ??"]);
         println!(
             "SKIP: this host's KVM (kvm-amd) resets a vCPU at a triple fault before anybody can read its state; tested that it is said"
         );
     } else {
-        in_order(
-            &text,
-            &["All state", "triple_fault ()", "run_scenario ()", "ud2"],
-        );
+        in_order(&text, &["triple_fault ()", "run_scenario ()", "ud2"]);
     }
     assert_eq!(guest.finish().code, Some(4));
 }

@@ -191,6 +191,10 @@ impl Bed {
 
     pub fn assert_memory_untouched(&self, what: &str) {
         let now = self.machine.raw_memory();
+        // A comparison of all at once is a thousand times as fast as one byte by byte, where tests are built unoptimized.
+        if now == self.untouched {
+            return;
+        }
         let mut both = now.iter().zip(&self.untouched);
         let different = both.position(|(now, then)| now != then);
         assert_eq!(different, None, "the first byte that differs, {what}");

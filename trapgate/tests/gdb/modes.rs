@@ -1,0 +1,96 @@
+//! One GDB session through every mode of the processor: long, compatibility, 32-bit, 16-bit protected, real, and back.
+
+use conformance::gdb_client::gdb;
+use conformance::gdb_client::guest;
+use conformance::gdb_client::in_order;
+use conformance::gdb_client::works_here;
+
+/// Where the tour stops, what mode that is, and what code is there: `inc`, `nop`, and the next.
+const STOPS: [(&str, &str, &str); 5] = [
+    (
+        "tour_compatibility",
+        "32-bit compatibility mode",
+        "inc %ebx",
+    ),
+    ("tour_protected_32", "32-bit protected mode", "inc %ebx"),
+    ("tour_protected_16", "16-bit protected mode", "inc %bx"),
+    ("tour_real", "real mode", "inc %bx"),
+    ("tour_back", "64-bit mode", "inc %ebx"),
+];
+
+/// Breakpoints of one kind at every stop, or as many as there are debug registers; at each: mode, code, two steps. They are temporary: where `INT3` does not
+/// trap in real mode, what is set in it is on debug registers.
+fn tour(kind: impl Fn(&str) -> &'static str, stops: &[(&str, &str, &str)]) {
+    let Some(mut guest) = guest(&["--cpus", "1", "--cmdline", "scenario=modes"]) else {
+        return;
+    };
+    let mut commands = vec!["tbreak run_scenario".to_owned(), "continue".to_owned()];
+    for (symbol, _, _) in stops {
+        commands.push(format!("{} *(long) &{symbol}", kind(symbol)));
+    }
+    let mut expected = Vec::new();
+    // GDB writes what `monitor` says to another stream.
+    let mut monitor = Vec::new();
+    for (number, (symbol, mode, code)) in stops.iter().enumerate() {
+        commands.extend([
+            "continue".to_owned(),
+            format!("p (long) $pc - (long) &{symbol}"),
+            "monitor mode".to_owned(),
+            "monitor disas".to_owned(),
+            "set $before = $rbx".to_owned(),
+            "stepi".to_owned(),
+            "p ($rbx & 0xffff) - ($before & 0xffff)".to_owned(),
+            "stepi".to_owned(),
+            format!("p (long) $pc - (long) &{symbol}"),
+            "info registers rip".to_owned(),
+        ]);
+        monitor.extend([
+            format!("VP 0: {mode}"),
+            "=> 0x".to_owned(),
+            (*code).to_owned(),
+        ]);
+        let first = 3 * number + 1;
+        // `inc` has two bytes in 64-bit and one in the other modes; then a nop, or the next instruction.
+        let after = if *symbol == "tour_back" { "" } else { "2" };
+        expected.extend([
+            format!("Temporary breakpoint {}, ", number + 2),
+            format!("${first} = 0"),
+            format!("${} = 1", first + 1),
+            format!("${} = {after}", first + 2),
+            "rip ".to_owned(),
+        ]);
+    }
+    commands.extend([
+        "delete".to_owned(),
+        "info registers".to_owned(),
+        "detach".to_owned(),
+    ]);
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    let text = gdb(&mut guest, &commands);
+    for expected in [expected, monitor] {
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        in_order(&text, &expected);
+    }
+    for wrong in ["too long", "Remote 'g' packet", "SIGSEGV", "Cannot"] {
+        assert!(!text.contains(wrong), "{wrong}: {text}");
+    }
+    guest.wait_for("demo guest: back from all modes");
+}
+
+#[test]
+fn software_breakpoints_and_steps_stay_right_through_every_mode() {
+    let real = works_here("software breakpoints in real mode");
+    tour(
+        |symbol| match symbol {
+            // The byte would be there, and the processor would not stop at it.
+            "tour_real" if !real => "thbreak",
+            _ => "tbreak",
+        },
+        &STOPS,
+    );
+}
+
+#[test]
+fn hardware_breakpoints_and_steps_stay_right_through_every_mode() {
+    tour(|_| "thbreak", &STOPS[..4]);
+}
