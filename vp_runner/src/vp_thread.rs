@@ -251,8 +251,7 @@ impl Vp {
 
     /// Runs the guest until it is kicked (`None`) or something stops it.
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
-        self.vcpu
-            .want_registers(enter.debugger == Debugger::Present);
+        self.vcpu.want_registers(self.will_stop(enter));
         let mut course = match self.plot(enter) {
             Ok(course) => course,
             Err(cause) => return Some(cause),
@@ -270,6 +269,13 @@ impl Vp {
             (None, Lifted::Yes) => Some(VpCause::StillThere),
             (cause, _) => cause,
         }
+    }
+
+    /// Whether exits are likely to be stops. Registers come with every exit then, which a guest that only runs would pay for at each of its I/O
+    /// instructions.
+    fn will_stop(&self, enter: &Enter) -> bool {
+        let steps = enter.action != VpAction::Run || enter.extent == Extent::StepOver;
+        enter.debugger == Debugger::Present && (steps || self.arms != Arms::default())
     }
 
     fn travel(&mut self, course: &mut Course) -> Option<VpCause> {
