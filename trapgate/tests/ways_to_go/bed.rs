@@ -16,6 +16,9 @@ use mesh::rpc::RpcSend as _;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -33,7 +36,12 @@ use vp_runner::runner::RunnerHandle;
 /// How many VPs the guest has.
 pub const VPS: u32 = 2;
 
+/// Guests that spin, several at a time on two cores, make each other wait for everything.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 pub struct Bed {
+    /// Given back after the guest's end.
+    _alone: MutexGuard<'static, ()>,
     machine: Arc<TestMachine>,
     pub address: String,
     untouched: Vec<u8>,
@@ -48,6 +56,7 @@ pub struct Bed {
 impl Bed {
     /// The guest runs. `None`, with the reason printed, where there is no KVM.
     pub fn new(on_disconnect: DetachAction) -> Option<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let code = telling_loop(Mode::Long);
         let setup = Setup::new(Mode::Long, &code).vps(VPS).running();
         let parts = match Parts::new(setup) {
@@ -95,6 +104,7 @@ impl Bed {
             })
         });
         Some(Self {
+            _alone: alone,
             untouched: parts.machine.raw_memory(),
             machine: parts.machine,
             address,
