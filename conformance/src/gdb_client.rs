@@ -8,19 +8,23 @@ use std::process::Stdio;
 
 /// The guest and GDB, or `None` with the reason printed.
 pub fn guest(args: &[&str]) -> Option<Running> {
-    if !kvm_here() {
-        return None;
-    }
-    if !Command::new("gdb")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        println!("SKIP: no gdb; install it with `apt-get install gdb`");
+    if !kvm_here() || !gdb_here() {
         return None;
     }
     Some(Running::start(&[&["--gdb", "127.0.0.1:0"], args].concat()))
+}
+
+/// Whether there is a GDB. Where not, the reason is printed.
+pub fn gdb_here() -> bool {
+    let found = Command::new("gdb")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        println!("SKIP: no gdb; install it with `apt-get install gdb`");
+    }
+    found
 }
 
 /// Runs the printed line with `commands` after it, in batch mode: GDB's text.

@@ -2,12 +2,15 @@
 
 pub mod guest;
 pub mod recorder;
+pub mod sites;
 pub mod software;
+pub mod ticking;
 mod vm;
 
 pub use vm::*;
 
 use guest::Mode;
+use guest::timer_at_1_khz;
 use kvm_bindings::KVM_MP_STATE_RUNNABLE;
 use kvm_bindings::kvm_mp_state;
 use kvm_ioctls::VcpuFd;
@@ -132,6 +135,8 @@ pub struct TestMachine {
     setup: Setup,
     /// Held until the VP threads are joined: the runner holds the machine that long.
     ram: RegisteredRam,
+    /// How fast the guest's time stamp counter counts, where KVM tells.
+    pub tsc_khz: Option<u32>,
     seen: Mutex<Seen>,
     news: Condvar,
 }

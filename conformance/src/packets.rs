@@ -18,6 +18,8 @@ impl Packets<TcpStream> {
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
             .expect("a deadline");
+        // An acknowledgement and the next packet are two writes: the second would wait for the first to be acknowledged by TCP.
+        stream.set_nodelay(true).expect("an option of every socket");
         Self { stream }
     }
 }

@@ -15,7 +15,7 @@ use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 
 /// How long the tests that repeat something do so.
-const A_WHILE: Duration = Duration::from_secs(10);
+const A_WHILE: Duration = Duration::from_secs(3);
 
 fn physical(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
     let address = GuestAddress::Gpa(Gpa::new(gpa));
@@ -265,7 +265,7 @@ fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
         let all = [1, second].map(|n| software_at(in_loop(mode, n)));
         all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
         let mut hits = vec![[0_u64; 2]; vps as usize];
-        let end = Instant::now() + A_WHILE / 3;
+        let end = Instant::now() + A_WHILE;
         while Instant::now() < end {
             let DebugStopReason::Breakpoint { vp, breakpoint } = stop(vm.resume()) else {
                 panic!("not a breakpoint");
@@ -347,65 +347,4 @@ fn without_a_probe_software_breakpoints_are_on_debug_registers() {
     assert_untouched(&vm, &untouched, "at the end");
     assert_eq!(stop(vm.resume()), hit(0, software_at(in_loop(mode, 1))));
     assert_eq!(vm.regs(0).gp[3], 1);
-}
-
-/// Where the loop and the handler begin.
-const LOOP: u64 = ENTRY + 36;
-const HANDLER: u64 = LOOP + 8;
-const IDT: u64 = 0x9000;
-/// Where the handler counts its ticks: 32 bits.
-const TICKS: u64 = 0x5000;
-
-/// Long mode: the PIT at 1 kHz on vector 20h, then `inc ebx; nop; nop; jmp` with interrupts on.
-fn ticking_loop() -> Vec<u8> {
-    let mut code = vec![0xfa];
-    code.extend(timer_at_1_khz());
-    // xor ebx, ebx; sti
-    code.extend([0x31, 0xdb, 0xfb]);
-    assert_eq!(code.len() as u64, LOOP - ENTRY);
-    code.extend([0xff, 0xc3, 0x90, 0x90, 0xeb, 0xfa, 0x90, 0x90]);
-    // inc dword [5000h]; push rax; mov al, 20h; out 20h, al; out tell, al; pop rax; iretq
-    code.extend([
-        0xff, 0x04, 0x25, 0, 0x50, 0, 0, 0x50, 0xb0, 0x20, 0xe6, 0x20,
-    ]);
-    code.extend([0xe6, PORT_TELL, 0x58, 0x48, 0xcf]);
-    code
-}
-
-/// I8, 100,000 times or as many as fit into a while: the interrupt that is always pending is never taken instead of the instruction, and never lost.
-#[test]
-fn every_continue_advances_by_one_turn_while_the_timer_ticks() {
-    let Some(vm) = Setup::new(Mode::Long, &ticking_loop()).build() else {
-        return;
-    };
-    vm.attach();
-    let [b0, b1, b2, b3, ..] = HANDLER.to_le_bytes();
-    let gate = [b0, b1, 8, 0, 0, 0x8e, b2, b3, 0, 0, 0, 0, 0, 0, 0, 0];
-    vm.write_gva(0, IDT + 0x20 * 16, &gate).unwrap();
-    let mut regs = vm.regs(0);
-    (regs.idtr.base, regs.idtr.limit) = (IDT, 0x20 * 16 + 15);
-    vm.try_set_regs(0, regs).unwrap();
-    let breakpoint = software_at(LOOP + 2);
-    vm.insert(breakpoint);
-    if !is_byte(&vm) {
-        return;
-    }
-    let ticks = || u32::from_le_bytes(physical(&vm, TICKS, 4).try_into().unwrap());
-    let end = Instant::now() + A_WHILE;
-    let mut turns = 0;
-    while turns < 100_000 && Instant::now() < end {
-        turns += 1;
-        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
-        let regs = vm.regs(0);
-        assert_eq!((regs.rip, regs.gp[3]), (LOOP + 2, turns));
-    }
-    println!("{turns} continues, {} ticks meanwhile", ticks());
-    vm.remove(breakpoint);
-    let before = ticks();
-    let told = vm.machine.wait_until("now", |_| true).told.len();
-    let pending = vm.resume();
-    vm.machine
-        .wait_until("it ticks", |seen| seen.told.len() >= told + 20);
-    interrupt(&vm, pending);
-    assert!(ticks() >= before + 20, "ticks were lost");
 }

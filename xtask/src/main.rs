@@ -4,6 +4,7 @@ mod bench;
 mod fmt;
 mod nested;
 mod process;
+mod soak;
 mod system_packages;
 mod test;
 mod test_output;
@@ -26,6 +27,8 @@ enum Task {
     Fmt(fmt::Args),
     /// Everything that CI runs, with a summary at the end.
     Test(test::Args),
+    /// Repeat the tests that repeat something, for some time and from fresh seeds.
+    Soak(soak::Args),
     /// Boot a real kvm-amd in QEMU's emulation and run the tests, or a command, inside.
     Nested(nested::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::BenchInside(args) => bench::inside(&args),
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Soak(args) => soak::main(&args),
         Task::Nested(args) => nested::main(&args),
     };
     match result {

@@ -143,9 +143,15 @@ pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls
     })
 }
 
+/// What the PIT counts down from, [`PIT_HZ`] times a second.
+pub const PIT_PERIOD: u16 = 0x4a9;
+/// The PIT's clock, as KVM has it.
+pub const PIT_HZ: u32 = 1_193_182;
+
 /// Sets up the first interrupt controller (vectors from 20h, IRQ 0 alone let through) and the PIT at 1 kHz, in any mode.
 pub fn timer_at_1_khz() -> Vec<u8> {
     let mut code = Vec::new();
+    let [low, high] = PIT_PERIOD.to_le_bytes();
     // mov al, value; out port, al
     let outs = [
         (0x11, 0x20),
@@ -154,8 +160,8 @@ pub fn timer_at_1_khz() -> Vec<u8> {
         (0x01, 0x21),
         (0xfe, 0x21),
         (0x34, 0x43),
-        (0xa9, 0x40),
-        (0x04, 0x40),
+        (low, 0x40),
+        (high, 0x40),
     ];
     for (value, port) in outs {
         code.extend([0xb0, value, 0xe6, port]);

@@ -83,7 +83,7 @@ impl Parts {
         let vm = Arc::new(vm);
         let registered = RegisteredRam::new(vm.clone(), ram.clone()).unwrap();
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
-        let vcpus = (0..setup.vps)
+        let vcpus: Vec<_> = (0..setup.vps)
             .map(|index| {
                 let vcpu = vm.create_vcpu(index.into()).unwrap();
                 vcpu.set_cpuid2(&cpuid).unwrap();
@@ -91,6 +91,7 @@ impl Parts {
             })
             .collect();
         let machine = Arc::new(TestMachine {
+            tsc_khz: vcpus[0].get_tsc_khz().ok(),
             setup: setup.clone(),
             ram: registered,
             seen: Mutex::default(),

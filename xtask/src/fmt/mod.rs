@@ -1,6 +1,7 @@
 //! `cargo xtask fmt`: rustfmt, then the rules of this project that no other tool checks.
 
 mod arrows;
+mod conformance;
 mod links;
 mod source;
 
@@ -63,6 +64,7 @@ pub fn lints() -> anyhow::Result<()> {
         findings.extend(source::check(&path, &text));
         findings.extend(links::check(&path, &text));
     }
+    findings.extend(conformance::check()?);
     for finding in &findings {
         eprintln!("{finding}");
     }

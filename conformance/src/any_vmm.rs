@@ -1,0 +1,164 @@
+//! Any VMM as the thing under test: a command that boots an ELF kernel by its PVH note, held at its first instruction, with a GDB server.
+//!
+//! [`COMMAND`] names it; without it, it is `trapgate`. The words of the command are separated by spaces, and in them
+//!
+//! - `{guest}` is the guest's ELF file (see `guest/ticking.S` for what it needs: one CPU, 64 MiB are plenty);
+//! - `{address}` is the `HOST:PORT` where the server is to listen. Without it the command has to print a line `gdb: listening on HOST:PORT`.
+
+use crate::packets::Packets;
+use crate::running::DEADLINE;
+use crate::running::Running;
+use crate::running::kvm_here;
+use crate::running::trapgate;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// The variable with the command.
+pub const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
+
+/// The ELF file.
+const GUEST: &[u8] = include_bytes!(env!("TICKING_ELF"));
+
+/// Where the guest's loop begins: `inc %rbx`, `nop`, `nop` and a jump back.
+pub const LOOP: u64 = 0x10_0200;
+/// The instruction after the increment.
+pub const SITE: u64 = LOOP + 3;
+/// The addresses of the loop's instructions.
+pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
+/// The number of ticks, eight bytes.
+pub const TICKS: u64 = 0x10_1000;
+
+/// A VMM with the guest in it.
+pub struct Vmm {
+    _process: Running,
+    /// Where its debug server listens.
+    pub address: String,
+    /// The guest's ELF file, for GDB.
+    pub guest: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Vmm {
+    /// The VMM when its server listens, or `None` with the reason printed where this host has no KVM.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn start() -> Option<Self> {
+        if !kvm_here() {
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let guest = folder.path().join("ticking.elf");
+        std::fs::write(&guest, GUEST).expect("room for a small file");
+        let guest = guest.to_str().expect("a temporary path is text").to_owned();
+        let (process, address) = match std::env::var(COMMAND) {
+            Ok(template) => by_template(&template, &guest),
+            Err(_) => printing(trapgate(&[
+                "run",
+                "--kernel",
+                &guest,
+                "--cpus",
+                "1",
+                "--memory",
+                "64M",
+                "--serial",
+                "off",
+                "--gdb",
+                "127.0.0.1:0",
+            ])),
+        };
+        Some(Self {
+            _process: process,
+            address,
+            guest,
+            _folder: folder,
+        })
+    }
+
+    /// A session by packets, with the first reply read.
+    pub fn packets(&self) -> Packets<TcpStream> {
+        let mut packets = Packets::connect(&self.address);
+        packets.ask("qSupported:swbreak+;hwbreak+");
+        packets
+    }
+}
+
+fn by_template(template: &str, guest: &str) -> (Running, String) {
+    // It may be taken again before the VMM has it; then the VMM says so and the test fails.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .to_string();
+    let mut words = template.split_whitespace().map(|word| {
+        word.replace("{guest}", guest)
+            .replace("{address}", &address)
+    });
+    let program = words.next().unwrap_or_else(|| panic!("{COMMAND} is empty"));
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::null());
+    if template.contains("{address}") {
+        listening(command, address)
+    } else {
+        printing(command)
+    }
+}
+
+/// Starts a VMM that says where it listens.
+fn printing(command: Command) -> (Running, String) {
+    let mut process = Running::spawn(command);
+    let address = process.address();
+    (process, address)
+}
+
+/// Starts a VMM that was told where to listen. The port is looked for among those that are listened at, for a connection would be a debugger.
+fn listening(command: Command, address: String) -> (Running, String) {
+    let mut process = Running::spawn(command);
+    let (_, port) = address.rsplit_once(':').expect("made here");
+    let port: u16 = port.parse().expect("made here");
+    let end = Instant::now() + DEADLINE;
+    while !is_listened_at(port) {
+        assert!(
+            process.is_running(),
+            "the VMM ended before it listened: {:?}",
+            process.finish()
+        );
+        assert!(Instant::now() < end, "the VMM does not listen at {address}");
+        // Nobody tells of a socket of another process.
+        thread::sleep(Duration::from_millis(20));
+    }
+    (process, address)
+}
+
+/// proc(5), `/proc/net/tcp`: the local address is the second field, state 0A is LISTEN.
+fn is_listened_at(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields
+            .next()
+            .is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
+        local && fields.nth(1) == Some("0A")
+    })
+}
+
+/// What every server answers to `g` for a 64-bit guest: RBX, the second register, and RIP, the seventeenth.
+///
+/// # Panics
+/// On an error, or a reply that is too short.
+#[track_caller]
+pub fn turns_and_rip(packets: &mut Packets<TcpStream>) -> (u64, u64) {
+    let reply = packets.ask("g");
+    let word = |number: usize| {
+        reply
+            .get(16 * number..16 * number + 16)
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+            .unwrap_or_else(|| panic!("`g` was answered `{reply}`"))
+            .swap_bytes()
+    };
+    (word(1), word(16))
+}

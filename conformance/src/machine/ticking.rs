@@ -1,0 +1,102 @@
+//! A loop under a timer at 1 kHz, whose handler keeps count of its ticks and of the guest's own time.
+
+use super::*;
+use vmm_core_defs::addr::GuestAddress;
+
+const IDT: u64 = ENTRY + 0x100;
+const VECTORS: u64 = 0x21;
+const IDT_POINTER: u64 = IDT + VECTORS * 16;
+/// Three words: the ticks, and the time stamp counter at the first and at the last of them.
+const COUNTS: u64 = 0x5000;
+
+/// The handler tells of every 64th tick: an exit to the VMM for each would be more than a busy host can do in a millisecond.
+const TICKS_PER_TELL: u8 = 64;
+
+/// Where the loop begins: `inc rbx`, `nop`, `nop` and a jump back.
+pub const LOOP: u64 = ENTRY + 44;
+/// The instruction after the increment: a breakpoint here is met once a turn.
+pub const SITE: u64 = LOOP + 3;
+/// The first address after the loop.
+pub const LOOP_END: u64 = SITE + 4;
+
+/// Another loop, of `hlt`: where the guest takes its ticks and leaves the machine to others.
+pub const IDLE: u64 = LOOP_END;
+
+/// The addresses of the loop's instructions.
+pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
+
+/// What the handler counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticks {
+    /// Handlers that ran.
+    pub count: u64,
+    /// The time stamp counter in the first of them.
+    pub first: u64,
+    /// The time stamp counter in the last of them.
+    pub last: u64,
+}
+
+/// Long mode: the PIT at 1 kHz on vector 20h, then the loop with interrupts on, turns counted in RBX.
+pub fn ticking_loop() -> Vec<u8> {
+    let absolute = |opcode: &[u8], address: u64| {
+        let [b0, b1, b2, b3, ..] = address.to_le_bytes();
+        [opcode, &[0x25, b0, b1, b2, b3]].concat()
+    };
+    // cli; lidt
+    let mut code = vec![0xfa];
+    code.extend(absolute(&[0x0f, 0x01, 0x1c], IDT_POINTER));
+    code.extend(timer_at_1_khz());
+    // xor ebx, ebx; sti
+    code.extend([0x31, 0xdb, 0xfb]);
+    assert_eq!(code.len() as u64, LOOP - ENTRY);
+    code.extend([0x48, 0xff, 0xc3, 0x90, 0x90, 0xeb, 0xf9]);
+    assert_eq!(code.len() as u64, IDLE - ENTRY);
+    code.extend([0xf4, 0xeb, 0xfd]);
+    let handler = ENTRY + code.len() as u64;
+    // push rax; push rdx; rdtsc
+    code.extend([0x50, 0x52, 0x0f, 0x31]);
+    // cmp qword [count], 0; jne 1f; mov [first], eax; mov [first + 4], edx
+    code.extend(absolute(&[0x48, 0x83, 0x3c], COUNTS));
+    code.extend([0, 0x75, 14]);
+    code.extend(absolute(&[0x89, 0x04], COUNTS + 8));
+    code.extend(absolute(&[0x89, 0x14], COUNTS + 12));
+    // 1: mov [last], eax; mov [last + 4], edx; inc qword [count]
+    code.extend(absolute(&[0x89, 0x04], COUNTS + 16));
+    code.extend(absolute(&[0x89, 0x14], COUNTS + 20));
+    code.extend(absolute(&[0x48, 0xff, 0x04], COUNTS));
+    // mov al, 20h; out 20h, al; test byte [count], 63; jnz 2f; out tell, al; 2: pop rdx; pop rax; iretq
+    code.extend([0xb0, 0x20, 0xe6, 0x20]);
+    code.extend(absolute(&[0xf6, 0x04], COUNTS));
+    code.extend([TICKS_PER_TELL - 1, 0x75, 2, 0xe6, PORT_TELL]);
+    code.extend([0x5a, 0x58, 0x48, 0xcf]);
+
+    assert!(code.len() as u64 <= IDT - ENTRY);
+    code.resize(usize::try_from(IDT_POINTER - 16 - ENTRY).unwrap(), 0);
+    let [b0, b1, b2, b3, ..] = handler.to_le_bytes();
+    code.extend([b0, b1, 8, 0, 0, 0x8e, b2, b3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    code.extend(u16::try_from(VECTORS * 16 - 1).unwrap().to_le_bytes());
+    code.extend(IDT.to_le_bytes());
+    code
+}
+
+/// What the handler has counted so far.
+pub fn ticks(vm: &TestVm) -> Ticks {
+    let address = GuestAddress::Gpa(Gpa::new(COUNTS));
+    let bytes = vm.call(DebugRequest::ReadMemory, (address, 24)).unwrap();
+    let word = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().unwrap());
+    Ticks {
+        count: word(0),
+        first: word(1),
+        last: word(2),
+    }
+}
+
+/// Lets the guest run until its handler has run `more` times, or some more.
+pub fn let_it_tick(vm: &TestVm, more: u64) {
+    let tells = usize::try_from(more.div_ceil(TICKS_PER_TELL.into())).unwrap();
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    let pending = vm.resume();
+    vm.machine
+        .wait_until("it ticks", |seen| seen.told.len() >= told + tells);
+    interrupt(vm, pending);
+}

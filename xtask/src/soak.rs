@@ -1,0 +1,206 @@
+//! `cargo xtask soak`: the conformance suite's tests that repeat something, for as long as asked and from fresh seeds.
+
+use crate::process;
+use crate::test_output::Note;
+use crate::test_output::Watch;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+/// Arguments of `cargo xtask soak`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How long to go on, apart from the test that is under way then.
+    #[arg(long)]
+    minutes: u64,
+    /// Only the tests whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// A test that repeats something for `TRAPGATE_SOAK_SECONDS`, from `TRAPGATE_SEED` where it chooses anything.
+struct Member {
+    package: &'static str,
+    /// The test program.
+    program: &'static str,
+    /// The test's whole name.
+    test: &'static str,
+}
+
+const MEMBERS: &[Member] = &[
+    counting(
+        "a_hundred_thousand_continues_over_a_software_breakpoint_advance_one_turn_each_and_lose_no_tick",
+    ),
+    counting(
+        "a_hundred_thousand_continues_over_a_debug_register_advance_one_turn_each_and_lose_no_tick",
+    ),
+    counting("ten_thousand_steps_stay_in_the_loop_and_lose_no_tick"),
+    counting("four_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
+    counting("eight_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
+];
+
+const fn counting(test: &'static str) -> Member {
+    Member {
+        package: "conformance",
+        program: "counting",
+        test,
+    }
+}
+
+/// No test's share is shorter.
+const SHORTEST: Duration = Duration::from_secs(10);
+
+/// What a test may take besides its share: the build, and what it does at the least on a busy machine.
+const EXTRA: Duration = Duration::from_secs(15 * 60);
+
+/// The subcommand; the result is the exit status for the process.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    let members: Vec<&Member> = MEMBERS
+        .iter()
+        .filter(|member| member.test.contains(&args.only))
+        .collect();
+    anyhow::ensure!(
+        !members.is_empty(),
+        "no test of the soak has a name with `{}` in it",
+        args.only
+    );
+    let whole = Duration::from_secs(60 * args.minutes);
+    let rounds = 2;
+    let share = (whole / u32::try_from(members.len() * rounds)?).max(SHORTEST);
+    let start = Instant::now();
+    let mut seed = first_seed();
+    let mut runs = BTreeMap::<&str, u32>::new();
+    let mut skips = BTreeMap::<String, u32>::new();
+    let mut failures = Vec::new();
+    for member in members.iter().cycle() {
+        if start.elapsed() >= whole {
+            break;
+        }
+        seed = next_seed(seed);
+        println!("\n=== soak: {}, seed {seed}", member.test);
+        let mut command = member.command(seed, share);
+        let (sender, notes) = mpsc::channel();
+        let result = process::run_watched(
+            &mut command,
+            share + EXTRA,
+            Watch::new(std::io::stdout(), sender),
+        );
+        let mut passed = 0;
+        for note in notes {
+            match note {
+                Note::Skip(reason) => *skips.entry(reason).or_default() += 1,
+                Note::Counts { passed: count, .. } => passed += count,
+            }
+        }
+        *runs.entry(member.test).or_default() += 1;
+        let why = match result {
+            Ok(()) if passed == 1 => continue,
+            Ok(()) => format!("{passed} tests of that name were run, not 1"),
+            Err(error) => format!("{error:#}"),
+        };
+        failures.push(format!(
+            "seed {seed}: {why}; again with\n    {}",
+            member.typed(seed, share)
+        ));
+    }
+    println!("\n=== soak: {} minutes", start.elapsed().as_secs() / 60);
+    for (test, times) in &runs {
+        println!("{times} x {test}");
+    }
+    for (reason, times) in &skips {
+        println!("{times} x skipped: {reason}");
+    }
+    for failure in &failures {
+        println!("FAILED with {failure}");
+    }
+    println!(
+        "{} runs, {} failed",
+        runs.values().sum::<u32>(),
+        failures.len()
+    );
+    Ok(i32::from(!failures.is_empty()))
+}
+
+impl Member {
+    fn command(&self, seed: u64, share: Duration) -> Command {
+        let mut command = process::cargo();
+        command
+            .args([
+                "test",
+                "--package",
+                self.package,
+                "--test",
+                self.program,
+                "--",
+            ])
+            .args(["--exact", self.test, "--nocapture"]);
+        for (name, value) in variables(seed, share) {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// The same for a person to type.
+    fn typed(&self, seed: u64, share: Duration) -> String {
+        let mut text = String::new();
+        for (name, value) in variables(seed, share) {
+            text.push_str(&format!("{name}={value} "));
+        }
+        let Self {
+            package,
+            program,
+            test,
+        } = self;
+        text + &format!("cargo test -p {package} --test {program} -- --exact {test} --nocapture")
+    }
+}
+
+fn variables(seed: u64, share: Duration) -> [(&'static str, String); 2] {
+    [
+        ("TRAPGATE_SEED", seed.to_string()),
+        ("TRAPGATE_SOAK_SECONDS", share.as_secs().to_string()),
+    ]
+}
+
+fn first_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.subsec_nanos().into()) ^ u64::from(std::process::id()) << 32
+}
+
+/// SplitMix64's step and mixing (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
+fn next_seed(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_of_the_soak_exists() {
+        for member in MEMBERS {
+            let path = format!("{}/tests/{}.rs", member.package, member.program);
+            let text = std::fs::read_to_string(process::workspace_root().join(&path)).unwrap();
+            assert!(
+                text.contains(&format!("fn {}(", member.test)),
+                "{path} has no {}",
+                member.test
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_can_be_typed_again() {
+        let typed = MEMBERS[2].typed(7, Duration::from_secs(30));
+        assert_eq!(
+            typed,
+            "TRAPGATE_SEED=7 TRAPGATE_SOAK_SECONDS=30 cargo test -p conformance --test counting -- --exact ten_thousand_steps_stay_in_the_loop_and_lose_no_tick --nocapture"
+        );
+    }
+}
