@@ -174,12 +174,14 @@ impl Controller {
     /// Looks after breakpoints while the guest runs: only memory is read until something is to be done, but VPs whose debug registers are shared with
     /// the guest have a look at what it did to its own.
     async fn tick(&mut self) {
-        if !self.state.is_running() || !self.code.needs_ticks() {
+        let running = self.state.is_running();
+        // Started again when breakpoints are programmed, which follows every rest and nothing else: a step over is none.
+        if self.state.is_at_rest() || !self.code.needs_ticks() {
             self.ticker.stop();
-        } else if self.code.needs_pause() {
+        } else if running && self.code.needs_pause() {
             let outputs = self.state.pause();
             self.feed(outputs).await;
-        } else if self.code.uses_registers() {
+        } else if running && self.code.uses_registers() {
             for vp in self.vps.indexes() {
                 self.vps.glance(vp);
             }

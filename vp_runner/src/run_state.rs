@@ -463,6 +463,12 @@ impl RunState {
         matches!(self.session, Session::Attached(_)) && self.phase == Phase::Running
     }
 
+    /// Whether nothing moves until the debugger asks for it, or there is none.
+    pub fn is_at_rest(&self) -> bool {
+        !matches!(self.session, Session::Attached(_))
+            || matches!(self.phase, Phase::Parked | Phase::Ended)
+    }
+
     /// Whether requests that need a stopped guest can be served.
     ///
     /// # Errors
