@@ -441,11 +441,14 @@ impl Vcpu {
     }
 
     /// Tells the guest that it stood still, or its soft-lockup watchdog would find out by itself (KVM api.rst, `KVM_KVMCLOCK_CTRL`).
-    pub(crate) fn tell_of_pause(&mut self) {
-        // EINVAL is a guest without kvmclock, which has no watchdog that asks.
-        if let Err(err) = self.vcpu.fd().kvmclock_ctrl() {
+    ///
+    /// Returns whether there was somebody to tell: a guest without kvmclock has no watchdog that asks (`EINVAL`).
+    pub(crate) fn tell_of_pause(&mut self) -> bool {
+        let told = self.vcpu.fd().kvmclock_ctrl();
+        if let Err(err) = &told {
             tracing::trace!(error = %err, "KVM_KVMCLOCK_CTRL");
         }
+        told.is_ok()
     }
 }
 

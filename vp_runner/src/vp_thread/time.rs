@@ -8,6 +8,8 @@
 //!
 //! A deadline timer that came through many short stops is armed anew when they add up to [`REARM_AFTER`].
 
+mod telling;
+
 use super::*;
 use crate::guest_time::Look;
 use crate::guest_time::apic_timer::CountLeft;
@@ -16,6 +18,8 @@ use crate::kvm::x86_64::clocks::MSR_TSC;
 use crate::kvm::x86_64::clocks::MSR_TSC_DEADLINE;
 use crate::timekeeper::Counter;
 use std::time::Duration;
+use std::time::Instant;
+use telling::Telling;
 use vmm_core_defs::debug_rpc::FreezeTime;
 
 /// Holding the timers costs some system calls, which only a stop that somebody looks at is worth.
@@ -45,15 +49,6 @@ struct Held {
     count: Option<CountLeft>,
 }
 
-/// Whether the guest is to be told that it stood still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Telling {
-    /// It has not run since it was told, or at all.
-    #[default]
-    Nothing,
-    Due,
-}
-
 fn is_one_instruction(enter: &Enter) -> bool {
     match (enter.action, enter.extent) {
         (VpAction::Step, _) | (_, Extent::StepOver) => true,
@@ -76,15 +71,16 @@ impl Vp {
             tracing::error!(vp = %self.around.index, error = %err, "a VP's clocks go on from another time");
         }
         // A single instruction barks at nobody; the next run is told of all of it.
-        if !one && std::mem::take(&mut self.time.telling) == Telling::Due {
-            self.vcpu.tell_of_pause();
+        if !one && self.time.telling.is_due(Instant::now()) {
+            let told = self.vcpu.tell_of_pause();
+            self.time.telling.done(told);
         }
     }
 
     /// The VP has left the guest.
     pub(super) fn time_stands(&mut self) {
         self.around.time.leave();
-        self.time.telling = Telling::Due;
+        self.time.telling.stands(Instant::now());
     }
 
     /// Waits for the next command; holds the timers when none comes for a while.
