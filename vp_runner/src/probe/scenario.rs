@@ -349,14 +349,17 @@ impl<'a> Guest<'a> {
             TscOffsets::Scaled => return finding(false, Seen::ClockScaled),
         }
         // The counter is right for any offset; kvmclock begins at 0, so it is set forward first.
-        let moved = clocks::tsc_offset(vcpu)
-            .and_then(|offset| clocks::set_tsc_offset(vcpu, offset.wrapping_sub(HOUR_TICKS)))
+        let offset = clocks::tsc_offset(vcpu).map(|offset| offset.wrapping_sub(HOUR_TICKS));
+        let moved = offset
+            .and_then(|offset| clocks::set_tsc_offset(vcpu, offset))
             .and_then(|()| clocks::set_kvmclock(vm, 2 * HOUR_NS))
             .and_then(|()| clocks::set_kvmclock(vm, HOUR_NS));
         if let Err(err) = moved {
             return finding(false, Seen::refused(err));
         }
-        let back = TscOffsets::of(vcpu) == TscOffsets::Settable
+        // Some KVMs take an offset and forget it.
+        let back = clocks::tsc_offset(vcpu) == offset
+            && TscOffsets::of(vcpu) == TscOffsets::Settable
             && clocks::kvmclock(vm).is_some_and(|now| (HOUR_NS..2 * HOUR_NS).contains(&now));
         match back {
             true => finding(true, Seen::ClockSet),
