@@ -102,9 +102,13 @@ impl Vp {
         {
             return Look::Possible;
         }
-        match self.place() {
-            Ok(place) if !may_look_at_a_clock(&self.code_at(&place)) => Look::Impossible,
-            _ => Look::Possible,
+        let Ok(place) = self.place() else {
+            return Look::Possible;
+        };
+        let code = self.breakpoints().code_at(&self.around.ram, &place);
+        match may_look_at_a_clock(&code) {
+            true => Look::Possible,
+            false => Look::Impossible,
         }
     }
 
