@@ -88,7 +88,7 @@ impl Setup {
             on_reset: ResetPolicy::Reset,
             others_wait: false,
             probed: true,
-            freeze_time: FreezeTime::On,
+            freeze_time: FreezeTime::Off,
         }
     }
 
@@ -113,12 +113,6 @@ impl Setup {
     /// VPs after the first wait for INIT-SIPI.
     pub fn others_wait(mut self) -> Self {
         self.others_wait = true;
-        self
-    }
-
-    /// Its clocks go on while it is stopped.
-    pub fn unfrozen(mut self) -> Self {
-        self.freeze_time = FreezeTime::Off;
         self
     }
 
