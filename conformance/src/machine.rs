@@ -24,6 +24,7 @@ use vm_memory::GuestAddress as RamAddress;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::FreezeTime;
 use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
@@ -72,6 +73,8 @@ pub struct Setup {
     pub others_wait: bool,
     /// Whether the runner is told what the probe finds here.
     pub probed: bool,
+    /// Whether its clocks stand while it is stopped.
+    pub freeze_time: FreezeTime,
 }
 
 impl Setup {
@@ -85,6 +88,7 @@ impl Setup {
             on_reset: ResetPolicy::Reset,
             others_wait: false,
             probed: true,
+            freeze_time: FreezeTime::Off,
         }
     }
 

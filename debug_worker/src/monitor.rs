@@ -18,6 +18,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
@@ -36,6 +37,8 @@ Commands (numbers are decimal, or hexadecimal with 0x):
   monitor msr write NUM VALUE
   monitor doctor                 what works on this host and what does not
   monitor stop-on [LIST]         which of reset,poweroff,triple-fault,panic stop the guest; none: none of them
+  monitor freeze-time            whether the guest's clocks stand while it is stopped
+  monitor freeze-time on|off     chooses, from the end of the present stop on
   monitor reset                  reset the guest; it stays stopped at its first instruction
 ";
 
@@ -61,6 +64,7 @@ enum Command {
     MsrWrite(u32, u64),
     Doctor,
     StopOn(Option<StopOn>),
+    FreezeTime(Option<FreezeTime>),
     Reset,
 }
 
@@ -95,10 +99,13 @@ fn parse(line: &str) -> Result<Command, String> {
         ["doctor"] => Command::Doctor,
         ["stop-on"] => Command::StopOn(None),
         ["stop-on", list] => Command::StopOn(Some(events(list)?)),
+        ["freeze-time"] => Command::FreezeTime(None),
+        ["freeze-time", "on"] => Command::FreezeTime(Some(FreezeTime::On)),
+        ["freeze-time", "off"] => Command::FreezeTime(Some(FreezeTime::Off)),
         ["reset"] => Command::Reset,
         [
             name @ ("status" | "breakpoints" | "regs" | "mode" | "disas" | "translate" | "phys"
-            | "msr" | "doctor" | "stop-on" | "reset" | "help"),
+            | "msr" | "doctor" | "stop-on" | "freeze-time" | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -209,6 +216,10 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
         }
         Command::Doctor => capabilities_text(&guest.info.capabilities),
         Command::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
+        Command::FreezeTime(wanted) => {
+            let now = guest.vm.call(DebugRequest::FreezeTime, wanted).await?;
+            freeze_time_text(now).to_owned()
+        }
         Command::Reset => {
             guest.vm.forget();
             guest.vm.call(DebugRequest::Reset, ()).await?;
@@ -293,6 +304,13 @@ fn translation_text(gva: Gva, translation: &Translation) -> String {
         }
     }
     text
+}
+
+fn freeze_time_text(now: FreezeTime) -> &'static str {
+    match now {
+        FreezeTime::On => "The guest's clocks stand while it is stopped.\n",
+        FreezeTime::Off => "The guest's clocks go on while it is stopped.\n",
+    }
 }
 
 fn size_text(bytes: u64) -> String {
@@ -402,6 +420,7 @@ mod tests {
         for (line, said) in [
             ("frobnicate", "`monitor help` lists"),
             ("phys 0", "`monitor help` shows how"),
+            ("freeze-time maybe", "`monitor help` shows how"),
             ("translate", "`monitor help` shows how"),
             ("translate main", "`main` is no number"),
             ("msr read 0x100000000", "32 bits"),
@@ -441,6 +460,7 @@ mod tests {
             let usage = line.split("  ").next().unwrap();
             let example = usage
                 .replace("[ADDR [COUNT]]", "0x1000 3")
+                .replace("on|off", "off")
                 .replace("ADDR", "0x1000")
                 .replace("LEN", "16")
                 .replace("NUM", "1")

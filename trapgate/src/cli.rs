@@ -9,6 +9,7 @@ use debug_worker::ListenAddress;
 use std::path::PathBuf;
 use std::str::FromStr;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::FreezeTime;
 
 /// A small KVM virtual machine monitor with a GDB server in it.
 ///
@@ -82,6 +83,9 @@ pub struct RunArgs {
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
+    /// Whether the guest's clocks and timers stand while a debugger has it stopped
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    pub freeze_time: Freeze,
     /// Where the serial port goes: stdio, file:PATH, or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
     pub serial: SerialPlace,
@@ -127,6 +131,24 @@ impl FromStr for GdbServer {
         match text {
             "off" => Ok(Self::Off),
             address => address.parse().map(Self::At),
+        }
+    }
+}
+
+/// Whether a stop is time that the guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Freeze {
+    /// It is not.
+    On,
+    /// It is.
+    Off,
+}
+
+impl From<Freeze> for FreezeTime {
+    fn from(freeze: Freeze) -> Self {
+        match freeze {
+            Freeze::On => Self::On,
+            Freeze::Off => Self::Off,
         }
     }
 }

@@ -175,6 +175,7 @@ fn run_vm(
         } else {
             ResetPolicy::Reset
         },
+        freeze_time: args.freeze_time.into(),
         debug,
         report,
     };

@@ -114,6 +114,12 @@ pub enum DebugRequest {
     /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::NotMapped`].
     Translate(DebugRpc<(VpIndex, Gva), Translation>),
 
+    /// Sets whether the guest's clocks stand while it is stopped, in force from the end of the present or next stop on; `None` only asks. The answer
+    /// is what is in force. It outlives the session.
+    ///
+    /// Legal in every state but Detached. Errors: [`DebugError::NotAttached`], [`DebugError::Unsupported`] where this host cannot freeze them.
+    FreezeTime(DebugRpc<Option<FreezeTime>, FreezeTime>),
+
     /// Says what each VP is doing, for people. Legal in every state but Detached.
     Status(DebugRpc<(), VmStatus>),
 
@@ -176,6 +182,15 @@ pub enum DetachAction {
     Stay,
     /// It ends, with [`GuestEnd::Killed`].
     Kill,
+}
+
+/// Whether the guest's clocks (its time-stamp counters, paravirtual clock and timers) stand while every VP is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FreezeTime {
+    /// They do: a stop takes no time that the guest could see.
+    On,
+    /// They go on: a stop is time in which the guest did nothing.
+    Off,
 }
 
 /// What each VP is to do.

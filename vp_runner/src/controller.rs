@@ -22,6 +22,7 @@ use crate::run_state::Start;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
 use crate::runner::StartMode;
+use crate::timekeeper::Timekeeper;
 use crate::vp_thread::Arms;
 use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
@@ -80,6 +81,8 @@ pub struct Controller {
     start: StartMode,
     on_reset: ResetPolicy,
     exit: Option<RunnerExit>,
+    /// `None` where the VPs have no clocks of KVM.
+    time: Option<Arc<Timekeeper>>,
 }
 
 /// The outputs of the state machine that are yet to be carried out.
@@ -269,10 +272,13 @@ impl Controller {
             self.code.reconcile();
         }
         let arms = self.code.arms();
-        let result = match arms == self.programmed {
+        let mut result = match arms == self.programmed {
             true => Ok(()),
             false => self.vps.call_all(move |vp| vp.set_arms(arms)).await,
         };
+        if result.is_ok() && self.time.as_ref().is_some_and(|time| time.has_counters()) {
+            result = self.vps.call_all(|vp| vp.restart_counter()).await;
+        }
         let outputs = match result {
             Ok(()) => {
                 self.programmed = arms;
@@ -431,6 +437,9 @@ impl Controller {
 
     async fn reset(&mut self) -> Result<(), DebugError> {
         self.code.before_reset();
+        if let Some(time) = &self.time {
+            time.before_reset();
+        }
         self.machine.reset().map_err(reset_failed)?;
         let arms = self.programmed;
         self.vps

@@ -8,11 +8,13 @@ mod breakpoints;
 mod controller;
 mod debug_registers;
 mod exit;
+mod guest_time;
 mod instruction;
 mod place;
 mod run_gate;
 mod run_state;
 mod stop_cause;
+mod timekeeper;
 mod vp_thread;
 mod wait;
 

@@ -50,6 +50,8 @@ pub struct Report {
     pub resume_flag: Finding,
     /// Whether `KVM_CAP_SYNC_REGS` gives and takes the true registers.
     pub sync_regs: Finding,
+    /// Whether a vCPU's time-stamp counter and the VM's kvmclock can be put back.
+    pub frozen_time: Finding,
 }
 
 /// What becomes of an `INT3`.

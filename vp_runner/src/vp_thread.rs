@@ -19,6 +19,7 @@ use crate::place::Place;
 use crate::run_gate::RunGate;
 use crate::run_state::Start;
 use crate::stop_cause::Stepping;
+use crate::timekeeper::Timekeeper;
 use crate::wait::awake;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -41,14 +42,14 @@ mod byte;
 mod course;
 mod guest_debug;
 mod parked;
-mod pause;
+mod time;
 
 use course::Course;
 use course::Lifted;
 use course::Rest;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
-use pause::Pause;
+use time::VpTime;
 
 /// What the controller asks of a VP thread.
 pub(crate) enum Command {
@@ -160,6 +161,7 @@ pub(crate) struct Surroundings {
     pub(crate) ram: Arc<GuestMemoryMmap>,
     /// Changed only while every VP is parked (I3).
     pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
+    pub(crate) time: Arc<Timekeeper>,
 }
 
 /// What makes a VP stop: the same for every VP, and in force before any enters (I5).
@@ -179,9 +181,9 @@ pub(crate) struct Vp {
     debug_registers: DebugRegisters,
     rest: Rest,
     life: Life,
-    pause: Pause,
     /// Breakpoint bytes that are out of memory for this VP to execute what is under them; none while it is parked.
     lifted: Vec<Gpa>,
+    time: VpTime,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -206,8 +208,8 @@ impl Vp {
             debug_registers: DebugRegisters::default(),
             rest: Rest::Seen,
             life: Life::Untouched,
-            pause: Pause::default(),
             lifted: Vec::new(),
+            time: VpTime::default(),
             registers: None,
         }
     }
@@ -218,15 +220,15 @@ impl Vp {
         commands: &mpsc::Receiver<Command>,
         events: &mesh::Sender<VpEvent>,
     ) {
-        let mut next = commands.recv().ok();
+        let mut next = self.next_command(commands);
         while let Some(command) = next {
             next = match command {
                 Command::Enter(enter) => {
                     let vp = self.around.index;
                     self.forget_snapshot();
-                    self.pause.over(&mut self.vcpu);
+                    self.time_goes_on(&enter);
                     let cause = self.go(&enter);
-                    self.pause.begin();
+                    self.time_stands();
                     let place = match enter.debugger {
                         Debugger::Present => self.place().ok(),
                         Debugger::Absent => None,
@@ -242,7 +244,7 @@ impl Vp {
                 }
                 Command::Call(call) => {
                     call(&mut self);
-                    commands.recv().ok()
+                    self.next_command(commands)
                 }
                 Command::Exit => return,
             };
@@ -396,7 +398,7 @@ impl Vp {
             VpAction::Run | VpAction::Stay if enter.extent == Extent::Whole => None,
             _ => awake(|| commands.try_recv().ok()),
         };
-        soon.or_else(|| commands.recv().ok())
+        soon.or_else(|| self.next_command(commands))
     }
 }
 
@@ -406,7 +408,13 @@ impl ParkedVp for Vp {
         self.life = Life::Untouched;
         self.rest = Rest::Seen;
         let index = self.around.index;
-        self.around.machine.init_vp(index, self.vcpu.raw())
+        if let Err(err) = self.release_timers() {
+            tracing::error!(vp = %index, error = %err, "a VP's timer before its reset");
+        }
+        let machine = self.around.machine.clone();
+        self.with_tsc_set(self.around.time.reset_at(), |vp| {
+            machine.init_vp(index, vp.vcpu.raw())
+        })
     }
 
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
@@ -466,12 +474,20 @@ impl ParkedVp for Vp {
     }
 
     fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
-        crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)
+        let value = crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)?;
+        Ok(self.clock_msr(msr, value))
     }
 
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
         self.forget_snapshot();
-        crate::kvm::x86_64::write_msr(self.vcpu.raw(), msr, value)
+        self.forget_deadline(msr);
+        self.with_tsc_set(self.around.time.taken_out_now(), |vp| {
+            crate::kvm::x86_64::write_msr(vp.vcpu.raw(), msr, value)
+        })
+    }
+
+    fn restart_counter(&mut self) -> Result<(), DebugError> {
+        self.write_count_back()
     }
 
     fn activity(&mut self) -> Result<VpActivity, DebugError> {

@@ -3,6 +3,7 @@
 use super::*;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_pit_config;
+use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::RpcError;
@@ -45,6 +46,9 @@ use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::RunnerParams;
 
+/// CPUID leaf 1.
+const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
+
 /// A guest whose runner is not running yet.
 pub struct Parts {
     /// Its devices.
@@ -82,7 +86,14 @@ impl Parts {
         let ram = Arc::new(ram);
         let vm = Arc::new(vm);
         let registered = RegisteredRam::new(vm.clone(), ram.clone()).unwrap();
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
+        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
+        if kvm.check_extension(Cap::TscDeadlineTimer) {
+            // KVM leaves it to the VMM to tell of it, which has the local APIC to go with it.
+            let features = cpuid.as_mut_slice().iter_mut();
+            features
+                .filter(|entry| entry.function == 1)
+                .for_each(|entry| entry.ecx |= CPUID_1_ECX_TSC_DEADLINE);
+        }
         let vcpus: Vec<_> = (0..setup.vps)
             .map(|index| {
                 let vcpu = vm.create_vcpu(index.into()).unwrap();
@@ -106,6 +117,7 @@ impl Parts {
             machine: machine.clone(),
             start: setup.start,
             on_reset: setup.on_reset,
+            freeze_time: setup.freeze_time,
             debug: requests,
             report: setup.report(),
         })

@@ -21,6 +21,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VmStatus;
@@ -244,6 +245,9 @@ impl State {
                 rpc.complete(Ok(VmStatus { vps: vec![vp; 2] }));
             }
             DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
+            DebugRequest::FreezeTime(rpc) => {
+                rpc.handle_sync(|wanted| Ok(wanted.unwrap_or(FreezeTime::On)));
+            }
             DebugRequest::Breakpoints(rpc) => rpc.complete(Ok(breakpoints())),
             DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| {
                 self.need_attached()?;
@@ -384,6 +388,7 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::WriteMemory(_) => "write memory",
         DebugRequest::Translate(_) => "translate",
         DebugRequest::Status(_) => "status",
+        DebugRequest::FreezeTime(_) => "freeze time",
         DebugRequest::Reset(_) => "reset",
         DebugRequest::Breakpoints(_) => "breakpoints",
         DebugRequest::StopOn(_) => "stop on",

@@ -106,6 +106,7 @@ fn report() -> Report {
         interrupts_held: finding,
         resume_flag: finding,
         sync_regs: finding,
+        frozen_time: finding,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::kvm::x86_64::RegisterFile;
 use crate::probe::Report;
 use crate::runner::RunnerParams;
 use crate::runner::StartError;
+use crate::timekeeper::Timekeeper;
 use futures::executor::block_on;
 use std::sync::RwLock;
 use vm_memory::GuestMemoryMmap;
@@ -39,9 +40,15 @@ impl Controller {
         params: RunnerParams,
         control: mesh::Receiver<Control>,
     ) -> Result<Self, StartError> {
-        if params.vcpus.is_empty() {
+        let Some(vcpu) = params.vcpus.first() else {
             return Err(StartError::NoVcpus);
-        }
+        };
+        let time = Arc::new(Timekeeper::new(
+            params.vm.clone(),
+            vcpu,
+            params.freeze_time,
+            params.report.as_ref(),
+        ));
         let (send, events) = mesh::channel();
         let offers = Offers::of(&params.vm);
         let breakpoints = Arc::<RwLock<Breakpoints>>::default();
@@ -50,6 +57,7 @@ impl Controller {
             ram: params.memory.clone(),
             breakpoints: Arc::clone(&breakpoints),
             offers,
+            time: time.clone(),
         };
         let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
@@ -70,7 +78,9 @@ impl Controller {
             start: params.start,
             on_reset: params.on_reset,
         };
-        Ok(Self::over(guest, wiring))
+        let mut controller = Self::over(guest, wiring);
+        controller.time = Some(time);
+        Ok(controller)
     }
 
     /// A controller of VPs that are there already.
@@ -105,6 +115,7 @@ impl Controller {
             start: wiring.start,
             on_reset: wiring.on_reset,
             exit: None,
+            time: None,
         }
     }
 }

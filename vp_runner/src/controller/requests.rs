@@ -16,6 +16,7 @@ use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VmStatus;
@@ -68,6 +69,7 @@ impl Controller {
                 rpc.handle(async |(vp, gva)| self.translate(vp, gva).await)
                     .await;
             }
+            DebugRequest::FreezeTime(rpc) => rpc.handle_sync(|wanted| self.freeze_time(wanted)),
             DebugRequest::Status(rpc) => rpc.handle(async |()| self.status().await).await,
         }
     }
@@ -264,6 +266,17 @@ impl Controller {
     async fn translate(&mut self, vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
         let space = self.address_space(vp).await?;
         self.memory.translate(&space, gva)
+    }
+
+    fn freeze_time(&self, wanted: Option<FreezeTime>) -> Result<FreezeTime, DebugError> {
+        self.state.check_attached()?;
+        let Some(time) = &self.time else {
+            return Ok(FreezeTime::Off);
+        };
+        if let Some(wanted) = wanted {
+            time.set_freeze(wanted)?;
+        }
+        Ok(time.freeze())
     }
 
     async fn status(&mut self) -> Result<VmStatus, DebugError> {

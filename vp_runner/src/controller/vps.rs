@@ -11,6 +11,7 @@ use crate::kvm::vcpu::Offers;
 use crate::machine::Machine;
 use crate::run_gate::Kick;
 use crate::run_gate::RunGate;
+use crate::timekeeper::Timekeeper;
 use crate::vp_thread::Command;
 use crate::vp_thread::Enter;
 use crate::vp_thread::ParkedVp;
@@ -42,6 +43,7 @@ pub(super) struct Around {
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     pub(super) offers: Offers,
+    pub(super) time: Arc<Timekeeper>,
 }
 
 /// One of them.
@@ -74,6 +76,7 @@ impl Vps {
                 snapshot: snapshot.clone(),
                 ram: shared.ram.clone(),
                 breakpoints: shared.breakpoints.clone(),
+                time: shared.time.clone(),
             };
             let thread = KvmThread::start(fd, shared.offers, around, events.clone())?;
             vps.threads

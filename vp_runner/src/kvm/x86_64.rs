@@ -1,5 +1,6 @@
 //! KVM on x86: the register file of a vCPU.
 
+pub(crate) mod clocks;
 mod convert;
 mod msr;
 mod register_file;

@@ -12,6 +12,8 @@ use crate::dr7::Slot;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::ScratchVmError;
 use crate::kvm::x86_64::StartIn;
+use crate::kvm::x86_64::clocks;
+use crate::kvm::x86_64::clocks::TscOffsets;
 use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
 use kvm_bindings::KVM_GUESTDBG_ENABLE;
 use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
@@ -82,6 +84,7 @@ pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<(Report, [ScratchVm; 2]), 
         resume_flag: first_failure(both, |mode| plain.resume_flag(mode))?,
         sync_regs: plain.sync_regs()?,
         interrupts_held: with_irqchip.interrupts_held()?,
+        frozen_time: with_irqchip.frozen_time(),
     };
     Ok((report, [plain.scratch, with_irqchip.scratch]))
 }
@@ -331,6 +334,36 @@ impl<'a> Guest<'a> {
             }
             (Err(err), _) | (_, Err(err)) => finding(false, Seen::refused(err)),
             _ => finding(false, Seen::WrongRegisters),
+        }
+    }
+
+    /// Puts both clocks back by an hour and looks at them.
+    fn frozen_time(&self) -> Finding {
+        const HOUR_NS: u64 = 3600 * 1_000_000_000;
+        const HOUR_TICKS: u64 = 1 << 43;
+        let (vm, vcpu) = (self.scratch.vm(), self.scratch.vcpu());
+        let finding = |works, seen| Finding { works, seen };
+        match TscOffsets::of(vcpu) {
+            TscOffsets::Settable => {}
+            TscOffsets::Missing { errno } => return finding(false, Seen::Refused { errno }),
+            TscOffsets::Scaled => return finding(false, Seen::ClockScaled),
+        }
+        // The counter is right for any offset; kvmclock begins at 0, so it is set forward first.
+        let offset = clocks::tsc_offset(vcpu).map(|offset| offset.wrapping_sub(HOUR_TICKS));
+        let moved = offset
+            .and_then(|offset| clocks::set_tsc_offset(vcpu, offset))
+            .and_then(|()| clocks::set_kvmclock(vm, 2 * HOUR_NS))
+            .and_then(|()| clocks::set_kvmclock(vm, HOUR_NS));
+        if let Err(err) = moved {
+            return finding(false, Seen::refused(err));
+        }
+        // Some KVMs take an offset and forget it.
+        let back = clocks::tsc_offset(vcpu) == offset
+            && TscOffsets::of(vcpu) == TscOffsets::Settable
+            && clocks::kvmclock(vm).is_some_and(|now| (HOUR_NS..2 * HOUR_NS).contains(&now));
+        match back {
+            true => finding(true, Seen::ClockSet),
+            false => finding(false, Seen::ClockKept),
         }
     }
 }

@@ -38,6 +38,12 @@ pub enum Seen {
     NotOffered,
     /// The registers in `kvm_run` are not the vCPU's.
     WrongRegisters,
+    /// A clock went on from where it was set to.
+    ClockSet,
+    /// A clock took no notice of being set.
+    ClockKept,
+    /// The guest's time-stamp counter runs at another rate than the host's.
+    ClockScaled,
 }
 
 impl Seen {

@@ -70,13 +70,14 @@ fn report(works: bool) -> Report {
         interrupts_held: finding,
         resume_flag: finding,
         sync_regs: finding,
+        frozen_time: finding,
     }
 }
 
 #[test]
 fn every_row_follows_its_own_field() {
     type Break = fn(&mut Report);
-    let broken: [(&str, Break); 9] = [
+    let broken: [(&str, Break); 10] = [
         ("software breakpoints in real mode", |r| {
             r.int3_real = Int3::NotTrapped(Seen::Ended)
         }),
@@ -96,6 +97,9 @@ fn every_row_follows_its_own_field() {
         }),
         ("resume flag", |r| r.resume_flag.works = false),
         ("registers with each exit", |r| r.sync_regs.works = false),
+        ("time that stands while stopped", |r| {
+            r.frozen_time.works = false
+        }),
     ];
     for (name, breaking) in broken {
         let mut report = report(true);

@@ -77,6 +77,12 @@ impl Report {
                 "Registers come with each stop (KVM_CAP_SYNC_REGS), without a system call.",
                 "Nothing you will notice: registers are fetched by system calls, which costs some microseconds at each stop.",
             ),
+            finding(
+                "time that stands while stopped",
+                &self.frozen_time,
+                "The guest's clocks and timers stand while it is stopped (`--freeze-time`, `monitor freeze-time`).",
+                "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: update the host to Linux 5.16 or later.",
+            ),
         ]
     }
 }
@@ -112,6 +118,11 @@ impl fmt::Display for Seen {
             Self::Other => f.write_str("an exit that has no place here"),
             Self::NotOffered => f.write_str("KVM does not offer it"),
             Self::WrongRegisters => f.write_str("the registers given were not the vCPU's"),
+            Self::ClockSet => f.write_str("clocks went on from where they were set to"),
+            Self::ClockKept => f.write_str("a clock took no notice of being set"),
+            Self::ClockScaled => {
+                f.write_str("the guest's time-stamp counter runs at another rate than the host's")
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl Vp {
         self.lifted.clear();
     }
 
-    fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
+    pub(super) fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
         let breakpoints = self.around.breakpoints.read();
         breakpoints.unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,4 +39,10 @@ pub(crate) trait ParkedVp {
 
     /// Whether the parked VP had work to do.
     fn activity(&mut self) -> Result<VpActivity, DebugError>;
+
+    /// Writes back what the VP's local timer had left when a long stop began, where it counts. Before any VP enters: an interrupt that comes meanwhile
+    /// would be lost.
+    fn restart_counter(&mut self) -> Result<(), DebugError> {
+        Ok(())
+    }
 }

@@ -1,0 +1,117 @@
+//! A guest's clocks as KVM has them: the offset of each vCPU's time-stamp counter, its local timer, and the VM's kvmclock and PIT.
+//!
+//! Sources: KVM api.rst, `KVM_GET_CLOCK`, `KVM_GET_PIT2`, `KVM_GET_LAPIC`; Documentation/virt/kvm/devices/vcpu.rst, `KVM_VCPU_TSC_OFFSET` (Linux 5.16).
+//! Writing `IA32_TSC` is no substitute for the last: KVM takes a value within a second of what it expects for an attempt to synchronise vCPUs, and leaves
+//! the counter as it was.
+#![expect(
+    unsafe_code,
+    reason = "kvm-ioctls has no device attributes of vCPUs on x86, and reading the time-stamp counter is an intrinsic"
+)]
+
+use super::msr::read_msr;
+use kvm_bindings::KVM_VCPU_TSC_CTRL;
+use kvm_bindings::KVM_VCPU_TSC_OFFSET;
+use kvm_bindings::KVMIO;
+use kvm_bindings::kvm_clock_data;
+use kvm_bindings::kvm_device_attr;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use vmm_sys_util::errno;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+ioctl_iow_nr!(KVM_HAS_DEVICE_ATTR, KVMIO, 0xe3, kvm_device_attr);
+
+/// `IA32_TSC`.
+pub(crate) const MSR_TSC: u32 = 0x10;
+/// `IA32_TSC_DEADLINE`.
+pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
+
+/// The host's time-stamp counter.
+pub(crate) fn host_tsc() -> u64 {
+    // SAFETY: it reads a counter and touches no memory; every x86-64 processor has it, and where it is not to be used Linux raises SIGSEGV.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// The guest's kvmclock, in ns. `None` where KVM has none.
+pub(crate) fn kvmclock(vm: &VmFd) -> Option<u64> {
+    vm.get_clock().ok().map(|data| data.clock)
+}
+
+/// Sets the guest's kvmclock, in ns.
+pub(crate) fn set_kvmclock(vm: &VmFd, ns: u64) -> Result<(), kvm_ioctls::Error> {
+    // No flag: with KVM_CLOCK_REALTIME KVM would add what has passed since.
+    vm.set_clock(&kvm_clock_data {
+        clock: ns,
+        ..Default::default()
+    })
+}
+
+/// Whether a vCPU's counter is the host's plus an offset that can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TscOffsets {
+    Settable,
+    /// No such attribute (Linux before 5.16).
+    Missing {
+        errno: i32,
+    },
+    /// The guest's counter runs at another rate than the host's.
+    Scaled,
+}
+
+impl TscOffsets {
+    /// Tries it on a vCPU that does not run.
+    pub(crate) fn of(vcpu: &VcpuFd) -> Self {
+        let offset = match has_tsc_offset(vcpu).and_then(|()| tsc_offset(vcpu)) {
+            Ok(offset) => offset,
+            Err(err) => return Self::Missing { errno: err.errno() },
+        };
+        let before = host_tsc();
+        let guest = read_msr(vcpu, MSR_TSC).unwrap_or_default();
+        let after = host_tsc();
+        match guest.wrapping_sub(before.wrapping_add(offset)) <= after.wrapping_sub(before) {
+            true => Self::Settable,
+            false => Self::Scaled,
+        }
+    }
+}
+
+fn has_tsc_offset(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    let attribute = offset_attribute(std::ptr::null_mut());
+    // SAFETY: the kernel reads the struct that is referred to, and does not look at its address field.
+    result(unsafe { ioctl_with_ref(vcpu, KVM_HAS_DEVICE_ATTR(), &attribute) })
+}
+
+/// What KVM adds to the host's counter for the guest.
+pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, kvm_ioctls::Error> {
+    let mut offset = 0_u64;
+    let attribute = offset_attribute(&raw mut offset);
+    // SAFETY: the kernel reads the struct and writes eight bytes to its address field, which is `offset`, valid until the end of this function.
+    result(unsafe { ioctl_with_ref(vcpu, KVM_GET_DEVICE_ATTR(), &attribute) })?;
+    Ok(offset)
+}
+
+/// Sets it.
+pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), kvm_ioctls::Error> {
+    let attribute = offset_attribute(&raw mut offset);
+    // SAFETY: the kernel reads the struct and eight bytes at its address field, which is `offset`, valid until the end of this function.
+    result(unsafe { ioctl_with_ref(vcpu, KVM_SET_DEVICE_ATTR(), &attribute) })
+}
+
+fn offset_attribute(value: *mut u64) -> kvm_device_attr {
+    kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: KVM_VCPU_TSC_OFFSET.into(),
+        addr: value as u64,
+        flags: 0,
+    }
+}
+
+fn result(returned: libc::c_int) -> Result<(), kvm_ioctls::Error> {
+    match returned {
+        0 => Ok(()),
+        _ => Err(errno::Error::last()),
+    }
+}
