@@ -12,6 +12,7 @@ mod instruction;
 mod place;
 mod run_gate;
 mod run_state;
+mod step_effects;
 mod stop_cause;
 mod vp_thread;
 mod wait;

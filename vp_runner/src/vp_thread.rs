@@ -11,6 +11,7 @@ use crate::exit::Next;
 use crate::exit::handle;
 use crate::kvm::vcpu::Bytes;
 use crate::kvm::vcpu::DebugState;
+use crate::kvm::vcpu::Interrupts;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
@@ -18,6 +19,7 @@ use crate::machine::MachineError;
 use crate::place::Place;
 use crate::run_gate::RunGate;
 use crate::run_state::Start;
+use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use crate::wait::awake;
 use kvm_ioctls::VmFd;
@@ -42,6 +44,8 @@ mod course;
 mod guest_debug;
 mod parked;
 mod pause;
+mod step;
+mod view;
 
 use course::Course;
 use course::Lifted;
@@ -49,6 +53,9 @@ use course::Rest;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
 use pause::Pause;
+use step::Events;
+use step::Faults;
+use step::Underway;
 
 /// What the controller asks of a VP thread.
 pub(crate) enum Command {
@@ -182,6 +189,12 @@ pub(crate) struct Vp {
     pause: Pause,
     /// Breakpoint bytes that are out of memory for this VP to execute what is under them; none while it is parked.
     lifted: Vec<Gpa>,
+    /// The step that is planned or under way.
+    underway: Option<Underway>,
+    events: Events,
+    faults: Option<Faults>,
+    /// The guest's debug registers, for steps while the debugger has none.
+    guests_alone: Option<DebugRegisters>,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -208,6 +221,10 @@ impl Vp {
             life: Life::Untouched,
             pause: Pause::default(),
             lifted: Vec::new(),
+            underway: None,
+            events: Events::Unknown,
+            faults: None,
+            guests_alone: None,
             registers: None,
         }
     }
@@ -252,6 +269,9 @@ impl Vp {
     /// Runs the guest until it is kicked (`None`) or something stops it.
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
         self.vcpu.want_registers(self.will_stop(enter));
+        self.underway = None;
+        self.faults = None;
+        self.guests_alone = None;
         let mut course = match self.plot(enter) {
             Ok(course) => course,
             Err(cause) => return Some(cause),
@@ -289,7 +309,7 @@ impl Vp {
                 self.rest = course.rest(self.arms.slots, None);
                 return later.or(Some(cause));
             }
-            if let Err(err) = self.vcpu.program(self.debug_state(course)) {
+            if let Err(err) = self.prepare(course) {
                 return Some(self.crashed(&err));
             }
             let from = match course.stepping() {
@@ -300,6 +320,7 @@ impl Vp {
             if self.around.gate.enter().is_err() {
                 let cause = self.complete(pending_exit, course);
                 self.rest = course.rest(self.arms.slots, cause);
+                self.events = Events::Unknown;
                 return cause;
             }
             let exit = self.vcpu.run();
@@ -315,12 +336,24 @@ impl Vp {
                 let later = self.complete(pending_exit, course);
                 let cause = first(cause, later);
                 self.rest = match cause {
-                    VpCause::Guest(GuestEvent::Crashed { .. }) => Rest::Crashed,
+                    VpCause::Guest(GuestEvent::Crashed { .. }) => {
+                        self.events = Events::Unknown;
+                        Rest::Crashed
+                    }
                     _ => Rest::Seen,
                 };
                 return Some(cause);
             }
         }
+    }
+
+    /// Tells KVM how the VP is to enter.
+    fn prepare(&mut self, course: &Course) -> Result<(), DebugError> {
+        self.underway = None;
+        if course.stepping() == Stepping::On {
+            self.plan(course)?;
+        }
+        self.vcpu.program(self.debug_state(course))
     }
 
     /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).
@@ -405,6 +438,8 @@ impl ParkedVp for Vp {
         self.forget_snapshot();
         self.life = Life::Untouched;
         self.rest = Rest::Seen;
+        self.events = Events::Unknown;
+        self.vcpu.set_own_trap_flag(TrapFlag::Clear);
         let index = self.around.index;
         self.around.machine.init_vp(index, self.vcpu.raw())
     }
@@ -416,6 +451,7 @@ impl ParkedVp for Vp {
             registers: self.debug_registers,
             bytes: arms.bytes,
             stepping: Stepping::Off,
+            interrupts: Interrupts::Free,
         })
     }
 
@@ -458,6 +494,8 @@ impl ParkedVp for Vp {
             self.life = Life::Started;
         }
         result?;
+        self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
+        self.events = Events::Unknown;
         if self.rest == Rest::Crashed {
             self.vcpu.drop_exception()?;
             self.rest = Rest::Seen;
