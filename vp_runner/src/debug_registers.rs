@@ -11,6 +11,7 @@ use crate::dr7::Access;
 use crate::dr7::Dr6;
 use crate::dr7::SLOTS;
 use crate::dr7::Slot;
+use vmm_core_defs::addr::Gva;
 
 /// The guest's own DR0-3 and DR7, as it reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct NoRoom;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
     Debugger,
+    /// A step's: not the client's, and the same for one instruction only.
+    Trap,
     /// With its number of the guest's.
     Guest(usize),
 }
@@ -81,13 +84,14 @@ impl DebugRegisters {
         for (number, slot) in guest.slots().into_iter().enumerate() {
             held[number] = slot.map(|slot| (Holder::Guest(number), slot));
         }
-        Self { held, guarded: 0 }
+        let guarded = guest.dr7 & dr7::GENERAL_DETECT;
+        Self { held, guarded }
     }
 
     /// Whether the debugger has none of them, so that KVM is left to the guest's.
     pub fn is_guests(&self) -> bool {
         let mut held = self.held.iter().flatten();
-        !held.any(|(holder, _)| *holder == Holder::Debugger)
+        held.all(|(holder, _)| matches!(holder, Holder::Guest(_)))
     }
 
     /// These but for some.
@@ -101,6 +105,51 @@ impl DebugRegisters {
             true => Self::default(),
             false => self,
         }
+    }
+
+    /// These and execution breakpoints at as many of the addresses as there is room for, the first ones first. One of the debugger's for another
+    /// instruction makes room: a step does not get there.
+    pub fn with_traps(mut self, wanted: impl Iterator<Item = Gva>) -> Self {
+        for address in wanted {
+            if self.executes_at(address) {
+                continue;
+            }
+            let gives_way = |held: &(Holder, Slot)| {
+                held.0 == Holder::Debugger && held.1.access() == Access::Execute
+            };
+            let free = self.held.iter().position(Option::is_none);
+            let other = || {
+                self.held
+                    .iter()
+                    .position(|held| held.as_ref().is_some_and(gives_way))
+            };
+            let Some(place) = free.or_else(other) else {
+                break;
+            };
+            self.held[place] = Some((Holder::Trap, Slot::execute(address)));
+        }
+        self
+    }
+
+    /// Whether an execution breakpoint of the debugger's or a step's is there.
+    pub fn executes_at(&self, address: Gva) -> bool {
+        let mut held = self.held.iter().flatten();
+        held.any(|(holder, slot)| {
+            !matches!(holder, Holder::Guest(_))
+                && slot.access() == Access::Execute
+                && slot.address() == address
+        })
+    }
+
+    /// Whether a step's breakpoint is there.
+    pub fn is_trap_at(&self, address: Gva) -> bool {
+        let mut held = self.held.iter().flatten();
+        held.any(|(holder, slot)| *holder == Holder::Trap && slot.address() == address)
+    }
+
+    /// Whether a step's breakpoint fired.
+    pub fn trapped(&self, dr6: Dr6) -> bool {
+        self.hits(dr6).any(|(_, holder, _)| holder == Holder::Trap)
     }
 
     /// DR0-3 and DR7 for KVM; `None` to leave it to the guest's.

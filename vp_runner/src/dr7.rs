@@ -145,6 +145,15 @@ impl Slot {
         })
     }
 
+    /// An execution breakpoint.
+    pub const fn execute(address: Gva) -> Self {
+        Self {
+            address,
+            access: Access::Execute,
+            len: Len::One,
+        }
+    }
+
     /// The first byte watched.
     pub const fn address(&self) -> Gva {
         self.address

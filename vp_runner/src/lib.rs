@@ -13,6 +13,7 @@ mod instruction;
 mod place;
 mod run_gate;
 mod run_state;
+mod step_effects;
 mod stop_cause;
 mod timekeeper;
 mod vp_thread;

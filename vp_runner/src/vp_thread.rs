@@ -11,6 +11,7 @@ use crate::exit::Next;
 use crate::exit::handle;
 use crate::kvm::vcpu::Bytes;
 use crate::kvm::vcpu::DebugState;
+use crate::kvm::vcpu::Interrupts;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
@@ -18,6 +19,7 @@ use crate::machine::MachineError;
 use crate::place::Place;
 use crate::run_gate::RunGate;
 use crate::run_state::Start;
+use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use crate::timekeeper::Timekeeper;
 use crate::wait::awake;
@@ -42,13 +44,18 @@ mod byte;
 mod course;
 mod guest_debug;
 mod parked;
+mod step;
 mod time;
+mod view;
 
 use course::Course;
 use course::Lifted;
 use course::Rest;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
+use step::Events;
+use step::Faults;
+use step::Underway;
 use time::VpTime;
 
 /// What the controller asks of a VP thread.
@@ -184,6 +191,12 @@ pub(crate) struct Vp {
     /// Breakpoint bytes that are out of memory for this VP to execute what is under them; none while it is parked.
     lifted: Vec<Gpa>,
     time: VpTime,
+    /// The step that is planned or under way.
+    underway: Option<Underway>,
+    events: Events,
+    faults: Option<Faults>,
+    /// The guest's debug registers, for steps while the debugger has none.
+    guests_alone: Option<DebugRegisters>,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -210,6 +223,10 @@ impl Vp {
             life: Life::Untouched,
             lifted: Vec::new(),
             time: VpTime::default(),
+            underway: None,
+            events: Events::Unknown,
+            faults: None,
+            guests_alone: None,
             registers: None,
         }
     }
@@ -254,6 +271,9 @@ impl Vp {
     /// Runs the guest until it is kicked (`None`) or something stops it.
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
         self.vcpu.want_registers(self.will_stop(enter));
+        self.underway = None;
+        self.faults = None;
+        self.guests_alone = None;
         let mut course = match self.plot(enter) {
             Ok(course) => course,
             Err(cause) => return Some(cause),
@@ -291,7 +311,7 @@ impl Vp {
                 self.rest = course.rest(self.arms.slots, None);
                 return later.or(Some(cause));
             }
-            if let Err(err) = self.vcpu.program(self.debug_state(course)) {
+            if let Err(err) = self.prepare(course) {
                 return Some(self.crashed(&err));
             }
             let from = match course.stepping() {
@@ -302,6 +322,7 @@ impl Vp {
             if self.around.gate.enter().is_err() {
                 let cause = self.complete(pending_exit, course);
                 self.rest = course.rest(self.arms.slots, cause);
+                self.events = Events::Unknown;
                 return cause;
             }
             let exit = self.vcpu.run();
@@ -317,12 +338,24 @@ impl Vp {
                 let later = self.complete(pending_exit, course);
                 let cause = first(cause, later);
                 self.rest = match cause {
-                    VpCause::Guest(GuestEvent::Crashed { .. }) => Rest::Crashed,
+                    VpCause::Guest(GuestEvent::Crashed { .. }) => {
+                        self.events = Events::Unknown;
+                        Rest::Crashed
+                    }
                     _ => Rest::Seen,
                 };
                 return Some(cause);
             }
         }
+    }
+
+    /// Tells KVM how the VP is to enter.
+    fn prepare(&mut self, course: &Course) -> Result<(), DebugError> {
+        self.underway = None;
+        if course.stepping() == Stepping::On {
+            self.plan(course)?;
+        }
+        self.vcpu.program(self.debug_state(course))
     }
 
     /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).
@@ -407,6 +440,8 @@ impl ParkedVp for Vp {
         self.forget_snapshot();
         self.life = Life::Untouched;
         self.rest = Rest::Seen;
+        self.events = Events::Unknown;
+        self.vcpu.set_own_trap_flag(TrapFlag::Clear);
         let index = self.around.index;
         if let Err(err) = self.release_timers() {
             tracing::error!(vp = %index, error = %err, "a VP's timer before its reset");
@@ -424,6 +459,7 @@ impl ParkedVp for Vp {
             registers: self.debug_registers,
             bytes: arms.bytes,
             stepping: Stepping::Off,
+            interrupts: Interrupts::Free,
         })
     }
 
@@ -466,6 +502,8 @@ impl ParkedVp for Vp {
             self.life = Life::Started;
         }
         result?;
+        self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
+        self.events = Events::Unknown;
         if self.rest == Rest::Crashed {
             self.vcpu.drop_exception()?;
             self.rest = Rest::Seen;

@@ -14,6 +14,7 @@ use crate::kvm::x86_64::write_msr;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;
+use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
@@ -23,6 +24,8 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
+
+const RFLAGS_TF: u64 = 1 << 8;
 
 /// What this host's KVM offers, asked once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,25 @@ pub(crate) struct DebugState {
     pub(crate) registers: DebugRegisters,
     pub(crate) bytes: Bytes,
     pub(crate) stepping: Stepping,
+    pub(crate) interrupts: Interrupts,
+}
+
+/// Whether KVM delivers interrupts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupts {
+    /// Not those that are yet to be delivered, if this host can hold them.
+    Held,
+    /// As they come.
+    Free,
+}
+
+/// An event that KVM delivers when the VP next enters, before its next instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undelivered {
+    /// An exception of this vector.
+    Exception(u8),
+    /// An interrupt of this vector, which its controller counts as delivered.
+    Interrupt(u8),
 }
 
 /// Whether breakpoint bytes of ours may be in guest memory.
@@ -86,6 +108,10 @@ pub(crate) struct Vcpu {
     offers: Offers,
     programmed: Programmed,
     synced: Synced,
+    /// Whether KVM steps: it hides RFLAGS.TF then, the guest's own with ours.
+    hides: Stepping,
+    /// The guest's own trap flag while KVM hides it.
+    own: TrapFlag,
 }
 
 impl Vcpu {
@@ -96,6 +122,8 @@ impl Vcpu {
             offers,
             programmed: Programmed::Unknown,
             synced: Synced::No,
+            hides: Stepping::Off,
+            own: TrapFlag::Clear,
         }
     }
 
@@ -302,6 +330,24 @@ impl Vcpu {
     }
 
     fn program_with(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
+        match (self.hides, wanted.stepping) {
+            (Stepping::Off, Stepping::On) => {
+                let (regs, _) = self.registers()?;
+                self.own = TrapFlag::of(regs.rflags);
+            }
+            (Stepping::On, Stepping::Off) if self.own == TrapFlag::Set => {
+                self.tell(wanted, 0)?;
+                let (mut regs, _) = self.registers()?;
+                regs.rflags |= RFLAGS_TF;
+                self.write_general(&regs)?;
+            }
+            _ => {}
+        }
+        self.tell(wanted, inject)
+    }
+
+    /// `KVM_SET_GUEST_DEBUG`.
+    fn tell(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
         let mut debug = kvm_guest_debug {
             control: inject,
             ..Default::default()
@@ -316,9 +362,9 @@ impl Vcpu {
         }
         if wanted.stepping == Stepping::On {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-            if self.offers.block_irq {
-                debug.control |= KVM_GUESTDBG_BLOCKIRQ;
-            }
+        }
+        if wanted.interrupts == Interrupts::Held && self.offers.block_irq {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_BLOCKIRQ;
         }
         if inject != 0 {
             debug.control |= KVM_GUESTDBG_ENABLE;
@@ -328,6 +374,7 @@ impl Vcpu {
             .fd()
             .set_guest_debug(&debug)
             .map_err(|err| refused("set a VP's debug registers", err))?;
+        self.hides = wanted.stepping;
         self.programmed = match inject {
             0 => Programmed::Fresh(wanted),
             _ => Programmed::Unknown,
@@ -335,18 +382,67 @@ impl Vcpu {
         Ok(())
     }
 
-    /// General and system registers, without an ioctl where they came with the last exit.
+    /// General and system registers, without an ioctl where they came with the last exit. RFLAGS.TF is the guest's own.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn registers(&mut self) -> Result<(kvm_regs, kvm_sregs), DebugError> {
         let fd = self.vcpu.fd();
-        if self.synced == Synced::Yes {
-            let sync = fd.sync_regs();
-            return Ok((sync.regs, sync.sregs));
+        let (mut regs, sregs) = match self.synced {
+            Synced::Yes => {
+                let sync = fd.sync_regs();
+                (sync.regs, sync.sregs)
+            }
+            Synced::No => {
+                let read = |err| refused("read a VP's registers", err);
+                (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
+            }
+        };
+        if self.hides == Stepping::On && self.own == TrapFlag::Set {
+            regs.rflags |= RFLAGS_TF;
         }
-        let read = |err| refused("read a VP's registers", err);
-        Ok((fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?))
+        Ok((regs, sregs))
+    }
+
+    /// Says what the guest's own trap flag is from now on, where KVM hides it; nothing happens where it does not.
+    pub(crate) fn set_own_trap_flag(&mut self, own: TrapFlag) {
+        self.own = own;
+    }
+
+    /// Writes general registers and keeps what is yet to be delivered, which KVM drops when they are written.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
+        self.synced = Synced::No;
+        let fd = self.vcpu.fd();
+        let write = |err| refused("write a VP's registers", err);
+        let events = fd.get_vcpu_events().map_err(write)?;
+        fd.set_regs(regs).map_err(write)?;
+        match (events.exception.injected, events.exception.pending) {
+            (0, 0) => Ok(()),
+            _ => fd.set_vcpu_events(&events).map_err(write),
+        }
+    }
+
+    /// What KVM delivers when the VP next enters.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
+        let fd = self.vcpu.fd();
+        let events = fd
+            .get_vcpu_events()
+            .map_err(|err| refused("read a VP's events", err))?;
+        Ok(
+            if events.exception.injected | events.exception.pending != 0 {
+                Some(Undelivered::Exception(events.exception.nr))
+            } else if events.interrupt.injected != 0 {
+                Some(Undelivered::Interrupt(events.interrupt.nr))
+            } else {
+                None
+            },
+        )
     }
 
     /// Where it stands.
@@ -354,16 +450,8 @@ impl Vcpu {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn place(&mut self, limits: PagingLimits) -> Result<Place, DebugError> {
-        let rip = Gva::new(self.linear_rip()?);
-        let (_, sregs) = self.registers()?;
-        let paging = PagingState {
-            cr0: sregs.cr0,
-            cr3: sregs.cr3,
-            cr4: sregs.cr4,
-            efer: sregs.efer,
-            limits,
-        };
-        Ok(Place { rip, paging })
+        let (regs, sregs) = self.registers()?;
+        Ok(place_of(&regs, &sregs, limits))
     }
 
     /// The linear address of RIP.
@@ -372,12 +460,7 @@ impl Vcpu {
     /// [`DebugError::Hypervisor`].
     pub(crate) fn linear_rip(&mut self) -> Result<u64, DebugError> {
         let (regs, sregs) = self.registers()?;
-        const EFER_LMA: u64 = 1 << 10;
-        Ok(match sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0 {
-            true => regs.rip,
-            // Outside 64-bit mode linear addresses have 32 bits.
-            false => sregs.cs.base.wrapping_add(regs.rip) & 0xffff_ffff,
-        })
+        Ok(linear_rip(&regs, &sregs))
     }
 
     /// Whether a parked VP had work to do. A KVM without in-kernel interrupt controller does not know, and says `Stopped`.
@@ -450,6 +533,35 @@ impl Vcpu {
         }
         told.is_ok()
     }
+}
+
+/// Where a VP with these registers stands.
+pub(crate) fn place_of(regs: &kvm_regs, sregs: &kvm_sregs, limits: PagingLimits) -> Place {
+    let paging = PagingState {
+        cr0: sregs.cr0,
+        cr3: sregs.cr3,
+        cr4: sregs.cr4,
+        efer: sregs.efer,
+        limits,
+    };
+    Place {
+        rip: Gva::new(linear_rip(regs, sregs)),
+        paging,
+    }
+}
+
+fn linear_rip(regs: &kvm_regs, sregs: &kvm_sregs) -> u64 {
+    match is_64_bit(sregs) {
+        true => regs.rip,
+        // Outside 64-bit mode linear addresses have 32 bits.
+        false => sregs.cs.base.wrapping_add(regs.rip) & 0xffff_ffff,
+    }
+}
+
+/// Whether the code is 64-bit code.
+pub(crate) fn is_64_bit(sregs: &kvm_sregs) -> bool {
+    const EFER_LMA: u64 = 1 << 10;
+    sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0
 }
 
 fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {

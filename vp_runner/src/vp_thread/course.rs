@@ -9,6 +9,7 @@
 use super::*;
 use crate::debug_registers::Hits;
 use crate::dr7::Access;
+use crate::kvm::vcpu::Interrupts;
 
 /// How the VP came to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,11 @@ impl Course {
     /// These debug registers are not to be met by the next instruction.
     pub(super) fn pass(&mut self, registers: Hits) {
         self.passing |= registers;
+    }
+
+    /// The debug registers that are not to be met by the next instruction.
+    pub(super) fn passing(&self) -> Hits {
+        self.passing
     }
 
     /// Whether some debug register is not to be met by the next instruction.
@@ -159,11 +165,16 @@ impl Vp {
 
     /// What KVM is to be told for this part of the course.
     pub(super) fn debug_state(&self, course: &Course) -> DebugState {
-        DebugState {
+        let mut state = DebugState {
             registers: self.debug_registers.without(course.passing),
             bytes: self.arms.bytes,
-            stepping: course.stepping(),
+            stepping: Stepping::Off,
+            interrupts: Interrupts::Free,
+        };
+        if let Some(underway) = &self.underway {
+            underway.apply(&mut state);
         }
+        state
     }
 
     fn waits_for_start(&mut self) -> bool {

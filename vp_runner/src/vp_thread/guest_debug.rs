@@ -32,15 +32,33 @@ impl Vp {
             Ok(registers) => registers,
             Err(err) => return Some(self.crashed(&err)),
         };
+        // With the guest's own single-step trap, that counts.
+        let guests_step = exit.dr6.single_step() && state.stepping == Stepping::Off;
+        if exit.vector == DB_VECTOR && registers.trapped(exit.dr6) && !guests_step {
+            return self.trapped(exit, course);
+        }
         match stop_cause(exit, &registers, state.stepping) {
-            DebugCause::Slot { slot, guest } => self.after_ours(guest, VpCause::Slot(slot), &state),
+            DebugCause::Slot { slot, guest } => {
+                let guest = self.settle(exit).or(guest);
+                self.after_ours(guest, VpCause::Slot(slot), &state)
+            }
             DebugCause::Step { guest } => {
+                let guest = self.settle(exit).or(guest);
                 let done = course.stepped_to(exit.pc);
                 let state = self.debug_state(course);
                 match guest {
                     Some(payload) => self.give_back(payload, &state).err().or(done),
                     None => done,
                 }
+            }
+            // The guest steps itself: the debugger's step is done as well.
+            DebugCause::GuestDebug(payload)
+                if self.underway.is_some() && exit.dr6.single_step() =>
+            {
+                self.underway = None;
+                let done = course.stepped_to(exit.pc);
+                let state = self.debug_state(course);
+                self.give_back(payload, &state).err().or(done)
             }
             DebugCause::GuestDebug(payload) => {
                 course.diverted();
@@ -52,6 +70,7 @@ impl Vp {
                 None => {
                     course.diverted();
                     let state = self.debug_state(course);
+                    self.events = Events::Unknown;
                     let injected = self.vcpu.inject_breakpoint(state);
                     injected.err().map(|err| self.crashed(&err))
                 }
@@ -72,7 +91,12 @@ impl Vp {
         }
     }
 
-    fn give_back(&mut self, payload: DebugPayload, state: &DebugState) -> Result<(), VpCause> {
+    pub(super) fn give_back(
+        &mut self,
+        payload: DebugPayload,
+        state: &DebugState,
+    ) -> Result<(), VpCause> {
+        self.events = Events::Unknown;
         let injected = self.vcpu.inject_debug(*state, payload);
         injected.map_err(|err| self.crashed(&err))
     }

@@ -1,0 +1,192 @@
+//! Sorting instructions by what a step over them does.
+
+use iced_x86::Code;
+use iced_x86::Instruction;
+use iced_x86::Mnemonic;
+use iced_x86::OpKind;
+use iced_x86::Register;
+use vmm_core_defs::regs::X86VpState;
+
+const RFLAGS_OF: u64 = 1 << 11;
+
+/// What an instruction is, as far as stepping is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing special.
+    Ordinary,
+    /// `pushf`, `pushfd`, `pushfq`.
+    PushFlags {
+        /// The size of the image: 2, 4 or 8.
+        bytes: u8,
+    },
+    /// `popf`, `popfd`, `popfq`.
+    PopFlags,
+    /// `iret`, `iretd`, `iretq`. It may switch tasks.
+    InterruptReturn {
+        /// The size of each slot of the frame: 2, 4 or 8.
+        bytes: u8,
+    },
+    /// `int n`, `int3`, `int1`, and `into` with OF set: TF is cleared, so the step runs on through the handler unless an execution breakpoint waits at its
+    /// entry.
+    SoftwareInterrupt {
+        /// The vector.
+        vector: u8,
+    },
+    /// `syscall`: where IA32_FMASK has TF, the step runs on unless an execution breakpoint waits at the entry.
+    SystemCall,
+    /// `sysenter`.
+    SystemEnter,
+    /// `sysret`: where R11 has no TF, the step runs on unless an execution breakpoint waits where it leads.
+    SystemReturn {
+        /// The size of the RIP that it takes from RCX: 4 or 8.
+        bytes: u8,
+    },
+    /// `hlt`: the step ends with the halt.
+    Halt,
+    /// `mov ss`, `pop ss`: interrupts and the step's trap are held back for one instruction.
+    StackSegment,
+    /// `sti`: interrupts are held back for one instruction.
+    EnableInterrupts,
+    /// A string instruction with a `rep` prefix.
+    RepeatedString,
+    /// Instructions that KVM executes itself after an exit, and where it has forgotten the step at one time or another (`cpuid`, `wrmsr`, `in`, `out` and
+    /// their like): RIP tells whether they are done.
+    Intercepted,
+    /// A far call, jump or return. It may switch tasks.
+    FarTransfer,
+    /// `ltr`: changes TR without a task switch.
+    LoadTaskRegister,
+}
+
+/// Where RIP goes, as far as can be said without executing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// To the next instruction.
+    Sequential,
+    /// Somewhere in the same code segment.
+    Near,
+    /// Somewhere, with the address of the next instruction on the stack.
+    Call,
+    /// To another code segment, perhaps.
+    Far,
+}
+
+/// `None`: no instruction, so it faults.
+pub(super) fn of(state: &X86VpState, instruction: Option<&Instruction>) -> Kind {
+    let Some(instruction) = instruction else {
+        return Kind::Ordinary;
+    };
+    match instruction.code() {
+        Code::Pushfw => Kind::PushFlags { bytes: 2 },
+        Code::Pushfd => Kind::PushFlags { bytes: 4 },
+        Code::Pushfq => Kind::PushFlags { bytes: 8 },
+        Code::Popfw | Code::Popfd | Code::Popfq => Kind::PopFlags,
+        Code::Iretw => Kind::InterruptReturn { bytes: 2 },
+        Code::Iretd => Kind::InterruptReturn { bytes: 4 },
+        Code::Iretq => Kind::InterruptReturn { bytes: 8 },
+        Code::Int_imm8 => Kind::SoftwareInterrupt {
+            vector: instruction.immediate8(),
+        },
+        Code::Sysretd => Kind::SystemReturn { bytes: 4 },
+        Code::Sysretq => Kind::SystemReturn { bytes: 8 },
+        Code::Int3 => Kind::SoftwareInterrupt { vector: 3 },
+        Code::Int1 => Kind::SoftwareInterrupt { vector: 1 },
+        Code::Into if state.rflags & RFLAGS_OF != 0 => Kind::SoftwareInterrupt { vector: 4 },
+        Code::Popw_SS | Code::Popd_SS => Kind::StackSegment,
+        _ if is_repeated(instruction) => Kind::RepeatedString,
+        _ if is_far(instruction) => Kind::FarTransfer,
+        _ => of_mnemonic(instruction),
+    }
+}
+
+fn of_mnemonic(instruction: &Instruction) -> Kind {
+    match instruction.mnemonic() {
+        Mnemonic::Mov if instruction.op0_register() == Register::SS => Kind::StackSegment,
+        Mnemonic::Sti => Kind::EnableInterrupts,
+        Mnemonic::Hlt => Kind::Halt,
+        Mnemonic::Syscall => Kind::SystemCall,
+        Mnemonic::Sysenter => Kind::SystemEnter,
+        Mnemonic::Ltr => Kind::LoadTaskRegister,
+        Mnemonic::Cpuid
+        | Mnemonic::Wrmsr
+        | Mnemonic::Rdmsr
+        | Mnemonic::Rdpmc
+        | Mnemonic::Rdtsc
+        | Mnemonic::Rdtscp
+        | Mnemonic::Xsetbv
+        | Mnemonic::Xgetbv
+        | Mnemonic::Invd
+        | Mnemonic::Wbinvd
+        | Mnemonic::Invlpg
+        | Mnemonic::Monitor
+        | Mnemonic::Mwait
+        | Mnemonic::Pause
+        | Mnemonic::Vmcall
+        | Mnemonic::Vmmcall
+        | Mnemonic::In
+        | Mnemonic::Out
+        | Mnemonic::Insb
+        | Mnemonic::Insw
+        | Mnemonic::Insd
+        | Mnemonic::Outsb
+        | Mnemonic::Outsw
+        | Mnemonic::Outsd => Kind::Intercepted,
+        _ => Kind::Ordinary,
+    }
+}
+
+pub(super) fn flow(instruction: &Instruction) -> Flow {
+    let near = matches!(
+        instruction.op0_kind(),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+    );
+    match instruction.mnemonic() {
+        Mnemonic::Call => Flow::Call,
+        Mnemonic::Iret
+        | Mnemonic::Iretd
+        | Mnemonic::Iretq
+        | Mnemonic::Syscall
+        | Mnemonic::Sysenter
+        | Mnemonic::Sysret
+        | Mnemonic::Sysretq
+        | Mnemonic::Sysexit
+        | Mnemonic::Sysexitq => Flow::Far,
+        _ if is_far(instruction) => Flow::Far,
+        Mnemonic::Jmp | Mnemonic::Ret => Flow::Near,
+        _ if near => Flow::Near,
+        _ => Flow::Sequential,
+    }
+}
+
+fn is_far(instruction: &Instruction) -> bool {
+    let far_operand = matches!(
+        instruction.op0_kind(),
+        OpKind::FarBranch16 | OpKind::FarBranch32
+    );
+    let far_memory = matches!(
+        instruction.code(),
+        Code::Call_m1616
+            | Code::Call_m1632
+            | Code::Call_m1664
+            | Code::Jmp_m1616
+            | Code::Jmp_m1632
+            | Code::Jmp_m1664
+    );
+    far_operand || far_memory || instruction.mnemonic() == Mnemonic::Retf
+}
+
+fn is_repeated(instruction: &Instruction) -> bool {
+    let is_string = |operand| {
+        matches!(
+            instruction.op_kind(operand),
+            OpKind::MemorySegSI
+                | OpKind::MemorySegESI
+                | OpKind::MemorySegRSI
+                | OpKind::MemoryESDI
+                | OpKind::MemoryESEDI
+                | OpKind::MemoryESRDI
+        )
+    };
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    repeated && (0..instruction.op_count()).any(is_string)
+}

@@ -1,0 +1,340 @@
+//! Making one instruction execute, and nothing of ours show in what it leaves (I8, I9).
+//!
+//! KVM steps with RFLAGS.TF, which instructions and exceptions store where the guest can see it. So:
+//! - an instruction that stores RFLAGS, and an event that is about to be delivered, is let go without TF, with an execution breakpoint
+//!   where it leads;
+//! - a guest that has set TF itself is let go with its own, whose trap is kept from it, ends the step, and is given back when the VP goes on;
+//! - everything else is stepped with TF, and execution breakpoints wait at the handlers of the likeliest exceptions, since TF is cleared on the way
+//!   there and the handler would run unseen; what they find on the stack is corrected.
+//!
+//! The breakpoints are put on debug registers that are free. One of the client's for another instruction counts as free for the time of the step,
+//! which does not get there.
+
+use super::view::Syscall;
+use super::*;
+use crate::dr7::DebugPayload;
+use crate::kvm::vcpu::Interrupts;
+use crate::kvm::vcpu::Undelivered;
+use crate::kvm::vcpu::is_64_bit;
+use crate::kvm::vcpu::place_of;
+use crate::kvm::x86_64::read_general;
+use crate::kvm::x86_64::read_msr;
+use crate::kvm::x86_64::read_system;
+use crate::page_walk::PagingState;
+use crate::step_effects::Aftermath;
+use crate::step_effects::Correction;
+use crate::step_effects::LIKELY_FAULTS;
+use crate::step_effects::Owed;
+use crate::step_effects::Place as Stored;
+use crate::step_effects::Step;
+use crate::step_effects::TrapFlag;
+use crate::step_effects::handler;
+use crate::step_effects::opcode;
+use crate::step_effects::opcode::Opcode;
+use crate::stop_cause::DebugExit;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_sregs;
+
+const RFLAGS_TF: u64 = 1 << 8;
+const IA32_LSTAR: u32 = 0xc000_0082;
+const IA32_CSTAR: u32 = 0xc000_0083;
+const IA32_FMASK: u32 = 0xc000_0084;
+const DB_VECTOR: u8 = 1;
+/// The opcode and its prefixes. An instruction with more of them gets the closer look.
+const PEEKED: usize = 4;
+
+/// A step that is planned or under way.
+#[derive(Debug)]
+pub(super) struct Underway {
+    stepping: Stepping,
+    /// The client's, the guest's and the step's own.
+    registers: DebugRegisters,
+    end: End,
+    before: (kvm_regs, kvm_sregs),
+    place: Place,
+    /// Present if the instruction was looked at closely.
+    step: Option<Box<Step>>,
+}
+
+/// What it means to meet one of the traps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The step is done.
+    Step,
+    /// The handler of an event that came before the instruction has returned to it.
+    Return,
+}
+
+/// What KVM is about to deliver before the next instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Events {
+    /// Nothing.
+    None,
+    /// It has to be asked.
+    Unknown,
+}
+
+/// The handlers of the likeliest exceptions. The table is read again for each entry, since a range may take a million steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Faults {
+    table: (u64, u16, bool),
+    handlers: [Option<Gva>; LIKELY_FAULTS.len()],
+}
+
+impl Underway {
+    /// What KVM is told of it on top of what the client wants.
+    pub(super) fn apply(&self, state: &mut DebugState) {
+        state.stepping = self.stepping;
+        state.interrupts = Interrupts::Held;
+        state.registers = self.registers;
+    }
+}
+
+impl Vp {
+    /// Finds out how the next instruction is to be stepped.
+    pub(super) fn plan(&mut self, course: &Course) -> Result<(), DebugError> {
+        let undelivered = self.undelivered()?;
+        let (regs, sregs) = self.vcpu.registers()?;
+        let limits = self.register_file()?.paging_limits();
+        let place = place_of(&regs, &sregs, limits);
+        let mut underway = Underway {
+            stepping: Stepping::On,
+            registers: self.registers_alone(course)?,
+            end: End::Step,
+            before: (regs, sregs),
+            place,
+            step: None,
+        };
+        let mut bytes = [0; PEEKED];
+        let read = self.view(place.paging).read_some(place.rip, &mut bytes);
+        let opcode = opcode::of(&bytes[..read], is_64_bit(&sregs));
+        let own = TrapFlag::of(regs.rflags);
+        let usual = matches!(opcode, Opcode::Plain | Opcode::DebugRegister);
+        let plain = usual && undelivered.is_none() && own == TrapFlag::Clear;
+        let mut wanted = [None; 3];
+        if !plain {
+            wanted = self.look_closely(&mut underway, undelivered, opcode);
+        }
+        let faults = match underway.end {
+            End::Step => self.faults(&underway)?,
+            // What befalls the handler is none of the step's.
+            End::Return => [None; LIKELY_FAULTS.len()],
+        };
+        let landing = wanted[0];
+        let here = |at: &Gva| underway.end == End::Step && *at == place.rip;
+        // One at RIP would be met before the instruction.
+        let all = wanted.into_iter().chain(faults).flatten();
+        let registers = underway.registers.with_traps(all.filter(|at| !here(at)));
+        underway.registers = registers;
+        let lands = |at: Gva| registers.executes_at(at);
+        let stores = match &underway.step {
+            Some(step) => step.stores_flags(),
+            None => undelivered.is_some(),
+        };
+        let noticed = own == TrapFlag::Set || (stores && landing.is_some_and(lands));
+        underway.stepping = match noticed {
+            true => Stepping::Off,
+            false => Stepping::On,
+        };
+        if !noticed {
+            underway.end = End::Step;
+        }
+        if opcode == Opcode::DebugRegister {
+            // It writes what was looked at.
+            self.guests_alone = None;
+        }
+        self.underway = Some(underway);
+        Ok(())
+    }
+
+    /// Where it leads, first, and where else it may.
+    fn look_closely(
+        &mut self,
+        underway: &mut Underway,
+        undelivered: Option<Undelivered>,
+        opcode: Opcode,
+    ) -> [Option<Gva>; 3] {
+        let state = general(&underway.before);
+        let Place { rip, paging } = underway.place;
+        match undelivered {
+            Some(Undelivered::Exception(vector)) => {
+                return [handler(&state, vector, &self.view(paging)), None, None];
+            }
+            Some(Undelivered::Interrupt(_)) => {
+                underway.end = End::Return;
+                return [Some(rip), None, None];
+            }
+            None => {}
+        }
+        let syscall = match opcode {
+            Opcode::SystemCall => self.syscall(&underway.before.1),
+            _ => Syscall::default(),
+        };
+        let mut view = self.view(paging);
+        view.syscall = syscall;
+        let own = TrapFlag::of(state.rflags);
+        let step = Step::new(&state, own, &view.code_at(rip), &view);
+        let landing = step.landing(&state, &view);
+        underway.step = Some(Box::new(step));
+        match own {
+            // Where KVM carries an instruction out itself, it queues the trap without an exit.
+            TrapFlag::Set => [landing, handler(&state, DB_VECTOR, &view), None],
+            TrapFlag::Clear => [landing, None, None],
+        }
+    }
+
+    fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
+        if self.events == Events::None {
+            return Ok(None);
+        }
+        let found = self.vcpu.undelivered()?;
+        let (regs, _) = self.vcpu.registers()?;
+        if found.is_none() && TrapFlag::of(regs.rflags) == TrapFlag::Clear {
+            self.events = Events::None;
+        }
+        Ok(found)
+    }
+
+    fn faults(
+        &mut self,
+        underway: &Underway,
+    ) -> Result<[Option<Gva>; LIKELY_FAULTS.len()], DebugError> {
+        let (_, sregs) = &underway.before;
+        let table = (sregs.idt.base, sregs.idt.limit, is_64_bit(sregs));
+        if let Some(faults) = self.faults.filter(|faults| faults.table == table) {
+            return Ok(faults.handlers);
+        }
+        let state = general(&underway.before);
+        let view = self.view(underway.place.paging);
+        let handlers = LIKELY_FAULTS.map(|vector| handler(&state, vector, &view));
+        self.faults = Some(Faults { table, handlers });
+        Ok(handlers)
+    }
+
+    fn syscall(&mut self, sregs: &kvm_sregs) -> Syscall {
+        let entry = match is_64_bit(sregs) {
+            true => IA32_LSTAR,
+            false => IA32_CSTAR,
+        };
+        let vcpu = self.vcpu.for_reading();
+        Syscall {
+            entry: read_msr(vcpu, entry).unwrap_or(0),
+            mask: read_msr(vcpu, IA32_FMASK).unwrap_or(0),
+        }
+    }
+
+    /// What is in the debug registers without the step's own.
+    fn registers_alone(&mut self, course: &Course) -> Result<DebugRegisters, DebugError> {
+        let shared = self.debug_registers.without(course.passing());
+        if !shared.is_guests() {
+            return Ok(shared);
+        }
+        // KVM is not left to the guest's for this step.
+        if let Some(guests) = self.guests_alone {
+            return Ok(guests);
+        }
+        let guests = DebugRegisters::of_guest(&self.vcpu.guest_registers()?);
+        self.guests_alone = Some(guests);
+        Ok(guests)
+    }
+
+    /// One of the traps was met.
+    pub(super) fn trapped(&mut self, exit: &DebugExit, course: &mut Course) -> Option<VpCause> {
+        let end = self.underway.as_ref().map(|underway| underway.end);
+        let guest = self.settle(exit);
+        let done = match end {
+            Some(End::Step) => course.stepped_to(exit.pc),
+            Some(End::Return) | None => None,
+        };
+        let state = self.debug_state(course);
+        let failed = guest.and_then(|payload| self.give_back(payload, &state).err());
+        failed.or(done)
+    }
+
+    /// A debug exit of a step: puts right what the step left behind. Returns what the guest is to get for it.
+    pub(super) fn settle(&mut self, exit: &DebugExit) -> Option<DebugPayload> {
+        let underway = self.underway.take()?;
+        let moved = exit.dr6.single_step() || underway.place.rip.value() != exit.pc;
+        let in_handler = underway.registers.is_trap_at(Gva::new(exit.pc));
+        if underway.stepping == Stepping::Off || !moved || (underway.step.is_none() && !in_handler)
+        {
+            return None;
+        }
+        let corrected = self.vcpu.registers().and_then(|after| {
+            let aftermath = self.aftermath(&underway, &after);
+            self.correct(aftermath, &after)
+        });
+        match corrected {
+            Ok(Owed::SingleStepTrap) => Some(DebugPayload::SINGLE_STEP),
+            Ok(Owed::Nothing) => None,
+            Err(err) => {
+                tracing::warn!(error = %err, "the trap flag of a step may show in the guest");
+                None
+            }
+        }
+    }
+
+    fn aftermath(
+        &mut self,
+        underway: &Underway,
+        after: &(kvm_regs, kvm_sregs),
+    ) -> (Aftermath, PagingState) {
+        let limits = underway.place.paging.limits;
+        let paging = place_of(&after.0, &after.1, limits).paging;
+        let syscall = self.syscall(&underway.before.1);
+        let mut view = self.view(paging);
+        view.syscall = syscall;
+        let after = general(after);
+        let aftermath = match &underway.step {
+            Some(step) => step.after(&after, &view),
+            None => {
+                let before = general(&underway.before);
+                let bytes = self.view(underway.place.paging).code_at(underway.place.rip);
+                Step::new(&before, TrapFlag::Clear, &bytes, &view).after(&after, &view)
+            }
+        };
+        (aftermath, paging)
+    }
+
+    fn correct(
+        &mut self,
+        (aftermath, paging): (Aftermath, PagingState),
+        after: &(kvm_regs, kvm_sregs),
+    ) -> Result<Owed, DebugError> {
+        self.vcpu.set_own_trap_flag(aftermath.own);
+        let Some(Correction { place, flag }) = aftermath.correction else {
+            return Ok(aftermath.owed);
+        };
+        let fix = |image: u64| match flag {
+            TrapFlag::Set => image | RFLAGS_TF,
+            TrapFlag::Clear => image & !RFLAGS_TF,
+        };
+        match place {
+            Stored::Memory(gva) => {
+                let fix = |byte: u8| {
+                    let [_, byte, ..] = fix(u64::from(byte) << 8).to_le_bytes();
+                    byte
+                };
+                let changed = self.view(paging).change_byte(gva, fix);
+                changed.ok_or_else(|| DebugError::Hypervisor {
+                    what: "take the trap flag out of what a step stored".into(),
+                    why: format!("no RAM is at {gva}"),
+                })?;
+            }
+            Stored::Register(_) => {
+                let mut regs = after.0;
+                regs.r11 = fix(regs.r11);
+                self.vcpu.write_general(&regs)?;
+            }
+        }
+        Ok(aftermath.owed)
+    }
+}
+
+/// General and system registers as a register file.
+fn general((regs, sregs): &(kvm_regs, kvm_sregs)) -> X86VpState {
+    let mut state = X86VpState::default();
+    read_general(regs, &mut state);
+    read_system(sregs, &mut state);
+    state
+}

@@ -1,0 +1,100 @@
+//! Guest memory as one VP sees it: by its own page tables, without bytes of ours, and without a device being touched.
+
+use super::Surroundings;
+use super::Vp;
+use crate::instruction::MAX_LEN;
+use crate::page_walk::PagingState;
+use crate::page_walk::walk;
+use crate::step_effects::Guest;
+use std::sync::PoisonError;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vmm_core_defs::addr::Gva;
+
+/// Memory by linear address, and where `syscall` leads.
+pub(super) struct View<'a> {
+    around: &'a Surroundings,
+    paging: PagingState,
+    pub(super) syscall: Syscall,
+}
+
+/// What the guest's MSRs say of `syscall`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Syscall {
+    pub(super) entry: u64,
+    pub(super) mask: u64,
+}
+
+impl Vp {
+    /// Memory by these tables.
+    pub(super) fn view(&self, paging: PagingState) -> View<'_> {
+        View {
+            around: &self.around,
+            paging,
+            syscall: Syscall::default(),
+        }
+    }
+}
+
+impl View<'_> {
+    /// Reads up to the first byte that is not mapped or no RAM. Returns how many.
+    pub(super) fn read_some(&self, gva: Gva, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < data.len() {
+            let here = Gva::new(gva.value().wrapping_add(done as u64));
+            let Ok(page) = walk(&*self.around.ram, &self.paging, here) else {
+                break;
+            };
+            let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
+            let end = done + in_page.min(data.len() - done);
+            let piece = &mut data[done..end];
+            let at = GuestAddress(page.gpa.value());
+            if self.around.ram.read_slice(piece, at).is_err() {
+                break;
+            }
+            let breakpoints = self.around.breakpoints.read();
+            let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+            breakpoints.patches.overlay_read(page.gpa, piece);
+            done = end;
+        }
+        done
+    }
+
+    /// As many of an instruction's bytes as can be read.
+    pub(super) fn code_at(&self, rip: Gva) -> Vec<u8> {
+        let mut code = vec![0; MAX_LEN];
+        let len = self.read_some(rip, &mut code);
+        code.truncate(len);
+        code
+    }
+
+    /// Changes one byte, whatever the page's write protection. `None`: it cannot be.
+    pub(super) fn change_byte(&self, gva: Gva, change: impl FnOnce(u8) -> u8) -> Option<()> {
+        let mut byte = [0];
+        if self.read_some(gva, &mut byte) == 0 {
+            return None;
+        }
+        let gpa = walk(&*self.around.ram, &self.paging, gva).ok()?.gpa;
+        let breakpoints = self.around.breakpoints.write();
+        let patches = &mut breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
+        let written = patches.overlay_write(gpa, &[change(byte[0])], |piece| {
+            let at = GuestAddress(gpa.value());
+            self.around.ram.write(piece, at).unwrap_or(0)
+        });
+        (written == 1).then_some(())
+    }
+}
+
+impl Guest for View<'_> {
+    fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
+        self.read_some(gva, data) == data.len()
+    }
+
+    fn syscall_mask(&self) -> u64 {
+        self.syscall.mask
+    }
+
+    fn syscall_entry(&self) -> u64 {
+        self.syscall.entry
+    }
+}

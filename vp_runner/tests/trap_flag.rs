@@ -1,0 +1,591 @@
+//! The trap flag that steps are made with shows nowhere in the guest, and the guest's own keeps working (I9): each program is run through steps, and
+//! the memory it leaves is compared with what an untouched run leaves.
+//!
+//! The programs log every image of RFLAGS that they get to see at the time they see it, so that a later correction hides nothing.
+
+use conformance::machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::probe;
+use vp_runner::probe::Int3;
+use vp_runner::runner::RunnerExit;
+
+const RCX: usize = 1;
+const RBX: usize = 3;
+const RSP: usize = 4;
+const RDI: usize = 7;
+const R11: usize = 11;
+const R15: usize = 15;
+const STACK: u64 = 0x7f00;
+const HANDLER: u64 = 0x2000;
+const IDT: u64 = 0x4000;
+const LOG: u64 = 0x6000;
+/// No page is there.
+const UNMAPPED: u64 = 0x4000_0000;
+const TF: u64 = 1 << 8;
+
+/// `pushfq; pop rax; stosq`, in other modes with the size of these.
+const LOG_FLAGS: [u8; 4] = [0x9c, 0x58, 0x48, 0xab];
+/// `mov rax, [rsp+16]; stosq; iretq`
+const LOG_FRAME: &[u8] = &[0x48, 0x8b, 0x44, 0x24, 0x10, 0x48, 0xab, 0x48, 0xcf];
+/// The same, with the return address two bytes on.
+const LOG_AND_SKIP: &[u8] = &[
+    0x48, 0x8b, 0x44, 0x24, 0x10, 0x48, 0xab, 0x48, 0x83, 0x04, 0x24, 2, 0x48, 0xcf,
+];
+/// The same below an error code.
+const LOG_AND_SKIP_BELOW_CODE: &[u8] = &[
+    0x48, 0x8b, 0x44, 0x24, 0x18, 0x48, 0xab, 0x48, 0x83, 0x44, 0x24, 8, 2, 0x48, 0x83, 0xc4, 8,
+    0x48, 0xcf,
+];
+/// `push rax`; logs return address, flags and DR6 at R15; `pop rax; iretq`.
+const LOG_TRAP: &[u8] = &[
+    0x50, 0x48, 0x8b, 0x44, 0x24, 0x08, 0x49, 0x89, 0x07, 0x48, 0x8b, 0x44, 0x24, 0x18, 0x49, 0x89,
+    0x47, 0x08, 0x0f, 0x21, 0xf0, 0x49, 0x89, 0x47, 0x10, 0x49, 0x83, 0xc7, 0x18, 0x58, 0x48, 0xcf,
+];
+
+/// A program, which switches itself off at its end, and how it is set up.
+#[derive(Clone)]
+struct Program {
+    name: &'static str,
+    mode: Mode,
+    body: Vec<u8>,
+    /// By vector.
+    handlers: Vec<(u8, &'static [u8])>,
+    /// More code or data, and where.
+    more: Vec<(u64, Vec<u8>)>,
+    msrs: Vec<(u32, u64)>,
+    set: fn(&mut X86VpState),
+}
+
+impl Program {
+    fn new(name: &'static str, mode: Mode, body: &[u8]) -> Self {
+        Self {
+            name,
+            mode,
+            body: body.to_vec(),
+            handlers: Vec::new(),
+            more: Vec::new(),
+            msrs: Vec::new(),
+            set: |_| {},
+        }
+    }
+
+    fn handler(mut self, vector: u8, code: &'static [u8]) -> Self {
+        self.handlers.push((vector, code));
+        self
+    }
+
+    fn more(mut self, at: u64, bytes: &[u8]) -> Self {
+        self.more.push((at, bytes.to_vec()));
+        self
+    }
+
+    fn msr(mut self, index: u32, value: u64) -> Self {
+        self.msrs.push((index, value));
+        self
+    }
+
+    fn set(mut self, set: fn(&mut X86VpState)) -> Self {
+        self.set = set;
+        self
+    }
+
+    /// Where it switches itself off.
+    fn end(&self) -> u64 {
+        ENTRY + self.body.len() as u64
+    }
+
+    /// The guest before its first instruction, attached. `None` where this host has no KVM.
+    fn build(&self) -> Option<TestVm> {
+        let code = [&self.body[..], &[0xe6, PORT_OFF, 0xeb, 0xfe]].concat();
+        let vm = Setup::new(self.mode, &code).build()?;
+        vm.attach();
+        let mut regs = vm.regs(0);
+        (regs.gp[RSP], regs.gp[RDI], regs.gp[R15]) = (STACK, LOG, LOG);
+        regs.gp[RBX] = UNMAPPED;
+        if self.mode != Mode::Real {
+            (regs.idtr.base, regs.idtr.limit) = (IDT, 0xfff);
+        }
+        (self.set)(&mut regs);
+        vm.try_set_regs(0, regs).unwrap();
+        for (n, (vector, code)) in (0..).zip(&self.handlers) {
+            let handler = HANDLER + 0x100 * n;
+            vm.write_gva(0, handler, code).unwrap();
+            let (at, gate) = self.gate(*vector, handler);
+            vm.write_gva(0, at, &gate).unwrap();
+        }
+        for (at, bytes) in &self.more {
+            vm.write_gva(0, *at, bytes).unwrap();
+        }
+        for (index, value) in &self.msrs {
+            let write = (VpIndex::BSP, *index, *value);
+            vm.call(DebugRequest::WriteMsr, write).unwrap();
+        }
+        Some(vm)
+    }
+
+    fn gate(&self, vector: u8, handler: u64) -> (u64, Vec<u8>) {
+        let vector = u64::from(vector);
+        let [low, high, ..] = handler.to_le_bytes();
+        match self.mode {
+            Mode::Real => (vector * 4, vec![low, high, 0, 0]),
+            Mode::Protected => (IDT + vector * 8, vec![low, high, 24, 0, 0, 0x8e, 0, 0]),
+            Mode::Long => {
+                let gate = [low, high, 8, 0, 0, 0x8e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                (IDT + vector * 16, gate.to_vec())
+            }
+        }
+    }
+
+    /// The memory it leaves by itself. `None`, with the reason printed, where this host's KVM cannot carry it out.
+    fn untouched(&self) -> Option<Vec<u8>> {
+        let vm = self.build()?;
+        match stop(vm.resume()) {
+            DebugStopReason::PowerOff => Some(vm.machine.raw_memory()),
+            other => {
+                println!("SKIP {}: this host's KVM ends it with {other:?}", self.name);
+                None
+            }
+        }
+    }
+
+    /// Steps until its end. Where it stood after each.
+    fn step_through(&self, vm: &TestVm) -> Vec<u64> {
+        let mut trail = Vec::new();
+        while vm.regs(0).rip != self.end() {
+            vm.step(0);
+            trail.push(vm.regs(0).rip);
+            assert!(trail.len() < 500, "{}: {trail:x?}", self.name);
+        }
+        trail
+    }
+
+    #[track_caller]
+    fn finish(&self, vm: &TestVm, expected: &[u8]) {
+        assert_eq!(
+            stop(vm.resume()),
+            DebugStopReason::PowerOff,
+            "{}",
+            self.name
+        );
+        self.compare(&vm.machine.raw_memory(), expected);
+    }
+
+    #[track_caller]
+    fn compare(&self, found: &[u8], expected: &[u8]) {
+        let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+        let Some(at) = differs else { return };
+        let start = at & !15;
+        let end = start + 64;
+        panic!(
+            "{}: from {start:#x} on {:x?}, expected {:x?}",
+            self.name,
+            &found[start..end],
+            &expected[start..end]
+        );
+    }
+
+    /// Steps through all of it, one instruction after the other along `path`, and compares.
+    #[track_caller]
+    fn check(&self, path: &[u64]) {
+        let Some(expected) = self.untouched() else {
+            return;
+        };
+        let vm = self.build().unwrap();
+        let trail = self.step_through(&vm);
+        assert!(
+            follows(&trail, path),
+            "{}: {trail:x?}, not {path:x?}",
+            self.name
+        );
+        self.finish(&vm, &expected);
+    }
+}
+
+/// Whether this host's KVM runs guest code in its instruction emulator, where a step over `iretq` takes the next instruction along, and one over
+/// `sysret` never ends.
+fn emulates() -> bool {
+    probe::run().unwrap().int3_long == Int3::InternalError
+}
+
+/// Whether a trail is the path; where the host emulates, with single instructions missing.
+fn follows(trail: &[u64], path: &[u64]) -> bool {
+    let mut rest = path;
+    trail == path
+        || emulates()
+            && trail
+                .iter()
+                .all(|rip| match rest.iter().take(2).position(|at| at == rip) {
+                    Some(n) => {
+                        rest = &rest[n + 1..];
+                        true
+                    }
+                    None => false,
+                })
+}
+
+/// The addresses of instructions of these lengths, one after the other.
+fn run(start: u64, lengths: &[u64]) -> Vec<u64> {
+    let ends = lengths.iter().scan(start, |at, len| {
+        let here = *at;
+        *at += len;
+        Some(here)
+    });
+    ends.collect()
+}
+
+/// The trail through one instruction of `len` bytes at the start, a handler of instructions of these lengths, and what follows it.
+fn through_handler(handler: &[u64], len: u64, rest: &[u64]) -> Vec<u64> {
+    let mut trail = run(HANDLER, handler);
+    let after = run(ENTRY + len, rest);
+    trail.extend(&after);
+    trail.push(ENTRY + len + rest.iter().sum::<u64>());
+    trail
+}
+
+#[test]
+fn pushf_pushes_no_trap_flag() {
+    let twice = |code: &[u8]| [code, code].concat();
+    let long = Program::new("pushfq", Mode::Long, &twice(&LOG_FLAGS));
+    long.check(&run(ENTRY + 1, &[1, 2, 1, 1, 2, 0]));
+    let small = Program::new("pushf", Mode::Long, &[0x66, 0x9c, 0x66, 0x58, 0x66, 0xab]);
+    small.check(&run(ENTRY + 2, &[2, 2, 0]));
+    for mode in [Mode::Real, Mode::Protected] {
+        Program::new("pushf", mode, &twice(&[0x9c, 0x58, 0xab])).check(&run(ENTRY + 1, &[1; 6]));
+    }
+}
+
+#[test]
+fn software_interrupts_lead_to_their_handlers_with_no_trap_flag_in_the_frame() {
+    let body = |code: &[u8]| [code, &LOG_FLAGS].concat();
+    let path = |len| through_handler(&[5, 2, 2], len, &[1, 1, 2]);
+    Program::new("int 40h", Mode::Long, &body(&[0xcd, 0x40]))
+        .handler(0x40, LOG_FRAME)
+        .check(&path(2));
+    Program::new("int3", Mode::Long, &body(&[0xcc]))
+        .handler(3, LOG_FRAME)
+        .check(&path(1));
+    // mov ax, [bp+4] with bp the stack pointer; stosw; iret
+    Program::new("int 40h", Mode::Real, &[0xcd, 0x40, 0x9c, 0x58, 0xab])
+        .handler(0x40, &[0x89, 0xe5, 0x8b, 0x46, 4, 0xab, 0xcf])
+        .check(&through_handler(&[2, 3, 1, 1], 2, &[1, 1, 1]));
+    // mov al, 7fh; add al, 1: overflow
+    let mut path = vec![ENTRY + 2, ENTRY + 4];
+    path.extend(through_handler(&[4, 1, 1], 5, &[]));
+    Program::new("into", Mode::Protected, &[0xb0, 0x7f, 0x04, 1, 0xce])
+        .handler(4, &[0x8b, 0x44, 0x24, 8, 0xab, 0xcf])
+        .check(&path);
+}
+
+#[test]
+fn exceptions_in_a_step_lead_to_their_handlers_with_no_trap_flag_in_the_frame() {
+    let body = |code: &[u8]| [code, &LOG_FLAGS].concat();
+    let path = |handler: &[u64]| through_handler(handler, 2, &[1, 1, 2]);
+    for (name, code, vector) in [("ud2", [0x0f, 0x0b], 6), ("div by 0", [0xf7, 0xf1], 0)] {
+        Program::new(name, Mode::Long, &body(&code))
+            .handler(vector, LOG_AND_SKIP)
+            .check(&path(&[5, 2, 5, 2]));
+    }
+    let read = Program::new("read of no page", Mode::Long, &body(&[0x8b, 0x03]));
+    read.handler(14, LOG_AND_SKIP_BELOW_CODE)
+        .check(&path(&[5, 2, 6, 4, 2]));
+    let read = Program::new("read of no address", Mode::Long, &body(&[0x8b, 0x03]));
+    read.handler(13, LOG_AND_SKIP_BELOW_CODE)
+        .set(|regs| regs.gp[RBX] = 1 << 63)
+        .check(&path(&[5, 2, 6, 4, 2]));
+}
+
+/// `mov rax, r11; stosq; jmp rcx` at the entry, and the MSRs for `syscall`.
+fn syscall(name: &'static str, mask: u64) -> Program {
+    let body = [&[0x0f, 0x05][..], &LOG_FLAGS].concat();
+    Program::new(name, Mode::Long, &body)
+        .more(HANDLER, &[0x4c, 0x89, 0xd8, 0x48, 0xab, 0xff, 0xe1])
+        .msr(0xc000_0081, 8 << 32 | 0x20 << 48)
+        .msr(0xc000_0082, HANDLER)
+        .msr(0xc000_0084, mask)
+        .set(|regs| regs.efer |= 1)
+}
+
+#[test]
+fn syscall_leaves_no_trap_flag_in_r11_and_ends_at_its_entry_whatever_it_masks() {
+    let path = through_handler(&[3, 2, 2], 2, &[1, 1, 2]);
+    for (name, mask) in [("syscall", 0), ("syscall that masks TF", 0x4_7700)] {
+        syscall(name, mask).check(&path);
+    }
+}
+
+#[test]
+fn sysret_and_syscall_back_are_two_steps() {
+    if emulates() {
+        return println!("SKIP sysret: a step over it never ends on this host");
+    }
+    const USER: u64 = 0x3000;
+    let mut program = syscall("sysret", 0x4_7700);
+    program.body = vec![0x48, 0x0f, 0x07];
+    // out off, where the entry is.
+    program.more = vec![
+        (HANDLER, [&LOG_FLAGS[..], &[0xe6, PORT_OFF]].concat()),
+        (USER, [&LOG_FLAGS[..], &[0x0f, 0x05]].concat()),
+        // Everything is the user's.
+        (0x1_0000, vec![0x27]),
+        (0x1_1000, vec![0x27]),
+        (0x1_2000, vec![0xe7]),
+    ];
+    program.set = |regs| {
+        regs.efer |= 1;
+        (regs.gp[RCX], regs.gp[R11]) = (USER, 2);
+    };
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    let vm = program.build().unwrap();
+    for rip in run(USER, &[1, 1, 2, 2])
+        .into_iter()
+        .chain(run(HANDLER, &[1, 1, 2, 2]))
+    {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, rip);
+    }
+    program.finish(&vm, &expected);
+}
+
+#[test]
+fn sysenter_takes_no_trap_flag_along() {
+    // pushfd; pop eax; stosd; out off
+    let mut program = Program::new("sysenter", Mode::Protected, &[0x0f, 0x34])
+        .more(HANDLER, &[0x9c, 0x58, 0xab, 0xe6, PORT_OFF])
+        .msr(0x174, 24)
+        .msr(0x175, STACK)
+        .msr(0x176, HANDLER);
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    program.name = "stepped sysenter";
+    let vm = program.build().unwrap();
+    for rip in run(HANDLER, &[1, 1, 1, 1]) {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, rip);
+    }
+    program.finish(&vm, &expected);
+}
+
+#[test]
+fn iret_loads_what_is_on_the_stack_and_steps_go_on() {
+    let body = [&[0x48, 0xcf][..], &LOG_FLAGS, &LOG_FLAGS].concat();
+    let frame: Vec<u8> = [ENTRY + 2, 8, 0x202, STACK, 16]
+        .into_iter()
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    Program::new("iretq", Mode::Long, &body)
+        .more(STACK, &frame)
+        .check(&run(ENTRY + 2, &[1, 1, 2, 1, 1, 2, 0]));
+    let body = [0xcf, 0x9c, 0x58, 0xab];
+    let frame: Vec<u8> = [0x1001_u32, 24, 0x202]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    Program::new("iretd", Mode::Protected, &body)
+        .more(STACK, &frame)
+        .check(&run(ENTRY + 1, &[1, 1, 1, 0]));
+}
+
+/// Sets TF by `popfq`, goes through all sorts of instructions, and clears it so.
+fn steps_itself() -> Program {
+    let body = [
+        // pushfq; pop rax; or eax, 100h; push rax; popfq
+        &[0x9c, 0x58, 0x0d, 0, 1, 0, 0, 0x50, 0x9d][..],
+        // nop; pushfq; pop rdx; mov [rdi], rdx
+        &[0x90, 0x9c, 0x5a, 0x48, 0x89, 0x17],
+        // xor eax, eax; cpuid; int 40h; out tell, al
+        &[0x31, 0xc0, 0x0f, 0xa2, 0xcd, 0x40, 0xe6, PORT_TELL],
+        // mov eax, ss; mov ss, eax; nop
+        &[0x8c, 0xd0, 0x8e, 0xd0, 0x90],
+        // mov ecx, 3; rep stosb
+        &[0xb9, 3, 0, 0, 0, 0xf3, 0xaa],
+        // push 2; popfq; nop; nop
+        &[0x6a, 2, 0x9d, 0x90, 0x90],
+    ]
+    .concat();
+    Program::new("a guest that steps itself", Mode::Long, &body)
+        .handler(1, LOG_TRAP)
+        .handler(0x40, &[0x48, 0x89, 0x64, 0x24, 0xc0, 0x48, 0xcf])
+        .set(|regs| regs.gp[RDI] = 0x5000)
+}
+
+/// How often the guest trapped itself, by its log.
+fn traps_logged(memory: &[u8]) -> usize {
+    let start = usize::try_from(LOG).unwrap();
+    let entries = memory[start..].chunks(24);
+    entries.take_while(|entry| entry[..8] != [0; 8]).count()
+}
+
+#[test]
+fn a_guest_that_steps_itself_gets_its_own_traps_while_it_is_stepped() {
+    let program = steps_itself();
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    let traps = traps_logged(&expected);
+    assert!(
+        traps >= 14,
+        "{traps} traps: the program does not do what it is to"
+    );
+    let vm = program.build().unwrap();
+    let trail = program.step_through(&vm);
+    println!("{traps} traps, {} steps", trail.len());
+    program.finish(&vm, &expected);
+}
+
+#[test]
+fn the_debugger_sees_the_guests_own_trap_flag_and_may_change_it() {
+    let program = steps_itself();
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    let vm = program.build().unwrap();
+    for _ in 0..4 {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rflags & TF, 0);
+    }
+    vm.step(0);
+    let regs = vm.regs(0);
+    assert_eq!((regs.rip, regs.rflags & TF), (ENTRY + 9, TF), "popf set it");
+    program.finish(&vm, &expected);
+    // The same, with the debugger doing what the guest's popf does, between two steps and at last.
+    let program = Program::new("own", Mode::Long, &[0x90; 6]).handler(1, LOG_TRAP);
+    let vm = program.build().unwrap();
+    vm.step(0);
+    let mut regs = vm.regs(0);
+    regs.rflags |= TF;
+    vm.try_set_regs(0, regs).unwrap();
+    assert_eq!(vm.regs(0).rflags & TF, TF);
+    vm.step(0);
+    assert_eq!(vm.regs(0).rip, ENTRY + 2, "the trap comes when it goes on");
+    vm.step(0);
+    assert_eq!(vm.regs(0).rip, HANDLER, "now");
+    assert_eq!(vm.regs(0).rflags & TF, 0);
+    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+    // nop by nop, and the out that switches it off.
+    assert_eq!(traps_logged(&vm.machine.raw_memory()), 5);
+}
+
+#[test]
+fn steps_and_continues_in_any_mixture_leave_a_guest_that_steps_itself_alone() {
+    let program = steps_itself();
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    let stops = [
+        execute_at(ENTRY + 10),
+        execute_at(HANDLER),
+        execute_at(HANDLER + 30),
+        execute_at(ENTRY + 21),
+    ];
+    for seed in 1..=6_u64 {
+        println!("seed {seed}");
+        let vm = program.build().unwrap();
+        for breakpoint in stops {
+            vm.insert(breakpoint);
+        }
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for turn in 0.. {
+            assert!(turn < 500, "seed {seed}: it does not end");
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            match random % 3 {
+                0 if stop(vm.resume()) == DebugStopReason::PowerOff => break,
+                0 => {}
+                _ if vm.regs(0).rip == program.end() => {}
+                _ => {
+                    let reason = stop(vm.only(0, VpAction::Step));
+                    assert_ne!(reason, DebugStopReason::PowerOff);
+                }
+            }
+        }
+        program.compare(&vm.machine.raw_memory(), &expected);
+    }
+}
+
+#[test]
+fn a_detach_at_any_step_gives_the_guest_its_own_trap_flag_and_trap_back() {
+    let program = steps_itself();
+    let Some(expected) = program.untouched() else {
+        return;
+    };
+    for steps in [0, 4, 5, 6, 7, 9, 13, 20] {
+        let vm = program.build().unwrap();
+        for _ in 0..steps {
+            vm.step(0);
+        }
+        vm.detach(DetachAction::Resume);
+        let machine = vm.machine.clone();
+        assert_eq!(vm.join(), RunnerExit::PowerOff, "after {steps} steps");
+        program.compare(&machine.raw_memory(), &expected);
+    }
+}
+
+#[test]
+fn without_a_debug_register_what_the_trap_flag_left_is_corrected() {
+    let programs = [
+        Program::new("pushfq", Mode::Long, &[LOG_FLAGS; 2].concat()),
+        syscall("syscall", 0),
+    ];
+    for program in programs {
+        let Some(expected) = program.untouched() else {
+            return;
+        };
+        let vm = program.build().unwrap();
+        let watches = (0..4).map(|n| {
+            BreakpointChange::Insert(Breakpoint {
+                kind: BreakpointKind::Write,
+                address: Gva::new(0x9000 + 8 * n),
+                len: 8,
+            })
+        });
+        let inserted = vm.call(DebugRequest::SetDebugState, watches.collect());
+        if let Err(err) = inserted {
+            println!("SKIP {}: {err}", program.name);
+            return;
+        }
+        program.step_through(&vm);
+        program.finish(&vm, &expected);
+    }
+}
+
+#[test]
+fn a_step_over_hlt_ends_behind_it_and_the_interrupt_comes_afterwards() {
+    if emulates() {
+        return println!(
+            "SKIP hlt: this host's KVM goes on behind a stepped hlt, and may take the VP for halted in the handler after it"
+        );
+    }
+    // The timer at 1 kHz; sti; hlt; nop; out off
+    let mut body = timer_at_1_khz();
+    let lead = body.len() as u64;
+    body.extend([0xfb, 0xf4, 0x90]);
+    // mov al, 20h; out 20h, al; out tell, al; iret
+    let handler = &[0xb0, 0x20, 0xe6, 0x20, 0xe6, PORT_TELL, 0xcf];
+    let program = Program::new("hlt", Mode::Real, &body).handler(0x20, handler);
+    let Some(vm) = program.build() else {
+        return;
+    };
+    let halt = execute_at(ENTRY + lead + 1);
+    vm.insert(halt);
+    assert_eq!(stop(vm.resume()), hit(0, halt));
+    vm.remove(halt);
+    vm.step(0);
+    assert_eq!(vm.regs(0).rip, ENTRY + lead + 2);
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    assert_eq!(told, 0, "no handler ran inside the step");
+    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+}
