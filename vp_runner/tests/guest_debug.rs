@@ -222,7 +222,9 @@ fn a_guest_that_makes_no_exit_has_its_breakpoint_soon_all_the_same() {
     code.extend(set_debug_register(1, LOOP));
     code.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
     up_to_loop(&mut code);
-    code.extend([0xff, 0xc3, 0xeb, 0xfc]);
+    // inc ebx; cmp dword [5000h], 100; jb to the inc; jmp $: before what is written down fills the memory below the page tables.
+    code.extend([0xff, 0xc3, 0x83, 0x3c, 0x25, 0, 0x50, 0, 0, 100]);
+    code.extend([0x72, 0xf4, 0xeb, 0xfe]);
     let code = with_handlers(Mode::Long, code);
     let Some(vm) = Setup::new(Mode::Long, &code).build() else {
         return;
