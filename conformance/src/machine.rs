@@ -69,6 +69,8 @@ pub struct Setup {
     pub others_wait: bool,
     /// Whether the runner is told what the probe finds here.
     pub probed: bool,
+    /// Whether the runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here.
+    pub shadowed: bool,
 }
 
 impl Setup {
@@ -82,12 +84,19 @@ impl Setup {
             on_reset: ResetPolicy::Reset,
             others_wait: false,
             probed: true,
+            shadowed: false,
         }
     }
 
     /// With that many VPs.
     pub fn vps(mut self, vps: u32) -> Self {
         self.vps = vps;
+        self
+    }
+
+    /// The runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here, so that it uses interrupt shadows.
+    pub fn shadowed(mut self) -> Self {
+        self.shadowed = true;
         self
     }
 

@@ -18,6 +18,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
@@ -36,6 +37,9 @@ Commands (numbers are decimal, or hexadecimal with 0x):
   monitor msr write NUM VALUE
   monitor doctor                 what works on this host and what does not
   monitor stop-on [LIST]         which of reset,poweroff,triple-fault,panic stop the guest; none: none of them
+  monitor step-irqs              whether steps take interrupts
+  monitor step-irqs on           a step ends at the handler of an interrupt that waits
+  monitor step-irqs off          interrupts wait until the guest runs (so at first)
   monitor reset                  reset the guest; it stays stopped at its first instruction
 ";
 
@@ -61,6 +65,7 @@ enum Command {
     MsrWrite(u32, u64),
     Doctor,
     StopOn(Option<StopOn>),
+    StepInterrupts(Option<StepInterrupts>),
     Reset,
 }
 
@@ -95,10 +100,13 @@ fn parse(line: &str) -> Result<Command, String> {
         ["doctor"] => Command::Doctor,
         ["stop-on"] => Command::StopOn(None),
         ["stop-on", list] => Command::StopOn(Some(events(list)?)),
+        ["step-irqs"] => Command::StepInterrupts(None),
+        ["step-irqs", "on"] => Command::StepInterrupts(Some(StepInterrupts::Taken)),
+        ["step-irqs", "off"] => Command::StepInterrupts(Some(StepInterrupts::Held)),
         ["reset"] => Command::Reset,
         [
             name @ ("status" | "breakpoints" | "regs" | "mode" | "disas" | "translate" | "phys"
-            | "msr" | "doctor" | "stop-on" | "reset" | "help"),
+            | "msr" | "doctor" | "stop-on" | "step-irqs" | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -209,6 +217,16 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
         }
         Command::Doctor => capabilities_text(&guest.info.capabilities),
         Command::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
+        Command::StepInterrupts(wanted) => {
+            let set = guest.vm.call(DebugRequest::StepInterrupts, wanted).await?;
+            match set {
+                StepInterrupts::Held => "Steps hold interrupts back.\n",
+                StepInterrupts::Taken => {
+                    "Steps take interrupts: where one waits, the step ends at its handler.\n"
+                }
+            }
+            .to_owned()
+        }
         Command::Reset => {
             guest.vm.forget();
             guest.vm.call(DebugRequest::Reset, ()).await?;

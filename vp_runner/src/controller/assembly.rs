@@ -43,12 +43,13 @@ impl Controller {
             return Err(StartError::NoVcpus);
         }
         let (send, events) = mesh::channel();
-        let offers = Offers::of(&params.vm);
+        let offers = Offers::of(&params.vm, params.report.as_ref());
         let breakpoints = Arc::<RwLock<Breakpoints>>::default();
         let around = vps::Around {
             machine: params.machine.clone(),
             ram: params.memory.clone(),
             breakpoints: Arc::clone(&breakpoints),
+            vm: params.vm.clone(),
             offers,
         };
         let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
@@ -92,6 +93,7 @@ impl Controller {
             waiting: Waiting::default(),
             code,
             programmed: Arms::default(),
+            step_interrupts: StepInterrupts::default(),
             ticker,
             ticks,
             memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),

@@ -20,6 +20,7 @@ use crate::vp_thread::Surroundings;
 use crate::vp_thread::VpEvent;
 use futures::future::join_all;
 use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
 use link::KvmThread;
 use std::io;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) struct Around {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
+    pub(super) vm: Arc<VmFd>,
     pub(super) offers: Offers,
 }
 
@@ -74,6 +76,7 @@ impl Vps {
                 snapshot: snapshot.clone(),
                 ram: shared.ram.clone(),
                 breakpoints: shared.breakpoints.clone(),
+                vm: shared.vm.clone(),
             };
             let thread = KvmThread::start(fd, shared.offers, around, events.clone())?;
             vps.threads

@@ -5,6 +5,7 @@
 
 use super::exit_decode::decode;
 use super::kick::ThreadVcpu;
+use super::pending_interrupt;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
 use crate::dr7::DebugPayload;
@@ -12,6 +13,7 @@ use crate::exit::VpExit;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;
+use crate::probe::Report;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
@@ -24,6 +26,8 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
 const RFLAGS_TF: u64 = 1 << 8;
+const RFLAGS_IF: u64 = 1 << 9;
+const SHADOW_STI: u8 = 2;
 
 /// What this host's KVM offers, asked once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +37,17 @@ pub(crate) struct Offers {
 }
 
 impl Offers {
-    pub(crate) fn of(vm: &VmFd) -> Self {
+    /// `report` is what the probe found, where there was one: the capability bit says what is accepted, not what works.
+    pub(crate) fn of(vm: &VmFd, report: Option<&Report>) -> Self {
         const KVM_CAP_SET_GUEST_DEBUG2: u64 = 195;
         let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).cast_signed();
         let sync = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
         let debug = vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2);
         Self {
             sync_regs: sync > 0 && sync & wanted == wanted,
-            block_irq: debug > 0 && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0,
+            block_irq: debug > 0
+                && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0
+                && report.is_none_or(|report| report.interrupts_held.works),
         }
     }
 }
@@ -70,6 +77,8 @@ pub(crate) enum Undelivered {
     Exception(u8),
     /// An interrupt of this vector, which its controller counts as delivered.
     Interrupt(u8),
+    /// An interrupt of this vector, if nothing holds it back.
+    Deliverable(u8),
 }
 
 /// Whether breakpoint bytes of ours may be in guest memory.
@@ -204,10 +213,54 @@ impl Vcpu {
             Programmed::Used(state) => state == wanted && wanted.stepping == Stepping::Off,
             Programmed::Unknown => false,
         };
-        match holds {
-            true => Ok(()),
-            false => self.program_with(wanted, 0),
+        if !holds {
+            self.program_with(wanted, 0)?;
         }
+        match (wanted.interrupts, self.offers.block_irq) {
+            (Interrupts::Held, false) => self.cast_shadow(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds interrupts back for one instruction, as `sti` does. Without effect where the guest has them off, and left out then: VT-x refuses it.
+    fn cast_shadow(&mut self) -> Result<(), DebugError> {
+        let (regs, _) = self.registers()?;
+        if regs.rflags & RFLAGS_IF == 0 {
+            return Ok(());
+        }
+        let fd = self.vcpu.fd();
+        let cast = |err| refused("hold interrupts back", err);
+        let mut events = fd.get_vcpu_events().map_err(cast)?;
+        events.interrupt.shadow |= SHADOW_STI;
+        events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+        fd.set_vcpu_events(&events).map_err(cast)
+    }
+
+    /// Whether interrupts can be held back for longer than an instruction.
+    pub(crate) fn holds_interrupts(&self) -> bool {
+        self.offers.block_irq
+    }
+
+    /// The interrupt that KVM's controllers would have the VP take now, if it may take one. Without controllers in KVM, none.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn deliverable(&mut self, vm: &VmFd) -> Result<Option<u8>, DebugError> {
+        let (regs, sregs) = self.registers()?;
+        if regs.rflags & RFLAGS_IF == 0 || self.has_interrupt_shadow()? {
+            return Ok(None);
+        }
+        let Some((master, slave)) = pending_interrupt::pics(vm) else {
+            return Ok(None);
+        };
+        let lapic = self.vcpu.fd().get_lapic();
+        let lapic = lapic.map_err(|err| refused("read a VP's local APIC", err))?;
+        Ok(pending_interrupt::next(
+            &lapic,
+            sregs.apic_base,
+            &master,
+            &slave,
+        ))
     }
 
     /// Gives the guest its own `#DB` back, with DR6 as it would have found it. KVM clears the guest's DR7.GD when it delivers it.
