@@ -75,6 +75,8 @@ pub struct Setup {
     pub probed: bool,
     /// Whether its clocks stand while it is stopped.
     pub freeze_time: FreezeTime,
+    /// Whether the runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here.
+    pub shadowed: bool,
 }
 
 impl Setup {
@@ -89,12 +91,19 @@ impl Setup {
             others_wait: false,
             probed: true,
             freeze_time: FreezeTime::Off,
+            shadowed: false,
         }
     }
 
     /// With that many VPs.
     pub fn vps(mut self, vps: u32) -> Self {
         self.vps = vps;
+        self
+    }
+
+    /// The runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here, so that it uses interrupt shadows.
+    pub fn shadowed(mut self) -> Self {
+        self.shadowed = true;
         self
     }
 

@@ -19,6 +19,7 @@ use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
@@ -39,6 +40,9 @@ Commands (numbers are decimal, or hexadecimal with 0x):
   monitor stop-on [LIST]         which of reset,poweroff,triple-fault,panic stop the guest; none: none of them
   monitor freeze-time            whether the guest's clocks stand while it is stopped
   monitor freeze-time on|off     chooses, from the end of the present stop on
+  monitor step-irqs              whether steps take interrupts
+  monitor step-irqs on           a step ends at the handler of an interrupt that waits
+  monitor step-irqs off          interrupts wait until the guest runs (so at first)
   monitor reset                  reset the guest; it stays stopped at its first instruction
 ";
 
@@ -65,6 +69,7 @@ enum Command {
     Doctor,
     StopOn(Option<StopOn>),
     FreezeTime(Option<FreezeTime>),
+    StepInterrupts(Option<StepInterrupts>),
     Reset,
 }
 
@@ -102,10 +107,13 @@ fn parse(line: &str) -> Result<Command, String> {
         ["freeze-time"] => Command::FreezeTime(None),
         ["freeze-time", "on"] => Command::FreezeTime(Some(FreezeTime::On)),
         ["freeze-time", "off"] => Command::FreezeTime(Some(FreezeTime::Off)),
+        ["step-irqs"] => Command::StepInterrupts(None),
+        ["step-irqs", "on"] => Command::StepInterrupts(Some(StepInterrupts::Taken)),
+        ["step-irqs", "off"] => Command::StepInterrupts(Some(StepInterrupts::Held)),
         ["reset"] => Command::Reset,
         [
             name @ ("status" | "breakpoints" | "regs" | "mode" | "disas" | "translate" | "phys"
-            | "msr" | "doctor" | "stop-on" | "freeze-time" | "reset" | "help"),
+            | "msr" | "doctor" | "stop-on" | "freeze-time" | "step-irqs" | "reset" | "help"),
             ..,
         ] => {
             return Err(format!(
@@ -219,6 +227,16 @@ async fn execute(guest: &mut Guest, vp: VpIndex, command: Command) -> Result<Str
         Command::FreezeTime(wanted) => {
             let now = guest.vm.call(DebugRequest::FreezeTime, wanted).await?;
             freeze_time_text(now).to_owned()
+        }
+        Command::StepInterrupts(wanted) => {
+            let set = guest.vm.call(DebugRequest::StepInterrupts, wanted).await?;
+            match set {
+                StepInterrupts::Held => "Steps hold interrupts back.\n",
+                StepInterrupts::Taken => {
+                    "Steps take interrupts: where one waits, the step ends at its handler.\n"
+                }
+            }
+            .to_owned()
         }
         Command::Reset => {
             guest.vm.forget();

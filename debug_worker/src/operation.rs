@@ -24,6 +24,7 @@ use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
@@ -101,10 +102,27 @@ impl Guest {
                 monitor::run(self, vp_of(thread), &line).await,
             ))
             .into(),
+            TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
             // GDB's `detach` promises that the program runs on, whatever is to happen to lost clients.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.detach_on_disconnect().await),
         }
+    }
+
+    async fn step_interrupts(
+        &mut self,
+        wanted: Option<target::StepInterrupts>,
+    ) -> Result<TargetReply, TargetError> {
+        let wanted = wanted.map(|wanted| match wanted {
+            target::StepInterrupts::Held => StepInterrupts::Held,
+            target::StepInterrupts::Taken => StepInterrupts::Taken,
+        });
+        let set = self.vm.call(DebugRequest::StepInterrupts, wanted).await;
+        let set = set.map_err(|error| target_error(&error))?;
+        Ok(TargetReply::StepInterrupts(match set {
+            StepInterrupts::Held => target::StepInterrupts::Held,
+            StepInterrupts::Taken => target::StepInterrupts::Taken,
+        }))
     }
 
     async fn read_registers(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {

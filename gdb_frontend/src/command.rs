@@ -4,6 +4,7 @@
 mod breakpoints;
 mod features;
 mod memory;
+mod qemu;
 mod query;
 mod registers;
 mod resume;
@@ -18,11 +19,14 @@ pub use threads::ThreadSelector;
 
 pub(crate) use features::supported;
 pub(crate) use memory::max_read;
+pub(crate) use qemu::STEP_BITS;
+pub(crate) use qemu::step_flags;
 pub(crate) use resume::VCONT_ACTIONS;
 
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
 use crate::target::ResumeAction;
+use crate::target::StepInterrupts;
 use crate::target::Tid;
 use std::borrow::Cow;
 
@@ -111,6 +115,12 @@ pub enum Command<'a> {
     },
     /// `qRcmd`
     Monitor(String),
+    /// `qqemu.sstepbits`
+    StepBits,
+    /// `qqemu.sstep`
+    StepInterrupts,
+    /// `Qqemu.sstep`
+    SetStepInterrupts(StepInterrupts),
     /// `D`
     Detach,
     /// `k`
@@ -187,6 +197,11 @@ impl<'a> Command<'a> {
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
+            (b"qqemu.sstepbits", b"") => Ok(Self::StepBits),
+            (b"qqemu.sstep", b"") => Ok(Self::StepInterrupts),
+            (_, b"") if let Some(flags) = name.strip_prefix(b"Qqemu.sstep=") => {
+                qemu::set_step(flags)
+            }
             // `vMustReplyEmpty` is among these by design.
             _ => Ok(Self::Unknown),
         }

@@ -89,6 +89,8 @@ pub enum TargetOp {
         /// The command line.
         line: String,
     },
+    /// Sets whether steps take interrupts, or asks. Answer: [`TargetReply::StepInterrupts`] with what is in force then.
+    StepInterrupts(Option<StepInterrupts>),
     /// Ends the session, the guest runs on. Answer: [`TargetReply::Done`], after which the session closes.
     Detach,
     /// Ends the session by `k` or `vKill`. What it means for the guest is the driver's policy. Answer: [`TargetReply::Done`].
@@ -106,8 +108,20 @@ pub enum TargetReply {
     Memory(Vec<u8>),
     /// Words for a person.
     Text(String),
+    /// Whether steps take interrupts.
+    StepInterrupts(StepInterrupts),
     /// It was not done.
     Error(TargetError),
+}
+
+/// What becomes of an interrupt that waits when a thread steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepInterrupts {
+    /// It goes on waiting.
+    #[default]
+    Held,
+    /// The step ends at its handler.
+    Taken,
 }
 
 /// Why an operation was not carried out.

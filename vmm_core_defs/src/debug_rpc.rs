@@ -77,6 +77,12 @@ pub enum DebugRequest {
     /// Says of each breakpoint how it is armed, in the order of insertion, for people. Legal in every state but Detached.
     Breakpoints(DebugRpc<(), Vec<BreakpointStatus>>),
 
+    /// Sets whether steps take interrupts, where something is given, and says what is in force then. A session begins with
+    /// [`StepInterrupts::Held`].
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`].
+    StepInterrupts(DebugRpc<Option<StepInterrupts>, StepInterrupts>),
+
     /// Reads a VP's whole register file.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
@@ -218,6 +224,16 @@ pub enum VpAction {
         /// The first address after it.
         end: Gva,
     },
+}
+
+/// What becomes of an interrupt that may be delivered when a VP is to step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum StepInterrupts {
+    /// It waits until the VP runs: steps stay in the code they are in.
+    #[default]
+    Held,
+    /// The step delivers it, and ends before the first instruction of its handler.
+    Taken,
 }
 
 /// What the guest is doing, for people.

@@ -43,6 +43,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::stop::CrashCause;
@@ -71,6 +72,8 @@ pub struct Controller {
     code: Code,
     /// What every VP has.
     programmed: Arms,
+    /// In force from the next entry on.
+    step_interrupts: StepInterrupts,
     ticker: Ticker,
     ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
@@ -271,7 +274,7 @@ impl Controller {
             self.find_places().await;
             self.code.reconcile();
         }
-        let arms = self.code.arms();
+        let arms = self.code.arms(self.step_interrupts);
         let mut result = match arms == self.programmed {
             true => Ok(()),
             false => self.vps.call_all(move |vp| vp.set_arms(arms)).await,
@@ -376,6 +379,7 @@ impl Controller {
     async fn release(&mut self) {
         self.code.release();
         self.programmed = Arms::default();
+        self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
         let arms = self.programmed;
         if let Err(err) = self.vps.call_all(move |vp| vp.set_arms(arms)).await {

@@ -2,6 +2,7 @@
 
 mod exit_decode;
 pub(crate) mod kick;
+mod pending_interrupt;
 pub mod ram;
 pub(crate) mod vcpu;
 pub mod x86_64;

@@ -183,6 +183,11 @@ impl Step {
         self.kind
     }
 
+    /// Whether it goes on with the next instruction, if nothing goes wrong.
+    pub fn goes_on(&self) -> bool {
+        self.flow == Flow::Sequential && !matches!(self.kind, Kind::SoftwareInterrupt { .. })
+    }
+
     /// Whether the trap flag would show in what the instruction stores.
     pub fn stores_flags(&self) -> bool {
         self.stored.is_some() || matches!(self.kind, Kind::SoftwareInterrupt { .. })

@@ -34,6 +34,7 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
@@ -169,6 +170,8 @@ pub(crate) struct Surroundings {
     /// Changed only while every VP is parked (I3).
     pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
     pub(crate) time: Arc<Timekeeper>,
+    /// For its interrupt controllers.
+    pub(crate) vm: Arc<VmFd>,
 }
 
 /// What makes a VP stop: the same for every VP, and in force before any enters (I5).
@@ -176,6 +179,7 @@ pub(crate) struct Surroundings {
 pub(crate) struct Arms {
     pub(crate) slots: Slots,
     pub(crate) bytes: Bytes,
+    pub(crate) step_interrupts: StepInterrupts,
 }
 
 /// A VP, on its thread.

@@ -33,7 +33,11 @@ fn ticking_loop() -> Vec<u8> {
 
 /// The guest at the first turn of its loop, with the timer running.
 fn in_the_loop() -> Option<TestVm> {
-    let vm = Setup::new(Mode::Real, &ticking_loop()).build()?;
+    go_to_the_loop(Setup::new(Mode::Real, &ticking_loop()))
+}
+
+fn go_to_the_loop(setup: Setup) -> Option<TestVm> {
+    let vm = setup.build()?;
     vm.attach();
     let entry = execute_at(LOOP);
     vm.insert(entry);
@@ -56,24 +60,99 @@ fn let_it_tick(vm: &TestVm, more: usize) {
     interrupt(vm, pending);
 }
 
-#[test]
-fn steps_stay_in_the_loop_and_the_ticks_come_afterwards() {
-    let Some(vm) = in_the_loop() else {
-        return;
-    };
+/// Makes so many steps, none of which may leave the loop.
+#[track_caller]
+fn step_in_the_loop(vm: &TestVm, steps: u64) {
     let start = vm.regs(0).gp[3] & 0xffff;
-    let before = ticks(&vm);
-    for n in 1..=400_u64 {
+    let before = ticks(vm);
+    for n in 1..=steps {
         vm.step(0);
         let regs = vm.regs(0);
         assert_eq!(regs.rip, LOOP + n % 4, "step {n} left the loop");
         assert_eq!(regs.gp[3] & 0xffff, start + n.div_ceil(4));
     }
-    let during = ticks(&vm) - before;
+    let during = ticks(vm) - before;
     // One that was on its way before the first step may still come.
     assert!(during <= 1, "{during} handlers ran inside steps");
+}
+
+#[test]
+fn ten_thousand_steps_stay_in_the_loop_and_the_ticks_come_afterwards() {
+    let Some(vm) = in_the_loop() else {
+        return;
+    };
+    let before = ticks(&vm);
+    step_in_the_loop(&vm, 10_000);
     let_it_tick(&vm, 5);
     assert!(ticks(&vm) >= before + 5);
+}
+
+#[test]
+fn steps_stay_in_the_loop_where_only_an_interrupt_shadow_holds_interrupts_back() {
+    let setup = Setup::new(Mode::Real, &ticking_loop()).shadowed();
+    let Some(vm) = go_to_the_loop(setup) else {
+        return;
+    };
+    step_in_the_loop(&vm, 2000);
+    let_it_tick(&vm, 5);
+}
+
+fn step_interrupts(vm: &TestVm, wanted: Option<StepInterrupts>) -> StepInterrupts {
+    vm.call(DebugRequest::StepInterrupts, wanted).unwrap()
+}
+
+/// Steps until one has ended at the handler; then on until the loop goes on. What the handler found as flags.
+fn step_through_the_handler(vm: &TestVm) -> u16 {
+    for step in 0..200_000 {
+        vm.step(0);
+        let regs = vm.regs(0);
+        match regs.rip {
+            HANDLER => break,
+            rip => assert!((LOOP..HANDLER).contains(&rip), "step {step}: {rip:#x}"),
+        }
+    }
+    let regs = vm.regs(0);
+    assert_eq!(regs.rip, HANDLER, "no step took an interrupt");
+    let sp = regs.gp[4] & 0xffff;
+    let frame = vm.read_gva(0, sp, 6).unwrap();
+    for _ in 0..7 {
+        vm.step(0);
+    }
+    let rip = vm.regs(0).rip;
+    assert!((LOOP..HANDLER).contains(&rip), "after iret: {rip:#x}");
+    u16::from_le_bytes([frame[4], frame[5]])
+}
+
+#[test]
+fn steps_take_interrupts_when_they_are_to_and_end_at_the_handler() {
+    let Some(vm) = in_the_loop() else {
+        return;
+    };
+    assert_eq!(step_interrupts(&vm, None), StepInterrupts::Held);
+    let on = Some(StepInterrupts::Taken);
+    assert_eq!(step_interrupts(&vm, on), StepInterrupts::Taken);
+    let before = ticks(&vm);
+    for tick in 1..=20 {
+        let flags = step_through_the_handler(&vm);
+        // IF, and no TF of ours.
+        assert_eq!(flags & 0x300, 0x200, "{flags:#x}");
+        assert_eq!(
+            ticks(&vm),
+            before + tick,
+            "each handler was stepped through"
+        );
+    }
+    let off = Some(StepInterrupts::Held);
+    assert_eq!(step_interrupts(&vm, off), StepInterrupts::Held);
+    // Back to the first instruction of the loop.
+    while vm.regs(0).rip != LOOP {
+        vm.step(0);
+    }
+    step_in_the_loop(&vm, 1000);
+    step_interrupts(&vm, on);
+    vm.detach(DetachAction::Resume);
+    vm.attach();
+    assert_eq!(step_interrupts(&vm, None), StepInterrupts::Held);
 }
 
 #[test]

@@ -66,10 +66,12 @@ impl Setup {
     fn report(&self) -> Option<Report> {
         static REPORT: OnceLock<Report> = OnceLock::new();
         let probed = || probe::run().expect("a host that has KVM can be probed");
-        match self.probed {
-            true => Some(REPORT.get_or_init(probed).clone()),
-            false => None,
+        if !self.probed {
+            return None;
         }
+        let mut report = REPORT.get_or_init(probed).clone();
+        report.interrupts_held.works &= !self.shadowed;
+        Some(report)
     }
 }
 

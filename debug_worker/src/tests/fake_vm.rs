@@ -24,6 +24,7 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
@@ -48,6 +49,7 @@ struct State {
     asked: Vec<&'static str>,
     detached: Vec<DetachAction>,
     attached: bool,
+    step_interrupts: StepInterrupts,
     epoch: Epoch,
     running: Option<DebugRpc<ResumeRequest, StopEvent>>,
     resumes: Vec<ResumeRequest>,
@@ -75,6 +77,7 @@ impl FakeVm {
             asked: Vec::new(),
             detached: Vec::new(),
             attached: false,
+            step_interrupts: StepInterrupts::Held,
             epoch: Epoch::default(),
             running: None,
             resumes: Vec::new(),
@@ -254,6 +257,10 @@ impl State {
                 self.stop_on = set.unwrap_or(self.stop_on);
                 Ok(self.stop_on)
             }),
+            DebugRequest::StepInterrupts(rpc) => rpc.handle_sync(|wanted| {
+                self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
+                Ok(self.step_interrupts)
+            }),
         }
     }
 
@@ -392,5 +399,6 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::Reset(_) => "reset",
         DebugRequest::Breakpoints(_) => "breakpoints",
         DebugRequest::StopOn(_) => "stop on",
+        DebugRequest::StepInterrupts(_) => "step interrupts",
     }
 }

@@ -195,6 +195,9 @@ fn monitor_commands_answer_people() {
         "MSR 0x10 of VP 0 = 0x0000000000001000\n"
     );
     assert!(monitor("doctor").starts_with("works    single step  one instruction"));
+    assert_eq!(monitor("step-irqs"), "Steps hold interrupts back.\n");
+    assert!(monitor("step-irqs on").starts_with("Steps take interrupts"));
+    assert!(monitor("step-irqs").starts_with("Steps take interrupts"));
     assert!(monitor("reset").contains("first instruction"));
     assert!(monitor("nonsense").contains("monitor help"));
     assert!(monitor("help").contains("monitor translate ADDR"));

@@ -5,6 +5,7 @@ use super::Guest;
 use super::pending::Pending;
 use super::transfer;
 use crate::command::MemoryFormat;
+use crate::command::step_flags;
 use crate::framing::PacketWriter;
 use crate::regs::RegNum;
 use crate::regs::RegisterBlock;
@@ -16,7 +17,10 @@ use crate::target::Tid;
 impl Core {
     pub(super) fn complete(&mut self, pending: Pending, reply: TargetReply) {
         match (pending, reply) {
-            (Pending::Ok, TargetReply::Done) => self.ok(),
+            (Pending::Ok, TargetReply::Done | TargetReply::StepInterrupts(_)) => self.ok(),
+            (Pending::StepFlags, TargetReply::StepInterrupts(interrupts)) => {
+                self.text(&format!("{:#x}", step_flags(interrupts)));
+            }
             (Pending::Registers, TargetReply::Registers(block)) => self.send_registers(&block),
             (Pending::Register(num), TargetReply::Registers(block)) => {
                 self.send_register(num, &block);

@@ -7,6 +7,7 @@ use super::pending::Pending;
 use super::transfer;
 use crate::command::Command;
 use crate::command::MemoryFormat;
+use crate::command::STEP_BITS;
 use crate::command::ThreadSelector;
 use crate::command::TransferObject;
 use crate::command::VCONT_ACTIONS;
@@ -114,6 +115,13 @@ impl Core {
             } => self.read_threads(offset, len),
             Command::Monitor(line) => {
                 self.ask(TargetOp::Monitor { thread, line }, Pending::Monitor);
+            }
+            Command::StepBits => self.text(STEP_BITS),
+            Command::StepInterrupts => {
+                self.ask(TargetOp::StepInterrupts(None), Pending::StepFlags);
+            }
+            Command::SetStepInterrupts(interrupts) => {
+                self.ask(TargetOp::StepInterrupts(Some(interrupts)), Pending::Ok);
             }
             Command::Detach => self.ask(TargetOp::Detach, Pending::Detach),
             Command::Kill => self.ask(TargetOp::Kill, Pending::Kill),

@@ -38,6 +38,8 @@ pub(super) enum Pending {
     },
     /// Text for the console, then `OK`.
     Monitor,
+    /// QEMU's flags of a step.
+    StepFlags,
     /// `OK`, and the end of the session.
     Detach,
     /// The end of the session without a word.

@@ -6,6 +6,7 @@ use gdb_frontend::regs::RegisterBlock;
 use gdb_frontend::target::Breakpoint;
 use gdb_frontend::target::BreakpointKind;
 use gdb_frontend::target::ResumeAction;
+use gdb_frontend::target::StepInterrupts;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
 use gdb_frontend::target::TargetError;
@@ -25,6 +26,7 @@ pub struct FakeGuest {
     /// By thread.
     registers: Vec<RegisterBlock>,
     breakpoints: Vec<Breakpoint>,
+    step_interrupts: StepInterrupts,
 }
 
 impl FakeGuest {
@@ -39,6 +41,7 @@ impl FakeGuest {
             memory,
             registers,
             breakpoints: Vec::new(),
+            step_interrupts: StepInterrupts::Held,
         }
     }
 
@@ -106,6 +109,10 @@ impl FakeGuest {
                     }
                 }
                 TargetReply::Done
+            }
+            TargetOp::StepInterrupts(wanted) => {
+                self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
+                TargetReply::StepInterrupts(self.step_interrupts)
             }
             TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => TargetReply::Done,
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {

@@ -50,12 +50,13 @@ impl Controller {
             params.report.as_ref(),
         ));
         let (send, events) = mesh::channel();
-        let offers = Offers::of(&params.vm);
+        let offers = Offers::of(&params.vm, params.report.as_ref());
         let breakpoints = Arc::<RwLock<Breakpoints>>::default();
         let around = vps::Around {
             machine: params.machine.clone(),
             ram: params.memory.clone(),
             breakpoints: Arc::clone(&breakpoints),
+            vm: params.vm.clone(),
             offers,
             time: time.clone(),
         };
@@ -102,6 +103,7 @@ impl Controller {
             waiting: Waiting::default(),
             code,
             programmed: Arms::default(),
+            step_interrupts: StepInterrupts::default(),
             ticker,
             ticks,
             memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),

@@ -23,6 +23,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 
 /// So many breakpoints are looked at before every entry; more of them at most once in a tick's time.
 const FEW: usize = 64;
@@ -219,13 +220,14 @@ impl Code {
         !patches.is_empty() || table.wants_registers()
     }
 
-    pub(super) fn arms(&mut self) -> Arms {
+    pub(super) fn arms(&mut self, step_interrupts: StepInterrupts) -> Arms {
         if !self.breakpoints().patches.is_empty() {
             self.bytes = Bytes::In;
         }
         Arms {
             slots: self.breakpoints().table.slots(),
             bytes: self.bytes,
+            step_interrupts,
         }
     }
 

@@ -19,6 +19,7 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
@@ -39,6 +40,9 @@ impl Controller {
                 rpc.handle(async |()| self.breakpoints().await).await;
             }
             DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| self.state.stop_on(set)),
+            DebugRequest::StepInterrupts(rpc) => {
+                rpc.handle_sync(|wanted| self.set_step_interrupts(wanted));
+            }
             DebugRequest::GetVpState(rpc) => rpc.handle(async |vp| self.get_state(vp).await).await,
             DebugRequest::SetVpState(rpc) => {
                 rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
@@ -164,6 +168,15 @@ impl Controller {
             self.leave_to_guest().await;
         }
         Ok(self.code.breakpoints().table.list())
+    }
+
+    fn set_step_interrupts(
+        &mut self,
+        wanted: Option<StepInterrupts>,
+    ) -> Result<StepInterrupts, DebugError> {
+        self.state.check_stopped()?;
+        self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
+        Ok(self.step_interrupts)
     }
 
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {

@@ -21,6 +21,7 @@ use crate::vp_thread::Surroundings;
 use crate::vp_thread::VpEvent;
 use futures::future::join_all;
 use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
 use link::KvmThread;
 use std::io;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(super) struct Around {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
+    pub(super) vm: Arc<VmFd>,
     pub(super) offers: Offers,
     pub(super) time: Arc<Timekeeper>,
 }
@@ -77,6 +79,7 @@ impl Vps {
                 ram: shared.ram.clone(),
                 breakpoints: shared.breakpoints.clone(),
                 time: shared.time.clone(),
+                vm: shared.vm.clone(),
             };
             let thread = KvmThread::start(fd, shared.offers, around, events.clone())?;
             vps.threads

@@ -3,17 +3,19 @@
 //! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
 //! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
 
+mod time;
+
 use super::exit_decode::decode;
 use super::kick::ThreadVcpu;
+use super::pending_interrupt;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
 use crate::dr7::DebugPayload;
 use crate::exit::VpExit;
-use crate::kvm::x86_64::clocks;
-use crate::kvm::x86_64::write_msr;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;
+use crate::probe::Report;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
@@ -26,6 +28,8 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
 const RFLAGS_TF: u64 = 1 << 8;
+const RFLAGS_IF: u64 = 1 << 9;
+const SHADOW_STI: u8 = 2;
 
 /// What this host's KVM offers, asked once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +39,17 @@ pub(crate) struct Offers {
 }
 
 impl Offers {
-    pub(crate) fn of(vm: &VmFd) -> Self {
+    /// `report` is what the probe found, where there was one: the capability bit says what is accepted, not what works.
+    pub(crate) fn of(vm: &VmFd, report: Option<&Report>) -> Self {
         const KVM_CAP_SET_GUEST_DEBUG2: u64 = 195;
         let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).cast_signed();
         let sync = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
         let debug = vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2);
         Self {
             sync_regs: sync > 0 && sync & wanted == wanted,
-            block_irq: debug > 0 && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0,
+            block_irq: debug > 0
+                && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0
+                && report.is_none_or(|report| report.interrupts_held.works),
         }
     }
 }
@@ -72,6 +79,8 @@ pub(crate) enum Undelivered {
     Exception(u8),
     /// An interrupt of this vector, which its controller counts as delivered.
     Interrupt(u8),
+    /// An interrupt of this vector, if nothing holds it back.
+    Deliverable(u8),
 }
 
 /// Whether breakpoint bytes of ours may be in guest memory.
@@ -206,10 +215,54 @@ impl Vcpu {
             Programmed::Used(state) => state == wanted && wanted.stepping == Stepping::Off,
             Programmed::Unknown => false,
         };
-        match holds {
-            true => Ok(()),
-            false => self.program_with(wanted, 0),
+        if !holds {
+            self.program_with(wanted, 0)?;
         }
+        match (wanted.interrupts, self.offers.block_irq) {
+            (Interrupts::Held, false) => self.cast_shadow(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds interrupts back for one instruction, as `sti` does. Without effect where the guest has them off, and left out then: VT-x refuses it.
+    fn cast_shadow(&mut self) -> Result<(), DebugError> {
+        let (regs, _) = self.registers()?;
+        if regs.rflags & RFLAGS_IF == 0 {
+            return Ok(());
+        }
+        let fd = self.vcpu.fd();
+        let cast = |err| refused("hold interrupts back", err);
+        let mut events = fd.get_vcpu_events().map_err(cast)?;
+        events.interrupt.shadow |= SHADOW_STI;
+        events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+        fd.set_vcpu_events(&events).map_err(cast)
+    }
+
+    /// Whether interrupts can be held back for longer than an instruction.
+    pub(crate) fn holds_interrupts(&self) -> bool {
+        self.offers.block_irq
+    }
+
+    /// The interrupt that KVM's controllers would have the VP take now, if it may take one. Without controllers in KVM, none.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn deliverable(&mut self, vm: &VmFd) -> Result<Option<u8>, DebugError> {
+        let (regs, sregs) = self.registers()?;
+        if regs.rflags & RFLAGS_IF == 0 || self.has_interrupt_shadow()? {
+            return Ok(None);
+        }
+        let Some((master, slave)) = pending_interrupt::pics(vm) else {
+            return Ok(None);
+        };
+        let lapic = self.vcpu.fd().get_lapic();
+        let lapic = lapic.map_err(|err| refused("read a VP's local APIC", err))?;
+        Ok(pending_interrupt::next(
+            &lapic,
+            sregs.apic_base,
+            &master,
+            &slave,
+        ))
     }
 
     /// Gives the guest its own `#DB` back, with DR6 as it would have found it. KVM clears the guest's DR7.GD when it delivers it.
@@ -477,61 +530,6 @@ impl Vcpu {
             KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,
             _ => VpActivity::Stopped,
         })
-    }
-
-    /// Whether interrupts stay out of a step.
-    pub(crate) fn holds_interrupts(&self) -> bool {
-        self.offers.block_irq
-    }
-
-    /// What KVM adds to the host's time-stamp counter for this VP, where it says so.
-    pub(crate) fn tsc_offset(&mut self) -> Option<u64> {
-        clocks::tsc_offset(self.vcpu.fd()).ok()
-    }
-
-    /// Puts the time-stamp counter back by so many ticks.
-    ///
-    /// # Errors
-    /// [`DebugError::Hypervisor`].
-    pub(crate) fn put_back_tsc(&mut self, ticks: u64) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
-        clocks::tsc_offset(fd)
-            .and_then(|offset| clocks::set_tsc_offset(fd, offset.wrapping_sub(ticks)))
-            .map_err(|err| refused("put a time-stamp counter back", err))
-    }
-
-    /// Writes an MSR that is a clock, which is in nothing that is remembered.
-    ///
-    /// # Errors
-    /// As [`write_msr`].
-    pub(crate) fn set_clock_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
-        write_msr(self.vcpu.fd(), msr, value)
-    }
-
-    /// Reads the local APIC's registers and writes them changed. An interrupt that arrives in between is lost.
-    ///
-    /// # Errors
-    /// [`DebugError::Hypervisor`].
-    pub(crate) fn change_lapic(
-        &mut self,
-        change: impl FnOnce(&mut kvm_lapic_state),
-    ) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
-        let failed = |err| refused("set a local APIC", err);
-        let mut page = fd.get_lapic().map_err(failed)?;
-        change(&mut page);
-        fd.set_lapic(&page).map_err(failed)
-    }
-
-    /// Tells the guest that it stood still, or its soft-lockup watchdog would find out by itself (KVM api.rst, `KVM_KVMCLOCK_CTRL`).
-    ///
-    /// Returns whether there was somebody to tell: a guest without kvmclock has no watchdog that asks (`EINVAL`).
-    pub(crate) fn tell_of_pause(&mut self) -> bool {
-        let told = self.vcpu.fd().kvmclock_ctrl();
-        if let Err(err) = &told {
-            tracing::trace!(error = %err, "KVM_KVMCLOCK_CTRL");
-        }
-        told.is_ok()
     }
 }
 

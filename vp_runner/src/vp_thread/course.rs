@@ -51,6 +51,11 @@ impl Course {
         self.extent == Extent::StepOver || self.lifted == Lifted::Yes
     }
 
+    /// Whether the client asked for it, and not a breakpoint that is passed.
+    pub(super) fn is_clients_step(&self) -> bool {
+        self.action != VpAction::Run && self.extent == Extent::Whole
+    }
+
     /// Whether the next entry executes one instruction only.
     pub(super) fn stepping(&self) -> Stepping {
         match self.steps() || self.passing != 0 || self.lifted == Lifted::Yes {

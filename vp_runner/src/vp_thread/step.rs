@@ -47,6 +47,7 @@ const PEEKED: usize = 4;
 #[derive(Debug)]
 pub(super) struct Underway {
     stepping: Stepping,
+    interrupts: Interrupts,
     /// The client's, the guest's and the step's own.
     registers: DebugRegisters,
     end: End,
@@ -85,7 +86,7 @@ impl Underway {
     /// What KVM is told of it on top of what the client wants.
     pub(super) fn apply(&self, state: &mut DebugState) {
         state.stepping = self.stepping;
-        state.interrupts = Interrupts::Held;
+        state.interrupts = self.interrupts;
         state.registers = self.registers;
     }
 }
@@ -93,12 +94,13 @@ impl Underway {
 impl Vp {
     /// Finds out how the next instruction is to be stepped.
     pub(super) fn plan(&mut self, course: &Course) -> Result<(), DebugError> {
-        let undelivered = self.undelivered()?;
+        let undelivered = self.undelivered(course)?;
         let (regs, sregs) = self.vcpu.registers()?;
         let limits = self.register_file()?.paging_limits();
         let place = place_of(&regs, &sregs, limits);
         let mut underway = Underway {
             stepping: Stepping::On,
+            interrupts: Interrupts::Held,
             registers: self.registers_alone(course)?,
             end: End::Step,
             before: (regs, sregs),
@@ -107,13 +109,17 @@ impl Vp {
         };
         let mut bytes = [0; PEEKED];
         let read = self.view(place.paging).read_some(place.rip, &mut bytes);
+        // TF must not be on when one is taken: its handler would run unseen, and find TF in its frame.
+        if let Some(Undelivered::Deliverable(_)) = undelivered {
+            underway.interrupts = Interrupts::Free;
+        }
         let opcode = opcode::of(&bytes[..read], is_64_bit(&sregs));
         let own = TrapFlag::of(regs.rflags);
         let usual = matches!(opcode, Opcode::Plain | Opcode::DebugRegister);
         let plain = usual && undelivered.is_none() && own == TrapFlag::Clear;
         let mut wanted = [None; 3];
         if !plain {
-            wanted = self.look_closely(&mut underway, undelivered, opcode);
+            wanted = self.look_closely(&mut underway, course, undelivered, opcode);
         }
         let faults = match underway.end {
             End::Step => self.faults(&underway)?,
@@ -138,6 +144,7 @@ impl Vp {
         };
         if !noticed {
             underway.end = End::Step;
+            underway.interrupts = Interrupts::Held;
         }
         if opcode == Opcode::DebugRegister {
             // It writes what was looked at.
@@ -151,13 +158,17 @@ impl Vp {
     fn look_closely(
         &mut self,
         underway: &mut Underway,
+        course: &Course,
         undelivered: Option<Undelivered>,
         opcode: Opcode,
     ) -> [Option<Gva>; 3] {
         let state = general(&underway.before);
         let Place { rip, paging } = underway.place;
         match undelivered {
-            Some(Undelivered::Exception(vector)) => {
+            Some(Undelivered::Exception(vector) | Undelivered::Deliverable(vector)) => {
+                return [handler(&state, vector, &self.view(paging)), None, None];
+            }
+            Some(Undelivered::Interrupt(vector)) if self.takes_interrupts(course) => {
                 return [handler(&state, vector, &self.view(paging)), None, None];
             }
             Some(Undelivered::Interrupt(_)) => {
@@ -174,7 +185,11 @@ impl Vp {
         view.syscall = syscall;
         let own = TrapFlag::of(state.rflags);
         let step = Step::new(&state, own, &view.code_at(rip), &view);
-        let landing = step.landing(&state, &view);
+        // A shadow ends with the instruction: an interrupt would be taken before a breakpoint behind it is met, but not before TF's trap.
+        let landing = match step.goes_on() && !self.vcpu.holds_interrupts() {
+            true => None,
+            false => step.landing(&state, &view),
+        };
         underway.step = Some(Box::new(step));
         match own {
             // Where KVM carries an instruction out itself, it queues the trap without an exit.
@@ -183,16 +198,29 @@ impl Vp {
         }
     }
 
-    fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
-        if self.events == Events::None {
+    /// What comes before the instruction.
+    fn undelivered(&mut self, course: &Course) -> Result<Option<Undelivered>, DebugError> {
+        if self.events == Events::Unknown {
+            if let Some(found) = self.vcpu.undelivered()? {
+                return Ok(Some(found));
+            }
+            let (regs, _) = self.vcpu.registers()?;
+            // One that steps itself may find a trap queued after each.
+            if TrapFlag::of(regs.rflags) == TrapFlag::Clear {
+                self.events = Events::None;
+            }
+        }
+        if !self.takes_interrupts(course) {
             return Ok(None);
         }
-        let found = self.vcpu.undelivered()?;
-        let (regs, _) = self.vcpu.registers()?;
-        if found.is_none() && TrapFlag::of(regs.rflags) == TrapFlag::Clear {
-            self.events = Events::None;
-        }
-        Ok(found)
+        let vm = Arc::clone(&self.around.vm);
+        let deliverable = self.vcpu.deliverable(&vm)?;
+        Ok(deliverable.map(Undelivered::Deliverable))
+    }
+
+    /// Whether a step of this course is to deliver an interrupt that waits.
+    fn takes_interrupts(&self, course: &Course) -> bool {
+        self.arms.step_interrupts == StepInterrupts::Taken && course.is_clients_step()
     }
 
     fn faults(

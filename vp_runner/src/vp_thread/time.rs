@@ -21,6 +21,7 @@ use std::time::Duration;
 use std::time::Instant;
 use telling::Telling;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::StepInterrupts;
 
 /// Holding the timers costs some system calls, which only a stop that somebody looks at is worth.
 const HOLD_AFTER: Duration = Duration::from_millis(5);
@@ -98,8 +99,9 @@ impl Vp {
     /// Steps follow each other fast, and setting clocks takes longer than they do: it is left to the first entry that needs it.
     fn look(&mut self) -> Look {
         // An interrupt's handler may look at anything; and where nothing is put back there is nothing to save.
-        if self.time.held.is_some() || !self.vcpu.holds_interrupts() || !self.around.time.freezes()
-        {
+        let takes_interrupts =
+            !self.vcpu.holds_interrupts() || self.arms.step_interrupts == StepInterrupts::Taken;
+        if self.time.held.is_some() || takes_interrupts || !self.around.time.freezes() {
             return Look::Possible;
         }
         let Ok(place) = self.place() else {

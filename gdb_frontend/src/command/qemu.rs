@@ -1,0 +1,33 @@
+//! QEMU's packets about steps, for scripts that use them (QEMU documentation, "GDB usage", node "Changing single-stepping behaviour").
+
+use super::Command;
+use super::CommandError;
+use super::syntax;
+use crate::target::StepInterrupts;
+
+/// What may be set. Without `ENABLE` a step would be a continue, and timers are no business of a step's on KVM: QEMU refuses them there as well.
+pub(crate) const STEP_BITS: &str = "ENABLE=1,NOIRQ=2";
+
+const ENABLE: u64 = 1;
+const NOIRQ: u64 = 2;
+const SYNTAX: &str = "Qqemu.sstep=FLAGS, in hex: 3 to hold interrupts back while stepping, 1 to take them; nothing else is supported";
+
+/// `Qqemu.sstep=HEX`, the name and `=` left out.
+pub(super) fn set_step(digits: &[u8]) -> Result<Command<'_>, CommandError> {
+    let digits = digits.strip_prefix(b"0x").unwrap_or(digits);
+    const HOLD: u64 = ENABLE | NOIRQ;
+    let interrupts = match syntax::number(digits) {
+        Some(HOLD) => StepInterrupts::Held,
+        Some(ENABLE) => StepInterrupts::Taken,
+        _ => return Err(CommandError::Syntax(SYNTAX)),
+    };
+    Ok(Command::SetStepInterrupts(interrupts))
+}
+
+/// The flags that are set.
+pub(crate) fn step_flags(interrupts: StepInterrupts) -> u64 {
+    match interrupts {
+        StepInterrupts::Held => ENABLE | NOIRQ,
+        StepInterrupts::Taken => ENABLE,
+    }
+}
