@@ -9,18 +9,21 @@ use std::os::unix::net::UnixStream;
 pub struct Packets<S> {
     /// The connection.
     pub stream: S,
+    /// Received and not looked at yet, in reverse.
+    received: Vec<u8>,
 }
 
 impl Packets<TcpStream> {
     /// Connects by TCP to `HOST:PORT`.
     pub fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("the server listens");
+        // An acknowledgement and the next packet are two writes: without this, the second waits for the server's answer to the first.
+        stream.set_nodelay(true).expect("a TCP connection");
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
             .expect("a deadline");
-        // An acknowledgement and the next packet are two writes: the second would wait for the first to be acknowledged by TCP.
-        stream.set_nodelay(true).expect("an option of every socket");
-        Self { stream }
+        let received = Vec::new();
+        Self { stream, received }
     }
 }
 
@@ -31,7 +34,8 @@ impl Packets<UnixStream> {
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
             .expect("a deadline");
-        Self { stream }
+        let received = Vec::new();
+        Self { stream, received }
     }
 }
 
@@ -49,10 +53,15 @@ impl<S: Read + Write> Packets<S> {
 
     /// One byte, or `None` at the end of the connection.
     pub fn byte(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        match self.stream.read(&mut byte) {
-            Ok(0) => None,
-            Ok(_) => Some(byte[0]),
+        if let Some(byte) = self.received.pop() {
+            return Some(byte);
+        }
+        let mut piece = [0; 1 << 14];
+        match self.stream.read(&mut piece) {
+            Ok(length) => {
+                self.received.extend(piece[..length].iter().rev());
+                self.received.pop()
+            }
             Err(why) if why.kind() == std::io::ErrorKind::ConnectionReset => None,
             Err(why) => panic!("no byte from the server: {why}"),
         }

@@ -20,6 +20,7 @@ mod instruction_bytes;
 
 pub use guest_code::GuestCode;
 pub use guest_code::Int3Traps;
+pub use guest_code::Walks;
 
 use crate::code_patches::CodePatches;
 use crate::code_patches::PatchError;

@@ -49,12 +49,37 @@ impl Linux {
         Running::start(&[&kernel[..], args].concat())
     }
 
+    /// The address of a symbol, as GDB takes it.
     pub fn symbol(&self, name: &str) -> String {
+        format!("{:#x}", self.address(name))
+    }
+
+    pub fn address(&self, name: &str) -> u64 {
+        let mut found = self.functions(&|symbol| symbol == name);
+        assert!(
+            !found.is_empty(),
+            "{name} is in no line of {}",
+            self.symbols
+        );
+        found.swap_remove(0).0
+    }
+
+    /// The symbols whose names `wanted` takes, with their addresses, as they come.
+    pub fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
         let symbols = std::fs::read_to_string(&self.symbols).expect("a readable file");
-        let line = symbols
-            .lines()
-            .find(|line| line.split_whitespace().nth(2) == Some(name));
-        let line = line.unwrap_or_else(|| panic!("{name} is in no line of {}", self.symbols));
-        format!("0x{}", line.split_whitespace().next().expect("an address"))
+        let mut found = Vec::new();
+        for line in symbols.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(address), Some(_kind), Some(name)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            if wanted(name) {
+                let address = u64::from_str_radix(address, 16).expect("an address");
+                found.push((address, name.to_owned()));
+            }
+        }
+        found
     }
 }

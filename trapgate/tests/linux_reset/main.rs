@@ -2,11 +2,15 @@
 //!
 //! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
 
+#[path = "../linux_guest/debugger.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod debugger;
 #[path = "../linux_guest/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
 use conformance::running;
+use debugger::Debugger;
 use linux_guest::Linux;
 use running::Running;
 
@@ -32,6 +36,53 @@ fn after_a_reset_it_boots_again() {
     running.line("a second panic", |line| {
         panics.set(panics.get() + u32::from(line.contains("Kernel panic - not syncing: VFS")));
         panics.get() == 2
+    });
+    running.signal("TERM");
+    assert_eq!(running.finish().code, Some(143));
+}
+
+#[test]
+fn software_breakpoints_of_its_first_instruction_hit_again_after_it_reboots() {
+    let Some(linux) = Linux::given() else { return };
+    let cmdline = "console=ttyS0 quiet nokaslr panic=-1 trapgate.reboot";
+    let args = [
+        "--gdb",
+        "127.0.0.1:0",
+        "--cpus",
+        "1",
+        "--kernel",
+        &linux.kernel,
+        "--initrd",
+        &linux.initrd,
+        "--cmdline",
+        cmdline,
+    ];
+    let mut running = Running::start(&args);
+    let mut debugger = Debugger::attach(&running.address());
+    // Neither is in memory yet: the kernel is packed, and paging as it sets it up is far away.
+    let places = ["start_kernel", "__x64_sys_reboot"].map(|name| linux.address(name));
+    for place in places {
+        debugger.set(0, place, 1);
+    }
+    let mut resets = 0;
+    for boot in 1..=2 {
+        for place in places {
+            let mut stop = debugger.go_on();
+            // Asked for by the guest, and carried out when it goes on.
+            if stop.starts_with("T03") {
+                resets += 1;
+                stop = debugger.go_on();
+            }
+            assert!(stop.contains("swbreak:;"), "boot {boot}: {stop}");
+            assert_eq!(debugger.place(), place, "boot {boot}");
+        }
+    }
+    println!("{resets} reset(s) reported as stops");
+    debugger.detach();
+    let boots = std::cell::Cell::new(0);
+    running.line("a third boot", |line| {
+        boots.set(boots.get() + u32::from(line.contains("trapgate-init: up")));
+        boots.get() == 3
     });
     running.signal("TERM");
     assert_eq!(running.finish().code, Some(143));

@@ -1,11 +1,13 @@
 //! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
 
 use crate::code_patches::CodePatches;
+use crate::page_walk::Walk;
 use crate::page_walk::WalkFaultReason;
 use crate::page_walk::walk;
 use crate::place::ModeClass;
 use crate::place::Place;
 use crate::probe::Report;
+use std::collections::BTreeMap;
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -53,6 +55,45 @@ pub struct GuestCode<'a> {
     pub places: &'a [Place],
     /// What the host can do.
     pub int3: Int3Traps,
+    /// Empty at first.
+    pub walks: Walks,
+}
+
+/// Translations found so far: many breakpoints are in one page of a kernel. Good while no VP runs and the tables are as they were.
+#[derive(Debug, Default)]
+pub struct Walks {
+    /// By VP and page.
+    found: BTreeMap<(usize, Gva), Walk>,
+}
+
+impl Walks {
+    fn walk(
+        &mut self,
+        ram: &GuestMemoryMmap,
+        vp: usize,
+        place: &Place,
+        address: Gva,
+    ) -> Result<Gpa, WalkFaultReason> {
+        let before = (vp, Gva::new(0))..=(vp, address);
+        if let Some(((_, start), walk)) = self.found.range(before).next_back() {
+            let distance = address.value() - start.value();
+            if distance < walk.bytes_left() {
+                return Ok(Gpa::new(walk.gpa.value() + distance));
+            }
+        }
+        let walk = walk(ram, &place.paging, address).map_err(|fault| fault.reason)?;
+        // From the page's start on, so that one entry serves all of it.
+        let inside = walk
+            .page_size
+            .map_or(0, |size| address.value() & (size - 1));
+        let start = Gva::new(address.value() - inside);
+        let page = Walk {
+            gpa: Gpa::new(walk.gpa.value() - inside),
+            ..walk
+        };
+        self.found.insert((vp, start), page);
+        Ok(walk.gpa)
+    }
 }
 
 /// Why a software breakpoint is not in memory.
@@ -108,10 +149,10 @@ impl GuestCode<'_> {
         places.any(|place| place.root() == Some(root))
     }
 
-    pub(super) fn target(&self, address: Gva, home: Home) -> Target {
+    pub(super) fn target(&mut self, address: Gva, home: Home) -> Target {
         let paged = self.places.iter().any(|place| place.root().is_some());
         let mut why = None;
-        for place in self.places {
+        for (vp, place) in self.places.iter().enumerate() {
             match (place.root(), home) {
                 // A VP that was never started says nothing of a guest that has paging on.
                 (None, Home::Anywhere) if paged => continue,
@@ -123,12 +164,12 @@ impl GuestCode<'_> {
                 why = why.or(Some(Pending::TooHigh));
                 continue;
             }
-            match walk(self.ram, &place.paging, address) {
+            match self.walks.walk(self.ram, vp, place, address) {
                 Ok(_) if !self.int3.in_mode(place.mode()) => {
                     return Target::Pending(Pending::NotTrapped);
                 }
-                Ok(found) => return Target::Byte(found.gpa, place.root()),
-                Err(fault) => why = why.or(Some(Pending::Unmapped(fault.reason))),
+                Ok(gpa) => return Target::Byte(gpa, place.root()),
+                Err(reason) => why = why.or(Some(Pending::Unmapped(reason))),
             }
         }
         why.map_or(Target::Unknown, Target::Pending)

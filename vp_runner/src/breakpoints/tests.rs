@@ -71,6 +71,7 @@ impl Guest {
 
     fn code(&mut self) -> GuestCode<'_> {
         GuestCode {
+            walks: Walks::default(),
             ram: &self.ram,
             patches: &mut self.patches,
             places: &self.places,

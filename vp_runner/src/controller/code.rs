@@ -5,6 +5,7 @@ use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
+use crate::breakpoints::Walks;
 use crate::emulate::is_known;
 use crate::kvm::vcpu::Bytes;
 use crate::place::Place;
@@ -16,6 +17,7 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::time::Duration;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gva;
@@ -25,8 +27,9 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 
-/// So many breakpoints are looked at before every entry; more of them at most once in a tick's time.
+/// So many breakpoints are looked at before every entry; more of them at most once in a tick's time, or in as many times the time it takes.
 const FEW: usize = 64;
+const SELDOM: u32 = 4;
 
 /// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
 pub(super) struct Code {
@@ -38,7 +41,14 @@ pub(super) struct Code {
     selected: VpIndex,
     /// Once there was a byte, VPs go on looking at INT3s for the session: GDB takes its breakpoints out at each stop, and telling KVM costs more.
     bytes: Bytes,
-    reconciled: Option<Instant>,
+    reconciled: Option<Reconciled>,
+}
+
+/// When all breakpoints were looked at.
+#[derive(Debug, Clone, Copy)]
+struct Reconciled {
+    at: Instant,
+    took: Duration,
 }
 
 /// What is known of a parked VP.
@@ -94,6 +104,7 @@ impl Code {
             patches,
             places: &places,
             int3: self.int3,
+            walks: Walks::default(),
         };
         act(table, &mut guest)
     }
@@ -200,12 +211,17 @@ impl Code {
 
     /// Looks at every software breakpoint again, unless that was just done and there are many.
     pub(super) fn reconcile(&mut self) {
-        let recent = |at: Instant| at.elapsed() < ticker::PERIOD;
+        let recent = |last: Reconciled| last.at.elapsed() < ticker::PERIOD.max(last.took * SELDOM);
         if self.breakpoints().table.len() > FEW && self.reconciled.is_some_and(recent) {
             return;
         }
+        let started = Instant::now();
         self.with_guest(BreakpointTable::reconcile);
-        self.reconciled = Some(Instant::now());
+        let at = Instant::now();
+        self.reconciled = Some(Reconciled {
+            at,
+            took: at - started,
+        });
     }
 
     /// Whether the guest needs to be paused for [`reconcile`](Self::reconcile) to do something. VPs may run.

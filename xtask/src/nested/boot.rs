@@ -195,16 +195,21 @@ impl Machine<'_> {
                 .expect("the console thread does not panic while it holds the lock");
             lines.iter().cloned().collect::<Vec<_>>().join("\n")
         };
+        if let (Verdict::Exit(1..) | Verdict::TimedOut, Some(line)) =
+            (&verdict, complaint(&console))
+        {
+            eprintln!(
+                "nested: the command failed, and the outer kernel complained in the same boot, which may be why: {line}"
+            );
+        }
         Ok(match verdict {
             Verdict::Exit(code) => Outcome::Exited(code),
             Verdict::TimedOut => Outcome::TimedOut,
             Verdict::Stalled(why) => Outcome::BedFailed { why, console },
             Verdict::Gone => {
-                let panicked = console.contains("Kernel panic") || console.contains("Oops");
-                let why = if panicked {
-                    "the outer kernel crashed".to_owned()
-                } else {
-                    format!("QEMU ended ({status}) before the command did")
+                let why = match complaint(&console) {
+                    Some(line) => format!("the outer kernel crashed: {line}"),
+                    None => format!("QEMU ended ({status}) before the command did"),
                 };
                 Outcome::BedFailed { why, console }
             }
@@ -249,7 +254,8 @@ impl Machine<'_> {
     fn command(&self, initrd: &Path) -> std::process::Command {
         let mut command = self.qemu.command();
         let cmdline = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off {}",
+            // A kernel that has gone wrong is no place to run a test in to the end.
+            "console=ttyS0 quiet panic=-1 oops=panic mitigations=off {}",
             self.cmdline
         );
         command
@@ -351,6 +357,22 @@ fn exit_code(line: &str) -> Option<i32> {
     line.strip_prefix("exit ")?.trim().parse().ok()
 }
 
+/// What a kernel says of itself when it cannot be relied on any more: the first such line, without its time.
+fn complaint(console: &str) -> Option<&str> {
+    const WORDS: &[&str] = &[
+        "Kernel panic",
+        "Oops",
+        "BUG: ",
+        "corrupted stack end",
+        "general protection fault",
+        "detected stall",
+    ];
+    let line = console
+        .lines()
+        .find(|line| WORDS.iter().any(|word| line.contains(word)))?;
+    Some(line.split_once("] ").map_or(line, |(_, text)| text))
+}
+
 /// Lets a machine that is powering off do so, and ends any other.
 fn end(
     child: &mut Child,
@@ -391,4 +413,21 @@ fn keep_last_lines(stream: UnixStream, lines: &Mutex<VecDeque<String>>) {
 /// QEMU separates options by commas; a comma in a value is doubled.
 fn option_value(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_went_wrong_is_told_by_its_first_complaint() {
+        let console = "[    1.2] all is well\n\
+                       [    7.9] Kernel panic - not syncing: corrupted stack end detected inside scheduler\n\
+                       [    8.0] Oops: 0000";
+        assert_eq!(
+            complaint(console),
+            Some("Kernel panic - not syncing: corrupted stack end detected inside scheduler")
+        );
+        assert_eq!(complaint("[    1.2] kvm: loaded\ndebugging"), None);
+    }
 }

@@ -1,7 +1,14 @@
 //! A Linux guest for tests: the bed's own kernel image, a tiny initramfs, and the kernel's symbols.
 //!
-//! The initramfs prints `trapgate-init: up` when it runs, powers off at once where the command line has the word `trapgate.poweroff`, and
-//! otherwise loops with system calls (open, read, close of `/proc/uptime`) and prints `trapgate-init: tick N` about each second.
+//! The initramfs prints `trapgate-init: up` when it runs. What comes then is a word of the kernel's command line:
+//!
+//! | word | what |
+//! |---|---|
+//! | `trapgate.poweroff`, `trapgate.reboot` | that, at once |
+//! | `trapgate.panic` | a kernel panic, by `sysrq-trigger` |
+//! | `trapgate.calls` | rounds of system calls with known results; a line for each with how often each was made (`linux_guest/calls.c`) |
+//! | `trapgate.traps` | rounds of a process that traps itself and another by `ptrace`; a line for each (`linux_guest/traps.c`) |
+//! | none | system calls (open, read, close of `/proc/uptime`), and `trapgate-init: tick N` about each second |
 
 use super::Scratch;
 use super::boot::Collected;
@@ -13,9 +20,11 @@ use super::cpio::Archive;
 use super::kernel::Kernel;
 use super::qemu::Qemu;
 use super::root_image::RootImage;
+use crate::process;
 use anyhow::bail;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 const INIT: &str = r#"#!/bin/busybox sh
@@ -23,7 +32,14 @@ const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys
 echo "trapgate-init: up"
-case " $(cat /proc/cmdline) " in *" trapgate.poweroff "*) poweroff -f;; esac
+for word in $(cat /proc/cmdline); do
+    case $word in
+    trapgate.poweroff) poweroff -f;;
+    trapgate.reboot) reboot -f;;
+    trapgate.panic) echo c > /proc/sysrq-trigger;;
+    trapgate.calls | trapgate.traps) exercise ${word#*.};;
+    esac
+done
 tick=0 last=
 while :; do
     read up idle < /proc/uptime
@@ -34,6 +50,14 @@ while :; do
 done
 "#;
 
+/// What the guest's processes do; see each file.
+const EXERCISE: &[(&str, &str)] = &[
+    ("calls.h", include_str!("linux_guest/calls.h")),
+    ("exercise.c", include_str!("linux_guest/exercise.c")),
+    ("calls.c", include_str!("linux_guest/calls.c")),
+    ("traps.c", include_str!("linux_guest/traps.c")),
+];
+
 /// The artefacts in the cache.
 pub struct LinuxGuest {
     folder: PathBuf,
@@ -43,10 +67,13 @@ pub struct LinuxGuest {
 impl LinuxGuest {
     /// From the cache; otherwise the bed is booted once to read the symbols.
     pub fn provide(cache: &Cache, qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Self> {
-        let recipe = format!("{}\n{INIT}", kernel.identity());
+        let mut recipe = format!("{}\n{INIT}", kernel.identity());
+        for (_, source) in EXERCISE {
+            recipe.push_str(source);
+        }
         let folder = cache.artefact("linux-guest", &recipe, |folder| {
             println!("nested: making the Linux guest for tests");
-            initramfs(kernel)?.write(&folder.join("initrd.cpio"))?;
+            initramfs(kernel, folder)?.write(&folder.join("initrd.cpio"))?;
             std::fs::write(folder.join("symbols"), symbols(qemu, kernel)?)?;
             Ok(kernel.identity())
         })?;
@@ -69,14 +96,40 @@ impl LinuxGuest {
     }
 }
 
-fn initramfs(kernel: &Kernel) -> anyhow::Result<Archive> {
+fn initramfs(kernel: &Kernel, folder: &Path) -> anyhow::Result<Archive> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "proc", "sys"] {
+    for folder in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.folder(folder);
     }
+    archive.program("bin/exercise", &exercise(folder)?);
     archive.program("bin/busybox", &std::fs::read(kernel.busybox())?);
     archive.program("init", INIT.as_bytes());
     Ok(archive)
+}
+
+/// Compiled and linked without shared libraries, of which the guest has none.
+fn exercise(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    let scratch = folder.join("exercise");
+    std::fs::create_dir(&scratch)?;
+    for (name, source) in EXERCISE {
+        std::fs::write(scratch.join(name), source)?;
+    }
+    let program = scratch.join("exercise");
+    // The addresses that it prints are those of the running program: no `-pie`.
+    process::capture(
+        Command::new("cc")
+            .args(["-O1", "-static", "-no-pie", "-Wall", "-Werror", "-o"])
+            .arg(&program)
+            .args(
+                EXERCISE
+                    .iter()
+                    .map(|(name, _)| scratch.join(name))
+                    .filter(|path| path.extension().is_some_and(|extension| extension == "c")),
+            ),
+    )?;
+    let bytes = std::fs::read(program)?;
+    std::fs::remove_dir_all(&scratch)?;
+    Ok(bytes)
 }
 
 /// The symbols of the kernel proper (no modules) at the addresses it is linked for: read from the bed, which runs the same kernel.

@@ -49,11 +49,11 @@ use std::time::Duration;
 pub use suite::Suite;
 
 /// How often a boot is tried again after the bed itself failed.
-const RETRIES: u32 = 2;
+const RETRIES: u32 = 1;
 /// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
 /// For every run; what only the build of QEMU needs is asked for there.
-const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "libc-bin", "xz-utils"];
+const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "gcc", "libc-bin", "libc6-dev", "xz-utils"];
 const MEMORY_MIB: u32 = 2048;
 /// A command inside that was still running at its deadline; as of `timeout(1)`.
 const EXIT_TIMED_OUT: i32 = 124;

@@ -95,9 +95,13 @@ impl ScratchVm {
                     why: err.to_string(),
                 }
             })?;
-        let vm = kvm
-            .create_vm()
-            .map_err(ScratchVmError::at("make a virtual machine"))?;
+        // A kick meant for the scenario before interrupts this as well, and Linux does not start it again by itself.
+        let vm = loop {
+            match kvm.create_vm() {
+                Err(err) if err.errno() == libc::EINTR => {}
+                made => break made.map_err(ScratchVmError::at("make a virtual machine"))?,
+            }
+        };
         let vm = Arc::new(vm);
         // Intel processors without unrestricted guests need three free pages somewhere (api.rst, KVM_SET_TSS_ADDR).
         vm.set_tss_address(0xfffb_d000)

@@ -1,0 +1,144 @@
+//! A debugger for a running Linux guest that takes one packet for each thing it does.
+
+use conformance::packets::Packets;
+use std::net::TcpStream;
+
+/// GDB's numbers of registers.
+const RDI: u32 = 5;
+const RIP: u32 = 16;
+
+/// Of Linux' `struct pt_regs` on x86-64, which is what a system call's entry and an exception's get in RDI.
+pub const ARGUMENT: u64 = 0x70;
+pub const CALL_NUMBER: u64 = 0x78;
+pub const CODE_SEGMENT: u64 = 0x88;
+
+/// The most that one packet reads.
+const PAGE: u64 = 0x1000;
+
+pub struct Debugger {
+    packets: Packets<TcpStream>,
+}
+
+impl Debugger {
+    /// Connects, which stops the guest.
+    pub fn attach(address: &str) -> Self {
+        let mut packets = Packets::connect(address);
+        let features = packets.ask("qSupported:swbreak+;hwbreak+");
+        assert!(features.contains("swbreak+"), "{features}");
+        let stop = packets.ask("?");
+        assert!(stop.starts_with('T'), "{stop}");
+        Self { packets }
+    }
+
+    /// Leaves, and the guest runs.
+    pub fn detach(mut self) {
+        assert_eq!(self.packets.ask("D"), "OK");
+    }
+
+    /// Lets the guest run and goes away without a word.
+    pub fn vanish_while_it_runs(mut self) {
+        self.packets.send_raw(&conformance::packets::packet(b"c"));
+    }
+
+    #[track_caller]
+    pub fn set(&mut self, kind: u32, address: u64, len: u32) {
+        let reply = self.packets.ask(&format!("Z{kind},{address:x},{len:x}"));
+        assert_eq!(reply, "OK", "Z{kind} at {address:#x}");
+    }
+
+    /// Lets the guest run until it stops: the stop reply.
+    pub fn go_on(&mut self) -> String {
+        let mut reply = self.packets.ask("c");
+        // Words for people come before it.
+        while reply.starts_with('O') {
+            reply = self.packets.reply().expect("a stop");
+        }
+        reply
+    }
+
+    /// Lets the guest run into a breakpoint of this kind (`swbreak`, `hwbreak`): where it stands.
+    #[track_caller]
+    pub fn run_into(&mut self, kind: &str) -> u64 {
+        let stop = self.go_on();
+        assert!(
+            stop.starts_with("T05") && stop.contains(&format!("{kind}:;")),
+            "{stop} at {:#x}",
+            self.register(RIP)
+        );
+        self.register(RIP)
+    }
+
+    /// Where the guest stands.
+    pub fn place(&mut self) -> u64 {
+        self.register(RIP)
+    }
+
+    fn register(&mut self, number: u32) -> u64 {
+        let bytes = bytes(&self.packets.ask(&format!("p{number:x}")));
+        u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+    }
+
+    /// A field of the registers that the kernel saved at its entry, at whose first function the guest stands.
+    pub fn saved(&mut self, field: u64) -> u64 {
+        let at = self.register(RDI) + field;
+        let word = self.read(at, 8);
+        u64::from_le_bytes(word.try_into().expect("eight bytes"))
+    }
+
+    #[track_caller]
+    pub fn read(&mut self, address: u64, len: u64) -> Vec<u8> {
+        let reply = self.packets.ask(&format!("m{address:x},{len:x}"));
+        let read = bytes(&reply);
+        assert_eq!(read.len() as u64, len, "m{address:x},{len:x}: {reply}");
+        read
+    }
+
+    /// The whole pages that hold these addresses, each once, in the order of their addresses.
+    pub fn pages(&mut self, addresses: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
+        let pages: std::collections::BTreeSet<u64> =
+            addresses.map(|address| address & !(PAGE - 1)).collect();
+        pages
+            .into_iter()
+            .map(|page| (page, self.read(page, PAGE)))
+            .collect()
+    }
+
+    /// What a `monitor` command prints.
+    pub fn monitor(&mut self, command: &str) -> String {
+        let mut text = String::new();
+        let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut reply = self.packets.ask(&format!("qRcmd,{hex}"));
+        while let Some(piece) = reply.strip_prefix('O').filter(|piece| *piece != "K") {
+            text += &String::from_utf8_lossy(&bytes(piece));
+            reply = self.packets.reply().expect("more of the answer");
+        }
+        text += &String::from_utf8_lossy(&bytes(reply.strip_suffix("OK").unwrap_or(&reply)));
+        text
+    }
+}
+
+/// Hex as the server sends it, in which runs may be shortened: `0*"` is six zeros (GDB manual, node "Overview").
+#[track_caller]
+fn bytes(reply: &str) -> Vec<u8> {
+    let mut digits: Vec<u8> = Vec::new();
+    let mut wire = reply.bytes();
+    while let Some(byte) = wire.next() {
+        match byte {
+            b'*' => {
+                let more = wire.next().expect("a count") - 29;
+                let last = *digits.last().expect("something to repeat");
+                digits.extend(std::iter::repeat_n(last, usize::from(more)));
+            }
+            digit => digits.push(digit),
+        }
+    }
+    let digits = String::from_utf8(digits).expect("hex");
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("hex");
+            u8::from_str_radix(pair, 16).unwrap_or_else(|_| panic!("no hex: {reply}"))
+        })
+        .collect()
+}
