@@ -4,4 +4,5 @@ mod bed;
 mod ends;
 mod fake_vm;
 mod hostile;
+mod races;
 mod sessions;

@@ -138,6 +138,13 @@ impl FakeVm {
         self.wait_until(name, |state| state.asked.contains(&name));
     }
 
+    /// Waits for another request of this name than the first `before`.
+    pub(super) fn wait_asked_more(&self, name: &str, before: usize) {
+        self.wait_until(name, |state| {
+            state.asked.iter().filter(|asked| **asked == name).count() > before
+        });
+    }
+
     pub(super) fn wait_running(&self) {
         self.wait_until("resume", |state| state.running.is_some());
     }

@@ -1,0 +1,120 @@
+//! What the client sends crosses what the guest does: both sides agree afterwards on whether it runs, and no stop is lost or told twice.
+
+use super::bed::Bed;
+use super::bed::Client;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::stop::DebugStopReason;
+
+const WATCHED: DebugStopReason = DebugStopReason::Watchpoint {
+    vp: VpIndex::new(1),
+    breakpoint: Breakpoint {
+        kind: BreakpointKind::Write,
+        address: Gva::new(0x2000),
+        len: 4,
+    },
+    address: Gva::new(0x2000),
+};
+
+/// The next resume is ended by nothing but `WATCHED`: nothing that was asked for before it reaches it, and nothing was told in between.
+fn runs_until_watched(bed: &Bed, client: &mut Client) {
+    bed.let_run(client);
+    bed.vm.stop(WATCHED);
+    let stop = client.reply();
+    assert!(stop.contains("watch:2000;"), "{stop}");
+}
+
+#[test]
+fn an_interrupt_behind_a_stop_leaves_the_guest_stopped_and_the_next_resume_alone() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    runs_until_watched(&bed, &mut client);
+    client.send_raw(b"\x03");
+    // Its reply is the next thing that comes.
+    assert_eq!(client.ask("m1,1"), "01");
+    assert_eq!(bed.vm.asked("break"), 0, "a stopped guest was interrupted");
+    assert_eq!(bed.vm.resumes().len(), 1, "and it was not resumed");
+    runs_until_watched(&bed, &mut client);
+}
+
+#[test]
+fn a_hit_while_an_interrupt_is_on_its_way_is_told_instead_of_it() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for _ in 0..10 {
+        bed.let_run(&mut client);
+        bed.vm.mute("break");
+        let before = bed.vm.asked("break");
+        client.send_raw(b"\x03");
+        bed.vm.wait_asked_more("break", before);
+        bed.vm.stop(WATCHED);
+        // The interrupt finds a guest that stands still.
+        bed.vm.answer_muted();
+        let stop = client.reply();
+        assert!(stop.contains("watch:2000;"), "the hit is lost: {stop}");
+        assert_eq!(client.ask("m1,1"), "01");
+        runs_until_watched(&bed, &mut client);
+    }
+}
+
+#[test]
+fn interrupts_by_the_dozen_are_one_stop() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for _ in 0..10 {
+        bed.let_run(&mut client);
+        client.send_raw(&[3; 12]);
+        assert!(client.reply().starts_with("T02"));
+        assert_eq!(client.ask("m1,1"), "01");
+        runs_until_watched(&bed, &mut client);
+    }
+}
+
+#[test]
+fn a_resume_while_the_guest_runs_reaches_no_vm_and_loses_no_stop() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    bed.let_run(&mut client);
+    // The fake panics where a running guest is resumed.
+    for resume in ["vCont;c", "vCont;s:1"] {
+        let refusal = client.ask(resume);
+        assert!(refusal.starts_with('E'), "{resume}: {refusal}");
+    }
+    assert_eq!(bed.vm.resumes().len(), 1);
+    bed.vm.stop(WATCHED);
+    assert!(client.reply().contains("watch:2000;"));
+    assert_eq!(client.ask("m1,1"), "01", "told once");
+}
+
+#[test]
+fn a_detach_that_crosses_a_stop_ends_the_session_and_the_next_client_is_told_nothing_of_it() {
+    for said in [true, false] {
+        let bed = Bed::new();
+        let mut client = bed.attach();
+        bed.let_run(&mut client);
+        let mut next = if said {
+            bed.vm.stop(WATCHED);
+            client.send("D");
+            // Sent before the client has read of the stop.
+            assert!(client.reply().contains("watch:2000;"));
+            assert_eq!(client.reply(), "OK");
+            client.expect_closed();
+            bed.connect()
+        } else {
+            bed.vm.mute("detach");
+            drop(client);
+            bed.vm.wait_asked("detach");
+            // The stop is known to the VM, and on its way to nobody.
+            bed.vm.stop(WATCHED);
+            bed.vm.answer_muted();
+            bed.connect()
+        };
+        assert_eq!(bed.vm.wait_detached().len(), 1);
+        next.start();
+        let stop = next.ask("?");
+        assert!(stop.starts_with("T02"), "another session's stop: {stop}");
+        runs_until_watched(&bed, &mut next);
+    }
+}

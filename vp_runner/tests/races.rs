@@ -1,0 +1,145 @@
+//! Requests that cross what the guest does, and each other; on real guests. Nobody waits here for one answer before the next request.
+
+use conformance::machine;
+
+use machine::guest::*;
+use machine::*;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+
+const ROUNDS: u64 = 200;
+
+fn guest(vps: u32) -> Option<TestVm> {
+    let vm = Setup::new(Mode::Long, &counting_loop(Mode::Long))
+        .vps(vps)
+        .build()?;
+    vm.attach();
+    Some(vm)
+}
+
+/// I1: whichever comes first is the answer, of this resume; and a break that came second has nothing left to stop.
+#[test]
+fn a_break_that_crosses_a_hit_stops_no_later_resume() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    let breakpoint = execute_at(in_loop(Mode::Long, 1));
+    let mut epoch = 0;
+    vm.insert(breakpoint);
+    for round in 0..ROUNDS {
+        let pending = vm.resume();
+        // At once in one round, twice in the next.
+        let breaks: Vec<_> = (0..=round % 2)
+            .map(|_| vm.send(DebugRequest::Break, ()))
+            .collect();
+        let crossed = answer(pending).unwrap();
+        for pending in breaks {
+            answer(pending).unwrap();
+        }
+        let behind = answer(vm.resume()).unwrap();
+        assert!(
+            matches!(behind.reason, DebugStopReason::Breakpoint { .. }),
+            "round {round}: {:?} behind {:?}",
+            behind.reason,
+            crossed.reason
+        );
+        for stop in [crossed, behind] {
+            epoch += 1;
+            assert_eq!(stop.epoch.number(), epoch, "a stop of another resume");
+        }
+    }
+}
+
+/// A resume is taken by a guest that stands, and by no other: refused, it changes nothing.
+#[test]
+fn a_resume_while_a_stop_is_on_its_way_is_refused_or_a_resume_of_its_own() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    let mut refused = 0;
+    for _ in 0..ROUNDS {
+        let first = vm.resume();
+        let stopping = vm.send(DebugRequest::Break, ());
+        let second = vm.resume();
+        let first = answer(first).unwrap();
+        assert_eq!(first.reason, DebugStopReason::Break);
+        answer(stopping).unwrap();
+        // Not answered before this where it was taken: nothing else stops the guest.
+        vm.break_();
+        match answer(second) {
+            Ok(second) => {
+                assert_eq!(second.reason, DebugStopReason::Break);
+                assert_eq!(second.epoch, first.epoch.next());
+            }
+            Err(error) => {
+                assert_eq!(error, DebugError::NotStopped);
+                refused += 1;
+            }
+        }
+        vm.regs(0);
+    }
+    println!("{refused} of {ROUNDS} refused");
+}
+
+/// The resume is answered once, by the hit or by the detach, and the debugger that follows at once finds a guest that can be told to run.
+#[test]
+fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_running() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    let breakpoint = execute_at(in_loop(Mode::Long, 1));
+    let mut count = vm.regs(0).gp[3];
+    for _ in 0..ROUNDS {
+        vm.insert(breakpoint);
+        let resume = vm.resume();
+        let detach = vm.send(DebugRequest::Detach, DetachAction::Resume);
+        let attach = vm.send(DebugRequest::Attach, ());
+        match answer(resume) {
+            Ok(stop) => assert!(
+                matches!(stop.reason, DebugStopReason::Breakpoint { .. }),
+                "{stop:?}"
+            ),
+            Err(error) => assert_eq!(error, DebugError::Detached),
+        }
+        answer(detach).unwrap();
+        answer(attach).unwrap();
+        // Nothing was left armed: a resume ends by our break only, and has moved the guest or found it before its next turn.
+        interrupt(&vm, vm.resume());
+        let now = vm.regs(0).gp[3];
+        assert!(now >= count, "went back from {count} to {now}");
+        count = now;
+    }
+    assert!(count > 0, "it ran");
+}
+
+/// I7: what happens to one VP while another steps is told then or by the next resume.
+#[test]
+fn hits_of_others_while_a_vp_steps_are_all_reported() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    vm.insert(execute_at(in_loop(Mode::Long, 1)));
+    let (stepper, runner) = (VpIndex::new(0), VpIndex::new(1));
+    let (mut hits, mut steps) = (0, 0);
+    for _ in 0..ROUNDS {
+        let request = ResumeRequest {
+            others: VpAction::Run,
+            actions: vec![(stepper, VpAction::Step)],
+        };
+        match stop(vm.send(DebugRequest::Resume, request)) {
+            DebugStopReason::SingleStep { vp } => {
+                assert_eq!(vp, stepper);
+                steps += 1;
+            }
+            DebugStopReason::Breakpoint { vp, .. } => hits += u64::from(vp == runner),
+            other => panic!("{other:?}"),
+        }
+        let count = vm.regs(1).gp[3];
+        assert!(
+            count == hits || count == hits + 1,
+            "counted to {count} with {hits} hits reported"
+        );
+    }
+    assert!(hits > 0 && steps > 0, "{hits} hits, {steps} steps");
+}
