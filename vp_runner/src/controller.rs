@@ -153,17 +153,17 @@ impl Controller {
             cause,
             place,
             guest_registers,
+            known,
         } = stop;
         self.code.parked(vp, place, guest_registers);
+        match cause {
+            None | Some(VpCause::Crowded) => self.code.kicked(vp, known),
+            Some(VpCause::StillThere) => {}
+            Some(_) => self.code.told(vp),
+        }
         let cause = match cause {
-            None => {
-                self.code.kicked(vp);
-                None
-            }
-            Some(VpCause::Crowded) => {
-                self.code.kicked(vp);
-                Some(Cause::Unseen)
-            }
+            None => None,
+            Some(VpCause::Crowded) => Some(Cause::Unseen),
             // It was kicked, having met its breakpoint before.
             Some(VpCause::StillThere) => None,
             // Mapped at a second address: nobody asked to be stopped there.
@@ -353,7 +353,7 @@ impl Controller {
         epoch: Epoch,
         todo: &mut Todo,
     ) {
-        self.code.forget(vp);
+        self.code.entered(vp);
         let debugger = match self.state.check_attached() {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,

@@ -129,6 +129,17 @@ pub(crate) struct VpParked {
     pub(crate) place: Option<Place>,
     /// How many debug registers its guest uses, if that was looked at.
     pub(crate) guest_registers: Option<usize>,
+    /// Whether it stands where the client knows of.
+    pub(crate) known: Known,
+}
+
+/// Whether the client knows that the VP stands where it does: on the breakpoint, if there is one, that it is about to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It does: the VP was kicked before it had passed what it started on.
+    Yes,
+    /// It was kicked anywhere, or tells why it stopped.
+    No,
 }
 
 /// Why a VP parked by itself.
@@ -260,6 +271,10 @@ impl Vp {
                         cause,
                         place,
                         guest_registers: self.guest_registers_at_stop(),
+                        known: match (cause, self.rest) {
+                            (None, Rest::Seen) => Known::Yes,
+                            _ => Known::No,
+                        },
                     }));
                     self.after_stop(&enter, commands)
                 }

@@ -12,6 +12,7 @@ use crate::place::Place;
 use crate::run_state::Over;
 use crate::run_state::Standing;
 use crate::vp_thread::Arms;
+use crate::vp_thread::Known;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -126,7 +127,7 @@ impl Code {
         }
     }
 
-    /// The VP was let go, or its registers were written.
+    /// The VP's registers were written.
     pub(super) fn forget(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
             *vp = Stand::default();
@@ -137,6 +138,14 @@ impl Code {
         self.vps.fill(Stand::default());
     }
 
+    /// The VP was let go.
+    pub(super) fn entered(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            vp.place = None;
+            vp.guest_registers = None;
+        }
+    }
+
     /// The VP has parked.
     pub(super) fn parked(
         &mut self,
@@ -145,11 +154,8 @@ impl Code {
         guest_registers: Option<usize>,
     ) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            *vp = Stand {
-                place,
-                unmet: None,
-                guest_registers,
-            };
+            vp.place = place;
+            vp.guest_registers = guest_registers;
         }
     }
 
@@ -189,14 +195,27 @@ impl Code {
         self.breakpoints().table.wants_registers()
     }
 
+    /// The parked VP says why it stopped, so it has met what is there.
+    pub(super) fn told(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            vp.unmet = None;
+        }
+    }
+
     /// The VP had parked since it was kicked. A breakpoint that it was about to meet must not be passed unmet.
-    pub(super) fn kicked(&mut self, vp: VpIndex) {
+    pub(super) fn kicked(&mut self, vp: VpIndex, known: Known) {
+        // What it was about to pass says nothing of a byte that it had not met before.
+        if known == Known::Yes {
+            return;
+        }
         let index = vp.index() as usize;
         let place = self.vps.get(index).and_then(|vp| vp.place);
-        if let Some(place) = place
-            && (self.breakpoints().table.register_at(place.rip) || self.is_on_byte(&place))
-        {
-            self.vps[index].unmet = Some(place.rip);
+        let meets = |place: &Place| {
+            self.breakpoints().table.register_at(place.rip) || self.is_on_byte(place)
+        };
+        let unmet = place.filter(meets).map(|place| place.rip);
+        if let Some(vp) = self.vps.get_mut(index) {
+            vp.unmet = unmet;
         }
     }
 
