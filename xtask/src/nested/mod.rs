@@ -49,7 +49,7 @@ use std::time::Duration;
 pub use suite::Suite;
 
 /// How often a boot is tried again after the bed itself failed.
-const RETRIES: u32 = 1;
+const RETRIES: u32 = 2;
 /// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
 /// For every run; what only the build of QEMU needs is asked for there.
