@@ -79,14 +79,9 @@ fn a_reset_stops_first_and_breakpoints_hit_again_after_it() {
             "detach",
         ],
     );
-    in_order(
-        &text,
-        &[
-            "Breakpoint 1, do_round",
-            "asked for a reset",
-            "Breakpoint 1, do_round",
-        ],
-    );
+    in_order(&text, &["Breakpoint 1, do_round", "Breakpoint 1, do_round"]);
+    // What the server says goes to another stream.
+    assert!(text.contains("asked for a reset"), "{text}");
     guest.wait_for("demo guest: boot 2,");
 }
 
