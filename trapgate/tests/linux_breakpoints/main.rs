@@ -13,13 +13,12 @@ use conformance::running;
 use debugger::ARGUMENT;
 use debugger::CALL_NUMBER;
 use debugger::Debugger;
+use debugger::MARK;
 use linux_guest::Linux;
 use running::Running;
 use std::collections::BTreeMap;
 
 const BREAKPOINTS: usize = 1000;
-/// The guest's mark at the end of a round: `getpgid` with this and the round's number.
-const MARK: u64 = 1_000_000;
 /// How often each system call was made in one round, by number.
 type Counts = BTreeMap<u64, u32>;
 

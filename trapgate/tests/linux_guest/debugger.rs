@@ -4,13 +4,16 @@ use conformance::packets::Packets;
 use std::net::TcpStream;
 
 /// GDB's numbers of registers.
-const RDI: u32 = 5;
+pub const RDI: u32 = 5;
 const RIP: u32 = 16;
 
 /// Of Linux' `struct pt_regs` on x86-64, which is what a system call's entry and an exception's get in RDI.
 pub const ARGUMENT: u64 = 0x70;
 pub const CALL_NUMBER: u64 = 0x78;
 pub const CODE_SEGMENT: u64 = 0x88;
+
+/// What the guest's exercises add a round's number to, for a `getpgid` at its end.
+pub const MARK: u64 = 1_000_000;
 
 /// The most that one packet reads.
 const PAGE: u64 = 0x1000;
@@ -48,12 +51,18 @@ impl Debugger {
 
     /// Lets the guest run until it stops: the stop reply.
     pub fn go_on(&mut self) -> String {
+        self.go_on_with_words().0
+    }
+
+    /// As [`go_on`](Self::go_on), with the words for people that come before the stop.
+    pub fn go_on_with_words(&mut self) -> (String, String) {
+        let mut words = String::new();
         let mut reply = self.packets.ask("c");
-        // Words for people come before it.
-        while reply.starts_with('O') {
+        while let Some(piece) = reply.strip_prefix('O') {
+            words += &String::from_utf8_lossy(&bytes(piece));
             reply = self.packets.reply().expect("a stop");
         }
-        reply
+        (reply, words)
     }
 
     /// Lets the guest run into a breakpoint of this kind (`swbreak`, `hwbreak`): where it stands.
@@ -73,7 +82,8 @@ impl Debugger {
         self.register(RIP)
     }
 
-    fn register(&mut self, number: u32) -> u64 {
+    /// By GDB's number.
+    pub fn register(&mut self, number: u32) -> u64 {
         let bytes = bytes(&self.packets.ask(&format!("p{number:x}")));
         u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
     }

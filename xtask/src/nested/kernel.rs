@@ -14,6 +14,8 @@ const SERIES: &str = "6.12.";
 
 /// In the order of loading: what a module needs comes before it.
 pub const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "virtio_blk"];
+/// For Linux guests, as above: they tell of a panic.
+pub const GUEST_MODULES: &[&str] = &["pvpanic", "pvpanic-mmio"];
 
 /// Kernel, modules and a static busybox for initramfs images.
 #[derive(Clone)]
@@ -24,7 +26,7 @@ pub struct Kernel {
 impl Kernel {
     /// From the cache, or downloaded now.
     pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
-        let recipe = format!("{SERIES} {}", MODULES.join(" "));
+        let recipe = format!("{SERIES} {} {}", MODULES.join(" "), GUEST_MODULES.join(" "));
         let folder = cache.artefact("kernel", &recipe, |folder| {
             download(&Apt::open(cache.root())?, folder)
         })?;
@@ -41,7 +43,7 @@ impl Kernel {
         self.folder.join("busybox")
     }
 
-    /// An uncompressed module of [`MODULES`].
+    /// An uncompressed module of [`MODULES`] or [`GUEST_MODULES`].
     pub fn module(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.ko"))
     }
@@ -83,7 +85,7 @@ fn download(apt: &Apt, folder: &Path) -> anyhow::Result<String> {
         .map(|path| unpacked.join(path))
         .find(|path| path.is_dir())
         .context("the kernel package has no modules")?;
-    for name in MODULES {
+    for name in MODULES.iter().chain(GUEST_MODULES) {
         let found = find_module(&modules, name)?
             .with_context(|| format!("{image} has no module {name}"))?;
         let target = folder.join(format!("{name}.ko"));

@@ -5,9 +5,10 @@
 //! | word | what |
 //! |---|---|
 //! | `trapgate.poweroff`, `trapgate.reboot` | that, at once |
-//! | `trapgate.panic` | a kernel panic, by `sysrq-trigger` |
+//! | `trapgate.panic` | the drivers of the panic device, and a kernel panic by `sysrq-trigger` |
 //! | `trapgate.calls` | rounds of system calls with known results; a line for each with how often each was made (`linux_guest/calls.c`) |
 //! | `trapgate.traps` | rounds of a process that traps itself and another by `ptrace`; a line for each (`linux_guest/traps.c`) |
+//! | `trapgate.clocks` | rounds of looking at clocks; a line for each (`linux_guest/clocks.c`) |
 //! | none | system calls (open, read, close of `/proc/uptime`), and `trapgate-init: tick N` about each second |
 
 use super::Scratch;
@@ -17,6 +18,7 @@ use super::boot::Outcome;
 use super::boot::RUN_FILE;
 use super::cache::Cache;
 use super::cpio::Archive;
+use super::kernel::GUEST_MODULES;
 use super::kernel::Kernel;
 use super::qemu::Qemu;
 use super::root_image::RootImage;
@@ -36,8 +38,10 @@ for word in $(cat /proc/cmdline); do
     case $word in
     trapgate.poweroff) poweroff -f;;
     trapgate.reboot) reboot -f;;
-    trapgate.panic) echo c > /proc/sysrq-trigger;;
-    trapgate.calls | trapgate.traps) exercise ${word#*.};;
+    trapgate.panic)
+        insmod /lib/pvpanic.ko; insmod /lib/pvpanic-mmio.ko
+        echo c > /proc/sysrq-trigger;;
+    trapgate.calls | trapgate.clocks | trapgate.traps) exercise ${word#*.};;
     esac
 done
 tick=0 last=
@@ -55,6 +59,7 @@ const EXERCISE: &[(&str, &str)] = &[
     ("calls.h", include_str!("linux_guest/calls.h")),
     ("exercise.c", include_str!("linux_guest/exercise.c")),
     ("calls.c", include_str!("linux_guest/calls.c")),
+    ("clocks.c", include_str!("linux_guest/clocks.c")),
     ("traps.c", include_str!("linux_guest/traps.c")),
 ];
 
@@ -98,11 +103,15 @@ impl LinuxGuest {
 
 fn initramfs(kernel: &Kernel, folder: &Path) -> anyhow::Result<Archive> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "proc", "sys", "tmp"] {
+    for folder in ["bin", "dev", "lib", "proc", "sys", "tmp"] {
         archive.folder(folder);
     }
     archive.program("bin/exercise", &exercise(folder)?);
     archive.program("bin/busybox", &std::fs::read(kernel.busybox())?);
+    for name in GUEST_MODULES {
+        let module = std::fs::read(kernel.module(name))?;
+        archive.program(&format!("lib/{name}.ko"), &module);
+    }
     archive.program("init", INIT.as_bytes());
     Ok(archive)
 }

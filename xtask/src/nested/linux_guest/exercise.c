@@ -28,10 +28,12 @@ int main(int count, char **words)
     void (*round)(unsigned) = NULL;
     if (count == 2 && strcmp(words[1], "calls") == 0)
         round = calls;
+    if (count == 2 && strcmp(words[1], "clocks") == 0)
+        round = clocks;
     if (count == 2 && strcmp(words[1], "traps") == 0)
         round = traps;
     if (!round) {
-        say("exercise: WRONG usage: exercise calls|traps");
+        say("exercise: WRONG usage: exercise calls|clocks|traps");
         return 2;
     }
     for (unsigned number = 1;; number++)

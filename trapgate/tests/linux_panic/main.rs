@@ -1,0 +1,59 @@
+//! A stock Linux kernel panics under a debugger.
+//!
+//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+
+#[path = "../linux_guest/debugger.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod debugger;
+#[path = "../linux_guest/mod.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod linux_guest;
+
+use conformance::running;
+use debugger::Debugger;
+use debugger::RDI;
+use linux_guest::Linux;
+
+/// What it was asked for by `sysrq-trigger`, as its first argument to `panic`.
+const WHY: &[u8] = b"sysrq triggered crash\n\0";
+
+/// Of a kernel that has the panic device's driver, and by a breakpoint, which needs none: both in one boot.
+#[test]
+fn its_panic_is_a_stop_by_the_panic_device_and_by_a_breakpoint() {
+    let Some(linux) = Linux::given() else { return };
+    let args = ["--gdb", "127.0.0.1:0", "--cpus", "1"];
+    let mut running = linux.start(&args, "trapgate.panic");
+    let mut debugger = Debugger::attach(&running.address());
+    let events = debugger.monitor("stop-on panic");
+    assert!(events.contains("panic         a stop"), "{events}");
+
+    let panic = linux.address("panic");
+    debugger.set(0, panic, 1);
+    assert_eq!(debugger.run_into("swbreak"), panic);
+    let why = debugger.register(RDI);
+    assert_eq!(debugger.read(why, WHY.len() as u64), WHY);
+
+    // On the way from there, the driver writes to the device.
+    let (stop, words) = debugger.go_on_with_words();
+    assert!(stop.starts_with("T06"), "{stop}");
+    assert!(
+        words.contains("The guest's kernel panicked on VP 0."),
+        "{words}"
+    );
+    let banner = linux.address("linux_banner");
+    assert_eq!(debugger.read(banner, 14), b"Linux version ");
+    let text = linux.address("_text")..linux.address("_end");
+    assert!(text.contains(&debugger.place()), "{:#x}", debugger.place());
+
+    // What it does then, with `panic=-1`, is a reset: no stop here, and the end with `--no-reboot`.
+    assert_eq!(debugger.go_on(), "W03");
+    let ended = running.finish();
+    assert!(
+        ended
+            .output
+            .contains("Kernel panic - not syncing: sysrq triggered crash"),
+        "{}",
+        ended.output
+    );
+    assert_eq!(ended.code, Some(3), "{}", ended.output);
+}
