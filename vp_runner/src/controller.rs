@@ -157,7 +157,8 @@ impl Controller {
         } = stop;
         self.code.parked(vp, place, guest_registers);
         match cause {
-            None | Some(VpCause::Crowded) => self.code.kicked(vp, known),
+            // One that has stepped over may have come back to the same byte: like any other that it has yet to meet.
+            None | Some(VpCause::Crowded | VpCause::SteppedOver) => self.code.kicked(vp, known),
             Some(VpCause::StillThere) => {}
             Some(_) => self.code.told(vp),
         }

@@ -366,7 +366,7 @@ impl RunState {
             _ => ByItself::MayTry,
         };
         if self.phase == Phase::SteppingOver {
-            return Ok(self.stepped_over(vp, cause));
+            return Ok(self.stepped_over(cause));
         }
         self.note(cause);
         let mut outputs = self.kick_all();

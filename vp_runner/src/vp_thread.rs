@@ -138,7 +138,7 @@ pub(crate) struct VpParked {
 pub(crate) enum Known {
     /// It does: the VP was kicked before it had passed what it started on.
     Yes,
-    /// It was kicked anywhere, or tells why it stopped.
+    /// It was kicked anywhere, has stepped over, or tells why it stopped.
     No,
 }
 
@@ -261,6 +261,10 @@ impl Vp {
                     self.time_goes_on(&enter);
                     let cause = self.go(&enter);
                     self.time_stands();
+                    if cause == Some(VpCause::SteppedOver) {
+                        // Nobody is told of where it is: what is there has yet to be met.
+                        self.rest = Rest::Kicked(self.arms.slots);
+                    }
                     let place = match enter.debugger {
                         Debugger::Present => self.place().ok(),
                         Debugger::Absent => None,
@@ -349,8 +353,11 @@ impl Vp {
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
             let mut cause = self.after_exit(next, course);
-            if cause.is_none() && pending_exit && from.is_some() {
-                cause = self.end_io_step(from, course);
+            if cause.is_none() && from.is_some() {
+                cause = match pending_exit {
+                    true => self.end_io_step(from, course),
+                    false => self.landed(course),
+                };
                 pending_exit = false;
             }
             if let Some(cause) = cause {

@@ -1,12 +1,17 @@
 //! Requests that cross what the guest does, and each other; on real guests. Nobody waits here for one answer before the next request.
 
+use conformance::amount::Amount;
 use conformance::machine;
 
 use machine::guest::*;
+use machine::software::*;
 use machine::*;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::probe;
+use vp_runner::probe::Int3;
 
 const ROUNDS: u64 = 200;
 
@@ -142,4 +147,107 @@ fn hits_of_others_while_a_vp_steps_are_all_reported() {
         );
     }
     assert!(hits > 0 && steps > 0, "{hits} hits, {steps} steps");
+}
+
+/// I8: it had met nothing there, since nobody had asked to be told of this address.
+#[test]
+fn a_kick_on_the_byte_of_another_address_leaves_no_hit_for_a_breakpoint_set_there_later() {
+    let Some(vm) = guest(1) else {
+        return;
+    };
+    let instructions = [0, 1, 2, 3].map(|index| in_loop(Mode::Long, index));
+    // The guest's page again, at 2 MiB.
+    const ALIAS: u64 = 0x20_0000;
+    vm.write_gva(0, 0x1_2008, &0xe3_u64.to_le_bytes()).unwrap();
+    vm.insert(software_at(ALIAS + instructions[0]));
+    if !is_byte(&vm) {
+        return;
+    }
+    vm.remove(software_at(ALIAS + instructions[0]));
+    let amount = Amount::turns(5 * ROUNDS, ROUNDS);
+    for round in (0..).take_while(|round| amount.is_left(*round)) {
+        for address in instructions {
+            vm.insert(software_at(ALIAS + address));
+        }
+        let pending = vm.resume();
+        interrupt(&vm, pending);
+        for address in instructions {
+            vm.remove(software_at(ALIAS + address));
+        }
+        let here = software_at(vm.regs(0).rip);
+        vm.insert(here);
+        let step = stop(vm.only(0, VpAction::Step));
+        let vp = VpIndex::BSP;
+        assert_eq!(step, DebugStopReason::SingleStep { vp }, "round {round}");
+        vm.remove(here);
+    }
+}
+
+/// I8: the client sees each VP stand where it is and sets the breakpoint under it.
+#[test]
+fn a_breakpoint_set_where_a_break_found_a_vp_stepping_over_another_is_passed_by_a_step() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    // Nothing that a VP carries out by itself: for one at a time to step over.
+    let jump = in_loop(Mode::Long, 3);
+    vm.insert(software_at(jump));
+    let mut left = 0;
+    let amount = Amount::turns(5 * ROUNDS, ROUNDS);
+    for round in (0..).take_while(|round| amount.is_left(*round)) {
+        let pending = vm.resume();
+        vm.break_();
+        answer(pending).unwrap();
+        for index in 0..2 {
+            let vp = VpIndex::new(index);
+            let rip = vm.regs(index).rip;
+            if rip == jump {
+                continue;
+            }
+            left += 1;
+            vm.insert(software_at(rip));
+            let step = stop(vm.only(index, VpAction::Step));
+            assert_eq!(step, DebugStopReason::SingleStep { vp }, "round {round}");
+            vm.remove(software_at(rip));
+        }
+    }
+    println!("{left} times behind the breakpoint");
+}
+
+/// It is given back to the guest, and a kick may come between its delivery and the step's end.
+#[test]
+fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
+    let Ok(Int3::DebugExit) = probe::run().map(|report| report.int3_long) else {
+        println!("SKIP: no INT3 of the guest's own is delivered here");
+        return;
+    };
+    let mut code = vec![0xcc, 0x90, 0x90, 0x90];
+    code.resize(0x20, 0x90);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    const IDT: u64 = 0x9000;
+    let handler = ENTRY + 8;
+    let [low, high, ..] = handler.to_le_bytes();
+    let gate = [low, high, 8, 0, 0, 0x8e, 0, 0];
+    vm.write_gva(0, IDT + 3 * 16, &gate).unwrap();
+    let mut start = vm.regs(0);
+    (start.idtr.base, start.idtr.limit) = (IDT, 4 * 16 - 1);
+    vm.insert(software_at(ENTRY + 0x1c));
+    let elsewhere = software_at(ENTRY + 0x18);
+    let amount = Amount::turns(10 * ROUNDS, 5 * ROUNDS);
+    for round in (0..).take_while(|round| amount.is_left(*round)) {
+        vm.try_set_regs(0, start.clone()).unwrap();
+        let step = vm.only(0, VpAction::Step);
+        let change = match round % 2 {
+            0 => BreakpointChange::Insert(elsewhere),
+            _ => BreakpointChange::Remove(elsewhere),
+        };
+        let changed = vm.send(DebugRequest::SetDebugState, vec![change]);
+        let vp = VpIndex::BSP;
+        assert_eq!(stop(step), DebugStopReason::SingleStep { vp });
+        assert_eq!(vm.regs(0).rip, handler, "round {round}");
+        answer(changed).unwrap();
+    }
 }

@@ -211,7 +211,10 @@ impl Code {
         let index = vp.index() as usize;
         let place = self.vps.get(index).and_then(|vp| vp.place);
         let meets = |place: &Place| {
-            self.breakpoints().table.register_at(place.rip) || self.is_on_byte(place)
+            let table = &self.breakpoints().table;
+            let byte = || table.at_byte(place.rip, place.rip_gpa(&self.ram)?);
+            // One of another address is no hit that could be lost.
+            table.register_at(place.rip) || byte().is_some()
         };
         let unmet = place.filter(meets).map(|place| place.rip);
         if let Some(vp) = self.vps.get_mut(index) {

@@ -58,12 +58,8 @@ impl RunState {
     }
 
     /// The VP that stepped over is parked again, with or without having done it.
-    pub(super) fn stepped_over(&mut self, vp: VpIndex, cause: Option<Cause>) -> Vec<Output> {
-        match cause {
-            // It may have come back to the same byte, which it meets now.
-            Some(Cause::Unseen) => self.vps[vp.index() as usize].start = Start::Retry,
-            other => self.note(other),
-        }
+    pub(super) fn stepped_over(&mut self, cause: Option<Cause>) -> Vec<Output> {
+        self.note(cause);
         if self.hits.is_empty() && self.wants.is_empty() && self.owed.is_none() {
             return self.step_over_or_enter();
         }

@@ -210,5 +210,5 @@ fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked(
     let vp = VP0;
     assert_eq!(outputs, [Output::StepOver { vp, action, epoch }]);
     let outputs = state.parked(VP0, epoch, Some(Cause::Unseen)).unwrap();
-    assert_eq!(starts(&outputs), [Start::Retry, Start::Past]);
+    assert_eq!(starts(&outputs), [Start::Past, Start::Past]);
 }

@@ -18,7 +18,7 @@ pub(super) enum Rest {
     Seen,
     /// KVM gave up on it, which the client was told of.
     Crashed,
-    /// By a kick, anywhere, with these debug registers armed.
+    /// Anywhere, by a kick or after one instruction, with these debug registers armed.
     Kicked(Slots),
 }
 

@@ -13,6 +13,7 @@
 use super::view::Syscall;
 use super::*;
 use crate::dr7::DebugPayload;
+use crate::dr7::Dr6;
 use crate::kvm::vcpu::Interrupts;
 use crate::kvm::vcpu::Undelivered;
 use crate::kvm::vcpu::is_64_bit;
@@ -277,6 +278,24 @@ impl Vp {
         let state = self.debug_state(course);
         let failed = guest.and_then(|payload| self.give_back(payload, &state).err());
         failed.or(done)
+    }
+
+    /// A signal that comes when an instruction has led to where a trap waits is served before the trap is met: the step is done all the same, and the next
+    /// instruction none of it.
+    pub(super) fn landed(&mut self, course: &mut Course) -> Option<VpCause> {
+        // Present: nothing has ended the step.
+        let from = self.underway.as_ref()?.place.rip.value();
+        let pc = self.vcpu.linear_rip().ok()?;
+        let underway = self.underway.as_ref()?;
+        if pc == from || !underway.registers.is_trap_at(Gva::new(pc)) {
+            return None;
+        }
+        let met = DebugExit {
+            vector: DB_VECTOR.into(),
+            pc,
+            dr6: Dr6(0),
+        };
+        self.trapped(&met, course)
     }
 
     /// A debug exit of a step: puts right what the step left behind. Returns what the guest is to get for it.
