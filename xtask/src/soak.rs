@@ -40,6 +40,11 @@ const MEMBERS: &[Member] = &[
     counting("ten_thousand_steps_stay_in_the_loop_and_lose_no_tick"),
     counting("four_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
     counting("eight_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
+    Member {
+        package: "conformance",
+        program: "random_operations",
+        test: "the_model_agrees_after_every_one_of_10_000_random_operations",
+    },
 ];
 
 const fn counting(test: &'static str) -> Member {
@@ -185,11 +190,17 @@ mod tests {
     #[test]
     fn every_test_of_the_soak_exists() {
         for member in MEMBERS {
-            let path = format!("{}/tests/{}.rs", member.package, member.program);
-            let text = std::fs::read_to_string(process::workspace_root().join(&path)).unwrap();
+            let path = format!("{}/tests/{}", member.package, member.program);
+            let path = process::workspace_root().join(path);
+            let files = [path.with_extension("rs"), path.join("main.rs")];
+            let text = files
+                .iter()
+                .find_map(|file| std::fs::read_to_string(file).ok());
+            let text = text.unwrap_or_else(|| panic!("none of {files:?} can be read"));
             assert!(
                 text.contains(&format!("fn {}(", member.test)),
-                "{path} has no {}",
+                "{} has no {}",
+                member.program,
                 member.test
             );
         }

@@ -1,0 +1,250 @@
+//! The model: where each VP may be, what is armed, what a stop may say.
+
+use crate::guest::COUNTED;
+use crate::guest::Program;
+use crate::guest::UNMAPPED;
+use crate::guest::counter;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::breakpoint::BreakpointStatus;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::probe::Report;
+
+/// Physical memory behind both mappings of the program.
+pub const MAPPED: u64 = 0x20_0000;
+/// x86 has so many debug registers.
+const REGISTERS: usize = 4;
+
+pub struct Model {
+    pub program: Program,
+    pub vps: Vec<Vp>,
+    pub set: Vec<Breakpoint>,
+    watches: bool,
+    traps: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Vp {
+    /// Instructions executed.
+    pub position: u64,
+    due: Due,
+}
+
+/// Whether the VP stands on a breakpoint that it has met, or is about to meet, and that nobody was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    No,
+    /// Nothing moves it before it is reported.
+    Must,
+    /// The breakpoint came or went meanwhile.
+    May,
+}
+
+/// A resume and what may have stopped it.
+pub struct Run {
+    pub plan: Vec<VpAction>,
+    /// In force from its begin to its end.
+    pub stable: Vec<Breakpoint>,
+    /// Set at its begin or at its end.
+    pub known: Vec<Breakpoint>,
+    /// Changed while the guest ran: in force for any part of the run.
+    pub meanwhile: Vec<Breakpoint>,
+    /// Whether it was broken into.
+    pub asked: bool,
+}
+
+impl Model {
+    pub fn new(program: Program, vps: u32, report: &Report) -> Self {
+        Self {
+            program,
+            vps: vec![Vp::seen_at(0); vps as usize],
+            set: Vec::new(),
+            watches: report.data_watchpoints.works,
+            traps: report.int3_long.traps(),
+        }
+    }
+
+    /// Why an insertion is to be refused.
+    pub fn may_insert(&self, breakpoint: Breakpoint) -> Result<(), &'static str> {
+        if breakpoint.kind == BreakpointKind::Write && !self.watches {
+            return Err("this host never reports a watchpoint");
+        }
+        let on_register = |other: &&Breakpoint| other.kind != BreakpointKind::Software;
+        let mut registers: Vec<_> = self.set.iter().filter(on_register).collect();
+        if registers.contains(&&breakpoint) || !on_register(&&breakpoint) {
+            return Ok(());
+        }
+        registers.push(&breakpoint);
+        match registers.len() > REGISTERS {
+            true => Err("there are four debug registers"),
+            false => Ok(()),
+        }
+    }
+
+    pub fn inserted(&mut self, breakpoint: Breakpoint) {
+        if !self.set.contains(&breakpoint) {
+            self.set.push(breakpoint);
+        }
+    }
+
+    /// A hit that was kept may go with it.
+    pub fn removed(&mut self, breakpoint: Breakpoint) {
+        self.set.retain(|other| *other != breakpoint);
+        for index in 0..self.vps.len() {
+            let vp = self.vps[index];
+            if vp.due == Due::Must && self.stops(index, vp.position, &[breakpoint]) {
+                self.vps[index].due = Due::May;
+            }
+        }
+    }
+
+    /// The breakpoints of the server's list that are armed. Each has to be where it belongs.
+    pub fn armed(&self, list: Vec<BreakpointStatus>) -> Vec<Breakpoint> {
+        use vmm_core_defs::breakpoint::Arming;
+        let listed: Vec<_> = list.iter().map(|status| status.breakpoint).collect();
+        assert_eq!(listed, self.set, "the list of breakpoints");
+        for status in &list {
+            let address = status.breakpoint.address.value();
+            let byte = Arming::Memory {
+                gpa: Gpa::new(address % MAPPED),
+            };
+            let software = status.breakpoint.kind == BreakpointKind::Software;
+            let in_memory = software && address < UNMAPPED && self.traps;
+            let right = match &status.arming {
+                Arming::Memory { .. } => in_memory && status.arming == byte,
+                Arming::DebugRegister { number, .. } => *number < REGISTERS && !in_memory,
+                Arming::Pending { .. } => software && !in_memory,
+            };
+            assert!(right, "{status:?}");
+        }
+        let armed = list
+            .into_iter()
+            .filter(|status| !matches!(status.arming, Arming::Pending { .. }));
+        armed.map(|status| status.breakpoint).collect()
+    }
+
+    /// Whether one of these breakpoints stops the VP at this position.
+    fn stops(&self, index: usize, position: u64, breakpoints: &[Breakpoint]) -> bool {
+        let rip = self.program.rip(position);
+        let vp = u32::try_from(index).unwrap();
+        breakpoints.iter().any(|breakpoint| match breakpoint.kind {
+            BreakpointKind::Write => rip == COUNTED && breakpoint.address.value() == counter(vp),
+            _ => breakpoint.address.value() == rip,
+        })
+    }
+
+    /// Whether the guest stops by itself, sooner or later.
+    pub fn ends(&self, plan: &[VpAction], armed: &[Breakpoint]) -> bool {
+        let comes_by = |index| (0..self.program.len()).any(|at| self.stops(index, at, armed));
+        plan.iter().enumerate().any(|(index, action)| match action {
+            VpAction::Stay => false,
+            VpAction::Run => comes_by(index),
+            VpAction::Step | VpAction::StepRange { .. } => true,
+        })
+    }
+
+    /// Checks a stop, and where every VP is then.
+    pub fn check(&mut self, run: &Run, reason: DebugStopReason, positions: &[u64]) {
+        let mut moved = Vec::new();
+        for (index, to) in positions.iter().enumerate() {
+            let vp = self.vps[index];
+            moved.push(to.checked_sub(vp.position).unwrap_or_else(|| {
+                panic!("VP {index} went backwards, from {vp:?} to {to}");
+            }));
+            self.check_way(run, index, *to);
+            self.vps[index] = Vp {
+                position: *to,
+                due: self.due(run, index, *to),
+            };
+        }
+        self.check_reason(run, reason, &moved);
+    }
+
+    /// No breakpoint was passed, and nothing executed that was not to.
+    fn check_way(&self, run: &Run, index: usize, to: u64) {
+        let Vp {
+            position: from,
+            due,
+        } = self.vps[index];
+        let context = format!("VP {index} from {from} to {to}, {due:?}");
+        let between = from + 1..to.min(from + 2 * self.program.len());
+        match run.plan[index] {
+            VpAction::Stay => assert_eq!(from, to, "{context}"),
+            VpAction::Step => assert!(to <= from + 1, "more than one step: {context}"),
+            VpAction::StepRange { start, end } => assert!(
+                between.clone().all(|at| self.is_inside(at, start, end)),
+                "{context}"
+            ),
+            VpAction::Run => {}
+        }
+        let slipped = between
+            .into_iter()
+            .find(|at| self.stops(index, *at, &run.stable));
+        assert_eq!(slipped, None, "slipped past a breakpoint: {context}");
+        if due == Due::Must && self.stops(index, from, &run.stable) {
+            assert_eq!(from, to, "a hit was lost: {context}");
+        }
+    }
+
+    fn due(&self, run: &Run, index: usize, to: u64) -> Due {
+        let Vp {
+            position: from,
+            due,
+        } = self.vps[index];
+        let stops = |breakpoints: &[Breakpoint]| self.stops(index, to, breakpoints);
+        match to > from {
+            true if !stops(&run.known) => Due::No,
+            true if run.plan[index] == VpAction::Run && stops(&run.stable) => Due::Must,
+            true => Due::May,
+            false if stops(&run.meanwhile) => Due::May,
+            false => due,
+        }
+    }
+
+    fn is_inside(&self, at: u64, start: Gva, end: Gva) -> bool {
+        (start.value()..end.value()).contains(&self.program.rip(at))
+    }
+
+    fn check_reason(&mut self, run: &Run, reason: DebugStopReason, moved: &[u64]) {
+        match reason {
+            DebugStopReason::Breakpoint { vp, breakpoint }
+            | DebugStopReason::Watchpoint { vp, breakpoint, .. } => {
+                let index = vp.index() as usize;
+                let Vp { position, due } = self.vps[index];
+                assert!(run.known.contains(&breakpoint), "nobody set it");
+                assert!(
+                    self.stops(index, position, &[breakpoint]),
+                    "it is elsewhere"
+                );
+                assert!(moved[index] > 0 || due != Due::No, "told twice");
+                self.vps[index].due = Due::No;
+            }
+            DebugStopReason::SingleStep { vp } => {
+                let index = vp.index() as usize;
+                let position = self.vps[index].position;
+                let done = match run.plan[index] {
+                    VpAction::Step => moved[index] == 1,
+                    VpAction::StepRange { start, end } => {
+                        moved[index] > 0 && !self.is_inside(position, start, end)
+                    }
+                    VpAction::Run | VpAction::Stay => false,
+                };
+                assert!(done, "the step is not done");
+                self.vps[index].due = Due::No;
+            }
+            DebugStopReason::Break => assert!(run.asked, "nobody asked"),
+            _ => panic!("the guest does nothing of the kind"),
+        }
+    }
+}
+
+impl Vp {
+    /// Where the client sees it, with nothing to be told.
+    pub fn seen_at(position: u64) -> Self {
+        let due = Due::No;
+        Self { position, due }
+    }
+}
