@@ -188,7 +188,7 @@ impl Controller {
         } else if running && self.code.needs_pause() {
             let outputs = self.state.pause();
             self.feed(outputs).await;
-        } else if running && self.code.uses_registers() {
+        } else if running && self.code.needs_glances() {
             for vp in self.vps.indexes() {
                 self.vps.glance(vp);
             }

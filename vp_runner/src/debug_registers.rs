@@ -88,6 +88,19 @@ impl DebugRegisters {
         Self { held, guarded }
     }
 
+    /// These without what the guest has let go or changed since they were put together.
+    pub fn as_of(mut self, guest: &GuestRegisters) -> Self {
+        let now = guest.slots();
+        for held in &mut self.held {
+            if let Some((Holder::Guest(number), slot)) = *held
+                && now[number] != Some(slot)
+            {
+                *held = None;
+            }
+        }
+        self
+    }
+
     /// Whether the debugger has none of them, so that KVM is left to the guest's.
     pub fn is_guests(&self) -> bool {
         let mut held = self.held.iter().flatten();
@@ -129,6 +142,19 @@ impl DebugRegisters {
             self.held[place] = Some((Holder::Trap, Slot::execute(address)));
         }
         self
+    }
+
+    /// These and an execution breakpoint at the address, for which any other gives way if it has to: one of the debugger's, first one that waits for
+    /// execution elsewhere, before one of the guest's.
+    pub fn with_trap_at_any_rate(self, address: Gva) -> Self {
+        let mut with = self.with_traps(std::iter::once(address));
+        if !with.executes_at(address) {
+            let debuggers =
+                |held: &Option<(Holder, Slot)>| matches!(held, Some((Holder::Debugger, _)));
+            let place = with.held.iter().position(debuggers).unwrap_or(0);
+            with.held[place] = Some((Holder::Trap, Slot::execute(address)));
+        }
+        with
     }
 
     /// Whether an execution breakpoint of the debugger's or a step's is there.

@@ -52,6 +52,7 @@ mod view;
 use course::Course;
 use course::Lifted;
 use course::Rest;
+use guest_debug::OwnInt3;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
 use step::Events;
@@ -212,6 +213,8 @@ pub(crate) struct Vp {
     faults: Option<Faults>,
     /// The guest's debug registers, for steps while the debugger has none.
     guests_alone: Option<DebugRegisters>,
+    /// An `INT3` of the guest's own that came to us: the next entry gives it its `#BP`.
+    own_int3: Option<OwnInt3>,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
 }
@@ -242,6 +245,7 @@ impl Vp {
             events: Events::Unknown,
             faults: None,
             guests_alone: None,
+            own_int3: None,
             registers: None,
         }
     }
@@ -297,6 +301,7 @@ impl Vp {
         self.underway = None;
         self.faults = None;
         self.guests_alone = None;
+        self.own_int3 = None;
         let mut course = match self.plot(enter) {
             Ok(course) => course,
             Err(cause) => return Some(cause),
@@ -343,15 +348,19 @@ impl Vp {
             };
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
+                let taken_back = self.take_back_int3();
                 let cause = self.complete(pending_exit, course);
                 self.rest = course.rest(self.arms.slots, cause);
                 self.events = Events::Unknown;
-                return cause;
+                return cause.or(taken_back.err());
             }
             let exit = self.vcpu.run();
             self.around.gate.leave();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
+            if let Err(cause) = self.take_back_int3() {
+                return Some(cause);
+            }
             let mut cause = self.after_exit(next, course);
             if cause.is_none() && from.is_some() {
                 cause = match pending_exit {
@@ -373,15 +382,6 @@ impl Vp {
                 return Some(cause);
             }
         }
-    }
-
-    /// Tells KVM how the VP is to enter.
-    fn prepare(&mut self, course: &Course) -> Result<(), DebugError> {
-        self.underway = None;
-        if course.stepping() == Stepping::On {
-            self.plan(course)?;
-        }
-        self.vcpu.program(self.debug_state(course))
     }
 
     /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).

@@ -130,6 +130,34 @@ fn each_of_the_guests_debug_registers_stops_its_own_writes() {
     }
 }
 
+/// It is switched on, looked at by way of an exit, met, switched off, and met no more, however soon.
+#[test]
+fn a_watchpoint_that_the_guest_has_switched_off_fires_no_more() {
+    let on = 0x400 | dr7(0, WRITE, FOUR_BYTES);
+    let mut body = set_debug_register(7, on);
+    body.extend([0xe6, PORT_TELL]);
+    body.extend(STORE);
+    body.extend(set_debug_register(7, 0x400));
+    body.extend(STORE);
+    let code = program(Mode::Long, &set_debug_register(0, DATA), &body);
+    compare_with_each_kind("switched off", Mode::Long, &code, 1);
+}
+
+/// The same for execution, of the instruction behind the one that switches it off.
+#[test]
+fn an_execution_breakpoint_that_the_guest_has_switched_off_fires_no_more() {
+    let off = set_debug_register(7, 0x400);
+    let mut body = set_debug_register(7, 0x400 | dr7(0, EXECUTE, 0));
+    body.extend([0xe6, PORT_TELL, 0x31, 0xc9]);
+    // 1: nop; jecxz 2f; jmp 3f; 2: inc ecx; off; jmp 1b; 3:
+    let target = BODY + body.len() as u64;
+    body.extend([0x90, 0x67, 0xe3, 2, 0xeb, 12, 0xff, 0xc1]);
+    body.extend(off);
+    body.extend([0xeb, 0xee]);
+    let code = program(Mode::Long, &set_debug_register(0, target), &body);
+    compare_with_each_kind("switched off", Mode::Long, &code, 1);
+}
+
 /// `nop; mov [6000h], eax; mov rdx, [6008h]; nop; nop`: one register for each, the last for the last.
 #[test]
 fn all_four_of_the_guests_at_once_work_beside_software_breakpoints() {
@@ -193,6 +221,31 @@ fn the_guests_int3_reaches_its_handler_with_the_length_of_its_instruction() {
         let code = program(mode, &[], &[0xcc, 0x90, 0xcd, 3, 0x90]);
         compare_with_each_kind(&format!("INT3, {mode:?}"), mode, &code, 0);
     }
+}
+
+/// `sti` before the loop: where interrupts are off, a step casts no shadow.
+#[test]
+fn steps_over_the_guests_int3_lead_on_where_only_an_interrupt_shadow_holds_interrupts_back() {
+    let code = program(Mode::Long, &[0xfb], &[0xcc, 0x90]);
+    let Some(alone) = alone(Mode::Long, &code) else {
+        return;
+    };
+    let Some(vm) = Setup::new(Mode::Long, &code).shadowed().build() else {
+        return;
+    };
+    vm.attach();
+    vm.insert(software_at(LOOP));
+    if !is_byte(&vm) {
+        return;
+    }
+    loop {
+        match answer(vm.only(0, VpAction::Step)).unwrap().reason {
+            DebugStopReason::PowerOff => break,
+            DebugStopReason::SingleStep { .. } | DebugStopReason::Breakpoint { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(records(&vm.machine), alone.records);
 }
 
 /// `pushf; or byte [rsp+1], 1; popf; nop; inc eax; pushf; and byte [rsp+1], 0feh; popf`

@@ -25,6 +25,18 @@ pub const IDLE: u64 = LOOP_END;
 /// The addresses of the loop's instructions.
 pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
 
+/// A third loop: `int3`, whose handler counts and returns, RBP times.
+pub const TRAPS: u64 = ENTRY + 0x400;
+/// The instruction behind the `int3`.
+pub const BEHIND_TRAP: u64 = TRAPS + 1;
+/// Where the guest goes after its last `int3`.
+pub const TRAPS_END: u64 = TRAPS + 5;
+/// The first instruction of the handler.
+pub const TRAP_HANDLER: u64 = TRAPS_END + 3;
+
+/// Two words: how often the handler of vector 3 ran with the return address and the flags it has to find, and how often with others.
+const TRAP_COUNTS: u64 = COUNTS + 24;
+
 /// What the handler counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticks {
@@ -71,12 +83,45 @@ pub fn ticking_loop() -> Vec<u8> {
     code.extend([0x5a, 0x58, 0x48, 0xcf]);
 
     assert!(code.len() as u64 <= IDT - ENTRY);
-    code.resize(usize::try_from(IDT_POINTER - 16 - ENTRY).unwrap(), 0);
-    let [b0, b1, b2, b3, ..] = handler.to_le_bytes();
-    code.extend([b0, b1, 8, 0, 0, 0x8e, b2, b3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut gate = |vector: u64, handler: u64| {
+        let [b0, b1, b2, b3, ..] = handler.to_le_bytes();
+        code.resize(usize::try_from(IDT + 16 * vector - ENTRY).unwrap(), 0);
+        code.extend([b0, b1, 8, 0, 0, 0x8e, b2, b3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    };
+    gate(3, TRAP_HANDLER);
+    gate(VECTORS - 1, handler);
     code.extend(u16::try_from(VECTORS * 16 - 1).unwrap().to_le_bytes());
     code.extend(IDT.to_le_bytes());
+    code.resize(usize::try_from(TRAPS - ENTRY).unwrap(), 0);
+    code.extend(traps());
     code
+}
+
+fn traps() -> Vec<u8> {
+    let count = |n: u64| {
+        let [b0, b1, b2, b3, ..] = (TRAP_COUNTS + 8 * n).to_le_bytes();
+        // inc qword [count]; iretq
+        [0x48, 0xff, 0x04, 0x25, b0, b1, b2, b3, 0x48, 0xcf]
+    };
+    // int3; dec ebp; jnz; 1: hlt; jmp 1b
+    let mut code = vec![0xcc, 0xff, 0xcd, 0x75, 0xfb, 0xf4, 0xeb, 0xfd];
+    assert_eq!(code.len() as u64, TRAP_HANDLER - TRAPS);
+    // cmp qword [rsp], behind; jne 1f; test word [rsp + 16], TF; jnz 1f
+    let [b0, b1, b2, b3, ..] = BEHIND_TRAP.to_le_bytes();
+    code.extend([0x48, 0x81, 0x3c, 0x24, b0, b1, b2, b3, 0x75, 19]);
+    code.extend([0x66, 0xf7, 0x44, 0x24, 16, 0, 1, 0x75, 10]);
+    code.extend(count(0));
+    // 1:
+    code.extend(count(1));
+    code
+}
+
+/// How often vector 3 was handled as it has to be, and how often not.
+pub fn traps_handled(vm: &TestVm) -> (u64, u64) {
+    let address = GuestAddress::Gpa(Gpa::new(TRAP_COUNTS));
+    let bytes = vm.call(DebugRequest::ReadMemory, (address, 16)).unwrap();
+    let word = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().unwrap());
+    (word(0), word(1))
 }
 
 /// What the handler has counted so far.

@@ -255,7 +255,13 @@ impl Code {
     /// Whether there is anything to look after while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
         let Breakpoints { table, patches } = &*self.breakpoints();
-        !patches.is_empty() || table.wants_registers()
+        self.bytes == Bytes::In || !patches.is_empty() || table.wants_registers()
+    }
+
+    /// Whether VPs need to come out of the guest from time to time: to look at what it did to its debug registers, and to let interrupts go that were held
+    /// for an exception of its own which led elsewhere than to its handler.
+    pub(super) fn needs_glances(&self) -> bool {
+        self.bytes == Bytes::In || self.uses_registers()
     }
 
     pub(super) fn arms(&mut self, step_interrupts: StepInterrupts) -> Arms {

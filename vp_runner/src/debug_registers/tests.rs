@@ -66,6 +66,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_trap_that_must_be_there_is_whatever_else_is(
+        ours in some(0x1000),
+        guests in some(0x2000),
+        trap in 0x1000..0x1004_u64,
+    ) {
+        let Ok(both) = DebugRegisters::share(&ours, &guest(guests)) else {
+            return Ok(());
+        };
+        let count = |registers: &DebugRegisters| registers.held.iter().flatten().count();
+        let guests_in = |registers: &DebugRegisters| registers.guests(Dr6(0xf)).count_ones();
+        let with = both.with_trap_at_any_rate(Gva::new(trap));
+        prop_assert!(with.executes_at(Gva::new(trap)));
+        // What was not in its way is still there.
+        let new = u32::from(!both.executes_at(Gva::new(trap)));
+        let full = count(&both) == SLOTS;
+        prop_assert_eq!(count(&with), if full { SLOTS } else { count(&both) + new as usize });
+        let none_of_ours = guests_in(&both) == 4;
+        let lost = u32::from(full && none_of_ours && new == 1);
+        prop_assert_eq!(guests_in(&with), guests_in(&both) - lost);
+    }
+}
+
+#[test]
+fn what_the_guest_has_let_go_or_changed_fires_for_nobody() {
+    let execute = |address| Some(slot(BreakpointKind::Execute, address));
+    let ours = [execute(0x1000), None, None, None];
+    let then = guest([None, execute(0x2000), execute(0x3000), execute(0x4000)]);
+    let now = guest([None, execute(0x2000), execute(0x3008), None]);
+    let shared = DebugRegisters::share(&ours, &then).unwrap();
+    assert_eq!(shared.guests(Dr6(0xf)), 0b1110);
+    let shared = shared.as_of(&now);
+    assert_eq!(shared.guests(Dr6(0xf)), 0b0010);
+    assert_eq!(shared.ours(Dr6(0xf)), Some(0));
+}
+
 #[test]
 fn a_register_of_the_guests_keeps_its_number_where_ours_leave_it() {
     let ours = [

@@ -296,7 +296,8 @@ impl Vcpu {
         })
     }
 
-    /// Gives the guest its own `#BP` back.
+    /// Gives the guest its own `#BP` back with the next entry. Interrupts are held for it only where `KVM_GUESTDBG_BLOCKIRQ` can: an interrupt shadow is
+    /// set together with all other events, and the `#BP` would be dropped.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
@@ -314,6 +315,18 @@ impl Vcpu {
         let mut events = fd.get_vcpu_events().map_err(drop)?;
         events.exception.injected = 0;
         events.exception.pending = 0;
+        fd.set_vcpu_events(&events).map_err(drop)
+    }
+
+    /// Drops a `#BP` or `#OF` that is not delivered yet; the instruction that raised it is tried again. KVM does not tell of those, and takes it that there
+    /// is none where it is told of none (api.rst, `KVM_GET_VCPU_EVENTS`; `kvm_vcpu_ioctl_x86_get_vcpu_events`).
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let drop = |err| refused("take back a breakpoint exception", err);
+        let events = fd.get_vcpu_events().map_err(drop)?;
         fd.set_vcpu_events(&events).map_err(drop)
     }
 

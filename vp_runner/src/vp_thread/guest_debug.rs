@@ -13,6 +13,17 @@ use crate::stop_cause::stop_cause;
 const DB_VECTOR: u32 = 1;
 const RFLAGS_RF: u64 = 1 << 16;
 
+/// An `INT3` of the guest's own that the VP stands on.
+///
+/// Its `#BP` is given back for one entry only, with interrupts held, and a trap at the handler brings the VP back at once to let them go again. For where
+/// a VP leaves KVM's hands between injection and delivery, kvm-amd clears its note of the exception as it injects it anew, and puts an interrupt that has
+/// become pending in its place, with RIP behind the `INT3` (Linux 6.12, on a CPU without NRIPS and after an exit that gives no next RIP).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnInt3 {
+    /// The linear address.
+    at: u64,
+}
+
 impl Vp {
     pub(super) fn after_debug_exit(
         &mut self,
@@ -60,6 +71,13 @@ impl Vp {
                 let state = self.debug_state(course);
                 self.give_back(payload, &state).err().or(done)
             }
+            DebugCause::GuestDebug(payload)
+                if payload.is_empty() && state.registers.guests(exit.dr6) != 0 =>
+            {
+                // The guest had let it go, which nobody had looked at.
+                self.guests_alone = None;
+                None
+            }
             DebugCause::GuestDebug(payload) => {
                 course.diverted();
                 let state = self.debug_state(course);
@@ -69,13 +87,45 @@ impl Vp {
                 Some(byte) => self.met(byte, course),
                 None => {
                     course.diverted();
-                    let state = self.debug_state(course);
-                    self.events = Events::Unknown;
-                    let injected = self.vcpu.inject_breakpoint(state);
-                    injected.err().map(|err| self.crashed(&err))
+                    // The guest may have run far since they were read.
+                    self.guests_alone = None;
+                    self.faults = None;
+                    self.own_int3 = Some(OwnInt3 { at: exit.pc });
+                    None
                 }
             },
         }
+    }
+
+    /// Tells KVM how the VP is to enter.
+    pub(super) fn prepare(&mut self, course: &Course) -> Result<(), DebugError> {
+        self.underway = None;
+        if course.stepping() == Stepping::On || self.own_int3.is_some() {
+            self.plan(course)?;
+        }
+        let state = self.debug_state(course);
+        match self.own_int3 {
+            Some(_) => self.vcpu.inject_breakpoint(state),
+            None => self.vcpu.program(state),
+        }
+    }
+
+    /// An entry is over that gave the guest a `#BP`, or did not take place. What was not delivered is not left with KVM, where registers or memory may
+    /// change under it: the VP still stands on its `INT3`, and meets it again.
+    ///
+    /// # Errors
+    /// [`GuestEvent::Crashed`].
+    pub(super) fn take_back_int3(&mut self) -> Result<(), VpCause> {
+        let Some(int3) = self.own_int3.take() else {
+            return Ok(());
+        };
+        self.events = Events::Unknown;
+        let taken_back = match self.vcpu.linear_rip() {
+            Ok(rip) if rip == int3.at => self.vcpu.drop_soft_exception(),
+            Ok(_) => Ok(()),
+            Err(err) => Err(err),
+        };
+        taken_back.map_err(|err| self.crashed(&err))
     }
 
     /// What was the guest's of an exception that is ours waits in KVM until the VP enters again.
@@ -107,10 +157,16 @@ impl Vp {
         exit: &DebugExit,
         state: &DebugState,
     ) -> Result<DebugRegisters, DebugError> {
-        match state.registers.is_guests() && exit.dr6.breakpoints() {
-            true => Ok(DebugRegisters::of_guest(&self.vcpu.guest_registers()?)),
-            false => Ok(state.registers),
+        let registers = state.registers;
+        let left_to_guest = registers.is_guests() && exit.dr6.breakpoints();
+        if !left_to_guest && registers.guests(exit.dr6) == 0 {
+            return Ok(registers);
         }
+        let guest = self.vcpu.guest_registers()?;
+        Ok(match left_to_guest {
+            true => DebugRegisters::of_guest(&guest),
+            false => registers.as_of(&guest),
+        })
     }
 
     /// RFLAGS.RF, which the guest's handler sets to get past its own breakpoint, lets the instruction through. Some KVMs ignore it.

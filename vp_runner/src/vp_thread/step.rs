@@ -41,6 +41,7 @@ const IA32_LSTAR: u32 = 0xc000_0082;
 const IA32_CSTAR: u32 = 0xc000_0083;
 const IA32_FMASK: u32 = 0xc000_0084;
 const DB_VECTOR: u8 = 1;
+const BP_VECTOR: u8 = 3;
 /// The opcode and its prefixes. An instruction with more of them gets the closer look.
 const PEEKED: usize = 4;
 
@@ -128,6 +129,9 @@ impl Vp {
             End::Return => [None; LIKELY_FAULTS.len()],
         };
         let landing = wanted[0];
+        if let Some(landing) = landing.filter(|_| self.own_int3.is_some()) {
+            underway.registers = underway.registers.with_trap_at_any_rate(landing);
+        }
         let here = |at: &Gva| underway.end == End::Step && *at == place.rip;
         // One at RIP would be met before the instruction.
         let all = wanted.into_iter().chain(faults).flatten();
@@ -141,7 +145,8 @@ impl Vp {
         let noticed = own == TrapFlag::Set || (stores && landing.is_some_and(lands));
         underway.stepping = match noticed {
             true => Stepping::Off,
-            false => Stepping::On,
+            // Off for a guest that runs and is only given its `#BP`.
+            false => course.stepping(),
         };
         if !noticed {
             underway.end = End::Step;
@@ -201,6 +206,9 @@ impl Vp {
 
     /// What comes before the instruction.
     fn undelivered(&mut self, course: &Course) -> Result<Option<Undelivered>, DebugError> {
+        if self.own_int3.is_some() {
+            return Ok(Some(Undelivered::Exception(BP_VECTOR)));
+        }
         if self.events == Events::Unknown {
             if let Some(found) = self.vcpu.undelivered()? {
                 return Ok(Some(found));
