@@ -165,20 +165,18 @@ impl GuestTime {
         }
     }
 
+    /// The clocks were set so many ticks after the entry that ended the stop, and go on from then.
+    pub(crate) fn set_late_by(&mut self, ticks: u64) {
+        self.taken_out = self.taken_out.wrapping_add(ticks);
+    }
+
     /// A VP has left the guest. The clocks are looked at by the last one only, and kvmclock where the guest could have looked at it.
-    pub(crate) fn leave(
-        &mut self,
-        tsc: impl FnOnce() -> u64,
-        kvmclock: impl FnOnce() -> Option<u64>,
-    ) {
+    pub(crate) fn leave(&mut self, both: impl FnOnce() -> Moment, tsc: impl FnOnce() -> u64) {
         match &mut self.flow {
             Flow::Flowing { vps } => {
                 *vps = vps.saturating_sub(1);
                 if *vps == 0 {
-                    // In this order, so that no clock is taken for earlier than the guest may have seen it.
-                    let tsc = tsc();
-                    let kvmclock = kvmclock();
-                    self.flow = Flow::standing(Moment { tsc, kvmclock });
+                    self.flow = Flow::standing(both());
                 }
             }
             Flow::Standing {

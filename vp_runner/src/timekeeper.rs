@@ -10,6 +10,7 @@ use crate::guest_time::Moment;
 use crate::guest_time::TscRate;
 use crate::guest_time::pit::Pit;
 use crate::kvm::x86_64::clocks;
+use crate::kvm::x86_64::clocks::BothClocks;
 use crate::kvm::x86_64::clocks::TscOffsets;
 use crate::kvm::x86_64::clocks::host_tsc;
 use crate::probe::Report;
@@ -62,11 +63,7 @@ impl Timekeeper {
                 FreezeTime::Off
             }
         };
-        let now = Moment {
-            tsc: host_tsc(),
-            kvmclock: clocks::kvmclock(&vm),
-        };
-        let time = GuestTime::new(freeze, now);
+        let time = GuestTime::new(freeze, moment(&vm));
         Self {
             vm,
             rate,
@@ -103,14 +100,14 @@ impl Timekeeper {
     /// A VP is about to enter. Says what has been taken out of the time-stamp counter so far.
     pub(crate) fn enter(&self, look: Look) -> u64 {
         let mut state = self.state();
-        match state.time.enter(host_tsc(), look) {
+        let now = host_tsc();
+        match state.time.enter(now, look) {
             Entered::AsTheyAre | Entered::Passed => {}
             Entered::Thawed { stood, ran } => {
                 if let (Some(clock), Ok(rate)) = (stood.kvmclock, &self.rate) {
                     let clock = clock.saturating_add(rate.ns(ran));
-                    if let Err(err) = clocks::set_kvmclock(&self.vm, clock) {
-                        tracing::error!(error = %err, "kvmclock could not be put back");
-                    }
+                    let late = self.put_back_kvmclock(clock, *rate, now);
+                    state.time.set_late_by(late);
                 }
             }
         }
@@ -118,13 +115,31 @@ impl Timekeeper {
         state.time.taken_out()
     }
 
+    /// Sets kvmclock. Returns by how many ticks later than `now` it was `clock`.
+    ///
+    /// The time-stamp counter has to go on from that very moment: Linux gives up a counter that kvmclock runs ahead of, or behind, by more than
+    /// 125 us in half a second (`CONFIG_CLOCKSOURCE_WATCHDOG_MAX_SKEW_US`), which many stops add up to, and one in which this thread is preempted.
+    fn put_back_kvmclock(&self, clock: u64, rate: TscRate, now: u64) -> u64 {
+        if let Err(err) = clocks::set_kvmclock(&self.vm, clock) {
+            tracing::error!(error = %err, "kvmclock could not be put back");
+            return 0;
+        }
+        BothClocks::look(&self.vm).map_or(0, |both| {
+            let since = rate.ticks(both.kvmclock.saturating_sub(clock));
+            both.host_tsc.saturating_sub(since).saturating_sub(now)
+        })
+    }
+
     /// A VP has left the guest.
     pub(crate) fn leave(&self) {
-        let kvmclock = || match &self.rate {
-            Ok(_) => clocks::kvmclock(&self.vm),
-            Err(_) => None,
+        let both = || match &self.rate {
+            Ok(_) => moment(&self.vm),
+            Err(_) => Moment {
+                tsc: host_tsc(),
+                kvmclock: None,
+            },
         };
-        self.state().time.leave(host_tsc, kvmclock);
+        self.state().time.leave(both, host_tsc);
     }
 
     /// What would have been taken out of the time-stamp counter if the present stop ended now.
@@ -212,6 +227,20 @@ impl Timekeeper {
     pub(crate) fn has_counters(&self) -> bool {
         self.counters.load(Ordering::Relaxed) != 0
     }
+}
+
+/// The host's counter, and kvmclock where there is one.
+fn moment(vm: &VmFd) -> Moment {
+    BothClocks::look(vm).map_or_else(
+        || Moment {
+            tsc: host_tsc(),
+            kvmclock: None,
+        },
+        |both| Moment {
+            tsc: both.host_tsc,
+            kvmclock: Some(both.kvmclock),
+        },
+    )
 }
 
 /// What a VP did with the count of its local timer.

@@ -195,6 +195,37 @@ fn kvmclock_stands_with_the_counter() {
     assert_eq!(flags & 2, 2, "flags {flags:#x}");
 }
 
+/// What many stops add up to. Linux marks a counter as unstable that is off by 125 us in half a second.
+#[test]
+fn kvmclock_and_the_counter_stay_together_over_many_stops() {
+    const STOPS: u32 = 200;
+    const APART: u64 = 60_000;
+    let Some(vm) = watcher() else { return };
+    let on = (VpIndex::BSP, MSR_KVM_SYSTEM_TIME_NEW, KVMCLOCK.value() | 1);
+    if let Err(err) = vm.call(DebugRequest::WriteMsr, on) {
+        return println!("SKIP: this KVM has no kvmclock: {err}");
+    }
+    let both = || {
+        run_on(&vm, SEEN);
+        let tsc = word(&vm, SEEN);
+        (tsc, kvmclock(&vm, tsc))
+    };
+    let (tsc, clock) = both();
+    for _ in 0..STOPS {
+        run_on(&vm, SEEN);
+    }
+    let (later_tsc, later_clock) = both();
+    let by_tsc =
+        u128::from(later_tsc - tsc) * 1_000_000_000 / u128::from(ticks(Duration::from_secs(1)));
+    let by_tsc = u64::try_from(by_tsc).unwrap();
+    let apart = by_tsc.abs_diff(later_clock - clock);
+    println!("{apart} ns apart after {STOPS} stops in {by_tsc} ns");
+    assert!(
+        apart < APART,
+        "kvmclock and the counter are {apart} ns apart"
+    );
+}
+
 /// What the guest makes of the page (`pvclock.rst`): ns = system time + (counter - when that was) * 2^shift * factor / 2^32.
 fn kvmclock(vm: &TestVm, tsc: u64) -> u64 {
     let at = |offset| word(vm, Gpa::new(KVMCLOCK.value() + offset));

@@ -1,6 +1,8 @@
-//! `cargo xtask soak`: the conformance suite's tests that repeat something, for as long as asked and from fresh seeds.
+//! `cargo xtask soak`: the tests that repeat something, for as long as asked and from fresh seeds.
 
+use crate::nested::Bed;
 use crate::process;
+use crate::system_packages::CannotHere;
 use crate::test_output::Note;
 use crate::test_output::Watch;
 use std::collections::BTreeMap;
@@ -23,12 +25,24 @@ pub struct Args {
 
 /// A test that repeats something for `TRAPGATE_SOAK_SECONDS`, from `TRAPGATE_SEED` where it chooses anything.
 struct Member {
+    place: Place,
     package: &'static str,
     /// The test program.
     program: &'static str,
     /// The test's whole name.
     test: &'static str,
 }
+
+/// Where a test runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Here,
+    /// It needs a Linux guest.
+    Bed,
+}
+
+/// What every test reads.
+const SECONDS: &str = "TRAPGATE_SOAK_SECONDS";
 
 const MEMBERS: &[Member] = &[
     counting(
@@ -41,14 +55,22 @@ const MEMBERS: &[Member] = &[
     counting("four_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
     counting("eight_vps_through_a_hundred_breakpoints_report_what_the_guest_counts"),
     Member {
+        place: Place::Here,
         package: "conformance",
         program: "random_operations",
         test: "the_model_agrees_after_every_one_of_10_000_random_operations",
+    },
+    Member {
+        place: Place::Bed,
+        package: "trapgate",
+        program: "linux_time",
+        test: "its_clocks_stand_over_a_stop_and_no_watchdog_barks",
     },
 ];
 
 const fn counting(test: &'static str) -> Member {
     Member {
+        place: Place::Here,
         package: "conformance",
         program: "counting",
         test,
@@ -63,7 +85,7 @@ const EXTRA: Duration = Duration::from_secs(15 * 60);
 
 /// The subcommand; the result is the exit status for the process.
 pub fn main(args: &Args) -> anyhow::Result<i32> {
-    let members: Vec<&Member> = MEMBERS
+    let mut members: Vec<&Member> = MEMBERS
         .iter()
         .filter(|member| member.test.contains(&args.only))
         .collect();
@@ -72,13 +94,21 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
         "no test of the soak has a name with `{}` in it",
         args.only
     );
+    let mut skips = BTreeMap::<String, u32>::new();
+    if members.iter().any(|member| member.place == Place::Bed)
+        && let Err(error) = Bed::provide()
+    {
+        let CannotHere(reason) = error.downcast::<CannotHere>()?;
+        members.retain(|member| member.place != Place::Bed);
+        anyhow::ensure!(!members.is_empty(), reason);
+        skips.insert(reason, 1);
+    }
     let whole = Duration::from_secs(60 * args.minutes);
     let rounds = 2;
     let share = (whole / u32::try_from(members.len() * rounds)?).max(SHORTEST);
     let start = Instant::now();
     let mut seed = first_seed();
     let mut runs = BTreeMap::<&str, u32>::new();
-    let mut skips = BTreeMap::<String, u32>::new();
     let mut failures = Vec::new();
     for member in members.iter().cycle() {
         if start.elapsed() >= whole {
@@ -132,16 +162,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
 impl Member {
     fn command(&self, seed: u64, share: Duration) -> Command {
         let mut command = process::cargo();
-        command
-            .args([
-                "test",
-                "--package",
-                self.package,
-                "--test",
-                self.program,
-                "--",
-            ])
-            .args(["--exact", self.test, "--nocapture"]);
+        command.args(self.words());
         for (name, value) in variables(seed, share) {
             command.env(name, value);
         }
@@ -154,19 +175,36 @@ impl Member {
         for (name, value) in variables(seed, share) {
             text.push_str(&format!("{name}={value} "));
         }
+        text + "cargo " + &self.words().join(" ")
+    }
+
+    fn words(&self) -> Vec<String> {
         let Self {
+            place,
             package,
             program,
             test,
         } = self;
-        text + &format!("cargo test -p {package} --test {program} -- --exact {test} --nocapture")
+        let line = match place {
+            Place::Here => {
+                format!("test -p {package} --test {program} -- --exact {test} --nocapture")
+            }
+            Place::Bed => format!("xtask nested --only {package}/{program} --filter {test}"),
+        };
+        line.split(' ').map(str::to_owned).collect()
     }
+}
+
+/// How long each test is asked to go on; zero outside of a soak, and where that is no number: the tests say so.
+pub fn share() -> Duration {
+    let value = std::env::var(SECONDS).unwrap_or_default();
+    Duration::from_secs(value.parse().unwrap_or(0))
 }
 
 fn variables(seed: u64, share: Duration) -> [(&'static str, String); 2] {
     [
         ("TRAPGATE_SEED", seed.to_string()),
-        ("TRAPGATE_SOAK_SECONDS", share.as_secs().to_string()),
+        (SECONDS, share.as_secs().to_string()),
     ]
 }
 
@@ -212,6 +250,11 @@ mod tests {
         assert_eq!(
             typed,
             "TRAPGATE_SEED=7 TRAPGATE_SOAK_SECONDS=30 cargo test -p conformance --test counting -- --exact ten_thousand_steps_stay_in_the_loop_and_lose_no_tick --nocapture"
+        );
+        let typed = MEMBERS[6].typed(7, Duration::from_secs(30));
+        assert_eq!(
+            typed,
+            "TRAPGATE_SEED=7 TRAPGATE_SOAK_SECONDS=30 cargo xtask nested --only trapgate/linux_time --filter its_clocks_stand_over_a_stop_and_no_watchdog_barks"
         );
     }
 }

@@ -9,7 +9,7 @@ fn at(tsc: u64) -> Moment {
 }
 
 fn leave(time: &mut GuestTime, now: u64) {
-    time.leave(|| now, || at(now).kvmclock);
+    time.leave(|| at(now), || now);
 }
 
 fn standing(freeze: FreezeTime) -> GuestTime {
@@ -23,13 +23,15 @@ fn a_stop_is_taken_out_whole_and_once() {
     assert_eq!(time.enter(100, Look::Possible), thawed(at(0), 0));
     assert_eq!(time.enter(130, Look::Possible), Entered::AsTheyAre);
     assert_eq!(time.taken_out(), 100);
-    time.leave(|| unreachable!("one is inside still"), || None);
+    time.leave(|| unreachable!("one is inside still"), || 0);
     assert_eq!(time.standing_for(140), None);
     leave(&mut time, 150);
     assert_eq!(time.standing_for(400), Some(250));
     assert_eq!(time.taken_out_by(400), 350);
     assert_eq!(time.enter(1150, Look::Possible), thawed(at(150), 0));
     assert_eq!(time.taken_out(), 1100);
+    time.set_late_by(3);
+    assert_eq!(time.taken_out(), 1103);
 }
 
 #[test]

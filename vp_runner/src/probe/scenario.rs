@@ -13,6 +13,7 @@ use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::ScratchVmError;
 use crate::kvm::x86_64::StartIn;
 use crate::kvm::x86_64::clocks;
+use crate::kvm::x86_64::clocks::BothClocks;
 use crate::kvm::x86_64::clocks::TscOffsets;
 use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
 use kvm_bindings::KVM_GUESTDBG_ENABLE;
@@ -360,7 +361,8 @@ impl<'a> Guest<'a> {
         // Some KVMs take an offset and forget it.
         let back = clocks::tsc_offset(vcpu) == offset
             && TscOffsets::of(vcpu) == TscOffsets::Settable
-            && clocks::kvmclock(vm).is_some_and(|now| (HOUR_NS..2 * HOUR_NS).contains(&now));
+            && BothClocks::look(vm)
+                .is_some_and(|now| (HOUR_NS..2 * HOUR_NS).contains(&now.kvmclock));
         match back {
             true => finding(true, Seen::ClockSet),
             false => finding(false, Seen::ClockKept),

@@ -4,6 +4,7 @@ use super::Bed;
 use super::Job;
 use super::boot::Sink;
 use crate::process;
+use crate::soak;
 use crate::test_output::Note;
 use crate::test_output::Watch;
 use anyhow::Context as _;
@@ -25,7 +26,11 @@ const PURE: &[&str] = &["run_state::"];
 
 /// Linux guests of two CPUs: with two outer CPUs, one in five such guests, or the outer kernel under it, met a triple fault (4 of 22, without a
 /// debugger, and none of 10 guests with one).
-const ONE_OUTER_CPU: &[&str] = &["trapgate/linux", "trapgate/linux_gdb"];
+const ONE_OUTER_CPU: &[&str] = &[
+    "trapgate/linux",
+    "trapgate/linux_gdb",
+    "trapgate/linux_time",
+];
 
 /// For one test program, all of its tests: most take seconds, and a busy machine several times as long as a quiet one.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -134,7 +139,7 @@ impl Suite {
             command.extend(PURE.iter().flat_map(|name| ["--skip".into(), name.into()]));
             command.extend(self.filter.iter().map(OsString::from));
             let mut job = Job::new(command, test.folder.clone(), files);
-            job.timeout = TIMEOUT;
+            job.timeout = TIMEOUT + soak::share();
             if ONE_OUTER_CPU.contains(&test.name.as_str()) {
                 job.cpus = 1;
             }

@@ -9,6 +9,7 @@
 )]
 
 use super::msr::read_msr;
+use kvm_bindings::KVM_CLOCK_HOST_TSC;
 use kvm_bindings::KVM_VCPU_TSC_CTRL;
 use kvm_bindings::KVM_VCPU_TSC_OFFSET;
 use kvm_bindings::KVMIO;
@@ -35,14 +36,55 @@ pub(crate) fn host_tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// The guest's kvmclock, in ns. `None` where KVM has none.
-pub(crate) fn kvmclock(vm: &VmFd) -> Option<u64> {
-    vm.get_clock().ok().map(|data| data.clock)
+/// The guest's kvmclock and the host's time-stamp counter at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BothClocks {
+    /// In ns.
+    pub(crate) kvmclock: u64,
+    pub(crate) host_tsc: u64,
+}
+
+impl BothClocks {
+    /// In ticks: what a look takes that nothing gets in between.
+    const SHORT: u64 = 50_000;
+    const LOOKS: u32 = 3;
+
+    /// Looks at them. `None` where KVM has no kvmclock.
+    ///
+    /// KVM says when it looked (`KVM_CLOCK_HOST_TSC`) while the counters of all vCPUs are alike and the host keeps time by its own. Otherwise it was in
+    /// the middle of the shortest of some looks: this thread may be preempted in any of them.
+    pub(crate) fn look(vm: &VmFd) -> Option<Self> {
+        let mut shortest: Option<(u64, Self)> = None;
+        for _ in 0..Self::LOOKS {
+            let before = host_tsc();
+            let data = vm.get_clock().ok()?;
+            let took = host_tsc().wrapping_sub(before);
+            let exact = data.flags & KVM_CLOCK_HOST_TSC != 0;
+            let host_tsc = match exact {
+                true => data.host_tsc,
+                false => before.wrapping_add(took / 2),
+            };
+            let both = Self {
+                kvmclock: data.clock,
+                host_tsc,
+            };
+            if exact {
+                return Some(both);
+            }
+            if shortest.is_none_or(|(least, _)| took < least) {
+                shortest = Some((took, both));
+            }
+            if took < Self::SHORT {
+                break;
+            }
+        }
+        shortest.map(|(_, both)| both)
+    }
 }
 
 /// Sets the guest's kvmclock, in ns.
 pub(crate) fn set_kvmclock(vm: &VmFd, ns: u64) -> Result<(), kvm_ioctls::Error> {
-    // No flag: with KVM_CLOCK_REALTIME KVM would add what has passed since.
+    // No flag: with KVM_CLOCK_REALTIME KVM would add what has passed since some moment, but only about as much.
     vm.set_clock(&kvm_clock_data {
         clock: ns,
         ..Default::default()
