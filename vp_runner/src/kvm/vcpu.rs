@@ -413,27 +413,28 @@ impl Vcpu {
     }
 
     /// `KVM_SET_GUEST_DEBUG`.
+    ///
+    /// It is enabled always, if for nothing. A guest's access to its debug registers makes a KVM that has no guest debugging on leave them all to the
+    /// guest for the entry that follows, and read them back after that. If the VP leaves KVM before that entry and debugging is turned on meanwhile,
+    /// what KVM reads back as the guest's are the debugger's (kvm-amd and kvm-intel up to Linux 6.12; the kernel logs a warning).
     fn tell(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
         let mut debug = kvm_guest_debug {
-            control: inject,
+            control: KVM_GUESTDBG_ENABLE | inject,
             ..Default::default()
         };
         if let Some((db, dr7)) = wanted.registers.programmed() {
-            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+            debug.control |= KVM_GUESTDBG_USE_HW_BP;
             debug.arch.debugreg[..db.len()].copy_from_slice(&db);
             debug.arch.debugreg[7] = dr7;
         }
         if wanted.bytes == Bytes::In {
-            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+            debug.control |= KVM_GUESTDBG_USE_SW_BP;
         }
         if wanted.stepping == Stepping::On {
-            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+            debug.control |= KVM_GUESTDBG_SINGLESTEP;
         }
         if wanted.interrupts == Interrupts::Held && self.offers.block_irq {
-            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_BLOCKIRQ;
-        }
-        if inject != 0 {
-            debug.control |= KVM_GUESTDBG_ENABLE;
+            debug.control |= KVM_GUESTDBG_BLOCKIRQ;
         }
         self.programmed = Programmed::Unknown;
         self.vcpu
