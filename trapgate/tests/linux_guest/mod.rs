@@ -35,14 +35,19 @@ impl Linux {
 
     /// Starts it; `cmdline` comes after what every test needs.
     pub fn start(&self, args: &[&str], cmdline: &str) -> Running {
-        let cmdline = format!("console=ttyS0 quiet nokaslr panic=-1 {cmdline}");
+        let cmdline = format!("quiet {cmdline}");
+        self.boot(&[&["--no-reboot"], args].concat(), &cmdline)
+    }
+
+    /// Boots it again whenever it resets, with all its messages.
+    pub fn boot(&self, args: &[&str], cmdline: &str) -> Running {
+        let cmdline = format!("console=ttyS0 nokaslr panic=-1 {cmdline}");
         let kernel = [
             "run",
             "--kernel",
             &self.kernel,
             "--initrd",
             &self.initrd,
-            "--no-reboot",
             "--cmdline",
             &cmdline,
         ];

@@ -12,25 +12,12 @@ mod linux_guest;
 use conformance::running;
 use debugger::Debugger;
 use linux_guest::Linux;
-use running::Running;
 
 #[test]
 fn after_a_reset_it_boots_again() {
     let Some(linux) = Linux::given() else { return };
-    let cmdline = "console=ttyS0 nokaslr panic=-1 rdinit=/nowhere root=/dev/nowhere";
-    let args = [
-        "--gdb",
-        "off",
-        "--cpus",
-        "1",
-        "--kernel",
-        &linux.kernel,
-        "--initrd",
-        &linux.initrd,
-        "--cmdline",
-        cmdline,
-    ];
-    let mut running = Running::start(&args);
+    let args = ["--gdb", "off", "--cpus", "1"];
+    let mut running = linux.boot(&args, "rdinit=/nowhere root=/dev/nowhere");
     let panics = std::cell::Cell::new(0);
     // A clock page or an interrupt controller left over from the first boot would show before the second panic.
     running.line("a second panic", |line| {
@@ -44,20 +31,8 @@ fn after_a_reset_it_boots_again() {
 #[test]
 fn software_breakpoints_of_its_first_instruction_hit_again_after_it_reboots() {
     let Some(linux) = Linux::given() else { return };
-    let cmdline = "console=ttyS0 quiet nokaslr panic=-1 trapgate.reboot";
-    let args = [
-        "--gdb",
-        "127.0.0.1:0",
-        "--cpus",
-        "1",
-        "--kernel",
-        &linux.kernel,
-        "--initrd",
-        &linux.initrd,
-        "--cmdline",
-        cmdline,
-    ];
-    let mut running = Running::start(&args);
+    let args = ["--gdb", "127.0.0.1:0", "--cpus", "1"];
+    let mut running = linux.boot(&args, "quiet trapgate.reboot");
     let mut debugger = Debugger::attach(&running.address());
     // Neither is in memory yet: the kernel is packed, and paging as it sets it up is far away.
     let places = ["start_kernel", "__x64_sys_reboot"].map(|name| linux.address(name));

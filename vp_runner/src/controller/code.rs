@@ -233,8 +233,7 @@ impl Code {
 
     /// Looks at every software breakpoint again, unless that was just done and there are many.
     pub(super) fn reconcile(&mut self) {
-        let recent = |last: Reconciled| last.at.elapsed() < ticker::PERIOD.max(last.took * SELDOM);
-        if self.breakpoints().table.len() > FEW && self.reconciled.is_some_and(recent) {
+        if !self.is_due() {
             return;
         }
         let started = Instant::now();
@@ -246,8 +245,17 @@ impl Code {
         });
     }
 
+    /// Whether [`reconcile`](Self::reconcile) would look.
+    fn is_due(&self) -> bool {
+        let recent = |last: Reconciled| last.at.elapsed() < ticker::PERIOD.max(last.took * SELDOM);
+        self.breakpoints().table.len() <= FEW || !self.reconciled.is_some_and(recent)
+    }
+
     /// Whether the guest needs to be paused for [`reconcile`](Self::reconcile) to do something. VPs may run.
     pub(super) fn needs_pause(&self) -> bool {
+        if !self.is_due() {
+            return false;
+        }
         let Breakpoints { table, patches } = &*self.breakpoints();
         table.has_unarmed() || patches.is_any_overwritten(&*self.ram)
     }

@@ -24,8 +24,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "debug_worker",
         &["gdb_frontend", "mesh", "pal_async", "vmm_core_defs"],
     ),
+    // For build scripts.
+    ("guest_build", &[]),
     // Data only: an ELF file.
-    ("demo_guest", &[]),
+    ("demo_guest", &["guest_build"]),
     (
         "trapgate",
         &[
@@ -38,7 +40,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Guest programs and beds for tests; nothing that ships uses it.
-    ("conformance", &["mesh", "vmm_core_defs", "vp_runner"]),
+    (
+        "conformance",
+        &["guest_build", "mesh", "vmm_core_defs", "vp_runner"],
+    ),
     ("xtask", &["demo_guest"]),
 ];
 
