@@ -483,3 +483,6 @@ fn still_hit(table: &BreakpointTable, reason: DebugStopReason) -> Option<DebugSt
         other => Some(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

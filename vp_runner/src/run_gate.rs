@@ -30,10 +30,14 @@
 use loom::sync::atomic::AtomicU8;
 #[cfg(loom)]
 use loom::sync::atomic::Ordering;
+#[cfg(loom)]
+use loom::thread;
 #[cfg(not(loom))]
 use std::sync::atomic::AtomicU8;
 #[cfg(not(loom))]
 use std::sync::atomic::Ordering;
+#[cfg(not(loom))]
+use std::thread;
 
 const IDLE: u8 = 0;
 const KICKED: u8 = 1;
@@ -93,6 +97,13 @@ impl RunGate {
     /// Whether a kick waits to be taken back.
     pub fn is_kicked(&self) -> bool {
         self.0.load(Ordering::Acquire) & KICKED != 0
+    }
+
+    /// VP thread whose guest has halted: sleeps until it is kicked. The kicker unparks the thread after its kick.
+    pub fn wait_for_kick(&self) {
+        while !self.is_kicked() {
+            thread::park();
+        }
     }
 
     /// Whether the VP was in the guest just now.

@@ -426,10 +426,7 @@ impl Vp {
         if course.steps() {
             return Some(course.halted());
         }
-        while !self.around.gate.is_kicked() {
-            // The kicker unparks this thread after its kick.
-            std::thread::park();
-        }
+        self.around.gate.wait_for_kick();
         None
     }
 
@@ -479,6 +476,10 @@ impl ParkedVp for Vp {
     }
 
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+        if arms == Arms::default() && self.rest != Rest::Crashed {
+            // The next debugger is told where the VP stands, whatever it was about to meet under the last.
+            self.rest = Rest::Seen;
+        }
         self.arms = arms;
         self.debug_registers = self.shared()?.unwrap_or_default();
         self.vcpu.program(DebugState {

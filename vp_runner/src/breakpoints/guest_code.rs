@@ -31,6 +31,14 @@ impl Int3Traps {
         }
     }
 
+    /// As on a host where nothing is amiss.
+    #[cfg(test)]
+    pub(crate) const EVERYWHERE: Self = Self {
+        real: true,
+        protected: true,
+        long: true,
+    };
+
     /// Whether it can be made use of at all.
     pub fn anywhere(self) -> bool {
         self.real || self.protected || self.long

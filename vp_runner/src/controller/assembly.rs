@@ -29,7 +29,8 @@ pub(super) struct Wiring {
     pub(super) debug: mesh::Receiver<DebugRequest>,
     pub(super) control: mesh::Receiver<Control>,
     pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
-    pub(super) report: Option<Report>,
+    pub(super) int3: Int3Traps,
+    pub(super) capabilities: Vec<Capability>,
     pub(super) start: StartMode,
     pub(super) on_reset: ResetPolicy,
 }
@@ -71,11 +72,13 @@ impl Controller {
             memory: params.memory,
             machine: params.machine,
         };
+        let report = params.report.as_ref();
         let wiring = Wiring {
             debug: params.debug,
             control,
             ticker: Ticker::new(),
-            report: params.report,
+            int3: report.map(Int3Traps::new).unwrap_or_default(),
+            capabilities: report.map(Report::capabilities).unwrap_or_default(),
             start: params.start,
             on_reset: params.on_reset,
         };
@@ -86,11 +89,10 @@ impl Controller {
 
     /// A controller of VPs that are there already.
     pub(super) fn over(guest: Guest, wiring: Wiring) -> Self {
-        let int3 = wiring.report.as_ref().map(Int3Traps::new);
         let code = Code::new(
             guest.memory.clone(),
             Arc::clone(&guest.breakpoints),
-            int3.unwrap_or_default(),
+            wiring.int3,
             guest.vps.count(),
         );
         let (ticker, ticks) = wiring.ticker;
@@ -110,10 +112,7 @@ impl Controller {
             machine: guest.machine,
             xfeatures: guest.xfeatures,
             paging_limits: guest.paging_limits,
-            capabilities: wiring
-                .report
-                .map(|report| report.capabilities())
-                .unwrap_or_default(),
+            capabilities: wiring.capabilities,
             start: wiring.start,
             on_reset: wiring.on_reset,
             exit: None,

@@ -12,7 +12,7 @@ pub(super) const PERIOD: Duration = Duration::from_millis(25);
 pub(super) struct Tick;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pulse {
+pub(super) enum Pulse {
     On,
     Off,
 }
@@ -34,6 +34,13 @@ impl Ticker {
             thread: None,
         };
         (ticker, receiver)
+    }
+
+    /// A ticker whose pulse somebody else turns into ticks: a test that has its own idea of time.
+    #[cfg(test)]
+    pub(super) fn beside(&mut self, thread: mpsc::Sender<Pulse>) -> mesh::Sender<Tick> {
+        self.thread = Some(thread);
+        self.ticks.clone()
     }
 
     pub(super) fn start(&mut self) {

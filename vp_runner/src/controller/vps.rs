@@ -88,6 +88,12 @@ impl Vps {
         Ok(vps)
     }
 
+    /// Threads that are there already.
+    #[cfg(test)]
+    pub(super) fn of(threads: Vec<VpThread>) -> Self {
+        Self { threads }
+    }
+
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.threads.len()).unwrap_or(u32::MAX)
     }

@@ -40,6 +40,7 @@ mod model {
     use super::super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicBool;
+    use loom::sync::mpsc;
     use loom::thread;
 
     struct Vcpu {
@@ -115,6 +116,67 @@ mod model {
                 move || vcpu.run_until_parked()
             });
             vcpu.kick();
+            vp.join().unwrap();
+        });
+    }
+
+    /// What the controller and a VP thread hand to each other: the VP's state is the controller's from `parked` to the next `Enter`, and the VP's from there to
+    /// `parked` (I3). The cell fails the test where both have it.
+    struct HandOver {
+        vcpu: Arc<Vcpu>,
+        state: loom::cell::UnsafeCell<u32>,
+    }
+
+    /// An access of the kind that loom allows one thread at a time.
+    fn touch(state: &loom::cell::UnsafeCell<u32>) {
+        state.with_mut(|_| ());
+    }
+
+    #[test]
+    fn a_stop_hands_the_vp_over_and_a_resume_gives_it_back() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(false);
+            let over = Arc::new(HandOver {
+                vcpu,
+                state: loom::cell::UnsafeCell::new(0),
+            });
+            let (enter, commands) = mpsc::channel::<()>();
+            let (park, parked) = mpsc::channel::<()>();
+            let vp = thread::spawn({
+                let over = over.clone();
+                move || {
+                    for _ in 0..2 {
+                        commands.recv().unwrap();
+                        touch(&over.state);
+                        over.vcpu.run_until_parked();
+                        touch(&over.state);
+                        park.send(()).unwrap();
+                    }
+                }
+            });
+            for _ in 0..2 {
+                touch(&over.state);
+                over.vcpu.gate.clear();
+                enter.send(()).unwrap();
+                over.vcpu.kick();
+                parked.recv().unwrap();
+                touch(&over.state);
+            }
+            vp.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_kick_ends_the_wait_of_a_vp_whose_guest_has_halted() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(true);
+            let vp = thread::spawn({
+                let vcpu = vcpu.clone();
+                move || vcpu.gate.wait_for_kick()
+            });
+            vcpu.kick();
+            // A VP that sleeps on would be a deadlock, which loom reports.
+            vp.thread().unpark();
             vp.join().unwrap();
         });
     }

@@ -69,6 +69,10 @@ impl RunState {
     /// Ends the session (I6). A reset or power-off the guest had asked for stays owed.
     fn release(&mut self) -> Vec<Output> {
         self.owe_hits();
+        for vp in &mut self.vps {
+            // What a VP had met under this debugger is nothing that the next one is to be told of.
+            vp.start = Start::Past;
+        }
         self.stop_on = StopOn::default();
         // Changes that waited are refused by the shell with the session gone.
         self.wants.remove(&Want::Change);

@@ -1,0 +1,150 @@
+//! The whole actor under shuttle's schedulers, with fake VPs: no session, however its requests, stops, kicks and ends cross, loses a stop, tells one twice,
+//! leaves a request unanswered, or leaves a trace of itself in the guest (I1-I8, as far as the actor owns them).
+//!
+//! Real: the controller with all its parts, the gate of each VP, the breakpoint table and the bytes in memory, every channel between them. Fake: the VP threads
+//! (`fake_vp`), the machine, the clock of the ticks. What the scheduler decides: who goes on after each channel operation, gate operation, signal and
+//! guest instruction; all of them are schedule points, the futures' channels by an explicit one at each send. Between two of its awaits the controller
+//! runs undisturbed, as it shares nothing with VPs that run but the gates and the signal, and `loom` looks at those (`run_gate`).
+//!
+//! A failure prints its schedule or seed; `TRAPGATE_SCHEDULE=<that> cargo test -p vp_runner --lib controller` runs it again and says what
+//! happens.
+
+mod client;
+mod fake_vp;
+mod world;
+
+use super::assembly::Guest;
+use super::assembly::Wiring;
+use super::*;
+use crate::breakpoints::Int3Traps;
+use crate::page_walk::PagingLimits;
+use client::Client;
+use fake_vp::FakeVp;
+use shuttle::rand::Rng as _;
+use shuttle::rand::thread_rng;
+use shuttle::scheduler::PctScheduler;
+use shuttle::scheduler::RandomScheduler;
+use shuttle::scheduler::ReplayScheduler;
+use shuttle::scheduler::Scheduler;
+use shuttle::thread;
+use std::sync::mpsc;
+use std::time::Duration;
+use ticker::Pulse;
+use vmm_core_defs::regs::XFeatures;
+use world::World;
+
+/// Names the one schedule to run again, or its seed.
+const SCHEDULE: &str = "TRAPGATE_SCHEDULE";
+/// No session takes so many steps, so one that does hangs.
+const MAX_STEPS: usize = 200_000;
+/// For each scheduler.
+const MAX_TIME: Duration = Duration::from_secs(15);
+const EXECUTIONS: usize = 10_000;
+
+/// Returns how many sessions there were.
+fn explore(scheduler: impl Scheduler + 'static) -> usize {
+    let mut config = shuttle::Config::new();
+    config.stack_size = 1 << 20;
+    config.max_steps = shuttle::MaxSteps::FailAfter(MAX_STEPS);
+    config.max_time = Some(MAX_TIME);
+    config
+        .ungraceful_shutdown_config
+        .immediately_return_on_panic = true;
+    shuttle::Runner::new(scheduler, config).run(session)
+}
+
+fn explore_many(scheduler: impl Scheduler + 'static) {
+    let sessions = explore(scheduler);
+    println!("{sessions} sessions");
+    assert!(sessions > 20, "too few to mean anything");
+}
+
+#[test]
+fn no_random_schedule_breaks_a_session() {
+    let Ok(again) = std::env::var(SCHEDULE) else {
+        return explore_many(RandomScheduler::new(EXECUTIONS));
+    };
+    match again.parse() {
+        Ok(seed) => explore(RandomScheduler::new_from_seed(seed, 1)),
+        Err(_) => explore(ReplayScheduler::new_from_encoded(&again)),
+    };
+}
+
+#[test]
+fn no_schedule_of_few_preemptions_breaks_a_session() {
+    explore_many(PctScheduler::new(4, EXECUTIONS));
+}
+
+/// One life of a guest: random sessions of one debugger, a second client that breaks in at any time, lost channels, the end.
+fn session() {
+    let vps = thread_rng().gen_range(1..=3);
+    let world = World::new(vps);
+    let (debug, requests) = mesh::channel();
+    let (stop, control) = mesh::channel();
+    let (parked, events) = mesh::channel();
+    let (mut ticker, ticks) = Ticker::new();
+    let (pulse, pulses) = mpsc::channel();
+    let ticks_to = ticker.beside(pulse);
+    let links = (0..vps).map(|vp| FakeVp::start(VpIndex::new(vp), &world, parked.clone()));
+    let start = match thread_rng().gen_bool(0.5) {
+        true => StartMode::Run,
+        false => StartMode::WaitForDebugger,
+    };
+    let guest = Guest {
+        vps: Vps::of(links.collect()),
+        events,
+        breakpoints: world.breakpoints.clone(),
+        xfeatures: XFeatures::default(),
+        paging_limits: PagingLimits::new(36, false),
+        memory: world.ram.clone(),
+        machine: world.clone(),
+    };
+    let wiring = Wiring {
+        debug: requests,
+        control,
+        ticker: (ticker, ticks),
+        int3: Int3Traps::EVERYWHERE,
+        capabilities: Vec::new(),
+        start,
+        on_reset: ResetPolicy::Reset,
+    };
+    let controller = Controller::over(guest, wiring);
+    let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
+    let clock = thread::spawn(move || tick(&pulses, &ticks_to));
+    let intruder = thread::spawn({
+        let (world, debug) = (world.clone(), debug.clone());
+        move || client::intrude(&world, &debug)
+    });
+    Client::new(world.clone(), debug).live();
+    intruder.join().unwrap();
+    // Every sender of requests is gone now: the guest runs on by itself, however it was left.
+    world.wait_for_progress();
+    world.check_untouched("after the last client");
+    stop.send(Control::Stop);
+    assert_eq!(actor.join().unwrap(), RunnerExit::Stopped);
+    world.check_untouched("at the end");
+    clock.join().unwrap();
+}
+
+/// What happens, for somebody who looks at one session.
+fn say(what: impl FnOnce() -> String) {
+    if std::env::var_os(SCHEDULE).is_some() {
+        println!("{}", what());
+    }
+}
+
+/// The ticks, at any time.
+fn tick(pulses: &mpsc::Receiver<Pulse>, ticks: &mesh::Sender<Tick>) {
+    let mut pulse = Pulse::Off;
+    loop {
+        match pulses.try_recv() {
+            Ok(new) => pulse = new,
+            Err(mpsc::TryRecvError::Disconnected) => return,
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        if pulse == Pulse::On && thread_rng().gen_bool(0.1) {
+            ticks.send(Tick);
+        }
+        thread::yield_now();
+    }
+}

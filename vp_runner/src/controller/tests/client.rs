@@ -1,0 +1,301 @@
+//! A debugger that does anything at any time, and looks at every reply.
+
+use super::fake_vp::CODE;
+use super::fake_vp::TURN;
+use super::fake_vp::address;
+use super::world::World;
+use super::*;
+use mesh::rpc::PendingFailableRpc;
+use mesh::rpc::Rpc;
+use mesh::rpc::RpcError;
+use mesh::rpc::RpcSend as _;
+use shuttle::future::block_on;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::stop::StopEvent;
+
+type Pending<T> = PendingFailableRpc<T, DebugError>;
+
+/// The one debugger.
+pub(super) struct Client {
+    world: Arc<World>,
+    debug: mesh::Sender<DebugRequest>,
+    set: Vec<Breakpoint>,
+    /// The resumes taken so far.
+    epoch: Epoch,
+}
+
+/// How a session ends.
+enum End {
+    Detached,
+    Lost,
+}
+
+fn send<I, T>(
+    debug: &mesh::Sender<DebugRequest>,
+    request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> DebugRequest,
+    input: I,
+) -> Pending<T> {
+    thread::yield_now();
+    let pending = debug.call_failable(request, input);
+    thread::yield_now();
+    pending
+}
+
+/// Nothing that is waited for is dropped unanswered.
+fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
+    match block_on(pending) {
+        Ok(value) => Ok(value),
+        Err(RpcError::Call(err)) => Err(err),
+        Err(RpcError::Channel(_)) => panic!("a request was dropped unanswered"),
+    }
+}
+
+/// Somebody else who may interrupt: a second task of the debugger's.
+pub(super) fn intrude(world: &World, debug: &mesh::Sender<DebugRequest>) {
+    for _ in 0..thread_rng().gen_range(0..6) {
+        for _ in 0..thread_rng().gen_range(0..20) {
+            thread::yield_now();
+        }
+        world.break_sent();
+        let answer = answer(send(debug, DebugRequest::Break, ()));
+        world.break_answered();
+        assert!(
+            matches!(answer, Ok(()) | Err(DebugError::NotAttached)),
+            "{answer:?}"
+        );
+    }
+}
+
+fn any_breakpoint() -> Breakpoint {
+    let (kind, index) = match thread_rng().gen_bool(0.6) {
+        true => (BreakpointKind::Software, thread_rng().gen_range(0..TURN)),
+        // There are enough debug registers for these.
+        false => (BreakpointKind::Execute, thread_rng().gen_range(0..4)),
+    };
+    Breakpoint {
+        kind,
+        address: Gva::new(address(index)),
+        len: 1,
+    }
+}
+
+fn any_action() -> VpAction {
+    match thread_rng().gen_range(0..8) {
+        0..4 => VpAction::Run,
+        4 | 5 => VpAction::Step,
+        6 => VpAction::Stay,
+        _ => VpAction::StepRange {
+            start: Gva::new(CODE),
+            end: Gva::new(CODE + thread_rng().gen_range(1..3)),
+        },
+    }
+}
+
+impl Client {
+    pub(super) fn new(world: Arc<World>, debug: mesh::Sender<DebugRequest>) -> Self {
+        Self {
+            world,
+            debug,
+            set: Vec::new(),
+            epoch: Epoch::default(),
+        }
+    }
+
+    fn send<I, T>(
+        &self,
+        request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> DebugRequest,
+        input: I,
+    ) -> Pending<T> {
+        send(&self.debug, request, input)
+    }
+
+    /// Some sessions. The client is gone when this returns.
+    pub(super) fn live(mut self) {
+        for _ in 0..thread_rng().gen_range(1..4) {
+            if let End::Lost = self.session() {
+                return;
+            }
+        }
+    }
+
+    fn session(&mut self) -> End {
+        let attach = self.send(DebugRequest::Attach, ());
+        if thread_rng().gen_bool(0.1) {
+            // Gone before it was there.
+            let detach = self.send(DebugRequest::Detach, any_detach());
+            let attached = answer(attach).map(drop);
+            assert!(matches!(attached, Ok(()) | Err(DebugError::Detached)));
+            assert_eq!(answer(detach), Ok(()));
+            self.world.session_over();
+            return End::Detached;
+        }
+        let info = answer(attach).unwrap();
+        assert_eq!(info.stop.epoch, self.epoch, "I1");
+        self.world.check_parked("after attach");
+        self.world.session_begins();
+        self.world.reported(info.stop.reason, None);
+        for _ in 0..thread_rng().gen_range(1..12) {
+            match thread_rng().gen_range(0..10) {
+                0..4 => {
+                    if let Some(end) = self.run() {
+                        return end;
+                    }
+                }
+                4..8 => self.toggle(),
+                8 => self.look(),
+                _ => {
+                    let reset = self.send(DebugRequest::Reset, ());
+                    assert_eq!(answer(reset), Ok(()));
+                    self.world.session_over();
+                }
+            }
+            self.world.check_parked("while stopped");
+        }
+        match thread_rng().gen_bool(0.7) {
+            true => self.detach(Vec::new()),
+            false => End::Lost,
+        }
+    }
+
+    fn look(&self) {
+        let status = self.send(DebugRequest::Status, ());
+        let again = self.send(DebugRequest::Attach, ());
+        let state = self.send(DebugRequest::GetVpState, VpIndex::BSP);
+        assert_eq!(answer(status).unwrap().vps.len(), self.world.vps() as usize);
+        assert_eq!(answer(again).map(drop), Err(DebugError::AlreadyAttached));
+        answer(state).unwrap();
+    }
+
+    fn change(&mut self) -> Pending<()> {
+        let breakpoint = any_breakpoint();
+        let change = match self.set.iter().position(|other| *other == breakpoint) {
+            Some(index) => BreakpointChange::Remove(self.set.swap_remove(index)),
+            None => {
+                self.set.push(breakpoint);
+                BreakpointChange::Insert(breakpoint)
+            }
+        };
+        say(|| format!("{change:?}"));
+        self.send(DebugRequest::SetDebugState, vec![change])
+    }
+
+    fn toggle(&mut self) {
+        let change = self.change();
+        assert_eq!(answer(change), Ok(()));
+    }
+
+    fn resume(&self) -> Pending<StopEvent> {
+        let count = self.world.vps();
+        let mut actions: Vec<_> = (0..count)
+            .map(|vp| (VpIndex::new(vp), any_action()))
+            .collect();
+        if actions.iter().all(|(_, action)| *action == VpAction::Stay) {
+            actions[0].1 = VpAction::Run;
+        }
+        let request = ResumeRequest {
+            others: VpAction::Stay,
+            actions,
+        };
+        self.send(DebugRequest::Resume, request)
+    }
+
+    /// Lets the guest go, and does things meanwhile. `Some`: the session ended.
+    fn run(&mut self) -> Option<End> {
+        let breaks = self.world.breaks_answered();
+        let mut resumes = vec![self.resume()];
+        for _ in 0..thread_rng().gen_range(0..5) {
+            match thread_rng().gen_range(0..10) {
+                0..3 => {
+                    let change = self.change();
+                    assert_eq!(answer(change), Ok(()));
+                }
+                3 => {
+                    self.world.lag();
+                    resumes.push(self.resume());
+                }
+                4 => {
+                    let status = self.send(DebugRequest::Status, ());
+                    answer(status).unwrap();
+                }
+                5 => return Some(self.detach(resumes)),
+                6 if thread_rng().gen_bool(0.3) => return Some(self.lose(resumes)),
+                _ => {
+                    for _ in 0..thread_rng().gen_range(0..30) {
+                        thread::yield_now();
+                    }
+                }
+            }
+        }
+        self.world.break_sent();
+        let break_ = self.send(DebugRequest::Break, ());
+        let mut last = None;
+        for resume in resumes {
+            match answer(resume) {
+                Ok(stop) => {
+                    self.epoch = self.epoch.next();
+                    assert_eq!(stop.epoch, self.epoch, "I1");
+                    last = Some(stop.reason);
+                }
+                // Only the first is sure to find a stopped guest.
+                Err(err) => assert!(err == DebugError::NotStopped && last.is_some(), "{err}"),
+            }
+        }
+        assert_eq!(answer(break_), Ok(()));
+        self.world.break_answered();
+        self.world.check_parked("after the stop");
+        self.world
+            .reported(last.expect("the first was taken"), Some(breaks));
+        self.world.caught_up();
+        None
+    }
+
+    /// However the resumes fare, each is answered.
+    fn settle(&mut self, resumes: Vec<Pending<StopEvent>>) {
+        for resume in resumes {
+            match answer(resume) {
+                Ok(stop) => {
+                    self.epoch = self.epoch.next();
+                    assert_eq!(stop.epoch, self.epoch, "I1");
+                }
+                Err(DebugError::Detached) => self.epoch = self.epoch.next(),
+                Err(err) => assert_eq!(err, DebugError::NotStopped),
+            }
+        }
+    }
+
+    fn detach(&mut self, resumes: Vec<Pending<StopEvent>>) -> End {
+        let action = any_detach();
+        let detach = self.send(DebugRequest::Detach, action);
+        assert_eq!(answer(detach), Ok(()));
+        self.world.check_untouched("after detach");
+        if action == DetachAction::Stay {
+            self.world.check_parked("after a detach that stays");
+        }
+        self.world.session_over();
+        self.settle(resumes);
+        self.world.caught_up();
+        self.set.clear();
+        if action == DetachAction::Resume && thread_rng().gen_bool(0.5) {
+            self.world.wait_for_progress();
+        }
+        End::Detached
+    }
+
+    /// The channel goes while the guest runs; the resumes are answered all the same.
+    fn lose(&mut self, resumes: Vec<Pending<StopEvent>>) -> End {
+        self.debug = mesh::channel().0;
+        self.settle(resumes);
+        End::Lost
+    }
+}
+
+fn any_detach() -> DetachAction {
+    match thread_rng().gen_bool(0.5) {
+        true => DetachAction::Resume,
+        false => DetachAction::Stay,
+    }
+}

@@ -1,0 +1,483 @@
+//! A VP that is a thread of the scheduler, with a guest of a few one-byte instructions in real guest memory.
+//!
+//! It keeps to what `vp_thread` promises: it runs only with its gate open, leaves the guest for a signal, parks once for each entry, serves calls while parked,
+//! passes what the client knows of and meets the rest.
+
+use super::world::World;
+use super::*;
+use crate::breakpoints::Slots;
+use crate::code_patches::INT3;
+use crate::controller::vps::ThreadGone;
+use crate::controller::vps::VpLink;
+use crate::controller::vps::VpThread;
+use crate::dr7::Access;
+use crate::kvm::x86_64::RegisterFile;
+use crate::machine::MachineError;
+use crate::page_walk::PagingState;
+use crate::place::Place;
+use crate::run_gate::Kick;
+use crate::run_gate::RunGate;
+use crate::stop_cause::Stepping;
+use crate::vp_thread::Command;
+use crate::vp_thread::Known;
+use crate::vp_thread::ParkedVp;
+use crate::vp_thread::Snapshots;
+use kvm_ioctls::VmFd;
+use shuttle::sync::atomic::AtomicBool;
+use shuttle::sync::atomic::Ordering;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::regs::X86VpState;
+
+/// Where the guest's program lies in memory, and where it begins.
+pub(super) const CODE: u64 = 0x1000;
+/// Where it is mapped too.
+const ALIAS: u64 = 0x4000;
+/// Its instructions, each of one byte: `nop`, which a VP can carry out by itself, and `clc`, which it cannot.
+pub(super) const PROGRAM: [u8; 3] = [0x90, 0xf8, 0x90];
+const LEN: u64 = PROGRAM.len() as u64;
+/// The instructions of one turn: all of them, then all of them by their other address.
+pub(super) const TURN: u64 = 2 * LEN;
+const NOP: u8 = PROGRAM[0];
+/// Of its page tables: of 32 bits, 4 bytes an entry.
+const DIRECTORY: u64 = 0x2000;
+const TABLE: u64 = 0x3000;
+const PRESENT: u32 = 1;
+const PG: u64 = 1 << 31;
+
+/// The linear address of an instruction of the turn.
+pub(super) fn address(index: u64) -> u64 {
+    match index < LEN {
+        true => CODE + index,
+        false => ALIAS + index - LEN,
+    }
+}
+
+/// The byte of memory that is there.
+pub(super) fn gpa(rip: u64) -> Gpa {
+    Gpa::new(CODE + rip % 0x1000)
+}
+
+/// What every VP translates by.
+pub(super) fn load_tables(ram: &GuestMemoryMmap) {
+    let entry = |at: u64, to: u64| {
+        let to = u32::try_from(to).unwrap() | PRESENT;
+        ram.write_obj(to, GuestAddress(at)).unwrap();
+    };
+    entry(DIRECTORY, TABLE);
+    for page in [CODE, ALIAS] {
+        entry(TABLE + 4 * (page >> 12), CODE);
+    }
+}
+
+pub(super) struct FakeVp {
+    vp: VpIndex,
+    world: Arc<World>,
+    gate: Arc<RunGate>,
+    immediate_exit: Arc<AtomicBool>,
+    snapshot: Snapshots,
+    /// Some guests never make an exit of their own: nothing but the signal brings them out.
+    restless: bool,
+    /// The instruction of the turn that comes next.
+    index: u64,
+    arms: Arms,
+    /// Kicked, or stepped over another breakpoint, with these debug registers armed, and where the client does not know of.
+    kicked: Option<Slots>,
+    /// Bytes that are out of memory for this VP.
+    lifted: Vec<Gpa>,
+}
+
+/// What the VP is to get over before breakpoints count again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Nothing,
+    /// Its byte is lifted.
+    Byte,
+}
+
+/// What ended a stay in the guest.
+enum Exit {
+    /// A signal, or something that is no stop.
+    OfItsOwn,
+    Slot(usize),
+    Int3,
+    Executed,
+    Reset,
+}
+
+struct Link {
+    commands: shuttle::sync::mpsc::Sender<Command>,
+    immediate_exit: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl VpLink for Link {
+    fn command(&self, command: Command) -> Result<(), ThreadGone> {
+        let sent = self.commands.send(command).map_err(|_| ThreadGone);
+        // It may be carried out before the sender goes on.
+        thread::yield_now();
+        sent
+    }
+
+    fn kick(&self, kick: Kick) {
+        // The gate has noted it; the VP may do anything before the signal comes, and after it.
+        thread::yield_now();
+        if kick == Kick::Signal {
+            self.immediate_exit.store(true, Ordering::SeqCst);
+        }
+        thread::yield_now();
+    }
+
+    fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl FakeVp {
+    pub(super) fn start(
+        vp: VpIndex,
+        world: &Arc<World>,
+        events: mesh::Sender<VpEvent>,
+    ) -> VpThread {
+        let gate = Arc::new(RunGate::new());
+        let immediate_exit = Arc::new(AtomicBool::new(false));
+        let snapshot = Snapshots::default();
+        let (commands, receiver) = shuttle::sync::mpsc::channel();
+        let fake = Self {
+            vp,
+            world: world.clone(),
+            gate: gate.clone(),
+            immediate_exit: immediate_exit.clone(),
+            snapshot: snapshot.clone(),
+            restless: thread_rng().gen_bool(0.5),
+            index: 0,
+            arms: Arms::default(),
+            kicked: None,
+            lifted: Vec::new(),
+        };
+        let link = Link {
+            commands,
+            immediate_exit,
+            thread: Some(thread::spawn(move || fake.serve(&receiver, &events))),
+        };
+        VpThread::new(gate, Box::new(link), snapshot)
+    }
+
+    fn serve(
+        mut self,
+        commands: &shuttle::sync::mpsc::Receiver<Command>,
+        events: &mesh::Sender<VpEvent>,
+    ) {
+        while let Ok(command) = commands.recv() {
+            match command {
+                Command::Enter(enter) => {
+                    self.forget_snapshot();
+                    let cause = self.go(&enter);
+                    if cause == Some(VpCause::SteppedOver) {
+                        self.kicked = Some(self.arms.slots);
+                    }
+                    self.world.parks(self.vp, self.rip(), cause);
+                    thread::yield_now();
+                    events.send(VpEvent::Parked(VpParked {
+                        vp: self.vp,
+                        epoch: enter.epoch,
+                        cause,
+                        place: match enter.debugger {
+                            Debugger::Present => Some(self.stands()),
+                            Debugger::Absent => None,
+                        },
+                        guest_registers: Some(0),
+                        known: match (cause, self.kicked) {
+                            (None, None) => Known::Yes,
+                            _ => Known::No,
+                        },
+                    }));
+                    thread::yield_now();
+                }
+                Command::Call(call) => call(&mut self),
+                Command::Exit => return,
+            }
+        }
+    }
+
+    fn go(&mut self, enter: &Enter) -> Option<VpCause> {
+        self.world.entered(self.vp, self.rip(), enter, &self.arms);
+        let mut passing = match (enter.start, self.kicked) {
+            (Start::Retry, _) => false,
+            (_, Some(armed)) if self.slot_here(&armed).is_some() => false,
+            _ => self.slot_here(&self.arms.slots).is_some(),
+        };
+        if passing {
+            self.world.passes(self.vp, self.rip());
+        }
+        let mut over = Over::Nothing;
+        if enter.start == Start::CarryOut {
+            thread::yield_now();
+            self.kicked = None;
+            if self.gate.is_kicked() {
+                return Some(VpCause::StillThere);
+            }
+            if !self.carries_out() {
+                return Some(VpCause::Alias);
+            }
+            passing = false;
+            if let Some(cause) = self.executed(enter) {
+                return Some(cause);
+            }
+        } else if enter.start == Start::Lift || enter.extent == Extent::StepOver {
+            over = Over::Byte;
+            self.lift();
+        }
+        let cause = self.travel(enter, &mut passing, &mut over);
+        self.lower();
+        match (cause, over) {
+            (None, Over::Byte) => Some(VpCause::StillThere),
+            (cause, _) => cause,
+        }
+    }
+
+    fn travel(&mut self, enter: &Enter, passing: &mut bool, over: &mut Over) -> Option<VpCause> {
+        loop {
+            if *over == Over::Nothing {
+                self.lower();
+            }
+            self.immediate_exit.store(false, Ordering::SeqCst);
+            if self.gate.enter().is_err() {
+                let known = *passing || *over == Over::Byte;
+                self.kicked = (!known).then_some(self.arms.slots);
+                return None;
+            }
+            thread::yield_now();
+            self.world.in_guest(self.vp);
+            let steps = enter.action != VpAction::Run || enter.extent == Extent::StepOver;
+            let stepping = match steps || *passing || *over == Over::Byte {
+                true => Stepping::On,
+                false => Stepping::Off,
+            };
+            let exit = self.kvm_run(stepping, *passing);
+            self.world.out_of_guest(self.vp);
+            thread::yield_now();
+            self.gate.leave();
+            thread::yield_now();
+            let cause = match exit {
+                Exit::OfItsOwn => None,
+                Exit::Slot(slot) => Some(VpCause::Slot(slot)),
+                Exit::Int3 => match self.met() {
+                    None => {
+                        *passing = false;
+                        self.executed(enter)
+                    }
+                    met => met,
+                },
+                Exit::Executed => {
+                    *passing = false;
+                    *over = Over::Nothing;
+                    self.executed(enter)
+                }
+                Exit::Reset => Some(VpCause::Guest(GuestEvent::Reset)),
+            };
+            if cause.is_some() {
+                self.kicked = None;
+                return cause;
+            }
+        }
+    }
+
+    /// Until a signal, an exit of the guest's own, or a breakpoint; a step ends with its instruction. `passing`: debug registers do not count.
+    fn kvm_run(&mut self, stepping: Stepping, passing: bool) -> Exit {
+        loop {
+            thread::yield_now();
+            if self.immediate_exit.load(Ordering::SeqCst) || self.exits() {
+                return Exit::OfItsOwn;
+            }
+            self.world.check_code(self.vp, !self.lifted.is_empty());
+            if let Some(slot) = self.slot_here(&self.arms.slots).filter(|_| !passing) {
+                return Exit::Slot(slot);
+            }
+            if self.world.byte(self.rip()) == INT3 {
+                return Exit::Int3;
+            }
+            self.move_on();
+            if self.restless && thread_rng().gen_bool(0.006) {
+                return Exit::Reset;
+            }
+            if stepping == Stepping::On {
+                return Exit::Executed;
+            }
+        }
+    }
+
+    fn move_on(&mut self) {
+        self.index = (self.index + 1) % TURN;
+        self.world.executed(self.vp);
+    }
+
+    /// What an executed instruction ends.
+    fn executed(&self, enter: &Enter) -> Option<VpCause> {
+        let done = match enter.action {
+            VpAction::Run | VpAction::Stay => false,
+            VpAction::Step => true,
+            VpAction::StepRange { start, end } => {
+                !(start.value()..end.value()).contains(&self.rip())
+            }
+        };
+        match (done, enter.extent) {
+            (true, _) => Some(VpCause::Stepped),
+            (false, Extent::StepOver) => Some(VpCause::SteppedOver),
+            (false, Extent::Whole) => None,
+        }
+    }
+
+    /// Whether the guest makes an exit of its own.
+    fn exits(&self) -> bool {
+        self.restless && thread_rng().gen_bool(0.1)
+    }
+
+    /// A byte of ours. `None`: it is of another address, and the VP has carried out what is under it.
+    fn met(&mut self) -> Option<VpCause> {
+        let (address, gpa) = (Gva::new(self.rip()), gpa(self.rip()));
+        let found = {
+            let breakpoints = self.world.breakpoints.try_read();
+            let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
+            assert!(breakpoints.patches.is_armed(gpa), "a byte of nobody's");
+            breakpoints.table.at_byte(address, gpa)
+        };
+        match found {
+            Some(_) => Some(VpCause::Byte { address, gpa }),
+            None if self.carries_out() => None,
+            None => Some(VpCause::Alias),
+        }
+    }
+
+    /// Goes over the instruction under a byte with the byte in place, if that can be done.
+    fn carries_out(&mut self) -> bool {
+        self.forget_snapshot();
+        let index = usize::try_from(self.index % LEN).unwrap();
+        let can = PROGRAM[index] == NOP && thread_rng().gen_bool(0.9);
+        if can {
+            self.move_on();
+        }
+        can
+    }
+
+    fn lift(&mut self) {
+        let place = self.stands();
+        let breakpoints = self.world.breakpoints.try_write();
+        let mut breakpoints = breakpoints.expect("somebody looks while a VP lifts its byte");
+        self.lifted = breakpoints.lift(&self.world.ram, &place);
+    }
+
+    fn lower(&mut self) {
+        let breakpoints = self.world.breakpoints.try_write();
+        let mut breakpoints = breakpoints.expect("somebody looks while a VP lowers its byte");
+        breakpoints.lower(&self.world.ram, &self.lifted);
+        self.lifted.clear();
+    }
+
+    fn rip(&self) -> u64 {
+        address(self.index)
+    }
+
+    fn slot_here(&self, slots: &Slots) -> Option<usize> {
+        slots.iter().position(|slot| {
+            slot.is_some_and(|slot| {
+                slot.access() == Access::Execute && slot.address().value() == self.rip()
+            })
+        })
+    }
+
+    /// In 32-bit protected mode.
+    fn stands(&self) -> Place {
+        Place {
+            rip: Gva::new(self.rip()),
+            paging: PagingState {
+                cr0: PG | 1,
+                cr3: DIRECTORY,
+                cr4: 0,
+                efer: 0,
+                limits: PagingLimits::new(36, false),
+            },
+        }
+    }
+
+    fn forget_snapshot(&self) {
+        *self.snapshot.lock().unwrap() = None;
+    }
+}
+
+fn unheard_of() -> DebugError {
+    DebugError::Unsupported {
+        what: "a fake VP's registers".into(),
+        why: "it has but RIP".into(),
+    }
+}
+
+impl ParkedVp for FakeVp {
+    fn init(&mut self) -> Result<(), MachineError> {
+        self.forget_snapshot();
+        self.index = 0;
+        self.kicked = None;
+        self.world.initialized(self.vp, self.rip());
+        Ok(())
+    }
+
+    fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+        thread::yield_now();
+        self.world.armed(self.vp, arms);
+        if arms == Arms::default() {
+            self.kicked = None;
+        }
+        self.arms = arms;
+        Ok(())
+    }
+
+    fn place(&mut self) -> Result<Place, DebugError> {
+        thread::yield_now();
+        Ok(self.stands())
+    }
+
+    fn count_guest_registers(&mut self) -> Result<usize, DebugError> {
+        Ok(0)
+    }
+
+    fn find_registers(&mut self, _: &VmFd) -> Result<RegisterFile, DebugError> {
+        Err(unheard_of())
+    }
+
+    fn set_register_file(&mut self, _: RegisterFile) {}
+
+    fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
+        let state = Arc::new(X86VpState {
+            rip: self.rip(),
+            ..X86VpState::default()
+        });
+        let mut snapshot = self.snapshot.lock().unwrap();
+        *snapshot = Some(state.clone());
+        Ok(state)
+    }
+
+    fn write_registers(&mut self, _: &X86VpState) -> Result<(), DebugError> {
+        Err(unheard_of())
+    }
+
+    fn read_msr(&mut self, _: u32) -> Result<u64, DebugError> {
+        Err(unheard_of())
+    }
+
+    fn write_msr(&mut self, _: u32, _: u64) -> Result<(), DebugError> {
+        Err(unheard_of())
+    }
+
+    fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        Ok(VpActivity::Stopped)
+    }
+}
+
+impl World {
+    /// What a VP that runs finds.
+    fn byte(&self, rip: u64) -> u8 {
+        self.ram.read_obj(GuestAddress(gpa(rip).value())).unwrap()
+    }
+}

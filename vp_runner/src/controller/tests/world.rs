@@ -1,0 +1,415 @@
+//! What is true of the guest, and what must never be: the judge of a session.
+
+use super::fake_vp::CODE;
+use super::fake_vp::PROGRAM;
+use super::fake_vp::gpa;
+use super::fake_vp::load_tables;
+use super::*;
+use crate::breakpoints::Breakpoints;
+use crate::code_patches::INT3;
+use crate::machine::DeviceOutcome;
+use crate::machine::MachineError;
+use crate::machine::MmioOutcome;
+use kvm_ioctls::VcpuFd;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+
+pub(super) struct World {
+    pub(super) ram: Arc<GuestMemoryMmap>,
+    pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vps: Vec<Record>,
+    breaks_sent: u64,
+    breaks_answered: u64,
+    /// Several resumes are on their way: what the client has seen lags behind.
+    lagging: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Record {
+    activity: Activity,
+    rip: u64,
+    debugger: Option<Debugger>,
+    /// A breakpoint that it met.
+    hit: Told,
+    /// A step that it finished.
+    step: Told,
+    /// It asked for a reset that has not been made.
+    asked_reset: bool,
+    /// Where it stands, having executed nothing since the client was told so: what is there is to be passed (I8).
+    known: Option<u64>,
+    /// Where it stands before a breakpoint that it has yet to meet, or may have.
+    unmet: Option<u64>,
+    /// It is where a reset put it.
+    fresh: bool,
+    /// Instructions in the present entry.
+    executed_now: u64,
+    arms: Arms,
+}
+
+/// Whether the client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Told {
+    /// Of all there is.
+    #[default]
+    Yes,
+    NotYet,
+    /// Maybe: there were several resumes on their way.
+    Unclear,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Activity {
+    #[default]
+    Parked,
+    Entered,
+    InGuest,
+}
+
+impl World {
+    pub(super) fn new(vps: u32) -> Arc<Self> {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+        let world = Self {
+            ram: Arc::new(ram),
+            breakpoints: Arc::default(),
+            state: Mutex::new(State {
+                vps: vec![Record::default(); vps as usize],
+                ..State::default()
+            }),
+        };
+        load_tables(&world.ram);
+        let code = GuestAddress(CODE);
+        world.ram.write_slice(&PROGRAM, code).unwrap();
+        Arc::new(world)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn vps(&self) -> u32 {
+        self.state().vps.len().try_into().unwrap()
+    }
+
+    // The VPs' side.
+
+    pub(super) fn entered(&self, vp: VpIndex, rip: u64, enter: &Enter, arms: &Arms) {
+        let mut state = self.state();
+        let others_parked = |(index, record): (usize, &Record)| {
+            index == vp.index() as usize || record.activity == Activity::Parked
+        };
+        let alone = enter.extent == Extent::StepOver || enter.start == Start::Lift;
+        assert!(
+            !alone || state.vps.iter().enumerate().all(others_parked),
+            "a VP lifts its byte beside others (I5)"
+        );
+        let lagging = state.lagging;
+        let record = &mut state.vps[vp.index() as usize];
+        say(|| format!("VP {vp} enters at {rip:#x}: {enter:?}, {record:?}"));
+        assert_eq!(record.activity, Activity::Parked, "entered twice");
+        assert_ne!(enter.action, VpAction::Stay, "entered to stay");
+        assert!(!record.asked_reset, "entered instead of reset");
+        record.activity = Activity::Entered;
+        record.executed_now = 0;
+        record.step = Told::Yes;
+        record.debugger = Some(enter.debugger);
+        let hit = std::mem::take(&mut record.hit);
+        let fresh = std::mem::take(&mut record.fresh);
+        let may = enter.debugger == Debugger::Absent || enter.start == Start::Retry || lagging;
+        assert!(
+            may || hit != Told::NotYet,
+            "VP {vp} goes on from a hit that nobody was told of (I7)"
+        );
+        let breakpoints = self.breakpoints.try_read().expect("I3");
+        assert_eq!(
+            arms.slots,
+            breakpoints.table.slots(),
+            "VP {vp} enters with old debug registers (I5)"
+        );
+        let armed = breakpoints.patches.is_armed(gpa(rip));
+        match enter.start {
+            Start::Retry => {
+                assert!(
+                    fresh
+                        || hit != Told::Yes
+                        || lagging
+                        || record.debugger == Some(Debugger::Absent),
+                    "VP {vp} is sent back to what it had not met (I8)"
+                );
+                record.known = None;
+            }
+            Start::Past if !alone => assert!(
+                !armed || record.known != Some(rip),
+                "VP {vp} would meet the same byte again (I8)"
+            ),
+            Start::Past | Start::Lift | Start::CarryOut => {
+                assert!(armed, "VP {vp} goes over a byte that is not there");
+                assert_ne!(
+                    record.unmet,
+                    Some(rip),
+                    "VP {vp} slips past a byte that it has not met (I7)"
+                );
+                record.known = Some(rip);
+            }
+        }
+    }
+
+    /// Passes the debug register that waits at the instruction it stands on. A byte that it has not met there is none of that.
+    pub(super) fn passes(&self, vp: VpIndex, rip: u64) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
+        if record.unmet != Some(rip) {
+            record.known = Some(rip);
+        }
+    }
+
+    pub(super) fn in_guest(&self, vp: VpIndex) {
+        self.state().vps[vp.index() as usize].activity = Activity::InGuest;
+    }
+
+    pub(super) fn out_of_guest(&self, vp: VpIndex) {
+        self.state().vps[vp.index() as usize].activity = Activity::Entered;
+    }
+
+    /// Before an instruction: memory is as the table says, and nobody changes it.
+    pub(super) fn check_code(&self, vp: VpIndex, has_lifted: bool) {
+        let breakpoints = self.breakpoints.try_read().expect("I3");
+        let debugger = self.state().vps[vp.index() as usize].debugger;
+        if debugger == Some(Debugger::Absent) {
+            assert!(breakpoints.patches.is_empty(), "I6");
+        }
+        for (rip, own) in (CODE..).zip(PROGRAM) {
+            let gpa = gpa(rip);
+            let patched = breakpoints.patches.patched(gpa, 1).next().is_some();
+            let lifted = patched && !breakpoints.patches.is_armed(gpa);
+            assert!(!lifted || has_lifted, "a gap to run through");
+            let wanted = match patched && !lifted {
+                true => INT3,
+                false => own,
+            };
+            let found: u8 = self.ram.read_obj(GuestAddress(gpa.value())).unwrap();
+            assert_eq!(found, wanted, "the byte at {gpa}");
+        }
+    }
+
+    pub(super) fn executed(&self, vp: VpIndex) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
+        record.executed_now += 1;
+        record.known = None;
+        record.unmet = None;
+    }
+
+    pub(super) fn parks(&self, vp: VpIndex, rip: u64, cause: Option<VpCause>) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
+        record.activity = Activity::Parked;
+        record.rip = rip;
+        say(|| format!("VP {vp} parks at {rip:#x}: {cause:?}, {record:?}"));
+        match cause {
+            Some(VpCause::Byte { .. } | VpCause::Slot(_)) => {
+                assert_ne!(
+                    record.known,
+                    Some(rip),
+                    "VP {vp} met with nothing executed what it was to pass (I8)"
+                );
+                record.hit = Told::NotYet;
+                record.unmet = None;
+            }
+            Some(VpCause::Stepped) => {
+                assert!(record.executed_now > 0, "a step over nothing (I8)");
+                record.step = Told::NotYet;
+            }
+            Some(VpCause::Guest(_)) => record.asked_reset = true,
+            None | Some(VpCause::SteppedOver) if record.known != Some(rip) => {
+                let breakpoints = self.breakpoints.try_read().expect("I3");
+                let slots = breakpoints.table.slots();
+                let mut slots = slots.iter().flatten();
+                let here = slots.any(|slot| slot.address().value() == rip)
+                    || breakpoints.table.at_byte(Gva::new(rip), gpa(rip)).is_some();
+                record.unmet = here.then_some(rip);
+            }
+            Some(VpCause::Alias) => {
+                record.known = Some(rip);
+                record.unmet = None;
+            }
+            Some(VpCause::StillThere) => {
+                assert_eq!(record.executed_now, 0, "VP {vp} is not where it was");
+            }
+            None => {}
+            Some(VpCause::SteppedOver | VpCause::Crowded) => {
+                panic!("VP {vp} has stepped over nothing, or shares registers with nobody")
+            }
+        }
+    }
+
+    pub(super) fn armed(&self, vp: VpIndex, arms: Arms) {
+        self.state().vps[vp.index() as usize].arms = arms;
+    }
+
+    pub(super) fn initialized(&self, vp: VpIndex, rip: u64) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
+        record.rip = rip;
+        record.hit = Told::Yes;
+        record.known = None;
+        record.unmet = None;
+        record.fresh = true;
+    }
+
+    // The clients' side.
+
+    pub(super) fn check_parked(&self, when: &str) {
+        let state = self.state();
+        let parked = |record: &Record| record.activity == Activity::Parked;
+        assert!(state.vps.iter().all(parked), "a VP runs {when} (I2, I4)");
+    }
+
+    fn code(&self) -> [u8; PROGRAM.len()] {
+        self.ram.read_obj(GuestAddress(CODE)).unwrap()
+    }
+
+    pub(super) fn check_untouched(&self, when: &str) {
+        assert_eq!(self.code(), PROGRAM, "{when} (I6)");
+        for record in &self.state().vps {
+            assert_eq!(record.arms, Arms::default(), "{when} (I6)");
+        }
+    }
+
+    /// Waits until every VP has executed something with nobody attached.
+    pub(super) fn wait_for_progress(&self) {
+        for vp in 0..self.vps() as usize {
+            loop {
+                let record = self.state().vps[vp].clone();
+                if record.debugger == Some(Debugger::Absent) && record.executed_now > 0 {
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+    }
+
+    pub(super) fn break_sent(&self) {
+        self.state().breaks_sent += 1;
+    }
+
+    pub(super) fn break_answered(&self) {
+        self.state().breaks_answered += 1;
+    }
+
+    pub(super) fn breaks_answered(&self) -> u64 {
+        self.state().breaks_answered
+    }
+
+    /// Several resumes are sent at once: from now on the client hears of stops later than the guest goes on from them.
+    pub(super) fn lag(&self) {
+        self.state().lagging = true;
+    }
+
+    /// All of them are answered.
+    pub(super) fn caught_up(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.lagging) {
+            for record in &mut state.vps {
+                record.hit = Told::Unclear;
+                record.step = Told::Unclear;
+            }
+        }
+    }
+
+    /// A debugger is attached.
+    pub(super) fn session_begins(&self) {
+        for record in &mut self.state().vps {
+            record.debugger = None;
+        }
+    }
+
+    /// The client is told of a stop. `breaks_before`: those answered before the resume that it answers, if it answers one.
+    pub(super) fn reported(&self, reason: DebugStopReason, breaks_before: Option<u64>) {
+        let mut state = self.state();
+        let lagging = state.lagging;
+        say(|| format!("the client is told {reason:?}"));
+        let told = |told: &mut Told, what: &str| {
+            let was = std::mem::take(told);
+            assert!(
+                was != Told::Yes || lagging,
+                "{what} is told twice, or never was: {reason:?}"
+            );
+        };
+        match reason {
+            DebugStopReason::Breakpoint { vp, breakpoint } => {
+                let record = &mut state.vps[vp.index() as usize];
+                told(&mut record.hit, "a hit");
+                assert!(lagging || record.rip == breakpoint.address.value());
+            }
+            DebugStopReason::SingleStep { vp } => {
+                told(&mut state.vps[vp.index() as usize].step, "a step");
+            }
+            DebugStopReason::Reset => {
+                let asked = state.vps.iter().any(|vp| vp.asked_reset);
+                assert!(asked, "a reset nobody asked for");
+            }
+            DebugStopReason::Break => {
+                let asked = breaks_before.is_none_or(|before| state.breaks_sent > before);
+                assert!(asked, "a stop nobody asked for");
+            }
+            other => panic!("{other:?}"),
+        }
+        if lagging {
+            return;
+        }
+        for record in &mut state.vps {
+            let has_met_it = record.hit == Told::Yes && record.unmet != Some(record.rip);
+            if has_met_it && !record.fresh {
+                record.known = Some(record.rip);
+            }
+        }
+    }
+
+    /// The session is over: what it had not been told of, nobody will be.
+    pub(super) fn session_over(&self) {
+        for record in &mut self.state().vps {
+            record.hit = Told::Yes;
+            record.known = None;
+            record.unmet = None;
+        }
+    }
+}
+
+impl Machine for World {
+    fn pio_read(&self, _: VpIndex, _: u16, _: &mut [u8]) {}
+
+    fn pio_write(&self, _: VpIndex, _: u16, _: &[u8]) -> DeviceOutcome {
+        DeviceOutcome::Done
+    }
+
+    fn mmio_read(&self, _: Option<VpIndex>, _: Gpa, _: &mut [u8]) -> MmioOutcome {
+        MmioOutcome::Unclaimed
+    }
+
+    fn mmio_write(&self, _: Option<VpIndex>, _: Gpa, _: &[u8]) -> (MmioOutcome, DeviceOutcome) {
+        (MmioOutcome::Unclaimed, DeviceOutcome::Done)
+    }
+
+    fn init_vp(&self, _: VpIndex, _: &VcpuFd) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), MachineError> {
+        self.check_parked("in a reset");
+        assert_eq!(self.code(), PROGRAM, "a reset finds a byte of ours");
+        for record in &mut self.state().vps {
+            record.asked_reset = false;
+        }
+        Ok(())
+    }
+}
