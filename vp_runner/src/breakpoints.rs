@@ -27,10 +27,12 @@ use crate::code_patches::PatchError;
 use crate::dr7::Access;
 use crate::dr7::SLOTS;
 use crate::dr7::Slot;
+use crate::place::Place;
 use guest_code::Home;
 use guest_code::Pending;
 use guest_code::Target;
 use std::collections::HashMap;
+use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Arming;
@@ -455,6 +457,19 @@ impl BreakpointTable {
     /// The breakpoint that a debug register stands for; of several that share it the oldest.
     pub fn on(&self, index: usize) -> Option<Breakpoint> {
         self.owners.get(index)?.first().copied()
+    }
+
+    /// Whether a debug register that waits for execution was met at `place` by a process that none of its breakpoints is for: they are software
+    /// breakpoints of another process, which has a byte of its own at that address.
+    pub fn is_anothers(&self, index: usize, ram: &GuestMemoryMmap, place: &Place) -> bool {
+        let Some(owners) = self.owners.get(index).filter(|owners| !owners.is_empty()) else {
+            return false;
+        };
+        owners.iter().all(|owner| {
+            let entry = self.entries.get(owner);
+            owner.kind == BreakpointKind::Software
+                && entry.is_some_and(|entry| entry.home.has_another_byte(ram, place))
+        })
     }
 
     /// The breakpoint whose byte a VP met: one at this linear address that is this byte. `None` where the VP came to the byte by

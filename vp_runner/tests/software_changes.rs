@@ -91,6 +91,56 @@ fn a_pending_breakpoint_hits_once_its_page_is_there() {
     assert_eq!(vm.regs(0).gp[3], turn + 1);
 }
 
+/// A debug register matches in every process. One that stands for a byte of a process stops no other that has a byte of its own there.
+#[test]
+fn a_pending_breakpoint_of_one_process_does_not_stop_another() {
+    const TABLES: u64 = 0x1_0000;
+    const OTHER_TABLES: u64 = 0x2_0000;
+    const START: u64 = 0x20_6000;
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    let entry = |at: u64, value: u64| vm.write_gva(0, at, &value.to_le_bytes()).unwrap();
+    for page in [0x6000, 0x7000] {
+        vm.write_gva(0, page, &[0x90; 0x40]).unwrap();
+    }
+    // In the other process 200000h to 3fffffh are 0 to 1fffffh; in the first they are not mapped.
+    entry(OTHER_TABLES, 0x2_1023);
+    entry(0x2_1000, 0x2_2023);
+    entry(0x2_2000, 0xe3);
+    entry(0x2_2008, 0xe3);
+    let (pending, behind) = (software_at(START + 0x10), execute_at(START + 0x20));
+    vm.insert(pending);
+    vm.insert(behind);
+    assert!(matches!(armings(&vm)[0], Arming::DebugRegister { .. }));
+    let place = |root: u64, rip: u64| {
+        let mut regs = vm.regs(0);
+        (regs.cr3, regs.rip) = (root, rip);
+        vm.try_set_regs(0, regs).unwrap();
+    };
+    let run = |root: u64| {
+        place(root, START);
+        stop(vm.resume())
+    };
+    // No process has a byte there but this one.
+    assert_eq!(run(OTHER_TABLES), hit(0, pending));
+    // 206000h of the first process becomes 7000h.
+    entry(0x1_2008, 0x2_3023);
+    entry(0x2_3000 + 6 * 8, 0x7063);
+    for _ in 0..3 {
+        assert_eq!(run(OTHER_TABLES), hit(0, behind));
+    }
+    place(OTHER_TABLES, START + 0xf);
+    for next in [0x10, 0x11] {
+        vm.step(0);
+        assert_eq!(vm.regs(0).rip, START + next);
+    }
+    assert_eq!(run(TABLES), hit(0, pending));
+    assert_eq!(run(OTHER_TABLES), hit(0, behind));
+    assert_eq!(run(TABLES), hit(0, pending));
+}
+
 /// The same byte by another address: passed in silence, by one VP while the other VP runs too.
 #[test]
 fn a_byte_that_is_met_by_another_address_does_not_stop_the_guest() {

@@ -1,6 +1,7 @@
 //! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
 
 use crate::code_patches::CodePatches;
+use crate::page_walk::PagingState;
 use crate::page_walk::Walk;
 use crate::page_walk::WalkFaultReason;
 use crate::page_walk::walk;
@@ -139,6 +140,27 @@ pub(super) enum Target {
 pub(super) enum Home {
     Anywhere,
     Root(u64),
+}
+
+impl Home {
+    /// Whether a VP at `place`, which is the breakpoint's address, runs another process than the breakpoint's, where that one has another byte.
+    ///
+    /// While it has none there, the breakpoint is of no byte yet, and who gets there first is told of. Its tables may be of a process that has ended, and
+    /// then lead anywhere or, as here, nowhere: they are only read.
+    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, place: &Place) -> bool {
+        let (Self::Root(root), Some(loaded)) = (self, place.root()) else {
+            return false;
+        };
+        let tables = PagingState {
+            cr3: root,
+            ..place.paging
+        };
+        root != loaded
+            && match (walk(ram, &tables, place.rip), place.rip_gpa(ram)) {
+                (Ok(own), Some(here)) => own.gpa != here,
+                _ => false,
+            }
+    }
 }
 
 impl GuestCode<'_> {

@@ -48,6 +48,15 @@ impl Vp {
         if exit.vector == DB_VECTOR && registers.trapped(exit.dr6) && !guests_step {
             return self.trapped(exit, course);
         }
+        let registers = match self.met_by_another_process(exit, &registers) {
+            // Some CPUs tell of it together with the step that led there.
+            Some(passed) if exit.dr6.single_step() => registers.without(passed),
+            Some(passed) => {
+                course.pass(passed);
+                return None;
+            }
+            None => registers,
+        };
         match stop_cause(exit, &registers, state.stepping) {
             DebugCause::Slot { slot, guest } => {
                 let guest = self.settle(exit).or(guest);
@@ -185,6 +194,23 @@ impl Vp {
         }
         course.pass(passed);
         Ok(true)
+    }
+
+    /// The register that a pending software breakpoint is on, where it stopped a process that the breakpoint is not for.
+    fn met_by_another_process(
+        &mut self,
+        exit: &DebugExit,
+        registers: &DebugRegisters,
+    ) -> Option<Hits> {
+        if exit.vector != DB_VECTOR {
+            return None;
+        }
+        let slot = registers.ours(exit.dr6)?;
+        let place = self.place().ok()?;
+        let table = &self.breakpoints().table;
+        table
+            .is_anothers(slot, &self.around.ram, &place)
+            .then_some(1 << slot)
     }
 
     /// The VP is to pass a breakpoint of ours on an instruction that one of the guest's own waits for as well: that is told first, and after its
