@@ -1,7 +1,12 @@
 //! A loop under a timer at 1 kHz, whose handler keeps count of its ticks and of the guest's own time.
 
+use super::guest::PIT_HZ;
+use super::guest::PIT_PERIOD;
 use super::*;
+use crate::amount::patience;
+use std::time::Instant;
 use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::breakpoint::Breakpoint;
 
 const IDT: u64 = ENTRY + 0x100;
 const VECTORS: u64 = 0x21;
@@ -144,4 +149,80 @@ pub fn let_it_tick(vm: &TestVm, more: u64) {
     vm.machine
         .wait_until("it ticks", |seen| seen.told.len() >= told + tells);
     interrupt(vm, pending);
+}
+
+/// Ticks that may be on their way or one too many: the handler reads the clock before it counts, and a busy host delivers late.
+const SLACK: u64 = 20;
+
+/// The guest in its loop, with the timer running, standing at `breakpoint`. `None` with the reason printed.
+pub fn standing_at(breakpoint: Breakpoint) -> Option<TestVm> {
+    let vm = Setup::new(Mode::Long, &ticking_loop()).build()?;
+    vm.attach();
+    let_it_tick(&vm, 10);
+    vm.insert(breakpoint);
+    assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+    Some(vm)
+}
+
+/// Ticks that the PIT owes the guest for the time that its time stamp counter says has passed between its first and its last tick.
+fn owed(vm: &TestVm, ticks: Ticks) -> u64 {
+    let tsc_hz = 1000
+        * u64::from(
+            vm.machine
+                .tsc_khz
+                .expect("KVM tells the guest's TSC frequency"),
+        );
+    let passed = u128::from(ticks.last - ticks.first);
+    let periods = passed * u128::from(PIT_HZ) / (u128::from(tsc_hz) * u128::from(PIT_PERIOD));
+    u64::try_from(periods).expect("some hours at most")
+}
+
+/// KVM's PIT counts every period that passes and delivers one interrupt for each, a new one when the guest has acknowledged the last: a guest that was held up gets
+/// its ticks afterwards. So with time to catch up it must have exactly as many as its clock says.
+pub fn every_tick_is_delivered(vm: &TestVm) {
+    let mut regs = vm.regs(0);
+    regs.rip = IDLE;
+    vm.try_set_regs(0, regs).unwrap();
+    // The last tick is the guest's clock: one from after what was counted.
+    let_it_tick(vm, 64);
+    let mut now = ticks(vm);
+    let late = owed(vm, now).saturating_sub(now.count);
+    let start = Instant::now();
+    let mut steady = 0;
+    while now.count + SLACK < owed(vm, now) {
+        let before = now;
+        let_it_tick(vm, 500);
+        now = ticks(vm);
+        // Ticks that come when they are due, one for each period, with others missing: nobody has those in store.
+        let came = now.count - before.count;
+        let due = owed(vm, now) - owed(vm, before);
+        steady = if came.abs_diff(due) * 100 <= due {
+            steady + 1
+        } else {
+            0
+        };
+        let missing = owed(vm, now).saturating_sub(now.count);
+        assert!(
+            steady < 5 || missing <= SLACK,
+            "{missing} ticks are lost: {now:?}"
+        );
+        // KVM hands out each tick from a thread of its own, which has to get its turn.
+        if start.elapsed() > patience() {
+            println!(
+                "SKIP: this machine is too busy for 1,000 ticks a second: {missing} are still to come"
+            );
+            return;
+        }
+    }
+    let owed = owed(vm, now);
+    println!(
+        "{} ticks delivered for {owed} periods, {late} of them late",
+        now.count
+    );
+    // The first tick, from which on the clock counts, may itself have been late.
+    assert!(
+        now.count <= owed + owed / 100 + 1_000,
+        "{} ticks for {owed} periods",
+        now.count
+    );
 }
