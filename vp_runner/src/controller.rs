@@ -30,11 +30,13 @@ use crate::vp_thread::Extent;
 use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
+use crate::wait::Expected;
 use code::Code;
 use futures::StreamExt;
 use futures::select_biased;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 use ticker::Tick;
 use ticker::Ticker;
 use vmm_core_defs::addr::Gpa;
@@ -84,6 +86,9 @@ pub struct Controller {
     start: StartMode,
     on_reset: ResetPolicy,
     exit: Option<RunnerExit>,
+    /// Since when a VP executes a single instruction.
+    stepping: Option<Instant>,
+    step: Expected,
     /// `None` where the VPs have no clocks of KVM.
     time: Option<Arc<Timekeeper>>,
 }
@@ -111,6 +116,10 @@ impl Controller {
                 self.waiting.ended(exit);
                 return exit;
             }
+            if let Some(event) = self.step_over_soon() {
+                self.vp_event(event).await;
+                continue;
+            }
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
@@ -119,12 +128,32 @@ impl Controller {
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
-                Event::Vp(VpEvent::Parked(stop)) => self.parked(stop).await,
-                Event::Vp(VpEvent::Died(vp)) => self.died(vp),
+                Event::Vp(event) => self.vp_event(event).await,
                 Event::Request(request) => self.request(request).await,
                 Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
             }
+        }
+    }
+
+    /// The end of a step that was just begun: it is there sooner than this thread could go to sleep and wake up. Others wait as long at most as such a
+    /// wait is bounded, once for each step.
+    fn step_over_soon(&mut self) -> Option<VpEvent> {
+        self.stepping?;
+        let event = self.step.awake(|| self.events.try_recv().ok());
+        if event.is_none() {
+            self.step = Expected::Whenever;
+        }
+        event
+    }
+
+    async fn vp_event(&mut self, event: VpEvent) {
+        if let Some(begun) = self.stepping.take() {
+            self.step = Expected::after(begun);
+        }
+        match event {
+            VpEvent::Parked(stop) => self.parked(stop).await,
+            VpEvent::Died(vp) => self.died(vp),
         }
     }
 
@@ -355,6 +384,9 @@ impl Controller {
         todo: &mut Todo,
     ) {
         self.code.entered(vp);
+        if action == VpAction::Step || extent == Extent::StepOver {
+            self.stepping = Some(Instant::now());
+        }
         let debugger = match self.state.check_attached() {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,

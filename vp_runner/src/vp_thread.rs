@@ -22,7 +22,7 @@ use crate::run_state::Start;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use crate::timekeeper::Timekeeper;
-use crate::wait::awake;
+use crate::wait::Expected;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -217,6 +217,8 @@ pub(crate) struct Vp {
     own_int3: Option<OwnInt3>,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
+    /// The next command. `None`: the VP was stopped for another's sake; there may be many of that kind, and the client looks at the other.
+    next: Option<Expected>,
 }
 
 /// What is known of the guest's use of this VP.
@@ -247,6 +249,7 @@ impl Vp {
             guests_alone: None,
             own_int3: None,
             registers: None,
+            next: None,
         }
     }
 
@@ -284,6 +287,7 @@ impl Vp {
                             _ => Known::No,
                         },
                     }));
+                    self.next = cause.map(|_| self.next.unwrap_or_default());
                     self.after_stop(&enter, commands)
                 }
                 Command::Call(call) => {
@@ -450,11 +454,7 @@ impl Vp {
                 }
             }
         }
-        let soon = match enter.action {
-            VpAction::Run | VpAction::Stay if enter.extent == Extent::Whole => None,
-            _ => awake(|| commands.try_recv().ok()),
-        };
-        soon.or_else(|| self.next_command(commands))
+        self.next_command(commands)
     }
 }
 

@@ -116,6 +116,8 @@ impl Controller {
             start: wiring.start,
             on_reset: wiring.on_reset,
             exit: None,
+            stepping: None,
+            step: Expected::default(),
             time: None,
         }
     }

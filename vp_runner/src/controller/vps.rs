@@ -19,7 +19,8 @@ use crate::vp_thread::Snapshot;
 use crate::vp_thread::Snapshots;
 use crate::vp_thread::Surroundings;
 use crate::vp_thread::VpEvent;
-use futures::future::join_all;
+use crate::wait::awake;
+use futures::FutureExt;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use link::KvmThread;
@@ -153,14 +154,19 @@ impl Vps {
         vp: VpIndex,
         call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
     ) -> Result<R, DebugError> {
+        self.ask(vp, call)?.answer().await
+    }
+
+    fn ask<R: Send + 'static>(
+        &self,
+        vp: VpIndex,
+        call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
+    ) -> Result<Asked<R>, DebugError> {
         let (send, receive) = mesh::oneshot();
         let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
-        let thread = self.thread(vp)?;
-        thread
-            .link
-            .command(Command::Call(boxed))
-            .map_err(thread_gone)?;
-        receive.await.map_err(|_| thread_gone(ThreadGone))?
+        let sent = self.thread(vp)?.link.command(Command::Call(boxed));
+        sent.map_err(thread_gone)?;
+        Ok(Asked(receive))
     }
 
     /// The same on every VP, at the same time. The first error, when all have answered.
@@ -168,8 +174,19 @@ impl Vps {
         &self,
         call: impl Fn(&mut dyn ParkedVp) -> Result<(), DebugError> + Clone + Send + 'static,
     ) -> Result<(), DebugError> {
-        let calls = self.indexes().map(|vp| self.call(vp, call.clone()));
-        join_all(calls).await.into_iter().collect()
+        let asked: Vec<_> = self
+            .indexes()
+            .map(|vp| self.ask(vp, call.clone()))
+            .collect();
+        let mut result = Ok(());
+        for asked in asked {
+            let answer = match asked {
+                Ok(asked) => asked.answer().await,
+                Err(err) => Err(err),
+            };
+            result = result.and(answer);
+        }
+        result
     }
 
     /// Every register of a parked VP; without waking its thread where they have been read since it parked.
@@ -186,6 +203,20 @@ impl Vps {
             Some(state) => Ok(state),
             None => self.call(vp, |vp| vp.read_registers()).await,
         }
+    }
+}
+
+/// A parked VP that was asked something.
+struct Asked<R>(mesh::OneshotReceiver<Result<R, DebugError>>);
+
+impl<R> Asked<R> {
+    /// It answers at once, so most often it is not worth going to sleep.
+    async fn answer(mut self) -> Result<R, DebugError> {
+        let answer = match awake(|| (&mut self.0).now_or_never()) {
+            Some(answer) => answer,
+            None => self.0.await,
+        };
+        answer.map_err(|_| thread_gone(ThreadGone))?
     }
 }
 

@@ -86,6 +86,15 @@ impl Vp {
 
     /// Waits for the next command; holds the timers when none comes for a while.
     pub(super) fn next_command(&mut self, commands: &mpsc::Receiver<Command>) -> Option<Command> {
+        let since = Instant::now();
+        let soon = self.next;
+        let soon = soon.and_then(|next| next.awake(|| commands.try_recv().ok()));
+        let command = soon.or_else(|| self.sleep(commands));
+        self.next = self.next.map(|_| Expected::after(since));
+        command
+    }
+
+    fn sleep(&mut self, commands: &mpsc::Receiver<Command>) -> Option<Command> {
         if self.time.held.is_none() {
             match commands.recv_timeout(HOLD_AFTER) {
                 Ok(command) => return Some(command),
@@ -120,6 +129,10 @@ impl Vp {
         self.time.taken_out = taken_out;
         self.time.early += behind;
         let held = self.time.held.take();
+        if held.as_ref().is_some_and(|held| held.count.is_some()) {
+            // Held when the controller had asked already. It counts on, and comes early by as much as the stop took.
+            self.around.time.note_counter(Counter::WrittenBack);
+        }
         if behind != 0 {
             let early = self.time.early > self.around.time.ticks(REARM_AFTER);
             let armed = match held {

@@ -77,13 +77,17 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     let mut report = Report::default();
     packets(&mut report, args.rounds, &start(1)?)?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
-    let bare = build_bare_step().and_then(|program| bare_step(&program));
+    let bare = build_example("bare_step").and_then(|program| bare_step(&program));
     match &bare {
         Ok(bare) => println!(
             "bare KVM step: KVM_RUN {:.1} us, with debug state and registers {:.1} us",
             bare.run_us, bare.full_us
         ),
         Err(error) => report.missing("bare KVM step", &format!("{error:#}")),
+    }
+    let over = build_example("step_over").and_then(|program| step_overs(&mut report, &program));
+    if let Err(error) = over {
+        report.missing("continues over a breakpoint byte", &format!("{error:#}"));
     }
 
     println!();
@@ -228,7 +232,8 @@ struct BareStep {
     full_us: f64,
 }
 
-fn build_bare_step() -> anyhow::Result<PathBuf> {
+/// Builds an example of vp_runner, which measures without any server.
+fn build_example(name: &str) -> anyhow::Result<PathBuf> {
     process::run(process::cargo().args([
         "build",
         "--quiet",
@@ -236,9 +241,9 @@ fn build_bare_step() -> anyhow::Result<PathBuf> {
         "--package",
         "vp_runner",
         "--example",
-        "bare_step",
+        name,
     ]))?;
-    Ok(process::target_dir().join("release/examples/bare_step"))
+    Ok(process::target_dir().join("release/examples").join(name))
 }
 
 fn bare_step(program: &Path) -> anyhow::Result<BareStep> {
@@ -246,6 +251,32 @@ fn bare_step(program: &Path) -> anyhow::Result<BareStep> {
     let bare: BareStep = serde_json::from_str(output.trim())
         .with_context(|| format!("bare_step printed `{}`", output.trim()))?;
     Ok(bare)
+}
+
+/// What `step_over` of vp_runner prints, a line for each number of VPs.
+#[derive(Deserialize)]
+struct StepOver {
+    vps: u32,
+    /// From hit to hit where the instruction is carried out in its place, in microseconds.
+    carried_out_us: f64,
+    /// The same where it is executed with the other VPs held.
+    executed_us: f64,
+}
+
+fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
+    let output = process::capture(&mut Command::new(program))?;
+    for line in output.lines() {
+        let over: StepOver =
+            serde_json::from_str(line).with_context(|| format!("step_over printed `{line}`"))?;
+        for (how, us) in [
+            ("carried out", over.carried_out_us),
+            ("others held", over.executed_us),
+        ] {
+            let name = format!("hit to hit, {} VPs, {how}", over.vps);
+            report.add(&name, "us", "trapgate", us);
+        }
+    }
+    Ok(())
 }
 
 /// The project's aims against this run's figures.

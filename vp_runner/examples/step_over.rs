@@ -1,0 +1,91 @@
+//! What it costs that no other VP runs through the gap while one passes a breakpoint byte: from one hit to the next, with a continue between them, for an
+//! instruction that is carried out in its place and for one that has to be executed with the other VPs held.
+//!
+//! Prints JSON lines, medians in microseconds. The other VPs spin elsewhere. With one VP the two are the same: nobody has to be held.
+
+use conformance::machine;
+
+use futures::executor::block_on;
+use futures::future::join;
+use machine::guest::Mode;
+use machine::software::software_at;
+use machine::*;
+use mesh::rpc::RpcSend;
+use std::time::Instant;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::regs::DebuggerVpState;
+
+const TIMES: usize = 100;
+/// `nop`, which is carried out; `bswap eax`, which is not; `jmp` back; and for the others a `jmp` to itself.
+const CODE: [u8; 7] = [0x90, 0x0f, 0xc8, 0xeb, 0xfb, 0xeb, 0xfe];
+const CARRIED_OUT: u64 = ENTRY;
+const EXECUTED: u64 = ENTRY + 1;
+const ELSEWHERE: u64 = ENTRY + 5;
+
+type Debug = mesh::Sender<DebugRequest>;
+
+fn main() {
+    for vps in [1, 2, 4] {
+        let parts = match Parts::new(Setup::new(Mode::Long, &CODE).vps(vps)) {
+            Ok(parts) => parts,
+            Err(why) => return println!("SKIP: {why}"),
+        };
+        block_on(join(parts.controller.run(), async {
+            let (carried_out, executed) = measure(&parts.debug, vps).await;
+            println!(
+                "{{\"vps\":{vps},\"carried_out_us\":{carried_out:.1},\"executed_us\":{executed:.1}}}"
+            );
+            parts.handle.stop();
+        }));
+    }
+}
+
+async fn measure(debug: &Debug, vps: u32) -> (f64, f64) {
+    debug.call_failable(DebugRequest::Attach, ()).await.unwrap();
+    for vp in (1..vps).map(VpIndex::new) {
+        let mut state = debug
+            .call_failable(DebugRequest::GetVpState, vp)
+            .await
+            .unwrap();
+        if let DebuggerVpState::X86_64(state) = &mut *state {
+            state.rip = ELSEWHERE;
+        }
+        let set = debug.call_failable(DebugRequest::SetVpState, (vp, state));
+        set.await.unwrap();
+    }
+    (hits(debug, CARRIED_OUT).await, hits(debug, EXECUTED).await)
+}
+
+async fn hits(debug: &Debug, address: u64) -> f64 {
+    let breakpoint = software_at(address);
+    change(debug, BreakpointChange::Insert(breakpoint)).await;
+    resume(debug).await;
+    let mut took = Vec::with_capacity(TIMES);
+    for _ in 0..TIMES {
+        let begun = Instant::now();
+        resume(debug).await;
+        took.push(begun.elapsed());
+    }
+    change(debug, BreakpointChange::Remove(breakpoint)).await;
+    took.sort_unstable();
+    took[TIMES / 2].as_secs_f64() * 1e6
+}
+
+async fn resume(debug: &Debug) {
+    let stop = debug.call_failable(DebugRequest::Resume, every(VpAction::Run));
+    let reason = stop.await.unwrap().reason;
+    assert!(
+        matches!(
+            reason,
+            vmm_core_defs::stop::DebugStopReason::Breakpoint { .. }
+        ),
+        "{reason:?}"
+    );
+}
+
+async fn change(debug: &Debug, change: BreakpointChange) {
+    let changed = debug.call_failable(DebugRequest::SetDebugState, vec![change]);
+    changed.await.unwrap();
+}
