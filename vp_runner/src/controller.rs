@@ -415,7 +415,11 @@ impl Controller {
         self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
         let arms = self.programmed;
-        if let Err(err) = self.vps.call_all(move |vp| vp.set_arms(arms)).await {
+        let released = self.vps.call_all(move |vp| {
+            vp.debugger_gone();
+            vp.set_arms(arms)
+        });
+        if let Err(err) = released.await {
             tracing::error!(error = %err, "debug registers could not be taken off every VP");
         }
     }

@@ -476,10 +476,6 @@ impl ParkedVp for Vp {
     }
 
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
-        if arms == Arms::default() && self.rest != Rest::Crashed {
-            // The next debugger is told where the VP stands, whatever it was about to meet under the last.
-            self.rest = Rest::Seen;
-        }
         self.arms = arms;
         self.debug_registers = self.shared()?.unwrap_or_default();
         self.vcpu.program(DebugState {
@@ -488,6 +484,12 @@ impl ParkedVp for Vp {
             stepping: Stepping::Off,
             interrupts: Interrupts::Free,
         })
+    }
+
+    fn debugger_gone(&mut self) {
+        if self.rest != Rest::Crashed {
+            self.rest = Rest::Seen;
+        }
     }
 
     fn place(&mut self) -> Result<Place, DebugError> {

@@ -13,6 +13,9 @@ pub(crate) trait ParkedVp {
     /// Makes this what stops the VP, with no step under way (I5, I6).
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError>;
 
+    /// The session is over: the next debugger is told where the VP stands, whatever it was about to meet under this one.
+    fn debugger_gone(&mut self);
+
     /// Where the VP stands.
     fn place(&mut self) -> Result<Place, DebugError>;
 

@@ -426,11 +426,12 @@ impl ParkedVp for FakeVp {
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
         thread::yield_now();
         self.world.armed(self.vp, arms);
-        if arms == Arms::default() {
-            self.kicked = None;
-        }
         self.arms = arms;
         Ok(())
+    }
+
+    fn debugger_gone(&mut self) {
+        self.kicked = None;
     }
 
     fn place(&mut self) -> Result<Place, DebugError> {
