@@ -236,18 +236,24 @@ fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
     (start.idtr.base, start.idtr.limit) = (IDT, 4 * 16 - 1);
     vm.insert(software_at(ENTRY + 0x1c));
     let elsewhere = software_at(ENTRY + 0x18);
-    let amount = Amount::turns(10 * ROUNDS, 5 * ROUNDS);
-    for round in (0..).take_while(|round| amount.is_left(*round)) {
-        vm.try_set_regs(0, start.clone()).unwrap();
-        let step = vm.only(0, VpAction::Step);
-        let change = match round % 2 {
-            0 => BreakpointChange::Insert(elsewhere),
-            _ => BreakpointChange::Remove(elsewhere),
-        };
-        let changed = vm.send(DebugRequest::SetDebugState, vec![change]);
-        let vp = VpIndex::BSP;
-        assert_eq!(stop(step), DebugStopReason::SingleStep { vp });
-        assert_eq!(vm.regs(0).rip, handler, "round {round}");
-        answer(changed).unwrap();
+    // With and without a breakpoint on it, which the step passes.
+    for on_it in [None, Some(execute_at(ENTRY))] {
+        if let Some(breakpoint) = on_it {
+            vm.insert(breakpoint);
+        }
+        let amount = Amount::turns(6 * ROUNDS, 3 * ROUNDS);
+        for round in (0..).take_while(|round| amount.is_left(*round)) {
+            vm.try_set_regs(0, start.clone()).unwrap();
+            let step = vm.only(0, VpAction::Step);
+            let change = match round % 2 {
+                0 => BreakpointChange::Insert(elsewhere),
+                _ => BreakpointChange::Remove(elsewhere),
+            };
+            let changed = vm.send(DebugRequest::SetDebugState, vec![change]);
+            let vp = VpIndex::BSP;
+            assert_eq!(stop(step), DebugStopReason::SingleStep { vp });
+            assert_eq!(vm.regs(0).rip, handler, "round {round}, {on_it:?}");
+            answer(changed).unwrap();
+        }
     }
 }

@@ -95,8 +95,7 @@ impl Vp {
             DebugCause::Int3 => match self.byte_here() {
                 Some(byte) => self.met(byte, course),
                 None => {
-                    course.diverted();
-                    // The guest may have run far since they were read.
+                    // The VP is not past a debug register there before the exception is delivered. The guest may have run far since these were read.
                     self.guests_alone = None;
                     self.faults = None;
                     self.own_int3 = Some(OwnInt3 { at: exit.pc });
