@@ -1,8 +1,8 @@
 //! Random operations of a debugger on real guests, and after each of them a model that says what may be.
 //!
 //! `TRAPGATE_SEED=<n>` begins with that seed; `TRAPGATE_SOAK_SECONDS=<n>` goes on for that long, each seed from the last. One that found something goes into
-//! `seeds`, one on a line, with what it found behind it; those are run first where no other is asked for. What races do is not in a seed: the operations are
-//! the same, where each meets the guest is not.
+//! `seeds`, one on a line, with what it found behind it; of those the first guest's life is run, where no other seed is asked for. What races do is not in a
+//! seed: the operations are the same, where each meets the guest is not.
 
 mod debugger;
 mod guest;
@@ -51,13 +51,13 @@ fn the_model_agrees_after_every_one_of_10_000_random_operations() {
     if asked.is_none() {
         for line in FOUND.lines() {
             let (seed, _) = line.split_once(' ').expect("a seed and what it found");
-            run(seed.parse().expect("a seed is a number"), &report);
+            run(seed.parse().expect("a seed is a number"), LIFE, &report);
         }
     }
     let end = Instant::now() + soak().unwrap_or_default();
     let mut seed = asked.unwrap_or_else(fresh);
     loop {
-        run(seed, &report);
+        run(seed, operations(), &report);
         if Instant::now() >= end {
             return;
         }
@@ -72,16 +72,15 @@ fn fresh() -> u64 {
 }
 
 /// Lives of guests from one seed.
-fn run(seed: u64, report: &Report) {
+fn run(seed: u64, operations: u32, report: &Report) {
     println!("TRAPGATE_SEED={seed}");
     let mut random = Random::new(seed);
     let start = Instant::now();
     let mut done = 0;
-    while done < operations() {
+    while done < operations {
         if start.elapsed() > patience() {
             println!(
-                "SKIP: this machine is too busy for {} operations in {:?}: there were {done}",
-                operations(),
+                "SKIP: this machine is too busy for {operations} operations in {:?}: there were {done}",
                 patience()
             );
             return;
