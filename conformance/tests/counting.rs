@@ -91,8 +91,9 @@ fn hits_are_what_the_guest_counts(vps: u32) {
     let mut hits = vec![0; vps as usize];
     // Each has to come to a place at least once, however busy the machine.
     while amount.is_left(0) || (hits.contains(&0) && hits.iter().sum::<u64>() < 10_000) {
-        let DebugStopReason::Breakpoint { vp, breakpoint } = stop(vm.resume()) else {
-            panic!("not a breakpoint");
+        let reason = stop(vm.resume());
+        let DebugStopReason::Breakpoint { vp, breakpoint } = reason else {
+            panic!("{reason:?} after {hits:?}");
         };
         let hits = &mut hits[vp.index() as usize];
         *hits += 1;

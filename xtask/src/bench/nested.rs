@@ -78,6 +78,8 @@ pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
     command.extend(["--rounds".into(), rounds.to_string().into()]);
     let mut job = Job::new(command, folder.to_owned(), files);
     job.timeout = TIMEOUT;
+    // The server beside the guest, as on any host.
+    job.cpus = 2;
     let errors = Collected::default();
     let code = bed.run(&job, &|| {
         (

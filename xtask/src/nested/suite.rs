@@ -24,10 +24,6 @@ const PACKAGES: &[&str] = &["conformance", "vp_runner", "trapgate"];
 /// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
 const PURE: &[&str] = &["run_state::", "controller::tests::"];
 
-/// Tests of Linux guests: with two outer CPUs, one in five such guests, or the outer kernel under it, met a triple fault (4 of 22, without a debugger, and
-/// none of 10 guests with one).
-const ONE_OUTER_CPU: &str = "trapgate/linux";
-
 /// For one test program, all of its tests: most take seconds, and a busy machine several times as long as a quiet one.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -136,9 +132,6 @@ impl Suite {
             command.extend(self.filter.iter().map(OsString::from));
             let mut job = Job::new(command, test.folder.clone(), files);
             job.timeout = TIMEOUT + soak::share();
-            if test.name.starts_with(ONE_OUTER_CPU) {
-                job.cpus = 1;
-            }
             let (sender, notes) = std::sync::mpsc::channel();
             let code = bed.run(&job, &|| {
                 let watch = |sink: Sink| -> Sink { Box::new(Watch::new(sink, sender.clone())) };
