@@ -16,6 +16,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::DebugStopReason;
 
 const TIMES: usize = 100;
 /// `nop`, which is carried out; `bswap eax`, which is not; `jmp` back; and for the others a `jmp` to itself.
@@ -77,10 +78,7 @@ async fn resume(debug: &Debug) {
     let stop = debug.call_failable(DebugRequest::Resume, every(VpAction::Run));
     let reason = stop.await.unwrap().reason;
     assert!(
-        matches!(
-            reason,
-            vmm_core_defs::stop::DebugStopReason::Breakpoint { .. }
-        ),
+        matches!(reason, DebugStopReason::Breakpoint { .. }),
         "{reason:?}"
     );
 }

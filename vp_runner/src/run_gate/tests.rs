@@ -87,6 +87,11 @@ mod model {
         }
     }
 
+    fn on_its_thread(vcpu: &Arc<Vcpu>, does: fn(&Vcpu)) -> thread::JoinHandle<()> {
+        let vcpu = vcpu.clone();
+        thread::spawn(move || does(&vcpu))
+    }
+
     fn bounded() -> loom::model::Builder {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
@@ -97,10 +102,7 @@ mod model {
     fn a_kick_parks_the_vp_wherever_it_falls() {
         bounded().check(|| {
             let vcpu = Vcpu::new(false);
-            let vp = thread::spawn({
-                let vcpu = vcpu.clone();
-                move || vcpu.run_until_parked()
-            });
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
             vcpu.kick();
             // A lost kick would leave the VP in `kvm_run` for ever, which loom reports.
             vp.join().unwrap();
@@ -111,10 +113,7 @@ mod model {
     fn a_kick_that_races_the_guests_own_exit_parks_the_vp_too() {
         bounded().check(|| {
             let vcpu = Vcpu::new(true);
-            let vp = thread::spawn({
-                let vcpu = vcpu.clone();
-                move || vcpu.run_until_parked()
-            });
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
             vcpu.kick();
             vp.join().unwrap();
         });
@@ -170,10 +169,7 @@ mod model {
     fn a_kick_ends_the_wait_of_a_vp_whose_guest_has_halted() {
         bounded().check(|| {
             let vcpu = Vcpu::new(true);
-            let vp = thread::spawn({
-                let vcpu = vcpu.clone();
-                move || vcpu.gate.wait_for_kick()
-            });
+            let vp = on_its_thread(&vcpu, |vcpu| vcpu.gate.wait_for_kick());
             vcpu.kick();
             // A VP that sleeps on would be a deadlock, which loom reports.
             vp.thread().unpark();
@@ -185,10 +181,7 @@ mod model {
     fn a_late_signal_does_not_break_the_next_round() {
         bounded().check(|| {
             let vcpu = Vcpu::new(true);
-            let vp = thread::spawn({
-                let vcpu = vcpu.clone();
-                move || vcpu.run_until_parked()
-            });
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
             // The kick is decided here, and its signal is still on its way while the VP parks on the gate alone.
             let signal = vcpu.gate.kick();
             let late = thread::spawn({
@@ -201,10 +194,7 @@ mod model {
             });
             vp.join().unwrap();
             vcpu.gate.clear();
-            let vp = thread::spawn({
-                let vcpu = vcpu.clone();
-                move || vcpu.run_until_parked()
-            });
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
             vcpu.kick();
             vp.join().unwrap();
             late.join().unwrap();

@@ -156,7 +156,7 @@ fn symbols(qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         root: Path::new(&root),
         scratch: &scratch.path,
         cmdline: "nokaslr",
-        cpus: 1,
+        cpus: super::OUTER_CPUS,
         memory_mib: 1024,
         timeout: Duration::from_secs(120),
     }
