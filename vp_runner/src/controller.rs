@@ -30,13 +30,11 @@ use crate::vp_thread::Extent;
 use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
-use crate::wait::Expected;
 use code::Code;
 use futures::StreamExt;
 use futures::select_biased;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 use ticker::Tick;
 use ticker::Ticker;
 use vmm_core_defs::addr::Gpa;
@@ -72,8 +70,8 @@ pub struct Controller {
     control: mesh::Receiver<Control>,
     waiting: Waiting,
     code: Code,
-    /// What every VP has.
-    programmed: Arms,
+    /// What every VP is entered with.
+    arms: Arms,
     /// In force from the next entry on.
     step_interrupts: StepInterrupts,
     ticker: Ticker,
@@ -86,9 +84,6 @@ pub struct Controller {
     start: StartMode,
     on_reset: ResetPolicy,
     exit: Option<RunnerExit>,
-    /// Since when a VP executes a single instruction.
-    stepping: Option<Instant>,
-    step: Expected,
     /// `None` where the VPs have no clocks of KVM.
     time: Option<Arc<Timekeeper>>,
 }
@@ -116,10 +111,6 @@ impl Controller {
                 self.waiting.ended(exit);
                 return exit;
             }
-            if let Some(event) = self.step_over_soon() {
-                self.vp_event(event).await;
-                continue;
-            }
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
@@ -136,21 +127,7 @@ impl Controller {
         }
     }
 
-    /// The end of a step that was just begun: it is there sooner than this thread could go to sleep and wake up. Others wait as long at most as such a
-    /// wait is bounded, once for each step.
-    fn step_over_soon(&mut self) -> Option<VpEvent> {
-        self.stepping?;
-        let event = self.step.awake(|| self.events.try_recv().ok());
-        if event.is_none() {
-            self.step = Expected::Whenever;
-        }
-        event
-    }
-
     async fn vp_event(&mut self, event: VpEvent) {
-        if let Some(begun) = self.stepping.take() {
-            self.step = Expected::after(begun);
-        }
         match event {
             VpEvent::Parked(stop) => self.parked(stop).await,
             VpEvent::Died(vp) => self.died(vp),
@@ -295,7 +272,7 @@ impl Controller {
         self.waiting.report(epoch, reason);
     }
 
-    /// Brings breakpoint bytes and the debug registers of every VP up to date (I5), where they are not.
+    /// Brings breakpoint bytes up to date, and the debug registers that every VP gets as it is entered (I5).
     async fn program(&mut self, todo: &mut Todo) {
         if self.code.uses_registers() {
             self.leave_to_guest().await;
@@ -304,17 +281,13 @@ impl Controller {
             self.find_places().await;
             self.code.reconcile();
         }
-        let arms = self.code.arms(self.step_interrupts);
-        let mut result = match arms == self.programmed {
-            true => Ok(()),
-            false => self.vps.call_all(move |vp| vp.set_arms(arms)).await,
+        self.arms = self.code.arms(self.step_interrupts);
+        let counted = match &self.time {
+            Some(time) if time.has_counters() => self.vps.call_all(|vp| vp.restart_counter()).await,
+            _ => Ok(()),
         };
-        if result.is_ok() && self.time.as_ref().is_some_and(|time| time.has_counters()) {
-            result = self.vps.call_all(|vp| vp.restart_counter()).await;
-        }
-        let outputs = match result {
+        let outputs = match counted {
             Ok(()) => {
-                self.programmed = arms;
                 if self.code.needs_ticks() {
                     self.ticker.start();
                 }
@@ -325,8 +298,8 @@ impl Controller {
                 self.state.program_failed()
             }
             Err(err) => {
-                // Nobody debugs: what could not be programmed is the empty set, and the guest goes first.
-                tracing::error!(error = %err, "debug registers");
+                // Nobody debugs, and the guest goes first.
+                tracing::error!(error = %err, "a VP's timer after a stop");
                 self.state.programmed(&[])
             }
         };
@@ -384,13 +357,11 @@ impl Controller {
         todo: &mut Todo,
     ) {
         self.code.entered(vp);
-        if action == VpAction::Step || extent == Extent::StepOver {
-            self.stepping = Some(Instant::now());
-        }
         let debugger = match self.state.check_attached() {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,
         };
+        let arms = self.arms;
         let entered = self.vps.enter(vp, |snapshot| Enter {
             action,
             epoch,
@@ -398,6 +369,7 @@ impl Controller {
             debugger,
             snapshot,
             extent,
+            arms,
         });
         if let Err(err) = entered {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
@@ -411,10 +383,10 @@ impl Controller {
     /// Takes every trace of the debugger off the guest (I6).
     async fn release(&mut self) {
         self.code.release();
-        self.programmed = Arms::default();
+        self.arms = Arms::default();
         self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
-        let arms = self.programmed;
+        let arms = self.arms;
         let released = self.vps.call_all(move |vp| {
             vp.debugger_gone();
             vp.set_arms(arms)
@@ -482,7 +454,7 @@ impl Controller {
             time.before_reset();
         }
         self.machine.reset().map_err(reset_failed)?;
-        let arms = self.programmed;
+        let arms = self.arms;
         self.vps
             .call_all(move |vp| {
                 vp.init().map_err(reset_failed)?;

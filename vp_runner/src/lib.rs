@@ -17,7 +17,6 @@ mod step_effects;
 mod stop_cause;
 mod timekeeper;
 mod vp_thread;
-mod wait;
 
 pub mod code_patches;
 pub mod cpu_mode;

@@ -6,7 +6,7 @@
 //! - **I2** A stop is reported only when every VP that was to stop is parked in user space and its pending I/O or MMIO exit is completed.
 //! - **I3** Registers and breakpoints change only while the VP they belong to is parked. Memory may be read at any time.
 //! - **I4** A stop requested before a VP enters the guest keeps it out: no lost kick, no window.
-//! - **I5** Debug state is programmed on every VP before any VP enters the guest.
+//! - **I5** Debug state is settled for every VP before any VP enters the guest, and each enters with it.
 //! - **I6** After `Detach`, a lost client, a dead worker or a dropped channel: no breakpoint byte, step flag or debug register of ours
 //!   remains in the guest, and the guest runs (or stays stopped, where the policy says so).
 //! - **I7** Two VPs that hit at once both get reported, one after the other; a hit whose breakpoint is gone by then is dropped and

@@ -6,6 +6,7 @@
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Slots;
 use crate::debug_registers::DebugRegisters;
+use crate::debug_registers::GuestRegisters;
 use crate::exit::GuestEvent;
 use crate::exit::Next;
 use crate::exit::handle;
@@ -22,8 +23,9 @@ use crate::run_state::Start;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use crate::timekeeper::Timekeeper;
-use crate::wait::Expected;
 use kvm_ioctls::VmFd;
+use pal_async::awake::Busy;
+use pal_async::awake::Expected;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -39,11 +41,11 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::CrashCause;
-use vmm_core_defs::stop::Epoch;
 
 mod byte;
 mod course;
 mod guest_debug;
+mod messages;
 mod parked;
 mod step;
 mod time;
@@ -53,121 +55,22 @@ use course::Course;
 use course::Lifted;
 use course::Rest;
 use guest_debug::OwnInt3;
+pub(crate) use messages::Arms;
+pub(crate) use messages::Command;
+pub(crate) use messages::Debugger;
+pub(crate) use messages::Enter;
+pub(crate) use messages::Extent;
+pub(crate) use messages::Known;
+pub(crate) use messages::Snapshot;
+pub(crate) use messages::VpCause;
+pub(crate) use messages::VpEvent;
+pub(crate) use messages::VpParked;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
 use step::Events;
 use step::Faults;
 use step::Underway;
 use time::VpTime;
-
-/// What the controller asks of a VP thread.
-pub(crate) enum Command {
-    /// Run the guest; answered by one [`VpParked`].
-    Enter(Enter),
-    /// Do something with the parked VP.
-    Call(Call),
-    /// End the thread.
-    Exit,
-}
-
-/// How to run the guest.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Enter {
-    /// Run, step or step a range.
-    pub(crate) action: VpAction,
-    /// Given back with the stop.
-    pub(crate) epoch: Epoch,
-    /// What a breakpoint on the first instruction means.
-    pub(crate) start: Start,
-    /// Whether a debugger is there.
-    pub(crate) debugger: Debugger,
-    /// Whether the register file will be asked for after the stop.
-    pub(crate) snapshot: Snapshot,
-    /// How much of the action this entry is for.
-    pub(crate) extent: Extent,
-}
-
-/// How much of its action a VP is entered for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// All of it.
-    Whole,
-    /// One instruction, with the other VPs parked and the breakpoint bytes under it out of memory.
-    StepOver,
-}
-
-/// Whether a debugger is there to look at registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Debugger {
-    Present,
-    Absent,
-}
-
-/// Whether to read the register file after the stop, before anyone asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Snapshot {
-    Ahead,
-    OnDemand,
-}
-
-/// What a VP thread tells the controller unasked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VpEvent {
-    /// The answer to [`Command::Enter`].
-    Parked(VpParked),
-    /// The thread ends by a panic in the VMM's code.
-    Died(VpIndex),
-}
-
-/// A VP is in user space again, its exit completed (I2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct VpParked {
-    pub(crate) vp: VpIndex,
-    pub(crate) epoch: Epoch,
-    /// `None`: it was kicked.
-    pub(crate) cause: Option<VpCause>,
-    /// Where it stands, if a debugger is there to ask.
-    pub(crate) place: Option<Place>,
-    /// How many debug registers its guest uses, if that was looked at.
-    pub(crate) guest_registers: Option<usize>,
-    /// Whether it stands where the client knows of.
-    pub(crate) known: Known,
-}
-
-/// Whether the client knows that the VP stands where it does: on the breakpoint, if there is one, that it is about to pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// It does: the VP was kicked before it had passed what it started on.
-    Yes,
-    /// It was kicked anywhere, has stepped over, or tells why it stopped.
-    No,
-}
-
-/// Why a VP parked by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VpCause {
-    /// A debug register of ours matched.
-    Slot(usize),
-    /// It met a breakpoint byte of ours, and stands on it.
-    Byte {
-        /// The linear address.
-        address: Gva,
-        /// The byte.
-        gpa: Gpa,
-    },
-    /// The step is done.
-    Stepped,
-    /// It stands on a byte of ours that nobody is to be told of (any more), and cannot pass it by itself.
-    Alias,
-    /// The one instruction of [`Extent::StepOver`] is done, but not the action.
-    SteppedOver,
-    /// The guest took a debug register that was ours.
-    Crowded,
-    /// It was kicked before it had left the breakpoint byte that it was to go over.
-    StillThere,
-    /// Something of the guest's own.
-    Guest(GuestEvent),
-}
 
 /// The register file of a parked VP, as far as it has been read. Empty when the VP runs.
 pub(crate) type Snapshots = Arc<Mutex<Option<Arc<X86VpState>>>>;
@@ -184,14 +87,6 @@ pub(crate) struct Surroundings {
     pub(crate) time: Arc<Timekeeper>,
     /// For its interrupt controllers.
     pub(crate) vm: Arc<VmFd>,
-}
-
-/// What makes a VP stop: the same for every VP, and in force before any enters (I5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Arms {
-    pub(crate) slots: Slots,
-    pub(crate) bytes: Bytes,
-    pub(crate) step_interrupts: StepInterrupts,
 }
 
 /// A VP, on its thread.
@@ -211,8 +106,8 @@ pub(crate) struct Vp {
     underway: Option<Underway>,
     events: Events,
     faults: Option<Faults>,
-    /// The guest's debug registers, for steps while the debugger has none.
-    guests_alone: Option<DebugRegisters>,
+    /// The guest's own debug registers, if they were looked at and it cannot have written them since: while it is parked, and over most steps.
+    guests: Option<GuestRegisters>,
     /// An `INT3` of the guest's own that came to us: the next entry gives it its `#BP`.
     own_int3: Option<OwnInt3>,
     /// Set once the controller knows the VPs' registers.
@@ -246,7 +141,7 @@ impl Vp {
             underway: None,
             events: Events::Unknown,
             faults: None,
-            guests_alone: None,
+            guests: None,
             own_int3: None,
             registers: None,
             next: None,
@@ -266,7 +161,9 @@ impl Vp {
                     let vp = self.around.index;
                     self.forget_snapshot();
                     self.time_goes_on(&enter);
+                    let busy = Busy::new();
                     let cause = self.go(&enter);
+                    drop(busy);
                     self.time_stands();
                     if cause == Some(VpCause::SteppedOver) {
                         // Nobody is told of where it is: what is there has yet to be met.
@@ -301,10 +198,12 @@ impl Vp {
 
     /// Runs the guest until it is kicked (`None`) or something stops it.
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
+        if let Err(err) = self.arm(enter.arms) {
+            return Some(self.crashed(&err));
+        }
         self.vcpu.want_registers(self.will_stop(enter));
         self.underway = None;
         self.faults = None;
-        self.guests_alone = None;
         self.own_int3 = None;
         let mut course = match self.plot(enter) {
             Ok(course) => course,
@@ -458,114 +357,15 @@ impl Vp {
     }
 }
 
-impl ParkedVp for Vp {
-    fn init(&mut self) -> Result<(), MachineError> {
-        self.forget_snapshot();
-        self.life = Life::Untouched;
-        self.rest = Rest::Seen;
-        self.events = Events::Unknown;
-        self.vcpu.set_own_trap_flag(TrapFlag::Clear);
-        let index = self.around.index;
-        if let Err(err) = self.release_timers() {
-            tracing::error!(vp = %index, error = %err, "a VP's timer before its reset");
-        }
-        let machine = self.around.machine.clone();
-        self.with_tsc_set(self.around.time.reset_at(), |vp| {
-            machine.init_vp(index, vp.vcpu.raw())
-        })
-    }
-
-    fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
-        self.arms = arms;
-        self.debug_registers = self.shared()?.unwrap_or_default();
-        self.vcpu.program(DebugState {
-            registers: self.debug_registers,
-            bytes: arms.bytes,
-            stepping: Stepping::Off,
-            interrupts: Interrupts::Free,
-        })
-    }
-
-    fn debugger_gone(&mut self) {
-        if self.rest != Rest::Crashed {
-            self.rest = Rest::Seen;
-        }
-    }
-
-    fn place(&mut self) -> Result<Place, DebugError> {
-        let limits = self.register_file()?.paging_limits();
-        self.vcpu.place(limits)
-    }
-
-    fn count_guest_registers(&mut self) -> Result<usize, DebugError> {
-        Ok(self.vcpu.guest_registers()?.count())
-    }
-
-    fn find_registers(&mut self, vm: &VmFd) -> Result<RegisterFile, DebugError> {
-        RegisterFile::new(vm, self.vcpu.for_reading())
-    }
-
-    fn set_register_file(&mut self, registers: RegisterFile) {
-        self.registers = Some(registers);
-    }
-
-    fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
-        let snapshot = self.around.snapshot.clone();
-        let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = &*snapshot {
-            return Ok(state.clone());
-        }
-        let file = self.register_file()?;
-        let (regs, sregs) = self.vcpu.registers()?;
-        let state = Arc::new(file.read_with(self.vcpu.for_reading(), &regs, &sregs)?);
-        *snapshot = Some(state.clone());
-        Ok(state)
-    }
-
-    fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
-        let old = self.read_registers()?;
-        let file = self.register_file()?;
-        self.forget_snapshot();
-        let result = file.write(self.vcpu.raw(), &old, new);
-        if old.rip != new.rip && self.life == Life::Halted {
-            self.life = Life::Started;
-        }
-        result?;
-        self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
-        self.events = Events::Unknown;
-        if self.rest == Rest::Crashed {
-            self.vcpu.drop_exception()?;
-            self.rest = Rest::Seen;
+impl Vp {
+    fn arm(&mut self, arms: Arms) -> Result<(), DebugError> {
+        if arms != self.arms {
+            self.arms = arms;
+            self.debug_registers = self.shared()?.unwrap_or_default();
         }
         Ok(())
     }
 
-    fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
-        let value = crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)?;
-        Ok(self.clock_msr(msr, value))
-    }
-
-    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
-        self.forget_snapshot();
-        self.forget_deadline(msr);
-        self.with_tsc_set(self.around.time.taken_out_now(), |vp| {
-            crate::kvm::x86_64::write_msr(vp.vcpu.raw(), msr, value)
-        })
-    }
-
-    fn restart_counter(&mut self) -> Result<(), DebugError> {
-        self.write_count_back()
-    }
-
-    fn activity(&mut self) -> Result<VpActivity, DebugError> {
-        match self.life {
-            Life::Halted => Ok(VpActivity::Halted),
-            Life::Untouched | Life::Started => self.vcpu.activity(),
-        }
-    }
-}
-
-impl Vp {
     fn register_file(&self) -> Result<RegisterFile, DebugError> {
         self.registers.ok_or_else(|| DebugError::Hypervisor {
             what: "read registers".into(),

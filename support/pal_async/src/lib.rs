@@ -4,9 +4,11 @@
 //! So that such a turn costs next to nothing, a pool runs all of its tasks on one thread, passes from task to task
 //! without a system call, and enters `epoll_wait` only when no task is ready. A wake from the pool's own thread is a
 //! push on a queue; only a wake from another thread, and only while the pool sleeps, costs a write to an `eventfd`.
+//! Where its last wait was short the pool stays [`awake`] for the next one.
 
 #![forbid(unsafe_code)]
 
+pub mod awake;
 pub mod local;
 mod pool;
 mod reactor;

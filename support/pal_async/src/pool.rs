@@ -1,5 +1,6 @@
 //! The executor: a queue of ready tasks and a loop on one thread.
 
+use crate::awake::Expected;
 use crate::reactor::Driver;
 use crate::reactor::Reactor;
 use crate::reactor::lock;
@@ -22,10 +23,14 @@ use std::task::Poll;
 use std::task::Wake;
 use std::task::Waker;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// After so many rounds without sleep, events are looked for anyway, so that two tasks that keep each other busy
 /// cannot shut out the sockets.
 const ROUNDS_PER_CHECK: u32 = 64;
+
+/// A pool that stays awake looks so often for what other threads make ready before it looks for events, which takes a system call.
+const LOOKS_PER_CHECK: u32 = 4;
 
 /// The state of a pool. As a [`Wake`] it is the waker of the future the pool was entered with.
 pub(crate) struct Shared {
@@ -75,6 +80,7 @@ impl Shared {
         let mut cx = Context::from_waker(&waker);
         let mut round = VecDeque::new();
         let mut rounds = 0;
+        let mut next = Expected::default();
         self.signalled.store(true, Ordering::SeqCst);
         loop {
             if self.signalled.swap(false, Ordering::SeqCst)
@@ -90,7 +96,7 @@ impl Shared {
             }
             if !self.work_is_ready() {
                 rounds = 0;
-                self.reactor.wait(|| self.work_is_ready());
+                next = self.idle(next);
             } else {
                 rounds += 1;
                 if rounds % ROUNDS_PER_CHECK == 0 {
@@ -98,6 +104,23 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Waits for work. `next`: what the last wait makes of this one.
+    fn idle(&self, next: Expected) -> Expected {
+        let since = Instant::now();
+        let mut looks = 0;
+        let soon = next.awake(|| {
+            looks += 1;
+            if looks % LOOKS_PER_CHECK == 0 {
+                self.reactor.check();
+            }
+            self.work_is_ready().then_some(())
+        });
+        if soon.is_none() {
+            self.reactor.wait(|| self.work_is_ready());
+        }
+        Expected::after(since)
     }
 
     fn close(&self) {

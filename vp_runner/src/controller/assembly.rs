@@ -104,7 +104,7 @@ impl Controller {
             control: wiring.control,
             waiting: Waiting::default(),
             code,
-            programmed: Arms::default(),
+            arms: Arms::default(),
             step_interrupts: StepInterrupts::default(),
             ticker,
             ticks,
@@ -116,8 +116,6 @@ impl Controller {
             start: wiring.start,
             on_reset: wiring.on_reset,
             exit: None,
-            stepping: None,
-            step: Expected::default(),
             time: None,
         }
     }

@@ -100,7 +100,7 @@ enum Programmed {
     Unknown,
     /// This, and the vCPU has run since.
     Used(DebugState),
-    /// This, and the vCPU has not run since.
+    /// This, and the vCPU has not run since, or not so that it matters.
     Fresh(DebugState),
 }
 
@@ -204,8 +204,8 @@ impl Vcpu {
 
     /// Makes KVM's debug state this one.
     ///
-    /// While stepping it is told anew before every entry, whether or not it changed: some KVMs lose the trap flag when the guest's own `popf`
-    /// or `iret` clears it.
+    /// While stepping it is told anew before every entry, whether or not it changed, but for [`kept_trap_flag`](Self::kept_trap_flag): some KVMs lose
+    /// the trap flag when the guest's own `popf` or `iret` clears it, or when they carry an instruction out themselves.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
@@ -221,6 +221,13 @@ impl Vcpu {
         match (wanted.interrupts, self.offers.block_irq) {
             (Interrupts::Held, false) => self.cast_shadow(),
             _ => Ok(()),
+        }
+    }
+
+    /// The step that has just ended executed an instruction that no KVM loses the trap flag over: it need not be told anew before the next.
+    pub(crate) fn kept_trap_flag(&mut self) {
+        if let Programmed::Used(state) = self.programmed {
+            self.programmed = Programmed::Fresh(state);
         }
     }
 
@@ -416,7 +423,7 @@ impl Vcpu {
     ///
     /// It is enabled always, if for nothing. A guest's access to its debug registers makes a KVM that has no guest debugging on leave them all to the
     /// guest for the entry that follows, and read them back after that. If the VP leaves KVM before that entry and debugging is turned on meanwhile,
-    /// what KVM reads back as the guest's are the debugger's (kvm-amd and kvm-intel up to Linux 6.12; the kernel logs a warning).
+    /// what KVM reads back as the guest's are the debugger's (seen with kvm-amd of Linux 6.12, where the kernel logs a warning).
     fn tell(&mut self, wanted: DebugState, inject: u32) -> Result<(), DebugError> {
         let mut debug = kvm_guest_debug {
             control: KVM_GUESTDBG_ENABLE | inject,

@@ -5,6 +5,8 @@
 pub(crate) enum Opcode {
     /// Whatever it is, it neither stores nor loads RFLAGS.TF.
     Plain,
+    /// The same, and it raises no exception either, provided it can be fetched: 64-bit code on general registers alone, or a jump by so many bytes.
+    Faultless,
     /// The same, but it may write a debug register.
     DebugRegister,
     /// `syscall`, which needs to know MSRs.
@@ -20,8 +22,9 @@ pub(crate) fn of(bytes: &[u8], long: bool) -> Opcode {
         0x40..=0x4f => long,
         _ => false,
     };
-    let mut bytes = bytes.iter().skip_while(|byte| is_prefix(byte));
-    let (Some(opcode), next) = (bytes.next(), bytes.next()) else {
+    let prefixes = bytes.iter().take_while(|byte| is_prefix(byte)).count();
+    let (prefixes, bytes) = bytes.split_at(prefixes);
+    let (Some(opcode), next) = (bytes.first(), bytes.get(1)) else {
         return Opcode::Special;
     };
     match (opcode, next) {
@@ -35,7 +38,52 @@ pub(crate) fn of(bytes: &[u8], long: bool) -> Opcode {
         (0x0f, Some(0x07) | None) | (0xff, None) => Opcode::Special,
         // /3 and /5 are the far ones.
         (0xff, Some(modrm)) if matches!(modrm >> 3 & 7, 3 | 5) => Opcode::Special,
+        _ if long && is_faultless(prefixes, bytes) => Opcode::Faultless,
         _ => Opcode::Plain,
+    }
+}
+
+/// Opcodes and prefixes as of SDM volume 2, "Opcode Map". Only what programs are mostly made of is looked for.
+fn is_faultless(prefixes: &[u8], bytes: &[u8]) -> bool {
+    let wide = match prefixes {
+        [] | [0x40..=0x4f] => false,
+        [0x66] | [0x66, 0x40..=0x4f] => true,
+        // lock; those that make another instruction of it; segments.
+        _ => return false,
+    };
+    // What ModRM.reg is, where ModRM stands for a register and not for memory.
+    let register = |modrm: &u8| (*modrm >= 0xc0).then_some(*modrm >> 3 & 7);
+    match bytes {
+        // Jumps. One of 16 bits would cut RIP short.
+        [0x70..=0x7f | 0xe0..=0xe3 | 0xe9 | 0xeb, ..] | [0x0f, 0x80..=0x8f, ..] => !wide,
+        // cmov, setcc, imul, movzx, movsx.
+        [
+            0x0f,
+            0x40..=0x4f | 0x90..=0x9f | 0xaf | 0xb6 | 0xb7 | 0xbe | 0xbf,
+            modrm,
+            ..,
+        ] => register(modrm).is_some(),
+        // add, or, adc, sbb, and, sub, xor, cmp.
+        [opcode @ 0x00..=0x3f, modrm, ..] if opcode & 7 < 4 => register(modrm).is_some(),
+        [opcode @ 0x00..=0x3f, ..] => matches!(opcode & 7, 4 | 5),
+        // movsxd, imul, the group of add, test, xchg, mov, shifts.
+        [
+            0x63 | 0x69 | 0x6b | 0x80 | 0x81 | 0x83..=0x8b | 0xc0 | 0xc1 | 0xd0..=0xd3,
+            modrm,
+            ..,
+        ] => register(modrm).is_some(),
+        // lea.
+        [0x8d, modrm, ..] => register(modrm).is_none(),
+        // xchg, nop, cbw, cwd, test, mov, flags.
+        [
+            0x90..=0x99 | 0xa8 | 0xa9 | 0xb0..=0xbf | 0xf5 | 0xf8 | 0xf9 | 0xfc | 0xfd,
+            ..,
+        ] => true,
+        // mov; test, not, neg, mul, imul, but not div and idiv; inc and dec.
+        [0xc6 | 0xc7, modrm, ..] => register(modrm) == Some(0),
+        [0xf6 | 0xf7, modrm, ..] => register(modrm).is_some_and(|reg| reg < 6),
+        [0xfe | 0xff, modrm, ..] => register(modrm).is_some_and(|reg| reg < 2),
+        _ => false,
     }
 }
 
@@ -44,8 +92,13 @@ mod tests {
     use super::*;
     use crate::step_effects::Kind;
     use crate::step_effects::kind;
+    use iced_x86::CpuidFeature;
     use iced_x86::Decoder;
     use iced_x86::DecoderOptions;
+    use iced_x86::FlowControl;
+    use iced_x86::InstructionInfoFactory;
+    use iced_x86::Mnemonic;
+    use iced_x86::OpKind;
     use vmm_core_defs::regs::X86VpState;
 
     /// Every one- and two-byte opcode with every ModRM byte, behind some prefixes.
@@ -74,6 +127,9 @@ mod tests {
                 let instruction = decoder.decode();
                 let found = of(&bytes, bits == 64);
                 let kind = kind::of(&state, (!instruction.is_invalid()).then_some(&instruction));
+                if found == Opcode::Faultless {
+                    assert_eq!(kind, Kind::Ordinary, "{bytes:x?}");
+                }
                 match kind {
                     Kind::PushFlags { .. }
                     | Kind::PopFlags
@@ -89,13 +145,77 @@ mod tests {
     }
 
     #[test]
+    fn what_is_called_faultless_touches_no_memory_and_cannot_be_refused() {
+        let mut factory = InstructionInfoFactory::new();
+        let mut found = 0;
+        for bytes in every_opcode() {
+            if of(&bytes, true) != Opcode::Faultless {
+                continue;
+            }
+            found += 1;
+            assert_ne!(of(&bytes, false), Opcode::Faultless, "{bytes:x?}");
+            let mut decoder = Decoder::new(64, &bytes, DecoderOptions::NONE);
+            let instruction = decoder.decode();
+            let info = factory.info(&instruction);
+            let mnemonic = instruction.mnemonic();
+            let everywhere = |feature: &CpuidFeature| {
+                matches!(
+                    feature,
+                    CpuidFeature::INTEL8086
+                        | CpuidFeature::INTEL186
+                        | CpuidFeature::INTEL286
+                        | CpuidFeature::INTEL386
+                        | CpuidFeature::X64
+                        | CpuidFeature::CMOV
+                )
+            };
+            let goes_on = match instruction.flow_control() {
+                FlowControl::Next => true,
+                FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                    instruction.op0_kind() == OpKind::NearBranch64 && bytes[0] != 0x66
+                }
+                _ => false,
+            };
+            assert!(!instruction.is_invalid(), "{bytes:x?}");
+            assert!(
+                mnemonic == Mnemonic::Lea || info.used_memory().is_empty(),
+                "{bytes:x?}: {mnemonic:?}"
+            );
+            assert!(
+                !matches!(mnemonic, Mnemonic::Div | Mnemonic::Idiv),
+                "{bytes:x?}"
+            );
+            assert!(!instruction.is_privileged(), "{bytes:x?}: {mnemonic:?}");
+            assert!(!instruction.has_lock_prefix(), "{bytes:x?}: {mnemonic:?}");
+            assert!(goes_on, "{bytes:x?}: {mnemonic:?}");
+            assert!(
+                instruction.cpuid_features().iter().all(everywhere),
+                "{bytes:x?}: {mnemonic:?}"
+            );
+        }
+        assert!(found > 10_000, "{found}");
+    }
+
+    #[test]
     fn the_usual_instructions_are_plain() {
-        let usual: [&[u8]; 8] = [
+        let faultless: [&[u8]; 7] = [
             &[0x90],
             &[0x48, 0x89, 0xe5],
+            &[0x83, 0xff, 0x01],
+            &[0x76, 0x26],
+            &[0x0f, 0xaf, 0xc1],
+            &[0x48, 0x8d, 0x44, 0x24],
+            &[0x66, 0x90],
+        ];
+        for bytes in faultless {
+            assert_eq!(of(bytes, true), Opcode::Faultless, "{bytes:x?}");
+        }
+        let usual: [&[u8]; 8] = [
+            &[0x48, 0x89, 0x45, 0xf8],
+            &[0xf7, 0xf1],
             &[0x55, 0x48],
             &[0xe8, 0, 0, 0, 0],
-            &[0xff, 0xc3],
+            &[0xff, 0xe3],
             &[0x0f, 0xa2],
             &[0xf3, 0xa4],
             &[0xc3, 0x90],

@@ -4,6 +4,7 @@
 //! write), so they are looked at before every entry, and the controller sees to it that there is one from time to time.
 
 use super::*;
+use crate::debug_registers::GuestRegisters;
 use crate::debug_registers::Hits;
 use crate::dr7::DebugPayload;
 use crate::stop_cause::DebugCause;
@@ -84,7 +85,7 @@ impl Vp {
                 if payload.is_empty() && state.registers.guests(exit.dr6) != 0 =>
             {
                 // The guest had let it go, which nobody had looked at.
-                self.guests_alone = None;
+                self.guests = None;
                 None
             }
             DebugCause::GuestDebug(payload) => {
@@ -96,7 +97,7 @@ impl Vp {
                 Some(byte) => self.met(byte, course),
                 None => {
                     // The VP is not past a debug register there before the exception is delivered. The guest may have run far since these were read.
-                    self.guests_alone = None;
+                    self.guests = None;
                     self.faults = None;
                     self.own_int3 = Some(OwnInt3 { at: exit.pc });
                     None
@@ -110,6 +111,8 @@ impl Vp {
         self.underway = None;
         if course.stepping() == Stepping::On || self.own_int3.is_some() {
             self.plan(course)?;
+        } else {
+            self.guests = None;
         }
         let state = self.debug_state(course);
         match self.own_int3 {
@@ -155,6 +158,8 @@ impl Vp {
         state: &DebugState,
     ) -> Result<(), VpCause> {
         self.events = Events::Unknown;
+        // DR7.GD goes with it.
+        self.guests = None;
         let injected = self.vcpu.inject_debug(*state, payload);
         injected.map_err(|err| self.crashed(&err))
     }
@@ -170,7 +175,7 @@ impl Vp {
         if !left_to_guest && registers.guests(exit.dr6) == 0 {
             return Ok(registers);
         }
-        let guest = self.vcpu.guest_registers()?;
+        let guest = self.guest_registers()?;
         Ok(match left_to_guest {
             true => DebugRegisters::of_guest(&guest),
             false => registers.as_of(&guest),
@@ -236,7 +241,7 @@ impl Vp {
         let rip = self.vcpu.linear_rip()?;
         let (regs, _) = self.vcpu.registers()?;
         Ok(match regs.rflags & RFLAGS_RF {
-            0 => DebugRegisters::of_guest(&self.vcpu.guest_registers()?).guests_at(rip),
+            0 => DebugRegisters::of_guest(&self.guest_registers()?).guests_at(rip),
             _ => 0,
         })
     }
@@ -258,19 +263,29 @@ impl Vp {
 
     /// `None`: they do not all fit.
     pub(super) fn shared(&mut self) -> Result<Option<DebugRegisters>, DebugError> {
-        let ours = &self.arms.slots;
+        let ours = self.arms.slots;
         if ours.iter().all(Option::is_none) {
             return Ok(Some(DebugRegisters::default()));
         }
-        let guest = self.vcpu.guest_registers()?;
-        Ok(DebugRegisters::share(ours, &guest).ok())
+        let guest = self.guest_registers()?;
+        Ok(DebugRegisters::share(&ours, &guest).ok())
     }
 
-    /// How many debug registers the guest uses, if it shares them.
+    /// How many debug registers the guest uses, if it shares them or that is known anyhow.
     pub(super) fn guest_registers_at_stop(&mut self) -> Option<usize> {
         match self.arms.slots.iter().all(Option::is_none) {
-            true => None,
+            true => self.guests.map(|guest| guest.count()),
             false => self.count_guest_registers().ok(),
         }
+    }
+
+    /// The guest's own debug registers, asked for once as long as it cannot write them.
+    pub(super) fn guest_registers(&mut self) -> Result<GuestRegisters, DebugError> {
+        if let Some(guests) = self.guests {
+            return Ok(guests);
+        }
+        let guests = self.vcpu.guest_registers()?;
+        self.guests = Some(guests);
+        Ok(guests)
     }
 }

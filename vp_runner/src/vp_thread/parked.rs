@@ -10,7 +10,7 @@ pub(crate) trait ParkedVp {
     /// Puts the VP into its power-on state.
     fn init(&mut self) -> Result<(), MachineError>;
 
-    /// Makes this what stops the VP, with no step under way (I5, I6).
+    /// Makes this what stops the VP, with no step under way, and tells KVM at once (I6).
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError>;
 
     /// The session is over: the next debugger is told where the VP stands, whatever it was about to meet under this one.
@@ -47,5 +47,113 @@ pub(crate) trait ParkedVp {
     /// would be lost.
     fn restart_counter(&mut self) -> Result<(), DebugError> {
         Ok(())
+    }
+}
+
+impl ParkedVp for Vp {
+    fn init(&mut self) -> Result<(), MachineError> {
+        self.forget_snapshot();
+        self.life = Life::Untouched;
+        self.rest = Rest::Seen;
+        self.events = Events::Unknown;
+        self.guests = None;
+        self.vcpu.set_own_trap_flag(TrapFlag::Clear);
+        let index = self.around.index;
+        if let Err(err) = self.release_timers() {
+            tracing::error!(vp = %index, error = %err, "a VP's timer before its reset");
+        }
+        let machine = self.around.machine.clone();
+        self.with_tsc_set(self.around.time.reset_at(), |vp| {
+            machine.init_vp(index, vp.vcpu.raw())
+        })
+    }
+
+    fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+        self.arm(arms)?;
+        self.vcpu.program(DebugState {
+            registers: self.debug_registers,
+            bytes: arms.bytes,
+            stepping: Stepping::Off,
+            interrupts: Interrupts::Free,
+        })
+    }
+
+    fn debugger_gone(&mut self) {
+        if self.rest != Rest::Crashed {
+            self.rest = Rest::Seen;
+        }
+    }
+
+    fn place(&mut self) -> Result<Place, DebugError> {
+        let limits = self.register_file()?.paging_limits();
+        self.vcpu.place(limits)
+    }
+
+    fn count_guest_registers(&mut self) -> Result<usize, DebugError> {
+        Ok(self.guest_registers()?.count())
+    }
+
+    fn find_registers(&mut self, vm: &VmFd) -> Result<RegisterFile, DebugError> {
+        RegisterFile::new(vm, self.vcpu.for_reading())
+    }
+
+    fn set_register_file(&mut self, registers: RegisterFile) {
+        self.registers = Some(registers);
+    }
+
+    fn read_registers(&mut self) -> Result<Arc<X86VpState>, DebugError> {
+        let snapshot = self.around.snapshot.clone();
+        let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &*snapshot {
+            return Ok(state.clone());
+        }
+        let file = self.register_file()?;
+        let (regs, sregs) = self.vcpu.registers()?;
+        let state = Arc::new(file.read_with(self.vcpu.for_reading(), &regs, &sregs)?);
+        *snapshot = Some(state.clone());
+        Ok(state)
+    }
+
+    fn write_registers(&mut self, new: &X86VpState) -> Result<(), DebugError> {
+        let old = self.read_registers()?;
+        let file = self.register_file()?;
+        self.forget_snapshot();
+        let result = file.write(self.vcpu.raw(), &old, new);
+        if old.rip != new.rip && self.life == Life::Halted {
+            self.life = Life::Started;
+        }
+        result?;
+        self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
+        self.events = Events::Unknown;
+        self.guests = None;
+        if self.rest == Rest::Crashed {
+            self.vcpu.drop_exception()?;
+            self.rest = Rest::Seen;
+        }
+        Ok(())
+    }
+
+    fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
+        let value = crate::kvm::x86_64::read_msr(self.vcpu.for_reading(), msr)?;
+        Ok(self.clock_msr(msr, value))
+    }
+
+    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
+        self.forget_snapshot();
+        self.forget_deadline(msr);
+        self.with_tsc_set(self.around.time.taken_out_now(), |vp| {
+            crate::kvm::x86_64::write_msr(vp.vcpu.raw(), msr, value)
+        })
+    }
+
+    fn restart_counter(&mut self) -> Result<(), DebugError> {
+        self.write_count_back()
+    }
+
+    fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        match self.life {
+            Life::Halted => Ok(VpActivity::Halted),
+            Life::Untouched | Life::Started => self.vcpu.activity(),
+        }
     }
 }

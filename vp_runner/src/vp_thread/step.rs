@@ -14,6 +14,7 @@ use super::view::Syscall;
 use super::*;
 use crate::dr7::DebugPayload;
 use crate::dr7::Dr6;
+use crate::instruction::MAX_LEN;
 use crate::kvm::vcpu::Interrupts;
 use crate::kvm::vcpu::Undelivered;
 use crate::kvm::vcpu::is_64_bit;
@@ -55,6 +56,7 @@ pub(super) struct Underway {
     end: End,
     before: (kvm_regs, kvm_sregs),
     place: Place,
+    opcode: Opcode,
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
 }
@@ -100,33 +102,41 @@ impl Vp {
         let (regs, sregs) = self.vcpu.registers()?;
         let limits = self.register_file()?.paging_limits();
         let place = place_of(&regs, &sregs, limits);
+        let mut bytes = [0; PEEKED];
+        let read = self.view(place.paging).read_some(place.rip, &mut bytes);
+        let opcode = opcode::of(&bytes[..read], is_64_bit(&sregs));
+        let own = TrapFlag::of(regs.rflags);
+        let usual = matches!(
+            opcode,
+            Opcode::Plain | Opcode::Faultless | Opcode::DebugRegister
+        );
+        let plain = usual && undelivered.is_none() && own == TrapFlag::Clear;
+        let faultless = plain && opcode == Opcode::Faultless && is_within_page(place.rip);
         let mut underway = Underway {
             stepping: Stepping::On,
             interrupts: Interrupts::Held,
-            registers: self.registers_alone(course)?,
+            registers: match faultless {
+                true => self.debug_registers.without(course.passing()),
+                false => self.registers_alone(course)?,
+            },
             end: End::Step,
             before: (regs, sregs),
             place,
+            opcode,
             step: None,
         };
-        let mut bytes = [0; PEEKED];
-        let read = self.view(place.paging).read_some(place.rip, &mut bytes);
         // TF must not be on when one is taken: its handler would run unseen, and find TF in its frame.
         if let Some(Undelivered::Deliverable(_)) = undelivered {
             underway.interrupts = Interrupts::Free;
         }
-        let opcode = opcode::of(&bytes[..read], is_64_bit(&sregs));
-        let own = TrapFlag::of(regs.rflags);
-        let usual = matches!(opcode, Opcode::Plain | Opcode::DebugRegister);
-        let plain = usual && undelivered.is_none() && own == TrapFlag::Clear;
         let mut wanted = [None; 3];
         if !plain {
             wanted = self.look_closely(&mut underway, course, undelivered, opcode);
         }
         let faults = match underway.end {
-            End::Step => self.faults(&underway)?,
+            End::Step if !faultless => self.faults(&underway)?,
             // What befalls the handler is none of the step's.
-            End::Return => [None; LIKELY_FAULTS.len()],
+            End::Step | End::Return => [None; LIKELY_FAULTS.len()],
         };
         let landing = wanted[0];
         if let Some(landing) = landing.filter(|_| self.own_int3.is_some()) {
@@ -152,9 +162,9 @@ impl Vp {
             underway.end = End::Step;
             underway.interrupts = Interrupts::Held;
         }
-        if opcode == Opcode::DebugRegister {
-            // It writes what was looked at.
-            self.guests_alone = None;
+        if !plain || opcode == Opcode::DebugRegister {
+            // It may write what was looked at, or a handler may that runs unseen.
+            self.guests = None;
         }
         self.underway = Some(underway);
         Ok(())
@@ -243,7 +253,8 @@ impl Vp {
         }
         let state = general(&underway.before);
         let view = self.view(underway.place.paging);
-        let handlers = LIKELY_FAULTS.map(|vector| handler(&state, vector, &view));
+        let tables = view.read_ahead(Gva::new(sregs.idt.base));
+        let handlers = LIKELY_FAULTS.map(|vector| handler(&state, vector, &tables));
         self.faults = Some(Faults { table, handlers });
         Ok(handlers)
     }
@@ -267,12 +278,7 @@ impl Vp {
             return Ok(shared);
         }
         // KVM is not left to the guest's for this step.
-        if let Some(guests) = self.guests_alone {
-            return Ok(guests);
-        }
-        let guests = DebugRegisters::of_guest(&self.vcpu.guest_registers()?);
-        self.guests_alone = Some(guests);
-        Ok(guests)
+        Ok(DebugRegisters::of_guest(&self.guest_registers()?))
     }
 
     /// One of the traps was met.
@@ -309,6 +315,9 @@ impl Vp {
     /// A debug exit of a step: puts right what the step left behind. Returns what the guest is to get for it.
     pub(super) fn settle(&mut self, exit: &DebugExit) -> Option<DebugPayload> {
         let underway = self.underway.take()?;
+        if underway.opcode == Opcode::Faultless && exit.dr6.single_step() {
+            self.vcpu.kept_trap_flag();
+        }
         let moved = exit.dr6.single_step() || underway.place.rip.value() != exit.pc;
         let in_handler = underway.registers.is_trap_at(Gva::new(exit.pc));
         if underway.stepping == Stepping::Off || !moved || (underway.step.is_none() && !in_handler)
@@ -384,6 +393,12 @@ impl Vp {
         }
         Ok(aftermath.owed)
     }
+}
+
+/// Whether an instruction there is on one page, however long it is.
+fn is_within_page(rip: Gva) -> bool {
+    const PAGE: u64 = 4096;
+    rip.value() % PAGE <= PAGE - MAX_LEN as u64
 }
 
 /// General and system registers as a register file.

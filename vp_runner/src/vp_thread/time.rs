@@ -62,7 +62,7 @@ impl Vp {
     pub(super) fn time_goes_on(&mut self, enter: &Enter) {
         let one = is_one_instruction(enter);
         let look = match one {
-            true => self.look(),
+            true => self.look(enter),
             false => Look::Possible,
         };
         let taken_out = self.around.time.enter(look);
@@ -106,10 +106,10 @@ impl Vp {
     }
 
     /// Steps follow each other fast, and setting clocks takes longer than they do: it is left to the first entry that needs it.
-    fn look(&mut self) -> Look {
+    fn look(&mut self, enter: &Enter) -> Look {
         // An interrupt's handler may look at anything; and where nothing is put back there is nothing to save.
         let takes_interrupts =
-            !self.vcpu.holds_interrupts() || self.arms.step_interrupts == StepInterrupts::Taken;
+            !self.vcpu.holds_interrupts() || enter.arms.step_interrupts == StepInterrupts::Taken;
         if self.time.held.is_some() || takes_interrupts || !self.around.time.freezes() {
             return Look::Possible;
         }

@@ -18,6 +18,17 @@ pub(super) struct View<'a> {
     pub(super) syscall: Syscall,
 }
 
+/// The gates of the vectors up to 14 in long mode, where they are largest: of the exceptions that a step is looked after for.
+const AHEAD: usize = 15 * 16;
+
+/// A view some of which has been read already.
+pub(super) struct Ahead<'a> {
+    view: &'a View<'a>,
+    at: u64,
+    bytes: [u8; AHEAD],
+    len: usize,
+}
+
 /// What the guest's MSRs say of `syscall`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Syscall {
@@ -60,6 +71,18 @@ impl View<'_> {
         done
     }
 
+    /// This, with the start of a descriptor table that is looked at more than once.
+    pub(super) fn read_ahead(&self, table: Gva) -> Ahead<'_> {
+        let mut bytes = [0; AHEAD];
+        let len = self.read_some(table, &mut bytes);
+        Ahead {
+            view: self,
+            at: table.value(),
+            bytes,
+            len,
+        }
+    }
+
     /// As many of an instruction's bytes as can be read.
     pub(super) fn code_at(&self, rip: Gva) -> Vec<u8> {
         let mut code = vec![0; MAX_LEN];
@@ -82,6 +105,28 @@ impl View<'_> {
             self.around.ram.write(piece, at).unwrap_or(0)
         });
         (written == 1).then_some(())
+    }
+}
+
+impl Guest for Ahead<'_> {
+    fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
+        let from = gva.value().checked_sub(self.at);
+        let from = from.and_then(|from| usize::try_from(from).ok());
+        let read =
+            from.and_then(|from| self.bytes[..self.len].get(from..from.checked_add(data.len())?));
+        match read {
+            Some(bytes) => data.copy_from_slice(bytes),
+            None => return self.view.read(gva, data),
+        }
+        true
+    }
+
+    fn syscall_mask(&self) -> u64 {
+        self.view.syscall_mask()
+    }
+
+    fn syscall_entry(&self) -> u64 {
+        self.view.syscall_entry()
     }
 }
 

@@ -203,7 +203,9 @@ impl FakeVp {
     }
 
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
-        self.world.entered(self.vp, self.rip(), enter, &self.arms);
+        self.arms = enter.arms;
+        self.world.armed(self.vp, self.arms);
+        self.world.entered(self.vp, self.rip(), enter);
         let mut passing = match (enter.start, self.kicked) {
             (Start::Retry, _) => false,
             (_, Some(armed)) if self.slot_here(&armed).is_some() => false,

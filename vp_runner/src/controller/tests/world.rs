@@ -102,7 +102,7 @@ impl World {
 
     // The VPs' side.
 
-    pub(super) fn entered(&self, vp: VpIndex, rip: u64, enter: &Enter, arms: &Arms) {
+    pub(super) fn entered(&self, vp: VpIndex, rip: u64, enter: &Enter) {
         let mut state = self.state();
         let others_parked = |(index, record): (usize, &Record)| {
             index == vp.index() as usize || record.activity == Activity::Parked
@@ -131,7 +131,7 @@ impl World {
         );
         let breakpoints = self.breakpoints.try_read().expect("I3");
         assert_eq!(
-            arms.slots,
+            enter.arms.slots,
             breakpoints.table.slots(),
             "VP {vp} enters with old debug registers (I5)"
         );

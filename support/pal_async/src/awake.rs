@@ -4,22 +4,51 @@
 //! until then costs two wake-ups of another core, each of which takes longer than the step does on a virtualised host. So who waits for something that
 //! came soon the last time looks for it for a bounded time first. It yields at each look, so whoever else wants the core has it; and what does not
 //! come soon costs one such time, and none from then on: a client that thinks, a guest that runs and an idle session cost nothing.
+//!
+//! Who yields to a thread that has much to do waits longer than who sleeps and is woken. So nobody stays awake where threads of this process that say so
+//! ([`Busy`]) leave no core over.
 
 use std::num::NonZero;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 /// Longer than a client on this machine needs from one stop to the next command, and than a step takes, with KVM nested in an emulator too.
 const BUDGET: Duration = Duration::from_millis(1);
 
-/// Calls `poll` until it has something, for a bounded time. On one core it gives up at once; so it does in unit tests, where `shuttle` lets the other
-/// threads go on, which it does not at a look.
-pub(crate) fn awake<T>(poll: impl FnMut() -> Option<T>) -> Option<T> {
-    match more_than_one_core() && !cfg!(test) {
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that keeps a core busy, until this is dropped.
+#[derive(Debug)]
+pub struct Busy(());
+
+impl Busy {
+    /// From now on.
+    #[expect(clippy::new_without_default, reason = "it is counted")]
+    pub fn new() -> Self {
+        BUSY.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Calls `poll` until it has something, for a bounded time. On one core, or where busy threads have all of them, it gives up at once.
+pub fn awake<T>(poll: impl FnMut() -> Option<T>) -> Option<T> {
+    match is_worth_it(cores(), BUSY.load(Ordering::Relaxed)) {
         true => look_for(poll),
         false => None,
     }
+}
+
+fn is_worth_it(cores: usize, busy: usize) -> bool {
+    cores > 1 && busy < cores
 }
 
 fn look_for<T>(mut poll: impl FnMut() -> Option<T>) -> Option<T> {
@@ -32,14 +61,14 @@ fn look_for<T>(mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-fn more_than_one_core() -> bool {
-    static MORE: OnceLock<bool> = OnceLock::new();
-    *MORE.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get) > 1)
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
 /// Whether what is waited for again and again is worth being awake for.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub enum Expected {
     /// It came soon the last time.
     Soon,
     /// It did not, or is waited for the first time.
@@ -49,7 +78,7 @@ pub(crate) enum Expected {
 
 impl Expected {
     /// [`awake`], where it is expected soon.
-    pub(crate) fn awake<T>(self, poll: impl FnMut() -> Option<T>) -> Option<T> {
+    pub fn awake<T>(self, poll: impl FnMut() -> Option<T>) -> Option<T> {
         match self {
             Self::Soon => awake(poll),
             Self::Whenever => None,
@@ -57,7 +86,7 @@ impl Expected {
     }
 
     /// What to expect the next time of something that was waited for since then.
-    pub(crate) fn after(since: Instant) -> Self {
+    pub fn after(since: Instant) -> Self {
         match since.elapsed() < BUDGET {
             true => Self::Soon,
             false => Self::Whenever,
@@ -78,6 +107,18 @@ mod tests {
         });
         assert_eq!(found, Some(3));
         assert_eq!(look_for(|| None::<()>), None);
+    }
+
+    #[test]
+    fn nobody_stays_awake_without_a_core_to_spare() {
+        assert!(!is_worth_it(1, 0));
+        assert!(is_worth_it(2, 1));
+        assert!(!is_worth_it(2, 2));
+        let before = BUSY.load(Ordering::Relaxed);
+        let busy = [Busy::new(), Busy::new()];
+        assert_eq!(BUSY.load(Ordering::Relaxed), before + 2);
+        drop(busy);
+        assert_eq!(BUSY.load(Ordering::Relaxed), before);
     }
 
     #[test]
