@@ -86,7 +86,7 @@ pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
             Box::new(std::io::stdout()) as Sink,
             Box::new(errors.clone()) as Sink,
         )
-    })?;
+    });
     let errors = errors.take();
     let errors = String::from_utf8_lossy(&errors);
     let (json, others): (Vec<&str>, Vec<&str>) =
@@ -94,6 +94,7 @@ pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
     for line in others {
         eprintln!("{line}");
     }
+    let code = code?;
     if let Some(json) = json.last() {
         let path = folder.join("nested.json");
         std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;

@@ -88,6 +88,14 @@ pub struct Machine<'a> {
     pub timeout: Duration,
 }
 
+/// One boot that is over.
+pub struct Ended {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where the command failed or hung: what the outer kernel said of itself meanwhile, which may be why.
+    pub complaint: Option<String>,
+}
+
 /// What became of one boot.
 #[derive(Debug)]
 pub enum Outcome {
@@ -139,7 +147,7 @@ impl Write for Collected {
 
 impl Machine<'_> {
     /// Boots, copies both outputs as they come, and waits for the end.
-    pub fn boot(&self, stdout: Sink, stderr: Sink) -> anyhow::Result<Outcome> {
+    pub fn boot(&self, stdout: Sink, stderr: Sink) -> anyhow::Result<Ended> {
         let initrd = self.scratch.join("initrd.cpio");
         self.initramfs(&initrd)?;
         let (events, received) = mpsc::channel();
@@ -195,14 +203,11 @@ impl Machine<'_> {
                 .expect("the console thread does not panic while it holds the lock");
             lines.iter().cloned().collect::<Vec<_>>().join("\n")
         };
-        if let (Verdict::Exit(1..) | Verdict::TimedOut, Some(line)) =
-            (&verdict, complaint(&console))
-        {
-            eprintln!(
-                "nested: the command failed, and the outer kernel complained in the same boot, which may be why: {line}"
-            );
-        }
-        Ok(match verdict {
+        let heard = match verdict {
+            Verdict::Exit(1..) | Verdict::TimedOut => complaint(&console).map(str::to_owned),
+            Verdict::Exit(_) | Verdict::Stalled(_) | Verdict::Gone => None,
+        };
+        let outcome = match verdict {
             Verdict::Exit(code) => Outcome::Exited(code),
             Verdict::TimedOut => Outcome::TimedOut,
             Verdict::Stalled(why) => Outcome::BedFailed { why, console },
@@ -213,6 +218,10 @@ impl Machine<'_> {
                 };
                 Outcome::BedFailed { why, console }
             }
+        };
+        Ok(Ended {
+            outcome,
+            complaint: heard,
         })
     }
 

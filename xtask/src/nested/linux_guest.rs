@@ -150,7 +150,7 @@ fn symbols(qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     let root = scratch.path.join("root.ext4");
     image.make(&root)?;
     let collected = Collected::default();
-    let outcome = Machine {
+    let ended = Machine {
         qemu,
         kernel,
         root: Path::new(&root),
@@ -161,8 +161,11 @@ fn symbols(qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         timeout: Duration::from_secs(120),
     }
     .boot(Box::new(collected.clone()), Box::new(std::io::stderr()))?;
-    let Outcome::Exited(0) = outcome else {
-        bail!("cannot read the kernel's symbols in the bed: {outcome:?}");
+    let Outcome::Exited(0) = ended.outcome else {
+        bail!(
+            "cannot read the kernel's symbols in the bed: {:?}",
+            ended.outcome
+        );
     };
     let text = String::from_utf8_lossy(&collected.take()).into_owned();
     let symbols: String = text

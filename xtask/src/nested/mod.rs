@@ -19,7 +19,9 @@ mod debian;
 mod kernel;
 mod linux_guest;
 mod qemu;
+mod queue;
 mod root_image;
+mod screen;
 mod suite;
 
 use crate::process;
@@ -40,6 +42,8 @@ use root_image::RootImage;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -80,6 +84,10 @@ pub struct Args {
     /// Without a command: only the tests whose name contains this.
     #[arg(long)]
     filter: Option<String>,
+    /// Without a command: how many test programs to run at a time, each in a boot of its own. By default as many as this machine has cores, fewer
+    /// where memory is short. With 1, the output is seen as it comes; with more, a program's output comes in one piece when it ends.
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
     /// The command to run inside instead of the tests. It, the arguments that name files, and their shared libraries are copied in.
     #[arg(last = true)]
     command: Vec<OsString>,
@@ -91,7 +99,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     if args.command.is_empty() {
         let suite = Suite::build()?;
         let suite = suite.only(&args.only, args.filter.as_deref())?;
-        let failed = suite.run(&bed, &mut |_| {})?;
+        let failed = suite.run(&bed, args.jobs, &mut |_| {})?;
         return Ok(i32::from(failed > 0));
     }
     let mut job = Job::of_command(&args.command)?;
@@ -115,6 +123,8 @@ pub struct Bed {
 
 /// A command to run inside, and what it needs there.
 pub struct Job {
+    /// What the bed calls it where it has to say something.
+    name: String,
     command: Vec<OsString>,
     /// Made the current folder inside.
     folder: PathBuf,
@@ -165,7 +175,10 @@ impl Job {
                     .is_some_and(|name| passed.iter().any(|prefix| name.starts_with(prefix)))
             })
             .collect();
+        let program = Path::new(command.first().map_or(OsStr::new(""), OsString::as_os_str));
+        let name = program.file_name().unwrap_or_default();
         Self {
+            name: name.to_string_lossy().into_owned(),
             command,
             folder,
             files,
@@ -183,6 +196,9 @@ impl Bed {
             return Err(CannotHere("the nested bed runs on x86-64 Linux only".to_owned()).into());
         }
         system_packages::ensure(IMAGE_PACKAGES, "make the nested bed's disk")?;
+        if process::find_program("gdb").is_none() {
+            println!("nested: no gdb on this machine, so there is none inside");
+        }
         let cache = Cache::open()?;
         let kernel = Kernel::provide(&cache)?;
         let qemu = Qemu::provide(&cache)?;
@@ -201,7 +217,7 @@ impl Bed {
 
     /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
     ///
-    /// Only a failure of the bed itself is tried again, each time with a line that says so.
+    /// Only a failure of the bed itself is tried again, each time with a line that says so, which goes where the command's errors go.
     pub fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
         let root = scratch.path.join("root.ext4");
@@ -217,26 +233,38 @@ impl Bed {
             memory_mib: MEMORY_MIB,
             timeout: job.timeout,
         };
+        let name = &job.name;
+        let say = |text: &str| -> anyhow::Result<()> {
+            let (_, mut errors) = sinks();
+            writeln!(errors, "nested: {name}: {text}")?;
+            Ok(errors.flush()?)
+        };
         for attempt in 0..=RETRIES {
             let (stdout, stderr) = sinks();
-            match machine.boot(stdout, stderr)? {
+            let ended = machine.boot(stdout, stderr)?;
+            if let Some(line) = ended.complaint {
+                say(&format!(
+                    "the command failed, and the outer kernel complained in the same boot, which may be why: {line}"
+                ))?;
+            }
+            match ended.outcome {
                 Outcome::Exited(code) => return Ok(code),
                 Outcome::TimedOut => {
-                    eprintln!(
-                        "nested: the command was still running after {} s and was ended (--timeout gives it more)",
+                    say(&format!(
+                        "the command was still running after {} s and was ended (--timeout gives it more)",
                         job.timeout.as_secs()
-                    );
+                    ))?;
                     return Ok(EXIT_TIMED_OUT);
                 }
                 Outcome::BedFailed { why, console } => {
-                    eprintln!("nested: {why}; the end of its console:\n{console}");
+                    say(&format!("{why}; the end of its console:\n{console}"))?;
                     if attempt == RETRIES {
                         bail!("the nested bed failed {} times: {why}", RETRIES + 1);
                     }
-                    eprintln!(
-                        "nested: retry {} of {RETRIES} (the bed failed, not the command)",
+                    say(&format!(
+                        "retry {} of {RETRIES} (the bed failed, not the command)",
                         attempt + 1
-                    );
+                    ))?;
                 }
             }
         }
@@ -254,10 +282,7 @@ impl Bed {
         {
             image.file(&program)?;
         }
-        let has_gdb = image.gdb()?;
-        if !has_gdb {
-            println!("nested: no gdb on this machine, so there is none inside");
-        }
+        image.gdb()?;
         let checkout = process::workspace_root();
         let tracked = process::capture(
             Command::new("git")

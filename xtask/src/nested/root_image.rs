@@ -118,10 +118,10 @@ impl RootImage {
         Ok(())
     }
 
-    /// GDB as installed on this machine, with its Python and data files; `false` when there is none.
-    pub fn gdb(&mut self) -> anyhow::Result<bool> {
+    /// GDB as installed on this machine, with its Python and data files, where there is one.
+    pub fn gdb(&mut self) -> anyhow::Result<()> {
         let Some(gdb) = process::find_program("gdb") else {
-            return Ok(false);
+            return Ok(());
         };
         self.file(&gdb)?;
         let python = process::capture(Command::new(&gdb).args([
@@ -151,7 +151,7 @@ impl RootImage {
                 !name.starts_with("gconv-modules") && name != "UTF-32.so"
             })?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Writes the file system image.

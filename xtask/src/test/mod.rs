@@ -132,7 +132,7 @@ fn loom(summary: &mut Summary) -> anyhow::Result<()> {
 fn nested(summary: &mut Summary) -> anyhow::Result<()> {
     let bed = Bed::provide()?;
     let suite = Suite::build()?;
-    let failed = suite.run(&bed, &mut |note| summary.note("nested", note))?;
+    let failed = suite.run(&bed, None, &mut |note| summary.note("nested", note))?;
     anyhow::ensure!(
         failed == 0,
         "{failed} test program(s) failed in the nested bed"
