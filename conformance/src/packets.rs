@@ -69,13 +69,6 @@ impl<S: Read + Write> Packets<S> {
 
     /// The next packet's body, acknowledged; acknowledgements before it are skipped. `None` at the end of the connection.
     pub fn reply(&mut self) -> Option<String> {
-        let body = self.reply_unacknowledged()?;
-        self.send_raw(b"+");
-        Some(body)
-    }
-
-    /// As [`reply`](Self::reply), from a server that may have closed the connection already.
-    pub fn reply_unacknowledged(&mut self) -> Option<String> {
         while self.byte()? != b'$' {}
         let mut body = Vec::new();
         loop {
@@ -85,6 +78,8 @@ impl<S: Read + Write> Packets<S> {
             }
         }
         let _ = (self.byte()?, self.byte()?);
+        // After its last reply the server may be gone, which is no fault of the reply.
+        let _ = self.stream.write_all(b"+");
         Some(String::from_utf8_lossy(&body).into_owned())
     }
 

@@ -177,7 +177,7 @@ fn however_and_whenever_a_client_goes_nothing_of_it_stays_and_the_guest_runs_on(
             let rest = go(bed, way, client);
             if let Some(mut client) = rest {
                 // To its end, whatever else is said first.
-                while client.reply_unacknowledged().is_some() {}
+                while client.reply().is_some() {}
             }
             if state == State::Attaching && bed.has_server() {
                 // Its session may not have begun. The next client's does after it.
