@@ -20,6 +20,8 @@ use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VmStatus;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::stop::StopEvent;
 
@@ -156,7 +158,11 @@ impl AttachedVm {
             return Ok(status.clone());
         }
         let status = self.call(DebugRequest::Status, ()).await?;
-        self.cache.status = Some(status.clone());
+        // Of a guest that runs it is old by the time it is here.
+        let running = |vp: &VpStatus| vp.activity == VpActivity::Running;
+        if !status.vps.iter().any(running) {
+            self.cache.status = Some(status.clone());
+        }
         Ok(status)
     }
 

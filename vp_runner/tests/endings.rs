@@ -134,14 +134,19 @@ fn a_guest_that_only_a_debugger_could_have_started_runs_when_none_can_come() {
 #[test]
 fn detach_can_leave_the_guest_stopped_for_the_next_debugger() {
     for state in STATES {
-        let Some((vm, _pending)) = in_state(state) else {
+        let Some((vm, pending)) = in_state(state) else {
             return;
         };
+        // Where it stood, if it did.
+        let stood = |stands: bool| stands.then(|| [vm.regs(0), vm.regs(1)]);
+        let stands = pending.is_none();
+        let left_at = stood(stands);
         vm.detach(DetachAction::Stay);
         let before = vm.machine.wait_until("now", |_| true).told.len();
         vm.attach();
         let after = vm.machine.wait_until("now", |_| true).told.len();
         assert_eq!(before, after, "{state:?}: it ran");
+        assert_eq!(stood(stands), left_at, "{state:?}: it moved");
         vm.detach(DetachAction::Resume);
         assert_runs_free(&vm, state);
     }
@@ -201,6 +206,61 @@ fn a_debugger_that_leaves_lets_the_reset_happen() {
     assert_eq!(vm.attach().stop.reason, DebugStopReason::Reset);
     vm.detach(DetachAction::Resume);
     vm.machine.wait_until("the reset", |seen| seen.resets >= 1);
+}
+
+/// The next debugger cannot let the guest past what it has asked for, whoever was told of it.
+#[test]
+fn what_one_debugger_was_told_of_happens_at_the_next_ones_resume() {
+    for (port, reason) in [
+        (PORT_RESET, DebugStopReason::Reset),
+        (PORT_OFF, DebugStopReason::PowerOff),
+    ] {
+        let Some(vm) = Setup::new(Mode::Long, &asking(port)).build() else {
+            return;
+        };
+        vm.attach();
+        assert_eq!(stop(vm.resume()), reason);
+        vm.detach(DetachAction::Stay);
+        assert_eq!(vm.attach().stop.reason, reason);
+        let regs = vm.regs(0);
+        assert_eq!((regs.rip, regs.gp[3]), (BEHIND, 0), "it stays where it was");
+        let next = answer(vm.resume());
+        if port == PORT_OFF {
+            let how = RunnerExit::PowerOff;
+            assert_eq!(next, Err(DebugError::Ended { how }));
+            assert_eq!(vm.join(), how);
+            continue;
+        }
+        // Of the guest's next life: it has not counted in this one.
+        assert_eq!(next.unwrap().reason, reason);
+        assert_eq!(vm.regs(0).gp[3], 0);
+        assert_eq!(vm.machine.wait_until("now", |_| true).resets, 1);
+    }
+}
+
+/// Nothing is kept from the VMM once nobody debugs, however the debugger went.
+#[test]
+fn what_the_guest_asks_for_after_a_debugger_has_gone_happens() {
+    for says_so in [true, false] {
+        let leave = |mut vm: TestVm| {
+            vm.attach();
+            vm.insert(execute_at(0x5000));
+            match says_so {
+                true => vm.detach(DetachAction::Resume),
+                false => vm.drop_channel(),
+            }
+            vm
+        };
+        let Some(vm) = Setup::new(Mode::Long, &asking(PORT_RESET)).build() else {
+            return;
+        };
+        let vm = leave(vm);
+        vm.machine
+            .wait_until("three resets", |seen| seen.resets >= 3);
+        let off = Setup::new(Mode::Long, &asking(PORT_OFF)).build();
+        let vm = leave(off.expect("as the first"));
+        assert_eq!(vm.join(), RunnerExit::PowerOff);
+    }
 }
 
 #[test]

@@ -9,7 +9,9 @@ use machine::*;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::GuestEnd;
 use vp_runner::probe;
 use vp_runner::probe::Int3;
 
@@ -147,6 +149,59 @@ fn hits_of_others_while_a_vp_steps_are_all_reported() {
         );
     }
     assert!(hits > 0 && steps > 0, "{hits} hits, {steps} steps");
+}
+
+/// I2: nobody sees a VP that another still runs beside.
+#[test]
+fn registers_asked_for_while_a_stop_is_on_its_way_are_refused_or_the_stops() {
+    let Some(vm) = guest(2) else {
+        return;
+    };
+    for round in 0..ROUNDS {
+        let resume = vm.resume();
+        let early = vm.send(DebugRequest::GetVpState, VpIndex::new(1));
+        let stopping = vm.send(DebugRequest::Break, ());
+        let crossing = [0, 1].map(|vp| vm.send(DebugRequest::GetVpState, VpIndex::new(vp)));
+        assert_eq!(answer(early).err(), Some(DebugError::NotStopped));
+        let crossing = crossing.map(answer);
+        answer(stopping).unwrap();
+        assert_eq!(stop(resume), DebugStopReason::Break);
+        for (index, state) in (0..).zip(crossing) {
+            match state {
+                Ok(state) => {
+                    let shown = DebuggerVpState::X86_64(vm.regs(index));
+                    assert_eq!(*state, shown, "round {round}, VP {index}");
+                }
+                Err(error) => assert_eq!(error, DebugError::NotStopped),
+            }
+        }
+    }
+}
+
+/// The VMM ends the guest whatever crosses that: the resume is answered, by what stopped the guest or by its end.
+#[test]
+fn an_end_by_the_vmm_that_crosses_a_hit_leaves_nobody_waiting() {
+    for _ in 0..ROUNDS / 10 {
+        let Some(vm) = guest(2) else {
+            return;
+        };
+        vm.insert(execute_at(in_loop(Mode::Long, 1)));
+        let resume = vm.resume();
+        // Taken when this is answered.
+        vm.status();
+        vm.handle.stop();
+        match answer(resume) {
+            Ok(stop) => assert!(
+                matches!(stop.reason, DebugStopReason::Breakpoint { .. }),
+                "{stop:?}"
+            ),
+            Err(error) => {
+                let how = GuestEnd::Stopped;
+                assert_eq!(error, DebugError::Ended { how });
+            }
+        }
+        assert_eq!(vm.join(), GuestEnd::Stopped);
+    }
 }
 
 /// I8: it had met nothing there, since nobody had asked to be told of this address.

@@ -248,7 +248,10 @@ impl State {
             }
             DebugRequest::Status(rpc) => {
                 let vp = VpStatus {
-                    activity: VpActivity::Halted,
+                    activity: match self.running {
+                        Some(_) => VpActivity::Running,
+                        None => VpActivity::Halted,
+                    },
                     mode: Some(CpuMode::Long64),
                     privilege: Some(0),
                 };

@@ -2,6 +2,7 @@
 
 use super::bed::Bed;
 use super::bed::Client;
+use super::bed::unhex;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -86,6 +87,21 @@ fn a_resume_while_the_guest_runs_reaches_no_vm_and_loses_no_stop() {
     bed.vm.stop(WATCHED);
     assert!(client.reply().contains("watch:2000;"));
     assert_eq!(client.ask("m1,1"), "01", "told once");
+}
+
+#[test]
+fn what_the_vps_did_while_the_guest_ran_is_not_what_a_stop_shows() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for _ in 0..2 {
+        bed.let_run(&mut client);
+        let running = unhex(&client.ask("qThreadExtraInfo,1"));
+        assert!(running.contains("running"), "{running}");
+        bed.vm.stop(WATCHED);
+        assert!(client.reply().contains("watch:2000;"));
+        let stopped = unhex(&client.ask("qThreadExtraInfo,1"));
+        assert!(stopped.contains("halted"), "{stopped}");
+    }
 }
 
 #[test]
