@@ -1,6 +1,7 @@
 //! A small machine for real guests on /dev/kvm: a few pages of memory, two or three devices, a runner under test, and requests with a deadline.
 
 pub mod guest;
+pub mod program;
 pub mod recorder;
 pub mod sites;
 pub mod software;

@@ -24,7 +24,7 @@ use arithmetic::Width;
 use iced_x86::Code;
 use iced_x86::Instruction;
 use iced_x86::OpKind;
-use operand::Operand;
+pub(crate) use operand::Operand;
 use operand::effective_address;
 use thiserror::Error;
 use vmm_core_defs::addr::Gva;

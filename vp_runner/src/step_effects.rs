@@ -21,7 +21,7 @@
 //! | `syscall` | R11 (long mode) | masked by IA32_FMASK | at the entry, or nowhere if the mask has TF |
 //! | `sysenter` | | as before | at the entry |
 //! | `sysret` | | as in R11 | where it leads, or nowhere if R11 has no TF |
-//! | a task switch | the old task's TSS | as in the new task's TSS | in the new task |
+//! | a task switch | the old task's TSS | as in the new task's TSS | KVM carries it out and forgets the step: only an execution breakpoint in the new task stops there |
 //! | `hlt` | | as before | when an interrupt wakes it: the VP's halt ends the step |
 //! | `mov ss`, `pop ss` | | as before | one instruction late, by the manual |
 //! | `sti` | | as before | after it, interrupts still held back |
@@ -48,6 +48,7 @@ mod delivery;
 mod gate;
 mod kind;
 pub(crate) mod opcode;
+mod task;
 
 pub(crate) use gate::handler;
 use kind::Flow;
@@ -142,6 +143,8 @@ pub struct Step {
     loaded: Option<TrapFlag>,
     /// Where the instruction itself will store TF.
     stored: Option<Place>,
+    /// The first instruction of the task that it switches to.
+    task: Option<Gva>,
 }
 
 impl Step {
@@ -165,6 +168,11 @@ impl Step {
             }
             _ => (None, None),
         };
+        let task = match (kind, &instruction) {
+            (Kind::FarTransfer, Some(far)) => task::of_far_transfer(state, far, guest),
+            (Kind::InterruptReturn { .. }, _) => task::of_interrupt_return(state, guest),
+            _ => None,
+        };
         Self {
             kind,
             flow: instruction.as_ref().map_or(Flow::Sequential, kind::flow),
@@ -175,6 +183,7 @@ impl Step {
             tr: state.tr,
             loaded,
             stored,
+            task,
         }
     }
 
@@ -205,7 +214,7 @@ impl Step {
                 let rcx = state.gp[Gp::Rcx as usize];
                 Some(Gva::new(rcx & u64::MAX >> (64 - 8 * u32::from(bytes))))
             }
-            _ => None,
+            _ => self.task,
         }
     }
 

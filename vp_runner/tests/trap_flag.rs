@@ -6,31 +6,20 @@
 use conformance::machine;
 
 use machine::guest::*;
+use machine::program::*;
 use machine::*;
 use vmm_core_defs::addr::Gva;
-use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::*;
-use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::DebugStopReason;
-use vp_runner::probe;
-use vp_runner::probe::Int3;
 use vp_runner::runner::RunnerExit;
 
 const RCX: usize = 1;
 const RBX: usize = 3;
-const RSP: usize = 4;
 const RDI: usize = 7;
 const R11: usize = 11;
-const R15: usize = 15;
-const STACK: u64 = 0x7f00;
-const HANDLER: u64 = 0x2000;
-const IDT: u64 = 0x4000;
-const LOG: u64 = 0x6000;
-/// No page is there.
-const UNMAPPED: u64 = 0x4000_0000;
 const TF: u64 = 1 << 8;
 
 /// `pushfq; pop rax; stosq`, in other modes with the size of these.
@@ -53,197 +42,6 @@ const LOG_TRAP: &[u8] = &[
     0x47, 0x08, 0x0f, 0x21, 0xf0, 0x24, 0xf0, 0x49, 0x89, 0x47, 0x10, 0x49, 0x83, 0xc7, 0x18, 0x58,
     0x48, 0xcf,
 ];
-
-/// A program, which switches itself off at its end, and how it is set up.
-#[derive(Clone)]
-struct Program {
-    name: &'static str,
-    mode: Mode,
-    body: Vec<u8>,
-    /// By vector.
-    handlers: Vec<(u8, &'static [u8])>,
-    /// More code or data, and where.
-    more: Vec<(u64, Vec<u8>)>,
-    msrs: Vec<(u32, u64)>,
-    set: fn(&mut X86VpState),
-}
-
-impl Program {
-    fn new(name: &'static str, mode: Mode, body: &[u8]) -> Self {
-        Self {
-            name,
-            mode,
-            body: body.to_vec(),
-            handlers: Vec::new(),
-            more: Vec::new(),
-            msrs: Vec::new(),
-            set: |_| {},
-        }
-    }
-
-    fn handler(mut self, vector: u8, code: &'static [u8]) -> Self {
-        self.handlers.push((vector, code));
-        self
-    }
-
-    fn more(mut self, at: u64, bytes: &[u8]) -> Self {
-        self.more.push((at, bytes.to_vec()));
-        self
-    }
-
-    fn msr(mut self, index: u32, value: u64) -> Self {
-        self.msrs.push((index, value));
-        self
-    }
-
-    fn set(mut self, set: fn(&mut X86VpState)) -> Self {
-        self.set = set;
-        self
-    }
-
-    /// Where it switches itself off.
-    fn end(&self) -> u64 {
-        ENTRY + self.body.len() as u64
-    }
-
-    /// The guest before its first instruction, attached. `None` where this host has no KVM.
-    fn build(&self) -> Option<TestVm> {
-        let code = [&self.body[..], &[0xe6, PORT_OFF, 0xeb, 0xfe]].concat();
-        let vm = Setup::new(self.mode, &code).build()?;
-        vm.attach();
-        let mut regs = vm.regs(0);
-        (regs.gp[RSP], regs.gp[RDI], regs.gp[R15]) = (STACK, LOG, LOG);
-        regs.gp[RBX] = UNMAPPED;
-        if self.mode != Mode::Real {
-            (regs.idtr.base, regs.idtr.limit) = (IDT, 0xfff);
-        }
-        (self.set)(&mut regs);
-        vm.try_set_regs(0, regs).unwrap();
-        for (n, (vector, code)) in (0..).zip(&self.handlers) {
-            let handler = HANDLER + 0x100 * n;
-            vm.write_gva(0, handler, code).unwrap();
-            let (at, gate) = self.gate(*vector, handler);
-            vm.write_gva(0, at, &gate).unwrap();
-        }
-        for (at, bytes) in &self.more {
-            vm.write_gva(0, *at, bytes).unwrap();
-        }
-        for (index, value) in &self.msrs {
-            let write = (VpIndex::BSP, *index, *value);
-            vm.call(DebugRequest::WriteMsr, write).unwrap();
-        }
-        Some(vm)
-    }
-
-    fn gate(&self, vector: u8, handler: u64) -> (u64, Vec<u8>) {
-        let vector = u64::from(vector);
-        let [low, high, ..] = handler.to_le_bytes();
-        match self.mode {
-            Mode::Real => (vector * 4, vec![low, high, 0, 0]),
-            Mode::Protected => (IDT + vector * 8, vec![low, high, 24, 0, 0, 0x8e, 0, 0]),
-            Mode::Long => {
-                let gate = [low, high, 8, 0, 0, 0x8e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-                (IDT + vector * 16, gate.to_vec())
-            }
-        }
-    }
-
-    /// The memory it leaves by itself. `None`, with the reason printed, where this host's KVM cannot carry it out.
-    fn untouched(&self) -> Option<Vec<u8>> {
-        let vm = self.build()?;
-        match stop(vm.resume()) {
-            DebugStopReason::PowerOff => Some(vm.machine.raw_memory()),
-            other => {
-                println!("SKIP {}: this host's KVM ends it with {other:?}", self.name);
-                None
-            }
-        }
-    }
-
-    /// Steps until its end. Where it stood after each.
-    fn step_through(&self, vm: &TestVm) -> Vec<u64> {
-        let mut trail = Vec::new();
-        while vm.regs(0).rip != self.end() {
-            vm.step(0);
-            trail.push(vm.regs(0).rip);
-            assert!(trail.len() < 500, "{}: {trail:x?}", self.name);
-        }
-        trail
-    }
-
-    #[track_caller]
-    fn finish(&self, vm: &TestVm, expected: &[u8]) {
-        assert_eq!(
-            stop(vm.resume()),
-            DebugStopReason::PowerOff,
-            "{}",
-            self.name
-        );
-        self.compare(&vm.machine.raw_memory(), expected);
-    }
-
-    #[track_caller]
-    fn compare(&self, found: &[u8], expected: &[u8]) {
-        let differs = found.iter().zip(expected).position(|(a, b)| a != b);
-        let Some(at) = differs else { return };
-        let start = at & !15;
-        let end = start + 64;
-        panic!(
-            "{}: from {start:#x} on {:x?}, expected {:x?}",
-            self.name,
-            &found[start..end],
-            &expected[start..end]
-        );
-    }
-
-    /// Steps through all of it, one instruction after the other along `path`, and compares.
-    #[track_caller]
-    fn check(&self, path: &[u64]) {
-        let Some(expected) = self.untouched() else {
-            return;
-        };
-        let vm = self.build().unwrap();
-        let trail = self.step_through(&vm);
-        assert!(
-            follows(&trail, path),
-            "{}: {trail:x?}, not {path:x?}",
-            self.name
-        );
-        self.finish(&vm, &expected);
-    }
-}
-
-/// Whether this host's KVM runs guest code in its instruction emulator, where a step over `iretq` takes the next instruction along, and one over
-/// `sysret` never ends.
-fn emulates() -> bool {
-    probe::run().unwrap().int3_long == Int3::InternalError
-}
-
-/// Whether a trail is the path; where the host emulates, with single instructions missing.
-fn follows(trail: &[u64], path: &[u64]) -> bool {
-    let mut rest = path;
-    trail == path
-        || emulates()
-            && trail
-                .iter()
-                .all(|rip| match rest.iter().take(2).position(|at| at == rip) {
-                    Some(n) => {
-                        rest = &rest[n + 1..];
-                        true
-                    }
-                    None => false,
-                })
-}
-
-/// The addresses of instructions of these lengths, one after the other.
-fn run(start: u64, lengths: &[u64]) -> Vec<u64> {
-    let ends = lengths.iter().scan(start, |at, len| {
-        let here = *at;
-        *at += len;
-        Some(here)
-    });
-    ends.collect()
-}
 
 /// The trail through one instruction of `len` bytes at the start, a handler of instructions of these lengths, and what follows it.
 fn through_handler(handler: &[u64], len: u64, rest: &[u64]) -> Vec<u64> {
@@ -304,6 +102,38 @@ fn exceptions_in_a_step_lead_to_their_handlers_with_no_trap_flag_in_the_frame() 
     read.handler(13, LOG_AND_SKIP_BELOW_CODE)
         .set(|regs| regs.gp[RBX] = 1 << 63)
         .check(&path(&[5, 2, 6, 4, 2]));
+}
+
+#[test]
+fn a_step_over_an_instruction_that_goes_on_in_a_page_that_is_missing_ends_at_the_fault_handler() {
+    /// Where an instruction of five bytes is that has two of them on the next page, and what is there physically.
+    const ACROSS: u64 = 0x20_0ffd;
+    const PHYSICAL: u64 = 0x10_0ffd;
+    const PT: u64 = 0x1_6000;
+    const JMP: u8 = 0xe9;
+    let jump = |from: u64, to: u64| {
+        let by = u32::try_from(to.wrapping_sub(from + 5) & 0xffff_ffff).unwrap();
+        [&[JMP][..], &by.to_le_bytes()].concat()
+    };
+    // mov eax, 12345678h; jmp to the end
+    let mut across = vec![0xb8, 0x78, 0x56, 0x34, 0x12];
+    across.extend(jump(ACROSS + 5, ENTRY + 5));
+    // mov rax, [rsp+24]; stosq; mov dword [rbx], the second page; add rsp, 8; iretq
+    let handler = &[
+        0x48, 0x8b, 0x44, 0x24, 0x18, 0x48, 0xab, 0xc7, 0x03, 0x63, 0x10, 0x10, 0, 0x48, 0x83,
+        0xc4, 8, 0x48, 0xcf,
+    ];
+    let program = Program::new("mov across pages", Mode::Long, &jump(ENTRY, ACROSS))
+        .handler(14, handler)
+        .more(PHYSICAL, &across)
+        // A page table for the second 2 MiB.
+        .more(0x1_2000 + 8, &(PT | 0x23).to_le_bytes())
+        .more(PT, &0x10_0063_u64.to_le_bytes())
+        .set(|regs| regs.gp[RBX] = PT + 8);
+    let mut path = vec![ACROSS];
+    path.extend(run(HANDLER, &[5, 2, 6, 4, 2]));
+    path.extend([ACROSS, ACROSS + 5, ENTRY + 5]);
+    program.check(&path);
 }
 
 /// `mov rax, r11; stosq; jmp rcx` at the entry, and the MSRs for `syscall`.

@@ -8,7 +8,7 @@ use vmm_core_defs::regs::x86_64::Gp;
 
 /// A general register, or the part of one that an instruction names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Operand {
+pub(crate) struct Operand {
     index: usize,
     shift: u32,
     width: Width,
@@ -16,7 +16,7 @@ pub(super) struct Operand {
 
 impl Operand {
     /// `None` for a register that is no general one.
-    pub(super) fn new(register: Register) -> Option<Self> {
+    pub(crate) fn new(register: Register) -> Option<Self> {
         let number = register as usize;
         let from = |first: Register, index| number - first as usize + index;
         let (index, shift, width) = match register {
@@ -60,7 +60,8 @@ impl Operand {
         self.width
     }
 
-    pub(super) fn read(self, gp: &[u64; 16]) -> u64 {
+    /// What it holds.
+    pub(crate) fn read(self, gp: &[u64; 16]) -> u64 {
         gp[self.index] >> self.shift & self.width.mask()
     }
 

@@ -1,6 +1,7 @@
 //! Where the guest handles an exception or interrupt, by its own tables.
 
 use super::Guest;
+use super::task;
 use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::cpu_mode;
 use vmm_core_defs::addr::Gva;
@@ -12,7 +13,7 @@ const SELECTOR_INDEX: u16 = !7;
 const SELECTOR_LOCAL: u16 = 1 << 2;
 
 /// The linear address of the first instruction that runs once this vector is delivered, if nothing goes wrong on the way. `None` where the tables
-/// cannot be read or have no interrupt or trap gate there, and in virtual-8086 mode.
+/// cannot be read or have no gate there, and in virtual-8086 mode.
 pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Option<Gva> {
     let mode = cpu_mode(state);
     let long = state.efer & EFER_LMA != 0;
@@ -31,28 +32,46 @@ pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Opt
     if !guest.read(Gva::new(at), &mut entry[..entry_len]) {
         return None;
     }
+    const PRESENT_TASK_GATE: u8 = 0x85;
+    if entry_len == 8 && entry[5] & 0x9f == PRESENT_TASK_GATE {
+        return task::entry(state, u16::from_le_bytes([entry[2], entry[3]]), guest);
+    }
     let (offset, selector, _) = decode(&entry[..entry_len])?;
     let base = match mode {
         CpuMode::Real => u64::from(selector) << 4,
         _ if long => return Some(Gva::new(offset)),
-        _ => segment_base(state, selector, guest)?,
+        _ => segment(state.gdtr.base, state.ldtr.base, selector, guest)?.base,
     };
     Some(Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX)))
 }
 
-/// The base in a code segment's descriptor (SDM volume 3, "Segment Descriptors").
-fn segment_base(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<u64> {
+/// What a selector names.
+pub(super) struct Found {
+    /// Its descriptor.
+    pub(super) descriptor: [u8; 8],
+    /// The base in it.
+    pub(super) base: u64,
+    /// Its type, with the S and P bits.
+    pub(super) kind: u8,
+}
+
+/// The descriptor of a selector, given where the tables are (SDM volume 3, "Segment Descriptors").
+pub(super) fn segment(gdt: u64, ldt: u64, selector: u16, guest: &impl Guest) -> Option<Found> {
     let table = match selector & SELECTOR_LOCAL {
-        0 => state.gdtr.base,
-        _ => state.ldtr.base,
+        0 => gdt,
+        _ => ldt,
     };
     let mut descriptor = [0; 8];
     let at = table.checked_add((selector & SELECTOR_INDEX).into())?;
     if !guest.read(Gva::new(at), &mut descriptor) {
         return None;
     }
-    let [_, _, low, middle, high, _, _, top] = descriptor;
-    Some(u32::from_le_bytes([low, middle, high, top]).into())
+    let [_, _, low, middle, high, access, _, top] = descriptor;
+    Some(Found {
+        descriptor,
+        base: u32::from_le_bytes([low, middle, high, top]).into(),
+        kind: access & 0x9f,
+    })
 }
 
 /// Offset, selector and slot size of an entry as long as its mode makes it. `None` for a task gate and what is not present.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 mod frames;
 mod real_vcpu;
+mod tasks;
 
 /// Memory by the byte, and IA32_FMASK.
 #[derive(Default)]
