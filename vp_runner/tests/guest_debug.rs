@@ -184,6 +184,41 @@ fn all_four_of_the_guests_at_once_work_beside_software_breakpoints() {
     }
 }
 
+/// The same by steps alone, where a step over a store has debug registers of its own and one over `nop` has none.
+#[test]
+fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
+    for under in [&STORE[..7], &[0x90]] {
+        let off = set_debug_register(7, 0x400);
+        let mut body = STORE.to_vec();
+        body.extend(set_debug_register(7, 0x400 | dr7(0, EXECUTE, 0)));
+        let target = BODY + body.len() as u64;
+        body.extend(under);
+        body.extend(off);
+        // Back to it, now that it is off, by ECX: 1 the first time.
+        let back = i8::try_from(under.len() + set_debug_register(7, 0).len() + 4).unwrap();
+        body.extend([0xff, 0xc9, 0x74, (-back).cast_unsigned()]);
+        let mut setup = set_debug_register(0, target);
+        setup.extend([0xb9, 1, 0, 0, 0]);
+        let code = program(Mode::Long, &setup, &body);
+        let Some(alone) = alone(Mode::Long, &code) else {
+            return;
+        };
+        let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+            return;
+        };
+        vm.attach();
+        let mut steps = 0;
+        while stop(vm.only(0, VpAction::Step)) == (DebugStopReason::SingleStep { vp: VpIndex::BSP })
+        {
+            steps += 1;
+        }
+        assert!(steps > 10, "{steps}");
+        assert!(!alone.records.is_empty());
+        assert_eq!(records(&vm.machine), alone.records);
+        assert_untouched(&vm, &alone.memory, "steps");
+    }
+}
+
 #[test]
 fn breakpoints_of_the_guests_and_ours_on_one_instruction_both_stop_it() {
     let mut setup = set_debug_register(1, BODY);

@@ -157,11 +157,19 @@ impl Vp {
         payload: DebugPayload,
         state: &DebugState,
     ) -> Result<(), VpCause> {
+        let injected = self.inject(payload, state);
+        injected.map_err(|err| self.crashed(&err))
+    }
+
+    pub(super) fn inject(
+        &mut self,
+        payload: DebugPayload,
+        state: &DebugState,
+    ) -> Result<(), DebugError> {
         self.events = Events::Unknown;
         // DR7.GD goes with it.
         self.guests = None;
-        let injected = self.vcpu.inject_debug(*state, payload);
-        injected.map_err(|err| self.crashed(&err))
+        self.vcpu.inject_debug(*state, payload)
     }
 
     /// The registers that DR6 speaks of.
@@ -237,7 +245,8 @@ impl Vp {
         }
     }
 
-    fn guests_breakpoint_here(&mut self) -> Result<Hits, DebugError> {
+    /// The guest's own execution breakpoints that its next instruction meets.
+    pub(super) fn guests_breakpoint_here(&mut self) -> Result<Hits, DebugError> {
         let rip = self.vcpu.linear_rip()?;
         let (regs, _) = self.vcpu.registers()?;
         Ok(match regs.rflags & RFLAGS_RF {

@@ -214,7 +214,7 @@ impl Vp {
         }
     }
 
-    /// What comes before the instruction.
+    /// What comes before the instruction: of the guest's own breakpoint there, this is where it gets its `#DB`.
     fn undelivered(&mut self, course: &Course) -> Result<Option<Undelivered>, DebugError> {
         if self.own_int3.is_some() {
             return Ok(Some(Undelivered::Exception(BP_VECTOR)));
@@ -229,12 +229,19 @@ impl Vp {
                 self.events = Events::None;
             }
         }
-        if !self.takes_interrupts(course) {
+        if self.takes_interrupts(course) {
+            let vm = Arc::clone(&self.around.vm);
+            if let Some(vector) = self.vcpu.deliverable(&vm)? {
+                return Ok(Some(Undelivered::Deliverable(vector)));
+            }
+        }
+        // Where KVM carries the instruction out itself, it delivers this one without an exit.
+        let hits = self.guests_breakpoint_here()?;
+        if hits == 0 {
             return Ok(None);
         }
-        let vm = Arc::clone(&self.around.vm);
-        let deliverable = self.vcpu.deliverable(&vm)?;
-        Ok(deliverable.map(Undelivered::Deliverable))
+        self.inject(DebugPayload(hits), &self.debug_state(course))?;
+        Ok(Some(Undelivered::Exception(DB_VECTOR)))
     }
 
     /// Whether a step of this course is to deliver an interrupt that waits.
