@@ -28,6 +28,11 @@ impl GuestRegisters {
         self.slots().iter().flatten().count()
     }
 
+    /// Whether it has enabled any.
+    pub fn is_any_enabled(&self) -> bool {
+        self.dr7 & dr7::ENABLED != 0
+    }
+
     fn slots(&self) -> Slots {
         dr7::decode(&self.db, self.dr7)
     }

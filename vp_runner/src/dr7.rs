@@ -21,6 +21,8 @@ const GLOBAL_EXACT: u64 = 1 << 9;
 /// Bit `2n + 1` is Gn; the L bits (`2n`) are cleared by hardware at a task switch, so ours are G bits.
 const GLOBAL_ENABLE: u64 = 0b10;
 const ANY_ENABLE: u64 = 0b11;
+/// Any of them of any register.
+pub(crate) const ENABLED: u64 = 0xff;
 
 /// The R/W field of DR7: which access a debug register waits for (SDM volume 3, "Debug Control Register (DR7)").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -247,10 +247,15 @@ impl Vp {
 
     /// The guest's own execution breakpoints that its next instruction meets.
     pub(super) fn guests_breakpoint_here(&mut self) -> Result<Hits, DebugError> {
+        let guests = self.guest_registers()?;
+        // Asked before every step.
+        if !guests.is_any_enabled() {
+            return Ok(0);
+        }
         let rip = self.vcpu.linear_rip()?;
         let (regs, _) = self.vcpu.registers()?;
         Ok(match regs.rflags & RFLAGS_RF {
-            0 => DebugRegisters::of_guest(&self.guest_registers()?).guests_at(rip),
+            0 => DebugRegisters::of_guest(&guests).guests_at(rip),
             _ => 0,
         })
     }
