@@ -78,6 +78,8 @@ pub struct Setup {
     pub freeze_time: FreezeTime,
     /// Whether the runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here.
     pub shadowed: bool,
+    /// Whether an NMI waits for the first VP before its first instruction.
+    pub nmi: bool,
 }
 
 impl Setup {
@@ -93,6 +95,7 @@ impl Setup {
             probed: true,
             freeze_time: FreezeTime::Off,
             shadowed: false,
+            nmi: false,
         }
     }
 
@@ -290,6 +293,9 @@ impl Machine for TestMachine {
         };
         vcpu.set_mp_state(kvm_mp_state { mp_state: state })
             .map_err(failed)?;
+        if self.setup.nmi && vp == VpIndex::BSP {
+            vcpu.nmi().map_err(failed)?;
+        }
         self.note(|seen| seen.inits += 1);
         Ok(())
     }

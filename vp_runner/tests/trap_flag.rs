@@ -136,6 +136,38 @@ fn a_step_over_an_instruction_that_goes_on_in_a_page_that_is_missing_ends_at_the
     program.check(&path);
 }
 
+#[test]
+fn an_nmi_waits_for_the_end_of_the_steps_and_is_taken_once_with_no_trap_flag_in_its_frame() {
+    let noted = |memory: &[u8]| memory[usize::try_from(LOG).unwrap()] != 0;
+    // movzx eax, word [the flags]; stos; iret
+    let handlers: [(Mode, &'static [u8]); 2] = [
+        (
+            Mode::Long,
+            &[0x0f, 0xb7, 0x44, 0x24, 0x10, 0x48, 0xab, 0x48, 0xcf],
+        ),
+        (Mode::Protected, &[0x0f, 0xb7, 0x44, 0x24, 8, 0xab, 0xcf]),
+    ];
+    for (mode, handler) in handlers {
+        // nop; mov ecx, [esp]; nop
+        let program = Program::new("NMI", mode, &[0x90, 0x8b, 0x0c, 0x24, 0x90])
+            .handler(2, handler)
+            .nmi();
+        let Some(expected) = program.untouched() else {
+            continue;
+        };
+        assert!(noted(&expected), "{mode:?}: the guest gets no NMI");
+        let vm = program.build().unwrap();
+        assert_eq!(program.step_through(&vm), run(ENTRY + 1, &[3, 1, 0]));
+        let taken = noted(&vm.machine.raw_memory());
+        assert!(!taken, "{mode:?}: the handler ran unseen inside a step");
+        assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+        // Where it returned to is another.
+        let log = usize::try_from(LOG).unwrap();
+        let log = log..log + 64;
+        assert_eq!(vm.machine.raw_memory()[log.clone()], expected[log]);
+    }
+}
+
 /// `mov rax, r11; stosq; jmp rcx` at the entry, and the MSRs for `syscall`.
 fn syscall(name: &'static str, mask: u64) -> Program {
     let body = [&[0x0f, 0x05][..], &LOG_FLAGS].concat();

@@ -35,6 +35,7 @@ pub struct Program {
     /// More code or data, and where.
     pub more: Vec<(u64, Vec<u8>)>,
     msrs: Vec<(u32, u64)>,
+    nmi: bool,
     /// What its registers are at its start.
     pub set: fn(&mut X86VpState),
 }
@@ -49,6 +50,7 @@ impl Program {
             handlers: Vec::new(),
             more: Vec::new(),
             msrs: Vec::new(),
+            nmi: false,
             set: |_| {},
         }
     }
@@ -71,6 +73,12 @@ impl Program {
         self
     }
 
+    /// With an NMI that waits before its first instruction.
+    pub fn nmi(mut self) -> Self {
+        self.nmi = true;
+        self
+    }
+
     /// With other registers.
     pub fn set(mut self, set: fn(&mut X86VpState)) -> Self {
         self.set = set;
@@ -85,7 +93,9 @@ impl Program {
     /// The guest before its first instruction, attached. `None` where this host has no KVM.
     pub fn build(&self) -> Option<TestVm> {
         let code = [&self.body[..], &[0xe6, PORT_OFF, 0xeb, 0xfe]].concat();
-        let vm = Setup::new(self.mode, &code).build()?;
+        let mut setup = Setup::new(self.mode, &code);
+        setup.nmi = self.nmi;
+        let vm = setup.build()?;
         vm.attach();
         let mut regs = vm.regs(0);
         (regs.gp[RSP], regs.gp[RDI], regs.gp[R15]) = (STACK, LOG, LOG);
