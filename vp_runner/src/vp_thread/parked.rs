@@ -118,14 +118,15 @@ impl ParkedVp for Vp {
         let old = self.read_registers()?;
         let file = self.register_file()?;
         self.forget_snapshot();
+        // Also where only some of them could be written.
+        self.events = Events::Unknown;
+        self.guests = None;
         let result = file.write(self.vcpu.raw(), &old, new);
         if old.rip != new.rip && self.life == Life::Halted {
             self.life = Life::Started;
         }
         result?;
         self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
-        self.events = Events::Unknown;
-        self.guests = None;
         if self.rest == Rest::Crashed {
             self.vcpu.drop_exception()?;
             self.rest = Rest::Seen;
