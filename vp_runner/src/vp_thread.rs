@@ -48,6 +48,7 @@ mod guest_debug;
 mod messages;
 mod parked;
 mod step;
+mod stride;
 mod time;
 mod view;
 
@@ -70,6 +71,7 @@ pub(crate) use parked::ParkedVp;
 use step::Events;
 use step::Faults;
 use step::Underway;
+use stride::Stride;
 use time::VpTime;
 
 /// The register file of a parked VP, as far as it has been read. Empty when the VP runs.
@@ -233,20 +235,23 @@ impl Vp {
 
     fn travel(&mut self, course: &mut Course) -> Option<VpCause> {
         let mut pending_exit = false;
+        let mut stride = Stride::Over;
         loop {
-            if course.lifted == Lifted::No {
-                self.lower();
-            }
-            if let Err(cause) = self.share_registers(course) {
-                let later = self.complete(pending_exit, course);
-                self.rest = course.rest(self.arms.slots, None);
-                return later.or(Some(cause));
-            }
-            if let Err(err) = self.prepare(course) {
-                return Some(self.crashed(&err));
+            if stride == Stride::Over {
+                if course.lifted == Lifted::No {
+                    self.lower();
+                }
+                if let Err(cause) = self.share_registers(course) {
+                    let later = self.complete(pending_exit, course);
+                    self.rest = course.rest(self.arms.slots, None);
+                    return later.or(Some(cause));
+                }
+                if let Err(err) = self.prepare(course) {
+                    return Some(self.crashed(&err));
+                }
             }
             let from = match course.stepping() {
-                Stepping::On => self.vcpu.linear_rip().ok(),
+                Stepping::On => self.underway.as_ref().map(Underway::from),
                 Stepping::Off => None,
             };
             self.vcpu.set_immediate_exit(false);
@@ -261,6 +266,10 @@ impl Vp {
             self.around.gate.leave();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
+            stride = self.stride(&next, course);
+            if stride == Stride::GoesOn {
+                continue;
+            }
             if let Err(cause) = self.take_back_int3() {
                 return Some(cause);
             }
@@ -302,10 +311,10 @@ impl Vp {
 
     /// A step met an I/O exit. Some KVMs forget the step on that path and would execute the next instruction too, so what the exit leaves
     /// undone is completed here, and RIP tells whether the instruction is over (a repeated string instruction may not be).
-    fn end_io_step(&mut self, from: Option<u64>, course: &mut Course) -> Option<VpCause> {
+    fn end_io_step(&mut self, from: Option<Gva>, course: &mut Course) -> Option<VpCause> {
         self.complete(true, course).or_else(|| {
             let pc = self.vcpu.linear_rip().ok()?;
-            match Some(pc) == from {
+            match Some(Gva::new(pc)) == from {
                 true => None,
                 false => course.stepped_to(pc),
             }

@@ -191,6 +191,7 @@ fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
         let off = set_debug_register(7, 0x400);
         let mut body = STORE.to_vec();
         body.extend(set_debug_register(7, 0x400 | dr7(0, EXECUTE, 0)));
+        body.extend([0x90, 0x90]);
         let target = BODY + body.len() as u64;
         body.extend(under);
         body.extend(off);
@@ -203,19 +204,24 @@ fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
         let Some(alone) = alone(Mode::Long, &code) else {
             return;
         };
-        let Some(vm) = Setup::new(Mode::Long, &code).build() else {
-            return;
+        let range = VpAction::StepRange {
+            start: Gva::new(0),
+            end: Gva::new(u64::MAX),
         };
-        vm.attach();
-        let mut steps = 0;
-        while stop(vm.only(0, VpAction::Step)) == (DebugStopReason::SingleStep { vp: VpIndex::BSP })
-        {
-            steps += 1;
+        for action in [VpAction::Step, range] {
+            let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+                return;
+            };
+            vm.attach();
+            let mut steps = 0;
+            while stop(vm.only(0, action)) == (DebugStopReason::SingleStep { vp: VpIndex::BSP }) {
+                steps += 1;
+            }
+            assert_eq!(steps > 10, action == VpAction::Step, "{steps}");
+            assert!(!alone.records.is_empty());
+            assert_eq!(records(&vm.machine), alone.records);
+            assert_untouched(&vm, &alone.memory, "steps");
         }
-        assert!(steps > 10, "{steps}");
-        assert!(!alone.records.is_empty());
-        assert_eq!(records(&vm.machine), alone.records);
-        assert_untouched(&vm, &alone.memory, "steps");
     }
 }
 

@@ -64,6 +64,37 @@ fn pushf_pushes_no_trap_flag() {
     }
 }
 
+/// Between instructions on registers alone, which a range step goes over without looking at more than their opcodes.
+#[test]
+fn a_range_goes_from_harmless_instructions_to_others_and_shows_no_trap_flag() {
+    let nops: &[u8] = &[0x90, 0xff, 0xc1, 0x89, 0xca];
+    // `ud2`; `mov [rbx], eax`, where no page is.
+    let parts: [&[u8]; 4] = [&LOG_FLAGS, &[0xcd, 0x40], &[0x0f, 0x0b], &[0x89, 0x03]];
+    let body: Vec<u8> = parts
+        .iter()
+        .flat_map(|part| [nops, part])
+        .collect::<Vec<_>>()
+        .concat();
+    let over_nops = [1, 2, 2];
+    let mut path = run(
+        ENTRY,
+        &[&over_nops[..], &[1, 1, 2], &over_nops, &[2]].concat(),
+    );
+    path.remove(0);
+    path.extend(run(HANDLER, &[5, 2, 2]));
+    let at = |n: u64| ENTRY + 9 + 7 * n;
+    path.extend(run(at(1), &[&over_nops[..], &[2]].concat()));
+    path.extend(run(HANDLER + 0x100, &[5, 2, 5, 2]));
+    path.extend(run(at(2), &[&over_nops[..], &[2]].concat()));
+    path.extend(run(HANDLER + 0x200, &[5, 2, 6, 4, 2]));
+    path.push(at(3));
+    Program::new("registers alone", Mode::Long, &body)
+        .handler(0x40, LOG_FRAME)
+        .handler(6, LOG_AND_SKIP)
+        .handler(14, LOG_AND_SKIP_BELOW_CODE)
+        .check(&path);
+}
+
 #[test]
 fn software_interrupts_lead_to_their_handlers_with_no_trap_flag_in_the_frame() {
     let body = |code: &[u8]| [code, &LOG_FLAGS].concat();
@@ -104,17 +135,41 @@ fn exceptions_in_a_step_lead_to_their_handlers_with_no_trap_flag_in_the_frame() 
         .check(&path(&[5, 2, 6, 4, 2]));
 }
 
+/// A page table for the second 2 MiB, and its entry in the directory.
+const PT: u64 = 0x1_6000;
+const PD_ENTRY: (u64, u64) = (0x1_2000 + 8, PT | 0x23);
+
+fn jump(from: u64, to: u64) -> Vec<u8> {
+    const JMP: u8 = 0xe9;
+    let by = u32::try_from(to.wrapping_sub(from + 5) & 0xffff_ffff).unwrap();
+    [&[JMP][..], &by.to_le_bytes()].concat()
+}
+
+#[test]
+fn a_range_that_jumps_to_another_page_looks_at_what_is_there() {
+    const FIRST: u64 = 0x20_0000;
+    const SECOND: u64 = 0x20_1010;
+    let first = [&[0x90; 4][..], &jump(FIRST + 4, SECOND)].concat();
+    let second = [&LOG_FLAGS[..], &jump(SECOND + 4, ENTRY + 5)].concat();
+    let mut path = run(FIRST, &[1, 1, 1, 1, 5]);
+    path.extend(run(SECOND, &[1, 1, 2, 5]));
+    path.push(ENTRY + 5);
+    Program::new("two pages", Mode::Long, &jump(ENTRY, FIRST))
+        .more(0x10_0000, &first)
+        // Behind the first page is another than the second.
+        .more(0x10_1010, &[0x90; 16])
+        .more(0x10_3010, &second)
+        .more(PD_ENTRY.0, &PD_ENTRY.1.to_le_bytes())
+        .more(PT, &0x10_0063_u64.to_le_bytes())
+        .more(PT + 8, &0x10_3063_u64.to_le_bytes())
+        .check(&path);
+}
+
 #[test]
 fn a_step_over_an_instruction_that_goes_on_in_a_page_that_is_missing_ends_at_the_fault_handler() {
     /// Where an instruction of five bytes is that has two of them on the next page, and what is there physically.
     const ACROSS: u64 = 0x20_0ffd;
     const PHYSICAL: u64 = 0x10_0ffd;
-    const PT: u64 = 0x1_6000;
-    const JMP: u8 = 0xe9;
-    let jump = |from: u64, to: u64| {
-        let by = u32::try_from(to.wrapping_sub(from + 5) & 0xffff_ffff).unwrap();
-        [&[JMP][..], &by.to_le_bytes()].concat()
-    };
     // mov eax, 12345678h; jmp to the end
     let mut across = vec![0xb8, 0x78, 0x56, 0x34, 0x12];
     across.extend(jump(ACROSS + 5, ENTRY + 5));
@@ -126,8 +181,7 @@ fn a_step_over_an_instruction_that_goes_on_in_a_page_that_is_missing_ends_at_the
     let program = Program::new("mov across pages", Mode::Long, &jump(ENTRY, ACROSS))
         .handler(14, handler)
         .more(PHYSICAL, &across)
-        // A page table for the second 2 MiB.
-        .more(0x1_2000 + 8, &(PT | 0x23).to_le_bytes())
+        .more(PD_ENTRY.0, &PD_ENTRY.1.to_le_bytes())
         .more(PT, &0x10_0063_u64.to_le_bytes())
         .set(|regs| regs.gp[RBX] = PT + 8);
     let mut path = vec![ACROSS];

@@ -2,6 +2,8 @@
 
 use super::guest::*;
 use super::*;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::probe;
@@ -157,6 +159,23 @@ impl Program {
         trail
     }
 
+    /// Goes to its end by range steps: one until the body is left for a handler, the next until it is back there.
+    pub fn range_through(&self, vm: &TestVm) {
+        let end = Gva::new(self.end());
+        let mut stops = 0;
+        while vm.regs(0).rip != end.value() {
+            let (start, end) = match vm.regs(0).rip < end.value() {
+                true => (Gva::new(0), end),
+                false => (Gva::new(self.end() + 1), Gva::new(u64::MAX)),
+            };
+            let reason = stop(vm.only(0, VpAction::StepRange { start, end }));
+            let vp = VpIndex::BSP;
+            assert_eq!(reason, DebugStopReason::SingleStep { vp }, "{}", self.name);
+            stops += 1;
+            assert!(stops < 100, "{}", self.name);
+        }
+    }
+
     /// Lets it run to its end, and compares the memory it leaves.
     #[track_caller]
     pub fn finish(&self, vm: &TestVm, expected: &[u8]) {
@@ -184,7 +203,7 @@ impl Program {
         );
     }
 
-    /// Steps through all of it, one instruction after the other along `path`, and compares.
+    /// Steps through all of it, one instruction after the other along `path`, and compares; then again by range steps.
     #[track_caller]
     pub fn check(&self, path: &[u64]) {
         let Some(expected) = self.untouched() else {
@@ -197,6 +216,9 @@ impl Program {
             "{}: {trail:x?}, not {path:x?}",
             self.name
         );
+        self.finish(&vm, &expected);
+        let vm = self.build().unwrap();
+        self.range_through(&vm);
         self.finish(&vm, &expected);
     }
 }

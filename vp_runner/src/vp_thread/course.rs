@@ -80,6 +80,14 @@ impl Course {
         }
     }
 
+    /// Whether one entry is to follow the other for a range that goes on at this instruction.
+    pub(super) fn ranges_over(&self, rip: Gva) -> bool {
+        let VpAction::StepRange { start, end } = self.action else {
+            return false;
+        };
+        self.extent == Extent::Whole && (start..end).contains(&rip)
+    }
+
     /// These debug registers are not to be met by the next instruction.
     pub(super) fn pass(&mut self, registers: Hits) {
         self.passing |= registers;
@@ -93,6 +101,11 @@ impl Course {
     /// Whether some debug register is not to be met by the next instruction.
     pub(super) fn is_passing(&self) -> bool {
         self.passing != 0
+    }
+
+    /// Whether no breakpoint is out of the way for the next instruction.
+    pub(super) fn is_usual(&self) -> bool {
+        self.passing == 0 && self.lifted == Lifted::No
     }
 
     /// The guest's own exception comes first. What was to be passed is not met after its handler either: that returns with RFLAGS.RF set.

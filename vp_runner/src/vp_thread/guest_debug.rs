@@ -11,7 +11,7 @@ use crate::stop_cause::DebugCause;
 use crate::stop_cause::DebugExit;
 use crate::stop_cause::stop_cause;
 
-const DB_VECTOR: u32 = 1;
+pub(super) const DB_VECTOR: u32 = 1;
 const RFLAGS_RF: u64 = 1 << 16;
 
 /// An `INT3` of the guest's own that the VP stands on.

@@ -10,6 +10,8 @@
 //! The breakpoints are put on debug registers that are free. One of the client's for another instruction counts as free for the time of the step,
 //! which does not get there.
 
+use super::stride::CodePage;
+use super::stride::Sequel;
 use super::view::Syscall;
 use super::*;
 use crate::dr7::DebugPayload;
@@ -44,7 +46,7 @@ const IA32_FMASK: u32 = 0xc000_0084;
 const DB_VECTOR: u8 = 1;
 const BP_VECTOR: u8 = 3;
 /// The opcode and its prefixes. An instruction with more of them gets the closer look.
-const PEEKED: usize = 4;
+pub(super) const PEEKED: usize = 4;
 
 /// A step that is planned or under way.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub(super) struct Underway {
     opcode: Opcode,
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
+    pub(super) sequel: Sequel,
 }
 
 /// What it means to meet one of the traps.
@@ -87,6 +90,22 @@ pub(super) struct Faults {
 }
 
 impl Underway {
+    /// The linear address of the instruction.
+    pub(super) fn from(&self) -> Gva {
+        self.place.rip
+    }
+
+    /// By which tables it is fetched.
+    pub(super) fn paging(&self) -> PagingState {
+        self.place.paging
+    }
+
+    /// The next instruction is stepped in the same way.
+    pub(super) fn stride_to(&mut self, rip: Gva, page: CodePage) {
+        self.place.rip = rip;
+        self.sequel = Sequel::Stride(Some(page));
+    }
+
     /// What KVM is told of it on top of what the client wants.
     pub(super) fn apply(&self, state: &mut DebugState) {
         state.stepping = self.stepping;
@@ -124,6 +143,10 @@ impl Vp {
             place,
             opcode,
             step: None,
+            sequel: match faultless {
+                true => self.sequel(course),
+                false => Sequel::Planned,
+            },
         };
         // TF must not be on when one is taken: its handler would run unseen, and find TF in its frame.
         if let Some(Undelivered::Deliverable(_)) = undelivered {
@@ -245,7 +268,7 @@ impl Vp {
     }
 
     /// Whether a step of this course is to deliver an interrupt that waits.
-    fn takes_interrupts(&self, course: &Course) -> bool {
+    pub(super) fn takes_interrupts(&self, course: &Course) -> bool {
         self.arms.step_interrupts == StepInterrupts::Taken && course.is_clients_step()
     }
 
@@ -403,7 +426,7 @@ impl Vp {
 }
 
 /// Whether an instruction there is on one page, however long it is.
-fn is_within_page(rip: Gva) -> bool {
+pub(super) fn is_within_page(rip: Gva) -> bool {
     const PAGE: u64 = 4096;
     rip.value() % PAGE <= PAGE - MAX_LEN as u64
 }

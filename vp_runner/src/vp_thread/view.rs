@@ -9,6 +9,7 @@ use crate::step_effects::Guest;
 use std::sync::PoisonError;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
+use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 
 /// Memory by linear address, and where `syscall` leads.
@@ -59,16 +60,29 @@ impl View<'_> {
             let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
             let end = done + in_page.min(data.len() - done);
             let piece = &mut data[done..end];
-            let at = GuestAddress(page.gpa.value());
-            if self.around.ram.read_slice(piece, at).is_err() {
+            if !self.read_physical(page.gpa, piece) {
                 break;
             }
-            let breakpoints = self.around.breakpoints.read();
-            let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
-            breakpoints.patches.overlay_read(page.gpa, piece);
             done = end;
         }
         done
+    }
+
+    /// Reads bytes of one page. `false` where no RAM is.
+    pub(super) fn read_physical(&self, gpa: Gpa, data: &mut [u8]) -> bool {
+        let at = GuestAddress(gpa.value());
+        if self.around.ram.read_slice(data, at).is_err() {
+            return false;
+        }
+        let breakpoints = self.around.breakpoints.read();
+        let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        breakpoints.patches.overlay_read(gpa, data);
+        true
+    }
+
+    /// The physical address.
+    pub(super) fn translate(&self, gva: Gva) -> Option<Gpa> {
+        Some(walk(&*self.around.ram, &self.paging, gva).ok()?.gpa)
     }
 
     /// This, with the start of a descriptor table that is looked at more than once.
@@ -97,7 +111,7 @@ impl View<'_> {
         if self.read_some(gva, &mut byte) == 0 {
             return None;
         }
-        let gpa = walk(&*self.around.ram, &self.paging, gva).ok()?.gpa;
+        let gpa = self.translate(gva)?;
         let breakpoints = self.around.breakpoints.write();
         let patches = &mut breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
         let written = patches.overlay_write(gpa, &[change(byte[0])], |piece| {
