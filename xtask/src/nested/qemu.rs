@@ -1,8 +1,10 @@
 //! A QEMU whose emulated CPU runs kvm-amd, built from Debian's source package.
 //!
-//! One branch of its x86 emulator has to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
+//! Two things in its x86 emulator have to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
 //! exception intercept (AMD APM volume 2, "INT3 Intercept": `INT3` is intercepted as exception vector 3); QEMU 10 and 11 ask for the
-//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint.
+//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint. And `VMRUN` with a virtual interrupt due adds that
+//! to the CPU's pending interrupts without QEMU's lock: a timer interrupt that another thread adds at the same moment is lost, and as the local APIC
+//! asks only once, the outer kernel never gets another one while the guest runs on.
 //!
 //! The same program serves as a VMM with KVM, to compare ourselves with.
 
@@ -45,6 +47,7 @@ const CONFIGURE: &[&str] = &[
 ];
 
 const EXCEPTION_SOURCE: &str = "target/i386/tcg/excp_helper.c";
+const SVM_SOURCE: &str = "target/i386/tcg/system/svm_helper.c";
 
 /// A replacement of text that has to be there exactly once.
 struct Edit {
@@ -62,6 +65,18 @@ const EDITS: &[Edit] = &[
         find: "SVM_EXIT_SWINT",
         // Vector 3 and one byte long is INT3; `INT 3` (CD 03) is two bytes and stays what it was.
         replace: "intno == 3 && next_eip_addend == 1 ? SVM_EXIT_EXCP_BASE + 3 : SVM_EXIT_SWINT",
+    },
+    Edit {
+        file: SVM_SOURCE,
+        after: "",
+        find: "#include \"cpu.h\"",
+        replace: "#include \"cpu.h\"\n#include \"qemu/main-loop.h\"",
+    },
+    Edit {
+        file: SVM_SOURCE,
+        after: "void helper_vmrun(",
+        find: "cs->interrupt_request |= CPU_INTERRUPT_VIRQ;",
+        replace: "bql_lock(); cs->interrupt_request |= CPU_INTERRUPT_VIRQ; bql_unlock();",
     },
     // Debian's tarball comes without firmware images, so there is nothing to unpack.
     Edit {
