@@ -1,5 +1,6 @@
 //! What is measured, on one server at a time.
 
+use super::cores::OnFirst;
 use super::echo;
 use super::report::quantile;
 use super::rsp::Client;
@@ -49,8 +50,9 @@ pub fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
     }
 }
 
-/// The echo server's round trip with a reply of that many bytes.
+/// The echo server's round trip with a reply of that many bytes, from another core.
 pub fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
+    let _apart = OnFirst::go()?;
     micros(client, request(&echo::request(size)))
 }
 

@@ -3,6 +3,7 @@
 //! Rounds are interleaved, so that a drift of the machine meets all servers alike. The floor is an echo server's round trip with a reply of
 //! the same size.
 
+mod cores;
 mod echo;
 mod elf_symbols;
 mod measures;
@@ -139,9 +140,15 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
 
     for round in 1..=rounds {
         println!("round {round} of {rounds}");
-        report.add("m, 8 bytes", "us", "echo", measures::floor(&mut floor, 16)?);
-        report.add("g", "us", "echo", measures::floor(&mut floor, registers)?);
-        report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
+        // Each measure of one after the other and the floor right before them: where the kernel puts client and server changes from second to second.
+        for (measure, packet, reply) in [("m, 8 bytes", "m100000,8", 16), ("g", "g", registers)] {
+            let echoed = measures::floor(&mut floor, reply)?;
+            report.add(measure, "us", "echo", echoed);
+            for (server, client, _) in &mut sessions {
+                let answered = measures::micros(client, measures::request(packet))?;
+                report.add(measure, "us", server.name, answered);
+            }
+        }
         // With the last server's sizes: ours, where it takes part.
         if let Some((_, _, bulk)) = sessions.last() {
             for (measure, encoding, size) in bulk {
@@ -150,16 +157,15 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
             }
         }
         for (server, client, bulk) in &mut sessions {
-            let name = server.name;
-            let read = measures::request("m100000,8");
-            report.add("m, 8 bytes", "us", name, measures::micros(client, read)?);
-            let all = measures::request("g");
-            report.add("g", "us", name, measures::micros(client, all)?);
             for (measure, encoding, size) in bulk {
                 let rate = encoding.throughput(client, *size)?;
-                report.add(measure, "MB/s", name, rate);
+                report.add(measure, "MB/s", server.name, rate);
             }
-            report.add("s", "us", name, measures::micros(client, measures::step)?);
+        }
+        report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
+        for (server, client, _) in &mut sessions {
+            let step = measures::micros(client, measures::step)?;
+            report.add("s", "us", server.name, step);
         }
     }
     for (server, client, _) in &mut sessions {
@@ -230,6 +236,8 @@ struct BareStep {
     run_us: f64,
     /// With `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after.
     full_us: f64,
+    /// How many of these there are in a second.
+    full_per_s: f64,
 }
 
 /// Builds an example of vp_runner, which measures without any server.

@@ -1,5 +1,6 @@
 //! Round trips that stop the guest, and what an attached debugger costs a guest that runs. The guest never halts meanwhile.
 
+use super::cores::OnFirst;
 use super::echo;
 use super::elf_symbols;
 use super::measures;
@@ -202,6 +203,7 @@ pub fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
         Packets::LikeGdb => 4,
         Packets::Continue => 1,
     };
+    let _apart = OnFirst::go()?;
     measures::micros(client, |client| {
         (0..times).try_for_each(|_| request(&echo::request(32))(client))
     })
