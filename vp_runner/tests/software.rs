@@ -10,6 +10,7 @@ use std::time::Instant;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::*;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
@@ -347,4 +348,41 @@ fn without_a_probe_software_breakpoints_are_on_debug_registers() {
     assert_untouched(&vm, &untouched, "at the end");
     assert_eq!(stop(vm.resume()), hit(0, software_at(in_loop(mode, 1))));
     assert_eq!(vm.regs(0).gp[3], 1);
+}
+
+/// Between a step over an instruction on registers alone, after which KVM is not told to step anew, and another: what lies under a byte is carried out
+/// in its place where the others run, and RIP is written with it.
+#[test]
+fn a_step_after_one_that_was_carried_out_steps() {
+    const SPIN: u64 = ENTRY + 0x10;
+    // inc ebx; nop; mov eax, [1000h]; nop; jmp to the start
+    let mut code = vec![0xff, 0xc3, 0x90, 0x8b, 4, 0x25, 0, 0x10, 0, 0, 0x90];
+    code.extend([0xeb, 0xf3]);
+    code.resize(0x10, 0);
+    code.extend([0xeb, 0xfe]);
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+        return;
+    };
+    vm.attach();
+    let mut regs = vm.regs(0);
+    regs.rip = SPIN;
+    vm.try_set_regs(0, regs).unwrap();
+    vm.insert(software_at(ENTRY + 2));
+    vm.step(1);
+    for turn in 1..=20 {
+        let request = ResumeRequest {
+            others: VpAction::Run,
+            actions: vec![(VpIndex::new(1), VpAction::Step)],
+        };
+        let vp = VpIndex::new(1);
+        let reason = stop(vm.send(DebugRequest::Resume, request));
+        assert_eq!(reason, DebugStopReason::SingleStep { vp }, "turn {turn}");
+        for rip in [3, 10, 11, 0, 2] {
+            assert_eq!(vm.regs(1).rip, ENTRY + rip, "turn {turn}");
+            if rip != 2 {
+                vm.step(1);
+            }
+        }
+        assert_eq!(vm.regs(1).gp[3], turn + 1);
+    }
 }

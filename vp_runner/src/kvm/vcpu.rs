@@ -231,6 +231,14 @@ impl Vcpu {
         }
     }
 
+    /// General registers are about to be written. KVM puts its trap flag in only where RIP is as it was when it was told to step.
+    fn registers_change(&mut self) {
+        self.synced = Synced::No;
+        if let Programmed::Fresh(state) = self.programmed {
+            self.programmed = Programmed::Used(state);
+        }
+    }
+
     /// Holds interrupts back for one instruction, as `sti` does. Without effect where the guest has them off, and left out then: VT-x refuses it.
     fn cast_shadow(&mut self) -> Result<(), DebugError> {
         let (regs, _) = self.registers()?;
@@ -397,7 +405,7 @@ impl Vcpu {
             rip,
             rflags,
         };
-        self.synced = Synced::No;
+        self.registers_change();
         let set = self.vcpu.fd().set_regs(&registers);
         set.map_err(|err| refused("write a VP's registers", err))
     }
@@ -488,7 +496,7 @@ impl Vcpu {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
-        self.synced = Synced::No;
+        self.registers_change();
         let fd = self.vcpu.fd();
         let write = |err| refused("write a VP's registers", err);
         let events = fd.get_vcpu_events().map_err(write)?;
