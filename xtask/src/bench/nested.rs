@@ -141,6 +141,13 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
         println!("round {round} of {}", args.rounds);
         floors(report, &mut floor)?;
         super::step_overs(report, &args.step_over)?;
+        for _ in 0..TURNS {
+            report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
+            for guest in &mut guests {
+                let step = measures::micros(guest.client()?, measures::step)?;
+                report.add("s", "us", guest.name, step);
+            }
+        }
         for guest in &mut guests {
             stops_of(report, guest).with_context(|| format!("with {}", guest.name))?;
             if guest.name == "trapgate" {
@@ -153,7 +160,6 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
 
 fn floors(report: &mut Report, floor: &mut super::Client) -> anyhow::Result<()> {
     let one = measures::floor(floor, 32)?;
-    report.add("s", "us", "echo", one);
     report.add(INTERRUPT, "us", "echo", one);
     for (kind, _) in KINDS {
         for packets in [Packets::LikeGdb, Packets::Continue] {
@@ -171,7 +177,7 @@ const RANGE_SHARE: &str = "vCont;r, of the bare ioctls";
 const ATTACHED: &str = "guest's rounds, attached";
 const DETACHED: &str = "guest's rounds, detached";
 const ATTACHED_SHARE: &str = "attached, of detached";
-/// Comparisons in a round of an attached and a detached guest, and of a range step and the bare ioctls.
+/// Comparisons in a round of a step here and there, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
 fn trip_name(kind: &str, packets: Packets) -> String {
@@ -183,8 +189,6 @@ fn trip_name(kind: &str, packets: Packets) -> String {
 
 fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()> {
     let name = guest.name;
-    let step = measures::micros(guest.client()?, measures::step)?;
-    report.add("s", "us", name, step);
     for (kind, breakpoint) in KINDS {
         let trip = guest.hits(breakpoint, Packets::LikeGdb)?;
         report.add(&trip_name(kind, Packets::LikeGdb), "us", name, trip);
