@@ -160,7 +160,7 @@ impl Program {
     }
 
     /// Goes to its end by range steps: one until the body is left for a handler, the next until it is back there.
-    pub fn range_through(&self, vm: &TestVm) {
+    fn range_through(&self, vm: &TestVm) {
         let end = Gva::new(self.end());
         let mut stops = 0;
         while vm.regs(0).rip != end.value() {

@@ -7,36 +7,36 @@ use rustix::thread::CpuSet;
 use rustix::thread::sched_getaffinity;
 use rustix::thread::sched_setaffinity;
 
-/// This thread is on the first core it may use as long as this lives.
-pub struct OnFirst(CpuSet);
+/// One of the cores that a thread may use.
+#[derive(Clone, Copy)]
+pub enum Core {
+    First,
+    /// Another than the first, where there are two.
+    Last,
+}
 
-impl OnFirst {
+/// This thread is on one core as long as this lives.
+pub struct Pinned(CpuSet);
+
+impl Pinned {
     /// Goes there.
-    pub fn go() -> anyhow::Result<Self> {
+    pub fn to(core: Core) -> anyhow::Result<Self> {
         let before = sched_getaffinity(None)?;
-        stay_on(allowed(&before).next())?;
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core));
+        let number = match core {
+            Core::First => allowed.next(),
+            Core::Last => allowed.next_back(),
+        };
+        let mut only = CpuSet::new();
+        only.set(number.unwrap_or(0));
+        sched_setaffinity(None, &only)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for OnFirst {
+impl Drop for Pinned {
     fn drop(&mut self) {
         // Where it cannot go back it stays: a floor is no worse for that.
         let _ = sched_setaffinity(None, &self.0);
     }
-}
-
-/// This thread stays on the last core that it may use: another than the first, where there are two.
-pub fn stay_on_last() -> anyhow::Result<()> {
-    stay_on(allowed(&sched_getaffinity(None)?).last())
-}
-
-fn allowed(cores: &CpuSet) -> impl Iterator<Item = usize> {
-    (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core))
-}
-
-fn stay_on(core: Option<usize>) -> anyhow::Result<()> {
-    let mut only = CpuSet::new();
-    only.set(core.unwrap_or(0));
-    Ok(sched_setaffinity(None, &only)?)
 }

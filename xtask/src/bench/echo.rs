@@ -2,7 +2,8 @@
 //!
 //! It is a process of its own (this program started again), as the debug servers are.
 
-use super::cores;
+use super::cores::Core;
+use super::cores::Pinned;
 use anyhow::Context as _;
 use std::io::Read as _;
 use std::io::Write as _;
@@ -15,7 +16,7 @@ pub fn request(size: usize) -> String {
 
 /// Says the port on standard output, then serves one client after the other until killed.
 pub fn serve() -> anyhow::Result<()> {
-    cores::stay_on_last()?;
+    let _core = Pinned::to(Core::Last)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());
     loop {

@@ -1,6 +1,7 @@
 //! What is measured, on one server at a time.
 
-use super::cores::OnFirst;
+use super::cores::Core;
+use super::cores::Pinned;
 use super::echo;
 use super::report::quantile;
 use super::rsp::Client;
@@ -52,7 +53,13 @@ pub fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
 
 /// The echo server's round trip with a reply of that many bytes, from another core.
 pub fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
-    let _apart = OnFirst::go()?;
+    let _apart = Pinned::to(Core::First)?;
+    micros(client, request(&echo::request(size)))
+}
+
+/// The same on the echo server's own core, where nobody has to be woken on another.
+pub fn floor_on_one_core(client: &mut Client, size: usize) -> anyhow::Result<f64> {
+    let _together = Pinned::to(Core::Last)?;
     micros(client, request(&echo::request(size)))
 }
 

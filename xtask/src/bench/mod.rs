@@ -144,6 +144,8 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
         for (measure, packet, reply) in [("m, 8 bytes", "m100000,8", 16), ("g", "g", registers)] {
             let echoed = measures::floor(&mut floor, reply)?;
             report.add(measure, "us", "echo", echoed);
+            let together = measures::floor_on_one_core(&mut floor, reply)?;
+            report.add(&format!("{measure}, on one core"), "us", "echo", together);
             for (server, client, _) in &mut sessions {
                 let answered = measures::micros(client, measures::request(packet))?;
                 report.add(measure, "us", server.name, answered);
@@ -236,8 +238,6 @@ struct BareStep {
     run_us: f64,
     /// With `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after.
     full_us: f64,
-    /// How many of these there are in a second.
-    full_per_s: f64,
 }
 
 /// Builds an example of vp_runner, which measures without any server.

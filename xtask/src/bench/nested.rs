@@ -171,7 +171,6 @@ fn floors(report: &mut Report, floor: &mut super::Client) -> anyhow::Result<()> 
 }
 
 const INTERRUPT: &str = "c and Ctrl-C";
-const BARE: &str = "bare ioctls, instructions";
 const RANGE: &str = "vCont;r, instructions";
 const RANGE_SHARE: &str = "vCont;r, of the bare ioctls";
 const ATTACHED: &str = "guest's rounds, attached";
@@ -209,10 +208,10 @@ fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> a
         let bare = super::bare_step(bare_step)?;
         report.add("bare step, KVM_RUN alone", "us", "bare", bare.run_us);
         report.add("bare step, with debug state", "us", "bare", bare.full_us);
-        report.add(BARE, "1/s", "bare", bare.full_per_s);
         let range = guest.range_steps()?;
         report.add(RANGE, "1/s", name, range);
-        report.add(RANGE_SHARE, "%", name, range / bare.full_per_s * 100.0);
+        // Their median leaves out the rare long steps, which the range step pays for.
+        report.add(RANGE_SHARE, "%", name, range * bare.full_us / 1e6 * 100.0);
         let (attached, detached) = guest.rounds(turn)?;
         report.add(ATTACHED, "1/s", name, attached);
         report.add(DETACHED, "1/s", name, detached);

@@ -1,6 +1,7 @@
 //! Round trips that stop the guest, and what an attached debugger costs a guest that runs. The guest never halts meanwhile.
 
-use super::cores::OnFirst;
+use super::cores::Core;
+use super::cores::Pinned;
 use super::echo;
 use super::elf_symbols;
 use super::measures;
@@ -203,7 +204,7 @@ pub fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
         Packets::LikeGdb => 4,
         Packets::Continue => 1,
     };
-    let _apart = OnFirst::go()?;
+    let _apart = Pinned::to(Core::First)?;
     measures::micros(client, |client| {
         (0..times).try_for_each(|_| request(&echo::request(32))(client))
     })
