@@ -15,6 +15,19 @@ pub struct DebugExit {
     pub dr6: Dr6,
 }
 
+impl DebugExit {
+    /// Whether it is a `#DB`: a `#BP`'s DR6 says nothing.
+    pub fn is_db(&self) -> bool {
+        self.vector == u32::from(DB_VECTOR)
+    }
+
+    /// Whether a single step is all that happened.
+    pub fn is_step_alone(&self) -> bool {
+        let dr6 = self.dr6;
+        self.is_db() && dr6.single_step() && !dr6.breakpoints() && dr6.others().is_empty()
+    }
+}
+
 /// Whether the VP was made to execute one instruction only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stepping {
@@ -45,7 +58,8 @@ pub enum DebugCause {
     Int3,
 }
 
-const DB_VECTOR: u32 = 1;
+/// Of the debug exception, `#DB`.
+pub const DB_VECTOR: u8 = 1;
 
 /// Decodes a debug exit. `registers` are the debug registers of this VP as it entered.
 ///
@@ -53,7 +67,7 @@ const DB_VECTOR: u32 = 1;
 /// breakpoint is what is reported then, and of several the lowest. What the guest asked for and has happened with ours is its own all the same; an
 /// execution breakpoint of its own at the same place is not lost either: it fires when the instruction is tried again.
 pub fn stop_cause(exit: &DebugExit, registers: &DebugRegisters, stepping: Stepping) -> DebugCause {
-    if exit.vector != DB_VECTOR {
+    if !exit.is_db() {
         return DebugCause::Int3;
     }
     let dr6 = exit.dr6;
@@ -168,6 +182,22 @@ mod tests {
         let none = DebugRegisters::default();
         let step = DebugCause::Step { guest: None };
         assert_eq!(stop_cause(&exit(1, 0b0101 | BS), &none, Stepping::On), step);
+    }
+
+    #[test]
+    fn a_step_is_alone_without_any_other_bit() {
+        const BUS_LOCK: u64 = 1 << 11;
+        assert!(exit(1, BS).is_step_alone());
+        for more in [0b0001, 0b0010, 0b0100, 0b1000, BD, 1 << 15] {
+            assert!(!exit(1, BS | more).is_step_alone(), "{more:#x}");
+            assert!(!exit(1, more).is_step_alone(), "{more:#x}");
+        }
+        assert!(!exit(1, 0).is_step_alone());
+        assert!(!exit(3, BS).is_step_alone());
+        // This one is clear when it has happened.
+        let mut locked = exit(1, BS);
+        locked.dr6.0 &= !BUS_LOCK;
+        assert!(!locked.is_step_alone());
     }
 
     #[test]

@@ -11,7 +11,6 @@ use crate::stop_cause::DebugCause;
 use crate::stop_cause::DebugExit;
 use crate::stop_cause::stop_cause;
 
-pub(super) const DB_VECTOR: u32 = 1;
 const RFLAGS_RF: u64 = 1 << 16;
 
 /// An `INT3` of the guest's own that the VP stands on.
@@ -32,7 +31,7 @@ impl Vp {
         course: &mut Course,
     ) -> Option<VpCause> {
         self.life = Life::Started;
-        if exit.vector == DB_VECTOR && exit.dr6.breakpoints() {
+        if exit.is_db() && exit.dr6.breakpoints() {
             match self.heed_resume_flag(exit, course) {
                 Ok(true) => return None,
                 Ok(false) => {}
@@ -46,7 +45,7 @@ impl Vp {
         };
         // With the guest's own single-step trap, that counts.
         let guests_step = exit.dr6.single_step() && state.stepping == Stepping::Off;
-        if exit.vector == DB_VECTOR && registers.trapped(exit.dr6) && !guests_step {
+        if exit.is_db() && registers.trapped(exit.dr6) && !guests_step {
             return self.trapped(exit, course);
         }
         let registers = match self.met_by_another_process(exit, &registers) {
@@ -214,7 +213,7 @@ impl Vp {
         exit: &DebugExit,
         registers: &DebugRegisters,
     ) -> Option<Hits> {
-        if exit.vector != DB_VECTOR {
+        if !exit.is_db() {
             return None;
         }
         let slot = registers.ours(exit.dr6)?;

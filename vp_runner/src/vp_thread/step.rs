@@ -35,6 +35,7 @@ use crate::step_effects::TrapFlag;
 use crate::step_effects::handler;
 use crate::step_effects::opcode;
 use crate::step_effects::opcode::Opcode;
+use crate::stop_cause::DB_VECTOR;
 use crate::stop_cause::DebugExit;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
@@ -43,8 +44,9 @@ const RFLAGS_TF: u64 = 1 << 8;
 const IA32_LSTAR: u32 = 0xc000_0082;
 const IA32_CSTAR: u32 = 0xc000_0083;
 const IA32_FMASK: u32 = 0xc000_0084;
-const DB_VECTOR: u8 = 1;
 const BP_VECTOR: u8 = 3;
+/// The smallest that a page can be.
+pub(super) const PAGE: u64 = 4096;
 /// The opcode and its prefixes. An instruction with more of them gets the closer look.
 pub(super) const PEEKED: usize = 4;
 
@@ -427,7 +429,6 @@ impl Vp {
 
 /// Whether an instruction there is on one page, however long it is.
 pub(super) fn is_within_page(rip: Gva) -> bool {
-    const PAGE: u64 = 4096;
     rip.value() % PAGE <= PAGE - MAX_LEN as u64
 }
 

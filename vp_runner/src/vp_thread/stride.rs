@@ -7,14 +7,12 @@
 //! Their page is translated once. That is what a processor may do too: it goes by its TLB until it is made to forget, which takes an
 //! instruction that is none of these, or another VP's request by an interrupt, which is held back. The bytes themselves are read each time.
 
+use super::step::PAGE;
 use super::step::PEEKED;
 use super::step::is_within_page;
 use super::*;
 use crate::step_effects::opcode;
 use crate::step_effects::opcode::Opcode;
-use crate::stop_cause::DebugExit;
-
-const PAGE: u64 = 4096;
 
 /// What is known, before an instruction is stepped, of the step after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +73,7 @@ impl Vp {
             return None;
         };
         let rip = Gva::new(exit.pc);
-        if !is_step_alone(exit) || !course.ranges_over(rip) || !is_within_page(rip) {
+        if !exit.is_step_alone() || !course.ranges_over(rip) || !is_within_page(rip) {
             return None;
         }
         let page = match page.filter(|page| page.translate(rip).is_some()) {
@@ -101,12 +99,4 @@ impl Vp {
         let physical = self.view(paging).translate(Gva::new(linear))?;
         Some(CodePage { linear, physical })
     }
-}
-
-/// Whether the exit tells of a single step and of nothing else.
-fn is_step_alone(exit: &DebugExit) -> bool {
-    exit.vector == guest_debug::DB_VECTOR
-        && exit.dr6.single_step()
-        && !exit.dr6.breakpoints()
-        && exit.dr6.others().is_empty()
 }
