@@ -62,8 +62,8 @@ const MEMORY_MIB: u32 = 2048;
 /// A command inside that was still running at its deadline; as of `timeout(1)`.
 const EXIT_TIMED_OUT: i32 = 124;
 
-/// With two, a boot now and then ends in a triple fault or a corrupted stack, of a guest or of the outer kernel, also without a debugger: 4 of 22 boots
-/// of a Linux guest, fewer of small ones. With one, none was seen. A test's threads meet in any order all the same.
+/// With two, before QEMU's third repair (`qemu.rs`), a boot now and then ended in a triple fault or a corrupted stack, of a guest or of the outer kernel,
+/// also without a debugger: 4 of 22 boots of a Linux guest, fewer of small ones. With one, none was seen. A test's threads meet in any order all the same.
 const OUTER_CPUS: u32 = 1;
 
 /// Arguments of `cargo xtask nested`.

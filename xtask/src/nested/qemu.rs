@@ -1,10 +1,12 @@
 //! A QEMU whose emulated CPU runs kvm-amd, built from Debian's source package.
 //!
-//! Two things in its x86 emulator have to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
+//! Three things in its x86 emulator have to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
 //! exception intercept (AMD APM volume 2, "INT3 Intercept": `INT3` is intercepted as exception vector 3); QEMU 10 and 11 ask for the
-//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint. And `VMRUN` with a virtual interrupt due adds that
+//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint. `VMRUN` with a virtual interrupt due adds that
 //! to the CPU's pending interrupts without QEMU's lock: a timer interrupt that another thread adds at the same moment is lost, and as the local APIC
-//! asks only once, the outer kernel never gets another one while the guest runs on.
+//! asks only once, the outer kernel never gets another one while the guest runs on. And whenever any CPU restores x87 state, QEMU writes the word
+//! of the *first* CPU that says whether that one has nested paging and global interrupts on (`hflags2`): with two CPUs, one of them in and out of a
+//! guest, a change is lost now and then, the outer kernel's own registers end up as the guest's, and either dies of a triple fault.
 //!
 //! The same program serves as a VMM with KVM, to compare ourselves with.
 
@@ -48,6 +50,7 @@ const CONFIGURE: &[&str] = &[
 
 const EXCEPTION_SOURCE: &str = "target/i386/tcg/excp_helper.c";
 const SVM_SOURCE: &str = "target/i386/tcg/system/svm_helper.c";
+const FPU_SOURCE: &str = "target/i386/tcg/system/fpu_helper.c";
 
 /// A replacement of text that has to be there exactly once.
 struct Edit {
@@ -77,6 +80,13 @@ const EDITS: &[Edit] = &[
         after: "void helper_vmrun(",
         find: "cs->interrupt_request |= CPU_INTERRUPT_VIRQ;",
         replace: "bql_lock(); cs->interrupt_request |= CPU_INTERRUPT_VIRQ; bql_unlock();",
+    },
+    // The bit is set by a write to port F0 only, so nothing is written any more.
+    Edit {
+        file: FPU_SOURCE,
+        after: "void cpu_clear_ignne(",
+        find: "env->hflags2 &= ~HF2_IGNNE_MASK;",
+        replace: "if (env->hflags2 & HF2_IGNNE_MASK) { env->hflags2 &= ~HF2_IGNNE_MASK; }",
     },
     // Debian's tarball comes without firmware images, so there is nothing to unpack.
     Edit {
