@@ -1,6 +1,9 @@
 //! Build, test, nested-KVM runs and benchmarks: all of the project's tooling.
 
 mod bench;
+mod cache;
+mod debian;
+mod debuggers;
 mod fmt;
 mod nested;
 mod process;
@@ -29,6 +32,8 @@ enum Task {
     Test(test::Args),
     /// Repeat the tests that repeat something, for some time and from fresh seeds.
     Soak(soak::Args),
+    /// Unpack newer GDBs and LLDBs than this machine's beside them, for the tests.
+    Debuggers,
     /// Boot a real kvm-amd in QEMU's emulation and run the tests, or a command, inside.
     Nested(nested::Args),
 }
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Soak(args) => soak::main(&args),
+        Task::Debuggers => debuggers::main(),
         Task::Nested(args) => nested::main(&args),
     };
     match result {

@@ -1,7 +1,7 @@
 //! The kernel of the bed and of Linux guests in it: a stock Debian cloud kernel, downloaded and unpacked, not installed.
 
-use super::cache::Cache;
-use super::debian::Apt;
+use crate::cache::Cache;
+use crate::debian::Apt;
 use crate::process;
 use anyhow::Context as _;
 use anyhow::bail;

@@ -13,9 +13,7 @@
 //! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
 
 mod boot;
-mod cache;
 mod cpio;
-mod debian;
 mod kernel;
 mod linux_guest;
 mod qemu;
@@ -24,6 +22,7 @@ mod root_image;
 mod screen;
 mod suite;
 
+use crate::cache::Cache;
 use crate::process;
 use crate::system_packages;
 use crate::system_packages::CannotHere;
@@ -34,7 +33,6 @@ use boot::Machine;
 use boot::Outcome;
 use boot::RUN_FILE;
 pub use boot::Sink;
-use cache::Cache;
 use kernel::Kernel;
 use linux_guest::LinuxGuest;
 pub use qemu::Qemu;

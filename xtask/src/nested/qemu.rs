@@ -10,8 +10,8 @@
 //!
 //! The same program serves as a VMM with KVM, to compare ourselves with.
 
-use super::cache::Cache;
-use super::debian::Apt;
+use crate::cache::Cache;
+use crate::debian::Apt;
 use crate::process;
 use crate::system_packages;
 use anyhow::Context as _;

@@ -2,6 +2,7 @@
 
 mod summary;
 
+use crate::debuggers;
 use crate::fmt;
 use crate::nested::Bed;
 use crate::nested::Suite;
@@ -41,6 +42,7 @@ const STEPS: &[Step] = &[
     ("debuggers", |_| {
         system_packages::ensure(TEST_PACKAGES, "debug real guests with real debuggers")
     }),
+    ("newer debuggers", |_| debuggers::provide()),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("loom", loom),

@@ -64,7 +64,7 @@ impl fmt::Display for Summary {
                 Verdict::CouldNotRun(why) => ("could not run", why.as_str()),
             };
             let why = why.lines().next().unwrap_or_default();
-            let line = format!("{name:<12} {word:<14} {:>7.1} s  {why}", took.as_secs_f64());
+            let line = format!("{name:<15} {word:<14} {:>7.1} s  {why}", took.as_secs_f64());
             writeln!(f, "{}", line.trim_end())?;
         }
         if !self.skips.is_empty() {
@@ -123,7 +123,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("  2 x on this machine: no watchpoints\n"));
-        assert!(text.contains("clippy       FAILED             1.0 s  no\n"));
+        assert!(text.contains("clippy          FAILED             1.0 s  no\n"));
         assert!(summary.failed());
     }
 

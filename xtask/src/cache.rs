@@ -93,7 +93,7 @@ impl Cache {
             .with_context(|| format!("cannot open {}", path.display()))?;
         if file.try_lock().is_err() {
             println!(
-                "nested: waiting for another run that is filling {}",
+                "xtask: waiting for another run that is filling {}",
                 self.root.display()
             );
             file.lock()?;

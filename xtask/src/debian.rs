@@ -19,26 +19,54 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Sets it up below `folder` and fetches the package lists.
+    /// Of this machine's own release: sets it up below `folder` and fetches the package lists.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        Self::check()?;
+        let source = Source::of_this_machine()?;
+        Self::set_up(&folder.join("apt"), &source, Installed::OnThisMachine)
+    }
+
+    /// Of another Debian release, for which nothing counts as installed: a package comes with all that it depends on.
+    pub fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
+        Self::check()?;
+        let mut source = Source::of_this_machine()?;
+        source.suites = vec![suite.to_owned()];
+        Self::set_up(
+            &folder.join(format!("apt-{suite}")),
+            &source,
+            Installed::Nothing,
+        )
+    }
+
+    fn check() -> anyhow::Result<()> {
         if process::find_program("apt-get").is_none() || process::find_program("dpkg-deb").is_none()
         {
             return Err(CannotHere(
-                "no apt-get and dpkg-deb here: the nested bed takes its kernel and QEMU's source from Debian's archive; run it on Debian, Ubuntu or in a Debian container".to_owned(),
+                "no apt-get and dpkg-deb here: the nested bed and the newer debuggers come from Debian's archive; run this on Debian, Ubuntu or in a Debian container".to_owned(),
             )
             .into());
         }
-        let source = Source::of_this_machine()?;
-        let state = folder.join("apt");
+        Ok(())
+    }
+
+    fn set_up(state: &Path, source: &Source, installed: Installed) -> anyhow::Result<Self> {
         for sub in ["sources", "state/lists/partial", "cache/archives/partial"] {
             std::fs::create_dir_all(state.join(sub))?;
         }
         std::fs::write(state.join("sources/debian.sources"), source.deb822())?;
         let config = state.join("apt.conf");
-        std::fs::write(&config, configuration(&state))?;
+        let status = match installed {
+            Installed::OnThisMachine => PathBuf::from("/var/lib/dpkg/status"),
+            Installed::Nothing => {
+                let status = state.join("nothing-installed");
+                std::fs::write(&status, "")?;
+                status
+            }
+        };
+        std::fs::write(&config, configuration(state, &status))?;
         let apt = Self { config };
         println!(
-            "nested: fetching package lists ({}, {})",
+            "xtask: fetching package lists ({}, {})",
             source.mirror,
             source.suites.join(" ")
         );
@@ -70,7 +98,7 @@ impl Apt {
 
     /// Downloads a binary package (`name` or `name=version`) and unpacks it into `folder`.
     pub fn unpack(&self, package: &str, folder: &Path) -> anyhow::Result<()> {
-        println!("nested: downloading {package}");
+        println!("xtask: downloading {package}");
         let downloads = folder.join("download");
         std::fs::create_dir_all(&downloads)?;
         process::capture(
@@ -78,16 +106,26 @@ impl Apt {
                 .args(["-q", "download", package])
                 .current_dir(&downloads),
         )?;
-        for entry in std::fs::read_dir(&downloads)? {
-            process::capture(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(entry?.path())
-                    .arg(folder),
-            )?;
-        }
-        std::fs::remove_dir_all(&downloads)?;
-        Ok(())
+        extract_all(&downloads, folder)
+    }
+
+    /// Downloads binary packages and all that they depend on, and unpacks them into `folder`.
+    pub fn unpack_with_dependencies(&self, packages: &[&str], folder: &Path) -> anyhow::Result<()> {
+        println!(
+            "xtask: downloading {} and what they depend on",
+            packages.join(", ")
+        );
+        let downloads = folder.join("download");
+        std::fs::create_dir_all(downloads.join("partial"))?;
+        process::capture(
+            self.command("apt-get")
+                .args(["-q", "-y", "--no-install-recommends", "--download-only"])
+                .arg("-o")
+                .arg(format!("Dir::Cache::archives={}", downloads.display()))
+                .arg("install")
+                .args(packages),
+        )?;
+        extract_all(&downloads, folder)
     }
 
     /// Downloads the upstream tarball of a source package into `folder` and returns the file.
@@ -97,7 +135,7 @@ impl Apt {
         version: &str,
         folder: &Path,
     ) -> anyhow::Result<PathBuf> {
-        println!("nested: downloading the source of {package} {version}");
+        println!("xtask: downloading the source of {package} {version}");
         process::capture(
             self.command("apt-get")
                 .args(["-q", "source", "--download-only", "--tar-only"])
@@ -117,16 +155,41 @@ impl Apt {
     }
 }
 
+/// Unpacks each package in `downloads` into `folder` and removes `downloads`.
+fn extract_all(downloads: &Path, folder: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(downloads)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            process::capture(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .arg(path)
+                    .arg(folder),
+            )?;
+        }
+    }
+    std::fs::remove_dir_all(downloads)?;
+    Ok(())
+}
+
+/// Which packages apt takes for installed.
+#[derive(Clone, Copy)]
+enum Installed {
+    OnThisMachine,
+    Nothing,
+}
+
 /// Everything of apt that could change the machine moved below `state`; the machine's own settings (proxies) stay in force.
-fn configuration(state: &Path) -> String {
-    let state = state.display();
+fn configuration(state: &Path, status: &Path) -> String {
+    let (state, status) = (state.display(), status.display());
     format!(
         "Dir::Etc::SourceList \"/dev/null\";\n\
          Dir::Etc::SourceParts \"{state}/sources\";\n\
          Dir::State \"{state}/state\";\n\
-         Dir::State::status \"/var/lib/dpkg/status\";\n\
+         Dir::State::status \"{status}\";\n\
          Dir::Cache \"{state}/cache\";\n\
          Acquire::Languages \"none\";\n\
+         Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
          APT::Sandbox::User \"root\";\n"
     )
 }
