@@ -22,7 +22,9 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
         CallError::TimedOut(_) => errno::ETIMEDOUT,
         CallError::Gone => errno::ENODEV,
         CallError::Refused(refused) => match refused {
-            DebugError::NotMapped { .. } | DebugError::NoMemory { .. } => errno::EFAULT,
+            DebugError::NotMapped { .. }
+            | DebugError::NoMemory { .. }
+            | DebugError::MemoryOutOfReach { .. } => errno::EFAULT,
             DebugError::NoSuchVp { .. }
             | DebugError::NothingToRun
             | DebugError::BadLength { .. }

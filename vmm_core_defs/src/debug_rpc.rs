@@ -107,7 +107,7 @@ pub enum DebugRequest {
     ///
     /// Legal when Stopped or Running; a `Gva` read needs its VP's paging state and is [`DebugError::NotStopped`] when Running.
     /// Bytes that no RAM backs are read from the device there, in naturally aligned pieces of 8, 4, 2 or 1.
-    /// Errors, when not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`]; also
+    /// Errors, when not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`], [`DebugError::MemoryOutOfReach`]; also
     /// [`DebugError::NotAttached`], [`DebugError::NoSuchVp`], [`DebugError::BadLength`].
     ReadMemory(DebugRpc<(GuestAddress, usize), Vec<u8>>),
 
@@ -334,6 +334,15 @@ pub enum DebugError {
     #[error("neither memory nor a device is at physical address {gpa}")]
     NoMemory {
         /// The first byte where nothing is.
+        gpa: Gpa,
+    },
+    /// RAM is there, and the VMM's mapping of it does not allow the access.
+    #[error(
+        "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without access, or the file behind it has shrunk; \
+         for code there use `hbreak`"
+    )]
+    MemoryOutOfReach {
+        /// The first byte that could not be accessed.
         gpa: Gpa,
     },
     /// A length of more than [`MAX_TRANSFER`](crate::memory::MAX_TRANSFER), or one that wraps around the address space.

@@ -1,6 +1,8 @@
 //! Everything that talks to KVM. The only place with `unsafe`.
 
 mod exit_decode;
+mod guarded;
+pub(crate) mod guest_ram;
 pub(crate) mod kick;
 mod pending_interrupt;
 pub mod ram;

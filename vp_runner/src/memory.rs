@@ -1,10 +1,11 @@
-//! Guest memory as a debugger reads and writes it: RAM by volatile copies, devices in natural pieces, guest virtual addresses by our own page walk.
+//! Guest memory as a debugger reads and writes it: RAM by copies that may fail, devices in natural pieces, guest virtual addresses by our own page walk.
 //!
-//! Reads and physical writes are safe at any time; VPs may run (`vm-memory` copies volatile, so racing with a VP is no undefined behaviour, only a torn
-//! value). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
+//! Reads and physical writes are safe at any time; VPs may run (the copies are machine code of their own, so racing with a VP is no undefined behaviour, only
+//! a torn value). RAM that the VMM has mapped read-only, or whose file has shrunk, is an error and never a signal (I10). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
 
 use crate::breakpoints::Breakpoints;
 use crate::code_patches::CodeMemory;
+use crate::kvm::guest_ram;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MmioOutcome;
@@ -15,8 +16,6 @@ use crate::page_walk::walk;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
-use std::sync::atomic::Ordering;
-use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend;
 use vm_memory::GuestMemoryMmap;
@@ -82,6 +81,7 @@ impl DebugMemory {
     /// # Errors
     /// [`DebugError::NotMapped`].
     pub fn translate(&self, space: &AddressSpace, gva: Gva) -> Result<Translation, DebugError> {
+        guest_ram::check();
         match walk(&*self.ram, &space.paging, gva) {
             Ok(found) => Ok(found.into()),
             Err(fault) => Err(not_mapped(space, &fault)),
@@ -91,13 +91,14 @@ impl DebugMemory {
     /// Reads the bytes from `gpa` up to the first that cannot be read, at most `len`.
     ///
     /// # Errors
-    /// [`DebugError::NoMemory`] where not even the first byte can be read; [`DebugError::BadLength`] for more than
+    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] where not even the first byte can be read; [`DebugError::BadLength`] for more than
     /// [`MAX_TRANSFER`] or a range that passes the end of the address space.
     pub fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
         check_range(gpa.value(), len)?;
+        guest_ram::check();
         let mut data = vec![0; len];
         let read = self.read_run(gpa, &mut data);
-        partial(data, read, || DebugError::NoMemory { gpa })
+        partial(data, read, || self.out_of_reach(gpa))
     }
 
     /// Reads the bytes from `gva` up to the first that cannot be read, at most `len`.
@@ -111,6 +112,7 @@ impl DebugMemory {
         len: usize,
     ) -> Result<Vec<u8>, DebugError> {
         check_range(gva.value(), len)?;
+        guest_ram::check();
         let (runs, fault) = self.map(space, gva, len);
         let mut data = vec![0; len];
         let mut done = 0;
@@ -122,7 +124,7 @@ impl DebugMemory {
             }
         }
         partial(data, done, || match (runs.first(), fault) {
-            (Some(run), _) => DebugError::NoMemory { gpa: run.gpa },
+            (Some(run), _) => self.out_of_reach(run.gpa),
             (None, Some(fault)) => not_mapped(space, &fault),
             (None, None) => unreachable!("a range of at least one byte maps or faults"),
         })
@@ -131,10 +133,11 @@ impl DebugMemory {
     /// Writes all of `data`. The outcome is the first other than [`DeviceOutcome::Done`] that a device gave, which is then the caller's to act on.
     ///
     /// # Errors
-    /// [`DebugError::NoMemory`] with the first byte where nothing takes the write; what came before it in the range is written then.
+    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] with the first byte where nothing takes the write; what came before it in the range is written then.
     /// [`DebugError::BadLength`] as for a read, with nothing written.
     pub fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
         check_range(gpa.value(), data.len())?;
+        guest_ram::check();
         self.write_run(gpa, data)
     }
 
@@ -149,6 +152,7 @@ impl DebugMemory {
         data: &[u8],
     ) -> Result<DeviceOutcome, DebugError> {
         check_range(gva.value(), data.len())?;
+        guest_ram::check();
         let (runs, fault) = self.map(space, gva, data.len());
         if let Some(fault) = fault {
             return Err(not_mapped(space, &fault));
@@ -184,6 +188,14 @@ impl DebugMemory {
         Backing::Device(usize::try_from(left).unwrap_or(usize::MAX).max(1))
     }
 
+    /// Why the byte at `gpa` could not be accessed.
+    fn out_of_reach(&self, gpa: Gpa) -> DebugError {
+        match self.ram.find_region(GuestAddress(gpa.value())) {
+            Some(_) => DebugError::MemoryOutOfReach { gpa },
+            None => DebugError::NoMemory { gpa },
+        }
+    }
+
     /// How many bytes were read.
     fn read_run(&self, gpa: Gpa, data: &mut [u8]) -> usize {
         let mut done = 0;
@@ -193,15 +205,16 @@ impl DebugMemory {
             match self.backing(at) {
                 Backing::Ram(here) => {
                     let piece = &mut data[done..done + left.min(here)];
-                    if self.ram.read_slice(piece, GuestAddress(at)).is_err() {
-                        return done;
-                    }
+                    let read = guest_ram::read(&self.ram, Gpa::new(at), piece);
                     let breakpoints = self.breakpoints.read();
                     breakpoints
                         .unwrap_or_else(PoisonError::into_inner)
                         .patches
-                        .overlay_read(Gpa::new(at), piece);
-                    done += piece.len();
+                        .overlay_read(Gpa::new(at), &mut piece[..read]);
+                    done += read;
+                    if read < piece.len() {
+                        return done;
+                    }
                 }
                 Backing::Device(here) => {
                     let len = natural_piece(at, left.min(here));
@@ -222,7 +235,6 @@ impl DebugMemory {
         while done < data.len() {
             let at = gpa.value() + done as u64;
             let left = data.len() - done;
-            let nothing_there = DebugError::NoMemory { gpa: Gpa::new(at) };
             match self.backing(at) {
                 Backing::Ram(here) => {
                     let piece = &data[done..done + left.min(here)];
@@ -231,10 +243,10 @@ impl DebugMemory {
                         .unwrap_or_else(PoisonError::into_inner)
                         .patches
                         .overlay_write(Gpa::new(at), piece, |piece| {
-                            self.ram.write(piece, GuestAddress(at)).unwrap_or(0)
+                            guest_ram::write(&self.ram, Gpa::new(at), piece)
                         });
                     if written < piece.len() {
-                        return Err(nothing_there);
+                        return Err(self.out_of_reach(Gpa::new(at + written as u64)));
                     }
                     done += piece.len();
                 }
@@ -243,7 +255,9 @@ impl DebugMemory {
                     let piece = &data[done..done + len];
                     match self.machine.mmio_write(None, Gpa::new(at), piece) {
                         (MmioOutcome::Handled, asked) => outcome = first_of(outcome, asked),
-                        (MmioOutcome::Unclaimed, _) => return Err(nothing_there),
+                        (MmioOutcome::Unclaimed, _) => {
+                            return Err(DebugError::NoMemory { gpa: Gpa::new(at) });
+                        }
                     }
                     done += len;
                 }
@@ -255,22 +269,21 @@ impl DebugMemory {
 
 impl PhysicalMemory for GuestMemoryMmap {
     fn read_u32(&self, gpa: Gpa) -> Option<u32> {
-        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+        guest_ram::load_u32(self, gpa)
     }
 
     fn read_u64(&self, gpa: Gpa) -> Option<u64> {
-        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+        guest_ram::load_u64(self, gpa)
     }
 }
 
 impl CodeMemory for GuestMemoryMmap {
     fn read_byte(&self, gpa: Gpa) -> Option<u8> {
-        self.load(GuestAddress(gpa.value()), Ordering::Acquire).ok()
+        guest_ram::load_u8(self, gpa)
     }
 
     fn write_byte(&self, gpa: Gpa, byte: u8) -> Option<()> {
-        self.store(byte, GuestAddress(gpa.value()), Ordering::Release)
-            .ok()
+        guest_ram::store_u8(self, gpa, byte)
     }
 }
 

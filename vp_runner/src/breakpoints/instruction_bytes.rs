@@ -1,10 +1,9 @@
 //! The bytes of the instruction at a place: what the guest has there, and how a VP is let execute it.
 
 use super::Breakpoints;
+use crate::kvm::guest_ram;
 use crate::page_walk::walk;
 use crate::place::Place;
-use vm_memory::Bytes as _;
-use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
@@ -18,10 +17,7 @@ impl Breakpoints {
         let mut code = Vec::with_capacity(LONGEST_INSTRUCTION);
         for (gpa, len) in pieces(ram, place) {
             let mut piece = vec![0; len];
-            if ram
-                .read_slice(&mut piece, GuestAddress(gpa.value()))
-                .is_err()
-            {
+            if !guest_ram::read_all(ram, gpa, &mut piece) {
                 break;
             }
             self.patches.overlay_read(gpa, &mut piece);

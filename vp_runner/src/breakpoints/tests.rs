@@ -487,3 +487,34 @@ fn before_paging_a_high_address_waits_and_real_mode_gets_no_byte_where_it_does_n
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 0, "before long mode");
 }
+
+#[test]
+fn where_the_vmm_lets_no_byte_be_written_a_register_stands_in() {
+    use crate::kvm::guest_ram::odd_ram::CLOSED;
+    use crate::kvm::guest_ram::odd_ram::READ_ONLY;
+    use crate::kvm::guest_ram::odd_ram::SHRUNK;
+    use crate::kvm::guest_ram::odd_ram::odd_ram;
+    let mut guest = Guest::new();
+    let plain = std::mem::replace(&mut guest.ram, odd_ram());
+    let mut tables = vec![0; 0x4_0000];
+    plain.read_slice(&mut tables, GuestAddress(0)).unwrap();
+    guest.ram.write_slice(&tables, GuestAddress(0)).unwrap();
+    let pages = [READ_ONLY, SHRUNK + 0x1000, CLOSED];
+    for (page, gpa) in (1..).zip(pages) {
+        guest.put_entry(USER + page * 8, gpa | 3);
+    }
+    let mut table = BreakpointTable::default();
+    for page in 1..=3 {
+        guest
+            .apply(&mut table, &[insert(Software, page << 12 | 5)])
+            .unwrap();
+    }
+    for arming in armings(&table) {
+        let Arming::DebugRegister { why: Some(why), .. } = arming else {
+            panic!("{arming:?}");
+        };
+        assert_eq!(why, "no writable RAM is there");
+    }
+    guest.reconcile(&mut table);
+    assert_eq!(armings(&table).len(), 3);
+}

@@ -7,6 +7,7 @@ use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
 use crate::breakpoints::Walks;
 use crate::emulate::is_known;
+use crate::kvm::guest_ram;
 use crate::kvm::vcpu::Bytes;
 use crate::place::Place;
 use crate::run_state::Over;
@@ -92,6 +93,7 @@ impl Code {
     }
 
     fn with_guest<R>(&self, act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R) -> R {
+        guest_ram::check();
         let selected = self.vps.get(self.selected.index() as usize);
         let places: Vec<Place> = selected
             .into_iter()

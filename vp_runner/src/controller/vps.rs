@@ -6,6 +6,7 @@ pub(super) use link::ThreadGone;
 pub(super) use link::VpLink;
 
 use crate::breakpoints::Breakpoints;
+use crate::kvm::guest_ram;
 use crate::kvm::kick;
 use crate::kvm::vcpu::Offers;
 use crate::machine::Machine;
@@ -65,6 +66,7 @@ impl Vps {
         shared: &Around,
         events: &mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
+        guest_ram::install();
         kick::install()?;
         let mut vps = Self {
             threads: Vec::with_capacity(vcpus.len()),

@@ -2,6 +2,7 @@
 
 pub(crate) mod clocks;
 mod convert;
+pub(in crate::kvm) mod guarded_access;
 mod msr;
 mod register_file;
 mod scratch_vm;

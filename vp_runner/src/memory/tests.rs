@@ -5,6 +5,7 @@ use crate::machine::MachineError;
 use crate::page_walk::PagingLimits;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
+use vm_memory::Bytes as _;
 
 /// RAM at 0..1 MiB and at 2..3 MiB; a device at 1 MiB and 0x100 bytes on; nothing else.
 const RAM_LEN: usize = 0x10_0000;
@@ -366,4 +367,54 @@ fn a_page_is_walked_once_whatever_its_size_and_neighbours_are_merged() {
     };
     assert_eq!(count(0, 0x1_0000), (1, 16 * 4), "16 pages in a row");
     assert_eq!(count(0x20_0000, 0x1_0000), (1, 3), "one page of 2 MiB");
+}
+
+/// RAM as a VMM may have it: read-only, of a file that has shrunk, without access.
+#[test]
+fn what_the_vmm_has_mapped_without_access_is_an_error_and_the_rest_is_served() {
+    use crate::kvm::guest_ram::odd_ram::CLOSED;
+    use crate::kvm::guest_ram::odd_ram::READ_ONLY;
+    use crate::kvm::guest_ram::odd_ram::SHRUNK;
+    use crate::kvm::guest_ram::odd_ram::odd_ram;
+    let ram = Arc::new(odd_ram());
+    let memory = DebugMemory::new(ram, Arc::new(Device::default()), Arc::default());
+    let out_of_reach = |at| DebugError::MemoryOutOfReach { gpa: gpa(at) };
+    let end = SHRUNK + 0x1000;
+    assert_eq!(memory.read_gpa(gpa(READ_ONLY), 4).unwrap(), [0; 4]);
+    assert_eq!(
+        memory.write_gpa(gpa(READ_ONLY), &[1]),
+        Err(out_of_reach(READ_ONLY))
+    );
+    assert_eq!(memory.read_gpa(gpa(end), 4), Err(out_of_reach(end)));
+    assert_eq!(memory.read_gpa(gpa(end - 6), 100).unwrap(), [0; 6]);
+    assert_eq!(
+        memory.write_gpa(gpa(end - 6), &[5; 9]),
+        Err(out_of_reach(end))
+    );
+    assert_eq!(memory.read_gpa(gpa(end - 6), 100).unwrap(), [5; 6]);
+    assert_eq!(memory.read_gpa(gpa(CLOSED), 1), Err(out_of_reach(CLOSED)));
+    // Tables that are out of reach end a walk, and pages that are end a read.
+    let space = paged(&memory);
+    put_entry(&memory, 0x4000, READ_ONLY | 3);
+    put_entry(&memory, 0x4008, (end - 0x1000) | 3);
+    put_entry(&memory, 0x4010, end | 3);
+    put_entry(&memory, 0x3008, CLOSED | 3);
+    assert_eq!(
+        memory.read_gva(&space, gva(0xff0), 0x20).unwrap().len(),
+        0x20
+    );
+    assert_eq!(memory.read_gva(&space, gva(0x1ff8), 0x20).unwrap().len(), 8);
+    assert_eq!(
+        memory.write_gva(&space, gva(0), &[1]),
+        Err(out_of_reach(READ_ONLY))
+    );
+    assert_eq!(
+        memory.read_gva(&space, gva(0x2000), 1),
+        Err(out_of_reach(end))
+    );
+    let no_table = memory.read_gva(&space, gva(0x20_0000), 1);
+    assert!(
+        matches!(no_table, Err(DebugError::NotMapped { .. })),
+        "{no_table:?}"
+    );
 }

@@ -8,11 +8,10 @@ use super::*;
 use crate::emulate::InterruptShadow;
 use crate::emulate::Store;
 use crate::emulate::emulate;
+use crate::kvm::guest_ram;
 use crate::page_walk::walk;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use std::sync::RwLockReadGuard;
-use vm_memory::Bytes as _;
-use vm_memory::GuestAddress;
 use vmm_core_defs::regs::X86VpState;
 
 /// Bits of page-table entries (SDM volume 3, "Paging").
@@ -165,7 +164,7 @@ impl Vp {
         if !plain {
             return None;
         }
-        let at = GuestAddress(page.gpa.value());
-        self.around.ram.write_slice(bytes, at).ok()
+        let written = guest_ram::write(&self.around.ram, page.gpa, bytes);
+        (written == bytes.len()).then_some(())
     }
 }

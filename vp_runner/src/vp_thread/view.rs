@@ -3,12 +3,11 @@
 use super::Surroundings;
 use super::Vp;
 use crate::instruction::MAX_LEN;
+use crate::kvm::guest_ram;
 use crate::page_walk::PagingState;
 use crate::page_walk::walk;
 use crate::step_effects::Guest;
 use std::sync::PoisonError;
-use vm_memory::Bytes as _;
-use vm_memory::GuestAddress;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 
@@ -70,8 +69,7 @@ impl View<'_> {
 
     /// Reads bytes of one page. `false` where no RAM is.
     pub(super) fn read_physical(&self, gpa: Gpa, data: &mut [u8]) -> bool {
-        let at = GuestAddress(gpa.value());
-        if self.around.ram.read_slice(data, at).is_err() {
+        if !guest_ram::read_all(&self.around.ram, gpa, data) {
             return false;
         }
         let breakpoints = self.around.breakpoints.read();
@@ -115,8 +113,7 @@ impl View<'_> {
         let breakpoints = self.around.breakpoints.write();
         let patches = &mut breakpoints.unwrap_or_else(PoisonError::into_inner).patches;
         let written = patches.overlay_write(gpa, &[change(byte[0])], |piece| {
-            let at = GuestAddress(gpa.value());
-            self.around.ram.write(piece, at).unwrap_or(0)
+            guest_ram::write(&self.around.ram, gpa, piece)
         });
         (written == 1).then_some(())
     }

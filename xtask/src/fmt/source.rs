@@ -16,6 +16,9 @@ const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "misc", "util", "u
 /// The only folder with `unsafe` code.
 const UNSAFE_FOLDER: &str = "vp_runner/src/kvm";
 
+/// Where guest memory is accessed by copies that may fail. A plain one ends the VMM with a signal where its mapping is read-only or gone.
+const GUEST_MEMORY: (&str, &str) = ("vp_runner/src", "vm_memory::Bytes");
+
 /// Names of one machine, and of hosts that serve packages: a clone elsewhere does not have them. Split, so that this file passes.
 const MACHINE_NAMES: &[&str] = &[
     concat!("/wo", "rk/"),
@@ -57,6 +60,22 @@ pub fn check(path: &Path, text: &str) -> Vec<Finding> {
             report(
                 number + 1,
                 format!("`{name}` is not there on another machine"),
+            );
+        }
+    }
+    let tests = path.components().any(|part| {
+        let stem = Path::new(part.as_os_str()).file_stem();
+        stem.is_some_and(|stem| stem == "tests")
+    });
+    let (folder, plain_copies) = GUEST_MEMORY;
+    if path.starts_with(folder) && !path.starts_with(UNSAFE_FOLDER) && !tests {
+        for (number, _) in (1..)
+            .zip(text.lines())
+            .filter(|(_, line)| line.contains(plain_copies))
+        {
+            report(
+                number,
+                "guest memory may be out of reach: access it by `kvm::guest_ram`".to_owned(),
             );
         }
     }
@@ -157,6 +176,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, 3);
         assert!(messages("vp_runner/src/kvm/vcpu.rs", text).is_empty());
+    }
+
+    #[test]
+    fn plain_copies_of_guest_memory_are_found_outside_the_tests() {
+        let text = "use vm_memory::Bytes as _;\n";
+        assert_eq!(messages("vp_runner/src/memory.rs", text).len(), 1);
+        for path in [
+            "vp_runner/src/memory/tests.rs",
+            "vp_runner/src/controller/tests/world.rs",
+            "vp_runner/src/kvm/x86_64/scratch_vm.rs",
+            "trapgate/src/kernel.rs",
+        ] {
+            assert!(messages(path, text).is_empty());
+        }
     }
 
     #[test]
