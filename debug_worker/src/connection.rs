@@ -1,5 +1,6 @@
 //! The bytes of one client: reads and writes at the same time, neither without bounds.
 
+use crate::opening::Opening;
 use crate::server::Socket;
 use futures::AsyncReadExt;
 use futures::AsyncWriteExt;
@@ -22,6 +23,8 @@ const MAX_TRACED: usize = 4096;
 pub(crate) struct Incoming {
     half: ReadHalf<socket2::Socket>,
     buffer: Box<[u8]>,
+    /// What has to come first; `None` once it has.
+    opening: Option<Opening>,
 }
 
 /// Bytes for the client.
@@ -32,12 +35,14 @@ pub(crate) struct Outgoing {
     start: usize,
 }
 
-pub(crate) fn split(socket: Socket) -> (Incoming, Outgoing) {
+/// The bytes of a client that is to speak the protocol of `opening`.
+pub(crate) fn split(socket: Socket, opening: Opening) -> (Incoming, Outgoing) {
     let (read, write) = socket.split();
     (
         Incoming {
             half: read,
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            opening: Some(opening),
         },
         Outgoing {
             half: write,
@@ -48,11 +53,17 @@ pub(crate) fn split(socket: Socket) -> (Incoming, Outgoing) {
 }
 
 impl Incoming {
-    /// The next bytes, none at the end of the stream. Cancel safe: bytes are taken only in the poll that returns them.
+    /// The next bytes, none at the end of the stream. Bytes of a client that speaks another protocol are an error, with a
+    /// [`Stranger`](crate::opening::Stranger) inside. Cancel safe: bytes are taken only in the poll that returns them.
     pub(crate) async fn read(&mut self) -> io::Result<&[u8]> {
         let count = self.half.read(&mut self.buffer).await?;
         let bytes = &self.buffer[..count];
         tracing::trace!(target: "rsp", "<- {}", Traced(bytes));
+        if count > 0
+            && let Some(opening) = self.opening.take()
+        {
+            opening.admit(bytes).map_err(io::Error::other)?;
+        }
         Ok(bytes)
     }
 }

@@ -30,6 +30,7 @@ mod disassembly;
 mod error_table;
 mod listener;
 mod monitor;
+mod opening;
 mod operation;
 mod refusal;
 mod registers;

@@ -11,6 +11,8 @@ use crate::connection::Incoming;
 use crate::connection::Outgoing;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
+use crate::opening::Opening;
+use crate::opening::Stranger;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::server::Socket;
@@ -49,6 +51,8 @@ pub(crate) enum SessionEnd {
     ClientGone,
     #[error("the connection to the debugger was lost: {0}")]
     Lost(#[from] io::Error),
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
     #[error("the debugger did not read its replies")]
     NotReading,
     #[error("the debugger ended the session")]
@@ -150,7 +154,10 @@ impl Session {
             let result = match self.link.next_step() {
                 Step::CarryOut(op) => self.carry_out(op).await,
                 Step::Wait => self.wait().await,
-                Step::Close => self.drain().await.and(Err(SessionEnd::Finished)),
+                Step::Close => match self.link.frontend.foreign_byte() {
+                    Some(byte) => Err(Stranger(byte).into()),
+                    None => self.drain().await.and(Err(SessionEnd::Finished)),
+                },
             };
             match result {
                 Ok(()) => {}
@@ -226,7 +233,7 @@ impl Link {
         frontend: gdb_frontend::session::Session,
         told_to_stop: OneshotReceiver<()>,
     ) -> Self {
-        let (incoming, outgoing) = connection::split(socket);
+        let (incoming, outgoing) = connection::split(socket, Opening::Packets);
         Self {
             incoming,
             outgoing,
@@ -277,7 +284,12 @@ impl Link {
             Event::Stopped(stop) => self.stopped(stop),
             Event::Read(Ok([])) => self.end_of_stream = true,
             Event::Read(Ok(bytes)) => self.frontend.push(bytes),
-            Event::Read(Err(error)) => return Err(error.into()),
+            Event::Read(Err(error)) => {
+                return Err(match error.downcast::<Stranger>() {
+                    Ok(stranger) => stranger.into(),
+                    Err(error) => error.into(),
+                });
+            }
         }
         Ok(None)
     }

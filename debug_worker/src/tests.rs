@@ -6,3 +6,20 @@ mod fake_vm;
 mod hostile;
 mod races;
 mod sessions;
+mod strangers;
+
+/// What a web browser sends to a port, by the name of the file.
+pub(crate) fn recordings() -> Vec<(String, Vec<u8>)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../gdb_frontend/tests/browser");
+    let recordings: Vec<_> = std::fs::read_dir(folder)
+        .expect("the recordings are there")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "bin"))
+        .map(|path| {
+            let bytes = std::fs::read(&path).expect("readable");
+            (path.display().to_string(), bytes)
+        })
+        .collect();
+    assert!(recordings.len() >= 8, "{recordings:?}");
+    recordings
+}

@@ -70,6 +70,8 @@ struct Core {
     spare: Vec<u8>,
     /// The list of threads as it was when the client began to read it.
     threads: Vec<u8>,
+    /// The byte that showed that the client is no debugger.
+    foreign: Option<u8>,
 }
 
 /// The operation that the driver has been asked for, or is about to be.
@@ -114,6 +116,7 @@ impl Session {
                 resumed: ThreadSelector::Any,
                 spare: Vec::new(),
                 threads: Vec::new(),
+                foreign: None,
                 info,
             },
         }
@@ -130,6 +133,11 @@ impl Session {
     /// replies would else fill the memory.
     pub fn wants_input(&self) -> bool {
         self.decoder.buffered() <= PACKET_SIZE
+    }
+
+    /// The first byte of the client that no debugger sends before its first packet; after [`Action::Close`], the reason for it.
+    pub fn foreign_byte(&self) -> Option<u8> {
+        self.core.foreign
     }
 
     /// Takes back the buffer of an [`Action::Send`] that has been written. Not a must; but a fresh quarter of a mebibyte costs more
@@ -217,6 +225,11 @@ impl Core {
                         text: "the packet came with a wrong checksum; send it again".to_owned(),
                     });
                 }
+            }
+            // An answer would only tell a web page what is here.
+            Frame::Foreign(byte) => {
+                self.foreign = Some(byte);
+                self.close();
             }
             Frame::Oversized => {
                 self.outbox.received(true);

@@ -8,6 +8,9 @@
 //!      +------------ Oversized                              Frame::Oversized
 //! ```
 //! A `$` inside a packet starts a new one: it is always escaped in payloads, so the end of the old one got lost.
+//!
+//! Until the first packet with a good checksum, a byte that no debugger sends between packets ends the stream: [`Frame::Foreign`]. A web
+//! browser puts the headers of its request before everything that a page can choose, so no packet in a page's request is ever reached.
 
 use super::PACKET_SIZE;
 use super::checksum;
@@ -27,6 +30,8 @@ pub enum Frame<'a> {
     BadChecksum,
     /// A packet longer than [`PACKET_SIZE`]; its contents are gone.
     Oversized,
+    /// Before the first packet, this byte, which is none of `+`, `-`, `$` and Ctrl-C: the client is no debugger. Nothing comes after.
+    Foreign(u8),
 }
 
 /// Cuts a stream of bytes into frames. Holds no more than one packet and what was pushed since the last call of
@@ -37,6 +42,8 @@ pub struct Decoder {
     /// Everything before this is done with.
     start: usize,
     state: State,
+    /// A packet with a good checksum has come.
+    opened: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,6 +54,8 @@ enum State {
     Packet { scanned: usize },
     /// In a packet that has grown too long.
     Oversized,
+    /// The client is no debugger; nothing it sends is kept.
+    Foreign,
 }
 
 /// What the two bytes after `#` say.
@@ -62,6 +71,9 @@ enum Trailer {
 impl Decoder {
     /// Takes bytes, in whatever pieces they come.
     pub fn push(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Foreign) {
+            return;
+        }
         if self.start > 0 {
             // Everything up to `start` has been handed out; move what is left of the last packet to the front.
             self.buffer.drain(..self.start);
@@ -73,7 +85,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame; `None` until more is pushed. Garbage between packets is skipped.
+    /// The next whole frame; `None` until more is pushed. Garbage between packets is skipped once there has been a packet.
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {
             match self.state {
@@ -89,9 +101,16 @@ impl Decoder {
                         b'+' => return Some(Frame::Ack),
                         b'-' => return Some(Frame::Nack),
                         0x03 => return Some(Frame::Interrupt),
-                        _ => {}
+                        _ if self.opened => {}
+                        foreign => {
+                            self.state = State::Foreign;
+                            self.buffer = Vec::new();
+                            self.start = 0;
+                            return Some(Frame::Foreign(foreign));
+                        }
                     }
                 }
+                State::Foreign => return None,
                 State::Packet { scanned } => match self.find_end(scanned) {
                     None if self.buffer.len() - self.start > PACKET_SIZE => {
                         self.state = State::Oversized;
@@ -121,6 +140,7 @@ impl Decoder {
                         self.start = end + if sum.is_some() { 3 } else { 1 };
                         let payload = &self.buffer[payload];
                         return Some(if sum == Some(checksum(payload)) {
+                            self.opened = true;
                             Frame::Packet(payload)
                         } else {
                             Frame::BadChecksum

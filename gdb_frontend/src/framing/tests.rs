@@ -17,6 +17,7 @@ fn drain(decoder: &mut Decoder, into: &mut Vec<Owned>) {
             Frame::Interrupt => Owned::Other("interrupt"),
             Frame::BadChecksum => Owned::Other("bad"),
             Frame::Oversized => Owned::Other("oversized"),
+            Frame::Foreign(_) => Owned::Other("foreign"),
         });
     }
 }
@@ -49,7 +50,30 @@ fn packets_acks_and_interrupts_come_in_order() {
 
 #[test]
 fn garbage_between_packets_is_skipped() {
-    assert_eq!(frames(b"GET / HTTP/1.1\r\n\r\n$g#67"), [packet(b"g")]);
+    assert_eq!(frames(b"$?#3fnoise\r\n$g#67"), [packet(b"?"), packet(b"g")]);
+}
+
+#[test]
+fn before_the_first_packet_any_other_byte_ends_the_stream() {
+    let foreign = || Owned::Other("foreign");
+    for byte in 0..=u8::MAX {
+        let mut bytes = b"+-\x03".to_vec();
+        bytes.push(byte);
+        bytes.extend_from_slice(b"$g#67$?#3f");
+        let frames = frames(&bytes);
+        match byte {
+            b'+' | b'-' | b'$' | 0x03 => {
+                assert_eq!(frames[frames.len() - 2..], [packet(b"g"), packet(b"?")]);
+            }
+            _ => assert_eq!(frames[3..], [foreign()], "{byte:#x}"),
+        }
+    }
+    // Only a packet that arrived whole opens the stream.
+    for bad in [&b"$g#68"[..], b"$g#zz"] {
+        let mut bytes = bad.to_vec();
+        bytes.extend_from_slice(b"\r\n$g#67");
+        assert_eq!(frames(&bytes), [Owned::Other("bad"), foreign()]);
+    }
 }
 
 #[test]

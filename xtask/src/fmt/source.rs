@@ -19,6 +19,13 @@ const UNSAFE_FOLDER: &str = "vp_runner/src/kvm";
 /// Where guest memory is accessed by copies that may fail. A plain one ends the VMM with a signal where its mapping is read-only or gone.
 const GUEST_MEMORY: (&str, &str) = ("vp_runner/src", "vm_memory::Bytes");
 
+/// The only file of what ships that makes listening sockets, and the folder of the wrapper that it uses: its connections go through `Opening`, which
+/// turns a web browser away. Tests and this tool listen as they like.
+const LISTENERS: &[&str] = &["debug_worker/src/listener.rs", "support/pal_async"];
+
+/// Types that listen.
+const LISTENER_TYPES: &[&str] = &["TcpListener", "UnixListener"];
+
 /// Names of one machine, and of hosts that serve packages: a clone elsewhere does not have them. Split, so that this file passes.
 const MACHINE_NAMES: &[&str] = &[
     concat!("/wo", "rk/"),
@@ -94,6 +101,7 @@ pub fn check(path: &Path, text: &str) -> Vec<Finding> {
                 let mut marks = Marks {
                     lines: text.lines().collect(),
                     unsafe_allowed: path.starts_with(UNSAFE_FOLDER),
+                    listeners_allowed: may_listen(path),
                     report: &mut report,
                 };
                 marks.walk(tokens);
@@ -107,9 +115,18 @@ pub fn check(path: &Path, text: &str) -> Vec<Finding> {
     findings
 }
 
+fn may_listen(path: &Path) -> bool {
+    let ships = path.components().nth(1) == Some(Component::Normal("src".as_ref()))
+        && !["conformance", "xtask"]
+            .iter()
+            .any(|name| path.starts_with(name));
+    !ships || LISTENERS.iter().any(|place| path.starts_with(place))
+}
+
 struct Marks<'a> {
     lines: Vec<&'a str>,
     unsafe_allowed: bool,
+    listeners_allowed: bool,
     report: &'a mut dyn FnMut(usize, String),
 }
 
@@ -124,6 +141,18 @@ impl Marks<'_> {
                     (self.report)(
                         name.span().start().line,
                         format!("`unsafe` belongs into {UNSAFE_FOLDER} only"),
+                    );
+                }
+                TokenTree::Ident(name)
+                    if !self.listeners_allowed
+                        && LISTENER_TYPES.iter().any(|listener| name == listener) =>
+                {
+                    (self.report)(
+                        name.span().start().line,
+                        format!(
+                            "`{name}` outside {}: a new listener goes there, with an `Opening` that turns web browsers away",
+                            LISTENERS[0]
+                        ),
                     );
                 }
                 TokenTree::Punct(mark) if mark.as_char() == '!' => {
@@ -189,6 +218,21 @@ mod tests {
             "trapgate/src/kernel.rs",
         ] {
             assert!(messages(path, text).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_listener_is_found_outside_its_file_only() {
+        let text = "fn f() { let l = std::net::TcpListener::bind(a); UnixListener::bind(b) }\n";
+        assert_eq!(messages("debug_worker/src/server.rs", text).len(), 2);
+        assert_eq!(messages("vp_runner/src/lib.rs", text).len(), 2);
+        for allowed in [
+            "debug_worker/src/listener.rs",
+            "support/pal_async/src/socket.rs",
+            "xtask/src/bench/echo.rs",
+            "vp_runner/tests/a.rs",
+        ] {
+            assert!(messages(allowed, text).is_empty(), "{allowed}");
         }
     }
 

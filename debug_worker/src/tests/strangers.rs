@@ -1,0 +1,33 @@
+//! Programs that are no debuggers: a web browser above all, which sends what a page likes to any port of this machine.
+
+use super::bed::Bed;
+use super::bed::packet;
+use super::recordings;
+
+#[test]
+fn a_browser_is_cut_off_and_none_of_its_bytes_reach_the_guest() {
+    let bed = Bed::new();
+    for (name, bytes) in recordings() {
+        let mut client = bed.connect();
+        client.send_raw(&bytes);
+        client.expect_closed();
+        assert_eq!(bed.vm.asked("write memory"), 0, "{name}");
+        assert_eq!(bed.vm.asked("read memory"), 0, "{name}");
+    }
+    // The next debugger gets through.
+    let mut client = bed.attach();
+    assert_eq!(client.ask("m0,4"), "00010203");
+}
+
+#[test]
+fn what_a_debugger_may_send_first_lets_no_stranger_in() {
+    let bed = Bed::new();
+    for start in ["+", "-", "\u{3}", "$m0,4#00", "$m0,4#", "+-+\u{3}"] {
+        let mut client = bed.connect();
+        let request = format!("{start}POST / HTTP/1.1\r\n\r\n{}", packet("M0,1:ff"));
+        client.send_raw(request.as_bytes());
+        // An answer to the packet that did not arrive whole asks for it again.
+        assert_eq!(client.try_reply(), None, "{start:?}");
+        assert_eq!(bed.vm.asked("write memory"), 0, "{start:?}");
+    }
+}
