@@ -80,6 +80,8 @@ pub struct Setup {
     pub shadowed: bool,
     /// Whether an NMI waits for the first VP before its first instruction.
     pub nmi: bool,
+    /// Whether the machine cannot be reset.
+    pub reset_fails: bool,
 }
 
 impl Setup {
@@ -96,6 +98,7 @@ impl Setup {
             freeze_time: FreezeTime::Off,
             shadowed: false,
             nmi: false,
+            reset_fails: false,
         }
     }
 
@@ -120,6 +123,12 @@ impl Setup {
     /// A reset ends the runner.
     pub fn exit_on_reset(mut self) -> Self {
         self.on_reset = ResetPolicy::Exit;
+        self
+    }
+
+    /// The machine cannot be reset.
+    pub fn reset_fails(mut self) -> Self {
+        self.reset_fails = true;
         self
     }
 
@@ -301,6 +310,12 @@ impl Machine for TestMachine {
     }
 
     fn reset(&self) -> Result<(), MachineError> {
+        if self.setup.reset_fails {
+            return Err(MachineError {
+                what: "reset the test's machine",
+                why: "the test wants it so".to_owned(),
+            });
+        }
         self.load();
         self.note(|seen| seen.resets += 1);
         Ok(())

@@ -47,7 +47,6 @@ pub(crate) fn stop_reply(event: &StopEvent) -> Stop {
         DebugStopReason::PowerOff => StopReason::PowerOff,
         DebugStopReason::Crashed { .. } => StopReason::Crashed,
         DebugStopReason::Panic { .. } => StopReason::Panic,
-        DebugStopReason::Watchdog => StopReason::Watchdog,
     };
     Stop {
         thread: event.reason.vp().and_then(thread_of),
@@ -61,7 +60,9 @@ pub(crate) fn ending(how: &GuestEnd) -> Stop {
         GuestEnd::PowerOff => StopReason::Exited(0),
         GuestEnd::Reset => StopReason::Exited(3),
         GuestEnd::TripleFault { .. } => StopReason::Terminated(EndSignal::Fault),
-        GuestEnd::Crashed { .. } => StopReason::Terminated(EndSignal::Abort),
+        GuestEnd::Crashed { .. } | GuestEnd::ResetFailed => {
+            StopReason::Terminated(EndSignal::Abort)
+        }
         GuestEnd::Killed => StopReason::Terminated(EndSignal::Kill),
         GuestEnd::Stopped => StopReason::Terminated(EndSignal::Terminate),
     };
@@ -122,7 +123,6 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
         DebugStopReason::Panic { vp } => Some(format!(
             "The guest's kernel panicked on VP {vp}. `continue` lets it do what it does then.\n"
         )),
-        DebugStopReason::Watchdog => Some("A watchdog of the machine fired.\n".to_owned()),
     }
 }
 

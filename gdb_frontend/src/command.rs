@@ -23,7 +23,6 @@ pub(crate) use qemu::STEP_BITS;
 pub(crate) use qemu::step_flags;
 pub(crate) use resume::VCONT_ACTIONS;
 
-use crate::regs::RegNum;
 use crate::target::Breakpoint;
 use crate::target::ResumeAction;
 use crate::target::StepInterrupts;
@@ -43,11 +42,11 @@ pub enum Command<'a> {
         hex: &'a [u8],
     },
     /// `p`
-    ReadRegister(RegNum),
+    ReadRegister(u64),
     /// `P`
     WriteRegister {
         /// Which.
-        num: RegNum,
+        num: u64,
         /// The value, little-endian.
         value: Vec<u8>,
     },

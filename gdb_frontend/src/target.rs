@@ -238,8 +238,6 @@ pub enum StopReason {
     Crashed,
     /// The guest's kernel gave up: SIGABRT, plus console text.
     Panic,
-    /// SIGALRM is not stopped at by GDB, so SIGABRT.
-    Watchdog,
     /// There is no guest any more: `W`, with this exit status. It ends the session.
     Exited(u8),
     /// There is no guest any more: `X`, with GDB's number of this signal. It ends the session.

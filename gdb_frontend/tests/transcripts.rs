@@ -138,7 +138,6 @@ fn event(text: &str) -> (Stop, Option<&str>) {
         "exited-3" => StopReason::Exited(3),
         "faulted" => StopReason::Terminated(EndSignal::Fault),
         "crashed" => StopReason::Crashed,
-        "watchdog" => StopReason::Watchdog,
         other => panic!("no reason {other}"),
     };
     let thread = Tid::new(thread);

@@ -29,7 +29,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    the guest switched itself off (doctor: KVM can be used)
-  1    Trapgate itself failed
+  1    Trapgate itself failed, or could not start the guest again after a reset
   2    bad command line or input, or no usable KVM; the message says what to do
   3    the guest asked for a reset, with --no-reboot
   4    a triple fault, with --no-reboot
@@ -83,8 +83,8 @@ pub struct RunArgs {
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
-    /// Whether the guest's clocks and timers stand while a debugger has it stopped
-    #[arg(long, value_name = "on|off", default_value = "on")]
+    /// What the guest's clocks and timers do while a debugger has it stopped
+    #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
     pub freeze_time: Freeze,
     /// Where the serial port goes: stdio, file:PATH, or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
@@ -135,12 +135,12 @@ impl FromStr for GdbServer {
     }
 }
 
-/// Whether a stop is time that the guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What the guest's clocks do while a debugger has it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Freeze {
-    /// It is not.
+    /// They stand: a stop takes no time that the guest sees
     On,
-    /// It is.
+    /// They go on: a stop is time in which the guest did nothing
     Off,
 }
 
@@ -203,6 +203,30 @@ mod tests {
             (bare.run.cpus, bare.run.memory, bare.run.gdb),
             (run.cpus, run.memory, run.gdb)
         );
+    }
+
+    /// A value's help is read without the option's own: "It is not" says nothing.
+    #[test]
+    fn every_value_that_can_be_chosen_is_explained_by_itself() {
+        let run = Cli::command()
+            .find_subcommand("run")
+            .expect("there")
+            .clone();
+        let mut looked_at = 0;
+        for option in run.get_arguments() {
+            for value in option.get_possible_values() {
+                let name = (option.get_id(), value.get_name().to_owned());
+                let Some(help) = value.get_help() else {
+                    // clap's own for flags: true and false.
+                    continue;
+                };
+                let words = help.to_string().split_whitespace().count();
+                assert!(words >= 3, "{name:?}: {help}");
+                assert!(!help.to_string().ends_with('.'), "{name:?}: {help}");
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at >= 5, "{looked_at}");
     }
 
     #[test]

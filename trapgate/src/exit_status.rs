@@ -8,7 +8,7 @@ use vp_runner::runner::RunnerExit;
 pub enum ExitStatus {
     /// The guest switched itself off; `doctor`: KVM can be used.
     Success,
-    /// Trapgate itself failed.
+    /// Trapgate itself failed, or could not start the guest again after a reset.
     Failed,
     /// Bad command line or input, or no usable KVM.
     BadInput,
@@ -30,6 +30,7 @@ impl ExitStatus {
         match exit {
             RunnerExit::PowerOff => Self::Success,
             RunnerExit::Reset => Self::GuestReset,
+            RunnerExit::ResetFailed => Self::Failed,
             RunnerExit::TripleFault { .. } => Self::TripleFault,
             RunnerExit::Crashed { .. } => Self::Crashed,
             RunnerExit::Killed => Self::Killed,

@@ -48,13 +48,27 @@ pub fn ending(exit: &RunnerExit) -> Option<String> {
         RunnerExit::Killed => {
             Some("trapgate: the debugger ended the guest (--on-disconnect kill)".to_owned())
         }
-        RunnerExit::TripleFault { vp } => Some(format!(
-            "trapgate: CPU {vp} met a triple fault (--no-reboot); with gdb attached it would have stopped there"
+        RunnerExit::ResetFailed => Some(
+            "trapgate: the guest was to start again and could not; the log line above says why"
+                .to_owned(),
+        ),
+        RunnerExit::TripleFault { vp, shown } => Some(format!(
+            "trapgate: CPU {vp} met a triple fault (--no-reboot){}",
+            hint(*shown)
         )),
-        RunnerExit::Crashed { vp, cause } => Some(format!(
-            "trapgate: KVM cannot go on with CPU {vp}: {}; with gdb attached it would have stopped there",
-            crash(cause)
+        RunnerExit::Crashed { vp, cause, shown } => Some(format!(
+            "trapgate: KVM cannot go on with CPU {vp}: {}{}",
+            crash(cause),
+            hint(*shown)
         )),
+    }
+}
+
+/// What a debugger would have been good for, unless one was there.
+const fn hint(shown: bool) -> &'static str {
+    match shown {
+        true => "",
+        false => "; with gdb attached it would have stopped there",
     }
 }
 
@@ -89,6 +103,7 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmm_core_defs::addr::VpIndex;
 
     #[test]
     fn the_gdb_line_can_be_pasted() {
@@ -98,6 +113,28 @@ mod tests {
         assert_eq!(lines.next(), Some("gdb: listening on 127.0.0.1:4711"));
         let wanted = r"    gdb -ex 'target remote 127.0.0.1:4711' '/home/a b/it'\''s.elf'";
         assert!(lines.any(|line| line == wanted), "{text}");
+    }
+
+    #[test]
+    fn only_a_stop_that_nobody_saw_is_said_to_be_one_that_gdb_could_have_seen() {
+        let vp = VpIndex::new(1);
+        let cause = CrashCause::Internal { suberror: 1 };
+        for shown in [false, true] {
+            for exit in [
+                RunnerExit::TripleFault { vp, shown },
+                RunnerExit::Crashed { vp, cause, shown },
+            ] {
+                let text = ending(&exit).expect("worth a line");
+                assert_eq!(text.contains("with gdb attached"), !shown, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_that_failed_is_not_told_as_one_that_was_asked_for() {
+        let failed = ending(&RunnerExit::ResetFailed).expect("worth a line");
+        let asked = ending(&RunnerExit::Reset).expect("worth a line");
+        assert!(failed.contains("could not") && !asked.contains("could not"));
     }
 
     #[test]

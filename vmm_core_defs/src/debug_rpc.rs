@@ -401,7 +401,7 @@ pub enum DebugError {
         why: String,
     },
     /// This host or this VMM cannot do it.
-    #[error("{what} does not work here: {why}")]
+    #[error("not possible here: {what}. {why}")]
     Unsupported {
         /// What was asked for.
         what: String,

@@ -91,8 +91,6 @@ pub enum DebugStopReason {
         /// The VP that said so.
         vp: VpIndex,
     },
-    /// A watchdog of the VMM fired.
-    Watchdog,
 }
 
 impl DebugStopReason {
@@ -105,7 +103,7 @@ impl DebugStopReason {
             | Self::TripleFault { vp, .. }
             | Self::Crashed { vp, .. }
             | Self::Panic { vp } => Some(vp),
-            Self::Break | Self::Reset | Self::PowerOff | Self::Watchdog => None,
+            Self::Break | Self::Reset | Self::PowerOff => None,
         }
     }
 }
@@ -175,10 +173,14 @@ pub enum GuestEnd {
     PowerOff,
     /// The guest asked for a reset, and the VMM's policy is not to start it again.
     Reset,
+    /// The guest asked for a reset, or met a triple fault, and could not be started again. The VMM's log says why.
+    ResetFailed,
     /// A VP met a triple fault, and the VMM's policy is not to start the guest again.
     TripleFault {
         /// Which.
         vp: VpIndex,
+        /// Whether a debugger was stopped there first.
+        shown: bool,
     },
     /// A VP cannot go on, and no debugger is attached or it has continued.
     Crashed {
@@ -186,6 +188,8 @@ pub enum GuestEnd {
         vp: VpIndex,
         /// Why.
         cause: CrashCause,
+        /// Whether a debugger was stopped there first.
+        shown: bool,
     },
     /// The debugger ended it with [`DetachAction::Kill`](crate::debug_rpc::DetachAction::Kill).
     Killed,
@@ -198,7 +202,10 @@ impl fmt::Display for GuestEnd {
         match self {
             Self::PowerOff => f.write_str("it switched itself off"),
             Self::Reset => f.write_str("it asked for a reset, and is not to start again"),
-            Self::TripleFault { vp } => {
+            Self::ResetFailed => {
+                f.write_str("it could not be started again after a reset; see the VMM's log")
+            }
+            Self::TripleFault { vp, .. } => {
                 write!(
                     f,
                     "VP {vp} met a triple fault, and it is not to start again"

@@ -84,6 +84,8 @@ pub struct Controller {
     start: StartMode,
     on_reset: ResetPolicy,
     exit: Option<RunnerExit>,
+    /// What the debugger was told of the present stop: the guest may end of it.
+    told: Vec<DebugStopReason>,
     /// `None` where the VPs have no clocks of KVM.
     time: Option<Arc<Timekeeper>>,
 }
@@ -149,7 +151,8 @@ impl Controller {
     fn died(&mut self, vp: VpIndex) {
         tracing::error!(%vp, "a VP thread panicked");
         let cause = CrashCause::Run { errno: libc::EIO };
-        self.exit = Some(RunnerExit::Crashed { vp, cause });
+        let shown = false;
+        self.exit = Some(RunnerExit::Crashed { vp, cause, shown });
     }
 
     async fn parked(&mut self, stop: VpParked) {
@@ -269,11 +272,13 @@ impl Controller {
         if let Some(vp) = reason.vp() {
             self.code.select(vp);
         }
+        self.told.push(reason);
         self.waiting.report(epoch, reason);
     }
 
     /// Brings breakpoint bytes up to date, and the debug registers that every VP gets as it is entered (I5).
     async fn program(&mut self, todo: &mut Todo) {
+        self.told.clear();
         if self.code.uses_registers() {
             self.leave_to_guest().await;
         }
@@ -414,18 +419,21 @@ impl Controller {
 
     /// Carries out what the guest asked for, every VP being parked.
     async fn act(&mut self, event: GuestEvent, todo: &mut Todo) {
+        let shown = self.told.contains(&event.reason());
         let exit = match (event, self.on_reset) {
             (GuestEvent::Panicked { .. }, _) => {
                 let outputs = self.state.acted();
                 return self.then(outputs, todo);
             }
             (GuestEvent::PowerOff, _) => Some(RunnerExit::PowerOff),
-            (GuestEvent::Crashed { vp, cause }, _) => Some(RunnerExit::Crashed { vp, cause }),
+            (GuestEvent::Crashed { vp, cause }, _) => {
+                Some(RunnerExit::Crashed { vp, cause, shown })
+            }
             (GuestEvent::Reset, ResetPolicy::Exit) if !self.waiting.reset_is_open() => {
                 Some(RunnerExit::Reset)
             }
             (GuestEvent::TripleFault { vp, .. }, ResetPolicy::Exit) => {
-                Some(RunnerExit::TripleFault { vp })
+                Some(RunnerExit::TripleFault { vp, shown })
             }
             (GuestEvent::Reset | GuestEvent::TripleFault { .. }, _) => None,
         };
@@ -441,7 +449,7 @@ impl Controller {
             }
             Err(err) => {
                 tracing::error!(error = %err, "the guest could not be reset");
-                self.exit = Some(RunnerExit::Reset);
+                self.exit = Some(RunnerExit::ResetFailed);
                 return;
             }
         };

@@ -21,6 +21,7 @@ mod words;
 
 pub use seen::Seen;
 pub(crate) use words::DATA_WATCHPOINTS;
+pub(crate) use words::clocks_go_on;
 
 /// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);

@@ -14,6 +14,7 @@ use crate::kvm::x86_64::clocks::BothClocks;
 use crate::kvm::x86_64::clocks::TscOffsets;
 use crate::kvm::x86_64::clocks::host_tsc;
 use crate::probe::Report;
+use crate::probe::clocks_go_on;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -258,9 +259,7 @@ fn rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugError> {
     };
     let report = report.ok_or_else(|| unsupported("the VMM has not probed this host"))?;
     if !report.frozen_time.works {
-        return Err(unsupported(
-            "this KVM does not put a guest's clocks back (`monitor doctor`); use Linux 5.16 or later on the host",
-        ));
+        return Err(unsupported(clocks_go_on(report.frozen_time.seen)));
     }
     if TscOffsets::of(vcpu) != TscOffsets::Settable {
         return Err(unsupported(

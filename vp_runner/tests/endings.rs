@@ -388,7 +388,10 @@ fn guests_without_debugger_end_the_runner_as_the_policy_says() {
         (asking(PORT_RESET), RunnerExit::Reset),
         (
             vec![0x0f, 0x0b],
-            RunnerExit::TripleFault { vp: VpIndex::BSP },
+            RunnerExit::TripleFault {
+                vp: VpIndex::BSP,
+                shown: false,
+            },
         ),
     ];
     for (code, exit) in cases {
@@ -429,6 +432,56 @@ fn a_triple_fault_is_a_stop_with_all_state_readable() {
         assert_eq!(read, Ok(code.to_vec()));
         assert_eq!(vm.machine.wait_until("now", |_| true).resets, round);
     }
+}
+
+/// The VMM's user is told that the guest could not start again, not that it asked to.
+#[test]
+fn a_reset_that_fails_ends_the_runner_as_such() {
+    for code in [asking(PORT_RESET), vec![0x0f, 0x0b]] {
+        let setup = Setup::new(Mode::Long, &code).running().reset_fails();
+        let Some(vm) = setup.build() else {
+            return;
+        };
+        assert_eq!(vm.join(), RunnerExit::ResetFailed);
+    }
+}
+
+/// What the debugger has seen is known at the guest's end, whether it went on from there or went away.
+#[test]
+fn the_end_of_a_guest_says_whether_a_debugger_was_stopped_there_first() {
+    for leave in [false, true] {
+        let setup = Setup::new(Mode::Long, &[0x0f, 0x0b]).exit_on_reset();
+        let Some(vm) = setup.build() else {
+            return;
+        };
+        let vp = VpIndex::BSP;
+        let end = |shown| RunnerExit::TripleFault { vp, shown };
+        vm.attach();
+        assert!(matches!(
+            stop(vm.resume()),
+            DebugStopReason::TripleFault { .. }
+        ));
+        match leave {
+            true => vm.call(DebugRequest::Detach, DetachAction::Resume).unwrap(),
+            false => {
+                let how = end(true);
+                assert_eq!(answer(vm.resume()), Err(DebugError::Ended { how }));
+            }
+        }
+        assert_eq!(vm.join(), end(true), "{leave}");
+    }
+    // A debugger that does not want to be stopped there is told nothing.
+    let setup = Setup::new(Mode::Long, &[0x0f, 0x0b]).exit_on_reset();
+    let Some(vm) = setup.build() else {
+        return;
+    };
+    vm.attach();
+    let nothing = StopOn::from_iter([]);
+    vm.call(DebugRequest::StopOn, Some(nothing)).unwrap();
+    drop(vm.resume());
+    let vp = VpIndex::BSP;
+    let shown = false;
+    assert_eq!(vm.join(), RunnerExit::TripleFault { vp, shown });
 }
 
 #[test]
@@ -501,7 +554,8 @@ fn a_panic_in_a_device_ends_the_runner_instead_of_hanging_it() {
     let pending = vm.only(1, VpAction::Run);
     let vp = VpIndex::new(1);
     let cause = CrashCause::Run { errno: 5 };
-    let how = RunnerExit::Crashed { vp, cause };
+    let shown = false;
+    let how = RunnerExit::Crashed { vp, cause, shown };
     assert_eq!(answer(pending), Err(DebugError::Ended { how }));
     assert_eq!(vm.join(), how);
 }

@@ -247,11 +247,19 @@ fn by_the_end_of_the_guest_which_the_client_is_told_of() {
         (GuestEnd::PowerOff, "W00", ""),
         (GuestEnd::Reset, "W03", "it asked for a reset"),
         (
-            GuestEnd::TripleFault { vp },
+            GuestEnd::TripleFault { vp, shown: false },
             "X0b",
             "VP 1 met a triple fault",
         ),
-        (GuestEnd::Crashed { vp, cause }, "X06", "cannot go on"),
+        (
+            GuestEnd::Crashed {
+                vp,
+                cause,
+                shown: true,
+            },
+            "X06",
+            "cannot go on",
+        ),
         (GuestEnd::Killed, "X09", "its debugger ended it"),
         (GuestEnd::Stopped, "X0f", "the VMM was told to end"),
     ];

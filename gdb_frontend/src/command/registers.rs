@@ -3,7 +3,6 @@
 use super::Command;
 use super::CommandError;
 use super::syntax;
-use crate::regs::RegNum;
 
 const READ: &str = "p n, with n the register's number in hex";
 const WRITE: &str =
@@ -12,7 +11,7 @@ const WRITE: &str =
 /// `p n`: "Read the value of register n; n is in hex."
 pub(super) fn read_one(rest: &[u8]) -> Result<Command<'_>, CommandError> {
     let num = syntax::number(rest).ok_or(CommandError::Syntax(READ))?;
-    Ok(Command::ReadRegister(register(num)))
+    Ok(Command::ReadRegister(num))
 }
 
 /// `P n...=r...`: "Write register n... with value r.... The register number n is in hexadecimal, and r... contains two hex digits for
@@ -21,12 +20,7 @@ pub(super) fn write_one(rest: &[u8]) -> Result<Command<'_>, CommandError> {
     let syntax = CommandError::Syntax(WRITE);
     let (num, value) = syntax::split_once(rest, b'=').ok_or(syntax)?;
     Ok(Command::WriteRegister {
-        num: register(syntax::number(num).ok_or(syntax)?),
+        num: syntax::number(num).ok_or(syntax)?,
         value: syntax::bytes(value).ok_or(syntax)?,
     })
-}
-
-/// Numbers past the last that could be in a table stand for none that is.
-fn register(num: u64) -> RegNum {
-    RegNum(u16::try_from(num).unwrap_or(u16::MAX))
 }

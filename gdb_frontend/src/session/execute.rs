@@ -15,6 +15,7 @@ use crate::command::VCont;
 use crate::command::max_read;
 use crate::command::supported;
 use crate::framing::PacketWriter;
+use crate::regs::Reg;
 use crate::regs::RegNum;
 use crate::target::Resume;
 use crate::target::ResumeAction;
@@ -35,8 +36,13 @@ impl Core {
                 self.ask(TargetOp::ReadRegisters { thread }, Pending::Registers);
             }
             Command::WriteRegisters { hex } => self.write_registers(hex),
-            Command::ReadRegister(num) => match self.info.layout.reg(num) {
-                Some(_) => self.ask(TargetOp::ReadRegisters { thread }, Pending::Register(num)),
+            Command::ReadRegister(num) => match self.register(num) {
+                Some(reg) => {
+                    self.ask(
+                        TargetOp::ReadRegisters { thread },
+                        Pending::Register(reg.num),
+                    );
+                }
                 None => self.no_such_register(num),
             },
             Command::WriteRegister { num, value } => self.write_register(num, value),
@@ -143,11 +149,16 @@ impl Core {
         });
     }
 
-    fn no_such_register(&mut self, num: RegNum) {
+    /// The register of this number, which may be any that a client can write.
+    fn register(&self, num: u64) -> Option<&'static Reg> {
+        let num = RegNum(u16::try_from(num).ok()?);
+        self.info.layout.reg(num)
+    }
+
+    fn no_such_register(&mut self, num: u64) {
         let last = self.info.layout.table().len() - 1;
         self.bad_argument(&format!(
-            "there is no register {:#x}; the last is {last:#x}",
-            num.0
+            "there is no register {num:#x}; the last is {last:#x}"
         ));
     }
 
@@ -175,8 +186,8 @@ impl Core {
         self.ask(TargetOp::ReadRegisters { thread }, pending);
     }
 
-    fn write_register(&mut self, num: RegNum, value: Vec<u8>) {
-        let Some(reg) = self.info.layout.reg(num) else {
+    fn write_register(&mut self, num: u64, value: Vec<u8>) {
+        let Some(reg) = self.register(num) else {
             return self.no_such_register(num);
         };
         if value.len() != reg.bytes() {
@@ -189,7 +200,7 @@ impl Core {
         }
         let op = TargetOp::WriteRegisters {
             thread: self.current,
-            values: vec![(num, value)],
+            values: vec![(reg.num, value)],
         };
         self.ask(op, Pending::Ok);
     }

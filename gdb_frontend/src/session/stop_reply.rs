@@ -73,7 +73,7 @@ const fn signal(reason: StopReason) -> u8 {
         | StopReason::Watchpoint { .. } => SIGTRAP,
         StopReason::Reset | StopReason::PowerOff => SIGQUIT,
         StopReason::TripleFault => SIGSEGV,
-        StopReason::Crashed | StopReason::Panic | StopReason::Watchdog => SIGABRT,
+        StopReason::Crashed | StopReason::Panic => SIGABRT,
         // These have packets of their own.
         StopReason::Exited(_) | StopReason::Terminated(_) => SIGKILL,
     }

@@ -116,6 +116,7 @@ impl Controller {
             start: wiring.start,
             on_reset: wiring.on_reset,
             exit: None,
+            told: Vec::new(),
             time: None,
         }
     }

@@ -190,6 +190,7 @@ impl Controller {
     }
 
     pub(super) fn attached(&mut self, epoch: Epoch, reason: DebugStopReason) {
+        self.told.push(reason);
         self.waiting.attached(AttachInfo {
             arch: GuestArch::X86_64,
             vp_count: self.vps.count(),

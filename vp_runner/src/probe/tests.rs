@@ -126,6 +126,28 @@ fn every_row_says_something_in_either_case() {
     }
 }
 
+/// A kernel that has the call is new enough: another version of it would not help.
+#[test]
+fn an_update_is_advised_only_where_the_kernel_lacks_something() {
+    let mut report = report(false);
+    let mut meaning = |name: &str, seen| {
+        report.frozen_time.seen = seen;
+        report.interrupts_held.seen = seen;
+        let rows = report.capabilities();
+        let row = rows.into_iter().find(|row| row.name == name).unwrap();
+        row.meaning.to_lowercase()
+    };
+    let clocks = "time that stands while stopped";
+    for seen in [Seen::ClockKept, Seen::ClockScaled] {
+        assert!(!meaning(clocks, seen).contains("linux 5"), "{seen:?}");
+    }
+    let errno = libc::ENXIO;
+    assert!(meaning(clocks, Seen::Refused { errno }).contains("linux 5.16"));
+    let steps = "interrupts held while stepping";
+    assert!(meaning(steps, Seen::NotOffered).contains("linux 5.15"));
+    assert!(!meaning(steps, Seen::Handler).contains("linux 5"));
+}
+
 #[test]
 fn an_int3_that_ends_in_an_internal_error_on_itself_is_a_trap() {
     assert!(Int3::InternalError.traps() && Int3::DebugExit.traps());

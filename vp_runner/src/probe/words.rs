@@ -63,7 +63,14 @@ impl Report {
                 "interrupts held while stepping",
                 &self.interrupts_held,
                 "A step stays in the code it is in; a pending interrupt is delivered when the guest next runs.",
-                "A step can end in an interrupt handler: `finish` leaves it. Update the host to Linux 5.15 or later.",
+                match self.interrupts_held.seen {
+                    Seen::NotOffered => {
+                        "A step can end in an interrupt handler: `finish` leaves it. The host's kernel does not offer KVM_GUESTDBG_BLOCKIRQ: update it to Linux 5.15 or later."
+                    }
+                    _ => {
+                        "A step can end in an interrupt handler: `finish` leaves it. The host's KVM offers KVM_GUESTDBG_BLOCKIRQ, but it has no effect here."
+                    }
+                },
             ),
             finding(
                 "resume flag",
@@ -81,9 +88,28 @@ impl Report {
                 "time that stands while stopped",
                 &self.frozen_time,
                 "The guest's clocks and timers stand while it is stopped (`--freeze-time`, `monitor freeze-time`).",
-                "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: update the host to Linux 5.16 or later.",
+                clocks_go_on(self.frozen_time.seen),
             ),
         ]
+    }
+}
+
+/// What it means that a guest's clocks cannot be put back, and what helps: that depends on why they cannot.
+pub(crate) const fn clocks_go_on(seen: Seen) -> &'static str {
+    match seen {
+        Seen::ClockScaled => {
+            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM scales the guest's time-stamp counter. Use a \
+             host that lets it run at its own rate."
+        }
+        Seen::ClockKept => {
+            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM accepts a new time and does not keep it, and no \
+             update is known to help. Use another host if the guest must not notice its stops."
+        }
+        // The attribute that sets the counter's offset is missing, or the call that sets the clock.
+        _ => {
+            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM refuses to set them, as kernels before Linux \
+             5.16 do. Update an older kernel; on a newer one, use another host."
+        }
     }
 }
 
