@@ -15,6 +15,7 @@
 mod complete;
 mod execute;
 mod pending;
+mod refusals;
 mod stop_reply;
 mod transfer;
 
@@ -33,6 +34,7 @@ use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
 use pending::Pending;
+use refusals::Refusals;
 
 /// What the driver has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,8 @@ struct Core {
     threads: Vec<u8>,
     /// The byte that showed that the client is no debugger.
     foreign: Option<u8>,
+    /// What the user is to be told of breakpoints as soon as the protocol allows it.
+    refusals: Refusals,
 }
 
 /// The operation that the driver has been asked for, or is about to be.
@@ -117,6 +121,7 @@ impl Session {
                 spare: Vec::new(),
                 threads: Vec::new(),
                 foreign: None,
+                refusals: Refusals::default(),
                 info,
             },
         }
@@ -261,6 +266,7 @@ impl Core {
         let Some((stop, console)) = waiting.take() else {
             return;
         };
+        self.tell_refusals();
         if let Some(text) = console {
             self.console(&text);
         }
@@ -311,6 +317,13 @@ impl Core {
             packet.hex(&[error.errno]);
         }
         self.outbox.packet(packet.finish());
+    }
+
+    /// The client waits for a stop or for the answer to a `monitor` command: the user can be told.
+    fn tell_refusals(&mut self) {
+        if let Some(text) = self.refusals.take() {
+            self.console(&text);
+        }
     }
 
     /// Shows text to the user, in as many `O` packets as it takes.

@@ -31,7 +31,18 @@ impl Core {
             (Pending::Memory(format), TargetReply::Memory(data)) => {
                 self.send_memory(format, &data);
             }
-            (Pending::Resume, TargetReply::Done) => self.guest = Guest::Running(None),
+            (Pending::Insert(breakpoint), TargetReply::Done) => {
+                self.refusals.withdraw(&breakpoint);
+                self.ok();
+            }
+            (Pending::Insert(breakpoint), TargetReply::Error(error)) => {
+                self.error(&error);
+                self.refusals.add(breakpoint, error.text);
+            }
+            (Pending::Resume, TargetReply::Done) => {
+                self.guest = Guest::Running(None);
+                self.tell_refusals();
+            }
             (Pending::Interrupt, TargetReply::Done) => {}
             // Nobody waits for a reply to Ctrl-C, but somebody sits there and waits for the guest to stop.
             (Pending::Interrupt, TargetReply::Error(error)) => {
@@ -53,10 +64,12 @@ impl Core {
             ) => self.add_thread(thread, list, offset, len, reply),
             // As console output rather than as the final reply, since LLDB shows only that as text.
             (Pending::Monitor, TargetReply::Text(text)) => {
+                self.tell_refusals();
                 self.console(&text);
                 self.ok();
             }
             (Pending::Monitor, TargetReply::Error(error)) => {
+                self.tell_refusals();
                 self.console(&format!("{}\n", error.text));
                 self.ok();
             }

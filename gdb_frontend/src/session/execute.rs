@@ -69,7 +69,10 @@ impl Core {
             Command::VContQuery => self.text(VCONT_ACTIONS),
             Command::Interrupt => self.interrupt(Pending::Ok),
             Command::InsertBreakpoint(breakpoint) => {
-                self.ask(TargetOp::InsertBreakpoint(breakpoint), Pending::Ok);
+                self.ask(
+                    TargetOp::InsertBreakpoint(breakpoint),
+                    Pending::Insert(breakpoint),
+                );
             }
             Command::RemoveBreakpoint(breakpoint) => {
                 self.ask(TargetOp::RemoveBreakpoint(breakpoint), Pending::Ok);

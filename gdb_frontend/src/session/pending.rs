@@ -2,6 +2,7 @@
 
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
+use crate::target::Breakpoint;
 use crate::target::Tid;
 
 /// What becomes of the answer to the operation that is out.
@@ -9,6 +10,8 @@ use crate::target::Tid;
 pub(super) enum Pending {
     /// `OK` to the client.
     Ok,
+    /// `OK`, or an error whose text is told to the user later.
+    Insert(Breakpoint),
     /// Every register, in hex.
     Registers,
     /// One register, in hex.

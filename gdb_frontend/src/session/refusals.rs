@@ -1,0 +1,99 @@
+//! Why breakpoints were refused, for the person in front of the client.
+//!
+//! Clients drop the text of an error reply to `Z`. The protocol lets us write to the console only while the client waits for a stop or for the answer to
+//! `qRcmd` (GDB manual, node "Stop Reply Packets", `O`; node "General Query Packets", `qRcmd`), so the reasons wait for the next of these: the next
+//! resume, and for a client that gives up its resume because of them the next `monitor` command.
+
+use crate::target::Breakpoint;
+use crate::target::BreakpointKind;
+use std::fmt::Write as _;
+
+/// A client that goes on inserting what is refused is not told more often than this.
+const MOST: usize = 8;
+
+/// What the user has not been told yet.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    waiting: Vec<(Breakpoint, String)>,
+    /// How many there were besides.
+    more: u32,
+}
+
+impl Refusals {
+    pub(super) fn add(&mut self, breakpoint: Breakpoint, why: String) {
+        self.withdraw(&breakpoint);
+        if self.waiting.len() < MOST {
+            self.waiting.push((breakpoint, why));
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    /// It was accepted after all.
+    pub(super) fn withdraw(&mut self, accepted: &Breakpoint) {
+        self.waiting.retain(|(refused, _)| refused != accepted);
+    }
+
+    /// All of it, as text. It is told once.
+    pub(super) fn take(&mut self) -> Option<String> {
+        let mut text = String::new();
+        for (breakpoint, why) in self.waiting.drain(..) {
+            let kind = match breakpoint.kind {
+                BreakpointKind::Software => "breakpoint",
+                BreakpointKind::Hardware => "hardware breakpoint",
+                BreakpointKind::Write | BreakpointKind::Read | BreakpointKind::Access => {
+                    "watchpoint"
+                }
+            };
+            let address = breakpoint.address;
+            let _ = writeln!(text, "The {kind} at {address:#x} was refused: {why}");
+        }
+        match std::mem::take(&mut self.more) {
+            0 => {}
+            more => {
+                let _ = writeln!(
+                    text,
+                    "{more} more were refused; `monitor breakpoints` has the last ones."
+                );
+            }
+        }
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: u64) -> Breakpoint {
+        Breakpoint {
+            kind: BreakpointKind::Write,
+            address,
+            len: 8,
+        }
+    }
+
+    #[test]
+    fn each_reason_is_told_once_and_not_for_what_was_accepted_after_all() {
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.take(), None);
+        refusals.add(at(1), "no".to_owned());
+        refusals.add(at(2), "no room".to_owned());
+        refusals.add(at(1), "not now".to_owned());
+        refusals.withdraw(&at(2));
+        let told = "The watchpoint at 0x1 was refused: not now\n".to_owned();
+        assert_eq!(refusals.take(), Some(told));
+        assert_eq!(refusals.take(), None);
+    }
+
+    #[test]
+    fn a_client_that_goes_on_for_ever_fills_no_memory() {
+        let mut refusals = Refusals::default();
+        for address in 0..1000 {
+            refusals.add(at(address), "no".to_owned());
+        }
+        let text = refusals.take().unwrap();
+        assert_eq!(text.lines().count(), MOST + 1);
+        assert!(text.contains("992 more"), "{text}");
+    }
+}
