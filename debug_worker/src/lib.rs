@@ -23,18 +23,16 @@
 #![deny(missing_docs)]
 
 mod address;
-mod breakpoints_text;
 mod connection;
 mod deadline;
-mod disassembly;
 mod error_table;
 mod listener;
 mod monitor;
 mod opening;
 mod operation;
 mod refusal;
+mod refused;
 mod registers;
-mod registers_text;
 mod server;
 mod session;
 mod stop_reply;

@@ -3,6 +3,7 @@
 use crate::deadline::CallError;
 use crate::error_table::target_error;
 use crate::monitor;
+use crate::refused::Refused;
 use crate::registers;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
@@ -35,6 +36,8 @@ pub(crate) struct Guest {
     pub(crate) vm: AttachedVm,
     pub(crate) info: AttachInfo,
     pub(crate) layout: Layout,
+    /// For `monitor breakpoints`.
+    pub(crate) refused: Refused,
 }
 
 /// What came of an operation.
@@ -57,7 +60,13 @@ impl From<Result<TargetReply, TargetError>> for Outcome {
 impl Guest {
     pub(crate) fn new(vm: AttachedVm, info: AttachInfo) -> Self {
         let layout = registers::layout(&info);
-        Self { vm, info, layout }
+        let refused = Refused::default();
+        Self {
+            vm,
+            info,
+            layout,
+            refused,
+        }
     }
 
     /// Carries out one operation. Whatever goes wrong is in the reply.
@@ -175,11 +184,17 @@ impl Guest {
     }
 
     async fn change_breakpoint(&mut self, change: BreakpointChange) -> Outcome {
-        done(
-            self.vm
-                .call(DebugRequest::SetDebugState, vec![change])
-                .await,
-        )
+        let result = self
+            .vm
+            .call(DebugRequest::SetDebugState, vec![change])
+            .await;
+        if let BreakpointChange::Insert(breakpoint) = change {
+            match &result {
+                Ok(()) => self.refused.accepted(&breakpoint),
+                Err(error) => self.refused.add(breakpoint, error.to_string()),
+            }
+        }
+        done(result)
     }
 
     async fn resume(&mut self, resume: target::Resume) -> Outcome {

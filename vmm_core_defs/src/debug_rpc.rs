@@ -22,6 +22,8 @@ use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
 use crate::breakpoint::BreakpointStatus;
+use crate::memory::MappedPages;
+use crate::memory::RamRange;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
 use crate::regs::XFeatures;
@@ -119,6 +121,19 @@ pub enum DebugRequest {
     ///
     /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::NotMapped`].
     Translate(DebugRpc<(VpIndex, Gva), Translation>),
+
+    /// Lists what a VP's page tables map from an address on: as much as can be looked at in a few milliseconds. Nothing where paging is off.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`.
+    MappedPages(DebugRpc<(VpIndex, Gva), MappedPages>),
+
+    /// Says where RAM is, in the order of its addresses. Legal in every state but Detached.
+    RamRanges(DebugRpc<(), Vec<RamRange>>),
+
+    /// Raises a non-maskable interrupt on a VP. The VP takes it when it runs.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::Unsupported`] where the guest has not started the VP.
+    Nmi(DebugRpc<VpIndex, ()>),
 
     /// Sets whether the guest's clocks stand while it is stopped, in force from the end of the present or next stop on; `None` only asks. The answer
     /// is what is in force. It outlives the session.

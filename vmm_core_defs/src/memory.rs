@@ -1,6 +1,7 @@
 //! Replies about memory and address translation.
 
 use crate::addr::Gpa;
+use crate::addr::Gva;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -24,6 +25,43 @@ pub struct Translation {
     pub executable: bool,
     /// The table entries the walk read, the root's first.
     pub entries: Vec<TableEntry>,
+}
+
+/// Some of what a VP's page tables map, in the order of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedPages {
+    /// The pages, of whatever size each is.
+    pub pages: Vec<MappedPage>,
+    /// Where the next request is to begin; `None` where no page is mapped further on.
+    pub next: Option<Gva>,
+}
+
+/// A page that page tables map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedPage {
+    /// Its first byte.
+    pub gva: Gva,
+    /// The physical address of its first byte.
+    pub gpa: Gpa,
+    /// How large it is, in bytes.
+    pub size: u64,
+    /// Whether a write is allowed at every level of the walk.
+    pub writable: bool,
+    /// Whether user mode may touch it at every level of the walk.
+    pub user: bool,
+    /// Whether instructions may be fetched from it.
+    pub executable: bool,
+    /// The entry that maps it; 32-bit entries are zero-extended.
+    pub entry: u64,
+}
+
+/// A range of guest physical memory that RAM backs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RamRange {
+    /// Its first byte.
+    pub gpa: Gpa,
+    /// How many bytes.
+    pub len: u64,
 }
 
 /// One entry read by a page walk.

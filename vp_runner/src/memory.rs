@@ -12,6 +12,7 @@ use crate::machine::MmioOutcome;
 use crate::page_walk::PagingState;
 use crate::page_walk::PhysicalMemory;
 use crate::page_walk::WalkFault;
+use crate::page_walk::mapped_pages;
 use crate::page_walk::walk;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -25,6 +26,8 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::memory::MAX_TRANSFER;
+use vmm_core_defs::memory::MappedPages;
+use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::memory::Translation;
 
 /// Guest RAM and the devices around it.
@@ -86,6 +89,24 @@ impl DebugMemory {
             Ok(found) => Ok(found.into()),
             Err(fault) => Err(not_mapped(space, &fault)),
         }
+    }
+
+    /// What the tables map from `from` on: as much as can be looked at in a few milliseconds.
+    pub fn mapped_pages(&self, space: &AddressSpace, from: Gva) -> MappedPages {
+        mapped_pages(&*self.ram, &space.paging, from)
+    }
+
+    /// Where RAM is, in the order of its addresses.
+    pub fn ram_ranges(&self) -> Vec<RamRange> {
+        let regions = self.ram.iter();
+        let mut ranges: Vec<_> = regions
+            .map(|region| RamRange {
+                gpa: Gpa::new(region.start_addr().0),
+                len: region.len(),
+            })
+            .collect();
+        ranges.sort_by_key(|range| range.gpa);
+        ranges
     }
 
     /// Reads the bytes from `gpa` up to the first that cannot be read, at most `len`.

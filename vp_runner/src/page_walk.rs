@@ -14,8 +14,10 @@ use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::X86VpState;
 
 mod format;
+mod mapped_pages;
 
 pub use format::PagingMode;
+pub use mapped_pages::mapped_pages;
 
 /// Reads page-table entries. They are naturally aligned; a VP may be changing them, so each is read in one access.
 pub trait PhysicalMemory {

@@ -3,6 +3,7 @@
 use conformance::machine;
 
 use machine::guest::*;
+use machine::program::*;
 use machine::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
@@ -11,8 +12,10 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::memory::MAX_TRANSFER;
+use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::regs::Aarch64VpState;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::DebugStopReason;
 
 fn guest() -> Option<TestVm> {
     let code = counting_loop(Mode::Long);
@@ -264,4 +267,75 @@ fn without_a_debugger_every_request_but_attach_is_refused() {
         none
     );
     vm.attach();
+}
+
+#[test]
+fn an_nmi_from_the_debugger_reaches_the_guest_once_it_runs() {
+    // mov eax, 1; stosd; iret
+    let handler = &[0xb8, 1, 0, 0, 0, 0xab, 0x48, 0xcf];
+    let program = Program::new("NMI", Mode::Long, &[0x90, 0x90]).handler(2, handler);
+    let noted = |vm: &TestVm| vm.machine.raw_memory()[usize::try_from(LOG).unwrap()];
+    for asked in [false, true] {
+        let Some(vm) = program.build() else {
+            return;
+        };
+        if asked {
+            vm.call(DebugRequest::Nmi, VpIndex::BSP).unwrap();
+        }
+        assert_eq!(noted(&vm), 0, "not before it runs");
+        assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+        assert_eq!(noted(&vm), u8::from(asked));
+    }
+}
+
+#[test]
+fn an_nmi_for_a_vp_that_was_never_started_is_refused() {
+    let code = counting_loop(Mode::Long);
+    let setup = Setup::new(Mode::Long, &code).vps(2).others_wait();
+    let Some(vm) = setup.build() else {
+        return;
+    };
+    vm.attach();
+    let refused = vm.call(DebugRequest::Nmi, VpIndex::new(1));
+    assert!(
+        matches!(&refused, Err(DebugError::Unsupported { what, .. }) if what.contains("VP 1")),
+        "{refused:?}"
+    );
+    let missing = vm.call(DebugRequest::Nmi, VpIndex::new(2));
+    assert!(matches!(missing, Err(DebugError::NoSuchVp { .. })));
+}
+
+#[test]
+fn what_the_page_tables_map_is_listed_and_agrees_with_each_walk() {
+    let Some(vm) = guest() else {
+        return;
+    };
+    let from = (VpIndex::BSP, Gva::new(0));
+    let listed = vm.call(DebugRequest::MappedPages, from).unwrap();
+    assert_eq!(listed.next, None);
+    let starts: Vec<_> = listed.pages.iter().map(|page| page.gva.value()).collect();
+    assert_eq!(starts, [0, DEVICE.value() & !0x1f_ffff]);
+    for page in listed.pages {
+        let walk = vm.call(DebugRequest::Translate, (VpIndex::BSP, page.gva));
+        let walk = walk.unwrap();
+        let entry = walk.entries.last().map(|entry| entry.value);
+        assert_eq!((walk.gpa, walk.page_size), (page.gpa, Some(page.size)));
+        assert_eq!((walk.writable, walk.user), (page.writable, page.user));
+        assert_eq!(entry, Some(page.entry));
+    }
+}
+
+#[test]
+fn where_ram_is_can_be_asked_while_the_guest_runs() {
+    let Some(vm) = guest() else {
+        return;
+    };
+    let pending = vm.resume();
+    let ram = RamRange {
+        gpa: Gpa::new(0),
+        len: vm.machine.raw_memory().len() as u64,
+    };
+    assert_eq!(vm.call(DebugRequest::RamRanges, ()), Ok(vec![ram]));
+    vm.call(DebugRequest::Break, ()).unwrap();
+    assert_eq!(stop(pending), DebugStopReason::Break);
 }

@@ -12,6 +12,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::AttachInfo;
@@ -28,6 +29,9 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
+use vmm_core_defs::memory::MappedPage;
+use vmm_core_defs::memory::MappedPages;
+use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
@@ -61,6 +65,7 @@ struct State {
     /// Requests of this name are never answered, and kept so that the caller is not told.
     mute: &'static str,
     stop_on: StopOn,
+    refuses_watchpoints: bool,
     unanswered: Vec<DebugRequest>,
 }
 
@@ -87,6 +92,7 @@ impl FakeVm {
             memory: (0..=250).cycle().take(MEMORY_SIZE).collect(),
             mute: "",
             stop_on: StopOn::default(),
+            refuses_watchpoints: false,
             unanswered: Vec::new(),
         };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
@@ -132,6 +138,16 @@ impl FakeVm {
                 state.handle(request);
             }
         });
+    }
+
+    /// No watchpoint is accepted from now on.
+    pub(super) fn refuse_watchpoints(&self) {
+        self.change(|state| state.refuses_watchpoints = true);
+    }
+
+    /// Every VP has paging on from now on.
+    pub(super) fn enable_paging(&self) {
+        self.change(|state| state.registers.iter_mut().for_each(|vp| vp.cr0 |= 1 << 31));
     }
 
     pub(super) fn wait_asked(&self, name: &str) {
@@ -220,7 +236,19 @@ impl State {
                 self.stop(DebugStopReason::Break);
                 Ok(())
             }),
-            DebugRequest::SetDebugState(rpc) => rpc.handle_sync(|_| self.need_attached()),
+            DebugRequest::SetDebugState(rpc) => rpc.handle_sync(|changes| {
+                self.need_attached()?;
+                let watches = |change: &BreakpointChange| {
+                    matches!(change, BreakpointChange::Insert(breakpoint) if breakpoint.kind.is_watchpoint())
+                };
+                match self.refuses_watchpoints && changes.iter().any(watches) {
+                    true => Err(DebugError::Unsupported {
+                        what: "data watchpoints".to_owned(),
+                        why: "The fake has none.".to_owned(),
+                    }),
+                    false => Ok(()),
+                }
+            }),
             DebugRequest::GetVpState(rpc) => {
                 rpc.handle_sync(|vp| Ok(Box::new(DebuggerVpState::X86_64(self.vp(vp)?.clone()))))
             }
@@ -246,6 +274,15 @@ impl State {
             DebugRequest::Translate(rpc) => {
                 rpc.handle_sync(|(vp, gva)| Err(not_mapped(vp, gva)));
             }
+            DebugRequest::MappedPages(rpc) => rpc.handle_sync(|(vp, from)| {
+                self.vp(vp)?;
+                Ok(mapped_pages(from))
+            }),
+            DebugRequest::RamRanges(rpc) => rpc.complete(Ok(vec![RamRange {
+                gpa: Gpa::new(0),
+                len: 1 << 20,
+            }])),
+            DebugRequest::Nmi(rpc) => rpc.handle_sync(|vp| self.vp(vp).map(drop)),
             DebugRequest::Status(rpc) => {
                 let vp = VpStatus {
                     activity: match self.running {
@@ -390,6 +427,29 @@ fn breakpoints() -> Vec<BreakpointStatus> {
     armings.into_iter().map(status).collect()
 }
 
+/// Two pages, told in one answer each.
+fn mapped_pages(from: Gva) -> MappedPages {
+    let page = |gva| MappedPage {
+        gva: Gva::new(gva),
+        gpa: Gpa::new(gva),
+        size: 0x1000,
+        writable: true,
+        user: false,
+        executable: true,
+        entry: gva | 3,
+    };
+    match from.value() {
+        0 => MappedPages {
+            pages: vec![page(0x1000)],
+            next: Some(Gva::new(0x2000)),
+        },
+        _ => MappedPages {
+            pages: vec![page(0x2000)],
+            next: None,
+        },
+    }
+}
+
 fn name(request: &DebugRequest) -> &'static str {
     match request {
         DebugRequest::Attach(_) => "attach",
@@ -404,6 +464,9 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::ReadMemory(_) => "read memory",
         DebugRequest::WriteMemory(_) => "write memory",
         DebugRequest::Translate(_) => "translate",
+        DebugRequest::MappedPages(_) => "mapped pages",
+        DebugRequest::RamRanges(_) => "ram ranges",
+        DebugRequest::Nmi(_) => "nmi",
         DebugRequest::Status(_) => "status",
         DebugRequest::FreezeTime(_) => "freeze time",
         DebugRequest::Reset(_) => "reset",

@@ -16,6 +16,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
@@ -192,7 +193,7 @@ fn monitor_commands_answer_people() {
     assert!(monitor("translate 0x4000").contains("no page maps 0x4000"));
     assert_eq!(
         monitor("msr read 0x10"),
-        "MSR 0x10 of VP 0 = 0x0000000000001000\n"
+        "MSR 0x10 (tsc) of VP 0 = 0x0000000000001000\n"
     );
     assert!(monitor("doctor").starts_with("works    single step  one instruction"));
     assert_eq!(monitor("step-irqs"), "Steps hold interrupts back.\n");
@@ -201,6 +202,118 @@ fn monitor_commands_answer_people() {
     assert!(monitor("reset").contains("first instruction"));
     assert!(monitor("nonsense").contains("monitor help"));
     assert!(monitor("help").contains("monitor translate ADDR"));
+}
+
+/// Scripts for QEMU take every line of `info mem` apart, so its first names the VP at its end. An error names the VP too.
+#[test]
+fn each_answer_about_one_vp_names_it_in_its_first_line() {
+    let bed = Bed::new();
+    bed.vm.enable_paging();
+    let mut client = bed.attach();
+    let mut answers = |thread: &str, vp: &str, named: &str| {
+        assert_eq!(client.ask(&format!("Hg{thread}")), "OK");
+        for line in [
+            "regs",
+            "mode",
+            "disas",
+            "disas 0x1000 2",
+            "translate 0x4000",
+            "msr read lstar",
+            "msr write tsc 5",
+            "nmi",
+            "info registers",
+            "info mem",
+            "info tlb",
+            "gva2gpa 0x4000",
+        ] {
+            let answer = client.monitor(&format!("{line}{vp}"));
+            let first = answer.lines().next().unwrap_or_default();
+            let spaced = first.replace("VP", "VP ");
+            assert!(
+                first.contains(named) || spaced.contains(named),
+                "{line}{vp}: {answer}"
+            );
+        }
+    };
+    answers("1", "", "VP 0");
+    answers("2", "", "VP 1");
+    // Whatever the client has told of its selected thread.
+    answers("1", " vp 1", "VP 1");
+    answers("2", " vp 0", "VP 0");
+    assert!(client.monitor("mode vp 2").contains("there is no VP 2"));
+}
+
+#[test]
+fn scripts_for_qemu_find_what_they_search() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let mut monitor = |line: &str| client.monitor(line);
+    assert_eq!(monitor("info mem"), "VP 0: PG disabled\n");
+    assert_eq!(monitor("info tlb"), "VP 0: PG disabled\n");
+    bed.vm.enable_paging();
+    monitor("msr write tsc 0");
+    assert_eq!(
+        monitor("info mem"),
+        "0000000000001000-0000000000003000 0000000000002000 -rw,VP0\n"
+    );
+    assert_eq!(monitor("info tlb").lines().count(), 2);
+    assert!(monitor("info registers").contains("\nCR0=80000000 CR2="));
+    let all = monitor("info registers -a");
+    assert!(all.contains("CPU#0\n") && all.contains("CPU#1\n"), "{all}");
+    assert!(monitor("info mtree -f").contains("0000000000000000-00000000000fffff (prio 0, ram)"));
+    assert_eq!(
+        monitor("xp /2wx 0"),
+        "0000000000000000: 0x03020100 0x07060504\n"
+    );
+    assert_eq!(monitor("xp/2xb 4"), "0000000000000004: 0x04 0x05\n");
+    assert!(monitor("xp /gx 0x100000").starts_with("Cannot access memory"));
+    assert_eq!(monitor("gva2gpa 0x4000"), "VP 0: Unmapped\n");
+    assert!(monitor("gpa2hva 0x4000").contains("is refused"));
+    for (resets, line) in [(1, "system_reset"), (2, "reset halt"), (3, "reset init")] {
+        assert!(monitor(line).contains("first instruction"));
+        assert_eq!(bed.vm.asked("reset"), resets);
+    }
+    assert!(monitor("quit").contains("has been ended"));
+    assert_eq!(bed.vm.wait_detached(), [DetachAction::Kill]);
+}
+
+/// No client shows the text of the error, so it comes where the protocol allows words: at the next `monitor` command or resume, once.
+#[test]
+fn why_a_watchpoint_was_refused_reaches_the_person() {
+    let bed = Bed::new();
+    bed.vm.refuse_watchpoints();
+    let mut client = bed.attach();
+    let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints. The fake has none.\n";
+    // GDB gives the resume up that it was inserted for: nothing may come by itself.
+    assert_eq!(client.ask("Z2,1000,8"), "E5f");
+    assert_eq!(client.ask("m0,1"), "00");
+    let answer = client.monitor("step-irqs");
+    assert_eq!(answer, format!("{reason}Steps hold interrupts back.\n"));
+    assert_eq!(client.monitor("step-irqs"), "Steps hold interrupts back.\n");
+    let listed = client.monitor("breakpoints");
+    let refused = "Refused, the last one first:\n0x1000  write     length 8: not possible here: data watchpoints.";
+    assert!(listed.contains(refused), "{listed}");
+    // One that resumes all the same is told while it waits for the stop.
+    assert_eq!(client.ask("Z2,1000,8"), "E5f");
+    client.send("vCont;c");
+    let console = client.reply();
+    let text = console.strip_prefix('O').expect("console output");
+    assert_eq!(unhex(text), reason);
+    bed.vm.wait_running();
+    bed.vm
+        .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
+    assert!(client.reply().starts_with("T05"));
+}
+
+#[test]
+fn what_is_cut_says_so() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let dump = client.monitor("phys x 0 10000");
+    assert!(dump.contains("(4096 of 10000 bytes"), "{dump}");
+    assert!(dump.ends_with("`monitor phys x 0x1000 5904`)\n"), "{dump}");
+    let code = client.monitor("disas 0 100000");
+    assert!(code.ends_with("(200 of 100000 instructions: one command shows no more)\n"));
 }
 
 #[test]

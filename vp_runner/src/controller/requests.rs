@@ -73,6 +73,18 @@ impl Controller {
                 rpc.handle(async |(vp, gva)| self.translate(vp, gva).await)
                     .await;
             }
+            DebugRequest::MappedPages(rpc) => {
+                rpc.handle(async |(vp, from)| {
+                    let space = self.address_space(vp).await?;
+                    Ok(self.memory.mapped_pages(&space, from))
+                })
+                .await;
+            }
+            DebugRequest::RamRanges(rpc) => rpc.handle_sync(|()| {
+                self.state.check_attached()?;
+                Ok(self.memory.ram_ranges())
+            }),
+            DebugRequest::Nmi(rpc) => rpc.handle(async |vp| self.nmi(vp).await).await,
             DebugRequest::FreezeTime(rpc) => rpc.handle_sync(|wanted| self.freeze_time(wanted)),
             DebugRequest::Status(rpc) => rpc.handle(async |()| self.status().await).await,
         }
@@ -280,6 +292,17 @@ impl Controller {
     async fn translate(&mut self, vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
         let space = self.address_space(vp).await?;
         self.memory.translate(&space, gva)
+    }
+
+    async fn nmi(&mut self, vp: VpIndex) -> Result<(), DebugError> {
+        let activity = self.on_stopped(vp, |vp| vp.activity()).await?;
+        if activity == VpActivity::WaitingForStart {
+            return Err(DebugError::Unsupported {
+                what: format!("an NMI for VP {vp}"),
+                why: "The guest has not started it (INIT-SIPI), so nothing would come of it; choose another VP".into(),
+            });
+        }
+        self.on_stopped(vp, |vp| vp.nmi()).await
     }
 
     fn freeze_time(&self, wanted: Option<FreezeTime>) -> Result<FreezeTime, DebugError> {

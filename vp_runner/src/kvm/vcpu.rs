@@ -3,6 +3,7 @@
 //! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
 //! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
 
+mod nmi;
 mod time;
 
 use super::exit_decode::decode;

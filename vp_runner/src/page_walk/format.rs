@@ -61,6 +61,24 @@ impl PagingMode {
         }
     }
 
+    /// The first address above those that are not canonical.
+    pub(super) const fn upper_half(self) -> u64 {
+        match self {
+            Self::Off | Self::Bits32 | Self::Pae => 0,
+            Self::Level4 => u64::MAX << 47,
+            Self::Level5 => u64::MAX << 56,
+        }
+    }
+
+    /// The first address after the aligned block of `size` bytes that holds `linear`; `None` where it is the last.
+    pub(super) fn after(self, linear: u64, size: u64) -> Option<u64> {
+        let next = (linear | (size - 1)).checked_add(1)?;
+        match self {
+            Self::Off | Self::Bits32 | Self::Pae => (next >> 32 == 0).then_some(next),
+            Self::Level4 | Self::Level5 => Some(self.linear(next).unwrap_or(self.upper_half())),
+        }
+    }
+
     pub(super) const fn levels(self) -> u8 {
         match self {
             Self::Off => 0,

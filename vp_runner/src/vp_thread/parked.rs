@@ -40,6 +40,9 @@ pub(crate) trait ParkedVp {
     /// Writes an MSR.
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError>;
 
+    /// Raises an NMI, which the VP takes once it runs.
+    fn nmi(&mut self) -> Result<(), DebugError>;
+
     /// Whether the parked VP had work to do.
     fn activity(&mut self) -> Result<VpActivity, DebugError>;
 
@@ -145,6 +148,16 @@ impl ParkedVp for Vp {
         self.with_tsc_set(self.around.time.taken_out_now(), |vp| {
             crate::kvm::x86_64::write_msr(vp.vcpu.raw(), msr, value)
         })
+    }
+
+    fn nmi(&mut self) -> Result<(), DebugError> {
+        // What was known of pending events is known no more.
+        self.events = Events::Unknown;
+        self.vcpu.raise_nmi()?;
+        if self.life == Life::Halted {
+            self.life = Life::Started;
+        }
+        Ok(())
     }
 
     fn restart_counter(&mut self) -> Result<(), DebugError> {

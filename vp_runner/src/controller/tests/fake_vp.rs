@@ -473,6 +473,10 @@ impl ParkedVp for FakeVp {
         Err(unheard_of())
     }
 
+    fn nmi(&mut self) -> Result<(), DebugError> {
+        Err(unheard_of())
+    }
+
     fn activity(&mut self) -> Result<VpActivity, DebugError> {
         Ok(VpActivity::Stopped)
     }

@@ -9,21 +9,21 @@ use std::fmt::Write as _;
 use vmm_core_defs::debug_rpc::CpuMode;
 
 /// No x86 instruction is longer.
-pub(crate) const LONGEST_INSTRUCTION: usize = 15;
+pub(super) const LONGEST_INSTRUCTION: usize = 15;
 
 /// Where code is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(super) struct Place {
     /// The linear address of the first byte.
-    pub(crate) linear: u64,
+    pub(super) linear: u64,
     /// The base of the code segment: operands of jumps are offsets from it.
-    pub(crate) base: u64,
+    pub(super) base: u64,
     /// The linear address of the VP's next instruction.
-    pub(crate) pc: u64,
+    pub(super) pc: u64,
 }
 
 /// The bits of addresses and operands in this mode; `None` for what is not x86.
-pub(crate) fn bitness(mode: CpuMode) -> Option<u32> {
+pub(super) fn bitness(mode: CpuMode) -> Option<u32> {
     match mode {
         CpuMode::Real | CpuMode::Virtual8086 | CpuMode::Protected16 | CpuMode::Compatibility16 => {
             Some(16)
@@ -35,7 +35,7 @@ pub(crate) fn bitness(mode: CpuMode) -> Option<u32> {
 }
 
 /// One line for each instruction, up to `count` or the end of the bytes: `=>` marks the next one, addresses are linear, the text is GDB's default.
-pub(crate) fn list(bitness: u32, place: Place, bytes: &[u8], count: usize) -> String {
+pub(super) fn list(bitness: u32, place: Place, bytes: &[u8], count: usize) -> String {
     let mask = match bitness {
         64 => u64::MAX,
         _ => u32::MAX.into(),

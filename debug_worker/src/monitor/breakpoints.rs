@@ -2,20 +2,15 @@
 
 use std::fmt::Write as _;
 use vmm_core_defs::breakpoint::Arming;
+use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 
 /// One line for each.
-pub(crate) fn list(breakpoints: &[BreakpointStatus]) -> String {
+pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
     let mut text = String::new();
     for BreakpointStatus { breakpoint, arming } in breakpoints {
-        let kind = match breakpoint.kind {
-            BreakpointKind::Software => "software",
-            BreakpointKind::Execute => "hardware",
-            BreakpointKind::Write => "write",
-            BreakpointKind::Read => "read",
-            BreakpointKind::ReadWrite => "access",
-        };
+        let kind = kind_name(breakpoint.kind);
         let address = breakpoint.address;
         let _ = write!(text, "{address}  {kind:8}  ");
         let _ = match arming {
@@ -38,12 +33,34 @@ pub(crate) fn list(breakpoints: &[BreakpointStatus]) -> String {
     text
 }
 
+const fn kind_name(kind: BreakpointKind) -> &'static str {
+    match kind {
+        BreakpointKind::Software => "software",
+        BreakpointKind::Execute => "hardware",
+        BreakpointKind::Write => "write",
+        BreakpointKind::Read => "read",
+        BreakpointKind::ReadWrite => "access",
+    }
+}
+
+/// Those that were refused last, and why. Nothing where none was.
+pub(super) fn refused<'a>(last: impl Iterator<Item = &'a (Breakpoint, String)>) -> String {
+    let mut text = String::new();
+    for (Breakpoint { kind, address, len }, why) in last {
+        if text.is_empty() {
+            text.push_str("Refused, the last one first:\n");
+        }
+        let kind = kind_name(*kind);
+        let _ = writeln!(text, "{address}  {kind:8}  length {len}: {why}");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use vmm_core_defs::addr::Gpa;
     use vmm_core_defs::addr::Gva;
-    use vmm_core_defs::breakpoint::Breakpoint;
 
     #[test]
     fn breakpoints_are_listed_with_what_stands_for_them() {

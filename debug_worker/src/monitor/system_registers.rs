@@ -8,7 +8,7 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 
 /// The registers that say where a VP is and how it translates addresses.
-pub(crate) fn system_registers(vp: VpIndex, state: &DebuggerVpState) -> String {
+pub(super) fn table(vp: VpIndex, state: &DebuggerVpState) -> String {
     match state {
         DebuggerVpState::X86_64(state) => x86(vp, state),
         DebuggerVpState::Aarch64(state) => aarch64(vp, state),
@@ -116,7 +116,7 @@ mod tests {
             ldtr,
             ..Default::default()
         };
-        let text = system_registers(VpIndex::new(3), &DebuggerVpState::X86_64(state));
+        let text = table(VpIndex::new(3), &DebuggerVpState::X86_64(state));
         assert!(text.starts_with("VP 3\nrip  0x000000000000fff0"), "{text}");
         assert!(
             text.contains("\nldtr   0x0028    0x000000000000fee0  0x0000ffff  0x00082\n"),

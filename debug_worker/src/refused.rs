@@ -1,0 +1,73 @@
+//! The breakpoints that the VM refused last, and why: clients do not show the text of such an error.
+
+use std::collections::VecDeque;
+use vmm_core_defs::breakpoint::Breakpoint;
+
+/// More than a person looks through.
+const KEPT: usize = 8;
+
+/// A client may ask for the impossible without end; the log takes this much of it in one session.
+const LOGGED: u32 = 32;
+
+/// What a session was refused.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    /// The last one first.
+    last: VecDeque<(Breakpoint, String)>,
+    logged: u32,
+}
+
+impl Refused {
+    pub(crate) fn add(&mut self, breakpoint: Breakpoint, why: String) {
+        let known = |(refused, reason): &(_, _)| *refused == breakpoint && *reason == why;
+        if !self.last.iter().any(known) {
+            self.log(&breakpoint, &why);
+        }
+        self.accepted(&breakpoint);
+        self.last.push_front((breakpoint, why));
+        self.last.truncate(KEPT);
+    }
+
+    /// It is not refused any more.
+    pub(crate) fn accepted(&mut self, breakpoint: &Breakpoint) {
+        self.last.retain(|(refused, _)| refused != breakpoint);
+    }
+
+    /// The last one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Breakpoint, String)> {
+        self.last.iter()
+    }
+
+    fn log(&mut self, breakpoint: &Breakpoint, why: &str) {
+        if self.logged < LOGGED {
+            tracing::warn!(kind = ?breakpoint.kind, address = %breakpoint.address, why, "a breakpoint was refused");
+        } else if self.logged == LOGGED {
+            tracing::warn!("more breakpoints are refused; this session's are not logged further");
+        }
+        self.logged = self.logged.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::addr::Gva;
+    use vmm_core_defs::breakpoint::BreakpointKind;
+
+    #[test]
+    fn the_last_ones_are_kept_each_once_and_none_that_was_accepted() {
+        let at = |address| Breakpoint {
+            kind: BreakpointKind::Execute,
+            address: Gva::new(address),
+            len: 1,
+        };
+        let mut refused = Refused::default();
+        for address in 0..20 {
+            refused.add(at(address), "no".to_owned());
+        }
+        refused.add(at(15), "not now".to_owned());
+        refused.accepted(&at(18));
+        let left = refused.iter().map(|(refused, _)| refused.address.value());
+        assert_eq!(left.collect::<Vec<_>>(), [15, 19, 17, 16, 14, 13, 12]);
+    }
+}
