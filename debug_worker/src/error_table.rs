@@ -31,7 +31,9 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::BadBreakpoint { .. }
             | DebugError::NoSuchBreakpoint { .. }
             | DebugError::BadRegister { .. } => errno::EINVAL,
-            DebugError::NoFreeSlot { .. } | DebugError::GuestUsesSlots { .. } => errno::ENOSPC,
+            DebugError::NoFreeSlot { .. }
+            | DebugError::GuestUsesSlots { .. }
+            | DebugError::NotExecutable { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
             DebugError::Ended { .. } => errno::ENODEV,

@@ -72,7 +72,7 @@ pub enum DebugRequest {
     /// A software breakpoint at an address that is not mapped yet is accepted and waits; [`DebugRequest::Breakpoints`] tells.
     ///
     /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
-    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`],
+    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`],
     /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
@@ -398,6 +398,15 @@ pub enum DebugError {
         guest: u32,
         /// How many the debugger's breakpoints have.
         yours: u32,
+    },
+    /// A breakpoint on a page that is not executable, where an `INT3` is never met, and there is no debug register for it.
+    #[error(
+        "the page of {address} is not executable: a breakpoint there needs a debug register, and none is free; `info breakpoints`, then `delete` a hardware \
+         breakpoint or a watchpoint"
+    )]
+    NotExecutable {
+        /// The address asked for.
+        address: Gva,
     },
     /// There is no such breakpoint.
     #[error(

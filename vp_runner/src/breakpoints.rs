@@ -11,6 +11,10 @@
 //!          the mapping is gone, guest reset        a hardware breakpoint needs the register
 //! ```
 //!
+//! A byte on a page that the VP may not execute would never be met, since the fetch faults first, and a debug register is: code breakpoints come before the
+//! fetch. So a register holds such a breakpoint like a hardware one, and without a free one it is refused. Where user mode may execute the page and the VP, in
+//! another ring, may not (SMEP, or a root of the kernel's own), a register is taken if there is one, else the byte serves the process.
+//!
 //! Which tables decide. An address of the upper half, or one set while paging was off, is looked up in the tables of the VP that stopped last, then in any
 //! other VP's: it is the kernel's. (While none of them maps it, it stays as it is until the tables that led to its byte are loaded again.) Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
 //! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
@@ -144,7 +148,16 @@ impl BreakpointTable {
             self.add(breakpoint, entry);
             undo.push(Undo::Inserted(breakpoint));
             self.aim(guest, &breakpoint);
-            return Ok(());
+            return match self.needs_register(&breakpoint) {
+                true => {
+                    let index = self.evict(undo).ok_or(DebugError::NotExecutable {
+                        address: breakpoint.address,
+                    })?;
+                    self.arm(guest, &breakpoint, Armed::Register(index));
+                    Ok(())
+                }
+                false => Ok(()),
+            };
         }
         let index = self
             .register_for(wanted)
@@ -231,6 +244,14 @@ impl BreakpointTable {
         }
     }
 
+    /// Whether it is a software breakpoint that nothing but a debug register can be, and has none.
+    fn needs_register(&self, breakpoint: &Breakpoint) -> bool {
+        let entry = self.entries.get(breakpoint);
+        entry.is_some_and(|entry| {
+            entry.armed == Armed::Nothing && entry.pending == Some(Pending::NotExecutable)
+        })
+    }
+
     /// Frees a debug register that only pending software breakpoints hold: a hardware breakpoint was asked for as such.
     fn evict(&mut self, undo: &mut Vec<Undo>) -> Option<usize> {
         let all_pending = |index: &usize| self.slots[*index].is_some() && self.is_pending(*index);
@@ -248,7 +269,10 @@ impl BreakpointTable {
     fn is_pending(&self, index: usize) -> bool {
         let pending = |owner: &Breakpoint| {
             let entry = self.entries.get(owner);
-            entry.is_some_and(|entry| entry.pending.is_some())
+            entry.is_some_and(|entry| {
+                // A guest that returned past it would fault.
+                entry.pending.is_some() && entry.pending != Some(Pending::NotExecutable)
+            })
         };
         self.owners[index].iter().all(pending)
     }
@@ -258,7 +282,21 @@ impl BreakpointTable {
         let Some(entry) = self.entries.get(breakpoint).copied() else {
             return;
         };
-        let pending = match (guest.target(breakpoint.address, entry.home), entry.armed) {
+        let target = match (guest.target(breakpoint.address, entry.home), entry.armed) {
+            (Target::UserByte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
+                Target::Byte(gpa, via)
+            }
+            (Target::UserByte(gpa, via), armed) => {
+                let slot = Slot::new(breakpoint).ok();
+                let free = || slot.and_then(|slot| self.register_for(slot)).is_some();
+                match matches!(armed, Armed::Register(_)) || free() {
+                    true => Target::Pending(Pending::UserOnly),
+                    false => Target::Byte(gpa, via),
+                }
+            }
+            (target, _) => target,
+        };
+        let pending = match (target, entry.armed) {
             (Target::Byte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
                 // Written over by the guest, or not.
                 guest.patches.verify_within(guest.ram, gpa..=gpa);
@@ -281,7 +319,7 @@ impl BreakpointTable {
                     false => Pending::Overwritten,
                 }
             }
-            (Target::Unknown, _) => return,
+            (Target::Unknown | Target::UserByte(..), _) => return,
             (Target::Pending(pending), _) => pending,
         };
         let armed = self.entries.get(breakpoint).map(|entry| entry.armed);

@@ -1,6 +1,7 @@
 //! Where a parked VP stands, and by which tables it translates: what breakpoint bytes have to know of it.
 
 use crate::page_walk::PagingState;
+use crate::page_walk::Walk;
 use crate::page_walk::walk;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -11,6 +12,9 @@ const CR3_ROOT: u64 = 0x000f_ffff_ffff_f000;
 const CR0_PG: u64 = 1 << 31;
 const EFER_LMA: u64 = 1 << 10;
 const CR0_PE: u64 = 1;
+const CR4_SMEP: u64 = 1 << 20;
+/// Of a page-table entry. Where it is reserved, a walk faults.
+const NO_EXECUTE: u64 = 1 << 63;
 
 /// A place in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,19 @@ pub struct Place {
     pub rip: Gva,
     /// The VP's paging registers.
     pub paging: PagingState,
+    /// Whether it is in user mode, ring 3.
+    pub user: bool,
+}
+
+/// Whether an instruction can be fetched from a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// It can.
+    Permitted,
+    /// By user mode only: the VP, which is not in it, would fault.
+    UserOnly,
+    /// No: the fetch faults.
+    Forbidden,
 }
 
 /// What `INT3` depends on.
@@ -36,6 +53,25 @@ impl Place {
     /// The physical byte of RIP, where there is one.
     pub fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
         Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
+    }
+
+    /// Whether the VP can fetch an instruction from a page that it translates to (SDM volume 3, "Determination of Access Rights").
+    pub fn fetch(&self, page: &Walk) -> Fetch {
+        let supervisor_on_user_page = !self.user && page.user && page.page_size.is_some();
+        // Linux without SMEP, and with a root of the kernel's own for each process, forbids it that in the root's entry.
+        let by_root_alone = || {
+            let mut entries = page.path.entries();
+            let root = entries
+                .next()
+                .is_some_and(|entry| entry.value & NO_EXECUTE != 0);
+            root && entries.all(|entry| entry.value & NO_EXECUTE == 0)
+        };
+        match (supervisor_on_user_page, page.executable) {
+            (true, true) if self.paging.cr4 & CR4_SMEP != 0 => Fetch::UserOnly,
+            (true, false) if by_root_alone() => Fetch::UserOnly,
+            (_, false) => Fetch::Forbidden,
+            (_, true) => Fetch::Permitted,
+        }
     }
 
     /// The root of its page tables; `None` without paging.

@@ -258,3 +258,54 @@ fn the_guests_own_debug_exception_reaches_its_handler_while_breakpoints_are_set(
         "handler runs, then the guest goes on"
     );
 }
+
+/// What GDB lets a called function return to: a byte of the guest's stack, whose page is not executable. The fetch faults before any `INT3`.
+#[test]
+fn a_software_breakpoint_on_a_page_that_is_not_executable_is_met() {
+    use vmm_core_defs::addr::Gpa;
+    use vmm_core_defs::addr::GuestAddress;
+    const EFER: u32 = 0xc000_0080;
+    const LONG_MODE_WITH_NXE: u64 = 0xd00;
+    /// Of the gigabyte from [`HIGH`] on, and the table that it leads to.
+    const PDPT_ENTRY: u64 = 0x1_1008;
+    const TABLE: u64 = 0x1_5000;
+    /// The 2 MiB of RAM again, without permission to execute.
+    const HIGH: u64 = 0x4000_0000;
+    const STACK: u64 = 0x8000;
+    let ret = [0xc3];
+    let Some(vm) = Setup::new(Mode::Long, &ret).build() else {
+        return;
+    };
+    vm.attach();
+    let efer = (VpIndex::BSP, EFER, LONG_MODE_WITH_NXE);
+    assert_eq!(vm.call(DebugRequest::WriteMsr, efer), Ok(()));
+    let put = |gpa: u64, value: u64| {
+        let at = GuestAddress::Gpa(Gpa::new(gpa));
+        let bytes = value.to_le_bytes().to_vec();
+        assert_eq!(vm.call(DebugRequest::WriteMemory, (at, bytes)), Ok(()));
+    };
+    put(PDPT_ENTRY, TABLE | 0x23);
+    put(TABLE, 1 << 63 | 0xe3);
+    let back = HIGH + 0x7fff;
+    put(STACK, back);
+    let software = Breakpoint {
+        kind: BreakpointKind::Software,
+        ..execute_at(back)
+    };
+    vm.insert(software);
+    let status = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+    let register = |status: &BreakpointStatus| matches!(&status.arming, Arming::DebugRegister { why, .. } if why.as_ref().is_some_and(|why| why.contains("not executable")));
+    // Without INT3 a register holds every breakpoint, for no reason of its own.
+    let any = matches!(status[0].arming, Arming::DebugRegister { why: None, .. });
+    assert!(register(&status[0]) || any, "{status:?}");
+    assert_eq!(stop(vm.resume()), hit(0, software));
+    assert_eq!(vm.regs(0).rip, back);
+    assert_eq!(vm.read_gva(0, back, 1), Ok(vec![0]), "guest memory");
+    // Nobody holds it up there any more, and it faults.
+    vm.remove(software);
+    let reason = stop(vm.resume());
+    assert!(
+        !matches!(reason, DebugStopReason::Breakpoint { .. }),
+        "{reason:?}"
+    );
+}

@@ -5,6 +5,7 @@ use crate::page_walk::PagingState;
 use crate::page_walk::Walk;
 use crate::page_walk::WalkFaultReason;
 use crate::page_walk::walk;
+use crate::place::Fetch;
 use crate::place::ModeClass;
 use crate::place::Place;
 use crate::probe::Report;
@@ -82,12 +83,13 @@ impl Walks {
         vp: usize,
         place: &Place,
         address: Gva,
-    ) -> Result<Gpa, WalkFaultReason> {
+    ) -> Result<Walk, WalkFaultReason> {
         let before = (vp, Gva::new(0))..=(vp, address);
         if let Some(((_, start), walk)) = self.found.range(before).next_back() {
             let distance = address.value() - start.value();
             if distance < walk.bytes_left() {
-                return Ok(Gpa::new(walk.gpa.value() + distance));
+                let gpa = Gpa::new(walk.gpa.value() + distance);
+                return Ok(Walk { gpa, ..*walk });
             }
         }
         let walk = walk(ram, &place.paging, address).map_err(|fault| fault.reason)?;
@@ -101,7 +103,7 @@ impl Walks {
             ..walk
         };
         self.found.insert((vp, start), page);
-        Ok(walk.gpa)
+        Ok(walk)
     }
 }
 
@@ -116,6 +118,12 @@ pub(super) enum Pending {
     NoRam,
     #[error("INT3 does not trap in this processor mode on this host")]
     NotTrapped,
+    /// An `INT3` there is never met: the fetch faults. What GDB calls on a guest's stack returns to such a page.
+    #[error("its page is not executable, so an INT3 there would never be met")]
+    NotExecutable,
+    /// It is, for the process that the page belongs to.
+    #[error("its page is executable in user mode only, and the VP is not in user mode")]
+    UserOnly,
     #[error("the guest was reset")]
     Reset,
     #[error("its byte was overwritten while its process was not running")]
@@ -130,6 +138,8 @@ pub(super) enum Pending {
 pub(super) enum Target {
     /// This byte, by the tables of this root.
     Byte(Gpa, Option<u64>),
+    /// As [`Byte`](Self::Byte), and the VP itself would fault there.
+    UserByte(Gpa, Option<u64>),
     Pending(Pending),
     /// Its process is not loaded on any VP.
     Unknown,
@@ -195,10 +205,16 @@ impl GuestCode<'_> {
                 continue;
             }
             match self.walks.walk(self.ram, vp, place, address) {
+                Ok(page) if place.fetch(&page) == Fetch::Forbidden => {
+                    return Target::Pending(Pending::NotExecutable);
+                }
                 Ok(_) if !self.int3.in_mode(place.mode()) => {
                     return Target::Pending(Pending::NotTrapped);
                 }
-                Ok(gpa) => return Target::Byte(gpa, place.root()),
+                Ok(page) if place.fetch(&page) == Fetch::UserOnly => {
+                    return Target::UserByte(page.gpa, place.root());
+                }
+                Ok(page) => return Target::Byte(page.gpa, place.root()),
                 Err(reason) => why = why.or(Some(Pending::Unmapped(reason))),
             }
         }

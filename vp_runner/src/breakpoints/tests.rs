@@ -12,6 +12,7 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
 mod guest_registers;
+mod not_executable;
 
 /// A guest of one VP, in long mode unless a test says otherwise, whose host traps INT3 outside real mode.
 struct Guest {
@@ -121,6 +122,7 @@ fn long(root: u64) -> Place {
             efer: 1 << 10 | 1 << 8,
             limits: PagingLimits::new(40, true),
         },
+        user: false,
     }
 }
 

@@ -575,6 +575,7 @@ pub(crate) fn place_of(regs: &kvm_regs, sregs: &kvm_sregs, limits: PagingLimits)
     Place {
         rip: Gva::new(linear_rip(regs, sregs)),
         paging,
+        user: sregs.ss.dpl == 3,
     }
 }
 

@@ -204,7 +204,7 @@ impl Vp {
         opcode: Opcode,
     ) -> [Option<Gva>; 3] {
         let state = general(&underway.before);
-        let Place { rip, paging } = underway.place;
+        let Place { rip, paging, .. } = underway.place;
         match undelivered {
             Some(Undelivered::Exception(vector) | Undelivered::Deliverable(vector)) => {
                 return [handler(&state, vector, &self.view(paging)), None, None];

@@ -401,6 +401,7 @@ impl FakeVp {
                 efer: 0,
                 limits: PagingLimits::new(36, false),
             },
+            user: false,
         }
     }
 
