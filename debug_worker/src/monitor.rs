@@ -1,7 +1,7 @@
 //! `monitor` commands: what GDB has no packet for, for people to read, and what scripts written for QEMU send.
 //!
 //! Each answer about one VP names it in its first line: a client may have told us of another thread than the one its user has selected (GDB 13
-//! does not say that it went back to the first after `info threads`).
+//! to 16 do not say that they went back to the first after `info threads`).
 
 mod breakpoints;
 mod command_line;

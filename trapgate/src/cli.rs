@@ -34,7 +34,7 @@ Exit codes:
   3    the guest asked for a reset, with --no-reboot
   4    a triple fault, with --no-reboot
   5    KVM could not go on with the guest
-  6    the debugger went away or killed the guest, with --on-disconnect kill
+  6    the debugger ended the guest: `monitor quit`, or it went away or killed it with --on-disconnect kill
   130  ended by Ctrl-C or SIGINT (129: SIGHUP, 143: SIGTERM)";
 
 /// A command.

@@ -45,9 +45,7 @@ pub fn ending(exit: &RunnerExit) -> Option<String> {
     match exit {
         RunnerExit::PowerOff | RunnerExit::Stopped => None,
         RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),
-        RunnerExit::Killed => {
-            Some("trapgate: the debugger ended the guest (--on-disconnect kill)".to_owned())
-        }
+        RunnerExit::Killed => Some("trapgate: the debugger ended the guest".to_owned()),
         RunnerExit::ResetFailed => Some(
             "trapgate: the guest was to start again and could not; the log line above says why"
                 .to_owned(),

@@ -32,6 +32,8 @@ use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::MappedPage;
 use vmm_core_defs::memory::MappedPages;
 use vmm_core_defs::memory::RamRange;
+use vmm_core_defs::memory::TableEntry;
+use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
@@ -42,6 +44,8 @@ use vmm_core_defs::stop::StopEvent;
 use vmm_core_defs::stop::StopOn;
 
 pub(super) const VP_COUNT: u32 = 2;
+/// Cannot be read.
+const NO_MSR: u32 = 0xdead;
 pub(super) const MEMORY_SIZE: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -269,10 +273,16 @@ impl State {
                 self.memory[start..start + data.len()].copy_from_slice(&data);
                 Ok(())
             }),
-            DebugRequest::ReadMsr(rpc) => rpc.handle_sync(|(_, msr)| Ok(u64::from(msr) << 8)),
+            DebugRequest::ReadMsr(rpc) => rpc.handle_sync(|(_, msr)| match msr {
+                NO_MSR => Err(DebugError::BadRegister {
+                    name: format!("MSR {msr:#x}"),
+                    why: "the fake has none".to_owned(),
+                }),
+                msr => Ok(u64::from(msr) << 8),
+            }),
             DebugRequest::WriteMsr(rpc) => rpc.complete(Ok(())),
             DebugRequest::Translate(rpc) => {
-                rpc.handle_sync(|(vp, gva)| Err(not_mapped(vp, gva)));
+                rpc.handle_sync(|(vp, gva)| translate(vp, gva));
             }
             DebugRequest::MappedPages(rpc) => rpc.handle_sync(|(vp, from)| {
                 self.vp(vp)?;
@@ -395,6 +405,24 @@ impl State {
             .filter(|index| *index < MEMORY_SIZE)
             .ok_or(error)
     }
+}
+
+/// Mapped from 4 GiB on, each address to the one 4 GiB below.
+fn translate(vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
+    let gpa = gva.value().checked_sub(1 << 32);
+    let gpa = gpa.map(Gpa::new).ok_or_else(|| not_mapped(vp, gva))?;
+    Ok(Translation {
+        gpa,
+        page_size: Some(1 << 12),
+        writable: true,
+        user: false,
+        executable: true,
+        entries: vec![TableEntry {
+            level: 1,
+            gpa: Gpa::new(0x2000),
+            value: 3,
+        }],
+    })
 }
 
 fn not_mapped(vp: VpIndex, gva: Gva) -> DebugError {

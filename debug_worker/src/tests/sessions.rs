@@ -218,13 +218,16 @@ fn each_answer_about_one_vp_names_it_in_its_first_line() {
             "disas",
             "disas 0x1000 2",
             "translate 0x4000",
+            "translate 0x100000000",
             "msr read lstar",
+            "msr read 0xdead",
             "msr write tsc 5",
             "nmi",
             "info registers",
             "info mem",
             "info tlb",
             "gva2gpa 0x4000",
+            "gva2gpa 0x100004000",
         ] {
             let answer = client.monitor(&format!("{line}{vp}"));
             let first = answer.lines().next().unwrap_or_default();
@@ -268,6 +271,7 @@ fn scripts_for_qemu_find_what_they_search() {
     assert_eq!(monitor("xp/2xb 4"), "0000000000000004: 0x04 0x05\n");
     assert!(monitor("xp /gx 0x100000").starts_with("Cannot access memory"));
     assert_eq!(monitor("gva2gpa 0x4000"), "VP 0: Unmapped\n");
+    assert_eq!(monitor("gva2gpa 0x100004000"), "VP 0 gpa: 0x4000\n");
     assert!(monitor("gpa2hva 0x4000").contains("is refused"));
     for (resets, line) in [(1, "system_reset"), (2, "reset halt"), (3, "reset init")] {
         assert!(monitor(line).contains("first instruction"));

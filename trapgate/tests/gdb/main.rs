@@ -4,6 +4,7 @@ mod clients;
 mod hostile;
 mod lldb;
 mod modes;
+mod monitor;
 mod sessions;
 mod stops;
 

@@ -234,19 +234,3 @@ fn a_running_guest_stops_when_asked_and_goes_on() {
     );
     in_order(&text, &["received signal SIGINT", "$2 = 1", "* "]);
 }
-
-#[test]
-fn the_monitor_commands_answer() {
-    let Some(mut guest) = guest(&[]) else { return };
-    let text = gdb(
-        &mut guest,
-        &[
-            "monitor help",
-            "monitor status",
-            "monitor translate 0x100000",
-            "monitor doctor",
-            "detach",
-        ],
-    );
-    in_order(&text, &["translate", "single step"]);
-}

@@ -158,7 +158,14 @@ fn a_triple_fault_stops_with_all_state_readable() {
     } else {
         in_order(&text, &["triple_fault ()", "run_scenario ()", "ud2"]);
     }
-    assert_eq!(guest.finish().code, Some(4));
+    let ended = guest.finish();
+    assert_eq!(ended.code, Some(4));
+    // It was.
+    assert!(
+        !ended.output.contains("with gdb attached"),
+        "{}",
+        ended.output
+    );
 }
 
 #[test]
