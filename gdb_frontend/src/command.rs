@@ -101,6 +101,8 @@ pub enum Command<'a> {
     Attached,
     /// `qSupported`
     Supported(ClientFeatures),
+    /// A packet without effect here that LLDB alone sends, each time it connects: `QThreadSuffixSupported`.
+    OfLldb,
     /// `QStartNoAckMode`
     StartNoAckMode,
     /// `qXfer:OBJECT:read`
@@ -193,6 +195,7 @@ impl<'a> Command<'a> {
             (b"qThreadExtraInfo", _) => threads::extra_info(arguments),
             (b"qAttached", _) => Ok(Self::Attached),
             (b"qSupported", _) => Ok(Self::Supported(ClientFeatures::parse(arguments))),
+            (b"QThreadSuffixSupported", b"") => Ok(Self::OfLldb),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),

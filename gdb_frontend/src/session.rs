@@ -9,8 +9,11 @@
 //!                          reply <---- Pending <-------------------------------- complete <-----------+
 //! ```
 //! Everything is done in the order in which it came. One operation is out at a time, and what comes in meanwhile waits; that
-//! includes Ctrl-C, which so never overtakes the `c` before it. A Ctrl-C that comes while the guest stands still has nothing to
-//! interrupt and is dropped: it crossed with a stop.
+//! includes Ctrl-C, which so never overtakes the `c` before it.
+//!
+//! A Ctrl-C stands until the guest has stopped for it or the client has shown another stop. GDB keeps many stops to itself (a condition that is
+//! false, an ignore count, `dprintf`), and a Ctrl-C from the middle of one has to end the resume that follows. A stop that GDB shows is one
+//! after which it reads the list of threads, which it never does for the others; a Ctrl-C from before that crossed with the stop, and the user has what they wanted.
 
 mod complete;
 mod execute;
@@ -28,6 +31,7 @@ use crate::framing::Outbox;
 use crate::framing::PACKET_SIZE;
 use crate::framing::PacketWriter;
 use crate::target::Stop;
+use crate::target::StopReason;
 use crate::target::TargetError;
 use crate::target::TargetInfo;
 use crate::target::TargetOp;
@@ -72,6 +76,8 @@ struct Core {
     spare: Vec<u8>,
     /// The list of threads as it was when the client began to read it.
     threads: Vec<u8>,
+    /// The user wants a stop, and has not been shown one since.
+    interrupt_wanted: bool,
     /// The byte that showed that the client is no debugger.
     foreign: Option<u8>,
     /// What the user is to be told of breakpoints as soon as the protocol allows it.
@@ -120,6 +126,7 @@ impl Session {
                 resumed: ThreadSelector::Any,
                 spare: Vec::new(),
                 threads: Vec::new(),
+                interrupt_wanted: false,
                 foreign: None,
                 refusals: Refusals::default(),
                 info,
@@ -246,8 +253,9 @@ impl Core {
         }
     }
 
-    /// Stops a guest that runs; one that stands still already has nothing to be told.
+    /// Stops a guest that runs; where it stands still, the resume that follows.
     fn interrupt(&mut self, pending: Pending) {
+        self.interrupt_wanted = true;
         match (&self.guest, pending) {
             (Guest::Running(_), pending) => self.ask(TargetOp::Interrupt, pending),
             (Guest::Stopped(_), Pending::Ok) => self.ok(),
@@ -271,6 +279,9 @@ impl Core {
             self.console(&text);
         }
         self.guest = Guest::Stopped(stop);
+        if stop.reason == StopReason::Interrupt {
+            self.interrupt_wanted = false;
+        }
         match stop_reply::ending(stop.reason) {
             Some(packet) => {
                 self.outbox.packet(packet);

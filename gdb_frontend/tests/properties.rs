@@ -116,7 +116,7 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             "m0,8000000000000000", "mffffffffffffffff,1", "x1000,400", "X1000,0:", "M1000,2:aabb", "c", "s", "C05", "S05;1000",
             "vCont;c", "vCont;s:1;c", "vCont;r1,2:2", "vCont?", "vCtrlC", "Z0,1000,1", "z1,1,1", "Hg2", "Hc-1", "T1", "qC",
             "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,2", "qAttached", "QStartNoAckMode", "vMustReplyEmpty",
-            "qSupported:swbreak+;xmlRegisters=i386", "qSupported:error-message+",
+            "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
             "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
         ]).prop_map(|text| frame(text.as_bytes())),
         1 => Just(frame(b"D")),

@@ -27,6 +27,11 @@ fn runs_until_watched(bed: &Bed, client: &mut Client) {
     assert!(stop.contains("watch:2000;"), "{stop}");
 }
 
+/// What GDB asks once it shows a stop to the user.
+fn shown(client: &mut Client) {
+    assert_eq!(client.ask("qfThreadInfo"), "m1,2");
+}
+
 #[test]
 fn an_interrupt_behind_a_stop_leaves_the_guest_stopped_and_the_next_resume_alone() {
     let bed = Bed::new();
@@ -37,6 +42,22 @@ fn an_interrupt_behind_a_stop_leaves_the_guest_stopped_and_the_next_resume_alone
     assert_eq!(client.ask("m1,1"), "01");
     assert_eq!(bed.vm.asked("break"), 0, "a stopped guest was interrupted");
     assert_eq!(bed.vm.resumes().len(), 1, "and it was not resumed");
+    shown(&mut client);
+    runs_until_watched(&bed, &mut client);
+}
+
+#[test]
+fn an_interrupt_behind_a_stop_that_is_not_shown_ends_the_next_resume() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for round in 1..=10 {
+        runs_until_watched(&bed, &mut client);
+        client.send_raw(b"\x03");
+        let stop = client.ask("vCont;c");
+        assert!(stop.starts_with("T02"), "round {round}: {stop}");
+        assert_eq!(bed.vm.asked("break"), round);
+    }
+    shown(&mut client);
     runs_until_watched(&bed, &mut client);
 }
 
@@ -56,6 +77,7 @@ fn a_hit_while_an_interrupt_is_on_its_way_is_told_instead_of_it() {
         let stop = client.reply();
         assert!(stop.contains("watch:2000;"), "the hit is lost: {stop}");
         assert_eq!(client.ask("m1,1"), "01");
+        shown(&mut client);
         runs_until_watched(&bed, &mut client);
     }
 }
@@ -69,6 +91,7 @@ fn interrupts_by_the_dozen_are_one_stop() {
         client.send_raw(&[3; 12]);
         assert!(client.reply().starts_with("T02"));
         assert_eq!(client.ask("m1,1"), "01");
+        shown(&mut client);
         runs_until_watched(&bed, &mut client);
     }
 }

@@ -159,6 +159,8 @@ fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
         assert!(stop.starts_with("T05") || stop.starts_with("T02"), "{stop}");
         // One stop for one resume: the next packet's reply is the next thing that comes.
         assert_eq!(client.ask("m1,1"), "01", "round {round}");
+        // The user has seen it.
+        client.ask("qfThreadInfo");
     }
 }
 

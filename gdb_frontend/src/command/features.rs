@@ -15,9 +15,9 @@ pub struct ClientFeatures {
     pub hwbreak: bool,
     /// Understands `E.` and words in every error reply.
     pub error_message: bool,
-    /// Reads target descriptions (`xmlRegisters=`): GDB or LLDB, which both expand runs. What a script does not announce it is
-    /// spared.
-    pub debugger: bool,
+    /// GDB or LLDB itself, which both expand runs. Simple clients do not, and they name the features they have copied from somewhere: those that count
+    /// here are ones that only GDB has a use for. LLDB shows itself by a packet of its own.
+    pub expands_runs: bool,
 }
 
 impl ClientFeatures {
@@ -34,7 +34,7 @@ impl ClientFeatures {
                 b"swbreak+" => features.swbreak = true,
                 b"hwbreak+" => features.hwbreak = true,
                 b"error-message+" => features.error_message = true,
-                feature if feature.starts_with(b"xmlRegisters=") => features.debugger = true,
+                b"qRelocInsn+" | b"QThreadEvents+" | b"no-resumed+" => features.expands_runs = true,
                 _ => {}
             }
         }

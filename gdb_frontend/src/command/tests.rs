@@ -207,12 +207,13 @@ fn vcont_keeps_the_order_of_its_actions() {
 
 #[test]
 fn client_features_are_taken_only_with_a_plus() {
-    let Ok(Command::Supported(features)) =
-        parse("qSupported:multiprocess+;swbreak+;hwbreak-;error-message+;xmlRegisters=i386")
-    else {
+    let Ok(Command::Supported(features)) = parse(
+        "qSupported:multiprocess+;swbreak+;hwbreak-;error-message+;no-resumed+;xmlRegisters=i386",
+    ) else {
         panic!("not understood");
     };
     assert!(features.swbreak && !features.hwbreak && features.error_message);
+    assert!(features.expands_runs);
     assert!(supported(features).contains("error-message+"));
     assert!(!supported(ClientFeatures::default()).contains("error-message"));
 }

@@ -64,8 +64,8 @@ enum Trailer {
     Missing,
     /// A checksum.
     Sum(u8),
-    /// Not a number. The bytes are left alone: a `$` among them starts the next packet.
-    Garbage,
+    /// Not a number. So many of the bytes are the damaged packet's: one that may stand between packets starts what comes next.
+    Garbage(usize),
 }
 
 impl Decoder {
@@ -128,16 +128,16 @@ impl Decoder {
                     }
                     Some(end) => {
                         let payload = self.start..end;
-                        let sum = match self.trailer(end) {
+                        let (sum, trailer) = match self.trailer(end) {
                             Trailer::Missing => {
                                 self.state = State::Packet { scanned: end };
                                 return None;
                             }
-                            Trailer::Sum(sum) => Some(sum),
-                            Trailer::Garbage => None,
+                            Trailer::Sum(sum) => (Some(sum), 2),
+                            Trailer::Garbage(bytes) => (None, bytes),
                         };
                         self.state = State::Between;
-                        self.start = end + if sum.is_some() { 3 } else { 1 };
+                        self.start = end + 1 + trailer;
                         let payload = &self.buffer[payload];
                         return Some(if sum == Some(checksum(payload)) {
                             self.opened = true;
@@ -162,10 +162,10 @@ impl Decoder {
                         self.start = end;
                         let trailer = match self.trailer(end) {
                             Trailer::Missing => return None,
-                            Trailer::Sum(_) => 3,
-                            Trailer::Garbage => 1,
+                            Trailer::Sum(_) => 2,
+                            Trailer::Garbage(bytes) => bytes,
                         };
-                        self.start = end + trailer;
+                        self.start = end + 1 + trailer;
                         self.state = State::Between;
                         return Some(Frame::Oversized);
                     }
@@ -188,7 +188,10 @@ impl Decoder {
     fn trailer(&self, end: usize) -> Trailer {
         let digit = |at: usize| self.buffer.get(at).map(|&b| char::from(b).to_digit(16));
         match (digit(end + 1), digit(end + 2)) {
-            (Some(None), _) | (_, Some(None)) => Trailer::Garbage,
+            (Some(None), _) | (_, Some(None)) => {
+                let rest = self.buffer[end + 1..].iter().take(2);
+                Trailer::Garbage(rest.take_while(|byte| !b"+-$\x03".contains(byte)).count())
+            }
             (Some(Some(high)), Some(Some(low))) => {
                 Trailer::Sum(u8::try_from(high << 4 | low).expect("two hex digits fit a byte"))
             }

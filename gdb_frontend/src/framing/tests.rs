@@ -98,6 +98,8 @@ fn a_checksum_that_is_no_number_does_not_eat_the_next_packet() {
             packet(b"g")
         ]
     );
+    // It is not noise before the first packet either.
+    assert_eq!(frames(b"$g#zz$g#67"), [Owned::Other("bad"), packet(b"g")]);
 }
 
 #[test]

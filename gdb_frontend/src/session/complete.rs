@@ -42,6 +42,9 @@ impl Core {
             (Pending::Resume, TargetReply::Done) => {
                 self.guest = Guest::Running(None);
                 self.tell_refusals();
+                if self.interrupt_wanted {
+                    self.ask(TargetOp::Interrupt, Pending::Interrupt);
+                }
             }
             (Pending::Interrupt, TargetReply::Done) => {}
             // Nobody waits for a reply to Ctrl-C, but somebody sits there and waits for the guest to stop.
@@ -97,7 +100,7 @@ impl Core {
                 .unavailable()
                 .map(|reg| reg.offset..reg.offset + reg.bytes()),
         );
-        if self.client.debugger {
+        if self.client.expands_runs {
             packet.shorten_runs();
         }
         self.outbox.packet(packet.finish());

@@ -29,7 +29,10 @@ impl Core {
         let thread = self.current;
         match command {
             Command::StopReason => match self.guest {
-                Guest::Stopped(stop) => self.send_stop(stop),
+                Guest::Stopped(stop) => {
+                    self.stop_is_shown();
+                    self.send_stop(stop);
+                }
                 Guest::Running(_) => self.refuse_running(),
             },
             Command::ReadRegisters => {
@@ -95,7 +98,10 @@ impl Core {
                 packet.number(u64::from(thread.get()));
                 self.outbox.packet(packet.finish());
             }
-            Command::FirstThreads => self.list_threads(),
+            Command::FirstThreads => {
+                self.stop_is_shown();
+                self.list_threads();
+            }
             Command::MoreThreads => self.text("l"),
             Command::ThreadExtraInfo(thread) => {
                 if self.existing(ThreadSelector::One(thread)).is_some() {
@@ -107,6 +113,10 @@ impl Core {
             Command::Supported(client) => {
                 self.client = client;
                 self.text(&supported(client));
+            }
+            Command::OfLldb => {
+                self.client.expands_runs = true;
+                self.text("");
             }
             Command::StartNoAckMode => self.outbox.stop_acks(),
             Command::Transfer {
@@ -121,7 +131,10 @@ impl Core {
                 object: TransferObject::Threads,
                 offset,
                 len,
-            } => self.read_threads(offset, len),
+            } => {
+                self.stop_is_shown();
+                self.read_threads(offset, len);
+            }
             Command::Monitor(line) => {
                 self.ask(TargetOp::Monitor { thread, line }, Pending::Monitor);
             }
@@ -136,6 +149,13 @@ impl Core {
             Command::Kill => self.ask(TargetOp::Kill, Pending::Kill),
             Command::KillWithReply => self.ask(TargetOp::Kill, Pending::KillWithReply),
             Command::Unknown => self.text(""),
+        }
+    }
+
+    /// The client asks what it asks only after a stop that the user sees. A Ctrl-C from before has crossed with that stop.
+    fn stop_is_shown(&mut self) {
+        if matches!(self.guest, Guest::Stopped(_)) {
+            self.interrupt_wanted = false;
         }
     }
 

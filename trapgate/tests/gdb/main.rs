@@ -2,6 +2,7 @@
 
 mod clients;
 mod hostile;
+mod interrupts;
 mod lldb;
 mod modes;
 mod monitor;
