@@ -39,6 +39,7 @@ use vmm_core_defs::debug_rpc::DebugRequest;
 use vp_runner::probe;
 use vp_runner::probe::ProbeError;
 use vp_runner::runner::Controller;
+use vp_runner::runner::KickSignal;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -177,6 +178,7 @@ fn run_vm(
         },
         freeze_time: args.freeze_time.into(),
         debug,
+        kick_signal: KickSignal::default(),
         report,
     };
     let (handle, controller) = vp_runner::start(params)?;

@@ -131,7 +131,10 @@ impl Controller {
 
     async fn vp_event(&mut self, event: VpEvent) {
         match event {
-            VpEvent::Parked(stop) => self.parked(stop).await,
+            VpEvent::Parked(stop) => {
+                self.vps.answered(stop.vp);
+                self.parked(stop).await;
+            }
             VpEvent::Died(vp) => self.died(vp),
         }
     }
@@ -190,9 +193,10 @@ impl Controller {
     /// Looks after breakpoints while the guest runs: only memory is read until something is to be done, but VPs whose debug registers are shared with
     /// the guest have a look at what it did to its own.
     async fn tick(&mut self) {
+        let awaited = self.vps.look_after_kicks();
         let running = self.state.is_running();
         // Started again when breakpoints are programmed, which follows every rest and nothing else: a step over is none.
-        if self.state.is_at_rest() || !self.code.needs_ticks() {
+        if !awaited && (self.state.is_at_rest() || !self.code.needs_ticks()) {
             self.ticker.stop();
         } else if running && self.code.needs_pause() {
             let outputs = self.state.pause();
@@ -243,7 +247,7 @@ impl Controller {
         while let Some(output) = todo.pop_front() {
             tracing::trace!(?output, "run control");
             match output {
-                Output::Kick(vp) => self.vps.kick(vp),
+                Output::Kick(vp) => self.kick(vp),
                 Output::Program => self.program(&mut todo).await,
                 Output::Enter { .. } => self.enter(output, &mut todo),
                 Output::StepOver { .. } => self.step_over(output, &mut todo),
@@ -259,6 +263,12 @@ impl Controller {
                 Output::Exit(how) => self.exit = Some(how),
             }
         }
+    }
+
+    /// Brings the VP out of the guest, and has an eye on it until it parks.
+    fn kick(&mut self, vp: VpIndex) {
+        self.vps.kick(vp);
+        self.ticker.start();
     }
 
     fn then(&mut self, outputs: Result<Vec<Output>, Refused>, todo: &mut Todo) {

@@ -3,7 +3,7 @@
 //! KVM's capability bits say what an ioctl accepts, not what happens then: KVMs were seen that accept data watchpoints and never report one. Each
 //! scenario is bounded: a guest that does not come back is kicked out, and counts as "does not work".
 
-use crate::kvm::kick;
+use crate::kvm::kick::KickSignal;
 use crate::kvm::x86_64::ScratchVmError;
 use kvm_ioctls::Kvm;
 use scenario::Bench;
@@ -123,7 +123,7 @@ pub enum ProbeError {
     Vm(#[source] ScratchVmError),
     /// The kick signal cannot be handled.
     #[error(
-        "cannot install a signal handler; check that nothing else in this process uses SIGRTMIN"
+        "cannot install the handler of the kick signal; give `probe::run_with` the number of a signal that nothing else in this process uses"
     )]
     Signal(#[source] std::io::Error),
 }
@@ -173,8 +173,16 @@ fn check_version(kvm: Kvm) -> Result<Kvm, ProbeError> {
 /// # Errors
 /// [`ProbeError`] where there is no KVM to try it on.
 pub fn run() -> Result<Report, ProbeError> {
+    run_with(KickSignal::default())
+}
+
+/// As [`run`], with the signal that the runner is to be given too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(signal: KickSignal) -> Result<Report, ProbeError> {
     let kvm = open_kvm()?;
-    supervised(SCENARIO_LIMIT, move |bench| {
+    supervised(SCENARIO_LIMIT, signal, move |bench| {
         match scenario::all(&kvm, bench) {
             Ok((report, used)) => (Ok(report), Some(used)),
             Err(err) => (Err(err), None),
@@ -188,9 +196,10 @@ pub fn run() -> Result<Report, ProbeError> {
 /// kernel ten times as long to take down as all scenarios together.
 fn supervised<T: Send + 'static, L>(
     limit: Duration,
+    signal: KickSignal,
     work: impl FnOnce(&Bench) -> (T, L) + Send + 'static,
 ) -> Result<T, ProbeError> {
-    kick::install().map_err(ProbeError::Signal)?;
+    signal.install().map_err(ProbeError::Signal)?;
     let (begin, begun) = mpsc::channel();
     let (finish, finished) = mpsc::channel();
     let overdue = Arc::new(AtomicU32::new(0));
@@ -198,6 +207,7 @@ fn supervised<T: Send + 'static, L>(
     let worker = thread::Builder::new()
         .name("probe".into())
         .spawn(move || {
+            signal.unblock();
             let (result, leftovers) = work(&bench);
             // A receiver that is gone has panicked.
             let _ = finish.send(result);
@@ -218,7 +228,7 @@ fn supervised<T: Send + 'static, L>(
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 overdue.store(current, Ordering::Relaxed);
-                kick::signal(&worker);
+                signal.send(&worker);
                 wait = KICK_AGAIN;
             }
             // The thread has dropped its end: it is done with the guests, or has panicked.

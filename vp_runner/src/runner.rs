@@ -5,6 +5,8 @@ pub use crate::controller::Controller;
 pub use vmm_core_defs::stop::GuestEnd as RunnerExit;
 
 use crate::controller::Control;
+pub use crate::kvm::kick::BadKickSignal;
+pub use crate::kvm::kick::KickSignal;
 use crate::machine::Machine;
 use crate::probe::Report;
 use kvm_ioctls::VcpuFd;
@@ -34,6 +36,8 @@ pub struct RunnerParams {
     pub freeze_time: FreezeTime,
     /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
     pub debug: mesh::Receiver<DebugRequest>,
+    /// The signal that brings a vCPU out of `KVM_RUN`. The runner takes its handler for the whole process, so give a number that nothing else in it uses.
+    pub kick_signal: KickSignal,
     /// What the capability probe found on this host. Without it the client is told of no capability, and software breakpoints are put on debug
     /// registers, four at most.
     pub report: Option<Report>,

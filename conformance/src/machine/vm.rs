@@ -42,6 +42,7 @@ use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::probe;
 use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
+use vp_runner::runner::KickSignal;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::RunnerParams;
@@ -121,6 +122,7 @@ impl Parts {
             on_reset: setup.on_reset,
             freeze_time: setup.freeze_time,
             debug: requests,
+            kick_signal: KickSignal::default(),
             report: setup.report(),
         })
         .unwrap();

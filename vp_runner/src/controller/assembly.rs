@@ -60,6 +60,7 @@ impl Controller {
             vm: params.vm.clone(),
             offers,
             time: time.clone(),
+            kick_signal: params.kick_signal,
         };
         let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;

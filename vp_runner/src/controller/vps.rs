@@ -1,13 +1,14 @@
 //! The VP threads as the controller sees them.
 
 mod link;
+mod unanswered;
 
 pub(super) use link::ThreadGone;
 pub(super) use link::VpLink;
 
 use crate::breakpoints::Breakpoints;
 use crate::kvm::guest_ram;
-use crate::kvm::kick;
+use crate::kvm::kick::KickSignal;
 use crate::kvm::vcpu::Offers;
 use crate::machine::Machine;
 use crate::run_gate::Kick;
@@ -29,6 +30,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::time::Instant;
+use unanswered::Unanswered;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -48,6 +51,7 @@ pub(super) struct Around {
     pub(super) vm: Arc<VmFd>,
     pub(super) offers: Offers,
     pub(super) time: Arc<Timekeeper>,
+    pub(super) kick_signal: KickSignal,
 }
 
 /// One of them.
@@ -57,6 +61,8 @@ pub(super) struct VpThread {
     snapshot: Snapshots,
     /// Whether the client looked at registers since the last stop: if so it most likely will again.
     looked_at: Snapshot,
+    /// Since it was kicked, until it parks.
+    kicked: Option<Unanswered>,
 }
 
 impl Vps {
@@ -67,7 +73,7 @@ impl Vps {
         events: &mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         guest_ram::install();
-        kick::install()?;
+        shared.kick_signal.install()?;
         let mut vps = Self {
             threads: Vec::with_capacity(vcpus.len()),
         };
@@ -84,7 +90,7 @@ impl Vps {
                 time: shared.time.clone(),
                 vm: shared.vm.clone(),
             };
-            let thread = KvmThread::start(fd, shared.offers, around, events.clone())?;
+            let thread = KvmThread::start(fd, shared, around, events.clone())?;
             vps.threads
                 .push(VpThread::new(gate, Box::new(thread), snapshot));
         }
@@ -118,10 +124,41 @@ impl Vps {
     }
 
     /// Brings the VP out of the guest, or keeps it out (I4). Answered by its stop.
-    pub(super) fn kick(&self, vp: VpIndex) {
-        if let Ok(vp) = self.thread(vp) {
+    pub(super) fn kick(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.threads.get_mut(vp.index() as usize) {
+            vp.kicked = Some(Unanswered::new(Instant::now()));
             vp.kick();
         }
+    }
+
+    /// The VP has parked.
+    pub(super) fn answered(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.threads.get_mut(vp.index() as usize) {
+            vp.kicked = None;
+        }
+    }
+
+    /// Sends kicks again that are overdue, and tells of them. Whether any waits for its answer.
+    pub(super) fn look_after_kicks(&mut self) -> bool {
+        let now = Instant::now();
+        for (index, vp) in (0..).map(VpIndex::new).zip(&mut self.threads) {
+            let Some(waited) = vp.kicked.as_mut().and_then(|kick| kick.overdue(now)) else {
+                continue;
+            };
+            match vp.gate.is_in_guest() {
+                true => {
+                    tracing::warn!(vp = %index, ?waited, "a VP has not left the guest for its kick, which is sent again");
+                    vp.link.kick_again();
+                }
+                // It is kept out of the guest, and parks as soon as the VMM's code lets it.
+                false => tracing::warn!(
+                    vp = %index,
+                    ?waited,
+                    "a VP does not stop: a call of `Machine` on its thread has not returned, and until it does no debugger can stop the guest"
+                ),
+            }
+        }
+        self.threads.iter().any(|vp| vp.kicked.is_some())
     }
 
     /// Has a VP that is in the guest come out and look at the guest's debug registers. It goes on by itself.
@@ -142,6 +179,7 @@ impl Vps {
         self.check(vp)?;
         let vp = &mut self.threads[vp.index() as usize];
         vp.gate.clear();
+        vp.kicked = None;
         let looked_at = std::mem::replace(&mut vp.looked_at, Snapshot::OnDemand);
         let enter = enter(looked_at);
         vp.link.command(Command::Enter(enter)).map_err(thread_gone)
@@ -234,6 +272,7 @@ impl VpThread {
             link,
             snapshot,
             looked_at: Snapshot::OnDemand,
+            kicked: None,
         }
     }
 

@@ -7,14 +7,105 @@
 use kvm_ioctls::VcpuFd;
 use std::cell::Cell;
 use std::io;
+use std::ptr::null;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use vmm_sys_util::signal::Killable;
+use vmm_sys_util::signal::SIGRTMAX;
 use vmm_sys_util::signal::SIGRTMIN;
 use vmm_sys_util::signal::register_signal_handler;
+
+/// The number of the signal that ends a `KVM_RUN`, a real-time signal: the first one, unless the VMM says otherwise.
+///
+/// The runner installs its handler for the whole process and unblocks the signal on its own threads. Nothing else in the process may use the number: choose
+/// another for the runner where the VMM, or a library of its, has this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KickSignal(libc::c_int);
+
+/// No real-time signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{number} is no real-time signal: give a number from {first} to {last} (SIGRTMIN to SIGRTMAX)"
+)]
+pub struct BadKickSignal {
+    number: i32,
+    first: i32,
+    last: i32,
+}
+
+impl Default for KickSignal {
+    fn default() -> Self {
+        Self(SIGRTMIN())
+    }
+}
+
+impl KickSignal {
+    /// A number from SIGRTMIN to SIGRTMAX.
+    ///
+    /// # Errors
+    /// [`BadKickSignal`].
+    pub fn new(number: i32) -> Result<Self, BadKickSignal> {
+        let (first, last) = (SIGRTMIN(), SIGRTMAX());
+        match (first..=last).contains(&number) {
+            true => Ok(Self(number)),
+            false => Err(BadKickSignal {
+                number,
+                first,
+                last,
+            }),
+        }
+    }
+
+    /// The number.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    /// Installs the handler, for the whole process.
+    ///
+    /// # Errors
+    /// What `sigaction` said.
+    pub(crate) fn install(self) -> io::Result<()> {
+        if !self.has(&[libc::SIG_DFL, libc::SIG_IGN, on_kick as *const () as usize]) {
+            tracing::warn!(
+                signal = self.0,
+                "the signal had a handler, which the runner replaces: give `RunnerParams::kick_signal` a number that nothing else in this process uses"
+            );
+        }
+        register_signal_handler(self.0, on_kick)
+            .map_err(|err| io::Error::from_raw_os_error(err.errno()))
+    }
+
+    /// Whether the handler is there still.
+    pub(crate) fn is_installed(self) -> bool {
+        self.has(&[on_kick as *const () as usize])
+    }
+
+    fn has(self, handlers: &[usize]) -> bool {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: without a new action the call only fills `action` in.
+        let result = unsafe { libc::sigaction(self.0, null(), action.as_mut_ptr()) };
+        // SAFETY: it did.
+        result == 0 && handlers.contains(&unsafe { action.assume_init() }.sa_sigaction)
+    }
+
+    /// Has the calling thread take it.
+    pub(crate) fn unblock(self) {
+        if let Err(err) = vmm_sys_util::signal::unblock_signal(self.0) {
+            tracing::error!(error = ?err, "the kick signal stays blocked on a VP thread");
+        }
+    }
+
+    /// Sends it. The thread exists, dead or alive, as long as its handle does.
+    pub(crate) fn send(self, thread: &JoinHandle<()>) {
+        if let Err(err) = thread.kill(self.0) {
+            // ESRCH: it has just ended, which is as good as kicked.
+            tracing::debug!(error = %err, "a VP thread could not be signalled");
+        }
+    }
+}
 
 thread_local! {
     /// `kvm_run.immediate_exit` of this thread's vCPU; null on every other thread. Constant initialisation and no destructor make it
@@ -33,25 +124,6 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     }
 }
 
-/// Installs the handler, once for the process.
-///
-/// # Errors
-/// What `sigaction` said.
-pub(crate) fn install() -> io::Result<()> {
-    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
-    INSTALLED
-        .get_or_init(|| register_signal_handler(SIGRTMIN(), on_kick).map_err(|err| err.errno()))
-        .map_err(io::Error::from_raw_os_error)
-}
-
-/// Sends the signal. The thread exists, dead or alive, as long as its handle does.
-pub(crate) fn signal(thread: &JoinHandle<()>) {
-    if let Err(err) = thread.kill(SIGRTMIN()) {
-        // ESRCH: it has just ended, which is as good as kicked.
-        tracing::debug!(error = %err, "a VP thread could not be signalled");
-    }
-}
-
 /// A vCPU on the thread it belongs to: while this exists, the signal sets its `immediate_exit`.
 #[derive(Debug)]
 pub(crate) struct ThreadVcpu {
@@ -62,12 +134,10 @@ pub(crate) struct ThreadVcpu {
 
 impl ThreadVcpu {
     /// Binds the vCPU to the calling thread, which has no other.
-    pub(crate) fn new(mut fd: VcpuFd) -> Self {
+    pub(crate) fn new(mut fd: VcpuFd, signal: KickSignal) -> Self {
         let flag = &raw mut fd.get_kvm_run().immediate_exit;
         IMMEDIATE_EXIT.set(flag);
-        if let Err(err) = vmm_sys_util::signal::unblock_signal(SIGRTMIN()) {
-            tracing::error!(error = ?err, "the kick signal stays blocked on a VP thread");
-        }
+        signal.unblock();
         Self {
             fd,
             _not_send: std::marker::PhantomData,
@@ -84,3 +154,6 @@ impl Drop for ThreadVcpu {
         IMMEDIATE_EXIT.set(null_mut());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,10 +125,10 @@ pub(crate) struct Vcpu {
 }
 
 impl Vcpu {
-    /// Binds the vCPU to the calling thread.
-    pub(crate) fn new(fd: VcpuFd, offers: Offers) -> Self {
+    /// A vCPU on its thread.
+    pub(crate) fn new(vcpu: ThreadVcpu, offers: Offers) -> Self {
         Self {
-            vcpu: ThreadVcpu::new(fd),
+            vcpu,
             offers,
             programmed: Programmed::Unknown,
             synced: Synced::No,
@@ -551,10 +551,8 @@ impl Vcpu {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn activity(&mut self) -> Result<VpActivity, DebugError> {
-        let fd = self.vcpu.fd();
-        let state = fd
-            .get_mp_state()
-            .map_err(|err| refused("read a VP's run state", err))?;
+        let state = self.vcpu.fd().get_mp_state();
+        let state = state.map_err(|err| refused("read a VP's run state", err))?;
         Ok(match state.mp_state {
             KVM_MP_STATE_HALTED => VpActivity::Halted,
             KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,

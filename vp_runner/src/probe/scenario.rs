@@ -33,8 +33,6 @@ use std::sync::mpsc;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
-use vmm_sys_util::signal::SIGRTMIN;
-use vmm_sys_util::signal::unblock_signal;
 
 pub(super) const PAGE: usize = 0x1000;
 const RFLAGS_RF: u64 = 1 << 16;
@@ -69,9 +67,6 @@ impl Bench {
 
 /// Runs every scenario, and hands back the VMs it used.
 pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<(Report, [ScratchVm; 2]), ProbeError> {
-    if let Err(err) = unblock_signal(SIGRTMIN()) {
-        tracing::warn!(error = ?err, "the kick signal stays blocked; a scenario that hangs will not end");
-    }
     let mut plain = Guest::new(ScratchVm::new(kvm, PAGE)?, bench);
     let mut with_irqchip = Guest::new(ScratchVm::with_irqchip(kvm, PAGE)?, bench);
     let both = [StartIn::Real, StartIn::Long];

@@ -37,15 +37,19 @@ fn the_probe_ends_and_is_of_one_mind() {
 #[test]
 fn a_guest_that_does_not_come_back_is_kicked_out_and_the_next_scenario_still_runs() {
     let Some(kvm) = kvm_for_test() else { return };
-    let seen = supervised(Duration::from_millis(5), move |bench| {
-        let scratch = ScratchVm::new(&kvm, scenario::PAGE).unwrap();
-        let mut guest = scenario::Guest::new(scratch, bench);
-        let jump_to_itself = [0xeb, 0xfe];
-        guest.start(StartIn::Real, &jump_to_itself).unwrap();
-        let hung = guest.run(0, None);
-        guest.start(StartIn::Real, &programs::NOPS).unwrap();
-        ([hung, guest.run(0, None)], ())
-    })
+    let seen = supervised(
+        Duration::from_millis(5),
+        KickSignal::default(),
+        move |bench| {
+            let scratch = ScratchVm::new(&kvm, scenario::PAGE).unwrap();
+            let mut guest = scenario::Guest::new(scratch, bench);
+            let jump_to_itself = [0xeb, 0xfe];
+            guest.start(StartIn::Real, &jump_to_itself).unwrap();
+            let hung = guest.run(0, None);
+            guest.start(StartIn::Real, &programs::NOPS).unwrap();
+            ([hung, guest.run(0, None)], ())
+        },
+    )
     .unwrap();
     assert_eq!(seen, [Seen::Overdue, Seen::Ended]);
 }

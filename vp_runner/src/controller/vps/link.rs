@@ -1,6 +1,7 @@
 //! The thread of a VP on KVM, from outside.
 
 use super::*;
+use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::Vcpu;
 use crate::run_gate::Kick;
 use crate::vp_thread::Vp;
@@ -19,6 +20,11 @@ pub(in crate::controller) trait VpLink: Send + Sync {
     /// Carries out a kick that the VP's gate has noted: a VP in the guest leaves it, one that waits in user space looks at its gate.
     fn kick(&self, kick: Kick);
 
+    /// Carries a kick out again that was not answered in time: the VMM may have taken the signal's handler away.
+    fn kick_again(&self) {
+        self.kick(Kick::Signal);
+    }
+
     /// Waits for the end of the thread, which was told to [`Exit`](Command::Exit).
     fn join(&mut self);
 }
@@ -31,26 +37,30 @@ pub(in crate::controller) struct ThreadGone;
 pub(super) struct KvmThread {
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
+    signal: KickSignal,
 }
 
 impl KvmThread {
     pub(super) fn start(
         fd: VcpuFd,
-        offers: Offers,
+        shared: &Around,
         around: Surroundings,
         events: mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
         let index = around.index;
+        let (offers, signal) = (shared.offers, shared.kick_signal);
         let run = move || {
             let _farewell = Farewell(index, events.clone());
-            Vp::new(Vcpu::new(fd, offers), around).serve(&receiver, &events);
+            let vcpu = Vcpu::new(ThreadVcpu::new(fd, signal), offers);
+            Vp::new(vcpu, around).serve(&receiver, &events);
         };
         let name = format!("vp{}", index.index());
         let thread = thread::Builder::new().name(name).spawn(run)?;
         Ok(Self {
             commands,
             thread: Some(thread),
+            signal,
         })
     }
 }
@@ -65,10 +75,24 @@ impl VpLink for KvmThread {
             return;
         };
         if kick == Kick::Signal {
-            kick::signal(thread);
+            self.signal.send(thread);
         }
         // For a VP that waits in user space because its guest halted.
         thread.thread().unpark();
+    }
+
+    fn kick_again(&self) {
+        if !self.signal.is_installed() {
+            tracing::warn!(
+                signal = self.signal.number(),
+                "another handler has taken the place of the runner's, which is installed again: give `RunnerParams::kick_signal` a number that nothing else in \
+                 this process uses"
+            );
+            if let Err(error) = self.signal.install() {
+                tracing::error!(%error, "the handler of the kick signal");
+            }
+        }
+        self.kick(Kick::Signal);
     }
 
     fn join(&mut self) {

@@ -1,0 +1,51 @@
+//! Kicks that a VP has not answered yet, and when to look at one again.
+
+use std::time::Duration;
+use std::time::Instant;
+
+/// A VP in the guest answers within a millisecond, one on a busy host within some.
+const SOON: Duration = Duration::from_millis(200);
+
+/// A kick that waits for the VP to park.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unanswered {
+    since: Instant,
+    /// How long after `since` it is overdue (again).
+    next: Duration,
+}
+
+impl Unanswered {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            next: SOON,
+        }
+    }
+
+    /// How long it has waited, where it is time to do something: after [`SOON`], and whenever the time has doubled.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<Duration> {
+        let waited = now.saturating_duration_since(self.since);
+        if waited < self.next {
+            return None;
+        }
+        self.next = waited * 2;
+        Some(waited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kick_is_overdue_after_a_while_and_whenever_that_has_doubled() {
+        let start = Instant::now();
+        let mut kick = Unanswered::new(start);
+        let times = (0..40).map(|n| Duration::from_millis(100 * n));
+        let overdue: Vec<_> = times
+            .filter_map(|time| kick.overdue(start + time))
+            .collect();
+        let wanted = [200, 400, 800, 1600, 3200].map(Duration::from_millis);
+        assert_eq!(overdue, wanted);
+    }
+}
