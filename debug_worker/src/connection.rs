@@ -3,11 +3,21 @@
 use crate::opening::Opening;
 use crate::server::Socket;
 use futures::AsyncReadExt;
+use futures::AsyncWrite;
 use futures::AsyncWriteExt;
+use pal_async::Driver;
 use pal_async::socket::ReadHalf;
 use pal_async::socket::WriteHalf;
+use pal_async::timer::Instant;
+use pal_async::timer::PolledTimer;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use std::time::Duration;
 
 /// One read takes in a whole packet of the largest size.
 const READ_SIZE: usize = 256 << 10;
@@ -18,6 +28,12 @@ const MAX_UNSENT: usize = 1 << 20;
 
 /// What one dump of the protocol trace shows at most.
 const MAX_TRACED: usize = 4096;
+
+/// Both directions of one client's connection.
+pub(crate) struct Connection {
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+}
 
 /// Bytes from the client.
 pub(crate) struct Incoming {
@@ -33,23 +49,48 @@ pub(crate) struct Outgoing {
     unsent: Vec<u8>,
     /// The first byte of `unsent` that has not been sent.
     start: usize,
+    /// Since when the client has taken no byte of what is unsent.
+    stuck_since: Option<Instant>,
+    timer: PolledTimer,
+    /// How long that may last.
+    idle_timeout: Duration,
 }
 
-/// The bytes of a client that is to speak the protocol of `opening`.
-pub(crate) fn split(socket: Socket, opening: Opening) -> (Incoming, Outgoing) {
-    let (read, write) = socket.split();
-    (
-        Incoming {
-            half: read,
-            buffer: vec![0; READ_SIZE].into_boxed_slice(),
-            opening: Some(opening),
-        },
-        Outgoing {
-            half: write,
-            unsent: Vec::new(),
-            start: 0,
-        },
-    )
+/// What became of what was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// All of it is sent.
+    All,
+    /// The client has not read for too long.
+    Stuck,
+}
+
+impl Connection {
+    /// The bytes of a client that is to speak the protocol of `opening`. One that does not read what is sent to it for `idle_timeout` is
+    /// given up.
+    pub(crate) fn new(
+        driver: &dyn Driver,
+        socket: Socket,
+        opening: Opening,
+        idle_timeout: Duration,
+    ) -> Self {
+        let (read, write) = socket.split();
+        Self {
+            incoming: Incoming {
+                half: read,
+                buffer: vec![0; READ_SIZE].into_boxed_slice(),
+                opening: Some(opening),
+            },
+            outgoing: Outgoing {
+                half: write,
+                unsent: Vec::new(),
+                start: 0,
+                stuck_since: None,
+                timer: PolledTimer::new(driver),
+                idle_timeout,
+            },
+        }
+    }
 }
 
 impl Incoming {
@@ -86,17 +127,37 @@ impl Outgoing {
         self.unsent.len() > MAX_UNSENT
     }
 
-    /// Writes all that is queued. Cancel safe: progress is kept here.
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+    /// Writes all that is queued, unless the client takes no byte for the idle timeout. Cancel safe: progress is kept here.
+    pub(crate) async fn flush(&mut self) -> io::Result<Written> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Written>> {
         while self.start < self.unsent.len() {
-            match self.half.write(&self.unsent[self.start..]).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => self.start += count,
+            match Pin::new(&mut self.half).poll_write(cx, &self.unsent[self.start..])? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => {
+                    self.start += count;
+                    self.stuck_since = None;
+                }
+                Poll::Pending => {
+                    let since = *self.stuck_since.get_or_insert_with(Instant::now);
+                    let Some(end) = since.checked_add(self.idle_timeout) else {
+                        return Poll::Pending;
+                    };
+                    ready!(self.timer.poll_until(cx, end));
+                    return Poll::Ready(Ok(Written::Stuck));
+                }
             }
         }
         self.unsent.clear();
         self.start = 0;
-        Ok(())
+        Poll::Ready(Ok(Written::All))
+    }
+
+    /// Tells the client that nothing more comes.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        self.half.close().await
     }
 }
 

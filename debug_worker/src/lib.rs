@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!  client --- socket ---> server --- one session at a time ---> DebugRequest ---> the VMM's controller
-//!             (listener)   |                |
-//!             others are   |                +- gdb_frontend: bytes to operations and back
-//!             refused <----+                +- operation: operations to requests and back
+//!             (listener,   |                |
+//!              lobby)      |                +- gdb_frontend: bytes to operations and back
+//!             others are   |                +- operation: operations to requests and back
+//!             refused <----+
 //! ```
 //!
 //! A VMM binds a [`DebugListener`], so that it can print the address or say why there is none, and then either runs [`serve`]
 //! as a task beside its controller, which is the fast way: a request and its answer are two turns of one executor. Or it
 //! launches [`DebugWorker`], which brings its own thread.
+//!
+//! A connection is nobody's debugger before its first well-formed packet: until then nothing is done to the guest.
 //!
 //! What holds for every session:
 //! - it survives any input; only a lost connection, the client's own wish or [`WorkerRpc::Stop`](mesh::worker::WorkerRpc::Stop)
@@ -27,9 +30,12 @@ mod connection;
 mod deadline;
 mod error_table;
 mod listener;
+mod lobby;
+mod log_limit;
 mod monitor;
 mod opening;
 mod operation;
+mod peer_owner;
 mod refusal;
 mod refused;
 mod registers;
@@ -47,6 +53,7 @@ pub use address::Exposure;
 pub use address::ListenAddress;
 pub use listener::BindError;
 pub use listener::DebugListener;
+pub use listener::Evictor;
 pub use server::DebuggerParameters;
 pub use server::SessionSettings;
 pub use server::serve;

@@ -2,6 +2,11 @@
 
 use crate::address::Exposure;
 use crate::address::ListenAddress;
+use crate::log_limit::LogLimit;
+use crate::peer_owner::Ends;
+use crate::peer_owner::PeerOwner;
+use crate::peer_owner::Uninvited;
+use crate::peer_owner::Users;
 use pal_async::socket::PolledSocket;
 use socket2::Domain;
 use socket2::SockAddr;
@@ -54,7 +59,29 @@ pub enum BindError {
 
 /// A bound socket that is not polled yet. It accepts connections, which wait until a server runs.
 #[derive(Debug)]
-pub struct DebugListener(Bound);
+pub struct DebugListener {
+    bound: Bound,
+    users: Users,
+    evict: Evictor,
+    evictions: mesh::Receiver<Eviction>,
+}
+
+/// The operator wants the client gone that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Eviction;
+
+/// Throws out the client of a debug server, such as one that was stopped or forgotten and keeps the guest stopped. For an operator's signal
+/// or command.
+#[derive(Debug, Clone)]
+pub struct Evictor(mesh::Sender<Eviction>);
+
+impl Evictor {
+    /// Ends the session of the client that is served now, as if its connection had been lost, without waiting for it to read anything. Does
+    /// nothing where nobody is served.
+    pub fn evict(&self) {
+        self.0.send(Eviction);
+    }
+}
 
 #[derive(Debug)]
 enum Bound {
@@ -72,12 +99,31 @@ impl DebugListener {
             ListenAddress::Tcp(tcp) => bind_tcp(*tcp, exposure),
             ListenAddress::Unix(path) => bind_unix(path),
         }
-        .map(Self)
+        .map(|bound| {
+            let (evict, evictions) = mesh::channel();
+            Self {
+                bound,
+                users: Users::ours(),
+                evict: Evictor(evict),
+                evictions,
+            }
+        })
+    }
+
+    /// Lets in TCP clients of this machine that are programs of this user. Without it only our own user's are, and root's. Who may connect
+    /// to a unix socket is said by the permissions of its file.
+    pub fn allow_user(&mut self, uid: u32) {
+        self.users.allow(uid);
+    }
+
+    /// What throws out the clients that come by this listener. It may outlive the server.
+    pub fn evictor(&self) -> Evictor {
+        self.evict.clone()
     }
 
     /// Where it listens, with the port that was found where 0 was asked for.
     pub fn local_addr(&self) -> ListenAddress {
-        match &self.0 {
+        match &self.bound {
             Bound::Tcp(listener) => ListenAddress::Tcp(
                 // It cannot fail on a bound socket; were it to, the address is only shown.
                 listener
@@ -91,20 +137,28 @@ impl DebugListener {
     /// The same listening socket again, to break it.
     #[cfg(test)]
     pub(crate) fn try_clone_for_test(&self) -> Socket {
-        match &self.0 {
+        match &self.bound {
             Bound::Tcp(listener) => listener.try_clone().map(Socket::from),
             Bound::Unix(_, listener) => listener.try_clone().map(Socket::from),
         }
         .expect("a descriptor is free")
     }
 
-    pub(crate) fn into_polled(self, driver: &dyn pal_async::Driver) -> io::Result<PolledListener> {
-        Ok(match self.0 {
-            Bound::Tcp(listener) => PolledListener::Tcp(PolledSocket::new(driver, listener)?),
+    pub(crate) fn into_polled(
+        self,
+        driver: &dyn pal_async::Driver,
+    ) -> io::Result<(PolledListener, mesh::Receiver<Eviction>)> {
+        let listener = match self.bound {
+            Bound::Tcp(listener) => {
+                let owners = PeerOwner::new(self.users, listener.local_addr()?);
+                let listener = PolledSocket::new(driver, listener)?;
+                PolledListener::Tcp(listener, owners, LogLimit::new())
+            }
             Bound::Unix(file, listener) => {
                 PolledListener::Unix(file, PolledSocket::new(driver, listener)?)
             }
-        })
+        };
+        Ok((listener, self.evictions))
     }
 }
 
@@ -207,7 +261,7 @@ impl Drop for SocketFile {
 /// A listening socket on an executor.
 #[derive(Debug)]
 pub(crate) enum PolledListener {
-    Tcp(PolledSocket<TcpListener>),
+    Tcp(PolledSocket<TcpListener>, PeerOwner, LogLimit),
     /// The file goes first: while the socket is open, no other file can have its inode.
     Unix(
         #[expect(dead_code, reason = "removes the file when dropped")] SocketFile,
@@ -215,38 +269,61 @@ pub(crate) enum PolledListener {
     ),
 }
 
+/// A client that has connected.
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    /// What to call it.
+    pub(crate) peer: String,
+    /// Why it must not stay, if it must not.
+    pub(crate) uninvited: Option<Uninvited>,
+}
+
 impl PolledListener {
-    /// The next client, and what to call it. Cancel safe.
-    pub(crate) async fn accept(&mut self) -> io::Result<(Socket, String)> {
+    /// The next client. Cancel safe.
+    pub(crate) async fn accept(&mut self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, owners, log) => {
                 let (stream, peer) = listener.accept().await?;
+                let ours = stream.local_addr()?;
                 let socket = Socket::from(stream);
-                tune_tcp(&socket, peer);
-                Ok((socket, peer.to_string()))
+                tune_tcp(&socket, peer, log);
+                Ok(Accepted {
+                    socket,
+                    peer: peer.to_string(),
+                    uninvited: owners.check(Ends { peer, ours }).err(),
+                })
             }
+            // Its file is our user's alone, and the kernel sees to that.
             Self::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((stream.into(), "a local client".to_owned()))
+                Ok(Accepted {
+                    socket: stream.into(),
+                    peer: "a local client".to_owned(),
+                    uninvited: None,
+                })
             }
         }
     }
 }
 
 /// Neither setting is needed for a session to work, so a refusal is only logged.
-fn tune_tcp(socket: &Socket, peer: SocketAddr) {
+fn tune_tcp(socket: &Socket, peer: SocketAddr, log: &mut LogLimit) {
     let socket = SockRef::from(socket);
     // Each reply is one write that the client waits for.
-    if let Err(error) = socket.set_tcp_nodelay(true) {
-        tracing::warn!(%peer, %error, "replies to the debugger may be delayed by 40 ms");
+    if let Err(error) = socket.set_tcp_nodelay(true)
+        && let Some(left_out) = log.admit()
+    {
+        tracing::warn!(%peer, %error, "replies to the debugger may be delayed by 40 ms{left_out}");
     }
     // A client whose machine has vanished sends no FIN; the guest must not stay stopped for it for ever.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
-    if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
-        tracing::warn!(%peer, %error, "a debugger whose machine vanishes will not be noticed");
+    if let Err(error) = socket.set_tcp_keepalive(&keepalive)
+        && let Some(left_out) = log.admit()
+    {
+        tracing::warn!(%peer, %error, "a debugger whose machine vanishes will not be noticed{left_out}");
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! A port of this machine is reached by every program on it, and by every page in its web browser: the browser sends its own request first, with
 //! what the page has chosen at the end of it. So no byte of a connection counts before it is clear that a client of ours sends it. Each
-//! protocol that a listener here speaks is an [`Opening`], and [`connection::split`](crate::connection::split), the one way from a socket to its bytes, takes one.
+//! protocol that a listener here speaks is an [`Opening`], and [`Connection::new`](crate::connection::Connection::new), the one way from a socket to its bytes, takes one.
 
 use thiserror::Error;
 
 /// A protocol, as its first byte tells it from all else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// GDB's: an acknowledgement, good or bad, a packet, or Ctrl-C. The session itself looks at every byte up to the end of the first packet.
+    /// GDB's: an acknowledgement, good or bad, a packet, or Ctrl-C. The [`lobby`](crate::lobby) looks at every byte up to the end of the first packet.
     Packets,
 }
 

@@ -114,7 +114,7 @@ impl Guest {
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
             // GDB's `detach` promises that the program runs on, whatever is to happen to lost clients.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
-            TargetOp::Kill => done(self.vm.detach_on_disconnect().await),
+            TargetOp::Kill => done(self.vm.kill().await),
         }
     }
 

@@ -1,23 +1,22 @@
 //! Turning a client away so that it knows why.
 
+use crate::connection::Connection;
+use crate::connection::Written;
 use crate::deadline::Deadline;
-use crate::server::Socket;
-use futures::AsyncReadExt;
-use futures::AsyncWriteExt;
 use std::fmt::Write as _;
 
-/// Tells a client that has just connected why it cannot stay, and waits, not for long, until it has gone.
+/// Tells a client that has sent a packet why it cannot stay, and waits, not for long, until it has gone.
 ///
 /// It is shown by GDB as the failure of its first request, and readable in a plain terminal too.
-pub(crate) async fn refuse(mut socket: Socket, deadline: Deadline, why: &str) {
-    let packet = error_packet(why);
+pub(crate) async fn refuse(mut connection: Connection, deadline: Deadline, why: &str) {
+    let Connection { incoming, outgoing } = &mut connection;
+    outgoing.queue(error_packet(why));
     let polite = async {
-        if socket.write_all(&packet).await.is_err() || socket.close().await.is_err() {
+        if !matches!(outgoing.flush().await, Ok(Written::All)) || outgoing.close().await.is_err() {
             return;
         }
         // Closing a socket with unread bytes resets the connection, and the client may never see the text.
-        let mut ignored = [0; 1024];
-        while matches!(socket.read(&mut ignored).await, Ok(1..)) {}
+        while matches!(incoming.read().await, Ok([_, ..])) {}
     };
     deadline.limit(polite).await;
 }

@@ -1,21 +1,20 @@
-//! One client's session, from its connection to the guest's detachment.
+//! One client's session, from its first packet to the guest's detachment.
 //!
 //! ```text
-//!  Session::run:  attach -> serve ---+--- client gone, D, k, error, told to stop, VM gone ---> Ending
-//!                    |               ^                                                           |
-//!                    +-- refused ----+                                         Ending::end: await Detach
+//!  Session::run:  attach -> serve ---+--- client gone, D, k, error, told to end, VM gone ---> Ending
+//!                    |               ^                                                          |
+//!                    +-- refused ----+                                        Ending::end: await Detach
 //! ```
 
-use crate::connection;
+use crate::connection::Connection;
 use crate::connection::Incoming;
 use crate::connection::Outgoing;
+use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
-use crate::opening::Opening;
-use crate::opening::Stranger;
+use crate::lobby::Visitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
-use crate::server::Socket;
 use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
@@ -33,10 +32,14 @@ use gdb_frontend::target::StopReason;
 use gdb_frontend::target::TargetInfo;
 use gdb_frontend::target::TargetOp;
 use mesh::OneshotReceiver;
+use mesh::RecvError;
 use mesh::Sender;
 use std::io;
 use std::pin::Pin;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -51,18 +54,52 @@ pub(crate) enum SessionEnd {
     ClientGone,
     #[error("the connection to the debugger was lost: {0}")]
     Lost(#[from] io::Error),
-    #[error(transparent)]
-    Stranger(#[from] Stranger),
     #[error("the debugger did not read its replies")]
     NotReading,
     #[error("the debugger ended the session")]
     Finished,
     #[error("the debug server was stopped")]
     Stopped,
+    #[error("the debugger was evicted")]
+    Evicted,
     #[error("the debugger cannot attach: {0}")]
     NotAttached(CallError),
     #[error("the VM is gone")]
     VmGone,
+}
+
+impl SessionEnd {
+    /// The end of a session that was told to end. A server that is gone has stopped.
+    fn of(told: Result<Told, RecvError>) -> Self {
+        match told {
+            Ok(Told::Evict) => Self::Evicted,
+            Ok(Told::Stop) | Err(RecvError::Closed) => Self::Stopped,
+        }
+    }
+}
+
+/// What a session is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The server stops: end once the client has been sent what is left.
+    Stop,
+    /// The operator throws the client out, which may not read any more: end at once.
+    Evict,
+}
+
+/// How a session looks from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// Whether the client sends nothing more: its session ends by itself, in bounded time.
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A client and its guest.
@@ -77,7 +114,7 @@ pub(crate) struct Ending {
     guest: Option<Box<Guest>>,
     why: SessionEnd,
     /// A client that has to be told why there is no session.
-    pub(crate) turned_away: Option<Socket>,
+    pub(crate) turned_away: Option<Connection>,
 }
 
 impl Ending {
@@ -89,7 +126,7 @@ impl Ending {
     /// The one way every session ends: the guest is detached before anybody else is served. The connection is closed by now.
     pub(crate) async fn end(self) -> SessionEnd {
         if let Some(mut guest) = self.guest
-            && let Err(error) = guest.vm.detach_on_disconnect().await
+            && let Err(error) = guest.vm.lose().await
         {
             tracing::warn!(%error, "the VM did not confirm that the debugger was detached");
         }
@@ -98,20 +135,21 @@ impl Ending {
 }
 
 impl Session {
-    /// Serves a client until it goes away or `told_to_stop` resolves.
+    /// Serves a client until it goes away or `told` resolves.
     ///
     /// Dropping the future detaches from the guest without waiting.
     pub(crate) async fn run(
-        socket: Socket,
+        visitor: Visitor,
         requests: Sender<DebugRequest>,
         deadline: Deadline,
         on_disconnect: DetachAction,
-        mut told_to_stop: OneshotReceiver<()>,
+        mut told: OneshotReceiver<Told>,
+        leaving: Leaving,
     ) -> Ending {
         let attach = pin!(AttachedVm::attach(requests, deadline.clone(), on_disconnect).fuse());
         // race: an attach that is given up is followed by a detach
         let attached = select_biased! {
-            _ = told_to_stop => return Ending { guest: None, why: SessionEnd::Stopped, turned_away: None },
+            told = told => return Ending { guest: None, why: SessionEnd::of(told), turned_away: None },
             attached = { attach } => attached,
         };
         let (vm, info) = match attached {
@@ -121,7 +159,7 @@ impl Session {
                 return Ending {
                     guest: None,
                     why,
-                    turned_away: Some(socket),
+                    turned_away: Some(visitor.connection),
                 };
             }
         };
@@ -131,11 +169,16 @@ impl Session {
             layout: guest.layout,
             stop: stop_reply(&guest.info.stop),
         };
-        let link = Link::new(
-            socket,
-            gdb_frontend::session::Session::new(target),
-            told_to_stop,
-        );
+        let Connection { incoming, outgoing } = visitor.connection;
+        let link = Link {
+            incoming,
+            outgoing,
+            frontend: visitor.opening.into_session(target),
+            told,
+            running: None,
+            end_of_stream: false,
+            leaving,
+        };
         let mut session = Self {
             guest,
             link,
@@ -154,10 +197,7 @@ impl Session {
             let result = match self.link.next_step() {
                 Step::CarryOut(op) => self.carry_out(op).await,
                 Step::Wait => self.wait().await,
-                Step::Close => match self.link.frontend.foreign_byte() {
-                    Some(byte) => Err(Stranger(byte).into()),
-                    None => self.drain().await.and(Err(SessionEnd::Finished)),
-                },
+                Step::Close => self.drain().await.and(Err(SessionEnd::Finished)),
             };
             match result {
                 Ok(()) => {}
@@ -199,12 +239,13 @@ impl Session {
 
     /// Sends what is left to send, to a client that may not care.
     async fn drain(&mut self) -> Result<(), SessionEnd> {
-        let mut result = Ok(());
+        let mut result = Ok(Written::Stuck);
         let flush = async { result = self.link.outgoing.flush().await };
-        if !self.deadline.limit(flush).await {
-            return Err(SessionEnd::NotReading);
+        self.deadline.limit(flush).await;
+        match result? {
+            Written::All => Ok(()),
+            Written::Stuck => Err(SessionEnd::NotReading),
         }
-        Ok(result?)
     }
 }
 
@@ -213,11 +254,12 @@ struct Link {
     incoming: Incoming,
     outgoing: Outgoing,
     frontend: gdb_frontend::session::Session,
-    told_to_stop: OneshotReceiver<()>,
+    told: OneshotReceiver<Told>,
     /// The answer to the `Resume` that is out. It stays here until it comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,
     /// The client sends nothing more. It may still read.
     end_of_stream: bool,
+    leaving: Leaving,
 }
 
 /// What a session does next.
@@ -228,22 +270,6 @@ enum Step {
 }
 
 impl Link {
-    fn new(
-        socket: Socket,
-        frontend: gdb_frontend::session::Session,
-        told_to_stop: OneshotReceiver<()>,
-    ) -> Self {
-        let (incoming, outgoing) = connection::split(socket, Opening::Packets);
-        Self {
-            incoming,
-            outgoing,
-            frontend,
-            told_to_stop,
-            running: None,
-            end_of_stream: false,
-        }
-    }
-
     fn next_step(&mut self) -> Step {
         while !self.outgoing.is_full() {
             match self.frontend.poll_action() {
@@ -262,9 +288,9 @@ impl Link {
         F: FusedFuture<Output = Outcome>,
     {
         enum Event<'a> {
-            ToldToStop,
+            Told(Result<Told, RecvError>),
             Completed(Outcome),
-            Written(io::Result<()>),
+            Written(io::Result<Written>),
             Stopped(Result<StopEvent, CallError>),
             Read(io::Result<&'a [u8]>),
         }
@@ -273,25 +299,28 @@ impl Link {
         let event = select_biased! {
             outcome = op => Event::Completed(outcome),
             stop = pin!(next_stop(&mut self.running).fuse()) => Event::Stopped(stop),
-            _ = &mut self.told_to_stop => Event::ToldToStop,
+            told = &mut self.told => Event::Told(told),
             written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
             read = pin!(read_if(may_read, &mut self.incoming).fuse()) => Event::Read(read),
         };
         match event {
-            Event::ToldToStop => return Err(SessionEnd::Stopped),
+            Event::Told(told) => return Err(SessionEnd::of(told)),
             Event::Completed(outcome) => return Ok(Some(outcome)),
-            Event::Written(result) => result?,
+            Event::Written(Ok(Written::All)) => {}
+            Event::Written(Ok(Written::Stuck)) => return Err(SessionEnd::NotReading),
+            Event::Written(Err(error)) => return Err(error.into()),
             Event::Stopped(stop) => self.stopped(stop),
-            Event::Read(Ok([])) => self.end_of_stream = true,
+            Event::Read(Ok([])) => self.ends(),
             Event::Read(Ok(bytes)) => self.frontend.push(bytes),
-            Event::Read(Err(error)) => {
-                return Err(match error.downcast::<Stranger>() {
-                    Ok(stranger) => stranger.into(),
-                    Err(error) => error.into(),
-                });
-            }
+            Event::Read(Err(error)) => return Err(error.into()),
         }
         Ok(None)
+    }
+
+    /// The client sends nothing more.
+    fn ends(&mut self) {
+        self.end_of_stream = true;
+        self.leaving.set();
     }
 
     fn complete(&mut self, outcome: Outcome) {
@@ -332,7 +361,7 @@ impl Link {
 }
 
 /// Writes what is queued, if anything is. Cancel safe.
-async fn flush(outgoing: &mut Outgoing) -> io::Result<()> {
+async fn flush(outgoing: &mut Outgoing) -> io::Result<Written> {
     if outgoing.is_empty() {
         std::future::pending::<()>().await;
     }

@@ -1,6 +1,7 @@
 //! The whole server over real sockets, with a VM that is a fake. What is in one file belongs to one promise.
 
 mod bed;
+mod connections;
 mod ends;
 mod fake_vm;
 mod hostile;

@@ -188,9 +188,14 @@ impl AttachedVm {
         result
     }
 
-    /// [`AttachedVm::detach`] in the way chosen for clients that go away.
-    pub(crate) async fn detach_on_disconnect(&mut self) -> Result<(), CallError> {
+    /// [`AttachedVm::detach`] for a client that says `k`: in the way chosen for clients that go away.
+    pub(crate) async fn kill(&mut self) -> Result<(), CallError> {
         self.detach(self.on_disconnect).await
+    }
+
+    /// [`AttachedVm::detach`] for a client that was lost: in the way chosen for that, but a guest that nobody has resumed stays held (I6).
+    pub(crate) async fn lose(&mut self) -> Result<(), CallError> {
+        self.detach(self.on_disconnect.unless_held()).await
     }
 
     /// Whether the VM has gone away.
@@ -203,8 +208,9 @@ impl Drop for AttachedVm {
     fn drop(&mut self) {
         if self.duty == DetachDuty::Owed {
             tracing::debug!("debug session dropped; detaching from the guest");
+            let action = self.on_disconnect.unless_held();
             self.requests
-                .send(DebugRequest::Detach(Rpc::detached(self.on_disconnect)));
+                .send(DebugRequest::Detach(Rpc::detached(action)));
         }
     }
 }

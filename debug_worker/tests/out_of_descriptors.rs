@@ -72,6 +72,7 @@ fn a_client_that_cannot_be_accepted_yet_is_served_once_it_can() {
     client
         .connect(&address.into())
         .expect("it waits in the backlog");
+    client.send(b"$?#3f").expect("room for a packet");
     // Turns enough for the executor to have looked at its sockets.
     block_on(driver.spawn("settle", async {
         for _ in 0..200 {

@@ -1,4 +1,4 @@
-//! One client's session: bytes in, actions out.
+//! One client's session: bytes in, actions out. It begins with an [`Opening`], which ends with the first packet.
 //!
 //! ```text
 //!                         push                                    poll_action
@@ -17,6 +17,7 @@
 
 mod complete;
 mod execute;
+mod opening;
 mod pending;
 mod refusals;
 mod stop_reply;
@@ -39,6 +40,10 @@ use crate::target::TargetReply;
 use crate::target::Tid;
 use pending::Pending;
 use refusals::Refusals;
+
+pub use opening::NoDebugger;
+pub use opening::Opening;
+pub use opening::Progress;
 
 /// What the driver has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use debug_worker::ListenAddress;
+use nix::unistd::User;
 use std::path::PathBuf;
 use std::str::FromStr;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -77,7 +78,13 @@ pub struct RunArgs {
     /// Allow a --gdb address that other machines can reach. The protocol has no authentication: who reaches it owns the guest
     #[arg(long)]
     pub gdb_allow_network: bool,
-    /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on
+    /// Let this user's programs connect to a --gdb address of this machine, besides our own user's and root's. A name or a number; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub gdb_allow_user: Vec<UserId>,
+    /// Close a connection that sends no packet for so long, and a client that for so long does not read what it is sent. A debugger that is only quiet is never closed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_timeout: u32,
+    /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on. A guest that was held, and that nobody has continued, stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub on_disconnect: OnDisconnect,
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
@@ -92,6 +99,30 @@ pub struct RunArgs {
     /// End, instead of starting again, when the guest resets or meets a triple fault
     #[arg(long)]
     pub no_reboot: bool,
+}
+
+/// A user of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserId(pub u32);
+
+impl FromStr for UserId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(number) = text.parse() {
+            return Ok(Self(number));
+        }
+        match User::from_name(text) {
+            Ok(Some(user)) => Ok(Self(user.uid.as_raw())),
+            Ok(None) => Err(
+                "there is no such user; write a name that `getent passwd` lists, or a number"
+                    .to_owned(),
+            ),
+            Err(errno) => Err(format!(
+                "the users of this machine cannot be looked up ({errno}); write the number that `id -u NAME` prints"
+            )),
+        }
+    }
 }
 
 /// What becomes of the guest when its debugger goes without `detach`.
@@ -230,6 +261,13 @@ mod tests {
     }
 
     #[test]
+    fn users_have_names_and_numbers() {
+        let words = ["--gdb-allow-user", "root", "--gdb-allow-user", "1234"];
+        let users = parse(&words).expect("understood").run.gdb_allow_user;
+        assert_eq!(users, [UserId(0), UserId(1234)]);
+    }
+
+    #[test]
     fn bad_values_are_refused_with_what_to_write() {
         for (words, hint) in [
             (["--cpus", "0"], "0 is not in 1.."),
@@ -238,6 +276,8 @@ mod tests {
             (["--serial", "printer"], "file:PATH"),
             (["--initrd", "x"], "--kernel"),
             (["--on-disconnect", "sleep"], "resume, stop, kill"),
+            (["--idle-timeout", "0"], "0 is not in 1.."),
+            (["--gdb-allow-user", "no such user"], "getent passwd"),
         ] {
             let error = parse(&words).expect_err("refused");
             assert_eq!(error.exit_code(), 2);

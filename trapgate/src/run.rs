@@ -25,6 +25,7 @@ use crate::vm::check_cpus;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
+use debug_worker::Evictor;
 use debug_worker::Exposure;
 use debug_worker::SessionSettings;
 use mesh::worker::WorkerRpc;
@@ -34,6 +35,7 @@ use std::io;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vp_runner::probe;
@@ -186,12 +188,14 @@ fn run_vm(
         SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
         SerialPlace::File(_) | SerialPlace::Off => None,
     };
-    end_on_signals(signals, handle, terminal.clone())?;
+    let evictor = listener.as_ref().map(DebugListener::evictor);
+    heed_signals(signals, handle, evictor, terminal.clone())?;
 
     let exit = DefaultPool::run_with(async |driver| match listener {
         Some(listener) => {
             let settings = SessionSettings {
                 on_disconnect: args.on_disconnect.into(),
+                idle_timeout: Duration::from_secs(args.idle_timeout.into()),
                 ..SessionSettings::default()
             };
             with_debug_server(driver, listener, settings, requests, controller).await
@@ -228,7 +232,7 @@ async fn with_debug_server(
     };
     let server = async {
         if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
-            tracing::error!(%error, "there is no debug server any more; the guest runs on");
+            tracing::error!(%error, "there is no debug server any more; the guest runs on, unless it was held: then end trapgate and start it again");
         }
     };
     let guest = async {
@@ -248,7 +252,13 @@ fn listen(args: &RunArgs) -> Result<Option<DebugListener>, BindError> {
     };
     match &args.gdb {
         GdbServer::Off => Ok(None),
-        GdbServer::At(address) => DebugListener::bind(address, exposure).map(Some),
+        GdbServer::At(address) => {
+            let mut listener = DebugListener::bind(address, exposure)?;
+            for user in &args.gdb_allow_user {
+                listener.allow_user(user.0);
+            }
+            Ok(Some(listener))
+        }
     }
 }
 
@@ -296,9 +306,10 @@ fn connect_terminal(
     Ok(terminal)
 }
 
-fn end_on_signals(
+fn heed_signals(
     signals: Signals,
     handle: RunnerHandle,
+    evictor: Option<Evictor>,
     terminal: Option<Arc<RawTerminal>>,
 ) -> Result<(), RunError> {
     let at_once = move |signal| {
@@ -308,7 +319,11 @@ fn end_on_signals(
         }
         std::process::exit(ExitStatus::Signal(signal).code().into());
     };
+    let evict = move || match &evictor {
+        Some(evictor) => evictor.evict(),
+        None => tracing::warn!("SIGUSR1 evicts a debugger, and there is no debug server"),
+    };
     signals
-        .watch(move || handle.stop(), at_once)
+        .watch(move || handle.stop(), at_once, evict)
         .map_err(system("watch for signals"))
 }

@@ -102,7 +102,13 @@ pub fn forward_input<W: Write + Clone + Send + 'static>(
         let mut keys = Keys::default();
         let mut buffer = [0; 256];
         let mut stdin = io::stdin().lock();
-        while let Ok(count @ 1..) = stdin.read(&mut buffer) {
+        loop {
+            let count = match stdin.read(&mut buffer) {
+                Ok(count @ 1..) => count,
+                // A signal that does not end the program.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => break,
+            };
             if !is_terminal {
                 serial.receive(&buffer[..count]);
                 continue;

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The states named in the requests' documentation are these three. A dropped sender means the same as
-//! [`DebugRequest::Detach`] with [`DetachAction::Resume`].
+//! [`DebugRequest::Detach`] with [`DetachAction::ResumeUnlessHeld`].
 
 use crate::addr::Gpa;
 use crate::addr::GuestAddress;
@@ -203,6 +203,22 @@ pub enum DetachAction {
     Stay,
     /// It ends, with [`GuestEnd::Killed`].
     Kill,
+    /// As [`Resume`](Self::Resume), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
+    ResumeUnlessHeld,
+    /// As [`Kill`](Self::Kill), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
+    KillUnlessHeld,
+}
+
+impl DetachAction {
+    /// The same action for a debugger that was lost and did not say that it leaves.
+    #[must_use]
+    pub const fn unless_held(self) -> Self {
+        match self {
+            Self::Resume | Self::ResumeUnlessHeld => Self::ResumeUnlessHeld,
+            Self::Kill | Self::KillUnlessHeld => Self::KillUnlessHeld,
+            Self::Stay => Self::Stay,
+        }
+    }
 }
 
 /// Whether the guest's clocks (its time-stamp counters, paravirtual clock and timers) stand while every VP is stopped.

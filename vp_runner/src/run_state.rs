@@ -8,7 +8,8 @@
 //! - **I4** A stop requested before a VP enters the guest keeps it out: no lost kick, no window.
 //! - **I5** Debug state is settled for every VP before any VP enters the guest, and each enters with it.
 //! - **I6** After `Detach`, a lost client, a dead worker or a dropped channel: no breakpoint byte, step flag or debug register of ours
-//!   remains in the guest, and the guest runs (or stays stopped, where the policy says so).
+//!   remains in the guest, and the guest runs (or stays stopped, where the policy says so). A guest that was held before its first
+//!   instruction stays held until somebody resumes it or detaches.
 //! - **I7** Two VPs that hit at once both get reported, one after the other; a hit whose breakpoint is gone by then is dropped and
 //!   its VP retries the instruction.
 //! - **I8** A step or a continue executes at least one guest instruction of the VP it names, whatever interrupts are pending.
@@ -176,6 +177,8 @@ pub struct RunState {
     over: VecDeque<VpIndex>,
     /// Which of the guest's own doings are stops.
     stop_on: StopOn,
+    /// No VP has been let go yet: the guest stands before its first instruction (I6).
+    held: bool,
 }
 
 type Outputs = Result<Vec<Output>, Refused>;
@@ -199,6 +202,7 @@ impl RunState {
             owed: None,
             over: VecDeque::new(),
             stop_on: StopOn::default(),
+            held: true,
         }
     }
 
@@ -234,9 +238,12 @@ impl RunState {
         }
         self.session = Session::Detached;
         let wanted = match action {
-            DetachAction::Resume => Want::DetachAndRun,
+            DetachAction::ResumeUnlessHeld | DetachAction::KillUnlessHeld if self.held => {
+                Want::DetachAndStay
+            }
+            DetachAction::Resume | DetachAction::ResumeUnlessHeld => Want::DetachAndRun,
             DetachAction::Stay => Want::DetachAndStay,
-            DetachAction::Kill => Want::DetachAndKill,
+            DetachAction::Kill | DetachAction::KillUnlessHeld => Want::DetachAndKill,
         };
         // The last debugger's word counts, but what was to be killed has no later.
         self.wants.remove(&Want::DetachAndRun);
@@ -245,14 +252,14 @@ impl RunState {
         Ok(outputs)
     }
 
-    /// No debugger will ever come again: as [`Self::detach`], and a guest that only a debugger could have started runs.
+    /// No debugger will ever come again: as [`Self::detach`], and a guest that a debugger left stopped runs. One that is held stays held (I6).
     pub fn lost(&mut self) -> Outputs {
         match self.session {
-            Session::Attached(_) => self.detach(DetachAction::Resume),
+            Session::Attached(_) => self.detach(DetachAction::ResumeUnlessHeld),
             Session::Detached => {
                 self.expect_idle_shell("lost")?;
                 Ok(match self.phase {
-                    Phase::Parked => self.go_on(),
+                    Phase::Parked if !self.held => self.go_on(),
                     _ => Vec::new(),
                 })
             }

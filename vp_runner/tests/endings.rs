@@ -38,6 +38,8 @@ fn in_state(state: State) -> Option<(TestVm, Option<Pending>)> {
     vm.attach();
     let pending = match state {
         State::Stopped => {
+            // A guest that is held would stay held.
+            vm.step(0);
             vm.insert(execute_at(ENTRY));
             None
         }
@@ -122,12 +124,43 @@ fn a_dropped_channel_in_every_state_is_a_detach_that_resumes() {
 }
 
 #[test]
-fn a_guest_that_only_a_debugger_could_have_started_runs_when_none_can_come() {
+fn a_held_guest_stays_held_when_no_debugger_can_come_any_more() {
+    for attached in [false, true] {
+        let code = telling_loop(Mode::Long);
+        let Some(mut vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+            return;
+        };
+        if attached {
+            vm.attach();
+        }
+        vm.drop_channel();
+        vm.handle.stop();
+        let machine = vm.machine.clone();
+        assert_eq!(vm.join(), RunnerExit::Stopped);
+        let told = machine.wait_until("now", |_| true).told.len();
+        assert_eq!(told, 0, "it ran, attached: {attached}");
+    }
+}
+
+/// However often debuggers come and are lost.
+#[test]
+fn a_held_guest_stays_held_until_somebody_resumes_it_or_detaches() {
     let code = telling_loop(Mode::Long);
-    let Some(mut vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
+    let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
         return;
     };
-    vm.drop_channel();
+    for lost in [DetachAction::ResumeUnlessHeld, DetachAction::KillUnlessHeld] {
+        vm.attach();
+        vm.insert(execute_at(0x5000));
+        vm.detach(lost);
+        vm.attach();
+        for vp in 0..2 {
+            assert_eq!(vm.regs(vp).rip, ENTRY, "{lost:?}");
+        }
+        vm.detach(DetachAction::Stay);
+    }
+    vm.attach();
+    vm.detach(DetachAction::Resume);
     assert_runs_free(&vm, State::Stopped);
 }
 
@@ -244,6 +277,7 @@ fn what_the_guest_asks_for_after_a_debugger_has_gone_happens() {
     for says_so in [true, false] {
         let leave = |mut vm: TestVm| {
             vm.attach();
+            vm.step(0);
             vm.insert(execute_at(0x5000));
             match says_so {
                 true => vm.detach(DetachAction::Resume),

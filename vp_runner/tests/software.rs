@@ -156,6 +156,8 @@ fn no_byte_stays_behind_however_the_debugger_goes() {
         };
         let untouched = vm.machine.raw_memory();
         vm.attach();
+        // A guest that is held would stay held.
+        vm.step(0);
         for n in 0..200 {
             vm.insert(software_at(0x5000 + 3 * n));
         }

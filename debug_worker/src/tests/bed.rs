@@ -3,6 +3,7 @@
 use super::fake_vm::FakeVm;
 use crate::DebugListener;
 use crate::DebuggerParameters;
+use crate::Evictor;
 use crate::Exposure;
 use crate::ListenAddress;
 use crate::SessionSettings;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::Instant;
 
 /// Long enough for a busy machine; a test that waits it out has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Bed {
     pub(super) vm: FakeVm,
     pub(super) address: ListenAddress,
+    pub(super) evictor: Evictor,
     owner: mesh::Sender<WorkerRpc>,
     vm_task: Option<Task<()>>,
     server: Option<Task<std::io::Result<()>>>,
@@ -61,6 +64,7 @@ impl Bed {
         name: &str,
     ) -> Self {
         let address = listener.local_addr();
+        let evictor = listener.evictor();
         let (requests, vm_requests) = mesh::channel();
         let (owner, server_requests) = mesh::channel();
         let (thread, driver) = DefaultPool::spawn_on_thread(name);
@@ -75,6 +79,7 @@ impl Bed {
         Self {
             vm,
             address,
+            evictor,
             owner,
             vm_task: Some(vm_task),
             server: Some(server),
@@ -86,10 +91,14 @@ impl Bed {
     /// With a session over a unix socket: its buffers are small and do not grow (net.core.wmem_default is 208 KiB), and what
     /// was sent is there to be read at once.
     pub(super) fn with_unix_session(dir: &Path) -> (Self, Client) {
+        Self::with_unix_session_and(dir, SessionSettings::default())
+    }
+
+    pub(super) fn with_unix_session_and(dir: &Path, settings: SessionSettings) -> (Self, Client) {
         let path = dir.join("gdb");
         let address = ListenAddress::Unix(path.clone());
         let listener = DebugListener::bind(&address, Exposure::default()).unwrap();
-        let bed = Self::with_listener(listener, SessionSettings::default());
+        let bed = Self::with_listener(listener, settings);
         let mut client = Client::new(UnixStream::connect(path).unwrap());
         client.start();
         (bed, client)
@@ -128,6 +137,18 @@ impl Bed {
     pub(super) fn inspect(&self, field: &str) -> Option<String> {
         let pending = self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ());
         block_on(pending).unwrap().get(field).map(str::to_owned)
+    }
+
+    /// Waits until the server says so.
+    pub(super) fn wait_for(&self, field: &str, value: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let now = self.inspect(field);
+            if now.as_deref() == Some(value) {
+                return;
+            }
+            assert!(Instant::now() < end, "{field} is still {now:?}");
+        }
     }
 
     /// Lets the server's executor go round so often that it has looked at its sockets, and every task has had many turns.
@@ -225,7 +246,11 @@ impl Client {
     }
 
     pub(super) fn send_raw(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        self.try_send_raw(bytes).unwrap();
+    }
+
+    pub(super) fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     pub(super) fn send(&mut self, body: &str) {

@@ -9,6 +9,9 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::GuestEnd;
 
+/// What the VM is told of a lost client: a guest that nobody has resumed stays held (I6).
+const LOST: DetachAction = DetachAction::ResumeUnlessHeld;
+
 /// In which state the client goes.
 #[derive(Debug, Clone, Copy)]
 enum When {
@@ -53,9 +56,11 @@ fn ends_by(how: impl Fn(Client) -> Option<Client>) {
             let bed = Bed::with(SessionSettings {
                 on_disconnect: action,
                 rpc_deadline,
+                ..Default::default()
             });
             let rest = how(client_in_state(&bed, when));
-            assert_eq!(bed.vm.wait_detached(), [action], "{when:?}");
+            let lost = action.unless_held();
+            assert_eq!(bed.vm.wait_detached(), [lost], "{when:?}");
             bed.vm.mute("");
             let mut next = bed.attach();
             assert!(!next.ask("g").starts_with('E'), "{when:?}");
@@ -95,15 +100,20 @@ fn by_a_half_closed_connection() {
 
 #[test]
 fn by_kill() {
-    for when in [When::Stopped, When::Waiting] {
+    for (when, action) in [
+        (When::Stopped, DetachAction::Stay),
+        (When::Waiting, DetachAction::Resume),
+    ] {
         let settings = SessionSettings {
-            on_disconnect: DetachAction::Stay,
+            on_disconnect: action,
             rpc_deadline: Duration::from_millis(200),
+            ..Default::default()
         };
         let bed = Bed::with(settings);
         let mut client = client_in_state(&bed, when);
         client.send("k");
-        assert_eq!(bed.vm.wait_detached(), [DetachAction::Stay], "{when:?}");
+        // A word of the client's own: it holds for a guest that is held too.
+        assert_eq!(bed.vm.wait_detached(), [action], "{when:?}");
         while client.try_reply().is_some() {}
         let _next = bed.attach();
         assert_eq!(bed.vm.wait_detached().len(), 1, "{when:?}");
@@ -143,33 +153,45 @@ fn by_dropping_the_server() {
         let mut bed = Bed::new();
         let mut client = client_in_state(&bed, when);
         bed.drop_server();
-        assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume], "{when:?}");
+        assert_eq!(bed.vm.wait_detached(), [LOST], "{when:?}");
         while client.try_reply().is_some() {}
     }
 }
 
 #[test]
 fn by_stopping_or_dropping_while_it_attaches() {
-    let mut bed = Bed::new();
-    bed.vm.mute("attach");
-    let _client = bed.connect();
-    bed.vm.wait_asked("attach");
+    let attaching = || {
+        let bed = Bed::new();
+        bed.vm.mute("attach");
+        let mut client = bed.connect();
+        client.send("?");
+        bed.vm.wait_asked("attach");
+        (bed, client)
+    };
+    let (mut bed, _client) = attaching();
     bed.stop();
-    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+    assert_eq!(bed.vm.wait_detached(), [LOST]);
 
-    let mut bed = Bed::new();
-    bed.vm.mute("attach");
-    let _client = bed.connect();
-    bed.vm.wait_asked("attach");
+    let (mut bed, _client) = attaching();
     bed.drop_server();
-    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+    assert_eq!(bed.vm.wait_detached(), [LOST]);
+
+    let (bed, mut client) = attaching();
+    bed.evictor.evict();
+    assert_eq!(bed.vm.wait_detached(), [LOST]);
+    client.expect_closed();
 }
 
 #[test]
 fn a_client_that_is_gone_before_the_guest_is_attached_leaves_nothing() {
     let bed = Bed::new();
-    drop(bed.connect());
-    assert_eq!(bed.vm.wait_detached(), [DetachAction::Resume]);
+    bed.vm.mute("attach");
+    let mut client = bed.connect();
+    client.send("?");
+    bed.vm.wait_asked("attach");
+    drop(client);
+    bed.vm.answer_muted();
+    assert_eq!(bed.vm.wait_detached(), [LOST]);
     bed.attach();
 }
 
@@ -209,7 +231,7 @@ fn a_refused_attach_is_not_followed_by_a_detach() {
         crate::serve(driver.clone(), parameters, stop),
     );
     let mut client = Client::new(std::net::TcpStream::connect(address).unwrap());
-    let refusal = client.reply();
+    let refusal = client.ask("?");
     assert!(
         refusal.starts_with("E.the debugger cannot attach: another debugger is attached"),
         "{refusal}"

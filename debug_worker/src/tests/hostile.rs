@@ -69,7 +69,7 @@ fn a_vm_that_does_not_attach_is_told_to_the_client() {
     let bed = impatient();
     bed.vm.mute("attach");
     let mut client = bed.connect();
-    let refusal = client.reply();
+    let refusal = client.ask("?");
     assert!(
         refusal.contains("cannot attach: the VMM did not answer within 0.05 s"),
         "{refusal}"
@@ -120,7 +120,7 @@ fn a_vm_that_goes_away_ends_the_server() {
     assert_eq!(bed.inspect("state").as_deref(), Some("listening"));
     bed.drop_vm();
     let mut client = bed.connect();
-    assert!(client.reply().contains("the guest is gone"));
+    assert!(client.ask("?").contains("the guest is gone"));
     client.expect_closed();
     bed.join();
 }

@@ -337,12 +337,15 @@ fn changes_behind_the_registers_make_them_stale() {
 
 #[test]
 fn a_second_client_is_told_and_the_first_notices_nothing() {
-    let bed = Bed::new();
+    let bed = Bed::with(SessionSettings {
+        refuse_after: Duration::from_millis(20),
+        ..Default::default()
+    });
     let mut first = bed.attach();
     assert_eq!(bed.inspect("state").as_deref(), Some("connected"));
     for _ in 0..20 {
         let mut second = bed.connect();
-        let refusal = second.reply();
+        let refusal = second.ask("?");
         assert!(
             refusal.starts_with("E.another debugger is connected, from 127.0.0.1:"),
             "{refusal}"
@@ -367,7 +370,8 @@ fn a_client_that_follows_a_slow_detach_waits_for_it() {
     drop(client);
     bed.vm.wait_asked("detach");
     let mut next = bed.connect();
-    bed.settle();
+    next.send("QStartNoAckMode");
+    bed.wait_for("waiting", "1");
     assert_eq!(bed.inspect("state").as_deref(), Some("ending"));
     assert_eq!(
         bed.vm.asked("attach"),
@@ -375,7 +379,7 @@ fn a_client_that_follows_a_slow_detach_waits_for_it() {
         "not before the last session's end"
     );
     bed.vm.answer_muted();
-    next.start();
+    assert_eq!(next.reply(), "OK");
     assert_eq!(bed.vm.asked("attach"), 2);
 }
 
@@ -391,7 +395,7 @@ fn a_detach_that_is_never_answered_does_not_hold_up_the_next_client_for_ever() {
     // The fake is still attached, since it has not carried out the detach; that is what the next client is told.
     let mut next = bed.connect();
     assert!(
-        next.reply()
+        next.ask("?")
             .contains("another debugger is attached to this guest")
     );
 }
@@ -409,7 +413,7 @@ fn a_unix_socket_serves_as_well() {
     let mut second = Client::new(UnixStream::connect(&path).unwrap());
     assert!(
         second
-            .reply()
+            .ask("?")
             .contains("another debugger is connected, from a local client")
     );
     assert_eq!(client.ask("D"), "OK");

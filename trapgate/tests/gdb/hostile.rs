@@ -95,6 +95,10 @@ fn damaged_packets_are_asked_for_again() {
     let mut client = Packets::connect(&address);
     client.send_raw(b"$m100000,2#00");
     assert_eq!(client.byte(), Some(b'-'));
+    // Noise is for a client that has shown what it is.
+    assert_alive(&mut client);
+    client.send_raw(b"$m100000,2#00");
+    assert_eq!(client.byte(), Some(b'-'));
     client.send_raw(b"$m100000,2#zz");
     assert_eq!(client.byte(), Some(b'-'));
     // A new packet in the middle of one, stray acknowledgements, noise between packets.
@@ -117,6 +121,8 @@ fn a_packet_of_any_size_does_no_harm() {
         return;
     };
     let mut client = Packets::connect(&address);
+    // A client that begins so is no debugger.
+    assert_alive(&mut client);
     let huge = packet(&vec![b'x'; 4 << 20]);
     client.send_raw(&huge);
     let reply = client.reply().expect("the session goes on");
@@ -148,7 +154,7 @@ fn a_client_that_leaves_in_the_middle_of_anything_makes_room_for_the_next() {
         client.send_raw(leaving);
         drop(client);
     }
-    // Accepted once the last one's session has ended; until then refused.
+    // Accepted once the last one's session has ended.
     let mut client = loop {
         let mut client = Packets::connect(&address);
         client.send_raw(&packet(b"?"));

@@ -1,6 +1,7 @@
 //! Real debuggers, and hostile ones, against the real server and the demo guest.
 
 mod clients;
+mod connections;
 mod hostile;
 mod interrupts;
 mod lldb;

@@ -148,6 +148,19 @@ impl Bed {
         }
     }
 
+    /// Waits until so many clients are connected that have sent no packet.
+    pub fn wait_silent(&self, count: usize) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let seen = wait(self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ()));
+            let seen = seen.expect("the server lives");
+            match seen.get("silent") {
+                Some(silent) if silent == count.to_string() => return,
+                silent => assert!(Instant::now() < end, "still {silent:?}"),
+            }
+        }
+    }
+
     fn status(&self) -> Result<(), DebugError> {
         answer(self.debug.call_failable(DebugRequest::Status, ())).map(drop)
     }

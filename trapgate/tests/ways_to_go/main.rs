@@ -2,4 +2,5 @@
 
 mod bed;
 mod gdb;
+mod silent;
 mod table;

@@ -9,6 +9,7 @@ impl RunState {
     /// [`IllegalInput`].
     pub fn programmed(&mut self, standing: &[Standing]) -> Outputs {
         self.only_in(Phase::Programming, "programmed")?;
+        self.held = false;
         let moves = |vp: &&Vp| vp.plan != VpAction::Stay;
         let moving = self.vps.iter().filter(moves).count();
         self.over.clear();

@@ -165,6 +165,50 @@ fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
     );
 }
 
+/// Two VPs that are held before their first instruction, with a debugger that has let nothing go.
+fn attached_to_a_held_guest() -> RunState {
+    let mut state = RunState::new(2);
+    state.attach().unwrap();
+    state
+}
+
+#[test]
+fn a_held_guest_stays_held_when_its_debugger_is_lost_and_runs_when_it_detaches() {
+    for lost in [DetachAction::ResumeUnlessHeld, DetachAction::KillUnlessHeld] {
+        let mut state = attached_to_a_held_guest();
+        let detached = [Output::Release, Output::Detached];
+        assert_eq!(state.detach(lost).unwrap(), detached, "{lost:?}");
+        assert_eq!(state.lost().unwrap(), [], "no debugger will ever come");
+        state.attach().unwrap();
+        let outputs = state.detach(DetachAction::Resume).unwrap();
+        assert_eq!(outputs.last(), Some(&Output::Program), "{lost:?}");
+    }
+    let mut state = attached_to_a_held_guest();
+    let outputs = state.lost().unwrap();
+    assert_eq!(outputs, [Output::Release, Output::Detached]);
+}
+
+#[test]
+fn a_guest_that_was_resumed_once_is_no_longer_held() {
+    let lose = |action| {
+        let mut state = attached_to_a_held_guest();
+        let step = [VpAction::Step, VpAction::Stay];
+        state.resume(&step, alive).unwrap();
+        state.programmed(&[]).unwrap();
+        let stepped = DebugStopReason::SingleStep { vp: VP0 };
+        let epoch = state.epoch;
+        state
+            .parked(VP0, epoch, Some(Cause::Debug(stepped)))
+            .unwrap();
+        state.detach(action).unwrap()
+    };
+    let outputs = lose(DetachAction::ResumeUnlessHeld);
+    assert_eq!(outputs.last(), Some(&Output::Program));
+    let outputs = lose(DetachAction::KillUnlessHeld);
+    let killed = vmm_core_defs::stop::GuestEnd::Killed;
+    assert_eq!(outputs.last(), Some(&Output::Exit(killed)));
+}
+
 const CARRIED_OUT: Standing = Standing {
     vp: VP0,
     over: Over::CarriedOut,

@@ -126,7 +126,7 @@ impl Client {
         let attach = self.send(DebugRequest::Attach, ());
         if thread_rng().gen_bool(0.1) {
             // Gone before it was there.
-            let detach = self.send(DebugRequest::Detach, any_detach());
+            let detach = self.send_detach(any_detach());
             let attached = answer(attach).map(drop);
             assert!(matches!(attached, Ok(()) | Err(DebugError::Detached)));
             assert_eq!(answer(detach), Ok(()));
@@ -188,7 +188,15 @@ impl Client {
         assert_eq!(answer(change), Ok(()));
     }
 
+    fn send_detach(&self, action: DetachAction) -> Pending<()> {
+        if action == DetachAction::Resume {
+            self.world.let_go();
+        }
+        self.send(DebugRequest::Detach, action)
+    }
+
     fn resume(&self) -> Pending<StopEvent> {
+        self.world.let_go();
         let count = self.world.vps();
         let mut actions: Vec<_> = (0..count)
             .map(|vp| (VpIndex::new(vp), any_action()))
@@ -269,7 +277,7 @@ impl Client {
 
     fn detach(&mut self, resumes: Vec<Pending<StopEvent>>) -> End {
         let action = any_detach();
-        let detach = self.send(DebugRequest::Detach, action);
+        let detach = self.send_detach(action);
         assert_eq!(answer(detach), Ok(()));
         self.world.check_untouched("after detach");
         if action == DetachAction::Stay {

@@ -32,6 +32,8 @@ struct State {
     breaks_answered: u64,
     /// Several resumes are on their way: what the client has seen lags behind.
     lagging: bool,
+    /// A debugger has resumed the guest, or left it to run: it is not held any more.
+    let_go: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -285,6 +287,14 @@ impl World {
         }
     }
 
+    /// Waits until nothing of a debugger is left in a guest that does not run.
+    pub(super) fn wait_until_untouched(&self) {
+        let bare = |record: &Record| record.arms == Arms::default();
+        while self.code() != PROGRAM || !self.state().vps.iter().all(bare) {
+            thread::yield_now();
+        }
+    }
+
     /// Waits until every VP has executed something with nobody attached.
     pub(super) fn wait_for_progress(&self) {
         for vp in 0..self.vps() as usize {
@@ -296,6 +306,16 @@ impl World {
                 thread::yield_now();
             }
         }
+    }
+
+    /// A debugger lets the guest go.
+    pub(super) fn let_go(&self) {
+        self.state().let_go = true;
+    }
+
+    /// Whether the guest was ever let go.
+    pub(super) fn was_let_go(&self) -> bool {
+        self.state().let_go
     }
 
     pub(super) fn break_sent(&self) {

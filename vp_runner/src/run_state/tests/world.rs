@@ -47,6 +47,8 @@ pub(super) struct World {
     alone: Option<VpIndex>,
     /// The guest asked for something that is yet to be carried out.
     asked: bool,
+    /// No VP has entered yet.
+    held: bool,
 }
 
 /// What can happen next.
@@ -101,6 +103,7 @@ impl World {
             going_over: Vec::new(),
             alone: None,
             asked: false,
+            held: true,
         }
     }
 
@@ -115,6 +118,8 @@ impl World {
             Input::Detach(DetachAction::Resume),
             Input::Detach(DetachAction::Stay),
             Input::Detach(DetachAction::Kill),
+            Input::Detach(DetachAction::ResumeUnlessHeld),
+            Input::Detach(DetachAction::KillUnlessHeld),
             Input::Lost,
             Input::Break,
             Input::Change,
@@ -247,8 +252,18 @@ impl World {
             Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown => {}
             Input::Parked(..) | Input::StillThere(_) => {}
         }
+        let held = self.held;
         self.carry_out(outputs);
         self.check_rest();
+        let lost = matches!(
+            input,
+            Input::Lost
+                | Input::Detach(DetachAction::ResumeUnlessHeld | DetachAction::KillUnlessHeld)
+        );
+        if lost && held {
+            let stays = self.held && self.state.phase == Phase::Parked;
+            assert!(stays, "{input:?}: a held guest does not stay held (I6)");
+        }
     }
 
     fn park(&mut self, vp: VpIndex) {
@@ -421,6 +436,7 @@ impl World {
         assert_eq!(self.programmed, self.table, "entered unprogrammed (I5)");
         assert_eq!(epoch, self.state.epoch, "I1");
         assert_ne!(action, VpAction::Stay);
+        self.held = false;
         for (request, name) in [
             (self.break_, "break"),
             (self.attach, "attach"),

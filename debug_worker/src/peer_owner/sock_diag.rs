@@ -1,0 +1,114 @@
+//! The kernel's answer about one socket (sock_diag(7)), which costs the same however many sockets there are.
+
+use super::Ends;
+use super::Found;
+use netlink_packet_core::NLM_F_REQUEST;
+use netlink_packet_core::NetlinkHeader;
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::AF_INET;
+use netlink_packet_sock_diag::constants::AF_INET6;
+use netlink_packet_sock_diag::constants::IPPROTO_TCP;
+use netlink_packet_sock_diag::constants::TCP_LISTEN;
+use netlink_packet_sock_diag::inet::ExtensionFlags;
+use netlink_packet_sock_diag::inet::InetRequest;
+use netlink_packet_sock_diag::inet::InetResponseHeader;
+use netlink_packet_sock_diag::inet::SocketId;
+use netlink_packet_sock_diag::inet::StateFlags;
+use rustix::io::Errno;
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+use std::io;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const AF_NETLINK: i32 = 16;
+const NETLINK_SOCK_DIAG: i32 = 4;
+
+/// The kernel answers before the request has been sent; this is for one that does not.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Any socket with these addresses.
+const NO_COOKIE: [u8; 8] = [0xff; 8];
+
+/// Whether this kernel answers, tried on a socket that listens.
+pub(super) fn is_usable(listening: SocketAddr) -> bool {
+    let nobody: IpAddr = match listening {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let nobody = SocketAddr::new(nobody, 0);
+    matches!(ask(listening, nobody), Ok(Some(_)))
+}
+
+/// The socket at the other end, if there is one.
+pub(super) fn find(ends: Ends) -> io::Result<Option<Found>> {
+    let found = ask(ends.peer, ends.ours)?;
+    // Where there is none, the kernel tells of one that listens at the client's port.
+    Ok(found
+        .filter(|found| {
+            let id = &found.socket_id;
+            let ports = (id.source_port, id.destination_port);
+            found.state != TCP_LISTEN && ports == (ends.peer.port(), ends.ours.port())
+        })
+        .map(|found| Found {
+            uid: found.uid,
+            inode: found.inode.into(),
+        }))
+}
+
+fn ask(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<InetResponseHeader>> {
+    let (family, scope) = match local {
+        SocketAddr::V4(_) => (AF_INET, 0),
+        SocketAddr::V6(address) => (AF_INET6, address.scope_id()),
+    };
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: SocketId {
+            source_port: local.port(),
+            destination_port: remote.port(),
+            source_address: local.ip(),
+            destination_address: remote.ip(),
+            interface_id: scope,
+            cookie: NO_COOKIE,
+        },
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+
+    let socket = Socket::new(
+        Domain::from(AF_NETLINK),
+        Type::DGRAM,
+        Some(Protocol::from(NETLINK_SOCK_DIAG)),
+    )?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(&bytes)?;
+    let mut answer = [0; 4096];
+    let count = (&socket).read(&mut answer)?;
+    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..count])
+        .map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
+            Ok(Some(found.header))
+        }
+        NetlinkPayload::Error(error) => match error.to_io() {
+            error if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+            error => Err(error),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

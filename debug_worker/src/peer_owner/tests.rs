@@ -1,0 +1,159 @@
+//! Who is let in, and real sockets looked up in each way.
+
+use super::*;
+use std::net::TcpListener;
+use std::net::TcpStream;
+
+const OURS: u32 = 1000;
+const OTHERS: u32 = 1001;
+
+fn users() -> Users {
+    Users {
+        ours: OURS,
+        allowed: Vec::new(),
+        nobody_known: None,
+    }
+}
+
+fn held(uid: u32) -> Option<Found> {
+    Some(Found { uid, inode: 1 })
+}
+
+#[test]
+fn our_user_and_root_are_let_in_and_others_where_they_are_allowed() {
+    let mut users = users();
+    let ask = |users: &Users, uid| users.admit(who(Ok(held(uid)), || true));
+    assert_eq!(ask(&users, OURS), Ok(()));
+    assert_eq!(ask(&users, 0), Ok(()));
+    let uninvited = Uninvited::OtherUser {
+        theirs: OTHERS,
+        ours: OURS,
+    };
+    assert_eq!(ask(&users, OTHERS), Err(uninvited));
+    users.allow(OTHERS);
+    assert_eq!(ask(&users, OTHERS), Ok(()));
+    assert!(uninvited.to_string().contains("unix:PATH"));
+}
+
+/// The kernel says 0 for the user of a socket that nobody holds: that is not root.
+#[test]
+fn a_socket_that_is_closed_already_is_nobodys() {
+    let orphan = Some(Found { uid: 0, inode: 0 });
+    let gone = Err(Uninvited::Gone);
+    assert_eq!(users().admit(who(Ok(orphan), || true)), gone);
+    assert_eq!(users().admit(who(Ok(orphan), || false)), gone);
+    assert_eq!(users().admit(who(Ok(None), || true)), gone);
+    assert_eq!(users().admit(who(Ok(None), || false)), Ok(()), "elsewhere");
+}
+
+#[test]
+fn where_nothing_can_be_looked_up_only_other_machines_get_in() {
+    let failed = || Err(io::ErrorKind::PermissionDenied.into());
+    let unknown = Err(Uninvited::Unknown { ours: OURS });
+    assert_eq!(users().admit(who(failed(), || true)), unknown);
+    assert_eq!(users().admit(who(failed(), || false)), Ok(()));
+}
+
+#[test]
+fn a_number_that_stands_for_several_users_is_none_of_them() {
+    let mut users = users();
+    users.ours = 65534;
+    users.allow(65534);
+    assert_eq!(users.admit(Peer::User(65534)), Ok(()));
+    users.nobody_known = Some(65534);
+    let unknown = Err(Uninvited::Unknown { ours: 65534 });
+    assert_eq!(users.admit(Peer::User(65534)), unknown);
+}
+
+#[test]
+fn a_user_is_known_where_the_namespace_maps_it() {
+    let initial = "         0          0 4294967295\n";
+    assert!(is_mapped(initial, 65534) && is_mapped(initial, 0));
+    let container = "0 1000 1\n1 100000 65533\n";
+    assert!(is_mapped(container, 65533) && !is_mapped(container, 65534));
+    assert!(!is_mapped("", 0) && !is_mapped("nonsense\n0 1\n", 0));
+}
+
+#[test]
+fn addresses_of_this_machine_are_told_from_others() {
+    let peer = |address: &str| Ends {
+        peer: address.parse().unwrap(),
+        ours: "10.1.2.3:4".parse().unwrap(),
+    };
+    assert!(is_this_machines(peer("127.0.0.2:5")));
+    assert!(is_this_machines(peer("[::1]:5")));
+    assert!(is_this_machines(peer("10.1.2.3:5")));
+    // TEST-NET-1 (RFC 5737): nobody's.
+    assert!(!is_own_address("192.0.2.77:5".parse().unwrap()).unwrap_or(false));
+    assert!(is_own_address("127.0.0.1:5".parse().unwrap()).unwrap());
+}
+
+fn connected(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream, Ends) {
+    let client = TcpStream::connect(to).unwrap();
+    let (server, peer) = listener.accept().unwrap();
+    let ends = Ends {
+        peer: canonical(peer),
+        ours: canonical(server.local_addr().unwrap()),
+    };
+    (client, server, ends)
+}
+
+type Find = fn(Ends) -> io::Result<Option<Found>>;
+
+/// Each way of looking things up, against real sockets of every family.
+#[test]
+fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
+    let listeners = ["127.0.0.1:0", "[::1]:0", "[::]:0"];
+    for address in listeners {
+        let listener = match TcpListener::bind(address) {
+            Ok(listener) => listener,
+            Err(error) => {
+                println!("SKIP: cannot listen on {address}: {error}");
+                continue;
+            }
+        };
+        let listening = listener.local_addr().unwrap();
+        let mut ways: Vec<(&str, Find)> = vec![("proc", proc_net::find)];
+        match sock_diag::is_usable(listening) {
+            true => ways.push(("sock_diag", sock_diag::find)),
+            false => println!("SKIP: sock_diag does not work here"),
+        }
+        let mut targets = vec![listening];
+        if address == "[::]:0" {
+            // A client of IPv4, which is seen as one of IPv6, and one that says so itself.
+            targets = vec![
+                ([127, 0, 0, 1], listening.port()).into(),
+                format!("[::ffff:127.0.0.1]:{}", listening.port())
+                    .parse()
+                    .unwrap(),
+            ];
+        }
+        for target in targets {
+            for (name, find) in &ways {
+                let what = format!("{name}, {target}");
+                let (client, _server, ends) = connected(&listener, target);
+                let found = find(ends).unwrap().expect(&what);
+                assert_eq!(found.uid, rustix::process::geteuid().as_raw(), "{what}");
+                assert_ne!(found.inode, 0, "{what}");
+                drop(client);
+                let gone = find(ends).unwrap();
+                assert!(gone.is_none_or(|gone| gone.inode == 0), "{what}: {gone:?}");
+            }
+        }
+    }
+}
+
+/// The port of a client that is gone may be one that somebody listens on.
+#[test]
+fn a_listening_socket_is_no_client() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ends = Ends {
+        peer: other.local_addr().unwrap(),
+        ours: listener.local_addr().unwrap(),
+    };
+    assert_eq!(proc_net::find(ends).unwrap(), None);
+    if sock_diag::is_usable(ends.ours) {
+        assert_eq!(sock_diag::find(ends).unwrap(), None);
+    }
+}

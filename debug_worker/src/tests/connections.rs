@@ -1,0 +1,252 @@
+//! Who becomes a debugger, who does not, and who waits for whom.
+
+use super::bed::Bed;
+use super::bed::Client;
+use crate::SessionSettings;
+use std::time::Duration;
+use std::time::Instant;
+use vmm_core_defs::debug_rpc::DetachAction;
+
+/// What the VM is told of a lost client.
+const LOST: [DetachAction; 1] = [DetachAction::ResumeUnlessHeld];
+
+const LONG: Duration = Duration::from_secs(3600);
+
+fn idle_timeout(idle_timeout: Duration) -> SessionSettings {
+    SessionSettings {
+        idle_timeout,
+        ..Default::default()
+    }
+}
+
+/// Clients that have sent something, but no well-formed packet.
+fn silent_clients(bed: &Bed) -> Vec<Client> {
+    let bytes = [&b""[..], b"+", b"-+\x03", b"$qSupported", b"$?#00"];
+    let clients = bytes.iter().map(|bytes| {
+        let mut client = bed.connect();
+        client.send_raw(bytes);
+        client
+    });
+    clients.collect()
+}
+
+#[test]
+fn a_connection_without_a_packet_does_nothing_to_the_guest_and_keeps_nobody_waiting() {
+    let bed = Bed::with(idle_timeout(LONG));
+    for _ in 0..50 {
+        // A port probe.
+        drop(bed.connect());
+    }
+    let silent = silent_clients(&bed);
+    bed.wait_for("silent", &silent.len().to_string());
+    bed.settle();
+    assert_eq!(bed.inspect("state").as_deref(), Some("listening"));
+    assert_eq!(bed.vm.asked("attach"), 0);
+    let mut debugger = bed.attach_and_continue();
+    drop(silent);
+    bed.wait_for("silent", "0");
+    assert_eq!(bed.vm.asked("attach"), 1);
+    assert_eq!(bed.vm.asked("break") + bed.vm.asked("detach"), 0);
+    assert_eq!(debugger.ask("m1,1"), "01");
+}
+
+#[test]
+fn the_first_of_the_silent_that_speaks_is_the_debugger() {
+    let bed = Bed::with(SessionSettings {
+        refuse_after: Duration::from_millis(20),
+        ..idle_timeout(LONG)
+    });
+    let mut first = bed.connect();
+    let mut second = bed.connect();
+    second.start();
+    let refusal = first.ask("?");
+    assert!(
+        refusal.starts_with("E.another debugger is connected"),
+        "{refusal}"
+    );
+    assert_eq!(second.ask("D"), "OK");
+    assert_eq!(bed.vm.asked("attach"), 1);
+}
+
+#[test]
+fn a_packet_in_pieces_and_with_a_retry_opens_a_session() {
+    let bed = Bed::new();
+    let mut client = bed.connect();
+    client.send_raw(b"+$m1,1#00");
+    bed.wait_for("silent", "1");
+    for piece in ["$m", "1,", "1#", "fb"] {
+        client.send_raw(piece.as_bytes());
+        bed.settle();
+    }
+    assert_eq!(client.reply(), "01");
+    assert_eq!(bed.vm.asked("attach"), 1);
+}
+
+#[test]
+fn a_client_that_sends_no_packet_in_time_is_closed() {
+    let bed = Bed::with(idle_timeout(Duration::from_millis(100)));
+    for mut client in silent_clients(&bed) {
+        client.expect_closed();
+    }
+    // However its bytes trickle in.
+    let mut trickle = bed.connect();
+    let end = Instant::now() + Duration::from_secs(20);
+    while trickle.try_send_raw(b"+").is_ok() {
+        assert!(Instant::now() < end, "it is still there");
+        bed.settle();
+    }
+    assert_eq!(bed.vm.asked("attach"), 0);
+}
+
+#[test]
+fn a_client_that_has_spoken_may_be_quiet_for_as_long_as_it_likes() {
+    let bed = Bed::with(idle_timeout(Duration::from_millis(50)));
+    let mut stopped = bed.attach();
+    // Each of these is closed after the timeout.
+    bed.connect().expect_closed();
+    bed.connect().expect_closed();
+    assert_eq!(stopped.ask("m1,1"), "01");
+    bed.let_run(&mut stopped);
+    bed.connect().expect_closed();
+    bed.connect().expect_closed();
+    stopped.send_raw(b"\x03");
+    assert!(stopped.reply().starts_with("T02"));
+}
+
+#[test]
+fn what_a_client_may_send_before_its_first_packet_is_bounded() {
+    let bed = Bed::with(idle_timeout(LONG));
+    for piece in [&b"+"[..], b"$", b"$x#00", b"$xxxxxxxx"] {
+        let mut client = bed.connect();
+        let piece = piece.repeat(0x8000 / piece.len());
+        let end = Instant::now() + Duration::from_secs(20);
+        // Its own socket takes some more.
+        while client.try_send_raw(&piece).is_ok() {
+            assert!(Instant::now() < end, "it may still send");
+        }
+    }
+    assert_eq!(bed.vm.asked("attach"), 0);
+}
+
+#[test]
+fn a_crowd_of_silent_clients_keeps_no_debugger_out() {
+    let bed = Bed::with(idle_timeout(LONG));
+    let mut crowd: Vec<_> = (0..100).map(|_| bed.connect()).collect();
+    bed.attach();
+    // The one that has been silent for the longest made room.
+    crowd[0].expect_closed();
+    let silent: usize = bed.inspect("silent").expect("a number").parse().unwrap();
+    assert!(silent <= 16, "{silent} are there");
+}
+
+#[test]
+fn a_client_that_stops_reading_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = idle_timeout(Duration::from_millis(100));
+    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
+    for _ in 0..400 {
+        client.send("m0,8000");
+    }
+    assert_eq!(bed.vm.wait_detached(), LOST);
+    // It gets what was on its way, and then the end.
+    while client.try_reply().is_some() {}
+}
+
+/// However long the request takes that was in flight: longer here than a client waits for one that stays.
+#[test]
+fn a_client_that_follows_one_which_closed_with_a_request_in_flight_is_served() {
+    let bed = Bed::with(SessionSettings {
+        rpc_deadline: Duration::from_millis(200),
+        refuse_after: Duration::from_millis(1),
+        ..Default::default()
+    });
+    for _ in 0..5 {
+        let mut client = bed.attach();
+        bed.vm.mute("get vp state");
+        let before = bed.vm.asked("get vp state");
+        client.send("g");
+        bed.vm.wait_asked_more("get vp state", before);
+        client.half_close();
+        let mut next = bed.connect();
+        next.start();
+        bed.vm.mute("");
+        assert_eq!(next.ask("m1,1"), "01");
+    }
+    // As it goes in practice.
+    for _ in 0..300 {
+        let mut client = bed.attach();
+        client.send("g");
+        client.send("m0,8000");
+    }
+}
+
+#[test]
+fn those_who_wait_are_served_in_turn() {
+    let bed = Bed::new();
+    let client = bed.attach();
+    bed.vm.mute("detach");
+    drop(client);
+    bed.vm.wait_asked("detach");
+    let mut waiting: Vec<_> = (1..=3)
+        .map(|count: usize| {
+            let mut client = bed.connect();
+            client.send("?");
+            bed.wait_for("waiting", &count.to_string());
+            client
+        })
+        .collect();
+    bed.vm.answer_muted();
+    for client in &mut waiting {
+        assert!(client.reply().starts_with("T02"));
+        assert_eq!(client.ask("D"), "OK");
+    }
+}
+
+/// Waiting for a session that does not end has an end.
+#[test]
+fn a_client_that_waits_for_too_long_is_told_so() {
+    let rpc_deadline = Duration::from_millis(500);
+    let bed = Bed::with(SessionSettings {
+        rpc_deadline,
+        ..Default::default()
+    });
+    let client = bed.attach();
+    bed.vm.mute("detach");
+    drop(client);
+    bed.vm.wait_asked("detach");
+    let start = Instant::now();
+    let mut next = bed.connect();
+    // The fake is still attached when the server gives up on its answer.
+    assert!(next.ask("?").starts_with("E."));
+    assert!(start.elapsed() < 4 * rpc_deadline);
+}
+
+#[test]
+fn an_evicted_client_is_a_lost_one_and_the_next_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = idle_timeout(LONG);
+    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
+    bed.let_run(&mut client);
+    bed.evictor.evict();
+    assert_eq!(bed.vm.wait_detached(), LOST);
+    client.expect_closed();
+    // One that does not read: nothing is waited for.
+    let dir = tempfile::tempdir().unwrap();
+    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
+    for _ in 0..400 {
+        client.send("m0,8000");
+    }
+    bed.evictor.evict();
+    assert_eq!(bed.vm.wait_detached(), LOST);
+}
+
+#[test]
+fn an_eviction_without_a_client_is_not_kept_for_the_next() {
+    let bed = Bed::new();
+    bed.evictor.evict();
+    bed.settle();
+    let mut client = bed.attach();
+    bed.settle();
+    assert_eq!(client.ask("m1,1"), "01");
+    assert_eq!(bed.vm.asked("detach"), 0);
+}
