@@ -5,6 +5,7 @@ use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
 use crate::registers;
+use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
 use crate::vm::AttachedVm;
@@ -107,6 +108,7 @@ impl Guest {
             }
             TargetOp::Interrupt => done(self.vm.call(DebugRequest::Break, ()).await),
             TargetOp::ThreadExtraInfo { thread } => self.thread_extra_info(thread).await.into(),
+            TargetOp::StopReason { thread } => self.stop_reason(thread).await.into(),
             TargetOp::Monitor { thread, line } => Ok(TargetReply::Text(
                 monitor::run(self, vp_of(thread), &line).await,
             ))
@@ -150,6 +152,7 @@ impl Guest {
         values: Vec<(RegNum, Vec<u8>)>,
     ) -> Result<TargetReply, TargetError> {
         let layout = self.layout;
+        let redirects = values.iter().any(|(num, _)| registers::is_pc(layout, *num));
         self.change_registers(thread, |state| {
             // The program counter last: it is told as an address, and kept as an offset in the code segment that is written with it.
             let pc = |value: &&(RegNum, _)| registers::is_pc(layout, value.0);
@@ -159,7 +162,24 @@ impl Guest {
                 .try_for_each(|(num, value)| registers::write(layout, state, *num, value))
         })
         .await?;
+        if redirects {
+            self.redirect(thread).await?;
+        }
         Ok(TargetReply::Done)
+    }
+
+    /// The client has set the program counter, perhaps to the value that it had.
+    async fn redirect(&mut self, thread: Tid) -> Result<(), TargetError> {
+        let redirected = self.vm.call(DebugRequest::Redirect, vp_of(thread)).await;
+        redirected.map_err(|error| target_error(&error))
+    }
+
+    async fn stop_reason(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
+        let reason = self.vm.call(DebugRequest::StopReason, vp_of(thread)).await;
+        let reason = reason.map_err(|error| target_error(&error))?;
+        Ok(TargetReply::StopReason(
+            reason.map(|reason| stop_reply(&reason).reason),
+        ))
     }
 
     /// All or nothing: `change` works on a copy.
@@ -203,7 +223,11 @@ impl Guest {
                 registers::set_pc(state, address);
                 Ok(())
             });
-            if let Err(error) = moved.await {
+            let redirected = match moved.await {
+                Ok(()) => self.redirect(thread).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = redirected {
                 return Err(error).into();
             }
         }

@@ -167,7 +167,7 @@ impl Session {
         let target = TargetInfo {
             thread_count: guest.info.vp_count,
             layout: guest.layout,
-            stop: stop_reply(&guest.info.stop),
+            stop: stop_reply(&guest.info.stop.reason),
         };
         let Connection { incoming, outgoing } = visitor.connection;
         let link = Link {
@@ -335,9 +335,10 @@ impl Link {
     fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
         self.running = None;
         match stop {
-            Ok(event) => self
-                .frontend
-                .stopped(stop_reply(&event), explanation(&event.reason).as_deref()),
+            Ok(event) => self.frontend.stopped(
+                stop_reply(&event.reason),
+                explanation(&event.reason).as_deref(),
+            ),
             Err(CallError::Refused(DebugError::Ended { how })) => {
                 let text = match how {
                     GuestEnd::PowerOff => None,

@@ -11,7 +11,6 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEnd;
-use vmm_core_defs::stop::StopEvent;
 
 /// The VP behind a thread. The VM says whether it exists.
 pub(crate) const fn vp_of(thread: Tid) -> VpIndex {
@@ -24,8 +23,8 @@ pub(crate) fn thread_of(vp: VpIndex) -> Option<Tid> {
 }
 
 /// What a stop is to the client.
-pub(crate) fn stop_reply(event: &StopEvent) -> Stop {
-    let reason = match event.reason {
+pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
+    let reason = match *why {
         DebugStopReason::Break => StopReason::Interrupt,
         DebugStopReason::SingleStep { .. } => StopReason::Trap,
         DebugStopReason::Breakpoint { breakpoint, .. } => match gdb_kind(breakpoint.kind) {
@@ -49,7 +48,7 @@ pub(crate) fn stop_reply(event: &StopEvent) -> Stop {
         DebugStopReason::Panic { .. } => StopReason::Panic,
     };
     Stop {
-        thread: event.reason.vp().and_then(thread_of),
+        thread: why.vp().and_then(thread_of),
         reason,
     }
 }
@@ -158,13 +157,9 @@ mod tests {
     use super::*;
     use vmm_core_defs::addr::Gva;
     use vmm_core_defs::breakpoint::Breakpoint;
-    use vmm_core_defs::stop::Epoch;
 
     fn stop(reason: DebugStopReason) -> Stop {
-        stop_reply(&StopEvent {
-            epoch: Epoch::default(),
-            reason,
-        })
+        stop_reply(&reason)
     }
 
     #[test]

@@ -97,6 +97,10 @@ pub enum Command<'a> {
     MoreThreads,
     /// `qThreadExtraInfo`
     ThreadExtraInfo(Tid),
+    /// `qThreadStopInfo`
+    ThreadStopInfo(Tid),
+    /// `jThreadsInfo`
+    ThreadsInfo,
     /// `qAttached`
     Attached,
     /// `qSupported`
@@ -170,6 +174,7 @@ impl<'a> Command<'a> {
             b'z' => breakpoints::parse(rest).map(Self::RemoveBreakpoint),
             b'H' => threads::select(rest),
             b'T' => threads::alive(rest),
+            b'j' if rest == b"ThreadsInfo" => Ok(Self::ThreadsInfo),
             b'D' => Ok(Self::Detach),
             b'k' => Ok(Self::Kill),
             b'q' | b'Q' | b'v' => Self::named(packet),
@@ -193,6 +198,9 @@ impl<'a> Command<'a> {
             (b"qfThreadInfo", b"") => Ok(Self::FirstThreads),
             (b"qsThreadInfo", b"") => Ok(Self::MoreThreads),
             (b"qThreadExtraInfo", _) => threads::extra_info(arguments),
+            (name, b"") if name.starts_with(b"qThreadStopInfo") => {
+                threads::stop_info(&name[b"qThreadStopInfo".len()..])
+            }
             (b"qAttached", _) => Ok(Self::Attached),
             (b"qSupported", _) => Ok(Self::Supported(ClientFeatures::parse(arguments))),
             (b"QThreadSuffixSupported", b"") => Ok(Self::OfLldb),

@@ -20,6 +20,7 @@ mod execute;
 mod opening;
 mod pending;
 mod refusals;
+mod stop_info;
 mod stop_reply;
 mod transfer;
 
@@ -75,6 +76,8 @@ struct Core {
     connection: Connection,
     /// The thread of `g`, `m` and the like, chosen by `Hg` or by the last stop.
     current: Tid,
+    /// The thread that a stop of none in particular is told of: one that the last resume let go.
+    speaker: Tid,
     /// The threads of `c` and `s`, chosen by `Hc`.
     resumed: ThreadSelector,
     /// A buffer that the driver is done with.
@@ -128,6 +131,7 @@ impl Session {
                 guest: Guest::Stopped(info.stop),
                 connection: Connection::Open,
                 current: info.stop.thread.unwrap_or(first),
+                speaker: info.stop.thread.unwrap_or(first),
                 resumed: ThreadSelector::Any,
                 spare: Vec::new(),
                 threads: Vec::new(),
@@ -298,9 +302,7 @@ impl Core {
 
     /// Tells of a stop and makes its thread the current one, as the client does for itself.
     fn send_stop(&mut self, stop: Stop) {
-        if let Some(thread) = stop.thread {
-            self.current = thread;
-        }
+        self.current = stop.thread.unwrap_or(self.speaker);
         let packet = stop_reply::packet(stop.reason, self.current, self.client);
         self.outbox.packet(packet);
     }

@@ -82,6 +82,12 @@ pub enum TargetOp {
         /// Which.
         thread: Tid,
     },
+    /// Why a thread stands still, where it has a reason of its own; a hit that is told by this is not told by a later stop. Answer:
+    /// [`TargetReply::StopReason`].
+    StopReason {
+        /// Which.
+        thread: Tid,
+    },
     /// A `monitor` command. Answer: [`TargetReply::Text`], shown to the user as it is (an error too).
     Monitor {
         /// The thread selected for `g`/`m`, which the command may refer to.
@@ -110,6 +116,8 @@ pub enum TargetReply {
     Text(String),
     /// Whether steps take interrupts.
     StepInterrupts(StepInterrupts),
+    /// Why a thread stands still; `None` where it was only stopped with the others.
+    StopReason(Option<StopReason>),
     /// It was not done.
     Error(TargetError),
 }

@@ -27,6 +27,7 @@ use crate::memory::RamRange;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
 use crate::regs::XFeatures;
+use crate::stop::DebugStopReason;
 use crate::stop::GuestEnd;
 use crate::stop::StopEvent;
 use crate::stop::StopOn;
@@ -56,13 +57,13 @@ pub enum DebugRequest {
     /// Lets VPs go as `ResumeRequest` says. The answer is the next stop (invariant I1: one for each).
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
-    /// [`DebugError::NothingToRun`] where no VP is to run. A stop that already waits (a second VP hit at the same time) is
-    /// answered at once, without any VP running (invariant I7). Where the guest ends instead of stopping, the answer is
+    /// [`DebugError::NothingToRun`] where no VP is to run. The answer names a VP that this request lets go, or none. A stop of such a VP
+    /// that already waits (a second VP hit at the same time) is answered at once, without any VP running (invariant I7). Where the guest ends instead of stopping, the answer is
     /// [`DebugError::Ended`].
     Resume(DebugRpc<ResumeRequest, StopEvent>),
 
     /// Stops the guest. Answered when every VP is parked; the pending `Resume` is answered before it, with
-    /// [`DebugStopReason::Break`](crate::stop::DebugStopReason::Break) unless something else stopped the guest first.
+    /// [`DebugStopReason::Break`] unless something else stopped the guest first.
     ///
     /// Legal when Stopped (nothing happens) or Running. Errors: [`DebugError::NotAttached`].
     Break(DebugRpc<(), ()>),
@@ -95,7 +96,21 @@ pub enum DebugRequest {
     ///
     /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the VP has no such register or
     /// refuses the value; nothing is changed then.
+    ///
+    /// A breakpoint at a new RIP is met when the VP goes on.
     SetVpState(DebugRpc<(VpIndex, Box<DebuggerVpState>), ()>),
+
+    /// Says that the client has set the VP's RIP to the value that it had, as for a call of the function at whose breakpoint the VP stands: the
+    /// breakpoint there is met again when the VP goes on.
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
+    Redirect(DebugRpc<VpIndex, ()>),
+
+    /// Says why a VP stands still, where it has a reason of its own and was not only stopped with the others. A hit that waits for a later `Resume`
+    /// (invariant I7) is told by this, and is not told again.
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
+    StopReason(DebugRpc<VpIndex, Option<DebugStopReason>>),
 
     /// Reads a model-specific register by number.
     ///
@@ -168,7 +183,7 @@ pub struct AttachInfo {
     pub xfeatures: XFeatures,
     /// What works on this host, as found by trying.
     pub capabilities: Vec<Capability>,
-    /// Why the guest stands still now: [`DebugStopReason::Break`](crate::stop::DebugStopReason::Break), or what had stopped it before.
+    /// Why the guest stands still now: [`DebugStopReason::Break`], or what had stopped it before.
     pub stop: StopEvent,
 }
 

@@ -15,6 +15,7 @@ use crate::machine::Machine;
 use crate::memory::DebugMemory;
 use crate::page_walk::PagingLimits;
 use crate::run_state::Cause;
+use crate::run_state::Moved;
 use crate::run_state::Output;
 use crate::run_state::Refused;
 use crate::run_state::RunState;
@@ -165,15 +166,9 @@ impl Controller {
             cause,
             place,
             guest_registers,
-            known,
+            moved,
         } = stop;
         self.code.parked(vp, place, guest_registers);
-        match cause {
-            // One that has stepped over may have come back to the same byte: like any other that it has yet to meet.
-            None | Some(VpCause::Crowded | VpCause::SteppedOver) => self.code.kicked(vp, known),
-            Some(VpCause::StillThere) => {}
-            Some(_) => self.code.told(vp),
-        }
         let cause = match cause {
             None => None,
             Some(VpCause::Crowded) => Some(Cause::Unseen),
@@ -186,7 +181,7 @@ impl Controller {
             Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
             Some(VpCause::Slot(slot)) => Some(self.breakpoint_cause(vp, slot)),
         };
-        let outputs = self.state.parked(vp, epoch, cause);
+        let outputs = self.state.parked(vp, epoch, cause, moved);
         self.feed(outputs).await;
     }
 
@@ -390,7 +385,7 @@ impl Controller {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
             let cause = CrashCause::Run { errno: libc::EIO };
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
-            let outputs = self.state.parked(vp, epoch, Some(crash));
+            let outputs = self.state.parked(vp, epoch, Some(crash), Moved::No);
             self.then(outputs, todo);
         }
     }
@@ -402,10 +397,7 @@ impl Controller {
         self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
         let arms = self.arms;
-        let released = self.vps.call_all(move |vp| {
-            vp.debugger_gone();
-            vp.set_arms(arms)
-        });
+        let released = self.vps.call_all(move |vp| vp.set_arms(arms));
         if let Err(err) = released.await {
             tracing::error!(error = %err, "debug registers could not be taken off every VP");
         }

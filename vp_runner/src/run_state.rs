@@ -2,7 +2,7 @@
 //! its [`Output`]s in order.
 //!
 //! # Invariants
-//! - **I1** One stop report for each `Resume`; its epoch matches.
+//! - **I1** One stop report for each `Resume`; its epoch matches, and it names a VP that this `Resume` let go (or none).
 //! - **I2** A stop is reported only when every VP that was to stop is parked in user space and its pending I/O or MMIO exit is completed.
 //! - **I3** Registers and breakpoints change only while the VP they belong to is parked. Memory may be read at any time.
 //! - **I4** A stop requested before a VP enters the guest keeps it out: no lost kick, no window.
@@ -10,14 +10,16 @@
 //! - **I6** After `Detach`, a lost client, a dead worker or a dropped channel: no breakpoint byte, step flag or debug register of ours
 //!   remains in the guest, and the guest runs (or stays stopped, where the policy says so). A guest that was held before its first
 //!   instruction stays held until somebody resumes it or detaches.
-//! - **I7** Two VPs that hit at once both get reported, one after the other; a hit whose breakpoint is gone by then is dropped and
-//!   its VP retries the instruction.
-//! - **I8** A step or a continue executes at least one guest instruction of the VP it names, whatever interrupts are pending.
+//! - **I7** Two VPs that hit at once both get reported, one after the other, each at the first `Resume` that includes it; a hit whose breakpoint
+//!   is gone by then is dropped and its VP retries the instruction.
+//! - **I8** A step or a continue executes at least one guest instruction of the VP it names, whatever interrupts are pending. A VP passes a
+//!   breakpoint at its RIP only if its stop at that RIP was reported and nobody has changed RIP since.
 //! - **I9** The guest never sees us.
 //! - **I10** Bad client input gets an error reply; only a lost connection ends a session; no client can hang or crash the VMM.
 //!
-//! This machine answers for I1, I3, I5, I7 and the ordering part of I2, I4 and I6; `tests` walks every reachable state for 1 to 3 VPs. That a VP
-//! has completed its exit when it says `parked` (I2), that a kick is not lost (I4) and that a step advances (I8) is `vp_thread`'s and `run_gate`'s.
+//! This machine answers for I1, I3, I5, I7, the second sentence of I8 and the ordering part of I2, I4 and I6; `tests` walks every reachable state for
+//! 1 to 3 VPs. That a VP has completed its exit when it says `parked` (I2), that a kick is not lost (I4) and that a step advances (I8) is `vp_thread`'s
+//! and `run_gate`'s.
 //!
 //! # Phases
 //! ```text
@@ -54,10 +56,13 @@
 
 mod entering;
 mod messages;
+mod reported;
 mod settle;
 
+pub use messages::ByteOf;
 pub use messages::Cause;
 pub use messages::IllegalInput;
+pub use messages::Moved;
 pub use messages::Output;
 pub use messages::Over;
 pub use messages::Refused;
@@ -65,6 +70,7 @@ pub use messages::Standing;
 pub use messages::Start;
 
 use crate::exit::GuestEvent;
+use reported::Known;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use vmm_core_defs::addr::VpIndex;
@@ -89,8 +95,12 @@ enum VpState {
 struct Vp {
     state: VpState,
     plan: VpAction,
+    known: Known,
+    /// How it is entered, decided when the breakpoints are programmed.
     start: Start,
     by_itself: ByItself,
+    /// The reason that the client was given for this VP's stop since its last resume.
+    told: Option<DebugStopReason>,
 }
 
 /// Whether a VP can get past its breakpoint byte by [`Start::CarryOut`].
@@ -189,8 +199,10 @@ impl RunState {
         let vp = Vp {
             state: VpState::Parked,
             plan: VpAction::Run,
-            start: Start::Past,
+            known: Known::Unreported,
+            start: Start::Retry,
             by_itself: ByItself::MayTry,
+            told: None,
         };
         Self {
             vps: vec![vp; vps as usize],
@@ -288,11 +300,12 @@ impl RunState {
         self.session = Session::Attached(Resume::Open);
         for (vp, action) in self.vps.iter_mut().zip(plan) {
             vp.plan = *action;
+            vp.told = None;
         }
         self.drop_dead_hits(still_hit);
-        Ok(match self.hits.is_empty() {
-            false => self.report(),
-            true => self.go_on(),
+        Ok(match self.answer() {
+            Some(_) => self.report(),
+            None => self.go_on(),
         })
     }
 
@@ -354,7 +367,13 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`] where the VP was not entered in this epoch: the stop is stale.
-    pub fn parked(&mut self, vp: VpIndex, epoch: Epoch, cause: Option<Cause>) -> Outputs {
+    pub fn parked(
+        &mut self,
+        vp: VpIndex,
+        epoch: Epoch,
+        cause: Option<Cause>,
+        moved: Moved,
+    ) -> Outputs {
         self.expect_idle_shell("parked")?;
         let stale = IllegalInput {
             input: "a stale stop",
@@ -368,6 +387,10 @@ impl RunState {
             return Err(self.illegal("a park without kick or cause").into());
         }
         parking.state = VpState::Parked;
+        if moved == Moved::Yes {
+            parking.known = Known::Unreported;
+            parking.start = Start::Retry;
+        }
         parking.by_itself = match (parking.by_itself, cause) {
             (ByItself::Trying, Some(Cause::Unseen)) => ByItself::Failed,
             _ => ByItself::MayTry,
@@ -394,11 +417,8 @@ impl RunState {
         self.hits.clear();
         self.owed = None;
         for vp in &mut self.vps {
-            // A breakpoint on the first instruction is yet to be met, unless the client sees the VP stand there.
-            vp.start = match after {
-                AfterAct::Run => Start::Retry,
-                AfterAct::Stay => Start::Past,
-            };
+            vp.known = Known::Unreported;
+            vp.told = None;
         }
         Ok(match after {
             AfterAct::Run => self.program(),

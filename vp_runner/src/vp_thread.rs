@@ -4,7 +4,6 @@
 //! thread, since vCPU ioctls belong to it.
 
 use crate::breakpoints::Breakpoints;
-use crate::breakpoints::Slots;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
 use crate::exit::GuestEvent;
@@ -19,6 +18,7 @@ use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::place::Place;
 use crate::run_gate::RunGate;
+use crate::run_state::Moved;
 use crate::run_state::Start;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
@@ -61,7 +61,6 @@ pub(crate) use messages::Command;
 pub(crate) use messages::Debugger;
 pub(crate) use messages::Enter;
 pub(crate) use messages::Extent;
-pub(crate) use messages::Known;
 pub(crate) use messages::Snapshot;
 pub(crate) use messages::VpCause;
 pub(crate) use messages::VpEvent;
@@ -136,7 +135,7 @@ impl Vp {
             around,
             arms: Arms::default(),
             debug_registers: DebugRegisters::default(),
-            rest: Rest::Seen,
+            rest: Rest::Usual,
             life: Life::Untouched,
             lifted: Vec::new(),
             time: VpTime::default(),
@@ -164,13 +163,9 @@ impl Vp {
                     self.forget_snapshot();
                     self.time_goes_on(&enter);
                     let busy = Busy::new();
-                    let cause = self.go(&enter);
+                    let (cause, moved) = self.go(&enter);
                     drop(busy);
                     self.time_stands();
-                    if cause == Some(VpCause::SteppedOver) {
-                        // Nobody is told of where it is: what is there has yet to be met.
-                        self.rest = Rest::Kicked(self.arms.slots);
-                    }
                     let place = match enter.debugger {
                         Debugger::Present => self.place().ok(),
                         Debugger::Absent => None,
@@ -181,10 +176,7 @@ impl Vp {
                         cause,
                         place,
                         guest_registers: self.guest_registers_at_stop(),
-                        known: match (cause, self.rest) {
-                            (None, Rest::Seen) => Known::Yes,
-                            _ => Known::No,
-                        },
+                        moved,
                     }));
                     self.next = cause.map(|_| self.next.unwrap_or_default());
                     self.after_stop(&enter, commands)
@@ -198,10 +190,11 @@ impl Vp {
         }
     }
 
-    /// Runs the guest until it is kicked (`None`) or something stops it.
-    fn go(&mut self, enter: &Enter) -> Option<VpCause> {
+    /// Runs the guest until it is kicked (`None`) or something stops it. Says too whether the VP has moved.
+    fn go(&mut self, enter: &Enter) -> (Option<VpCause>, Moved) {
+        self.rest = Rest::Usual;
         if let Err(err) = self.arm(enter.arms) {
-            return Some(self.crashed(&err));
+            return (Some(self.crashed(&err)), Moved::No);
         }
         self.vcpu.want_registers(self.will_stop(enter));
         self.underway = None;
@@ -209,21 +202,21 @@ impl Vp {
         self.own_int3 = None;
         let mut course = match self.plot(enter) {
             Ok(course) => course,
-            Err(cause) => return Some(cause),
+            Err(cause) => return (Some(cause), Moved::Yes),
         };
         if let Err(cause) = self.guests_turn(&mut course) {
-            return Some(cause);
+            return (Some(cause), course.moved());
         }
         if let Some(cause) = self.go_over(enter, &mut course) {
-            self.rest = Rest::Seen;
-            return Some(cause);
+            return (Some(cause), course.moved());
         }
         let cause = self.travel(&mut course);
         self.lower();
-        match (cause, course.lifted) {
+        let cause = match (cause, course.lifted) {
             (None, Lifted::Yes) => Some(VpCause::StillThere),
             (cause, _) => cause,
-        }
+        };
+        (cause, course.moved())
     }
 
     /// Whether exits are likely to be stops. Registers come with every exit then, which a guest that only runs would pay for at each of its I/O
@@ -243,7 +236,6 @@ impl Vp {
                 }
                 if let Err(cause) = self.share_registers(course) {
                     let later = self.complete(pending_exit, course);
-                    self.rest = course.rest(self.arms.slots, None);
                     return later.or(Some(cause));
                 }
                 if let Err(err) = self.prepare(course) {
@@ -258,10 +250,10 @@ impl Vp {
             if self.around.gate.enter().is_err() {
                 let taken_back = self.take_back_int3();
                 let cause = self.complete(pending_exit, course);
-                self.rest = course.rest(self.arms.slots, cause);
                 self.events = Events::Unknown;
                 return cause.or(taken_back.err());
             }
+            course.enters();
             let exit = self.vcpu.run();
             self.around.gate.leave();
             pending_exit = exit.is_pending();
@@ -284,13 +276,10 @@ impl Vp {
             if let Some(cause) = cause {
                 let later = self.complete(pending_exit, course);
                 let cause = first(cause, later);
-                self.rest = match cause {
-                    VpCause::Guest(GuestEvent::Crashed { .. }) => {
-                        self.events = Events::Unknown;
-                        Rest::Crashed
-                    }
-                    _ => Rest::Seen,
-                };
+                if let VpCause::Guest(GuestEvent::Crashed { .. }) = cause {
+                    self.events = Events::Unknown;
+                    self.rest = Rest::Crashed;
+                }
                 return Some(cause);
             }
         }

@@ -52,7 +52,7 @@ fn a_software_breakpoint_is_reported_as_the_client_inserted_it() {
 }
 
 #[test]
-fn a_breakpoint_on_the_instruction_where_the_guest_stands_is_not_met_before_it_comes_round() {
+fn a_breakpoint_set_where_the_guest_stands_is_met_and_then_passed() {
     for action in [VpAction::Run, VpAction::Step] {
         let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
             return;
@@ -60,6 +60,9 @@ fn a_breakpoint_on_the_instruction_where_the_guest_stands_is_not_met_before_it_c
         vm.attach();
         let breakpoint = execute_at(ENTRY);
         vm.insert(breakpoint);
+        assert_eq!(stop(vm.only(0, action)), hit(0, breakpoint), "{action:?}");
+        let regs = vm.regs(0);
+        assert_eq!((regs.rip, regs.gp[3]), (ENTRY, 0), "{action:?}");
         let reason = stop(vm.only(0, action));
         let regs = vm.regs(0);
         match action {
@@ -102,7 +105,7 @@ fn four_breakpoints_all_hit_and_a_fifth_is_refused() {
         vm.call(DebugRequest::SetDebugState, fifth),
         Err(DebugError::NoFreeSlot { slots: 4 })
     );
-    for n in 1..=8 {
+    for n in 0..8 {
         assert_eq!(stop(vm.resume()), hit(0, all[n % 4]));
     }
 }

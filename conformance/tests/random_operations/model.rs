@@ -31,6 +31,16 @@ pub struct Vp {
     /// Instructions executed.
     pub position: u64,
     due: Due,
+    reported: Reported,
+}
+
+/// Whether a stop was reported that named the VP at its position: only then does it pass an execution breakpoint there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reported {
+    Yes,
+    No,
+    /// It was let go since and is where it was, having entered the guest or not.
+    Unclear,
 }
 
 /// Whether the VP stands on a breakpoint that it has met, or is about to meet, and that nobody was told of.
@@ -158,6 +168,12 @@ impl Model {
             self.vps[index] = Vp {
                 position: *to,
                 due: self.due(run, index, *to),
+                reported: match (to > &vp.position, run.plan[index], vp.reported) {
+                    (true, _, _) => Reported::No,
+                    (false, VpAction::Stay, reported) => reported,
+                    (false, _, Reported::No) => Reported::No,
+                    (false, _, Reported::Yes | Reported::Unclear) => Reported::Unclear,
+                },
             };
         }
         self.check_reason(run, reason, &moved);
@@ -168,6 +184,7 @@ impl Model {
         let Vp {
             position: from,
             due,
+            reported,
         } = self.vps[index];
         let context = format!("VP {index} from {from} to {to}, {due:?}");
         let between = from + 1..to.min(from + 2 * self.program.len());
@@ -187,12 +204,20 @@ impl Model {
         if due == Due::Must && self.stops(index, from, &run.stable) {
             assert_eq!(from, to, "a hit was lost: {context}");
         }
+        let executes = run.stable.iter().copied();
+        let executes: Vec<_> = executes
+            .filter(|breakpoint| breakpoint.kind != BreakpointKind::Write)
+            .collect();
+        if reported == Reported::No && self.stops(index, from, &executes) {
+            assert_eq!(from, to, "passed where no stop was reported: {context}");
+        }
     }
 
     fn due(&self, run: &Run, index: usize, to: u64) -> Due {
         let Vp {
             position: from,
             due,
+            ..
         } = self.vps[index];
         let stops = |breakpoints: &[Breakpoint]| self.stops(index, to, breakpoints);
         match to > from {
@@ -213,14 +238,20 @@ impl Model {
             DebugStopReason::Breakpoint { vp, breakpoint }
             | DebugStopReason::Watchpoint { vp, breakpoint, .. } => {
                 let index = vp.index() as usize;
-                let Vp { position, due } = self.vps[index];
+                let Vp {
+                    position,
+                    due,
+                    reported,
+                } = self.vps[index];
                 assert!(run.known.contains(&breakpoint), "nobody set it");
                 assert!(
                     self.stops(index, position, &[breakpoint]),
                     "it is elsewhere"
                 );
-                assert!(moved[index] > 0 || due != Due::No, "told twice");
-                self.vps[index].due = Due::No;
+                let executes = breakpoint.kind != BreakpointKind::Write;
+                let unmet = executes && reported != Reported::Yes;
+                assert!(moved[index] > 0 || due != Due::No || unmet, "told twice");
+                self.told(index);
             }
             DebugStopReason::SingleStep { vp } => {
                 let index = vp.index() as usize;
@@ -233,18 +264,26 @@ impl Model {
                     VpAction::Run | VpAction::Stay => false,
                 };
                 assert!(done, "the step is not done");
-                self.vps[index].due = Due::No;
+                self.told(index);
             }
             DebugStopReason::Break => assert!(run.asked, "nobody asked"),
             _ => panic!("the guest does nothing of the kind"),
         }
+    }
+
+    fn told(&mut self, index: usize) {
+        self.vps[index].due = Due::No;
+        self.vps[index].reported = Reported::Yes;
     }
 }
 
 impl Vp {
     /// Where the client sees it, with nothing to be told.
     pub fn seen_at(position: u64) -> Self {
-        let due = Due::No;
-        Self { position, due }
+        Self {
+            position,
+            due: Due::No,
+            reported: Reported::No,
+        }
     }
 }

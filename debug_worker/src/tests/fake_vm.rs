@@ -263,6 +263,10 @@ impl State {
                 *self.vp(vp)? = state;
                 Ok(())
             }),
+            DebugRequest::Redirect(rpc) => rpc.handle_sync(|_| self.need_attached()),
+            DebugRequest::StopReason(rpc) => {
+                rpc.handle_sync(|_| self.need_attached().map(|()| None));
+            }
             DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {
                 let start = self.memory_index(address)?;
                 let end = start.saturating_add(len).min(MEMORY_SIZE);
@@ -487,6 +491,8 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::SetDebugState(_) => "set debug state",
         DebugRequest::GetVpState(_) => "get vp state",
         DebugRequest::SetVpState(_) => "set vp state",
+        DebugRequest::Redirect(_) => "redirect",
+        DebugRequest::StopReason(_) => "stop reason",
         DebugRequest::ReadMsr(_) => "read msr",
         DebugRequest::WriteMsr(_) => "write msr",
         DebugRequest::ReadMemory(_) => "read memory",

@@ -51,6 +51,7 @@ fn check(op: &TargetOp) {
         TargetOp::ReadRegisters { thread }
         | TargetOp::WriteRegisters { thread, .. }
         | TargetOp::ThreadExtraInfo { thread }
+        | TargetOp::StopReason { thread }
         | TargetOp::Monitor { thread, .. } => exists(thread),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! `H`, `T` and `qThreadExtraInfo`.
+//! `H`, `T`, `qThreadExtraInfo` and `qThreadStopInfo`.
 
 use super::Command;
 use super::CommandError;
@@ -7,6 +7,7 @@ use crate::target::Tid;
 
 const SELECT: &str = "H op thread-id, with op g or c and thread-id in hex, 0 for any, -1 for all";
 const ALIVE: &str = "T thread-id, in hex";
+const STOP_INFO: &str = "qThreadStopInfo thread-id, in hex";
 const EXTRA_INFO: &str = "qThreadExtraInfo,thread-id, in hex";
 
 /// A thread-id of a packet (GDB manual, node "Packets", "thread-id").
@@ -67,4 +68,11 @@ pub(super) fn extra_info(arguments: &[u8]) -> Result<Command<'_>, CommandError> 
         .and_then(one)
         .map(Command::ThreadExtraInfo)
         .ok_or(CommandError::Syntax(EXTRA_INFO))
+}
+
+/// `qThreadStopInfo<thread-id>` (LLDB's "GDB Remote Protocol Extensions"): the stop reply packet of one thread.
+pub(super) fn stop_info(id: &[u8]) -> Result<Command<'_>, CommandError> {
+    one(id)
+        .map(Command::ThreadStopInfo)
+        .ok_or(CommandError::Syntax(STOP_INFO))
 }

@@ -3,6 +3,7 @@
 use super::Core;
 use super::Guest;
 use super::pending::Pending;
+use super::stop_reply;
 use super::transfer;
 use crate::command::MemoryFormat;
 use crate::command::step_flags;
@@ -65,6 +66,13 @@ impl Core {
                 },
                 reply,
             ) => self.add_thread(thread, list, offset, len, reply),
+            (Pending::StopInfo(thread), TargetReply::StopReason(reason)) => {
+                let packet = stop_reply::of_thread(reason, thread, self.client);
+                self.outbox.packet(packet);
+            }
+            (Pending::ThreadsInfo { thread, list }, TargetReply::StopReason(reason)) => {
+                self.add_thread_info(thread, list, reason);
+            }
             // As console output rather than as the final reply, since LLDB shows only that as text.
             (Pending::Monitor, TargetReply::Text(text)) => {
                 self.tell_refusals();

@@ -108,6 +108,12 @@ impl Core {
                     self.ask(TargetOp::ThreadExtraInfo { thread }, Pending::ExtraInfo);
                 }
             }
+            Command::ThreadStopInfo(thread) => {
+                if self.existing(ThreadSelector::One(thread)).is_some() {
+                    self.ask_stop_reason(thread, Pending::StopInfo(thread));
+                }
+            }
+            Command::ThreadsInfo => self.threads_info(),
             // "The remote server attached to an existing process": GDB offers to detach at its end, not to kill.
             Command::Attached => self.text("1"),
             Command::Supported(client) => {
@@ -294,7 +300,10 @@ impl Core {
 
     fn resume(&mut self, resume: Resume) {
         match self.guest {
-            Guest::Stopped(_) => self.ask(TargetOp::Resume(resume), Pending::Resume),
+            Guest::Stopped(_) => {
+                self.speaker = self.speaker_of(&resume);
+                self.ask(TargetOp::Resume(resume), Pending::Resume);
+            }
             Guest::Running(_) => self.refuse_running(),
         }
     }

@@ -39,6 +39,14 @@ pub(super) enum Pending {
         offset: u64,
         len: u64,
     },
+    /// Why this thread stands still, as a stop reply.
+    StopInfo(Tid),
+    /// The same for the list of threads, which is complete up to this thread.
+    ThreadsInfo {
+        thread: Tid,
+        /// The list up to here.
+        list: String,
+    },
     /// Text for the console, then `OK`.
     Monitor,
     /// QEMU's flags of a step.

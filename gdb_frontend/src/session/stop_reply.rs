@@ -64,6 +64,48 @@ pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) ->
     packet.finish()
 }
 
+/// The stop reply of one thread among others. Signal 0 says that it has no reason of its own.
+pub(super) fn of_thread(
+    reason: Option<StopReason>,
+    thread: Tid,
+    client: ClientFeatures,
+) -> Vec<u8> {
+    match reason {
+        Some(reason) => packet(reason, thread, client),
+        None => {
+            let mut packet = PacketWriter::default();
+            packet.str("T00thread:");
+            packet.number(u64::from(thread.get()));
+            packet.str(";");
+            packet.finish()
+        }
+    }
+}
+
+/// One thread of `jThreadsInfo`, with the keys and words of LLDB's "GDB Remote Protocol Extensions".
+pub(super) fn json(reason: Option<StopReason>, thread: Tid) -> String {
+    let id = thread.get();
+    let head = format!("{{\"tid\":{id},\"name\":\"vCPU {}\"", id - 1);
+    let Some(reason) = reason else {
+        return format!("{head}}}");
+    };
+    let word = match reason {
+        StopReason::Trap => ",\"reason\":\"trace\"".to_owned(),
+        StopReason::SoftwareBreakpoint | StopReason::HardwareBreakpoint => {
+            ",\"reason\":\"breakpoint\"".to_owned()
+        }
+        // The description holds the address and the index of the watchpoint, which LLDB looks up by the address where the index is none.
+        StopReason::Watchpoint { address, .. } => {
+            format!(
+                ",\"reason\":\"watchpoint\",\"description\":\"{address} {}\"",
+                u32::MAX
+            )
+        }
+        _ => ",\"reason\":\"signal\"".to_owned(),
+    };
+    format!("{head},\"signal\":{}{word}}}", signal(reason))
+}
+
 const fn signal(reason: StopReason) -> u8 {
     match reason {
         StopReason::Interrupt => SIGINT,

@@ -118,6 +118,11 @@ impl FakeGuest {
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())
             }
+            // Where there is a breakpoint, thread 2 has hit it too, which waits to be told.
+            TargetOp::StopReason { thread } => {
+                let hit = thread.get() == 2 && !self.breakpoints.is_empty();
+                TargetReply::StopReason(hit.then_some(StopReason::SoftwareBreakpoint))
+            }
             TargetOp::ThreadExtraInfo { .. } => TargetReply::Text(String::new()),
             TargetOp::Monitor { line, .. } => match line.as_str() {
                 "help" => TargetReply::Text("help  this list\n".to_owned()),

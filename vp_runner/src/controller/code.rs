@@ -10,10 +10,10 @@ use crate::emulate::is_known;
 use crate::kvm::guest_ram;
 use crate::kvm::vcpu::Bytes;
 use crate::place::Place;
+use crate::run_state::ByteOf;
 use crate::run_state::Over;
 use crate::run_state::Standing;
 use crate::vp_thread::Arms;
-use crate::vp_thread::Known;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -22,7 +22,6 @@ use std::sync::RwLockWriteGuard;
 use std::time::Duration;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
-use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
@@ -57,8 +56,6 @@ struct Reconciled {
 #[derive(Debug, Clone, Copy, Default)]
 struct Stand {
     place: Option<Place>,
-    /// A breakpoint that it was about to meet when it was kicked.
-    unmet: Option<Gva>,
     /// How many debug registers its guest uses.
     guest_registers: Option<usize>,
 }
@@ -197,33 +194,6 @@ impl Code {
         self.breakpoints().table.wants_registers()
     }
 
-    /// The parked VP says why it stopped, so it has met what is there.
-    pub(super) fn told(&mut self, vp: VpIndex) {
-        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            vp.unmet = None;
-        }
-    }
-
-    /// The VP had parked since it was kicked. A breakpoint that it was about to meet must not be passed unmet.
-    pub(super) fn kicked(&mut self, vp: VpIndex, known: Known) {
-        // What it was about to pass says nothing of a byte that it had not met before.
-        if known == Known::Yes {
-            return;
-        }
-        let index = vp.index() as usize;
-        let place = self.vps.get(index).and_then(|vp| vp.place);
-        let meets = |place: &Place| {
-            let table = &self.breakpoints().table;
-            let byte = || table.at_byte(place.rip, place.rip_gpa(&self.ram)?);
-            // One of another address is no hit that could be lost.
-            table.register_at(place.rip) || byte().is_some()
-        };
-        let unmet = place.filter(meets).map(|place| place.rip);
-        if let Some(vp) = self.vps.get_mut(index) {
-            vp.unmet = unmet;
-        }
-    }
-
     /// A stop was reported that names this VP.
     pub(super) fn select(&mut self, vp: VpIndex) {
         self.selected = vp;
@@ -285,29 +255,36 @@ impl Code {
         }
     }
 
-    fn is_on_byte(&self, place: &Place) -> bool {
-        let patches = &self.breakpoints().patches;
+    /// Whose breakpoint byte is at this place, if one is.
+    fn byte_at(&self, place: &Place) -> Option<ByteOf> {
+        let Breakpoints { table, patches } = &*self.breakpoints();
         if patches.is_empty() {
-            return false;
+            return None;
         }
-        let gpa = place.rip_gpa(&self.ram);
-        gpa.is_some_and(|gpa| patches.is_armed(gpa))
+        let gpa = place.rip_gpa(&self.ram)?;
+        match (patches.is_armed(gpa), table.at_byte(place.rip, gpa)) {
+            (false, _) => None,
+            (true, Some(_)) => Some(ByteOf::ThisAddress),
+            // The debug register of this address comes first.
+            (true, None) if table.register_at(place.rip) => Some(ByteOf::ThisAddress),
+            (true, None) => Some(ByteOf::OtherAddress),
+        }
     }
 
-    /// The VPs that stand on a byte and have met it, or were put there.
+    /// The VPs that stand on a byte.
     pub(super) fn standing(&self) -> Vec<Standing> {
         let mut standing = Vec::new();
         for (index, vp) in (0..).map(VpIndex::new).zip(&self.vps) {
-            let met = |place: &Place| vp.unmet != Some(place.rip);
-            let Some(place) = vp
-                .place
-                .filter(|place| met(place) && self.is_on_byte(place))
-            else {
+            let Some(place) = vp.place else {
+                continue;
+            };
+            let Some(byte) = self.byte_at(&place) else {
                 continue;
             };
             let code = self.breakpoints().code_at(&self.ram, &place);
             standing.push(Standing {
                 vp: index,
+                byte,
                 over: match is_known(place.mode(), &code) {
                     true => Over::CarriedOut,
                     false => Over::Executed,
@@ -320,9 +297,6 @@ impl Code {
     /// Takes everything off the guest (I6).
     pub(super) fn release(&mut self) {
         self.bytes = Bytes::None;
-        for vp in &mut self.vps {
-            vp.unmet = None;
-        }
         let mut breakpoints = self.change();
         breakpoints.table = BreakpointTable::default();
         breakpoints.patches.clear(&*self.ram);

@@ -48,6 +48,8 @@ impl Controller {
                 rpc.handle(async |(vp, new)| self.set_state(vp, *new).await)
                     .await;
             }
+            DebugRequest::Redirect(rpc) => rpc.handle_sync(|vp| self.redirect(vp)),
+            DebugRequest::StopReason(rpc) => rpc.handle_sync(|vp| self.stop_reason(vp)),
             DebugRequest::ReadMsr(rpc) => {
                 rpc.handle(async |(vp, msr)| self.on_stopped(vp, move |vp| vp.read_msr(msr)).await)
                     .await;
@@ -240,11 +242,30 @@ impl Controller {
                 why: "this guest is x86; send its registers".into(),
             });
         };
-        self.on_stopped(vp, move |vp| vp.write_registers(&new))
-            .await?;
+        self.check_stopped(vp)?;
+        let old = self.vps.registers(vp).await?;
+        let stays = old.rip == new.rip && old.cs.base == new.cs.base;
+        let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
         self.code.forget(vp);
+        // RIP may have been written before the write failed.
+        if !stays || written.is_err() {
+            self.state.redirected(vp);
+        }
+        written?;
         self.state.repaired(vp);
         Ok(())
+    }
+
+    fn redirect(&mut self, vp: VpIndex) -> Result<(), DebugError> {
+        self.check_stopped(vp)?;
+        self.state.redirected(vp);
+        Ok(())
+    }
+
+    fn stop_reason(&mut self, vp: VpIndex) -> Result<Option<DebugStopReason>, DebugError> {
+        self.check_stopped(vp)?;
+        let table = &self.code.breakpoints().table;
+        self.state.tell(vp, |reason| still_hit(table, reason))
     }
 
     /// The paging state in force on a VP, which is parked.

@@ -3,7 +3,7 @@
 use super::*;
 
 impl RunState {
-    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `standing` are the VPs that stand on such a byte and have met it.
+    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `standing` are the VPs that stand on such a byte.
     ///
     /// # Errors
     /// [`IllegalInput`].
@@ -13,9 +13,18 @@ impl RunState {
         let moves = |vp: &&Vp| vp.plan != VpAction::Stay;
         let moving = self.vps.iter().filter(moves).count();
         self.over.clear();
-        for Standing { vp: index, over } in standing {
+        for vp in &mut self.vps {
+            vp.start = vp.known.start();
+        }
+        for standing in standing {
+            let Standing {
+                vp: index,
+                byte,
+                over,
+            } = standing;
             let vp = self.vps.get_mut(index.index() as usize);
-            let Some(vp) = vp.filter(|vp| moves(&&**vp) && vp.start == Start::Past) else {
+            let passes = |vp: &Vp| *byte == ByteOf::OtherAddress || vp.known == Known::Reported;
+            let Some(vp) = vp.filter(|vp| moves(&&**vp) && passes(vp)) else {
                 continue;
             };
             match (moving, over, vp.by_itself) {
@@ -43,8 +52,7 @@ impl RunState {
             .filter(|(_, vp)| vp.plan != VpAction::Stay)
             .map(|(index, vp)| {
                 vp.state = VpState::Entered;
-                let start = std::mem::replace(&mut vp.start, Start::Past);
-                vp.by_itself = match start {
+                vp.by_itself = match vp.start {
                     Start::CarryOut => ByItself::Trying,
                     Start::Past | Start::Retry | Start::Lift => ByItself::MayTry,
                 };
@@ -52,7 +60,7 @@ impl RunState {
                     vp: vp_index(index),
                     action: vp.plan,
                     epoch,
-                    start,
+                    start: vp.start,
                 }
             })
             .collect()
@@ -61,16 +69,11 @@ impl RunState {
     /// The VP that stepped over is parked again, with or without having done it.
     pub(super) fn stepped_over(&mut self, cause: Option<Cause>) -> Vec<Output> {
         self.note(cause);
-        if self.hits.is_empty() && self.wants.is_empty() && self.owed.is_none() {
+        if self.answer().is_none() && self.wants.is_empty() && self.owed.is_none() {
             return self.step_over_or_enter();
         }
+        // Who goes over what is decided anew.
         self.over.clear();
-        for vp in &mut self.vps {
-            // Who goes over what is decided anew.
-            if vp.start == Start::CarryOut {
-                vp.start = Start::Past;
-            }
-        }
         self.phase = Phase::Stopping;
         self.settle_if_parked()
     }

@@ -35,6 +35,15 @@ impl Cause {
     }
 }
 
+/// Whether a VP that has parked may have executed something since it was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It may have, or its RIP is another.
+    Yes,
+    /// It has not: it stands where it was entered, before the breakpoint that it was to pass, if there is one.
+    No,
+}
+
 /// What the shell has to do, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -98,9 +107,9 @@ pub enum Output {
 /// What a breakpoint on the first instruction after an entry means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Start {
-    /// The client knows that the VP stands there: go past it (I8).
+    /// A stop of the VP at this instruction was reported: go past it (I8).
     Past,
-    /// Its hit was dropped, so it has yet to be met (I7).
+    /// None was, so it has yet to be met.
     Retry,
     /// As `Past`, and the VP stands on a breakpoint byte. No other VP is to move: it lifts the byte, executes this instruction, puts it back and
     /// goes on.
@@ -109,13 +118,24 @@ pub enum Start {
     CarryOut,
 }
 
-/// A VP that stands on a breakpoint byte it has met.
+/// A VP that stands on a breakpoint byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Which.
     pub vp: VpIndex,
+    /// Whose byte it is.
+    pub byte: ByteOf,
     /// How it gets past while others run.
     pub over: Over,
+}
+
+/// Whose breakpoint a byte belongs to, seen from the VP that stands on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ByteOf {
+    /// That of a breakpoint at the VP's address: it is passed only where its stop was reported.
+    ThisAddress,
+    /// That of a breakpoint at another address of the same memory: it is always passed, in silence.
+    OtherAddress,
 }
 
 /// How a VP can get past the breakpoint byte that it stands on.

@@ -71,7 +71,8 @@ impl RunState {
         self.owe_hits();
         for vp in &mut self.vps {
             // What a VP had met under this debugger is nothing that the next one is to be told of.
-            vp.start = Start::Past;
+            vp.known = Known::Unreported;
+            vp.told = None;
         }
         self.stop_on = StopOn::default();
         // Changes that waited are refused by the shell with the session gone.
@@ -112,7 +113,8 @@ impl RunState {
         if self.wants.remove(&Want::Attach) {
             // A debugger that attaches learns what had stopped the guest before.
             let reason = self
-                .next_reason()
+                .answer()
+                .and_then(|position| self.take_hit(position, self.hits[position].reason()))
                 .or_else(|| self.owed.map(GuestEvent::reason))
                 .unwrap_or(DebugStopReason::Break);
             let epoch = self.epoch;
@@ -122,7 +124,7 @@ impl RunState {
             return outputs;
         }
         match open {
-            Resume::Open if self.hits.is_empty() && !self.wants.contains(&Want::Break) => {
+            Resume::Open if self.answer().is_none() && !self.wants.contains(&Want::Break) => {
                 self.go_on()
             }
             Resume::Open => self.report(),
@@ -148,9 +150,14 @@ impl RunState {
         }
     }
 
-    /// Answers the open resume (I1): the first hit (I7), or that the guest was interrupted.
+    /// Answers the open resume (I1): the first hit of a VP that it let go (I7), or that the guest was interrupted.
     pub(super) fn report(&mut self) -> Vec<Output> {
-        let reason = self.next_reason().unwrap_or(DebugStopReason::Break);
+        let reason = self
+            .answer()
+            .and_then(|position| self.take_hit(position, self.hits[position].reason()))
+            .unwrap_or(DebugStopReason::Break);
+        // A finished step says nothing at a later resume; breakpoints keep.
+        self.hits.retain(|hit| !hit.is_step());
         let epoch = self.epoch;
         self.session = Session::Attached(Resume::Answered);
         self.phase = Phase::Parked;
@@ -164,38 +171,41 @@ impl RunState {
         wanted.then_some(Output::Broken).into_iter().collect()
     }
 
-    /// Takes the next stop to report. A finished step goes first, since it says nothing at a later resume; breakpoints keep.
-    fn next_reason(&mut self) -> Option<DebugStopReason> {
-        let step = self.hits.iter().position(Cause::is_step);
-        let cause = self.hits.remove(step.unwrap_or(0));
-        self.hits.retain(|hit| !hit.is_step());
-        if let Some(Cause::Guest(event)) = cause {
-            self.owe(event);
-        }
-        cause.map(Cause::reason)
+    /// The position of the hit that answers the open resume: that of a VP which the resume lets go, or of none in particular (I1). A finished step
+    /// goes first.
+    pub(super) fn answer(&self) -> Option<usize> {
+        let lets_go = |hit: &Cause| self.lets_go(hit);
+        let step = self
+            .hits
+            .iter()
+            .position(|hit| hit.is_step() && lets_go(hit));
+        step.or_else(|| self.hits.iter().position(lets_go))
     }
 
-    /// Drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). Drops what is owed already.
+    /// Whether the open resume lets the VP of this hit go, or the hit is of none in particular.
+    fn lets_go(&self, hit: &Cause) -> bool {
+        let vp = hit.reason().vp();
+        let vp = vp.and_then(|vp| self.vps.get(vp.index() as usize));
+        vp.is_none_or(|vp| vp.plan != VpAction::Stay)
+    }
+
+    /// Of the VPs that the resume lets go: drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). The hits of the others keep:
+    /// GDB takes breakpoints out while it steps one thread. Drops what is owed already.
     pub(super) fn drop_dead_hits(
         &mut self,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
     ) {
         let hits = std::mem::take(&mut self.hits);
-        for hit in hits {
-            let now = match hit {
+        self.hits = hits
+            .into_iter()
+            .filter_map(|hit| match hit {
+                _ if !self.lets_go(&hit) => Some(hit),
                 // Another VP asked for the same: it will be acted upon, and needs no telling twice.
                 Cause::Guest(event) => (self.owed != Some(event)).then_some(hit),
                 Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
                 Cause::Unseen => None,
-            };
-            match (now, hit.reason()) {
-                (Some(now), _) => self.hits.push_back(now),
-                (None, DebugStopReason::Breakpoint { vp, .. }) => {
-                    self.vps[vp.index() as usize].start = Start::Retry;
-                }
-                (None, _) => {}
-            }
-        }
+            })
+            .collect();
     }
 
     /// Lets the guest go as planned, after what it had asked for.

@@ -94,10 +94,10 @@ fn a_second_hit_waits_for_the_next_resume() {
     let mut state = running();
     let epoch = state.epoch;
     let first = Some(Cause::Debug(hit(VP1)));
-    let outputs = state.parked(VP1, epoch, first).unwrap();
+    let outputs = state.parked(VP1, epoch, first, Moved::Yes).unwrap();
     assert_eq!(outputs, [Output::Kick(VP0)]);
     let second = Some(Cause::Debug(hit(VP0)));
-    let outputs = state.parked(VP0, epoch, second).unwrap();
+    let outputs = state.parked(VP0, epoch, second, Moved::Yes).unwrap();
     let reason = hit(VP1);
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
@@ -109,12 +109,13 @@ fn a_second_hit_waits_for_the_next_resume() {
 #[test]
 fn a_stop_of_an_older_epoch_is_refused_as_stale() {
     let mut state = running();
-    let refused = state.parked(VP0, Epoch::default(), Some(Cause::Debug(hit(VP0))));
+    let met = Some(Cause::Debug(hit(VP0)));
+    let refused = state.parked(VP0, Epoch::default(), met, Moved::Yes);
     assert!(matches!(refused, Err(Refused::Shell(_))));
     let epoch = state.epoch;
     state.break_().unwrap();
-    state.parked(VP0, epoch, None).unwrap();
-    let twice = state.parked(VP0, epoch, None);
+    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    let twice = state.parked(VP0, epoch, None, Moved::Yes);
     assert!(matches!(twice, Err(Refused::Shell(_))));
 }
 
@@ -129,9 +130,10 @@ fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP0 };
     state
-        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))))
+        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))), Moved::Yes)
         .unwrap();
-    let outputs = state.parked(VP0, epoch, Some(Cause::Debug(step))).unwrap();
+    let stepped = Some(Cause::Debug(step));
+    let outputs = state.parked(VP0, epoch, stepped, Moved::Yes).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
 }
@@ -142,8 +144,9 @@ fn a_guest_that_crashed_tries_again_once_its_registers_are_repaired() {
     let epoch = state.epoch;
     let cause = vmm_core_defs::stop::CrashCause::Internal { suberror: 1 };
     let crash = GuestEvent::Crashed { vp: VP0, cause };
-    state.parked(VP0, epoch, Some(Cause::Guest(crash))).unwrap();
-    state.parked(VP1, epoch, None).unwrap();
+    let crashed = Some(Cause::Guest(crash));
+    state.parked(VP0, epoch, crashed, Moved::Yes).unwrap();
+    state.parked(VP1, epoch, None, Moved::Yes).unwrap();
     let mut unrepaired = state.clone();
     let outputs = unrepaired.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Act(crash)]);
@@ -198,7 +201,7 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
         let stepped = DebugStopReason::SingleStep { vp: VP0 };
         let epoch = state.epoch;
         state
-            .parked(VP0, epoch, Some(Cause::Debug(stepped)))
+            .parked(VP0, epoch, Some(Cause::Debug(stepped)), Moved::Yes)
             .unwrap();
         state.detach(action).unwrap()
     };
@@ -211,13 +214,17 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
 
 const CARRIED_OUT: Standing = Standing {
     vp: VP0,
+    byte: ByteOf::ThisAddress,
     over: Over::CarriedOut,
 };
 
-/// VP 0 stands on a byte whose instruction can be carried out, and goes on by `plan`.
+/// VP 0 stands on a byte whose instruction can be carried out and which it was reported to have met, and goes on by `plan`.
 fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
-    let mut state = RunState::new(2);
-    state.attach().unwrap();
+    let mut state = running();
+    let epoch = state.epoch;
+    let met = Some(Cause::Debug(hit(VP0)));
+    state.parked(VP0, epoch, met, Moved::Yes).unwrap();
+    state.parked(VP1, epoch, None, Moved::Yes).unwrap();
     state.resume(plan, alive).unwrap();
     let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
     (state, outputs)
@@ -245,14 +252,83 @@ fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked(
         };
         outputs.iter().map(start).collect()
     };
-    assert_eq!(starts(&outputs), [Start::CarryOut, Start::Past]);
+    assert_eq!(starts(&outputs), [Start::CarryOut, Start::Retry]);
     let epoch = state.epoch;
-    state.parked(VP0, epoch, Some(Cause::Unseen)).unwrap();
-    assert_eq!(state.parked(VP1, epoch, None).unwrap(), [Output::Program]);
+    let cannot = Some(Cause::Unseen);
+    state.parked(VP0, epoch, cannot, Moved::No).unwrap();
+    let outputs = state.parked(VP1, epoch, None, Moved::Yes).unwrap();
+    assert_eq!(outputs, [Output::Program]);
     let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
     let action = VpAction::Run;
     let vp = VP0;
     assert_eq!(outputs, [Output::StepOver { vp, action, epoch }]);
-    let outputs = state.parked(VP0, epoch, Some(Cause::Unseen)).unwrap();
-    assert_eq!(starts(&outputs), [Start::Past, Start::Past]);
+    let done = Some(Cause::Unseen);
+    let outputs = state.parked(VP0, epoch, done, Moved::Yes).unwrap();
+    assert_eq!(starts(&outputs), [Start::Retry, Start::Retry]);
+}
+
+/// Both VPs have hit the breakpoint, of which VP 1's was reported.
+fn both_hit() -> RunState {
+    let mut state = running();
+    let epoch = state.epoch;
+    for vp in [VP1, VP0] {
+        let met = Some(Cause::Debug(hit(vp)));
+        state.parked(vp, epoch, met, Moved::Yes).unwrap();
+    }
+    state
+}
+
+const ALONE: [VpAction; 2] = [VpAction::Stay, VpAction::Step];
+
+#[test]
+fn a_kept_hit_answers_no_resume_of_another_vp() {
+    let mut state = both_hit();
+    // GDB takes its breakpoints out for this step.
+    let gone = |_| None;
+    assert_eq!(state.resume(&ALONE, gone).unwrap(), [Output::Program]);
+    state.programmed(&[]).unwrap();
+    let epoch = state.epoch;
+    let step = DebugStopReason::SingleStep { vp: VP1 };
+    let stepped = Some(Cause::Debug(step));
+    let outputs = state.parked(VP1, epoch, stepped, Moved::Yes).unwrap();
+    let reason = step;
+    assert_eq!(outputs, [Output::Report { epoch, reason }]);
+    let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
+    let (epoch, reason) = (epoch.next(), hit(VP0));
+    assert_eq!(outputs, [Output::Report { epoch, reason }]);
+}
+
+#[test]
+fn a_hit_that_was_told_on_request_is_not_reported_again() {
+    let mut state = both_hit();
+    assert_eq!(state.tell(VP1, alive), Ok(Some(hit(VP1))));
+    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
+    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
+    let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
+    assert_eq!(outputs, [Output::Program]);
+    let known = state.vps.iter().map(|vp| vp.known);
+    assert!(known.into_iter().all(|known| known == Known::Reported));
+}
+
+#[test]
+fn a_hit_whose_breakpoint_is_gone_is_not_told_on_request() {
+    let mut state = both_hit();
+    assert_eq!(state.tell(VP0, |_| None), Ok(None));
+    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
+}
+
+#[test]
+fn a_vp_whose_rip_was_set_meets_the_breakpoint_there_and_its_kept_hit_is_gone() {
+    let mut state = both_hit();
+    state.redirected(VP0);
+    state.redirected(VP1);
+    let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
+    assert_eq!(outputs, [Output::Program]);
+    let on_bytes = [VP0, VP1].map(|vp| Standing { vp, ..CARRIED_OUT });
+    for output in state.programmed(&on_bytes).unwrap() {
+        let Output::Enter { start, .. } = output else {
+            panic!("{output:?}");
+        };
+        assert_eq!(start, Start::Retry);
+    }
 }

@@ -2,24 +2,21 @@
 //!
 //! A debug register that waits for execution fires again at once when the VP resumes on its address: some KVMs ignore `RFLAGS.RF`, and with
 //! single step on as well the breakpoint still comes first. So it is disarmed on this VP for the first instruction (I8). Whether
-//! to do so depends on what the client knows:
-//! - it was told that the VP stands there, or inserted the breakpoint under it: pass;
-//! - the VP was kicked just before it met a breakpoint that was armed already, or its hit was dropped (I7): do not pass, or the hit would be lost.
+//! to do so is run control's decision ([`Start`]): only where a stop of the VP was reported there.
 
 use super::*;
 use crate::debug_registers::Hits;
 use crate::dr7::Access;
+use crate::dr7::Slot;
 use crate::kvm::vcpu::Interrupts;
 
 /// How the VP came to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// Where the client was told, or before its first instruction.
-    Seen,
+    /// By a stop or a kick, or before its first instruction.
+    Usual,
     /// KVM gave up on it, which the client was told of.
     Crashed,
-    /// Anywhere, by a kick or after one instruction, with these debug registers armed.
-    Kicked(Slots),
 }
 
 /// What an entry has still to do.
@@ -31,6 +28,7 @@ pub(super) struct Course {
     passing: Hits,
     /// Whether the breakpoint byte under the next instruction is out of memory.
     pub(super) lifted: Lifted,
+    moved: Moved,
 }
 
 /// Whether the VP is yet to execute what is under the breakpoint byte it stands on.
@@ -68,6 +66,7 @@ impl Course {
     pub(super) fn stepped_to(&mut self, pc: u64) -> Option<VpCause> {
         self.passing = 0;
         self.lifted = Lifted::No;
+        self.moved = Moved::Yes;
         let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
@@ -111,6 +110,19 @@ impl Course {
     /// The guest's own exception comes first. What was to be passed is not met after its handler either: that returns with RFLAGS.RF set.
     pub(super) fn diverted(&mut self) {
         self.passing = 0;
+        self.moved = Moved::Yes;
+    }
+
+    /// The VP enters the guest. An entry that ends before its one instruction, which passes a breakpoint, has not moved the VP.
+    pub(super) fn enters(&mut self) {
+        if self.is_usual() {
+            self.moved = Moved::Yes;
+        }
+    }
+
+    /// Whether the VP may have executed something.
+    pub(super) fn moved(&self) -> Moved {
+        self.moved
     }
 
     /// What a step over `hlt` ends.
@@ -118,15 +130,6 @@ impl Course {
         match self.action {
             VpAction::Run => VpCause::SteppedOver,
             _ => VpCause::Stepped,
-        }
-    }
-
-    /// How the VP rests after a kick.
-    pub(super) fn rest(&self, slots: Slots, cause: Option<VpCause>) -> Rest {
-        match (cause, self.passing, self.lifted) {
-            (None, 0, Lifted::No) => Rest::Kicked(slots),
-            // Or kicked before it had passed the breakpoint that the client knows of.
-            _ => Rest::Seen,
         }
     }
 }
@@ -139,6 +142,7 @@ impl Vp {
             extent: enter.extent,
             passing,
             lifted: Lifted::No,
+            moved: Moved::No,
         };
         if self.life == Life::Halted {
             let mut course = course(0);
@@ -208,26 +212,15 @@ impl Vp {
         )
     }
 
+    /// The debug register that waits for the instruction which the VP starts on, where the VP is to pass it.
     fn slot_to_pass(&mut self, start: Start) -> Result<Option<usize>, DebugError> {
-        let executes = |slots: &Slots, rip: Option<u64>| {
-            slots.iter().position(|slot| {
-                slot.is_some_and(|slot| {
-                    slot.access() == Access::Execute
-                        && rip.is_none_or(|rip| slot.address().value() == rip)
-                })
-            })
-        };
-        if start == Start::Retry || executes(&self.arms.slots, None).is_none() {
+        let executes = |slot: &Option<Slot>| slot.filter(|slot| slot.access() == Access::Execute);
+        if start == Start::Retry || self.arms.slots.iter().find_map(executes).is_none() {
             return Ok(None);
         }
-        let rip = Some(self.vcpu.linear_rip()?);
-        let unmet = match &self.rest {
-            Rest::Seen | Rest::Crashed => None,
-            Rest::Kicked(armed) => executes(armed, rip),
-        };
-        Ok(match unmet {
-            Some(_) => None,
-            None => executes(&self.arms.slots, rip),
-        })
+        let rip = self.vcpu.linear_rip()?;
+        let here =
+            |slot: &Option<Slot>| executes(slot).is_some_and(|slot| slot.address().value() == rip);
+        Ok(self.arms.slots.iter().position(here))
     }
 }

@@ -5,6 +5,7 @@ use crate::breakpoints::Slots;
 use crate::exit::GuestEvent;
 use crate::kvm::vcpu::Bytes;
 use crate::place::Place;
+use crate::run_state::Moved;
 use crate::run_state::Start;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
@@ -85,17 +86,8 @@ pub(crate) struct VpParked {
     pub(crate) place: Option<Place>,
     /// How many debug registers its guest uses, if that was looked at.
     pub(crate) guest_registers: Option<usize>,
-    /// Whether it stands where the client knows of.
-    pub(crate) known: Known,
-}
-
-/// Whether the client knows that the VP stands where it does: on the breakpoint, if there is one, that it is about to pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// It does: the VP was kicked before it had passed what it started on.
-    Yes,
-    /// It was kicked anywhere, has stepped over, or tells why it stopped.
-    No,
+    /// Whether it may have executed something.
+    pub(crate) moved: Moved,
 }
 
 /// Why a VP parked by itself.

@@ -13,9 +13,6 @@ pub(crate) trait ParkedVp {
     /// Makes this what stops the VP, with no step under way, and tells KVM at once (I6).
     fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError>;
 
-    /// The session is over: the next debugger is told where the VP stands, whatever it was about to meet under this one.
-    fn debugger_gone(&mut self);
-
     /// Where the VP stands.
     fn place(&mut self) -> Result<Place, DebugError>;
 
@@ -57,7 +54,7 @@ impl ParkedVp for Vp {
     fn init(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.life = Life::Untouched;
-        self.rest = Rest::Seen;
+        self.rest = Rest::Usual;
         self.events = Events::Unknown;
         self.guests = None;
         self.vcpu.set_own_trap_flag(TrapFlag::Clear);
@@ -79,12 +76,6 @@ impl ParkedVp for Vp {
             stepping: Stepping::Off,
             interrupts: Interrupts::Free,
         })
-    }
-
-    fn debugger_gone(&mut self) {
-        if self.rest != Rest::Crashed {
-            self.rest = Rest::Seen;
-        }
     }
 
     fn place(&mut self) -> Result<Place, DebugError> {
@@ -132,7 +123,7 @@ impl ParkedVp for Vp {
         self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
         if self.rest == Rest::Crashed {
             self.vcpu.drop_exception()?;
-            self.rest = Rest::Seen;
+            self.rest = Rest::Usual;
         }
         Ok(())
     }

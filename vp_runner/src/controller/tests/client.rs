@@ -26,6 +26,8 @@ pub(super) struct Client {
     set: Vec<Breakpoint>,
     /// The resumes taken so far.
     epoch: Epoch,
+    /// What the last one says.
+    plan: Vec<(VpIndex, VpAction)>,
 }
 
 /// How a session ends.
@@ -102,6 +104,7 @@ impl Client {
             debug,
             set: Vec::new(),
             epoch: Epoch::default(),
+            plan: Vec::new(),
         }
     }
 
@@ -195,7 +198,7 @@ impl Client {
         self.send(DebugRequest::Detach, action)
     }
 
-    fn resume(&self) -> Pending<StopEvent> {
+    fn resume(&mut self) -> Pending<StopEvent> {
         self.world.let_go();
         let count = self.world.vps();
         let mut actions: Vec<_> = (0..count)
@@ -204,11 +207,19 @@ impl Client {
         if actions.iter().all(|(_, action)| *action == VpAction::Stay) {
             actions[0].1 = VpAction::Run;
         }
+        self.plan.clone_from(&actions);
         let request = ResumeRequest {
             others: VpAction::Stay,
             actions,
         };
         self.send(DebugRequest::Resume, request)
+    }
+
+    /// Whether the last resume lets this VP go, if it is one.
+    fn lets_go(&self, vp: Option<VpIndex>) -> bool {
+        let stays =
+            |(other, action): &(VpIndex, VpAction)| Some(*other) == vp && *action == VpAction::Stay;
+        !self.plan.iter().any(stays)
     }
 
     /// Lets the guest go, and does things meanwhile. `Some`: the session ended.
@@ -241,11 +252,13 @@ impl Client {
         self.world.break_sent();
         let break_ = self.send(DebugRequest::Break, ());
         let mut last = None;
+        let alone = resumes.len() == 1;
         for resume in resumes {
             match answer(resume) {
                 Ok(stop) => {
                     self.epoch = self.epoch.next();
                     assert_eq!(stop.epoch, self.epoch, "I1");
+                    assert!(!alone || self.lets_go(stop.reason.vp()), "I1");
                     last = Some(stop.reason);
                 }
                 // Only the first is sure to find a stopped guest.

@@ -19,7 +19,6 @@ use crate::run_gate::Kick;
 use crate::run_gate::RunGate;
 use crate::stop_cause::Stepping;
 use crate::vp_thread::Command;
-use crate::vp_thread::Known;
 use crate::vp_thread::ParkedVp;
 use crate::vp_thread::Snapshots;
 use kvm_ioctls::VmFd;
@@ -83,8 +82,8 @@ pub(super) struct FakeVp {
     /// The instruction of the turn that comes next.
     index: u64,
     arms: Arms,
-    /// Kicked, or stepped over another breakpoint, with these debug registers armed, and where the client does not know of.
-    kicked: Option<Slots>,
+    /// Since it was entered.
+    moved: Moved,
     /// Bytes that are out of memory for this VP.
     lifted: Vec<Gpa>,
 }
@@ -154,7 +153,7 @@ impl FakeVp {
             restless: thread_rng().gen_bool(0.5),
             index: 0,
             arms: Arms::default(),
-            kicked: None,
+            moved: Moved::No,
             lifted: Vec::new(),
         };
         let link = Link {
@@ -175,9 +174,6 @@ impl FakeVp {
                 Command::Enter(enter) => {
                     self.forget_snapshot();
                     let cause = self.go(&enter);
-                    if cause == Some(VpCause::SteppedOver) {
-                        self.kicked = Some(self.arms.slots);
-                    }
                     self.world.parks(self.vp, self.rip(), cause);
                     thread::yield_now();
                     events.send(VpEvent::Parked(VpParked {
@@ -189,10 +185,7 @@ impl FakeVp {
                             Debugger::Absent => None,
                         },
                         guest_registers: Some(0),
-                        known: match (cause, self.kicked) {
-                            (None, None) => Known::Yes,
-                            _ => Known::No,
-                        },
+                        moved: self.moved,
                     }));
                     thread::yield_now();
                 }
@@ -204,20 +197,13 @@ impl FakeVp {
 
     fn go(&mut self, enter: &Enter) -> Option<VpCause> {
         self.arms = enter.arms;
+        self.moved = Moved::No;
         self.world.armed(self.vp, self.arms);
         self.world.entered(self.vp, self.rip(), enter);
-        let mut passing = match (enter.start, self.kicked) {
-            (Start::Retry, _) => false,
-            (_, Some(armed)) if self.slot_here(&armed).is_some() => false,
-            _ => self.slot_here(&self.arms.slots).is_some(),
-        };
-        if passing {
-            self.world.passes(self.vp, self.rip());
-        }
+        let mut passing = enter.start != Start::Retry && self.slot_here(&self.arms.slots).is_some();
         let mut over = Over::Nothing;
         if enter.start == Start::CarryOut {
             thread::yield_now();
-            self.kicked = None;
             if self.gate.is_kicked() {
                 return Some(VpCause::StillThere);
             }
@@ -247,8 +233,6 @@ impl FakeVp {
             }
             self.immediate_exit.store(false, Ordering::SeqCst);
             if self.gate.enter().is_err() {
-                let known = *passing || *over == Over::Byte;
-                self.kicked = (!known).then_some(self.arms.slots);
                 return None;
             }
             thread::yield_now();
@@ -281,7 +265,6 @@ impl FakeVp {
                 Exit::Reset => Some(VpCause::Guest(GuestEvent::Reset)),
             };
             if cause.is_some() {
-                self.kicked = None;
                 return cause;
             }
         }
@@ -313,6 +296,7 @@ impl FakeVp {
 
     fn move_on(&mut self) {
         self.index = (self.index + 1) % TURN;
+        self.moved = Moved::Yes;
         self.world.executed(self.vp);
     }
 
@@ -421,7 +405,6 @@ impl ParkedVp for FakeVp {
     fn init(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.index = 0;
-        self.kicked = None;
         self.world.initialized(self.vp, self.rip());
         Ok(())
     }
@@ -431,10 +414,6 @@ impl ParkedVp for FakeVp {
         self.world.armed(self.vp, arms);
         self.arms = arms;
         Ok(())
-    }
-
-    fn debugger_gone(&mut self) {
-        self.kicked = None;
     }
 
     fn place(&mut self) -> Result<Place, DebugError> {

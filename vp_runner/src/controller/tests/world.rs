@@ -47,12 +47,10 @@ struct Record {
     step: Told,
     /// It asked for a reset that has not been made.
     asked_reset: bool,
-    /// Where it stands, having executed nothing since the client was told so: what is there is to be passed (I8).
+    /// Where it stands, having executed nothing since a stop was reported that named it: what is there is to be passed (I8).
     known: Option<u64>,
-    /// Where it stands before a breakpoint that it has yet to meet, or may have.
-    unmet: Option<u64>,
-    /// It is where a reset put it.
-    fresh: bool,
+    /// Whether it is `known` cannot be said: there were several resumes on their way.
+    unclear: bool,
     /// Instructions in the present entry.
     executed_now: u64,
     arms: Arms,
@@ -125,52 +123,43 @@ impl World {
         record.step = Told::Yes;
         record.debugger = Some(enter.debugger);
         let hit = std::mem::take(&mut record.hit);
-        let fresh = std::mem::take(&mut record.fresh);
+        let breakpoints = self.breakpoints.try_read().expect("I3");
+        let table = &breakpoints.table;
+        let own = table.at_byte(Gva::new(rip), gpa(rip)).is_some();
+        let here = own || table.register_at(Gva::new(rip));
         let may = enter.debugger == Debugger::Absent || enter.start == Start::Retry || lagging;
         assert!(
-            may || hit != Told::NotYet,
+            may || !here || hit != Told::NotYet,
             "VP {vp} goes on from a hit that nobody was told of (I7)"
         );
-        let breakpoints = self.breakpoints.try_read().expect("I3");
         assert_eq!(
             enter.arms.slots,
             breakpoints.table.slots(),
             "VP {vp} enters with old debug registers (I5)"
         );
         let armed = breakpoints.patches.is_armed(gpa(rip));
+        let known = record.known == Some(rip);
+        let absent = enter.debugger == Debugger::Absent;
+        let unclear = lagging || record.unclear || absent;
         match enter.start {
-            Start::Retry => {
-                assert!(
-                    fresh
-                        || hit != Told::Yes
-                        || lagging
-                        || record.debugger == Some(Debugger::Absent),
-                    "VP {vp} is sent back to what it had not met (I8)"
-                );
-                record.known = None;
-            }
-            Start::Past if !alone => assert!(
-                !armed || record.known != Some(rip),
-                "VP {vp} would meet the same byte again (I8)"
+            Start::Retry => assert!(
+                !known || unclear,
+                "VP {vp} is sent back to where its stop was reported (I8)"
             ),
+            Start::Past if !alone => {
+                assert!(known || unclear, "VP {vp} passes unreported (I8)");
+                assert!(!armed, "VP {vp} would meet the same byte again (I8)");
+            }
             Start::Past | Start::Lift | Start::CarryOut => {
                 assert!(armed, "VP {vp} goes over a byte that is not there");
-                assert_ne!(
-                    record.unmet,
-                    Some(rip),
+                assert!(
+                    known || !own || unclear,
                     "VP {vp} slips past a byte that it has not met (I7)"
                 );
-                record.known = Some(rip);
             }
         }
-    }
-
-    /// Passes the debug register that waits at the instruction it stands on. A byte that it has not met there is none of that.
-    pub(super) fn passes(&self, vp: VpIndex, rip: u64) {
-        let mut state = self.state();
-        let record = &mut state.vps[vp.index() as usize];
-        if record.unmet != Some(rip) {
-            record.known = Some(rip);
+        if absent {
+            record.known = None;
         }
     }
 
@@ -208,7 +197,7 @@ impl World {
         let record = &mut state.vps[vp.index() as usize];
         record.executed_now += 1;
         record.known = None;
-        record.unmet = None;
+        record.unclear = false;
     }
 
     pub(super) fn parks(&self, vp: VpIndex, rip: u64, cause: Option<VpCause>) {
@@ -225,32 +214,17 @@ impl World {
                     "VP {vp} met with nothing executed what it was to pass (I8)"
                 );
                 record.hit = Told::NotYet;
-                record.unmet = None;
             }
             Some(VpCause::Stepped) => {
                 assert!(record.executed_now > 0, "a step over nothing (I8)");
                 record.step = Told::NotYet;
             }
             Some(VpCause::Guest(_)) => record.asked_reset = true,
-            None | Some(VpCause::SteppedOver) if record.known != Some(rip) => {
-                let breakpoints = self.breakpoints.try_read().expect("I3");
-                let slots = breakpoints.table.slots();
-                let mut slots = slots.iter().flatten();
-                let here = slots.any(|slot| slot.address().value() == rip)
-                    || breakpoints.table.at_byte(Gva::new(rip), gpa(rip)).is_some();
-                record.unmet = here.then_some(rip);
-            }
-            Some(VpCause::Alias) => {
-                record.known = Some(rip);
-                record.unmet = None;
-            }
             Some(VpCause::StillThere) => {
                 assert_eq!(record.executed_now, 0, "VP {vp} is not where it was");
             }
-            None => {}
-            Some(VpCause::SteppedOver | VpCause::Crowded) => {
-                panic!("VP {vp} has stepped over nothing, or shares registers with nobody")
-            }
+            None | Some(VpCause::SteppedOver | VpCause::Alias) => {}
+            Some(VpCause::Crowded) => panic!("VP {vp} shares registers with nobody"),
         }
     }
 
@@ -264,8 +238,7 @@ impl World {
         record.rip = rip;
         record.hit = Told::Yes;
         record.known = None;
-        record.unmet = None;
-        record.fresh = true;
+        record.unclear = false;
     }
 
     // The clients' side.
@@ -342,6 +315,7 @@ impl World {
             for record in &mut state.vps {
                 record.hit = Told::Unclear;
                 record.step = Told::Unclear;
+                record.unclear = true;
             }
         }
     }
@@ -384,14 +358,9 @@ impl World {
             }
             other => panic!("{other:?}"),
         }
-        if lagging {
-            return;
-        }
-        for record in &mut state.vps {
-            let has_met_it = record.hit == Told::Yes && record.unmet != Some(record.rip);
-            if has_met_it && !record.fresh {
-                record.known = Some(record.rip);
-            }
+        if let Some(vp) = reason.vp() {
+            let record = &mut state.vps[vp.index() as usize];
+            record.known = (!lagging).then_some(record.rip);
         }
     }
 
@@ -400,7 +369,7 @@ impl World {
         for record in &mut self.state().vps {
             record.hit = Told::Yes;
             record.known = None;
-            record.unmet = None;
+            record.unclear = false;
         }
     }
 }

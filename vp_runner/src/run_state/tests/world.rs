@@ -1,6 +1,11 @@
 //! The machine in a model of the world: what its outputs bring about, what can happen next, and what must never be.
 
+mod inputs;
+
+pub(super) use inputs::Input;
+
 use super::*;
+use std::collections::BTreeMap;
 use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::GuestEventKind;
@@ -37,12 +42,16 @@ pub(super) struct World {
     unreported: Vec<VpIndex>,
     /// VPs whose hit was dropped since its breakpoint was gone: they retry the instruction (I7).
     dropped: Vec<VpIndex>,
-    /// VPs that stand on a breakpoint byte they have met.
-    standing: Vec<VpIndex>,
+    /// VPs that stand on a breakpoint byte.
+    standing: BTreeMap<VpIndex, ByteOf>,
+    /// VPs whose stop at their RIP was reported (I8).
+    reported: BTreeSet<VpIndex>,
+    /// VPs that the last resume let go (I1).
+    let_go: BTreeSet<VpIndex>,
     /// The VP that steps over, with the byte lifted.
     lifted: Option<VpIndex>,
     /// VPs that were entered to go over their byte.
-    going_over: Vec<VpIndex>,
+    going_over: BTreeMap<VpIndex, ByteOf>,
     /// The one of them that was to be alone.
     alone: Option<VpIndex>,
     /// The guest asked for something that is yet to be carried out.
@@ -51,31 +60,20 @@ pub(super) struct World {
     held: bool,
 }
 
-/// What can happen next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Input {
-    Attach,
-    Detach(DetachAction),
-    Lost,
-    Resume(Vec<VpAction>),
-    Break,
-    Change,
-    Pause,
-    Reset,
-    StopOn(StopOn),
-    Shutdown,
-    Parked(VpIndex, Option<Cause>),
-    /// Kicked before it had gone over its byte.
-    StillThere(VpIndex),
+/// Some instructions can be carried out, some cannot.
+fn standing((vp, byte): (&VpIndex, &ByteOf)) -> Standing {
+    Standing {
+        vp: *vp,
+        byte: *byte,
+        over: over(*vp),
+    }
 }
 
-/// Some instructions can be carried out, some cannot.
-fn standing(vp: VpIndex) -> Standing {
-    let over = match vp.index() % 2 {
+fn over(vp: VpIndex) -> Over {
+    match vp.index() % 2 {
         0 => Over::CarriedOut,
         _ => Over::Executed,
-    };
-    Standing { vp, over }
+    }
 }
 
 fn close(request: &mut Request, name: &str) {
@@ -98,9 +96,11 @@ impl World {
             programmed: false,
             unreported: Vec::new(),
             dropped: Vec::new(),
-            standing: Vec::new(),
+            standing: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            let_go: (0..vps).map(VpIndex::new).collect(),
             lifted: None,
-            going_over: Vec::new(),
+            going_over: BTreeMap::new(),
             alone: None,
             asked: false,
             held: true,
@@ -110,81 +110,6 @@ impl World {
     fn assert_parked(&self, why: &str) {
         let parked = self.places.iter().all(|place| *place == Place::Parked);
         assert!(parked, "{why} while a VP may run (I2, I3)");
-    }
-
-    pub(super) fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![
-            Input::Attach,
-            Input::Detach(DetachAction::Resume),
-            Input::Detach(DetachAction::Stay),
-            Input::Detach(DetachAction::Kill),
-            Input::Detach(DetachAction::ResumeUnlessHeld),
-            Input::Detach(DetachAction::KillUnlessHeld),
-            Input::Lost,
-            Input::Break,
-            Input::Change,
-            Input::Pause,
-            Input::Reset,
-            Input::Shutdown,
-        ];
-        let count = self.places.len();
-        let plan = |first, others| {
-            let mut plan = vec![others; count];
-            plan[0] = first;
-            Input::Resume(plan)
-        };
-        inputs.push(plan(VpAction::Run, VpAction::Run));
-        inputs.push(plan(VpAction::Step, VpAction::Stay));
-        inputs.push(plan(VpAction::Stay, VpAction::Stay));
-        if count > 1 {
-            inputs.push(plan(VpAction::Step, VpAction::Run));
-            inputs.push(plan(VpAction::Step, VpAction::Step));
-        }
-        for (index, place) in self.places.iter().enumerate() {
-            let vp = vp_index(index);
-            let action = match place {
-                Place::Parked => continue,
-                Place::InGuest(action) => action,
-                Place::Kicked(action) => {
-                    inputs.push(Input::Parked(vp, None));
-                    if self.going_over.contains(&vp) {
-                        inputs.push(Input::StillThere(vp));
-                    }
-                    action
-                }
-            };
-            // A byte of another address on its way, or the step over is done.
-            let on_byte = self.programmed && !self.standing.contains(&vp);
-            if on_byte || (self.lifted == Some(vp) && *action == VpAction::Run) {
-                inputs.push(Input::Parked(vp, Some(Cause::Unseen)));
-            }
-            if *action == VpAction::Step {
-                let step = DebugStopReason::SingleStep { vp };
-                inputs.push(Input::Parked(vp, Some(Cause::Debug(step))));
-            }
-            if self.programmed && self.lifted.is_none() {
-                inputs.push(Input::Parked(vp, Some(Cause::Debug(hit(vp)))));
-            }
-            let event = match index {
-                0 => GuestEvent::Reset,
-                _ => GuestEvent::TripleFault {
-                    vp,
-                    registers: FaultRegisters::Kept,
-                },
-            };
-            inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
-            if count == 1 {
-                let panic = GuestEvent::Panicked { vp };
-                inputs.push(Input::Parked(vp, Some(Cause::Guest(panic))));
-            }
-        }
-        if count < 3 {
-            use GuestEventKind::*;
-            for on in [&[][..], &[Reset, PowerOff, TripleFault, Panic]] {
-                inputs.push(Input::StopOn(on.iter().copied().collect()));
-            }
-        }
-        inputs
     }
 
     pub(super) fn feed(&mut self, input: &Input) {
@@ -219,15 +144,29 @@ impl World {
                     self.asked |= event.is_acted_upon();
                 }
                 self.note_standing(*vp, *cause);
+                self.reported.remove(vp);
                 self.park(*vp);
-                self.state.parked(*vp, epoch, *cause)
+                self.state.parked(*vp, epoch, *cause, Moved::Yes)
             }
-            Input::StillThere(vp) => {
-                let epoch = self.state.epoch;
-                self.standing.push(*vp);
-                self.standing.sort();
-                self.park(*vp);
-                self.state.parked(*vp, epoch, None)
+            Input::StillThere(vp) => self.park_in_place(*vp, None),
+            Input::NotCarriedOut(vp) => self.park_in_place(*vp, Some(Cause::Unseen)),
+            Input::Tell(vp) => match self.state.tell(*vp, still_hit) {
+                Ok(reason) => {
+                    if let Some(reason) = reason {
+                        self.check_told(*vp, reason, &before);
+                    }
+                    Ok(Vec::new())
+                }
+                Err(err) => Err(err.into()),
+            },
+            Input::Redirect(vp) => {
+                if stopped.is_ok() {
+                    self.state.redirected(*vp);
+                    self.reported.remove(vp);
+                    self.standing.remove(vp);
+                    self.unreported.retain(|other| other != vp);
+                }
+                Ok(Vec::new())
             }
         };
         let outputs = match outputs {
@@ -245,12 +184,13 @@ impl World {
             Input::Attach => self.attach = Request::Open,
             Input::Detach(_) => self.detach = Request::Open,
             Input::Lost if before.check_attached().is_ok() => self.detach = Request::Open,
-            Input::Resume(_) => self.check_resume(stopped, &outputs),
+            Input::Resume(plan) => self.check_resume(plan, stopped, &outputs),
             Input::Break => self.break_ = Request::Open,
             Input::Change => self.change = Request::Open,
             Input::Reset => self.reset = Request::Open,
             Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown => {}
-            Input::Parked(..) | Input::StillThere(_) => {}
+            Input::Parked(..) | Input::StillThere(_) | Input::NotCarriedOut(_) => {}
+            Input::Tell(_) | Input::Redirect(_) => {}
         }
         let held = self.held;
         self.carry_out(outputs);
@@ -268,7 +208,7 @@ impl World {
 
     fn park(&mut self, vp: VpIndex) {
         self.places[vp.index() as usize] = Place::Parked;
-        self.going_over.retain(|other| *other != vp);
+        self.going_over.remove(&vp);
         self.alone = self.alone.filter(|other| *other != vp);
         // It has put the byte back.
         self.lifted = self.lifted.filter(|other| *other != vp);
@@ -282,21 +222,56 @@ impl World {
         );
         let unseen = cause == Some(Cause::Unseen);
         match self.lifted == Some(vp) {
-            true if cause.is_some() => self.standing.retain(|other| *other != vp),
-            false if hit || unseen => self.standing.push(vp),
-            _ => {}
-        }
-        self.standing.sort();
+            true => self.standing.remove(&vp),
+            false if hit => self.standing.insert(vp, ByteOf::ThisAddress),
+            false if unseen => self.standing.insert(vp, ByteOf::OtherAddress),
+            false => None,
+        };
     }
 
-    /// I7: a kept hit of a live breakpoint answers the resume before any VP runs.
-    fn check_resume(&mut self, stopped: Result<(), DebugError>, outputs: &[Output]) {
+    /// It has executed nothing since it was entered.
+    fn park_in_place(&mut self, vp: VpIndex, cause: Option<Cause>) -> Result<Vec<Output>, Refused> {
+        if let Some(byte) = self.going_over.get(&vp) {
+            self.standing.insert(vp, *byte);
+        }
+        self.park(vp);
+        self.state.parked(vp, self.state.epoch, cause, Moved::No)
+    }
+
+    /// A hit that is told on request is told once, and of the VP that was asked for.
+    fn check_told(&mut self, vp: VpIndex, reason: DebugStopReason, before: &RunState) {
+        assert_eq!(reason.vp(), Some(vp));
+        if before.vps[vp.index() as usize].told.is_none() {
+            self.check_reason(reason);
+        }
+        let again = self.state.tell(vp, Some);
+        assert_eq!(again, Ok(Some(reason)), "told otherwise the second time");
+    }
+
+    /// The hits of these VPs whose breakpoint is gone are dropped.
+    fn drop_hits(&mut self) {
+        let (dropped, kept) = std::mem::take(&mut self.unreported)
+            .into_iter()
+            .partition(|vp| self.let_go.contains(vp));
+        self.unreported = kept;
+        self.dropped.extend::<Vec<_>>(dropped);
+    }
+
+    /// I7: a kept hit of a live breakpoint answers the first resume that includes its VP, before any VP runs.
+    fn check_resume(
+        &mut self,
+        plan: &[VpAction],
+        stopped: Result<(), DebugError>,
+        outputs: &[Output],
+    ) {
         stopped.expect("a resume is taken only when stopped");
         self.resume = Request::Open;
+        let moves = |vp: &VpIndex| plan[vp.index() as usize] != VpAction::Stay;
+        self.let_go = (0..plan.len()).map(vp_index).filter(moves).collect();
         if !self.table {
-            self.dropped.append(&mut self.unreported);
+            self.drop_hits();
         }
-        if !self.unreported.is_empty() {
+        if self.unreported.iter().any(|vp| self.let_go.contains(vp)) {
             assert!(
                 matches!(outputs, [Output::Report { .. }]),
                 "a kept hit was not reported (I7): {outputs:?}"
@@ -330,12 +305,12 @@ impl World {
                 if !self.programmed {
                     self.standing.clear();
                 }
-                let standing: Vec<_> = self.standing.iter().copied().map(standing).collect();
+                let standing: Vec<_> = self.standing.iter().map(standing).collect();
                 return self.state.programmed(&standing).unwrap();
             }
             Output::StepOver { vp, action, epoch } => {
                 assert_eq!(self.lifted, None, "two VPs step over at once (I5)");
-                assert!(self.standing.contains(&vp), "stepped over nothing");
+                assert!(self.passes_byte(vp), "stepped over nothing");
                 self.check_enter(vp, action, epoch, Start::Past);
                 self.lifted = Some(vp);
             }
@@ -345,19 +320,23 @@ impl World {
                 epoch,
                 start,
             } => {
-                let stands = self.standing.contains(&vp);
+                let passes = self.passes_byte(vp);
+                let known = self.reported.contains(&vp);
+                let byte = self.standing.remove(&vp);
                 match start {
-                    Start::Past => assert!(!stands, "entered on the byte it has met (I8)"),
-                    Start::Retry => {}
+                    Start::Past => {
+                        assert!(!passes, "entered on the byte that it is to pass (I8)");
+                        assert!(known, "passes where no stop was reported (I8)");
+                    }
+                    Start::Retry => assert!(!passes && !known, "meets it again (I8)"),
                     Start::Lift | Start::CarryOut => {
-                        assert!(stands, "goes over nothing");
-                        self.going_over.push(vp);
+                        assert!(passes, "goes over nothing, or unmet (I8)");
+                        self.going_over.extend(byte.map(|byte| (vp, byte)));
                     }
                 }
                 if start == Start::CarryOut {
-                    assert_eq!(standing(vp).over, Over::CarriedOut);
+                    assert_eq!(over(vp), Over::CarriedOut);
                 }
-                self.standing.retain(|other| *other != vp);
                 self.check_enter(vp, action, epoch, start);
                 if start == Start::Lift {
                     self.alone = Some(vp);
@@ -368,6 +347,8 @@ impl World {
                 close(&mut self.resume, "resume");
                 assert_eq!(epoch, self.state.epoch, "I1");
                 self.check_wanted(reason);
+                let named = reason.vp();
+                assert!(named.is_none_or(|vp| self.let_go.contains(&vp)), "I1");
                 self.check_reason(reason);
             }
             Output::Attached { reason, .. } => {
@@ -391,6 +372,8 @@ impl World {
                 self.unreported.clear();
                 self.dropped.clear();
                 self.standing.clear();
+                self.reported.clear();
+                self.let_go = (0..self.places.len()).map(vp_index).collect();
                 // The shell refuses what waits.
                 self.change = Request::None;
             }
@@ -403,7 +386,7 @@ impl World {
                 close(&mut self.change, "change");
                 self.table = !self.table;
                 if !self.table && self.resume == Request::Open {
-                    self.dropped.append(&mut self.unreported);
+                    self.drop_hits();
                 }
                 let table = self.table;
                 return self
@@ -420,6 +403,7 @@ impl World {
                 self.unreported.clear();
                 self.dropped.clear();
                 self.standing.clear();
+                self.reported.clear();
                 return self.state.acted().unwrap();
             }
             Output::ResetDone => close(&mut self.reset, "reset"),
@@ -444,7 +428,20 @@ impl World {
         ] {
             assert_eq!(request, Request::None, "entered with a {name} open (I4)");
         }
-        assert!(!self.asked, "ran past what the guest had asked for");
+        assert_eq!(
+            self.state.owed, None,
+            "ran past what the guest had asked for"
+        );
+        assert_eq!(
+            self.state.answer(),
+            None,
+            "ran past an answer to the resume"
+        );
+        let kept = |hit: &Cause| matches!(hit, Cause::Guest(_));
+        assert!(
+            !self.asked || self.state.hits.iter().any(kept),
+            "forgot what the guest had asked for"
+        );
         let place = &mut self.places[vp.index() as usize];
         assert_eq!(*place, Place::Parked, "entered twice");
         *place = Place::InGuest(action);
@@ -472,6 +469,16 @@ impl World {
             let position = self.unreported.iter().position(|other| *other == vp);
             let position = position.expect("a hit is reported once (I7)");
             self.unreported.remove(position);
+        }
+        self.reported.extend(reason.vp());
+    }
+
+    /// Whether the VP stands on a byte that it is to pass.
+    fn passes_byte(&self, vp: VpIndex) -> bool {
+        match self.standing.get(&vp) {
+            Some(ByteOf::ThisAddress) => self.reported.contains(&vp),
+            Some(ByteOf::OtherAddress) => true,
+            None => false,
         }
     }
 
@@ -510,9 +517,25 @@ impl World {
         }
     }
 
-    /// Epochs only grow; what matters of one is that it is the current.
+    /// Without what nothing depends on any more. Epochs only grow; what matters of one is that it is the current.
     pub(super) fn normalized(mut self) -> Self {
         self.state.epoch = Epoch::default();
+        let tells = self.tells();
+        let rests = self.state.phase == Phase::Parked;
+        if rests {
+            self.let_go = (0..self.places.len()).map(vp_index).collect();
+        }
+        for vp in &mut self.state.vps {
+            if rests {
+                vp.plan = VpAction::Run;
+            }
+            if self.state.phase != Phase::SteppingOver {
+                vp.start = Start::Retry;
+            }
+            if !tells {
+                vp.told = None;
+            }
+        }
         self
     }
 }

@@ -1,0 +1,72 @@
+//! Why each thread stands still, for clients that ask for more than the stop reply (LLDB's `qThreadStopInfo` and `jThreadsInfo`).
+
+use super::Core;
+use super::Guest;
+use super::pending::Pending;
+use super::stop_reply;
+use crate::framing::PacketWriter;
+use crate::target::Resume;
+use crate::target::ResumeAction;
+use crate::target::StopReason;
+use crate::target::TargetOp;
+use crate::target::TargetReply;
+use crate::target::Tid;
+
+impl Core {
+    /// `jThreadsInfo`: every thread, one after the other.
+    pub(super) fn threads_info(&mut self) {
+        let first = Tid::new(1).expect("1 is not 0");
+        let list = "[".to_owned();
+        self.ask_stop_reason(
+            first,
+            Pending::ThreadsInfo {
+                thread: first,
+                list,
+            },
+        );
+    }
+
+    /// Asks for the reason of one thread. What the client was told in the stop reply is not asked for.
+    pub(super) fn ask_stop_reason(&mut self, thread: Tid, pending: Pending) {
+        match self.guest {
+            Guest::Stopped(stop) if stop.thread.unwrap_or(self.speaker) == thread => {
+                self.complete(pending, TargetReply::StopReason(Some(stop.reason)));
+            }
+            _ => self.ask(TargetOp::StopReason { thread }, pending),
+        }
+    }
+
+    /// Adds a thread to the list and asks for the next, or sends the list.
+    pub(super) fn add_thread_info(
+        &mut self,
+        thread: Tid,
+        mut list: String,
+        reason: Option<StopReason>,
+    ) {
+        list.push_str(&stop_reply::json(reason, thread));
+        if let Some(next) = Tid::new(thread.get() + 1)
+            && next.get() <= self.info.thread_count
+        {
+            list.push(',');
+            return self.ask_stop_reason(next, Pending::ThreadsInfo { thread: next, list });
+        }
+        list.push(']');
+        let mut packet = PacketWriter::with_capacity(list.len());
+        packet.binary(list.as_bytes());
+        self.outbox.packet(packet.finish());
+    }
+
+    /// The thread that a stop of none in particular is told of after this resume. GDB asserts that an event which comes while it steps one thread is
+    /// of that thread.
+    pub(super) fn speaker_of(&self, resume: &Resume) -> Tid {
+        let goes = |thread: Tid| {
+            let action = resume.actions.iter().find(|(named, _)| *named == thread);
+            action.map_or(resume.others, |(_, action)| *action) != ResumeAction::Stay
+        };
+        let mut named = resume.actions.iter().map(|(thread, _)| *thread);
+        match goes(self.current) {
+            true => self.current,
+            false => named.find(|thread| goes(*thread)).unwrap_or(self.current),
+        }
+    }
+}
