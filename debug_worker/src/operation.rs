@@ -17,6 +17,7 @@ use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
+use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -82,13 +83,10 @@ impl Guest {
                 thread,
                 address,
                 len,
-            } => {
-                let request = (gva(thread, address), len);
-                let memory = self.vm.call(DebugRequest::ReadMemory, request).await;
-                memory
-                    .map(TargetReply::Memory)
-                    .map_err(|error| target_error(&error))
-                    .into()
+            } => self.read_memory(gva(thread, address), len).await.into(),
+            TargetOp::ReadPhysical { address, len } => {
+                let memory = self.read_memory(GuestAddress::Gpa(Gpa::new(address)), len);
+                memory.await.into()
             }
             TargetOp::WriteMemory {
                 thread,
@@ -96,6 +94,10 @@ impl Guest {
                 data,
             } => {
                 let request = (gva(thread, address), data);
+                done(self.vm.call(DebugRequest::WriteMemory, request).await)
+            }
+            TargetOp::WritePhysical { address, data } => {
+                let request = (GuestAddress::Gpa(Gpa::new(address)), data);
                 done(self.vm.call(DebugRequest::WriteMemory, request).await)
             }
             TargetOp::InsertBreakpoint(breakpoint) => {
@@ -118,6 +120,17 @@ impl Guest {
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
         }
+    }
+
+    async fn read_memory(
+        &mut self,
+        address: GuestAddress,
+        len: usize,
+    ) -> Result<TargetReply, TargetError> {
+        let memory = self.vm.call(DebugRequest::ReadMemory, (address, len)).await;
+        memory
+            .map(TargetReply::Memory)
+            .map_err(|error| target_error(&error))
     }
 
     async fn step_interrupts(

@@ -19,6 +19,7 @@ pub use threads::ThreadSelector;
 
 pub(crate) use features::supported;
 pub(crate) use memory::max_read;
+pub(crate) use qemu::FEATURES as QEMU_FEATURES;
 pub(crate) use qemu::STEP_BITS;
 pub(crate) use qemu::step_flags;
 pub(crate) use resume::VCONT_ACTIONS;
@@ -126,6 +127,12 @@ pub enum Command<'a> {
     StepInterrupts,
     /// `Qqemu.sstep`
     SetStepInterrupts(StepInterrupts),
+    /// `qqemu.Supported`
+    QemuFeatures,
+    /// `qqemu.PhyMemMode`
+    PhysicalMemory,
+    /// `Qqemu.PhyMemMode`
+    SetPhysicalMemory(bool),
     /// `D`
     Detach,
     /// `k`
@@ -207,8 +214,12 @@ impl<'a> Command<'a> {
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
-            (b"qqemu.sstepbits", b"") => Ok(Self::StepBits),
-            (b"qqemu.sstep", b"") => Ok(Self::StepInterrupts),
+            // Scripts write the questions with either letter.
+            (b"qqemu.sstepbits" | b"Qqemu.sstepbits", b"") => Ok(Self::StepBits),
+            (b"qqemu.sstep" | b"Qqemu.sstep", b"") => Ok(Self::StepInterrupts),
+            (b"qqemu.Supported" | b"Qqemu.Supported", b"") => Ok(Self::QemuFeatures),
+            (b"qqemu.PhyMemMode" | b"Qqemu.PhyMemMode", b"") => Ok(Self::PhysicalMemory),
+            (b"Qqemu.PhyMemMode", _) => qemu::set_physical_memory(arguments),
             (_, b"") if let Some(flags) = name.strip_prefix(b"Qqemu.sstep=") => {
                 qemu::set_step(flags)
             }

@@ -125,14 +125,14 @@ pub enum RegId {
 }
 
 /// The group of a register (GDB manual, node "Target Description Format", `group`), which `info registers GROUP` lists. GDB's own
-/// code for x86 does not look at it.
+/// code for x86 does not look at it; LLDB has nothing else to go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// As GDB finds from name and type.
+    /// As GDB finds from name and type; to LLDB it is a general register, which a plain `register read` prints.
     ByType,
-    /// Of the floating-point unit, and not floating-point itself.
+    /// Of the floating-point unit.
     Float,
-    /// Of the vector unit, and no vector itself.
+    /// Of the vector unit.
     Vector,
     /// Of no interest to programs that run on the system.
     System,

@@ -84,6 +84,8 @@ struct Core {
     spare: Vec<u8>,
     /// The list of threads as it was when the client began to read it.
     threads: Vec<u8>,
+    /// Memory is read and written by physical addresses (`Qqemu.PhyMemMode`). Breakpoints are not concerned.
+    physical_memory: bool,
     /// The user wants a stop, and has not been shown one since.
     interrupt_wanted: bool,
     /// The byte that showed that the client is no debugger.
@@ -135,6 +137,7 @@ impl Session {
                 resumed: ThreadSelector::Any,
                 spare: Vec::new(),
                 threads: Vec::new(),
+                physical_memory: false,
                 interrupt_wanted: false,
                 foreign: None,
                 refusals: Refusals::default(),

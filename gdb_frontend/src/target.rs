@@ -60,6 +60,20 @@ pub enum TargetOp {
         /// Bytes, at least 1; the last one, at `address + len - 1`, is in the address space, and the reply fits a packet.
         len: usize,
     },
+    /// Memory by guest physical addresses. Answer: [`TargetReply::Memory`], possibly shorter than asked for.
+    ReadPhysical {
+        /// First byte.
+        address: u64,
+        /// As for [`ReadMemory`](Self::ReadMemory).
+        len: usize,
+    },
+    /// Memory by guest physical addresses. Answer: [`TargetReply::Done`].
+    WritePhysical {
+        /// First byte.
+        address: u64,
+        /// What to write; never empty.
+        data: Vec<u8>,
+    },
     /// Memory as this thread sees it. Answer: [`TargetReply::Done`].
     WriteMemory {
         /// Whose address space.

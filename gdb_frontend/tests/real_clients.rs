@@ -167,10 +167,10 @@ fn gdb_shows_the_registers_of_x86() {
             "rip            0x1000              0x1000",
             "eflags         0x246               [ PF ZF IF ]",
             "k_gs_base      0x103b",
-            "cr0            0x80050033          [ PE MP ET NE WP AM PG ]",
+            "cr0            0x80050033          2147811379",
             "cr3            0x1234001",
-            "cr4            0x6f0               [ PSE PAE MCE PGE OSFXSR OSXMMEXCPT ]",
-            "efer           0xd01               [ SCE LME LMA NXE ]",
+            "cr4            0x6f0               1776",
+            "efer           0xd01               3329",
             "xcr0           <unavailable>",
             "cs_attr        0xa09b              [ TYPE=11 S DPL=0 P L G ]",
             "$1 = {v4_float = {",
@@ -181,7 +181,7 @@ fn gdb_shows_the_registers_of_x86() {
             "$4 = [ IM DM ZM OM UM PM ]",
             "$5 = 4286",
             "$6 = 0x1234001",
-            "$7 = [ PE MP ET NE WP AM PG ]",
+            "$7 = 2147811379",
             "$8 = <unavailable>",
         ],
     );
@@ -241,6 +241,38 @@ fn gdb_reads_writes_steps_and_detaches() {
             "[Inferior 1 (Remote target) detached]",
         ],
     );
+}
+
+#[test]
+fn gdb_assigns_a_plain_number_to_every_register_of_at_most_64_bits() {
+    for (layout, program) in [(X86_64, "gdb"), (Layout::Aarch64, "gdb-multiarch")] {
+        let names: Vec<_> = layout
+            .table()
+            .iter()
+            .filter(|reg| reg.bits <= 64 && reg.name != "cs_limit")
+            .map(|reg| reg.name.as_str())
+            .collect();
+        // As people type it, and as wide as it may be: an `int`, and a `long`.
+        let commands: Vec<_> = names
+            .iter()
+            .flat_map(|name| [format!("set var ${name} = 0x81"), format!("p/x ${name}")])
+            .chain((layout == X86_64).then(|| "set var $cr0 = 0x80050033".to_owned()))
+            .chain((layout == X86_64).then(|| "p/x $cr0".to_owned()))
+            .collect();
+        let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+        let Some(output) = gdb(layout, program, &commands) else {
+            continue;
+        };
+        let shown = output
+            .lines()
+            .filter(|line| line.ends_with(" = 0x81"))
+            .count();
+        assert_eq!(shown, names.len(), "{output}");
+        assert!(!output.contains("Invalid cast"), "{output}");
+        if layout == X86_64 {
+            assert_shows(&output, &["= 0x80050033"]);
+        }
+    }
 }
 
 #[test]
@@ -314,4 +346,29 @@ fn lldb_reads_writes_steps_and_detaches() {
             "Process 1 detached",
         ],
     );
+}
+
+#[test]
+fn lldb_prints_general_registers_only_and_its_kill_is_answered() {
+    let connect = |address: &str| format!("gdb-remote {address}");
+    let commands = ["register read", "process kill"];
+    let Some(output) = run(X86_64, "lldb", &["-x", "-b"], "-o", connect, &commands) else {
+        return;
+    };
+    let (registers, kill) = output
+        .split_once("(lldb) process kill")
+        .expect("both are there");
+    let registers = registers
+        .lines()
+        .filter(|line| line.contains(" = 0x"))
+        .count();
+    assert!(
+        (24..40).contains(&registers),
+        "{registers} registers in:\n{output}"
+    );
+    assert!(
+        !kill.contains("failed to send") && !kill.contains("unexpected response"),
+        "{output}"
+    );
+    assert!(kill.contains("exited with status = 9"), "{output}");
 }

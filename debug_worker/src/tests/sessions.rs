@@ -141,6 +141,34 @@ fn an_interrupt_stops_the_guest_once() {
 }
 
 #[test]
+fn physical_memory_is_read_and_written_while_the_mode_is_on() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    client.ask("qSupported:error-message+");
+    let virtual_error = client.ask("m100000,1");
+    assert!(
+        !virtual_error.contains("physical address"),
+        "{virtual_error}"
+    );
+    assert_eq!(client.ask("Qqemu.PhyMemMode:1"), "OK");
+    assert_eq!(client.ask("m0,4"), "00010203");
+    assert_eq!(client.ask("M0,2:aabb"), "OK");
+    assert_eq!(client.ask("m0,4"), "aabb0203");
+    for request in ["m100000,1", "M100000,1:00"] {
+        let error = client.ask(request);
+        assert!(
+            error.contains("physical address 0x100000"),
+            "{request}: {error}"
+        );
+    }
+    // The next session begins without it.
+    assert_eq!(client.ask("D"), "OK");
+    client.expect_closed();
+    let mut client = bed.attach();
+    assert_eq!(client.ask("qqemu.PhyMemMode"), "0");
+}
+
+#[test]
 fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
     let bed = Bed::new();
     let mut client = bed.attach();

@@ -26,11 +26,11 @@ const THREADS: u32 = 2;
 fn check(op: &TargetOp) {
     let exists = |thread: &Tid| assert!(thread.get() <= THREADS, "{op:?}");
     match op {
-        TargetOp::ReadMemory { address, len, .. } => {
+        TargetOp::ReadMemory { address, len, .. } | TargetOp::ReadPhysical { address, len } => {
             assert!(*len >= 1 && *len <= PACKET_SIZE, "{op:?}");
             assert!(address.checked_add(*len as u64 - 1).is_some(), "{op:?}");
         }
-        TargetOp::WriteMemory { address, data, .. } => {
+        TargetOp::WriteMemory { address, data, .. } | TargetOp::WritePhysical { address, data } => {
             assert!(!data.is_empty(), "{op:?}");
             assert!(
                 address.checked_add(data.len() as u64 - 1).is_some(),

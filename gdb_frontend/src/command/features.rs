@@ -18,6 +18,8 @@ pub struct ClientFeatures {
     /// GDB or LLDB itself, which both expand runs. Simple clients do not, and they name the features they have copied from somewhere: those that count
     /// here are ones that only GDB has a use for. LLDB shows itself by a packet of its own.
     pub expands_runs: bool,
+    /// LLDB, which wants an answer to `k`.
+    pub lldb: bool,
 }
 
 impl ClientFeatures {

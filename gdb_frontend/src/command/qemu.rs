@@ -1,4 +1,5 @@
-//! QEMU's packets about steps, for scripts that use them (QEMU documentation, "GDB usage", node "Changing single-stepping behaviour").
+//! QEMU's packets about steps and physical memory, for scripts that use them (QEMU documentation, "GDB usage", nodes "Changing single-stepping
+//! behaviour" and "Examining physical memory").
 
 use super::Command;
 use super::CommandError;
@@ -22,6 +23,20 @@ pub(super) fn set_step(digits: &[u8]) -> Result<Command<'_>, CommandError> {
         _ => return Err(CommandError::Syntax(SYNTAX)),
     };
     Ok(Command::SetStepInterrupts(interrupts))
+}
+
+/// What there is, in the words of `qqemu.Supported`.
+pub(crate) const FEATURES: &str = "sstepbits;sstep;PhyMemMode";
+
+/// `Qqemu.PhyMemMode:0` or `1`.
+pub(super) fn set_physical_memory(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
+    match arguments {
+        b":0" => Ok(Command::SetPhysicalMemory(false)),
+        b":1" => Ok(Command::SetPhysicalMemory(true)),
+        _ => Err(CommandError::Syntax(
+            "Qqemu.PhyMemMode:1 for physical addresses in m, M, x and X, Qqemu.PhyMemMode:0 for virtual ones",
+        )),
+    }
 }
 
 /// The flags that are set.

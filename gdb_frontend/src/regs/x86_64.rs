@@ -184,7 +184,7 @@ pub(super) fn table(avx: bool, avx512: bool, pkru: bool) -> Vec<Reg> {
     segments(&mut table);
     system(&mut table);
     if avx {
-        table.feature(AVX, Group::ByType);
+        table.feature(AVX, Group::Vector);
         for n in 0..16 {
             table.x86(X86Reg::YmmHigh(n), format!("ymm{n}h"), 128, &UINT128);
         }
@@ -215,10 +215,10 @@ fn core(table: &mut TableBuilder) {
     for (segment, name) in SEGMENT {
         table.x86(X86Reg::Selector(segment), name, 32, &INT32);
     }
+    table.feature(CORE, Group::Float);
     for n in 0..8 {
         table.x86(X86Reg::St(n), format!("st{n}"), 80, &I387_EXT);
     }
-    table.feature(CORE, Group::Float);
     table.x86(X86Reg::Fctrl, "fctrl", 32, &INT);
     table.x86(X86Reg::Fstat, "fstat", 32, &INT);
     table.x86(X86Reg::Ftag, "ftag", 32, &INT);
@@ -230,11 +230,10 @@ fn core(table: &mut TableBuilder) {
 }
 
 fn sse(table: &mut TableBuilder) {
-    table.feature(SSE, Group::ByType);
+    table.feature(SSE, Group::Vector);
     for n in 0..16 {
         table.x86(X86Reg::Xmm(n), format!("xmm{n}"), 128, &VEC128);
     }
-    table.feature(SSE, Group::Vector);
     table.x86(X86Reg::Mxcsr, "mxcsr", 32, &flags::MXCSR);
 }
 
@@ -248,19 +247,19 @@ fn segments(table: &mut TableBuilder) {
 /// The names of the control registers are QEMU's, so that scripts written for it work.
 fn system(table: &mut TableBuilder) {
     table.feature(SYSTEM, Group::System);
-    table.x86(X86Reg::Cr0, "cr0", 64, &flags::CR0);
+    table.x86(X86Reg::Cr0, "cr0", 64, &UINT64);
     table.x86(X86Reg::Cr2, "cr2", 64, &UINT64);
     table.x86(X86Reg::Cr3, "cr3", 64, &UINT64);
-    table.x86(X86Reg::Cr4, "cr4", 64, &flags::CR4);
+    table.x86(X86Reg::Cr4, "cr4", 64, &UINT64);
     table.x86(X86Reg::Cr8, "cr8", 64, &UINT64);
-    table.x86(X86Reg::Efer, "efer", 64, &flags::EFER);
-    table.x86(X86Reg::Xcr0, "xcr0", 64, &flags::XCR0);
+    table.x86(X86Reg::Efer, "efer", 64, &UINT64);
+    table.x86(X86Reg::Xcr0, "xcr0", 64, &UINT64);
     table.x86(X86Reg::ApicBase, "apic_base", 64, &UINT64);
     for n in [0, 1, 2, 3] {
         table.x86(X86Reg::Dr(n), format!("dr{n}"), 64, &UINT64);
     }
-    table.x86(X86Reg::Dr(6), "dr6", 64, &flags::DR6);
-    table.x86(X86Reg::Dr(7), "dr7", 64, &flags::DR7);
+    table.x86(X86Reg::Dr(6), "dr6", 64, &UINT64);
+    table.x86(X86Reg::Dr(7), "dr7", 64, &UINT64);
     for (register, name) in [
         (DescriptorTable::Gdtr, "gdtr"),
         (DescriptorTable::Idtr, "idtr"),
@@ -312,7 +311,7 @@ fn hidden_part(table: &mut TableBuilder, segment: Segment, name: &str) {
 }
 
 fn avx512(table: &mut TableBuilder) {
-    table.feature(AVX512, Group::ByType);
+    table.feature(AVX512, Group::Vector);
     for n in 16..32 {
         table.x86(X86Reg::Xmm(n), format!("xmm{n}"), 128, &VEC128);
     }

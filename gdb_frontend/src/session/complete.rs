@@ -10,6 +10,8 @@ use crate::command::step_flags;
 use crate::framing::PacketWriter;
 use crate::regs::RegNum;
 use crate::regs::RegisterBlock;
+use crate::target::EndSignal;
+use crate::target::StopReason;
 use crate::target::TargetError;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
@@ -88,7 +90,14 @@ impl Core {
                 self.ok();
                 self.close();
             }
-            (Pending::Kill, _) => self.close(),
+            (Pending::Kill, _) => {
+                // GDB has left by then; LLDB calls the kill a failure unless it hears of an end.
+                if self.client.lldb {
+                    let ended = StopReason::Terminated(EndSignal::Kill);
+                    self.outbox.packet(stop_reply::ending(ended).expect("an end"));
+                }
+                self.close();
+            }
             (_, TargetReply::Error(error)) => self.error(&error),
             (pending, _) => self.error(&TargetError {
                 errno: 5,

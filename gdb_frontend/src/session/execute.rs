@@ -7,6 +7,7 @@ use super::pending::Pending;
 use super::transfer;
 use crate::command::Command;
 use crate::command::MemoryFormat;
+use crate::command::QEMU_FEATURES;
 use crate::command::STEP_BITS;
 use crate::command::ThreadSelector;
 use crate::command::TransferObject;
@@ -58,14 +59,15 @@ impl Core {
             Command::WriteMemory { data, .. } if data.is_empty() => self.ok(),
             Command::WriteMemory { address, data } => {
                 let data = data.into_owned();
-                self.ask(
-                    TargetOp::WriteMemory {
+                let op = match self.physical_memory {
+                    true => TargetOp::WritePhysical { address, data },
+                    false => TargetOp::WriteMemory {
                         thread,
                         address,
                         data,
                     },
-                    Pending::Ok,
-                );
+                };
+                self.ask(op, Pending::Ok);
             }
             Command::Resume { action, address } => self.resume_plainly(action, address),
             Command::VCont(vcont) => self.resume_vcont(&vcont),
@@ -122,6 +124,7 @@ impl Core {
             }
             Command::OfLldb => {
                 self.client.expands_runs = true;
+                self.client.lldb = true;
                 self.text("");
             }
             Command::StartNoAckMode => self.outbox.stop_acks(),
@@ -150,6 +153,15 @@ impl Core {
             }
             Command::SetStepInterrupts(interrupts) => {
                 self.ask(TargetOp::StepInterrupts(Some(interrupts)), Pending::Ok);
+            }
+            Command::QemuFeatures => self.text(QEMU_FEATURES),
+            Command::PhysicalMemory => self.text(match self.physical_memory {
+                true => "1",
+                false => "0",
+            }),
+            Command::SetPhysicalMemory(physical) => {
+                self.physical_memory = physical;
+                self.ok();
             }
             Command::Detach => self.ask(TargetOp::Detach, Pending::Detach),
             Command::Kill => self.ask(TargetOp::Kill, Pending::Kill),
@@ -246,10 +258,13 @@ impl Core {
                 MemoryFormat::Binary => self.text("b"),
             };
         }
-        let op = TargetOp::ReadMemory {
-            thread: self.current,
-            address,
-            len,
+        let op = match self.physical_memory {
+            true => TargetOp::ReadPhysical { address, len },
+            false => TargetOp::ReadMemory {
+                thread: self.current,
+                address,
+                len,
+            },
         };
         self.ask(op, Pending::Memory(format));
     }

@@ -74,14 +74,17 @@ impl FakeGuest {
                 }
                 TargetReply::Done
             }
-            TargetOp::ReadMemory { address, len, .. } => match self.offset(*address) {
-                Some(start) => {
-                    let end = self.memory.len().min(start + len);
-                    TargetReply::Memory(self.memory[start..end].to_vec())
+            TargetOp::ReadMemory { address, len, .. } | TargetOp::ReadPhysical { address, len } => {
+                match self.offset(*address) {
+                    Some(start) => {
+                        let end = self.memory.len().min(start + len);
+                        TargetReply::Memory(self.memory[start..end].to_vec())
+                    }
+                    None => unmapped(*address),
                 }
-                None => unmapped(*address),
-            },
-            TargetOp::WriteMemory { address, data, .. } => match self.offset(*address) {
+            }
+            TargetOp::WriteMemory { address, data, .. }
+            | TargetOp::WritePhysical { address, data } => match self.offset(*address) {
                 Some(start) if start + data.len() <= self.memory.len() => {
                     self.memory[start..start + data.len()].copy_from_slice(data);
                     TargetReply::Done

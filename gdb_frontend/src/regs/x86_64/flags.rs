@@ -1,5 +1,8 @@
-//! Names of the bits of x86 registers, so that GDB prints `[ PE WP PG ]` and not a number (SDM volume 1, "EFLAGS Register" and
-//! "MXCSR"; volume 3, "Control Registers" and "Debug Registers").
+//! Names of the bits of x86 registers, so that GDB prints `[ ZF IF ]` and not a number (SDM volume 1, "EFLAGS Register" and
+//! "MXCSR").
+//!
+//! Only registers of 32 bits have them. GDB assigns a plain number to a value with named bits only where both have the same width, and a number that a user types is an
+//! `int`: `set var $cr0=0x80050033` would be an "Invalid cast." So the 64-bit registers with named bits in the manuals (CR0, CR4, EFER, XCR0, DR6, DR7) are plain numbers.
 
 use crate::regs::types::Type;
 use crate::regs::types::bit;
@@ -48,133 +51,6 @@ pub(super) static MXCSR: Type = Type::Flags {
         bit("UM", 11),
         bit("PM", 12),
         bit("FZ", 15),
-    ],
-};
-
-pub(super) static CR0: Type = Type::Flags {
-    id: "x86_cr0",
-    bytes: 8,
-    fields: &[
-        bit("PE", 0),
-        bit("MP", 1),
-        bit("EM", 2),
-        bit("TS", 3),
-        bit("ET", 4),
-        bit("NE", 5),
-        bit("WP", 16),
-        bit("AM", 18),
-        bit("NW", 29),
-        bit("CD", 30),
-        bit("PG", 31),
-    ],
-};
-
-pub(super) static CR4: Type = Type::Flags {
-    id: "x86_cr4",
-    bytes: 8,
-    fields: &[
-        bit("VME", 0),
-        bit("PVI", 1),
-        bit("TSD", 2),
-        bit("DE", 3),
-        bit("PSE", 4),
-        bit("PAE", 5),
-        bit("MCE", 6),
-        bit("PGE", 7),
-        bit("PCE", 8),
-        bit("OSFXSR", 9),
-        bit("OSXMMEXCPT", 10),
-        bit("UMIP", 11),
-        bit("LA57", 12),
-        bit("VMXE", 13),
-        bit("SMXE", 14),
-        bit("FSGSBASE", 16),
-        bit("PCIDE", 17),
-        bit("OSXSAVE", 18),
-        bit("KL", 19),
-        bit("SMEP", 20),
-        bit("SMAP", 21),
-        bit("PKE", 22),
-        bit("CET", 23),
-        bit("PKS", 24),
-        bit("UINTR", 25),
-        bit("LAM_SUP", 28),
-    ],
-};
-
-pub(super) static EFER: Type = Type::Flags {
-    id: "x86_efer",
-    bytes: 8,
-    fields: &[
-        bit("SCE", 0),
-        bit("LME", 8),
-        bit("LMA", 10),
-        bit("NXE", 11),
-        bit("SVME", 12),
-        bit("LMSLE", 13),
-        bit("FFXSR", 14),
-        bit("TCE", 15),
-    ],
-};
-
-pub(super) static XCR0: Type = Type::Flags {
-    id: "x86_xcr0",
-    bytes: 8,
-    fields: &[
-        bit("X87", 0),
-        bit("SSE", 1),
-        bit("AVX", 2),
-        bit("BNDREGS", 3),
-        bit("BNDCSR", 4),
-        bit("OPMASK", 5),
-        bit("ZMM_HI256", 6),
-        bit("HI16_ZMM", 7),
-        bit("PKRU", 9),
-        bit("TILECFG", 17),
-        bit("TILEDATA", 18),
-    ],
-};
-
-pub(super) static DR6: Type = Type::Flags {
-    id: "x86_dr6",
-    bytes: 8,
-    fields: &[
-        bit("B0", 0),
-        bit("B1", 1),
-        bit("B2", 2),
-        bit("B3", 3),
-        bit("BLD", 11),
-        bit("BD", 13),
-        bit("BS", 14),
-        bit("BT", 15),
-        bit("RTM", 16),
-    ],
-};
-
-pub(super) static DR7: Type = Type::Flags {
-    id: "x86_dr7",
-    bytes: 8,
-    fields: &[
-        bit("L0", 0),
-        bit("G0", 1),
-        bit("L1", 2),
-        bit("G1", 3),
-        bit("L2", 4),
-        bit("G2", 5),
-        bit("L3", 6),
-        bit("G3", 7),
-        bit("LE", 8),
-        bit("GE", 9),
-        bit("RTM", 11),
-        bit("GD", 13),
-        bits("RW0", 16, 17),
-        bits("LEN0", 18, 19),
-        bits("RW1", 20, 21),
-        bits("LEN1", 22, 23),
-        bits("RW2", 24, 25),
-        bits("LEN2", 26, 27),
-        bits("RW3", 28, 29),
-        bits("LEN3", 30, 31),
     ],
 };
 
