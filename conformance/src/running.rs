@@ -9,6 +9,7 @@ use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -32,6 +33,10 @@ pub struct Ended {
     /// All it printed.
     pub output: String,
 }
+
+/// A program prints nothing and has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silent;
 
 /// Whether guests can run here. Where not: the reason is printed, or in the nested bed, which is there to run them, it is a failure.
 pub fn kvm_here() -> bool {
@@ -135,6 +140,15 @@ impl Running {
             if wanted(&line) {
                 return line;
             }
+        }
+    }
+
+    /// The next line that nobody waited for yet; `None` at the end of its output. `Err` where it prints nothing for `patience`.
+    pub fn next_line(&mut self, patience: Duration) -> Result<Option<String>, Silent> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(Silent),
         }
     }
 

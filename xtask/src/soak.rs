@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: the tests that repeat something, for as long as asked and from fresh seeds.
 
+use crate::debuggers;
 use crate::nested::Bed;
 use crate::process;
 use crate::system_packages::CannotHere;
@@ -66,13 +67,26 @@ const MEMBERS: &[Member] = &[
         program: "linux_time",
         test: "its_clocks_stand_over_a_stop_and_no_watchdog_barks",
     },
+    clients("gdb_counts_what_the_guest_counts_whatever_is_done_at_a_stop"),
+    clients("lldb_counts_what_the_guest_counts_whatever_is_done_at_a_stop"),
 ];
 
 const fn counting(test: &'static str) -> Member {
+    conformance("counting", test)
+}
+
+/// With this machine's debuggers and newer ones.
+const fn clients(test: &'static str) -> Member {
+    conformance(CLIENTS, test)
+}
+
+const CLIENTS: &str = "clients";
+
+const fn conformance(program: &'static str, test: &'static str) -> Member {
     Member {
         place: Place::Here,
         package: "conformance",
-        program: "counting",
+        program,
         test,
     }
 }
@@ -101,6 +115,13 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
         let CannotHere(reason) = error.downcast::<CannotHere>()?;
         members.retain(|member| member.place != Place::Bed);
         anyhow::ensure!(!members.is_empty(), reason);
+        skips.insert(reason, 1);
+    }
+    if members.iter().any(|member| member.program == CLIENTS)
+        && let Err(error) = debuggers::provide()
+    {
+        // The test goes on with those that are here.
+        let CannotHere(reason) = error.downcast::<CannotHere>()?;
         skips.insert(reason, 1);
     }
     let whole = Duration::from_secs(60 * args.minutes);

@@ -1,0 +1,106 @@
+//! The GDBs and LLDBs that are here: this machine's own, and those that `cargo xtask debuggers` unpacked beside them.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+/// Which debugger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// The GNU debugger.
+    Gdb,
+    /// LLVM's debugger.
+    Lldb,
+}
+
+/// A debugger that can be started.
+#[derive(Debug, Clone)]
+pub struct Debugger {
+    /// Its name and version, as in `gdb-16.3`.
+    pub name: String,
+    /// The program, or a script that starts it.
+    pub program: PathBuf,
+    /// Where its Python finds the module `lldb`; Debian 12's LLDB looks in a folder that does not exist.
+    pub python: Option<PathBuf>,
+}
+
+impl Client {
+    /// Its program's name.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Gdb => "gdb",
+            Self::Lldb => "lldb",
+        }
+    }
+
+    /// All that are here, this machine's own first. Where there are fewer than there should be, the reason is printed.
+    pub fn all(self) -> Vec<Debugger> {
+        let program = self.program();
+        let own = debugger(Path::new(program));
+        if own.is_none() {
+            println!("SKIP: no {program}; install it with `apt-get install {program}`");
+        }
+        let newer: Vec<Debugger> = unpacked()
+            .iter()
+            .filter_map(|folder| debugger(&folder.join(program)))
+            .collect();
+        if newer.is_empty() && !crate::amount::is_nested() {
+            println!("SKIP: no newer {program}; get some with `cargo xtask debuggers`");
+        }
+        own.into_iter().chain(newer).collect()
+    }
+}
+
+/// The folders of `cargo xtask debuggers`, in the order of their names.
+fn unpacked() -> Vec<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+    };
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(cache.join("trapgate"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("debuggers-"))
+        })
+        .collect();
+    folders.sort();
+    folders
+}
+
+fn debugger(program: &Path) -> Option<Debugger> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `GNU gdb (Debian 13.1-3) 13.1`, `lldb version 14.0.6`.
+    let version = text.lines().next()?.split_whitespace().last()?;
+    let name = program.file_name()?.to_str()?;
+    Some(Debugger {
+        name: format!("{name}-{version}"),
+        program: program.to_owned(),
+        python: python_modules(program),
+    })
+}
+
+/// `PREFIX/lib/python3*/dist-packages` of a program in `PREFIX/bin`, where it has the module `lldb`.
+fn python_modules(program: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())?;
+    let prefix = program.canonicalize().ok()?.parent()?.parent()?.to_owned();
+    let mut found: Vec<PathBuf> = std::fs::read_dir(prefix.join("lib"))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("dist-packages")))
+        .filter(|modules| modules.join("lldb/embedded_interpreter.py").is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}

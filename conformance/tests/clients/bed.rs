@@ -1,0 +1,261 @@
+//! A guest and a debugger that goes through cells with it, and what came of each.
+
+use crate::table::Combination;
+use crate::table::Dimension;
+use conformance::debuggers::Client;
+use conformance::debuggers::Debugger;
+use conformance::running::Running;
+use conformance::running::Silent;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+const GDB_DRIVER: &str = include_str!("gdb_driver.py");
+const LLDB_DRIVER: &str = include_str!("lldb_driver.py");
+
+/// A debugger that says nothing for so long hangs: GDB prints every stop, and the driver of LLDB some lines in a thousand rounds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The last lines of a debugger that are shown with a failure.
+const SHOWN: usize = 25;
+
+/// How much of each cell is done.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub rounds: u32,
+    /// A cell ends then, after the fewest rounds that mean something.
+    pub seconds: u32,
+    /// All rounds are to be made, in a guest and a process of its own for each cell; none begins after this time.
+    pub soak: Option<Duration>,
+}
+
+/// One combination of the table.
+pub struct Cell {
+    /// The values, in the order of the dimensions.
+    pub name: String,
+    debugger: usize,
+    values: Vec<String>,
+}
+
+/// A cell's values after the client.
+const VCPUS: usize = 0;
+const KIND: usize = 1;
+const ACTION: usize = 2;
+const MODE: usize = 3;
+
+impl Cell {
+    /// The first dimension is the client.
+    pub fn new(dimensions: &[Dimension], combination: &Combination) -> Self {
+        let mut values: Vec<String> = dimensions
+            .iter()
+            .zip(combination)
+            .map(|(dimension, &value)| dimension[value].clone())
+            .collect();
+        let name = values.join(" ");
+        values.remove(0);
+        Self {
+            name,
+            debugger: combination[0],
+            values,
+        }
+    }
+
+    /// For the drivers, which are Python.
+    fn as_python(&self, plan: Plan) -> String {
+        let [vcpus, kind, action, mode] = [VCPUS, KIND, ACTION, MODE].map(|at| &self.values[at]);
+        format!(
+            "dict(name='{}', vcpus={vcpus}, kind='{kind}', action='{action}', mode='{mode}', rounds={}, seconds={})",
+            self.name, plan.rounds, plan.seconds
+        )
+    }
+}
+
+/// What came of the cells so far.
+#[derive(Default)]
+struct Results {
+    passed: usize,
+    hits: u64,
+    failures: Vec<String>,
+}
+
+/// Runs the cells.
+///
+/// # Panics
+/// Where one failed, after all of them were tried.
+pub fn run(client: Client, debuggers: &[Debugger], cells: Vec<Cell>, plan: Plan) {
+    let start = Instant::now();
+    let all = cells.len();
+    let mut results = Results::default();
+    // Short of a thousand rounds, to start a guest and a debugger takes longer than a cell.
+    let groups = match plan.soak {
+        Some(_) => cells.into_iter().map(|cell| vec![cell]).collect(),
+        None => grouped(cells),
+    };
+    for group in groups {
+        if plan.soak.is_some_and(|time| start.elapsed() >= time) {
+            break;
+        }
+        let debugger = &debuggers[group[0].debugger];
+        let mut rest = &group[..];
+        while !rest.is_empty() {
+            let done = session(client, debugger, rest, plan, &mut results);
+            rest = &rest[done..];
+        }
+    }
+    let Results {
+        passed,
+        hits,
+        failures,
+    } = results;
+    println!(
+        "{} of {all} cells, {hits} hits, {:.0} s",
+        passed + failures.len(),
+        start.elapsed().as_secs_f64()
+    );
+    assert!(
+        failures.is_empty(),
+        "{} of {} cells failed:\n{}",
+        failures.len(),
+        passed + failures.len(),
+        failures.join("\n")
+    );
+}
+
+fn grouped(mut cells: Vec<Cell>) -> Vec<Vec<Cell>> {
+    let key = |cell: &Cell| (cell.debugger, cell.values[VCPUS].clone());
+    cells.sort_by_key(key);
+    let mut groups: Vec<Vec<Cell>> = Vec::new();
+    for cell in cells {
+        match groups.last_mut() {
+            Some(group) if key(&group[0]) == key(&cell) => group.push(cell),
+            _ => groups.push(vec![cell]),
+        }
+    }
+    groups
+}
+
+/// One guest and one process of the debugger, as far as they go: how many cells that were.
+fn session(
+    client: Client,
+    debugger: &Debugger,
+    cells: &[Cell],
+    plan: Plan,
+    results: &mut Results,
+) -> usize {
+    let vcpus: usize = cells[0].values[VCPUS].parse().expect("a number");
+    let mut guest = Running::start(&[
+        "run",
+        "--no-wait",
+        "--gdb",
+        "127.0.0.1:0",
+        "--cpus",
+        &vcpus.to_string(),
+    ]);
+    let (address, line) = (guest.address(), guest.gdb_line());
+    let elf = line.split_whitespace().last().expect("the guest's file");
+    for vcpu in 1..vcpus {
+        guest.wait_for(&format!("demo guest: CPU {vcpu} is up"));
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = folder.path().join("driver.py");
+    let mut text = format!("ADDRESS = '{address}'\nCELLS = [\n");
+    for cell in cells {
+        text += &format!("    {},\n", cell.as_python(plan));
+    }
+    text += "]\n";
+    text += match client {
+        Client::Gdb => GDB_DRIVER,
+        Client::Lldb => LLDB_DRIVER,
+    };
+    std::fs::write(&script, text).expect("room for a small file");
+    let mut running = Running::spawn(command(client, debugger, &script, elf));
+
+    let mut last = VecDeque::new();
+    let (mut begun, mut ended) = (0, 0);
+    let why = loop {
+        let line = match running.next_line(PATIENCE) {
+            Ok(Some(line)) => line,
+            Ok(None) => break "the debugger ended".to_owned(),
+            Err(Silent) => break format!("nothing was printed for {PATIENCE:?}"),
+        };
+        if last.len() == SHOWN {
+            last.pop_front();
+        }
+        last.push_back(line.clone());
+        let Some(rest) = line.strip_prefix("cell ") else {
+            continue;
+        };
+        // Its name has no colon.
+        let Some((name, said)) = rest.split_once(": ") else {
+            continue;
+        };
+        if said == "begins" {
+            begun += 1;
+            last.clear();
+        } else if let Some(ok) = said.strip_prefix("ok, ") {
+            ended += 1;
+            results.passed += 1;
+            results.hits += number(ok, " hits");
+            println!("{name}: {ok}");
+            let rounds = number(ok, " rounds");
+            if plan.soak.is_some() && rounds < plan.rounds.into() {
+                println!(
+                    "SKIP: this machine is too busy for {} rounds of `{name}` in {} s: there were {rounds}",
+                    plan.rounds, plan.seconds
+                );
+            }
+        } else if let Some(wrong) = said.strip_prefix("wrong: ") {
+            ended += 1;
+            let last: Vec<&str> = last.iter().map(String::as_str).collect();
+            println!("{name}: WRONG, {wrong}\n    {}", last.join("\n    "));
+            results.failures.push(format!("{name}: {wrong}"));
+        }
+    };
+    if !guest.is_running() {
+        results
+            .failures
+            .push(format!("the guest is gone after {} cells", ended));
+    }
+    // After a cell that went wrong, the debugger ends by itself and the next cell gets another.
+    if ended == cells.len() || (begun == ended && ended > 0) {
+        return ended;
+    }
+    // The one that was under way, or the first.
+    let cell = &cells[ended];
+    let last: Vec<String> = last.into();
+    println!("{}: WRONG, {why}\n    {}", cell.name, last.join("\n    "));
+    let told = last
+        .iter()
+        .find(|line| line.contains("internal") || line.contains("rror"))
+        .cloned()
+        .unwrap_or_default();
+    results
+        .failures
+        .push(format!("{}: {why}; {told}", cell.name));
+    ended + 1
+}
+
+fn number(ok: &str, of: &str) -> u64 {
+    ok.split(", ")
+        .find_map(|part| part.strip_suffix(of)?.parse().ok())
+        .unwrap_or_default()
+}
+
+fn command(client: Client, debugger: &Debugger, script: &PathBuf, elf: &str) -> Command {
+    let mut command = Command::new(&debugger.program);
+    command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    if let Some(python) = &debugger.python {
+        command.env("PYTHONPATH", python);
+    }
+    match client {
+        Client::Gdb => command.args(["-nx", "-batch", "-x"]).arg(script).arg(elf),
+        Client::Lldb => command
+            .args(["--no-lldbinit", "--batch", "--no-use-colors", "-o"])
+            .arg(format!("command script import {}", script.display()))
+            .arg(elf),
+    };
+    command
+}

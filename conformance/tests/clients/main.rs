@@ -1,0 +1,134 @@
+//! Real debuggers count what the guest counts: a table of client, vCPUs, breakpoint kind, what is done at a stop and which vCPUs run meanwhile.
+//!
+//! Each combination is a *cell*: some hundred stops in one session, in which no hit may be missing or be told twice (the drivers `gdb_driver.py` and
+//! `lldb_driver.py` say how that is known), the debugger may not end by itself and nothing may take forever.
+//!
+//! A plain run takes so many cells that each two values meet, and stays a second in each. A soak takes all of them in an order that `TRAPGATE_SEED`
+//! chooses, with a thousand rounds in each, as far as `TRAPGATE_SOAK_SECONDS` go. `TRAPGATE_CELLS` leaves the cells whose name contains its value.
+
+mod bed;
+mod table;
+
+use bed::Cell;
+use bed::Plan;
+use conformance::amount::is_nested;
+use conformance::amount::soak;
+use conformance::debuggers::Client;
+use conformance::running::kvm_here;
+use std::time::Duration;
+use table::Dimension;
+
+const VCPUS: [&str; 3] = ["2", "4", "8"];
+const KINDS: [&str; 3] = ["software", "hardware", "both"];
+
+/// What is done at a stop, as `gdb_driver.py` knows it.
+const GDB_ACTIONS: [&str; 13] = [
+    "continue",
+    "commands",
+    "dprintf",
+    "tbreak",
+    "until",
+    "advance",
+    "finish",
+    "next",
+    "step",
+    "stepi",
+    "thread",
+    "ignore",
+    "condition",
+];
+/// GDB's `scheduler-locking`.
+const GDB_MODES: [&str; 4] = ["off", "on", "step", "replay"];
+
+/// What is done at a stop, as `lldb_driver.py` knows it.
+const LLDB_ACTIONS: [&str; 10] = [
+    "continue",
+    "callback",
+    "one-shot",
+    "ignore",
+    "condition",
+    "thread",
+    "step-out",
+    "step-over",
+    "step-in",
+    "step-inst",
+];
+/// LLDB's `--run-mode` of its steps.
+const LLDB_MODES: [&str; 3] = ["all-threads", "while-stepping", "this-thread"];
+
+#[test]
+fn gdb_counts_what_the_guest_counts_whatever_is_done_at_a_stop() {
+    let nested = ["continue", "next", "finish"];
+    run(Client::Gdb, &GDB_ACTIONS, &GDB_MODES, &nested);
+}
+
+#[test]
+fn lldb_counts_what_the_guest_counts_whatever_is_done_at_a_stop() {
+    let nested = ["continue", "step-out"];
+    run(Client::Lldb, &LLDB_ACTIONS, &LLDB_MODES, &nested);
+}
+
+/// `nested`: the actions that the nested bed has time for.
+fn run(client: Client, actions: &[&str], modes: &[&str], nested: &[&str]) {
+    if !kvm_here() {
+        return;
+    }
+    let debuggers = client.all();
+    if debuggers.is_empty() {
+        return;
+    }
+    let dimension =
+        |values: &[&str]| -> Dimension { values.iter().map(|&value| value.to_owned()).collect() };
+    let names: Vec<&str> = debuggers.iter().map(|found| found.name.as_str()).collect();
+    let (vcpus, kinds, actions, modes) = match is_nested() {
+        // Everything takes a hundred times as long there.
+        true => (&VCPUS[..1], &KINDS[2..], nested, &modes[..1]),
+        false => (&VCPUS[..], &KINDS[..], actions, modes),
+    };
+    let dimensions = [
+        dimension(&names),
+        dimension(vcpus),
+        dimension(kinds),
+        dimension(actions),
+        dimension(modes),
+    ];
+    let seed = match std::env::var("TRAPGATE_SEED") {
+        Ok(seed) => seed.parse().expect("TRAPGATE_SEED is a number"),
+        Err(_) => 1,
+    };
+    let only = std::env::var("TRAPGATE_CELLS").ok();
+    let (combinations, plan) = match (soak(), &only) {
+        (Some(time), _) => (table::all(&dimensions, seed), Plan::soak(time)),
+        (None, Some(_)) => (table::all(&dimensions, seed), Plan::short()),
+        (None, None) => (table::pairs(&dimensions, seed), Plan::short()),
+    };
+    let mut cells: Vec<Cell> = combinations
+        .iter()
+        .map(|combination| Cell::new(&dimensions, combination))
+        .collect();
+    if let Some(only) = only {
+        cells.retain(|cell| cell.name.contains(&only));
+        assert!(!cells.is_empty(), "TRAPGATE_CELLS={only} names no cell");
+    }
+    bed::run(client, &debuggers, cells, plan);
+}
+
+impl Plan {
+    /// A thousand rounds of each cell, begun until the time is over.
+    fn soak(time: Duration) -> Self {
+        Self {
+            rounds: 1_000,
+            seconds: 600,
+            soak: Some(time),
+        }
+    }
+
+    /// A second in each cell, or the few rounds that a driver makes at least.
+    fn short() -> Self {
+        Self {
+            rounds: 1_000,
+            seconds: if is_nested() { 5 } else { 1 },
+            soak: None,
+        }
+    }
+}
