@@ -3,6 +3,7 @@
 //! Each answer about one VP names it in its first line: a client may have told us of another thread than the one its user has selected (GDB 13
 //! to 16 do not say that they went back to the first after `info threads`).
 
+mod bit_names;
 mod breakpoints;
 mod command_line;
 mod disassembly;

@@ -1,5 +1,6 @@
 //! Registers as a table for people.
 
+use super::bit_names;
 use std::fmt::Write as _;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::regs::Aarch64VpState;
@@ -33,6 +34,13 @@ fn x86(vp: VpIndex, state: &X86VpState) -> String {
         "cr4  {:#018x}  cr8  {:#018x}  efer {:#018x}",
         state.cr4, state.cr8, state.efer
     );
+    for (name, bits, value) in [
+        ("cr0", bit_names::CR0, state.cr0),
+        ("cr4", bit_names::CR4, state.cr4),
+        ("efer", bit_names::EFER, state.efer),
+    ] {
+        let _ = writeln!(text, "{name:<5}{}", bit_names::set(bits, value));
+    }
     if let Some(xcr0) = state.xcr0 {
         let _ = writeln!(text, "xcr0 {xcr0:#018x}");
     }

@@ -63,6 +63,7 @@ fn a_breakpoint_shows_where_it_is_and_how_it_got_there() {
             "p/x $cr0",
             "p $xmm0",
             "p $efer",
+            "monitor regs",
             "detach",
         ],
     );
@@ -92,7 +93,7 @@ fn a_breakpoint_shows_where_it_is_and_how_it_got_there() {
             "cs             0x18",
             " = 0x103000",
             "v4_float = {",
-            "LME",
+            "LME LMA",
         ],
     );
     assert!(

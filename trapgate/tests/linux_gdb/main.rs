@@ -25,6 +25,7 @@ fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {
             "continue",
             "p/x $rip",
             "info registers",
+            "monitor regs",
             "x/2i $pc",
             "stepi",
             "delete",
