@@ -256,9 +256,7 @@ class Cell:
                         "site %d, vCPU %d: seen in the rounds %d to %d, and the guest went from %d to %d"
                         % (site, cpu, first, last, self.start[cpu], now[cpu])
                     )
-        # GDB 18 leaves out the commands of some hits that it counts, with QEMU's server as well.
-        older = int(gdb.VERSION.split(" ")[-1].split(".")[0]) < 18
-        if older and self.action == "commands" and int(gdb.parse_and_eval("$printed")) != total:
+        if self.action == "commands" and int(gdb.parse_and_eval("$printed")) != total:
             wrong.append("commands ran %s times for %d hits" % (gdb.parse_and_eval("$printed"), total))
         if wrong:
             raise Wrong("; ".join(wrong))

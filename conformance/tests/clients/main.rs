@@ -106,11 +106,24 @@ fn run(client: Client, actions: &[&str], modes: &[&str], nested: &[&str]) {
         .iter()
         .map(|combination| Cell::new(&dimensions, combination))
         .collect();
+    cells.retain(|cell| !gdb_18_loses_track(cell));
     if let Some(only) = only {
         cells.retain(|cell| cell.name.contains(&only));
         assert!(!cells.is_empty(), "TRAPGATE_CELLS={only} names no cell");
     }
     bed::run(client, &debuggers, cells, plan);
+}
+
+/// GDB 18.1 sometimes removes its breakpoints (`z0`) for a `continue` in the commands of a breakpoint and sends `vCont;c` without inserting them again.
+fn gdb_18_loses_track(cell: &Cell) -> bool {
+    let loses = cell.name.starts_with("gdb-18") && cell.name.contains(" commands ");
+    if loses {
+        println!(
+            "SKIP: {}: this GDB runs on without its breakpoints after commands that continue",
+            cell.name
+        );
+    }
+    loses
 }
 
 impl Plan {
