@@ -97,11 +97,11 @@ pub enum DebugRequest {
     /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the VP has no such register or
     /// refuses the value; nothing is changed then.
     ///
-    /// A breakpoint at a new RIP is met when the VP goes on.
+    /// A breakpoint at a new RIP is met when the VP goes on. So is one at the same RIP where the stack pointer is another, as for a call of the function
+    /// at whose breakpoint the VP stands.
     SetVpState(DebugRpc<(VpIndex, Box<DebuggerVpState>), ()>),
 
-    /// Says that the client has set the VP's RIP to the value that it had, as for a call of the function at whose breakpoint the VP stands: the
-    /// breakpoint there is met again when the VP goes on.
+    /// Says that the client has set the VP's RIP, perhaps to the value that it had: the breakpoint there is met again when the VP goes on.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     Redirect(DebugRpc<VpIndex, ()>),

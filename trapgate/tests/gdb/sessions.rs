@@ -102,6 +102,41 @@ fn a_breakpoint_shows_where_it_is_and_how_it_got_there() {
     );
 }
 
+/// GDB writes the program counter and continues, with the breakpoint there inserted.
+#[test]
+fn a_breakpoint_on_the_function_that_is_called_or_jumped_to_is_met() {
+    let Some(mut guest) = guest(&["--cpus", "1"]) else {
+        return;
+    };
+    let text = gdb(
+        &mut guest,
+        &[
+            "tbreak do_round",
+            "continue",
+            "break *is_prime",
+            "p is_prime(11)",
+            // From the breakpoint itself: the program counter keeps its value.
+            "p is_prime(13)",
+            "info breakpoints",
+            "delete",
+            "tbreak *count_primes",
+            "set $edi=1",
+            "set $esi=5",
+            "jump *count_primes",
+            "kill",
+        ],
+    );
+    in_order(
+        &text,
+        &[
+            "Breakpoint 2, is_prime (n=11)",
+            "Breakpoint 2, is_prime (n=13)",
+            "breakpoint already hit 2 times",
+            "Temporary breakpoint 3, count_primes (from=1, to=5)",
+        ],
+    );
+}
+
 #[test]
 fn stepping_goes_instruction_by_instruction_and_line_by_line() {
     let Some(mut guest) = guest(&["--cpus", "1"]) else {

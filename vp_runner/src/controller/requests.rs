@@ -25,6 +25,7 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::stop::StopEvent;
 
 impl Controller {
@@ -244,7 +245,9 @@ impl Controller {
         };
         self.check_stopped(vp)?;
         let old = self.vps.registers(vp).await?;
-        let stays = old.rip == new.rip && old.cs.base == new.cs.base;
+        // A moved stack is a call: GDB calls a function from the breakpoint on it without writing the RIP that is right already.
+        let rsp = Gp::Rsp as usize;
+        let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
         let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
         self.code.forget(vp);
         // RIP may have been written before the write failed.
