@@ -235,7 +235,13 @@ impl Server {
             };
             match event {
                 Event::Owner(Some(WorkerRpc::Inspect(deferred))) => self.inspect(deferred),
-                Event::Owner(Some(WorkerRpc::Stop) | None) => break,
+                Event::Owner(Some(WorkerRpc::Stop)) => break,
+                Event::Owner(None) => {
+                    tracing::warn!(
+                        "the debug server ends, since its owner has dropped the channel to it; keep the sender to keep the server"
+                    );
+                    break;
+                }
                 Event::Session(SessionEvent::Ending(ending)) => self.end_session(ending),
                 Event::Session(SessionEvent::Ended(end)) => self.session_ended(&end),
                 Event::Refused => {}

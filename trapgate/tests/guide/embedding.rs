@@ -1,0 +1,101 @@
+//! What `Guide/src/embedding.md` shows. A change here is made there too: a test compares the two.
+
+// Compiled, and shown in the Guide; nobody calls it here.
+#![expect(dead_code)]
+
+use debug_worker::DebugListener;
+use debug_worker::DebuggerParameters;
+use debug_worker::SessionSettings;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use mesh::rpc::RpcSend;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultPool;
+use pal_async::task::Spawn;
+use std::error::Error;
+use std::sync::Arc;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VpAction;
+use vp_runner::machine::Machine;
+use vp_runner::probe;
+use vp_runner::runner::Controller;
+use vp_runner::runner::KickSignal;
+use vp_runner::runner::ResetPolicy;
+use vp_runner::runner::RunnerExit;
+use vp_runner::runner::RunnerHandle;
+use vp_runner::runner::RunnerParams;
+use vp_runner::runner::StartMode;
+
+fn hand_over(
+    vm: Arc<VmFd>,
+    vcpus: Vec<VcpuFd>,
+    memory: Arc<GuestMemoryMmap>,
+    machine: Arc<dyn Machine>,
+) -> Result<(mesh::Sender<DebugRequest>, RunnerHandle, Controller), Box<dyn Error>> {
+    let (requests, debug) = mesh::channel();
+    let (handle, controller) = vp_runner::start(RunnerParams {
+        vm,
+        vcpus,
+        memory,
+        machine,
+        start: StartMode::WaitForDebugger,
+        on_reset: ResetPolicy::Reset,
+        freeze_time: FreezeTime::On,
+        debug,
+        kick_signal: KickSignal::default(),
+        report: Some(probe::run()?),
+    })?;
+    Ok((requests, handle, controller))
+}
+
+fn run_guest(
+    controller: Controller,
+    requests: mesh::Sender<DebugRequest>,
+    listener: DebugListener,
+) -> Result<RunnerExit, Box<dyn Error>> {
+    let exit = DefaultPool::run_with(async |driver| {
+        let settings = SessionSettings::default();
+        let parameters = DebuggerParameters {
+            listener,
+            requests,
+            settings,
+        };
+        // Keep `owner`: the server ends when it is dropped.
+        let (owner, owned) = mesh::channel::<WorkerRpc>();
+        // The two as tasks of one executor: a request and its answer then wake no other thread.
+        let server = driver.spawn(
+            "gdb",
+            debug_worker::serve(driver.clone(), parameters, owned),
+        );
+        let exit = controller.run().await;
+        owner.send(WorkerRpc::Stop);
+        server.await.map(|()| exit)
+    })?;
+    Ok(exit)
+}
+
+async fn look_around(requests: &mesh::Sender<DebugRequest>) -> Result<(), Box<dyn Error>> {
+    let info = requests.call_failable(DebugRequest::Attach, ()).await?;
+    println!("{} VPs, {:?}", info.vp_count, info.stop.reason);
+    let everything = ResumeRequest {
+        others: VpAction::Run,
+        actions: vec![],
+    };
+    let stop = requests
+        .call_failable(DebugRequest::Resume, everything)
+        .await?;
+    println!("stopped: {:?}", stop.reason);
+    let state = requests
+        .call_failable(DebugRequest::GetVpState, VpIndex::BSP)
+        .await?;
+    println!("{state:?}");
+    requests
+        .call_failable(DebugRequest::Detach, DetachAction::Resume)
+        .await?;
+    Ok(())
+}
