@@ -79,7 +79,7 @@ impl Shared {
         let waker = Waker::from(self.clone());
         let mut cx = Context::from_waker(&waker);
         let mut round = VecDeque::new();
-        let mut rounds = 0;
+        let mut rounds = 0_u32;
         let mut next = Expected::default();
         self.signalled.store(true, Ordering::SeqCst);
         loop {
@@ -94,14 +94,13 @@ impl Shared {
             for runnable in round.drain(..) {
                 runnable.run();
             }
+            // Counted over short waits too: work that comes again and again within a few looks must not keep sockets from being served.
+            rounds = rounds.wrapping_add(1);
+            if rounds % ROUNDS_PER_CHECK == 0 {
+                self.reactor.check();
+            }
             if !self.work_is_ready() {
-                rounds = 0;
                 next = self.idle(next);
-            } else {
-                rounds += 1;
-                if rounds % ROUNDS_PER_CHECK == 0 {
-                    self.reactor.check();
-                }
             }
         }
     }

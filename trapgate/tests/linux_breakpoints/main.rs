@@ -19,6 +19,9 @@ use running::Running;
 use std::collections::BTreeMap;
 
 const BREAKPOINTS: usize = 1000;
+/// The initialization code in front of `start_kernel` is smaller than this, and the gap to the code before it larger.
+const INIT_TEXT: u64 = 4 << 20;
+
 /// How often each system call was made in one round, by number.
 type Counts = BTreeMap<u64, u32>;
 
@@ -79,13 +82,17 @@ fn places(linux: &Linux) -> (BTreeMap<u64, String>, Vec<u64>) {
         .into_iter()
         .take(BREAKPOINTS)
         .collect();
+    // The kernel's initialization code is not executable any more once its init runs; it lies behind all other code.
+    let starts = linux.functions(&|name| name == "start_kernel");
+    let &(start_kernel, _) = starts.first().expect("a kernel starts somewhere");
+    let is_kept = |address: u64| address + INIT_TEXT < start_kernel;
     let mut others: Vec<u64> = Vec::new();
     for prefix in ["vfs_", "__ia32_sys_", "__ia32_compat_sys_", "do_"] {
         for (address, _) in linux.functions(&|name| name.starts_with(prefix)) {
             if entries.len() + others.len() == BREAKPOINTS {
                 break;
             }
-            if !entries.contains_key(&address) && !others.contains(&address) {
+            if is_kept(address) && !entries.contains_key(&address) && !others.contains(&address) {
                 others.push(address);
             }
         }
