@@ -96,7 +96,7 @@ impl Shared {
             }
             // Counted over short waits too: work that comes again and again within a few looks must not keep sockets from being served.
             rounds = rounds.wrapping_add(1);
-            if rounds % ROUNDS_PER_CHECK == 0 {
+            if rounds.is_multiple_of(ROUNDS_PER_CHECK) {
                 self.reactor.check();
             }
             if !self.work_is_ready() {
