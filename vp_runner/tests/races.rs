@@ -312,6 +312,10 @@ fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
         let amount = Amount::turns(6 * ROUNDS, 3 * ROUNDS);
         for round in (0..).take_while(|round| amount.is_left(*round)) {
             vm.try_set_regs(0, start.clone()).unwrap();
+            if let Some(breakpoint) = on_it {
+                // RIP was set: the breakpoint there is met first.
+                assert_eq!(stop(vm.only(0, VpAction::Step)), hit(0, breakpoint));
+            }
             let step = vm.only(0, VpAction::Step);
             let change = match round % 2 {
                 0 => BreakpointChange::Insert(elsewhere),
