@@ -76,8 +76,8 @@ struct Core {
     connection: Connection,
     /// The thread of `g`, `m` and the like, chosen by `Hg` or by the last stop.
     current: Tid,
-    /// The thread that a stop of none in particular is told of: one that the last resume let go.
-    speaker: Tid,
+    /// The thread that the stop reply names where the stop concerns no single thread, as an interrupt does. The last resume let this thread go.
+    interrupt_thread: Tid,
     /// The threads of `c` and `s`, chosen by `Hc`.
     resumed: ThreadSelector,
     /// A buffer that the driver is done with.
@@ -133,7 +133,7 @@ impl Session {
                 guest: Guest::Stopped(info.stop),
                 connection: Connection::Open,
                 current: info.stop.thread.unwrap_or(first),
-                speaker: info.stop.thread.unwrap_or(first),
+                interrupt_thread: info.stop.thread.unwrap_or(first),
                 resumed: ThreadSelector::Any,
                 spare: Vec::new(),
                 threads: Vec::new(),
@@ -305,7 +305,7 @@ impl Core {
 
     /// Tells of a stop and makes its thread the current one, as the client does for itself.
     fn send_stop(&mut self, stop: Stop) {
-        self.current = stop.thread.unwrap_or(self.speaker);
+        self.current = stop.thread.unwrap_or(self.interrupt_thread);
         let packet = stop_reply::packet(stop.reason, self.current, self.client);
         self.outbox.packet(packet);
     }

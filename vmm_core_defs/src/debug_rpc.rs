@@ -106,8 +106,8 @@ pub enum DebugRequest {
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     Redirect(DebugRpc<VpIndex, ()>),
 
-    /// Says why a VP stands still, where it has a reason of its own and was not only stopped with the others. A hit that waits for a later `Resume`
-    /// (invariant I7) is told by this, and is not told again.
+    /// Says why a VP stopped, where the last `Resume` let the VP go and the VP was not only stopped with the others. A hit of such a VP that waits for a
+    /// later `Resume` (invariant I7) is told by this request, and is not told again.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     StopReason(DebugRpc<VpIndex, Option<DebugStopReason>>),

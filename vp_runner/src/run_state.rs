@@ -96,7 +96,7 @@ struct Vp {
     state: VpState,
     plan: VpAction,
     known: Known,
-    /// How it is entered, decided when the breakpoints are programmed.
+    /// How the VP is entered. It is decided when the breakpoints are programmed.
     start: Start,
     by_itself: ByItself,
     /// The reason that the client was given for this VP's stop since its last resume.

@@ -316,7 +316,7 @@ impl Core {
     fn resume(&mut self, resume: Resume) {
         match self.guest {
             Guest::Stopped(_) => {
-                self.speaker = self.speaker_of(&resume);
+                self.interrupt_thread = self.interrupt_thread_after(&resume);
                 self.ask(TargetOp::Resume(resume), Pending::Resume);
             }
             Guest::Running(_) => self.refuse_running(),

@@ -29,7 +29,7 @@ impl Core {
     /// Asks for the reason of one thread. What the client was told in the stop reply is not asked for.
     pub(super) fn ask_stop_reason(&mut self, thread: Tid, pending: Pending) {
         match self.guest {
-            Guest::Stopped(stop) if stop.thread.unwrap_or(self.speaker) == thread => {
+            Guest::Stopped(stop) if stop.thread.unwrap_or(self.interrupt_thread) == thread => {
                 self.complete(pending, TargetReply::StopReason(Some(stop.reason)));
             }
             _ => self.ask(TargetOp::StopReason { thread }, pending),
@@ -56,9 +56,9 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// The thread that a stop of none in particular is told of after this resume. GDB asserts that an event which comes while it steps one thread is
-    /// of that thread.
-    pub(super) fn speaker_of(&self, resume: &Resume) -> Tid {
+    /// The thread that the stop reply after this resume names where the stop concerns no single thread. While GDB steps one thread alone, GDB asserts
+    /// that the next stop reply names this thread.
+    pub(super) fn interrupt_thread_after(&self, resume: &Resume) -> Tid {
         let goes = |thread: Tid| {
             let action = resume.actions.iter().find(|(named, _)| *named == thread);
             action.map_or(resume.others, |(_, action)| *action) != ResumeAction::Stay

@@ -44,7 +44,6 @@ fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {
             "Breakpoint 1, ",
             &format!("$2 = {start_kernel}"),
             "cr3 ",
-            "LME LMA",
             "=> ",
             "Hardware watchpoint 2: ",
             "Old value = ",
@@ -55,6 +54,7 @@ fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {
             "detached",
         ],
     );
+    assert!(text.contains("LME LMA"), "{text}");
     running.wait_for("trapgate-init: up");
     running.wait_for("trapgate-init: tick 2");
     running.signal("INT");

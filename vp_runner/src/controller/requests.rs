@@ -245,7 +245,7 @@ impl Controller {
         };
         self.check_stopped(vp)?;
         let old = self.vps.registers(vp).await?;
-        // A moved stack is a call: GDB calls a function from the breakpoint on it without writing the RIP that is right already.
+        // GDB calls a function by writing RSP and RIP, and leaves out the write of RIP where RIP has the value already. So a changed RSP means a call.
         let rsp = Gp::Rsp as usize;
         let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
         let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;

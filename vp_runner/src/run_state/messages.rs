@@ -38,9 +38,9 @@ impl Cause {
 /// Whether a VP that has parked may have executed something since it was entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// It may have, or its RIP is another.
+    /// The VP may have executed an instruction.
     Yes,
-    /// It has not: it stands where it was entered, before the breakpoint that it was to pass, if there is one.
+    /// The VP has executed nothing. If it was to pass a breakpoint, it has not passed this breakpoint yet.
     No,
 }
 
@@ -107,9 +107,9 @@ pub enum Output {
 /// What a breakpoint on the first instruction after an entry means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Start {
-    /// A stop of the VP at this instruction was reported: go past it (I8).
+    /// A stop of the VP at this instruction was reported: the VP passes the breakpoint (I8).
     Past,
-    /// None was, so it has yet to be met.
+    /// No stop was reported at this instruction: the VP meets the breakpoint.
     Retry,
     /// As `Past`, and the VP stands on a breakpoint byte. No other VP is to move: it lifts the byte, executes this instruction, puts it back and
     /// goes on.
@@ -123,18 +123,18 @@ pub enum Start {
 pub struct Standing {
     /// Which.
     pub vp: VpIndex,
-    /// Whose byte it is.
+    /// Which breakpoint the byte belongs to.
     pub byte: ByteOf,
     /// How it gets past while others run.
     pub over: Over,
 }
 
-/// Whose breakpoint a byte belongs to, seen from the VP that stands on it.
+/// Which breakpoint a byte belongs to. One byte of memory may be mapped at several linear addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ByteOf {
-    /// That of a breakpoint at the VP's address: it is passed only where its stop was reported.
+    /// A breakpoint at the linear address of the VP's RIP. The VP passes this byte only where its stop was reported.
     ThisAddress,
-    /// That of a breakpoint at another address of the same memory: it is always passed, in silence.
+    /// A breakpoint at another linear address. The VP always passes this byte, and the client is not told.
     OtherAddress,
 }
 

@@ -5,6 +5,7 @@ use super::RunState;
 use super::Start;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 
 /// Whether a stop was reported that named this VP at its present RIP (I8).
@@ -26,7 +27,7 @@ impl Known {
 }
 
 impl RunState {
-    /// Takes a hit that the client is told of, as what it is now.
+    /// Takes a hit from the queue and notes that the client is told of it. `now` is the reason that the client is given.
     pub(super) fn take_hit(
         &mut self,
         position: usize,
@@ -45,8 +46,8 @@ impl RunState {
         Some(now)
     }
 
-    /// The client has set RIP of a parked VP, perhaps to the value that it had: a breakpoint there is yet to be met (I8), and one that the VP had met
-    /// where it stood before is not told of.
+    /// The client has set RIP of a parked VP, perhaps to the same value. The VP meets a breakpoint at this RIP (I8). A kept breakpoint hit of the VP
+    /// is dropped, since the hit belongs to the former RIP.
     pub fn redirected(&mut self, index: VpIndex) {
         if let Some(vp) = self.vps.get_mut(index.index() as usize) {
             vp.known = Known::Unreported;
@@ -58,7 +59,8 @@ impl RunState {
         });
     }
 
-    /// Why this VP stands still, where that is a reason of its own. A hit that was kept back (I7) is told with it, and is not told again.
+    /// Why this VP stopped; `None` where the VP was only stopped with the others, or not let go by the last resume. A kept hit (I7) of a VP that was
+    /// let go counts as reported from now on. LLDB pays no attention to the reason of a thread that LLDB did not resume, so a hit told then would be lost.
     /// `still_hit` is that of [`Self::resume`].
     ///
     /// # Errors
@@ -74,6 +76,9 @@ impl RunState {
         };
         if vp.told.is_some() {
             return Ok(vp.told);
+        }
+        if vp.plan == VpAction::Stay {
+            return Ok(None);
         }
         let kept = |hit: &Cause| hit.reason().vp() == Some(index);
         let Some(position) = self.hits.iter().position(kept) else {

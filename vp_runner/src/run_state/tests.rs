@@ -293,6 +293,8 @@ fn a_kept_hit_answers_no_resume_of_another_vp() {
     let outputs = state.parked(VP1, epoch, stepped, Moved::Yes).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
+    // A client does not look at the reason of a VP that it did not let go.
+    assert_eq!(state.tell(VP0, alive), Ok(None));
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     let (epoch, reason) = (epoch.next(), hit(VP0));
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
