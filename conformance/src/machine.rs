@@ -24,8 +24,9 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress as RamAddress;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::session::DebugSession;
 use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
@@ -333,6 +334,7 @@ pub struct TestVm {
     pub machine: Arc<TestMachine>,
     /// Its runner.
     pub handle: RunnerHandle,
-    debug: Option<mesh::Sender<DebugRequest>>,
+    debug: Option<mesh::Sender<DebugMessage>>,
+    session: Mutex<Option<Arc<DebugSession>>>,
     runner: Option<JoinHandle<RunnerExit>>,
 }

@@ -37,9 +37,10 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
             DebugError::Ended { .. } => errno::ENODEV,
-            DebugError::NotAttached | DebugError::Detached | DebugError::Hypervisor { .. } => {
-                errno::EIO
-            }
+            DebugError::NotAttached
+            | DebugError::NotYourSession
+            | DebugError::Detached
+            | DebugError::Hypervisor { .. } => errno::EIO,
         },
     };
     TargetError {

@@ -44,7 +44,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
 
 /// A connected client.
@@ -72,7 +72,7 @@ pub struct DebuggerParameters {
     /// Where clients come from.
     pub listener: DebugListener,
     /// Where the guest is controlled.
-    pub requests: Sender<DebugRequest>,
+    pub requests: Sender<DebugMessage>,
     /// How sessions behave.
     pub settings: SessionSettings,
 }
@@ -147,7 +147,7 @@ struct Server {
     driver: Arc<dyn Driver>,
     listener: PolledListener,
     local_addr: String,
-    vm: Sender<DebugRequest>,
+    vm: Sender<DebugMessage>,
     settings: SessionSettings,
     evictions: Receiver<Eviction>,
     lobby: Lobby,

@@ -42,7 +42,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
@@ -140,7 +140,7 @@ impl Session {
     /// Dropping the future detaches from the guest without waiting.
     pub(crate) async fn run(
         visitor: Visitor,
-        requests: Sender<DebugRequest>,
+        requests: Sender<DebugMessage>,
         deadline: Deadline,
         on_disconnect: DetachAction,
         mut told: OneshotReceiver<Told>,

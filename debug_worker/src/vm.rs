@@ -9,12 +9,12 @@ use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegisterBlock;
 use mesh::Sender;
 use mesh::rpc::PendingFailableRpc;
-use mesh::rpc::Rpc;
 use mesh::rpc::RpcSend;
 use std::collections::HashMap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -23,6 +23,8 @@ use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::StopEvent;
 
 /// The answer to a `Resume`: the next stop.
@@ -37,10 +39,10 @@ pub(crate) enum Resumed {
     Over(Result<StopEvent, CallError>),
 }
 
-/// A VM that this session has attached to. Dropping it detaches without waiting: the fallback for a session that is
-/// dropped instead of ended.
+/// A VM that this session has attached to. Dropping it ends the VM's side of the session as chosen for clients that go away, without waiting: the fallback
+/// for a session that is dropped instead of ended.
 pub(crate) struct AttachedVm {
-    requests: Sender<DebugRequest>,
+    session: DebugSession,
     deadline: Deadline,
     /// What to do with the guest if the client just goes away.
     on_disconnect: DetachAction,
@@ -48,8 +50,7 @@ pub(crate) struct AttachedVm {
     cache: StopCache,
 }
 
-/// Whether a `Detach` is still owed to the VM. It is sent once for each `Attach` that was not refused, and again only where
-/// the VM said that it did not carry it out (I6).
+/// Whether a `Detach` is still owed to the VM. It is sent once for each session, and again only where the VM said that it did not carry it out (I6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DetachDuty {
     Owed,
@@ -81,29 +82,22 @@ impl VpRegisters {
 impl AttachedVm {
     /// Attaches, which stops the guest.
     ///
-    /// Where the VM does not answer in time, or this future is dropped before it does, the VM is told to detach as soon as
-    /// it has attached.
+    /// Where the VM does not answer in time, or this future is dropped before it does, the session ends as soon as it has begun: nobody takes it.
     pub(crate) async fn attach(
-        requests: Sender<DebugRequest>,
+        requests: Sender<DebugMessage>,
         deadline: Deadline,
         on_disconnect: DetachAction,
     ) -> Result<(Self, AttachInfo), CallError> {
-        let mut vm = Self {
-            requests,
+        let pending = DebugSession::attach(&requests, on_disconnect);
+        let Attached { session, info } = deadline.answer(pending).await?;
+        let vm = Self {
+            session,
             deadline,
             on_disconnect,
             duty: DetachDuty::Owed,
             cache: StopCache::default(),
         };
-        match vm.call(DebugRequest::Attach, ()).await {
-            Ok(info) => Ok((vm, info)),
-            Err(error) => {
-                if let CallError::Refused(_) = error {
-                    vm.duty = DetachDuty::Done;
-                }
-                Err(error)
-            }
-        }
+        Ok((vm, info))
     }
 
     /// Sends a request and waits for its answer up to the deadline.
@@ -113,14 +107,14 @@ impl AttachedVm {
         input: I,
     ) -> Result<R, CallError> {
         self.deadline
-            .answer(self.requests.call_failable(request, input))
+            .answer(self.session.call_failable(request, input))
             .await
     }
 
     /// Lets the guest go.
     pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
         self.forget();
-        let mut pending = self.requests.call_failable(DebugRequest::Resume, request);
+        let mut pending = self.session.call_failable(DebugRequest::Resume, request);
         match answer_within_turns(&mut pending).await {
             None => Ok(Resumed::Running(pending)),
             Some(Err(error)) if !error.is_end() => Err(error),
@@ -177,13 +171,14 @@ impl AttachedVm {
             return Ok(());
         }
         self.forget();
-        let pending = self.requests.call_failable(DebugRequest::Detach, action);
+        let pending = self.session.call_failable(DebugRequest::Detach, action);
         // It is on its way whatever becomes of the answer, so nobody has to send it again.
         self.duty = DetachDuty::Done;
         let result = self.deadline.answer(pending).await;
-        if matches!(&result, Err(CallError::Refused(refused)) if *refused != DebugError::NotAttached)
-        {
-            self.duty = DetachDuty::Owed;
+        match &result {
+            Err(CallError::Refused(DebugError::NotAttached | DebugError::NotYourSession)) => {}
+            Err(CallError::Refused(_)) => self.duty = DetachDuty::Owed,
+            _ => {}
         }
         result
     }
@@ -200,17 +195,6 @@ impl AttachedVm {
 
     /// Whether the VM has gone away.
     pub(crate) fn is_gone(&self) -> bool {
-        self.requests.is_closed()
-    }
-}
-
-impl Drop for AttachedVm {
-    fn drop(&mut self) {
-        if self.duty == DetachDuty::Owed {
-            tracing::debug!("debug session dropped; detaching from the guest");
-            let action = self.on_disconnect.unless_held();
-            self.requests
-                .send(DebugRequest::Detach(Rpc::detached(action)));
-        }
+        self.session.is_closed()
     }
 }

@@ -21,7 +21,7 @@ use std::io::Read as _;
 use std::task::Poll;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 
 #[test]
 fn a_client_that_cannot_be_accepted_yet_is_served_once_it_can() {
@@ -37,7 +37,7 @@ fn a_client_that_cannot_be_accepted_yet_is_served_once_it_can() {
     let (thread, driver) = DefaultPool::spawn_on_thread("server");
     let vm = driver.spawn("vm", async move {
         while let Ok(request) = vm_requests.recv().await {
-            if let DebugRequest::Attach(attach) = request {
+            if let DebugMessage::Attach(attach) = request {
                 attach.complete(Err(DebugError::AlreadyAttached));
             }
         }

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vp_runner::probe;
 use vp_runner::probe::ProbeError;
 use vp_runner::runner::Controller;
@@ -221,7 +221,7 @@ async fn with_debug_server(
     driver: DefaultDriver,
     listener: DebugListener,
     settings: SessionSettings,
-    requests: mesh::Sender<DebugRequest>,
+    requests: mesh::Sender<DebugMessage>,
     controller: Controller,
 ) -> RunnerExit {
     let (stop, stopped) = mesh::channel();

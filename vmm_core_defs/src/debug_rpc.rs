@@ -13,8 +13,9 @@
 //!     +------------------------------------------------------+
 //! ```
 //!
-//! The states named in the requests' documentation are these three. A dropped sender means the same as
-//! [`DebugRequest::Detach`] with [`DetachAction::ResumeUnlessHeld`].
+//! The states named in the requests' documentation are these three. [`DebugMessage::Attach`] returns the [session](crate::session) that every other
+//! request needs, reads included. A session that is dropped means the same as [`DebugRequest::Detach`] with what its `Attach` said. Where the last sender
+//! is dropped, the guest runs, unless it is held before its first instruction.
 
 use crate::addr::Gpa;
 use crate::addr::GuestAddress;
@@ -27,6 +28,9 @@ use crate::memory::RamRange;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
 use crate::regs::XFeatures;
+use crate::session::AttachRequest;
+use crate::session::Attached;
+use crate::session::SessionId;
 use crate::stop::DebugStopReason;
 use crate::stop::GuestEnd;
 use crate::stop::StopEvent;
@@ -39,15 +43,28 @@ use thiserror::Error;
 /// A request with an answer that may be an error a client can be told.
 pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
 
-/// A request from a debugger to the VMM.
+/// What a debugger sends to the VMM.
 #[derive(Debug)]
-pub enum DebugRequest {
-    /// Makes the sender the guest's debugger and stops the guest.
+pub enum DebugMessage {
+    /// Makes the sender the guest's debugger and stops the guest. [`DebugSession::attach`](crate::session::DebugSession::attach) sends this.
     ///
     /// Legal when Detached. The answer comes when every VP is parked.
     /// Errors: [`DebugError::AlreadyAttached`].
-    Attach(DebugRpc<(), AttachInfo>),
+    Attach(DebugRpc<AttachRequest, Attached>),
 
+    /// A request of the session that `Attach` returned. [`DebugSession`](crate::session::DebugSession) sends these.
+    ///
+    /// Errors besides those of the request: [`DebugError::NotAttached`] where nobody is attached, [`DebugError::NotYourSession`] where another session is.
+    /// The request does nothing then.
+    InSession(SessionId, DebugRequest),
+
+    /// The session was dropped. Where it has not ended before, it ends as [`AttachRequest::if_lost`] says.
+    Lost(SessionId),
+}
+
+/// A request from the debugger that is attached.
+#[derive(Debug)]
+pub enum DebugRequest {
     /// Ends the debug session: breakpoints, step flags and debug registers of ours are gone when the answer comes
     /// (invariant I6). A pending `Resume` is answered with [`DebugError::Detached`].
     ///
@@ -170,6 +187,56 @@ pub enum DebugRequest {
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`] where
     /// the VMM cannot, [`DebugError::Hypervisor`].
     Reset(DebugRpc<(), ()>),
+}
+
+/// What is the same for every request.
+macro_rules! for_every_request {
+    ($($request:ident)*) => {
+        impl DebugRequest {
+            /// The name of every request.
+            pub const NAMES: &[&str] = &[$(stringify!($request)),*];
+
+            /// The request's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$request(_) => stringify!($request),)*
+                }
+            }
+
+            /// Answers with an error.
+            pub fn refuse(self, error: DebugError) {
+                match self {
+                    $(Self::$request(rpc) => rpc.complete(Err(error)),)*
+                }
+            }
+        }
+    };
+}
+
+// A request that is missing here does not compile.
+for_every_request! {
+    Detach
+    Resume
+    Break
+    SetDebugState
+    Breakpoints
+    StepInterrupts
+    GetVpState
+    SetVpState
+    Redirect
+    StopReason
+    ReadMsr
+    WriteMsr
+    ReadMemory
+    WriteMemory
+    Translate
+    MappedPages
+    RamRanges
+    Nmi
+    FreezeTime
+    Status
+    StopOn
+    Reset
 }
 
 /// What a debugger learns when it attaches. It stays true until it detaches.
@@ -343,6 +410,11 @@ pub enum DebugError {
     /// No debugger is attached.
     #[error("no debugger is attached; attach first")]
     NotAttached,
+    /// Another session is attached than the one that the request names.
+    #[error(
+        "another debugger is attached to this guest, and this request is not of its session; attach again once that debugger has detached"
+    )]
+    NotYourSession,
     /// The debugger detached while its request waited.
     #[error("the debugger detached before the guest stopped")]
     Detached,

@@ -1,6 +1,7 @@
 //! The contract between a debugger and a VMM.
 //!
-//! This crate holds only types: the requests a debug worker sends ([`debug_rpc`]), why a guest stopped ([`stop`]), the
+//! This crate holds only types: the requests a debug worker sends ([`debug_rpc`]), whom they
+//! may come from ([`session`]), why a guest stopped ([`stop`]), the
 //! breakpoints it can ask for ([`breakpoint`]), the register files ([`regs`]) and the ids and addresses they are written in
 //! ([`addr`]). It knows nothing of KVM, of GDB and of sockets, and both architectures are always compiled in.
 #![forbid(unsafe_code)]
@@ -11,4 +12,5 @@ pub mod breakpoint;
 pub mod debug_rpc;
 pub mod memory;
 pub mod regs;
+pub mod session;
 pub mod stop;

@@ -27,10 +27,11 @@ use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::session::DebugSession;
 
 const TIMES: usize = 2000;
 
-type Debug = mesh::Sender<DebugRequest>;
+type Debug = DebugSession;
 
 fn main() {
     let setup = Setup::new(Mode::Long, &counting_loop(Mode::Long));
@@ -92,10 +93,11 @@ fn over_tcp() {
 
 async fn serve(
     mut socket: PolledSocket<TcpStream>,
-    debug: Debug,
+    debug: mesh::Sender<DebugMessage>,
     handle: vp_runner::runner::RunnerHandle,
 ) {
-    debug.call_failable(DebugRequest::Attach, ()).await.unwrap();
+    let attach = Debug::attach(&debug, DetachAction::Resume);
+    let debug = attach.await.unwrap().session;
     let mut byte = [0];
     while let Ok(()) = AsyncReadExt::read_exact(&mut socket, &mut byte).await {
         match byte {
@@ -108,8 +110,9 @@ async fn serve(
     handle.stop();
 }
 
-async fn measure(debug: Debug, handle: vp_runner::runner::RunnerHandle) {
-    debug.call_failable(DebugRequest::Attach, ()).await.unwrap();
+async fn measure(debug: mesh::Sender<DebugMessage>, handle: vp_runner::runner::RunnerHandle) {
+    let attach = Debug::attach(&debug, DetachAction::Resume);
+    let debug = attach.await.unwrap().session;
     // A client takes its time between two packets: about what a round trip to it costs.
     for (name, pause) in [
         ("at once", Duration::ZERO),

@@ -16,6 +16,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 
 const TIMES: usize = 100;
@@ -25,7 +26,7 @@ const CARRIED_OUT: u64 = ENTRY;
 const EXECUTED: u64 = ENTRY + 1;
 const ELSEWHERE: u64 = ENTRY + 5;
 
-type Debug = mesh::Sender<DebugRequest>;
+type Debug = DebugSession;
 
 fn main() {
     for vps in [1, 2, 4] {
@@ -34,7 +35,9 @@ fn main() {
             Err(why) => return println!("SKIP: {why}"),
         };
         block_on(join(parts.controller.run(), async {
-            let (carried_out, executed) = measure(&parts.debug, vps).await;
+            let attach = Debug::attach(&parts.debug, DetachAction::Resume);
+            let debug = attach.await.unwrap().session;
+            let (carried_out, executed) = measure(&debug, vps).await;
             println!(
                 "{{\"vps\":{vps},\"carried_out_us\":{carried_out:.1},\"executed_us\":{executed:.1}}}"
             );
@@ -44,7 +47,6 @@ fn main() {
 }
 
 async fn measure(debug: &Debug, vps: u32) -> (f64, f64) {
-    debug.call_failable(DebugRequest::Attach, ()).await.unwrap();
     for vp in (1..vps).map(VpIndex::new) {
         let mut state = debug
             .call_failable(DebugRequest::GetVpState, vp)

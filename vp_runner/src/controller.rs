@@ -5,6 +5,7 @@
 mod assembly;
 mod code;
 mod requests;
+mod session_desk;
 mod ticker;
 mod vps;
 mod waiting;
@@ -34,6 +35,7 @@ use crate::vp_thread::VpParked;
 use code::Code;
 use futures::StreamExt;
 use futures::select_biased;
+use session_desk::SessionDesk;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use ticker::Tick;
@@ -43,6 +45,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
@@ -67,7 +70,8 @@ pub struct Controller {
     state: RunState,
     vps: Vps,
     events: mesh::Receiver<VpEvent>,
-    debug: mesh::Receiver<DebugRequest>,
+    debug: mesh::Receiver<DebugMessage>,
+    session: SessionDesk,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
     code: Code,
@@ -101,7 +105,7 @@ impl Controller {
         enum Event {
             Control(Control),
             Vp(VpEvent),
-            Request(DebugRequest),
+            Debugger(DebugMessage),
             NoDebugger,
             Tick,
         }
@@ -118,12 +122,12 @@ impl Controller {
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
                 Tick = self.ticks.select_next_some() => Event::Tick,
-                request = self.debug.next() => request.map_or(Event::NoDebugger, Event::Request),
+                message = self.debug.next() => message.map_or(Event::NoDebugger, Event::Debugger),
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
                 Event::Vp(event) => self.vp_event(event).await,
-                Event::Request(request) => self.request(request).await,
+                Event::Debugger(message) => self.message(message).await,
                 Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
             }

@@ -270,6 +270,10 @@ impl RunState {
             Session::Attached(_) => self.detach(DetachAction::ResumeUnlessHeld),
             Session::Detached => {
                 self.expect_idle_shell("lost")?;
+                // It was to stay for a next debugger, and is still on its way there.
+                if self.wants.remove(&Want::DetachAndStay) {
+                    return Ok(self.want(Want::DetachAndRun));
+                }
                 Ok(match self.phase {
                     Phase::Parked if !self.held => self.go_on(),
                     _ => Vec::new(),

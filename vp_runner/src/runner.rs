@@ -14,7 +14,7 @@ use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::FreezeTime;
 
 /// What a VMM hands over to have its vCPUs run.
@@ -31,11 +31,11 @@ pub struct RunnerParams {
     pub start: StartMode,
     /// What a reset or triple fault leads to, once any debugger has continued from it.
     pub on_reset: ResetPolicy,
-    /// Whether the guest's clocks stand while it is stopped. A debugger may change it ([`DebugRequest::FreezeTime`]). Where the report does not
+    /// Whether the guest's clocks stand while it is stopped. A debugger may change it ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)). Where the report does not
     /// say that this host can freeze them they go on.
     pub freeze_time: FreezeTime,
     /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
-    pub debug: mesh::Receiver<DebugRequest>,
+    pub debug: mesh::Receiver<DebugMessage>,
     /// The signal that brings a vCPU out of `KVM_RUN`. The runner takes its handler for the whole process, so give a number that nothing else in it uses.
     pub kick_signal: KickSignal,
     /// What the capability probe found on this host. Without it the client is told of no capability, and software breakpoints are put on debug

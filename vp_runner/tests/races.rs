@@ -101,7 +101,7 @@ fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_run
         vm.insert(breakpoint);
         let resume = vm.resume();
         let detach = vm.send(DebugRequest::Detach, DetachAction::Resume);
-        let attach = vm.send(DebugRequest::Attach, ());
+        let attach = vm.send_attach();
         match answer(resume) {
             Ok(stop) => assert!(
                 matches!(stop.reason, DebugStopReason::Breakpoint { .. }),
@@ -110,7 +110,7 @@ fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_run
             Err(error) => assert_eq!(error, DebugError::Detached),
         }
         answer(detach).unwrap();
-        answer(attach).unwrap();
+        vm.begin(answer(attach).unwrap());
         // Nothing was left armed: a resume ends by our break only, and has moved the guest or found it before its next turn.
         interrupt(&vm, vm.resume());
         let now = vm.regs(0).gp[3];

@@ -233,7 +233,7 @@ fn without_a_debugger_every_request_but_attach_is_refused() {
         return;
     };
     assert_eq!(
-        vm.call(DebugRequest::Attach, ()).err(),
+        answer(vm.send_attach()).map(drop).err(),
         Some(DebugError::AlreadyAttached)
     );
     let nobody = VpAction::Stay;

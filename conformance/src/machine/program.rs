@@ -3,6 +3,7 @@
 use super::guest::*;
 use super::*;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::DebugStopReason;

@@ -4,6 +4,7 @@ use super::*;
 use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DebugRequest;
 
 /// A software breakpoint.
 pub fn software_at(address: u64) -> Breakpoint {

@@ -7,6 +7,7 @@ use crate::amount::patience;
 use std::time::Instant;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::debug_rpc::DebugRequest;
 
 const IDT: u64 = ENTRY + 0x100;
 const VECTORS: u64 = 0x21;

@@ -28,6 +28,7 @@ use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
@@ -36,6 +37,8 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::StopEvent;
 use vp_runner::kvm::ram::RegisteredRam;
@@ -59,7 +62,7 @@ pub struct Parts {
     /// The actor, not running.
     pub controller: Controller,
     /// Where a debugger sends its requests.
-    pub debug: mesh::Sender<DebugRequest>,
+    pub debug: mesh::Sender<DebugMessage>,
 }
 
 impl Setup {
@@ -148,12 +151,37 @@ impl TestVm {
             machine,
             handle,
             debug: Some(debug),
+            session: Mutex::default(),
             runner: Some(runner),
         })
     }
 
-    fn sender(&self) -> &mesh::Sender<DebugRequest> {
+    /// Where debuggers attach.
+    pub fn sender(&self) -> &mesh::Sender<DebugMessage> {
         self.debug.as_ref().expect("the channel was dropped")
+    }
+
+    /// The session that requests are sent in: the one that has attached last, even where it has ended.
+    pub fn session(&self) -> Arc<DebugSession> {
+        let session = self.session.lock().unwrap();
+        session.clone().expect("no debugger has attached yet")
+    }
+
+    /// Sends an `Attach` beside the session.
+    pub fn send_attach(&self) -> PendingFailableRpc<Attached, DebugError> {
+        DebugSession::attach(self.sender(), DetachAction::Resume)
+    }
+
+    /// The client forgets its session, without a word.
+    pub fn lose_session(&self) {
+        *self.session.lock().unwrap() = None;
+    }
+
+    /// Begins a session, in which requests are sent from now on. The last one is dropped.
+    pub fn begin(&self, attached: Attached) -> AttachInfo {
+        let Attached { session, info } = attached;
+        *self.session.lock().unwrap() = Some(Arc::new(session));
+        info
     }
 
     /// Sends a request; its answer is awaited with [`answer`].
@@ -162,7 +190,7 @@ impl TestVm {
         request: impl FnOnce(mesh::rpc::Rpc<I, Result<T, DebugError>>) -> DebugRequest,
         input: I,
     ) -> PendingFailableRpc<T, DebugError> {
-        self.sender().call_failable(request, input)
+        self.session().call_failable(request, input)
     }
 
     /// Sends a request and waits for its answer.
@@ -176,7 +204,13 @@ impl TestVm {
 
     /// Attaches.
     pub fn attach(&self) -> AttachInfo {
-        self.call(DebugRequest::Attach, ()).unwrap()
+        self.attach_with(DetachAction::Resume)
+    }
+
+    /// Attaches. Where the session is lost, the guest is left so.
+    pub fn attach_with(&self, if_lost: DetachAction) -> AttachInfo {
+        let attach = DebugSession::attach(self.sender(), if_lost);
+        self.begin(answer(attach).unwrap())
     }
 
     /// Detaches.
@@ -278,6 +312,7 @@ impl TestVm {
 
     /// Drops the debug channel, as a debugger that dies does.
     pub fn drop_channel(&mut self) {
+        self.lose_session();
         self.debug = None;
     }
 

@@ -229,7 +229,7 @@ impl Debugger {
         assert!(self.vm.call(DebugRequest::GetVpState, nobody).is_err());
         let nothing = every(VpAction::Stay);
         assert!(self.vm.call(DebugRequest::Resume, nothing).is_err());
-        assert!(self.vm.call(DebugRequest::Attach, ()).is_err());
+        assert!(answer(self.vm.send_attach()).is_err());
         assert!(self.vm.read_gva(0, UNMAPPED, 1).is_err());
         let missing = BreakpointChange::Remove(execute_at(0x7777));
         let remove = self.vm.call(DebugRequest::SetDebugState, vec![missing]);

@@ -6,6 +6,7 @@ use super::bed::Client;
 use crate::SessionSettings;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::GuestEnd;
 
@@ -170,16 +171,19 @@ fn by_stopping_or_dropping_while_it_attaches() {
     };
     let (mut bed, _client) = attaching();
     bed.stop();
+    bed.vm.answer_muted();
     assert_eq!(bed.vm.wait_detached(), [LOST]);
 
     let (mut bed, _client) = attaching();
     bed.drop_server();
+    bed.vm.answer_muted();
     assert_eq!(bed.vm.wait_detached(), [LOST]);
 
     let (bed, mut client) = attaching();
     bed.evictor.evict();
-    assert_eq!(bed.vm.wait_detached(), [LOST]);
     client.expect_closed();
+    bed.vm.answer_muted();
+    assert_eq!(bed.vm.wait_detached(), [LOST]);
 }
 
 #[test]
@@ -205,15 +209,13 @@ fn an_idle_server_stops() {
 
 #[test]
 fn a_refused_attach_is_not_followed_by_a_detach() {
-    use mesh::rpc::RpcSend;
-    use vmm_core_defs::debug_rpc::DebugRequest;
     let (requests, vm_requests) = mesh::channel();
     let (thread, driver) = pal_async::DefaultPool::spawn_on_thread("another debugger");
     let vm = super::fake_vm::FakeVm::new();
     let task = pal_async::task::Spawn::spawn(&driver, "vm", vm.clone().run(vm_requests));
     // A program that uses the channel itself is the guest's debugger.
-    let attached = pal_async::local::block_on(requests.call_failable(DebugRequest::Attach, ()));
-    attached.unwrap();
+    let attach = DebugSession::attach(&requests, DetachAction::Resume);
+    let _session = pal_async::local::block_on(attach).unwrap();
     let listener =
         crate::DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Default::default()).unwrap();
     let crate::ListenAddress::Tcp(address) = listener.local_addr() else {

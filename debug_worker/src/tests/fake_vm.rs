@@ -19,6 +19,7 @@ use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -37,6 +38,10 @@ use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
+use vmm_core_defs::session::AttachRequest;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::session::SessionId;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
@@ -56,7 +61,7 @@ pub(super) struct FakeVm(Arc<(Mutex<State>, Condvar)>);
 struct State {
     asked: Vec<&'static str>,
     detached: Vec<DetachAction>,
-    attached: bool,
+    session: Option<FakeSession>,
     step_interrupts: StepInterrupts,
     epoch: Epoch,
     running: Option<DebugRpc<ResumeRequest, StopEvent>>,
@@ -70,7 +75,13 @@ struct State {
     mute: &'static str,
     stop_on: StopOn,
     refuses_watchpoints: bool,
-    unanswered: Vec<DebugRequest>,
+    unanswered: Vec<DebugMessage>,
+}
+
+#[derive(Clone, Copy)]
+struct FakeSession {
+    id: SessionId,
+    if_lost: DetachAction,
 }
 
 impl FakeVm {
@@ -85,7 +96,7 @@ impl FakeVm {
         let state = State {
             asked: Vec::new(),
             detached: Vec::new(),
-            attached: false,
+            session: None,
             step_interrupts: StepInterrupts::Held,
             epoch: Epoch::default(),
             running: None,
@@ -103,9 +114,9 @@ impl FakeVm {
     }
 
     /// Answers requests until the last sender is gone.
-    pub(super) async fn run(self, mut requests: Receiver<DebugRequest>) {
-        while let Ok(request) = requests.recv().await {
-            self.change(|state| state.handle(request));
+    pub(super) async fn run(self, mut requests: Receiver<DebugMessage>) {
+        while let Ok(message) = requests.recv().await {
+            self.change(|state| state.handle(message));
         }
     }
 
@@ -129,7 +140,7 @@ impl FakeVm {
         );
     }
 
-    /// Leaves requests of this name unanswered from now on.
+    /// Leaves requests of this name unanswered from now on. With `detach` it does not hear of lost sessions either.
     pub(super) fn mute(&self, name: &'static str) {
         self.change(|state| state.mute = name);
     }
@@ -216,32 +227,65 @@ impl FakeVm {
 }
 
 impl State {
-    fn handle(&mut self, request: DebugRequest) {
-        let name = name(&request);
+    fn handle(&mut self, message: DebugMessage) {
+        let name = match &message {
+            DebugMessage::Attach(_) => "attach",
+            DebugMessage::InSession(_, request) => name(request),
+            DebugMessage::Lost(id) => return self.lost(*id),
+        };
         self.asked.push(name);
         if name == self.mute {
-            self.unanswered.push(request);
+            self.unanswered.push(message);
             return;
         }
+        match message {
+            DebugMessage::Attach(rpc) => rpc.handle_sync(|request| self.attach(request)),
+            DebugMessage::InSession(id, request) => match self.check(id) {
+                Ok(()) => self.request(request),
+                Err(error) => request.refuse(error),
+            },
+            DebugMessage::Lost(_) => {}
+        }
+    }
+
+    fn check(&self, id: SessionId) -> Result<(), DebugError> {
+        match self.session {
+            Some(session) if session.id == id => Ok(()),
+            Some(_) => Err(DebugError::NotYourSession),
+            None => Err(DebugError::NotAttached),
+        }
+    }
+
+    /// The session was dropped.
+    fn lost(&mut self, id: SessionId) {
+        if let Some(session) = self.session
+            && session.id == id
+            && self.mute != "detach"
+        {
+            self.detach(session.if_lost.unless_held());
+        }
+    }
+
+    fn detach(&mut self, action: DetachAction) {
+        self.detached.push(action);
+        if let Some(resume) = self.running.take() {
+            resume.complete(Err(DebugError::Detached));
+        }
+        self.session = None;
+    }
+
+    fn request(&mut self, request: DebugRequest) {
         match request {
-            DebugRequest::Attach(rpc) => rpc.handle_sync(|()| self.attach()),
             DebugRequest::Detach(rpc) => rpc.handle_sync(|action| {
-                self.detached.push(action);
-                if let Some(resume) = self.running.take() {
-                    resume.complete(Err(DebugError::Detached));
-                }
-                self.need_attached()?;
-                self.attached = false;
+                self.detach(action);
                 Ok(())
             }),
             DebugRequest::Resume(rpc) => self.resume(rpc),
             DebugRequest::Break(rpc) => rpc.handle_sync(|()| {
-                self.need_attached()?;
                 self.stop(DebugStopReason::Break);
                 Ok(())
             }),
             DebugRequest::SetDebugState(rpc) => rpc.handle_sync(|changes| {
-                self.need_attached()?;
                 let watches = |change: &BreakpointChange| {
                     matches!(change, BreakpointChange::Insert(breakpoint) if breakpoint.kind.is_watchpoint())
                 };
@@ -263,10 +307,8 @@ impl State {
                 *self.vp(vp)? = state;
                 Ok(())
             }),
-            DebugRequest::Redirect(rpc) => rpc.handle_sync(|_| self.need_attached()),
-            DebugRequest::StopReason(rpc) => {
-                rpc.handle_sync(|_| self.need_attached().map(|()| None));
-            }
+            DebugRequest::Redirect(rpc) => rpc.complete(Ok(())),
+            DebugRequest::StopReason(rpc) => rpc.complete(Ok(None)),
             DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {
                 let start = self.memory_index(address)?;
                 let end = start.saturating_add(len).min(MEMORY_SIZE);
@@ -314,7 +356,6 @@ impl State {
             }
             DebugRequest::Breakpoints(rpc) => rpc.complete(Ok(breakpoints())),
             DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| {
-                self.need_attached()?;
                 self.stop_on = set.unwrap_or(self.stop_on);
                 Ok(self.stop_on)
             }),
@@ -325,12 +366,16 @@ impl State {
         }
     }
 
-    fn attach(&mut self) -> Result<AttachInfo, DebugError> {
-        if self.attached {
+    fn attach(&mut self, request: AttachRequest) -> Result<Attached, DebugError> {
+        if self.session.is_some() {
             return Err(DebugError::AlreadyAttached);
         }
-        self.attached = true;
-        Ok(AttachInfo {
+        let session = DebugSession::begin(request.requests);
+        self.session = Some(FakeSession {
+            id: session.id(),
+            if_lost: request.if_lost,
+        });
+        let info = AttachInfo {
             arch: GuestArch::X86_64,
             vp_count: VP_COUNT,
             xfeatures: XFeatures::default(),
@@ -344,21 +389,11 @@ impl State {
                 epoch: self.epoch,
                 reason: DebugStopReason::Break,
             },
-        })
-    }
-
-    fn need_attached(&self) -> Result<(), DebugError> {
-        if self.attached {
-            Ok(())
-        } else {
-            Err(DebugError::NotAttached)
-        }
+        };
+        Ok(Attached { session, info })
     }
 
     fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
-        if let Err(error) = self.need_attached() {
-            return rpc.complete(Err(error));
-        }
         assert!(self.running.is_none(), "resumed while it runs");
         if let Some(how) = self.ends {
             return rpc.complete(Err(DebugError::Ended { how }));
@@ -386,7 +421,6 @@ impl State {
     }
 
     fn vp(&mut self, vp: VpIndex) -> Result<&mut X86VpState, DebugError> {
-        self.need_attached()?;
         let index = usize::try_from(vp.index()).unwrap();
         self.registers.get_mut(index).ok_or(DebugError::NoSuchVp {
             vp,
@@ -484,7 +518,6 @@ fn mapped_pages(from: Gva) -> MappedPages {
 
 fn name(request: &DebugRequest) -> &'static str {
     match request {
-        DebugRequest::Attach(_) => "attach",
         DebugRequest::Detach(_) => "detach",
         DebugRequest::Resume(_) => "resume",
         DebugRequest::Break(_) => "break",

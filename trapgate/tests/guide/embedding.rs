@@ -16,11 +16,14 @@ use std::error::Error;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
 use vp_runner::machine::Machine;
 use vp_runner::probe;
 use vp_runner::runner::Controller;
@@ -36,7 +39,7 @@ fn hand_over(
     vcpus: Vec<VcpuFd>,
     memory: Arc<GuestMemoryMmap>,
     machine: Arc<dyn Machine>,
-) -> Result<(mesh::Sender<DebugRequest>, RunnerHandle, Controller), Box<dyn Error>> {
+) -> Result<(mesh::Sender<DebugMessage>, RunnerHandle, Controller), Box<dyn Error>> {
     let (requests, debug) = mesh::channel();
     let (handle, controller) = vp_runner::start(RunnerParams {
         vm,
@@ -55,7 +58,7 @@ fn hand_over(
 
 fn run_guest(
     controller: Controller,
-    requests: mesh::Sender<DebugRequest>,
+    requests: mesh::Sender<DebugMessage>,
     listener: DebugListener,
 ) -> Result<RunnerExit, Box<dyn Error>> {
     let exit = DefaultPool::run_with(async |driver| {
@@ -79,22 +82,22 @@ fn run_guest(
     Ok(exit)
 }
 
-async fn look_around(requests: &mesh::Sender<DebugRequest>) -> Result<(), Box<dyn Error>> {
-    let info = requests.call_failable(DebugRequest::Attach, ()).await?;
+async fn look_around(requests: &mesh::Sender<DebugMessage>) -> Result<(), Box<dyn Error>> {
+    let Attached { session, info } = DebugSession::attach(requests, DetachAction::Resume).await?;
     println!("{} VPs, {:?}", info.vp_count, info.stop.reason);
     let everything = ResumeRequest {
         others: VpAction::Run,
         actions: vec![],
     };
-    let stop = requests
+    let stop = session
         .call_failable(DebugRequest::Resume, everything)
         .await?;
     println!("stopped: {:?}", stop.reason);
-    let state = requests
+    let state = session
         .call_failable(DebugRequest::GetVpState, VpIndex::BSP)
         .await?;
     println!("{state:?}");
-    requests
+    session
         .call_failable(DebugRequest::Detach, DetachAction::Resume)
         .await?;
     Ok(())

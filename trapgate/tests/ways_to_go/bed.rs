@@ -24,11 +24,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEnd;
 use vp_runner::runner::RunnerHandle;
@@ -45,7 +48,9 @@ pub struct Bed {
     machine: Arc<TestMachine>,
     pub address: String,
     untouched: Vec<u8>,
-    debug: mesh::Sender<DebugRequest>,
+    debug: mesh::Sender<DebugMessage>,
+    /// One that has ended.
+    stale: DebugSession,
     owner: mesh::Sender<WorkerRpc>,
     drop_server: Option<mesh::OneshotSender<()>>,
     ended: bool,
@@ -103,8 +108,12 @@ impl Bed {
                 futures::join!(guest, server).0
             })
         });
+        let attach = DebugSession::attach(&parts.debug, DetachAction::Resume);
+        let stale = answer(attach).expect("attached").session;
+        answer(stale.call_failable(DebugRequest::Detach, DetachAction::Resume)).expect("detached");
         Some(Self {
             _alone: alone,
+            stale,
             untouched: parts.machine.raw_memory(),
             machine: parts.machine,
             address,
@@ -143,6 +152,7 @@ impl Bed {
                 state => assert!(Instant::now() < end, "{what}: still {state:?}"),
             }
         }
+        // A session that has ended is refused in one way while another one lasts, and in another while nobody is attached.
         while self.status() != Err(DebugError::NotAttached) {
             assert!(Instant::now() < end, "{what}: not detached");
         }
@@ -162,7 +172,7 @@ impl Bed {
     }
 
     fn status(&self) -> Result<(), DebugError> {
-        answer(self.debug.call_failable(DebugRequest::Status, ())).map(drop)
+        answer(self.stale.call_failable(DebugRequest::Status, ())).map(drop)
     }
 
     /// How often the VPs have told so far.
@@ -185,12 +195,13 @@ impl Bed {
     /// Nothing of a debugger is left: not in memory, not in a register, not in what KVM was told.
     pub fn assert_untouched(&self, what: &str) {
         self.assert_memory_untouched(what);
-        let info = answer(self.debug.call_failable(DebugRequest::Attach, ())).expect("attached");
+        let attach = DebugSession::attach(&self.debug, DetachAction::Resume);
+        let Attached { session, info } = answer(attach).expect("attached");
         assert_eq!(info.stop.reason, DebugStopReason::Break, "{what}");
-        let list = answer(self.debug.call_failable(DebugRequest::Breakpoints, ()));
+        let list = answer(session.call_failable(DebugRequest::Breakpoints, ()));
         assert_eq!(list, Ok(vec![]), "{what}");
         for vp in (0..VPS).map(VpIndex::new) {
-            let state = answer(self.debug.call_failable(DebugRequest::GetVpState, vp));
+            let state = answer(session.call_failable(DebugRequest::GetVpState, vp));
             let DebuggerVpState::X86_64(regs) = *state.expect("readable") else {
                 panic!("an x86 guest");
             };
@@ -203,13 +214,13 @@ impl Bed {
             others: VpAction::Run,
             actions: Vec::new(),
         };
-        let pending = self.debug.call_failable(DebugRequest::Resume, all);
+        let pending = session.call_failable(DebugRequest::Resume, all);
         self.assert_runs(what);
-        answer(self.debug.call_failable(DebugRequest::Break, ())).expect("stopped");
+        answer(session.call_failable(DebugRequest::Break, ())).expect("stopped");
         let stop = answer(pending).expect("a stop");
         assert_eq!(stop.reason, DebugStopReason::Break, "{what}");
         let detach = DetachAction::Resume;
-        answer(self.debug.call_failable(DebugRequest::Detach, detach)).expect("detached");
+        answer(session.call_failable(DebugRequest::Detach, detach)).expect("detached");
     }
 
     pub fn assert_memory_untouched(&self, what: &str) {

@@ -26,7 +26,7 @@ pub(super) struct Guest {
 
 /// Who tells it what to do.
 pub(super) struct Wiring {
-    pub(super) debug: mesh::Receiver<DebugRequest>,
+    pub(super) debug: mesh::Receiver<DebugMessage>,
     pub(super) control: mesh::Receiver<Control>,
     pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
     pub(super) int3: Int3Traps,
@@ -102,6 +102,7 @@ impl Controller {
             vps: guest.vps,
             events: guest.events,
             debug: wiring.debug,
+            session: SessionDesk::default(),
             control: wiring.control,
             waiting: Waiting::default(),
             code,

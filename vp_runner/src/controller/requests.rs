@@ -26,12 +26,40 @@ use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::x86_64::Gp;
+use vmm_core_defs::session::AttachRequest;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::session::SessionId;
 use vmm_core_defs::stop::StopEvent;
 
 impl Controller {
-    pub(super) async fn request(&mut self, request: DebugRequest) {
+    pub(super) async fn message(&mut self, message: DebugMessage) {
+        match message {
+            DebugMessage::Attach(rpc) => self.attach(rpc).await,
+            DebugMessage::InSession(id, request) => match self.check_session(id) {
+                Ok(_) => self.request(request).await,
+                Err(err) => request.refuse(err),
+            },
+            DebugMessage::Lost(id) => self.session_lost(id).await,
+        }
+    }
+
+    /// The one place that tells the debugger's requests from those of anybody else. Says how the session ends where it is lost.
+    fn check_session(&self, id: SessionId) -> Result<DetachAction, DebugError> {
+        self.state.check_attached()?;
+        self.session.check(id)
+    }
+
+    /// A session was dropped. One that has ended before is no concern of ours.
+    async fn session_lost(&mut self, id: SessionId) {
+        if let Ok(if_lost) = self.check_session(id) {
+            let outputs = self.state.detach(if_lost);
+            self.feed(outputs).await;
+        }
+    }
+
+    async fn request(&mut self, request: DebugRequest) {
         match request {
-            DebugRequest::Attach(rpc) => self.attach(rpc).await,
             DebugRequest::Detach(rpc) => self.detach(rpc).await,
             DebugRequest::Resume(rpc) => self.resume(rpc).await,
             DebugRequest::Break(rpc) => self.break_(rpc).await,
@@ -93,10 +121,13 @@ impl Controller {
         }
     }
 
-    async fn attach(&mut self, rpc: DebugRpc<(), AttachInfo>) {
+    async fn attach(&mut self, rpc: DebugRpc<AttachRequest, Attached>) {
+        let (AttachRequest { if_lost, requests }, rpc) = rpc.split();
         match self.state.attach() {
             Ok(outputs) => {
-                self.waiting.attach(rpc);
+                let session = DebugSession::begin(requests);
+                self.session.begin(session.id(), if_lost);
+                self.waiting.attach(rpc, session);
                 self.execute(outputs).await;
             }
             Err(err) => rpc.complete(Err(for_client(err))),

@@ -111,11 +111,12 @@ fn session() {
     let controller = Controller::over(guest, wiring);
     let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
     let clock = thread::spawn(move || tick(&pulses, &ticks_to));
+    let id = client::SharedId::default();
     let intruder = thread::spawn({
-        let (world, debug) = (world.clone(), debug.clone());
-        move || client::intrude(&world, &debug)
+        let (world, debug, id) = (world.clone(), debug.clone(), id.clone());
+        move || client::intrude(&world, &debug, &id)
     });
-    Client::new(world.clone(), debug).live();
+    Client::new(world.clone(), debug, id).live();
     intruder.join().unwrap();
     // Every sender of requests is gone now: the guest runs on by itself, however it was left, unless nobody ever let it go (I6).
     match start == StartMode::Run || world.was_let_go() {

@@ -4,6 +4,8 @@ use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
@@ -12,7 +14,7 @@ use vmm_core_defs::stop::StopEvent;
 /// At most one of each, but for the kinds that several may wait for at once. What is dropped unanswered tells its caller that the runner is gone.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    attach: Option<DebugRpc<(), AttachInfo>>,
+    attach: Option<Attaching>,
     resume: Option<DebugRpc<(), StopEvent>>,
     breaks: Vec<DebugRpc<(), ()>>,
     detaches: Vec<DebugRpc<(), ()>>,
@@ -20,9 +22,16 @@ pub(super) struct Waiting {
     reset: Option<DebugRpc<(), ()>>,
 }
 
+/// An `Attach` that waits for the guest to stop. Where it fails its session has ended by then, so its drop means nothing.
+#[derive(Debug)]
+struct Attaching {
+    rpc: DebugRpc<(), Attached>,
+    session: DebugSession,
+}
+
 impl Waiting {
-    pub(super) fn attach(&mut self, rpc: DebugRpc<(), AttachInfo>) {
-        self.attach = Some(rpc);
+    pub(super) fn attach(&mut self, rpc: DebugRpc<(), Attached>, session: DebugSession) {
+        self.attach = Some(Attaching { rpc, session });
     }
 
     pub(super) fn resume(&mut self, rpc: DebugRpc<(), StopEvent>) {
@@ -66,8 +75,8 @@ impl Waiting {
     }
 
     pub(super) fn attached(&mut self, info: AttachInfo) {
-        if let Some(attach) = self.attach.take() {
-            attach.complete(Ok(info));
+        if let Some(Attaching { rpc, session }) = self.attach.take() {
+            rpc.complete(Ok(Attached { session, info }));
         }
     }
 
@@ -80,7 +89,7 @@ impl Waiting {
     /// No stop will come for these.
     pub(super) fn abandon(&mut self) {
         if let Some(attach) = self.attach.take() {
-            attach.complete(Err(DebugError::Detached));
+            attach.rpc.complete(Err(DebugError::Detached));
         }
         self.resume_failed(DebugError::Detached);
     }
@@ -89,7 +98,7 @@ impl Waiting {
     pub(super) fn ended(&mut self, how: GuestEnd) {
         let ended = || DebugError::Ended { how };
         if let Some(attach) = self.attach.take() {
-            attach.complete(Err(ended()));
+            attach.rpc.complete(Err(ended()));
         }
         self.resume_failed(ended());
         self.reset_done(Err(ended()));

@@ -8,21 +8,31 @@ use super::*;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::Rpc;
 use mesh::rpc::RpcError;
-use mesh::rpc::RpcSend as _;
+use mesh::rpc::RpcSend;
 use shuttle::future::block_on;
+use std::sync::Mutex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::session::SessionId;
 use vmm_core_defs::stop::StopEvent;
 
 type Pending<T> = PendingFailableRpc<T, DebugError>;
 
+/// The session that has attached last.
+pub(super) type SharedId = Arc<Mutex<Option<SessionId>>>;
+
 /// The one debugger.
 pub(super) struct Client {
     world: Arc<World>,
-    debug: mesh::Sender<DebugRequest>,
+    debug: mesh::Sender<DebugMessage>,
+    session: Option<DebugSession>,
+    /// For the debugger's second task.
+    id: SharedId,
     set: Vec<Breakpoint>,
     /// The resumes taken so far.
     epoch: Epoch,
@@ -36,13 +46,13 @@ enum End {
     Lost,
 }
 
-fn send<I, T>(
-    debug: &mesh::Sender<DebugRequest>,
-    request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> DebugRequest,
+fn send<M, I, T>(
+    to: impl RpcSend<Message = M>,
+    request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> M,
     input: I,
 ) -> Pending<T> {
     thread::yield_now();
-    let pending = debug.call_failable(request, input);
+    let pending = to.call_failable(request, input);
     thread::yield_now();
     pending
 }
@@ -56,17 +66,24 @@ fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
     }
 }
 
-/// Somebody else who may interrupt: a second task of the debugger's.
-pub(super) fn intrude(world: &World, debug: &mesh::Sender<DebugRequest>) {
+/// Somebody else who may interrupt: a second task of the debugger's, which does not know whether its session still lasts.
+pub(super) fn intrude(world: &World, debug: &mesh::Sender<DebugMessage>, id: &SharedId) {
     for _ in 0..thread_rng().gen_range(0..6) {
         for _ in 0..thread_rng().gen_range(0..20) {
             thread::yield_now();
         }
+        let Some(id) = *id.lock().unwrap() else {
+            continue;
+        };
         world.break_sent();
-        let answer = answer(send(debug, DebugRequest::Break, ()));
+        let break_ = |rpc| DebugMessage::InSession(id, DebugRequest::Break(rpc));
+        let answer = answer(send(debug, break_, ()));
         world.break_answered();
         assert!(
-            matches!(answer, Ok(()) | Err(DebugError::NotAttached)),
+            matches!(
+                answer,
+                Ok(()) | Err(DebugError::NotAttached | DebugError::NotYourSession)
+            ),
             "{answer:?}"
         );
     }
@@ -98,10 +115,12 @@ fn any_action() -> VpAction {
 }
 
 impl Client {
-    pub(super) fn new(world: Arc<World>, debug: mesh::Sender<DebugRequest>) -> Self {
+    pub(super) fn new(world: Arc<World>, debug: mesh::Sender<DebugMessage>, id: SharedId) -> Self {
         Self {
             world,
             debug,
+            session: None,
+            id,
             set: Vec::new(),
             epoch: Epoch::default(),
             plan: Vec::new(),
@@ -113,7 +132,8 @@ impl Client {
         request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> DebugRequest,
         input: I,
     ) -> Pending<T> {
-        send(&self.debug, request, input)
+        let session = self.session.as_ref().expect("it has attached");
+        send(session, request, input)
     }
 
     /// Some sessions. The client is gone when this returns.
@@ -126,17 +146,22 @@ impl Client {
     }
 
     fn session(&mut self) -> End {
-        let attach = self.send(DebugRequest::Attach, ());
+        let attach = self.attach();
         if thread_rng().gen_bool(0.1) {
-            // Gone before it was there.
-            let detach = self.send_detach(any_detach());
-            let attached = answer(attach).map(drop);
-            assert!(matches!(attached, Ok(()) | Err(DebugError::Detached)));
-            assert_eq!(answer(detach), Ok(()));
+            // Gone before it was there: nobody takes the session, which ends by that.
+            drop(attach);
             self.world.session_over();
             return End::Detached;
         }
-        let info = answer(attach).unwrap();
+        let Attached { session, info } = match answer(attach) {
+            Ok(attached) => attached,
+            // The last session was lost, and has not ended yet.
+            Err(DebugError::AlreadyAttached) => return End::Detached,
+            Err(err) => panic!("{err}"),
+        };
+        *self.id.lock().unwrap() = Some(session.id());
+        self.check_others_are_refused(&session);
+        self.session = Some(session);
         assert_eq!(info.stop.epoch, self.epoch, "I1");
         self.world.check_parked("after attach");
         self.world.session_begins();
@@ -164,9 +189,25 @@ impl Client {
         }
     }
 
+    fn attach(&self) -> Pending<Attached> {
+        thread::yield_now();
+        let pending = DebugSession::attach(&self.debug, any_detach());
+        thread::yield_now();
+        pending
+    }
+
+    /// A session that the runner did not begin is worth nothing.
+    fn check_others_are_refused(&self, session: &DebugSession) {
+        let other = DebugSession::begin(mesh::channel().0).id();
+        assert_ne!(other, session.id());
+        let kill = |rpc| DebugMessage::InSession(other, DebugRequest::Detach(rpc));
+        let refused = send(&self.debug, kill, DetachAction::Kill);
+        assert_eq!(answer(refused), Err(DebugError::NotYourSession));
+    }
+
     fn look(&self) {
         let status = self.send(DebugRequest::Status, ());
-        let again = self.send(DebugRequest::Attach, ());
+        let again = self.attach();
         let state = self.send(DebugRequest::GetVpState, VpIndex::BSP);
         assert_eq!(answer(status).unwrap().vps.len(), self.world.vps() as usize);
         assert_eq!(answer(again).map(drop), Err(DebugError::AlreadyAttached));
@@ -283,7 +324,11 @@ impl Client {
                     assert_eq!(stop.epoch, self.epoch, "I1");
                 }
                 Err(DebugError::Detached) => self.epoch = self.epoch.next(),
-                Err(err) => assert_eq!(err, DebugError::NotStopped),
+                // The second: one that the runner had not looked at when the session was lost.
+                Err(err) => assert!(
+                    matches!(err, DebugError::NotStopped | DebugError::NotAttached),
+                    "{err}"
+                ),
             }
         }
     }
@@ -308,6 +353,7 @@ impl Client {
 
     /// The channel goes while the guest runs; the resumes are answered all the same.
     fn lose(&mut self, resumes: Vec<Pending<StopEvent>>) -> End {
+        self.session = None;
         self.debug = mesh::channel().0;
         self.settle(resumes);
         End::Lost

@@ -1,0 +1,168 @@
+//! Debug sessions: whom the guest belongs to while it is debugged.
+//!
+//! ```text
+//!  program                                            runner
+//!     | ---- DebugMessage::Attach -------------------->  |
+//!     | <--- Attached { session, info } ---------------  |  the session begins
+//!     | ---- DebugMessage::InSession(id, request) ---->  |  refused unless `id` is the session that is attached
+//!     | ---- DebugRequest::Detach, or                 >  |
+//!     |      DebugMessage::Lost(id) when it is dropped>  |  the session ends
+//! ```
+
+use crate::debug_rpc::AttachInfo;
+use crate::debug_rpc::DebugError;
+use crate::debug_rpc::DebugMessage;
+use crate::debug_rpc::DebugRequest;
+use crate::debug_rpc::DetachAction;
+use mesh::Sender;
+use mesh::rpc::PendingFailableRpc;
+use mesh::rpc::RpcSend;
+use serde::Deserialize;
+use serde::Serialize;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+
+/// Names one debug session. It cannot be guessed from another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    fn unpredictable() -> Self {
+        // Keyed with random bytes of the operating system, and with other keys at each call.
+        Self(RandomState::new().hash_one(()))
+    }
+}
+
+/// The input of [`DebugMessage::Attach`].
+#[derive(Debug)]
+pub struct AttachRequest {
+    /// What becomes of the guest where the session ends without [`DebugRequest::Detach`]. A guest that is held before its first instruction, and that
+    /// nobody has resumed, stays held then ([`DetachAction::unless_held`]).
+    pub if_lost: DetachAction,
+    /// The channel that the request itself is sent over: the session's requests go there.
+    pub requests: Sender<DebugMessage>,
+}
+
+/// The answer to [`DebugMessage::Attach`].
+#[derive(Debug)]
+pub struct Attached {
+    /// The session that has begun.
+    pub session: DebugSession,
+    /// What the debugger learns of the guest.
+    pub info: AttachInfo,
+}
+
+/// A debug session: whoever owns it is the guest's debugger, and sends requests over it.
+///
+/// ```no_run
+/// # async fn debug(requests: mesh::Sender<vmm_core_defs::debug_rpc::DebugMessage>) -> Result<(), Box<dyn std::error::Error>> {
+/// use mesh::rpc::RpcSend as _;
+/// use vmm_core_defs::addr::VpIndex;
+/// use vmm_core_defs::debug_rpc::{DebugRequest, DetachAction};
+/// use vmm_core_defs::session::{Attached, DebugSession};
+///
+/// let Attached { session, info } = DebugSession::attach(&requests, DetachAction::Resume).await?;
+/// println!("{} VPs", info.vp_count);
+/// let state = session.call_failable(DebugRequest::GetVpState, VpIndex::BSP).await?;
+/// session.call_failable(DebugRequest::Detach, DetachAction::Resume).await?;
+/// # Ok(()) }
+/// ```
+///
+/// Where it is dropped without [`DebugRequest::Detach`], the session ends after the requests that were sent before, as `Attach` said. That holds wherever it
+/// is dropped: with the program that attached, or in an answer to `Attach` that nobody waited for.
+#[derive(Debug)]
+#[must_use = "the session ends when this is dropped"]
+pub struct DebugSession {
+    id: SessionId,
+    requests: Sender<DebugMessage>,
+}
+
+impl DebugSession {
+    /// Makes the caller the guest's debugger and stops the guest. `if_lost` is what becomes of the guest where the session ends without
+    /// [`DebugRequest::Detach`].
+    ///
+    /// Dropping the future gives the session up. The errors are those of [`DebugMessage::Attach`].
+    pub fn attach(
+        requests: &Sender<DebugMessage>,
+        if_lost: DetachAction,
+    ) -> PendingFailableRpc<Attached, DebugError> {
+        let request = AttachRequest {
+            if_lost,
+            requests: requests.clone(),
+        };
+        requests.call_failable(DebugMessage::Attach, request)
+    }
+
+    /// A new session, for the VM's side to answer [`DebugMessage::Attach`] with. Its requests, and the word that it is lost, go to `requests`.
+    pub fn begin(requests: Sender<DebugMessage>) -> Self {
+        let id = SessionId::unpredictable();
+        Self { id, requests }
+    }
+
+    /// Which session this is.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Whether the VM has gone away.
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+}
+
+impl Drop for DebugSession {
+    fn drop(&mut self) {
+        self.requests.send(DebugMessage::Lost(self.id));
+    }
+}
+
+impl RpcSend for &DebugSession {
+    type Message = DebugRequest;
+
+    fn send_rpc(self, request: DebugRequest) {
+        self.requests
+            .send(DebugMessage::InSession(self.id, request));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_sessions_have_the_same_id_and_a_dropped_one_is_heard_of_once() {
+        let (requests, mut heard) = mesh::channel();
+        let sessions: Vec<_> = (0..1000)
+            .map(|_| DebugSession::begin(requests.clone()))
+            .collect();
+        let ids: HashSet<_> = sessions.iter().map(DebugSession::id).collect();
+        assert_eq!(ids.len(), 1000);
+        let numbers: Vec<_> = sessions.iter().map(|session| session.id.0).collect();
+        let steps: HashSet<_> = numbers
+            .windows(2)
+            .map(|two| two[1].wrapping_sub(two[0]))
+            .collect();
+        assert!(steps.len() > 990, "the next id follows from this one");
+        for session in sessions {
+            let id = session.id();
+            assert!(heard.try_recv().is_err());
+            drop(session);
+            assert!(matches!(heard.try_recv(), Ok(DebugMessage::Lost(lost)) if lost == id));
+        }
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_end_of_a_session_is_heard_of_after_its_requests() {
+        let (requests, mut heard) = mesh::channel();
+        let session = DebugSession::begin(requests);
+        drop(session.call_failable(DebugRequest::Detach, DetachAction::Kill));
+        drop(session);
+        assert!(matches!(
+            heard.try_recv(),
+            Ok(DebugMessage::InSession(_, DebugRequest::Detach(_)))
+        ));
+        assert!(matches!(heard.try_recv(), Ok(DebugMessage::Lost(_))));
+    }
+}
