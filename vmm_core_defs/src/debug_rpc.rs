@@ -124,7 +124,8 @@ pub enum DebugRequest {
     Redirect(DebugRpc<VpIndex, ()>),
 
     /// Says why a VP stopped, where the last `Resume` let the VP go and the VP was not only stopped with the others. A hit of such a VP that waits for a
-    /// later `Resume` (invariant I7) is told by this request, and is not told again.
+    /// later `Resume` (invariant I7) is told by this request, and is not told again. Where the VP is just about to meet a breakpoint, the breakpoint counts
+    /// as met.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     StopReason(DebugRpc<VpIndex, Option<DebugStopReason>>),

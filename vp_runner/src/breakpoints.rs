@@ -532,8 +532,20 @@ impl BreakpointTable {
 
     /// Whether a debug register waits for execution at the address.
     pub fn register_at(&self, address: Gva) -> bool {
-        let mut slots = self.slots.iter().flatten();
-        slots.any(|slot| slot.access() == Access::Execute && slot.address() == address)
+        self.register_index(address).is_some()
+    }
+
+    fn register_index(&self, address: Gva) -> Option<usize> {
+        self.slots.iter().position(|slot| {
+            slot.is_some_and(|slot| slot.access() == Access::Execute && slot.address() == address)
+        })
+    }
+
+    /// The breakpoint whose debug register a VP at `place` meets.
+    pub fn at_register(&self, ram: &GuestMemoryMmap, place: &Place) -> Option<Breakpoint> {
+        let index = self.register_index(place.rip)?;
+        let others = self.is_anothers(index, ram, place);
+        self.on(index).filter(|_| !others)
     }
 
     /// What the debug registers are to hold.

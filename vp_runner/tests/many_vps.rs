@@ -3,6 +3,7 @@
 use conformance::machine;
 
 use machine::guest::*;
+use machine::software::software_at;
 use machine::*;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
@@ -151,4 +152,55 @@ fn a_step_beside_running_vps_is_reported_and_stops_them() {
     }
     // 20 steps of a loop of three instructions.
     assert_eq!(vm.regs(2).gp[3], 7);
+}
+
+/// LLDB steps a thread past a breakpoint where the thread stands without a reason. Such a VP was stopped with the others just before it met the breakpoint,
+/// or its step ended there together with a step of another VP.
+#[test]
+fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
+    let site = in_loop(Mode::Long, 1);
+    for (vps, breakpoint) in [
+        (2, software_at(site)),
+        (4, software_at(site)),
+        (4, execute_at(site)),
+        (8, execute_at(site)),
+    ] {
+        let code = counting_loop(Mode::Long);
+        let Some(vm) = Setup::new(Mode::Long, &code).vps(vps).build() else {
+            return;
+        };
+        vm.attach();
+        vm.insert(breakpoint);
+        let steps = |vp: &VpIndex| !vp.index().is_multiple_of(4);
+        let request = ResumeRequest {
+            others: VpAction::Run,
+            actions: (0..vps)
+                .map(VpIndex::new)
+                .filter(steps)
+                .map(|vp| (vp, VpAction::Step))
+                .collect(),
+        };
+        let mut told = vec![0; vps as usize];
+        for _ in 0..100 {
+            stop(vm.send(DebugRequest::Resume, request.clone()));
+            for (index, told) in (0..).zip(&mut told) {
+                let reason = vm.call(DebugRequest::StopReason, VpIndex::new(index));
+                let reason = reason.unwrap();
+                let regs = vm.regs(index);
+                match reason {
+                    Some(DebugStopReason::Breakpoint { .. }) => *told += 1,
+                    // A client knows its breakpoints.
+                    Some(DebugStopReason::SingleStep { .. }) if regs.rip == site => *told += 1,
+                    Some(DebugStopReason::SingleStep { .. }) | None => {}
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(
+                    regs.gp[3], *told,
+                    "VP {index} at {:#x}: {reason:?}",
+                    regs.rip
+                );
+            }
+        }
+        assert!(told.iter().all(|told| *told > 0), "{told:?}");
+    }
 }

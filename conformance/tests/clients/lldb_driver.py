@@ -59,6 +59,8 @@ class Cell:
         self.left = 0
         # The thread that was resumed alone; None where all were.
         self.resumed = None
+        # Where each thread stood when the sites were placed.
+        self.stood = {}
 
     def command(self, line):
         result = lldb.SBCommandReturnObject()
@@ -77,6 +79,7 @@ class Cell:
         self.guest = Guest(self.target)
         self.start = [self.rounds(cpu) for cpu in range(self.vcpus)]
         self.place_sites()
+        self.stood = {thread.GetThreadID(): self.standing(thread) for thread in self.process}
         done = 0
         end = time.monotonic() + self.seconds
         while done < self.rounds_wanted and (done < 3 or time.monotonic() < end):
@@ -155,6 +158,9 @@ class Cell:
     def thread(self):
         return self.process.GetSelectedThread()
 
+    def standing(self, thread):
+        return thread.GetFrameAtIndex(0).GetPC(), self.rounds(thread.GetThreadID() - 1)
+
     def see(self, site, cpu):
         values = self.seen.setdefault(site, {}).setdefault(cpu, [])
         now = self.rounds(cpu)
@@ -176,6 +182,9 @@ class Cell:
             if reason in (lldb.eStopReasonSignal, lldb.eStopReasonException):
                 raise Wrong("thread %d: %s" % (thread.GetThreadID(), thread.GetStopDescription(100)))
             if reason != lldb.eStopReasonBreakpoint or self.action in ("callback", "ignore"):
+                continue
+            # LLDB 14 and 19 show a breakpoint where a thread stands that has not moved since LLDB set it, and do not count it.
+            if self.stood.get(thread.GetThreadID()) == self.standing(thread):
                 continue
             for at in range(0, thread.GetStopReasonDataCount(), 2):
                 number = thread.GetStopReasonDataAtIndex(at)

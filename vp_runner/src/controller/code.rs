@@ -23,6 +23,7 @@ use std::time::Duration;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -269,6 +270,16 @@ impl Code {
             (true, None) if table.register_at(place.rip) => Some(ByteOf::ThisAddress),
             (true, None) => Some(ByteOf::OtherAddress),
         }
+    }
+
+    /// The breakpoint that a VP at this place meets.
+    pub(super) fn met_at(&self, place: &Place) -> Option<Breakpoint> {
+        let Breakpoints { table, patches } = &*self.breakpoints();
+        let gpa = place.rip_gpa(&self.ram);
+        let armed = gpa.filter(|gpa| patches.is_armed(*gpa));
+        let byte = armed.and_then(|gpa| table.at_byte(place.rip, gpa));
+        // As in the guest, a debug register comes first.
+        table.at_register(&self.ram, place).or(byte)
     }
 
     /// The VPs that stand on a byte.

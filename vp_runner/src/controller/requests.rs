@@ -78,7 +78,9 @@ impl Controller {
                     .await;
             }
             DebugRequest::Redirect(rpc) => rpc.handle_sync(|vp| self.redirect(vp)),
-            DebugRequest::StopReason(rpc) => rpc.handle_sync(|vp| self.stop_reason(vp)),
+            DebugRequest::StopReason(rpc) => {
+                rpc.handle(async |vp| self.stop_reason(vp).await).await;
+            }
             DebugRequest::ReadMsr(rpc) => {
                 rpc.handle(async |(vp, msr)| self.on_stopped(vp, move |vp| vp.read_msr(msr)).await)
                     .await;
@@ -296,10 +298,22 @@ impl Controller {
         Ok(())
     }
 
-    fn stop_reason(&mut self, vp: VpIndex) -> Result<Option<DebugStopReason>, DebugError> {
+    async fn stop_reason(&mut self, vp: VpIndex) -> Result<Option<DebugStopReason>, DebugError> {
         self.check_stopped(vp)?;
-        let table = &self.code.breakpoints().table;
-        self.state.tell(vp, |reason| still_hit(table, reason))
+        let told = {
+            let table = &self.code.breakpoints().table;
+            self.state.tell(vp, |reason| still_hit(table, reason))?
+        };
+        if told.is_some() {
+            return Ok(told);
+        }
+        let next = self.vps.call(vp, |vp| match vp.activity()? {
+            VpActivity::Running | VpActivity::Stopped => vp.place().map(Some),
+            // An interrupt comes before the instruction.
+            VpActivity::Halted | VpActivity::WaitingForStart => Ok(None),
+        });
+        let breakpoint = next.await?.and_then(|place| self.code.met_at(&place));
+        Ok(breakpoint.and_then(|breakpoint| self.state.tell_standing(vp, breakpoint)))
     }
 
     /// The paging state in force on a VP, which is parked.

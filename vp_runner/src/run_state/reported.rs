@@ -1,9 +1,11 @@
 //! Which stops the client knows of: what it was told of each VP, and whether the VP may pass a breakpoint where it stands (I7, I8).
 
 use super::Cause;
+use super::Phase;
 use super::RunState;
 use super::Start;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
@@ -36,14 +38,19 @@ impl RunState {
         if let Cause::Guest(event) = self.hits.remove(position)? {
             self.owe(event);
         }
-        let vp = now
+        Some(self.reported(now))
+    }
+
+    /// Notes that the client is told of this stop.
+    pub(super) fn reported(&mut self, reason: DebugStopReason) -> DebugStopReason {
+        let vp = reason
             .vp()
             .and_then(|vp| self.vps.get_mut(vp.index() as usize));
         if let Some(vp) = vp {
             vp.known = Known::Reported;
-            vp.told = Some(now);
+            vp.told = Some(reason);
         }
-        Some(now)
+        reason
     }
 
     /// The client has set RIP of a parked VP, perhaps to the same value. The VP meets a breakpoint at this RIP (I8). A kept breakpoint hit of the VP
@@ -89,5 +96,24 @@ impl RunState {
             hit => Some(hit.reason()),
         };
         Ok(reason.and_then(|now| self.take_hit(position, now)))
+    }
+
+    /// Where [`Self::tell`] knows no reason: the VP is about to execute the instruction at `breakpoint`, and was stopped with the others just before it.
+    /// The breakpoint counts as met and reported, so the VP passes it. LLDB silently steps a thread past a breakpoint at which the thread stands without a
+    /// reason.
+    ///
+    /// `None` where the VP is to meet this breakpoint at its next resume all the same.
+    pub fn tell_standing(
+        &mut self,
+        index: VpIndex,
+        breakpoint: Breakpoint,
+    ) -> Option<DebugStopReason> {
+        let vp = self.vps.get(index.index() as usize)?;
+        let untold = vp.told.is_none() && vp.known == Known::Unreported;
+        if self.phase != Phase::Parked || vp.plan == VpAction::Stay || !untold {
+            return None;
+        }
+        let vp = index;
+        Some(self.reported(DebugStopReason::Breakpoint { vp, breakpoint }))
     }
 }

@@ -115,7 +115,7 @@ impl RunState {
             let reason = self
                 .answer()
                 .and_then(|position| self.take_hit(position, self.hits[position].reason()))
-                .or_else(|| self.owed.map(GuestEvent::reason))
+                .or_else(|| self.owed.map(|event| self.reported(event.reason())))
                 .unwrap_or(DebugStopReason::Break);
             let epoch = self.epoch;
             let mut outputs = vec![Output::Attached { epoch, reason }];

@@ -313,6 +313,40 @@ fn a_hit_that_was_told_on_request_is_not_reported_again() {
 }
 
 #[test]
+fn a_breakpoint_that_a_vp_was_about_to_meet_is_told_on_request_once_and_passed() {
+    let mut state = running();
+    let epoch = state.epoch;
+    let met = Some(Cause::Debug(hit(VP1)));
+    state.parked(VP1, epoch, met, Moved::Yes).unwrap();
+    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None, "VP 0 moves");
+    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    let first = state.tell_standing(VP0, BREAKPOINT);
+    assert_eq!(first, Some(hit(VP0)));
+    assert_eq!(state.tell(VP0, alive), Ok(first));
+    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
+    let outputs = state.resume(&ALONE, alive).unwrap();
+    assert_eq!(outputs, [Output::Program]);
+    assert_eq!(state.vps[0].known.start(), Start::Past);
+}
+
+#[test]
+fn a_breakpoint_at_a_vp_that_was_not_let_go_is_not_told_on_request() {
+    let mut state = running();
+    let epoch = state.epoch;
+    let met = Some(Cause::Debug(hit(VP1)));
+    state.parked(VP1, epoch, met, Moved::Yes).unwrap();
+    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    state.resume(&ALONE, alive).unwrap();
+    state.programmed(&[]).unwrap();
+    let step = Some(Cause::Debug(DebugStopReason::SingleStep { vp: VP1 }));
+    state
+        .parked(VP1, state.epoch, step, Moved::Yes)
+        .expect("the step ends");
+    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
+    assert_eq!(state.vps[0].known.start(), Start::Retry);
+}
+
+#[test]
 fn a_hit_whose_breakpoint_is_gone_is_not_told_on_request() {
     let mut state = both_hit();
     assert_eq!(state.tell(VP0, |_| None), Ok(None));

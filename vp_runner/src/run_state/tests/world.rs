@@ -159,6 +159,20 @@ impl World {
                 }
                 Err(err) => Err(err.into()),
             },
+            Input::TellStanding(vp) => {
+                if let Some(reason) = self.state.tell_standing(*vp, BREAKPOINT) {
+                    assert!(stopped.is_ok(), "told {reason:?} of a guest that runs");
+                    assert!(
+                        self.reported.insert(*vp) && self.let_go.contains(vp),
+                        "told {reason:?} a second time, or of a VP that stayed (I7)"
+                    );
+                    assert!(!self.unreported.contains(vp), "a kept hit is left (I7)");
+                    self.standing.insert(*vp, ByteOf::ThisAddress);
+                    self.dropped.retain(|other| other != vp);
+                    self.check_told(*vp, reason, &self.state.clone());
+                }
+                Ok(Vec::new())
+            }
             Input::Redirect(vp) => {
                 if stopped.is_ok() {
                     self.state.redirected(*vp);
@@ -190,7 +204,7 @@ impl World {
             Input::Reset => self.reset = Request::Open,
             Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown => {}
             Input::Parked(..) | Input::StillThere(_) | Input::NotCarriedOut(_) => {}
-            Input::Tell(_) | Input::Redirect(_) => {}
+            Input::Tell(_) | Input::TellStanding(_) | Input::Redirect(_) => {}
         }
         let held = self.held;
         self.carry_out(outputs);

@@ -21,6 +21,8 @@ pub(in crate::run_state::tests) enum Input {
     /// The instruction under its byte could not be carried out.
     NotCarriedOut(VpIndex),
     Tell(VpIndex),
+    /// As `Tell`, where the VP is about to meet the breakpoint.
+    TellStanding(VpIndex),
     Redirect(VpIndex),
 }
 
@@ -59,6 +61,10 @@ impl World {
         if self.tells() {
             for vp in (0..count).map(vp_index) {
                 inputs.push(Input::Tell(vp));
+                let elsewhere = self.standing.get(&vp) == Some(&ByteOf::OtherAddress);
+                if self.table && !elsewhere && !self.unreported.contains(&vp) {
+                    inputs.push(Input::TellStanding(vp));
+                }
                 inputs.push(Input::Redirect(vp));
             }
         }
