@@ -27,6 +27,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
@@ -71,6 +72,8 @@ pub struct Setup {
     pub start: StartMode,
     /// What a reset does.
     pub on_reset: ResetPolicy,
+    /// Who is told that a guest that crashed is kept; `None`: it ends.
+    pub kept: Option<mesh::Sender<DebugStopReason>>,
     /// Whether VPs after the first wait for INIT-SIPI.
     pub others_wait: bool,
     /// Whether the runner is told what the probe finds here.
@@ -94,6 +97,7 @@ impl Setup {
             code: code.to_vec(),
             start: StartMode::WaitForDebugger,
             on_reset: ResetPolicy::Reset,
+            kept: None,
             others_wait: false,
             probed: true,
             freeze_time: FreezeTime::Off,
@@ -124,6 +128,12 @@ impl Setup {
     /// A reset ends the runner.
     pub fn exit_on_reset(mut self) -> Self {
         self.on_reset = ResetPolicy::Exit;
+        self
+    }
+
+    /// A guest that crashes while nobody debugs it is kept, and this is told.
+    pub fn kept(mut self, kept: mesh::Sender<DebugStopReason>) -> Self {
+        self.kept = Some(kept);
         self
     }
 

@@ -106,6 +106,7 @@ async fn of_guest(guest: &mut Guest, command: OfGuest) -> Result<String, CallErr
         OfGuest::Reset => {
             guest.vm.forget();
             guest.vm.call(DebugRequest::Reset, ()).await?;
+            guest.was_reset();
             "The guest was reset and is stopped at its first instruction. Tell GDB: `maintenance flush \
              register-cache`\n"
                 .to_owned()
@@ -229,13 +230,10 @@ async fn disassemble(
 async fn status(guest: &mut Guest) -> Result<String, CallError> {
     let status = guest.vm.status().await?;
     let mut text = String::new();
-    for (vp, status) in status.vps.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "thread {}  VP {vp}: {}",
-            vp.saturating_add(1),
-            vp_line(status)
-        );
+    for (vp, status) in (0..).map(VpIndex::new).zip(&status.vps) {
+        let (thread, line) = (vp.index().saturating_add(1), vp_line(status));
+        let fate = guest.fate(vp);
+        let _ = writeln!(text, "thread {thread}  VP {vp}: {line}{fate}");
     }
     Ok(text)
 }

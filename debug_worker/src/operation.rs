@@ -5,6 +5,7 @@ use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
 use crate::registers;
+use crate::stop_reply::fate;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
@@ -20,6 +21,7 @@ use gdb_frontend::target::Tid;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::debug_rpc::AttachInfo;
@@ -32,12 +34,15 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::DebugStopReason;
 
 /// The guest of one session, ready to carry out operations.
 pub(crate) struct Guest {
     pub(crate) vm: AttachedVm,
     pub(crate) info: AttachInfo,
     pub(crate) layout: Layout,
+    /// Why the guest was stopped when the session began, until it is let go.
+    at_attach: Option<DebugStopReason>,
     /// For `monitor breakpoints`.
     pub(crate) refused: Refused,
 }
@@ -63,8 +68,10 @@ impl Guest {
     pub(crate) fn new(vm: AttachedVm, info: AttachInfo) -> Self {
         let layout = registers::layout(&info);
         let refused = Refused::default();
+        let at_attach = Some(info.stop.reason);
         Self {
             vm,
+            at_attach,
             info,
             layout,
             refused,
@@ -253,12 +260,27 @@ impl Guest {
                 .collect(),
         };
         match self.vm.resume(request).await {
-            Ok(resumed) => Outcome {
-                reply: TargetReply::Done,
-                resumed: Some(resumed),
-            },
+            Ok(resumed) => {
+                self.at_attach = None;
+                Outcome {
+                    reply: TargetReply::Done,
+                    resumed: Some(resumed),
+                }
+            }
             Err(error) => Err(target_error(&error)).into(),
         }
+    }
+
+    /// Why this VP had stopped the guest before the session began, where that is more than a stop: for the end of its line.
+    pub(crate) fn fate(&self, vp: VpIndex) -> String {
+        let reason = self.at_attach.filter(|reason| reason.vp() == Some(vp));
+        let fate = reason.as_ref().and_then(fate);
+        fate.map(|fate| format!("; {fate}")).unwrap_or_default()
+    }
+
+    /// The machine was reset: what had stopped the guest is past.
+    pub(crate) fn was_reset(&mut self) {
+        self.at_attach = None;
     }
 
     async fn thread_extra_info(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
@@ -273,7 +295,7 @@ impl Guest {
             .and_then(|index| status.vps.get(index))
             .map_or_else(
                 || format!("VP {vp}: not there"),
-                |status| format!("VP {vp}: {}", vp_line(status)),
+                |status| format!("VP {vp}: {}{}", vp_line(status), self.fate(vp)),
             );
         Ok(TargetReply::Text(text))
     }

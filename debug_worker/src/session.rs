@@ -168,6 +168,8 @@ impl Session {
             thread_count: guest.info.vp_count,
             layout: guest.layout,
             stop: stop_reply(&guest.info.stop.reason),
+            explanation: explanation(&guest.info.stop.reason)
+                .map(|text| format!("When this debugger attached: {text}")),
         };
         let Connection { incoming, outgoing } = visitor.connection;
         let link = Link {

@@ -125,6 +125,15 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
     }
 }
 
+/// What befell the VP that a stop names, in a few words.
+pub(crate) fn fate(reason: &DebugStopReason) -> Option<String> {
+    match reason {
+        DebugStopReason::Crashed { cause, .. } => Some(format!("cannot go on: {}", crash(cause))),
+        DebugStopReason::TripleFault { .. } => Some("met a triple fault".to_owned()),
+        _ => None,
+    }
+}
+
 fn crash(cause: &CrashCause) -> String {
     match cause {
         CrashCause::Internal { suberror } => {

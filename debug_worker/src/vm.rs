@@ -185,7 +185,7 @@ impl AttachedVm {
 
     /// [`AttachedVm::detach`] for a client that says `k`: in the way chosen for clients that go away.
     pub(crate) async fn kill(&mut self) -> Result<(), CallError> {
-        self.detach(self.on_disconnect).await
+        self.detach(self.on_disconnect.unless_crashed()).await
     }
 
     /// [`AttachedVm::detach`] for a client that was lost: in the way chosen for that, but a guest that nobody has resumed stays held (I6).

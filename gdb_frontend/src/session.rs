@@ -286,7 +286,7 @@ impl Core {
         let Some((stop, console)) = waiting.take() else {
             return;
         };
-        self.tell_refusals();
+        self.tell_waiting();
         if let Some(text) = console {
             self.console(&text);
         }
@@ -341,7 +341,10 @@ impl Core {
     }
 
     /// The client waits for a stop or for the answer to a `monitor` command: the user can be told.
-    fn tell_refusals(&mut self) {
+    fn tell_waiting(&mut self) {
+        if let Some(text) = self.info.explanation.take() {
+            self.console(&text);
+        }
         if let Some(text) = self.refusals.take() {
             self.console(&text);
         }

@@ -34,6 +34,9 @@ pub struct TargetInfo {
     pub layout: crate::regs::Layout,
     /// Why the guest stands still as the session begins: what the first `?` is told.
     pub stop: Stop,
+    /// Text about that stop for the user, where there is some. The protocol has no place for it before the answer to `?`, so it is shown with the next
+    /// `monitor` command or resume.
+    pub explanation: Option<String>,
 }
 
 /// One operation on the guest. Each is answered by [`Session::complete`](crate::session::Session::complete), once.

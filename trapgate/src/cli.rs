@@ -87,6 +87,9 @@ pub struct RunArgs {
     /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on. A guest that was held, and that nobody has continued, stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub on_disconnect: OnDisconnect,
+    /// What becomes of the guest when it cannot go on (KVM gave up, or a triple fault with --no-reboot) and no debugger is attached
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnCrash::End)]
+    pub on_crash: OnCrash,
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
@@ -134,6 +137,15 @@ pub enum OnDisconnect {
     Stop,
     /// It ends, and trapgate with it
     Kill,
+}
+
+/// What becomes of a guest that cannot go on while nobody debugs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnCrash {
+    /// It ends, and trapgate with it
+    End,
+    /// It is kept, stopped, until a debugger attaches to look at it
+    Stop,
 }
 
 impl From<OnDisconnect> for DetachAction {
@@ -276,6 +288,7 @@ mod tests {
             (["--serial", "printer"], "file:PATH"),
             (["--initrd", "x"], "--kernel"),
             (["--on-disconnect", "sleep"], "resume, stop, kill"),
+            (["--on-crash", "sleep"], "end, stop"),
             (["--idle-timeout", "0"], "0 is not in 1.."),
             (["--gdb-allow-user", "no such user"], "getent passwd"),
         ] {

@@ -1,6 +1,7 @@
 //! `trapgate run`: a guest, its debug server, and the terminal around them.
 
 use crate::cli::GdbServer;
+use crate::cli::OnCrash;
 use crate::cli::RunArgs;
 use crate::cli::SerialPlace;
 use crate::demo;
@@ -28,6 +29,7 @@ use debug_worker::DebuggerParameters;
 use debug_worker::Evictor;
 use debug_worker::Exposure;
 use debug_worker::SessionSettings;
+use futures::StreamExt as _;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
@@ -38,8 +40,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugMessage;
+use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::probe;
 use vp_runner::probe::ProbeError;
+use vp_runner::runner;
 use vp_runner::runner::Controller;
 use vp_runner::runner::KickSignal;
 use vp_runner::runner::ResetPolicy;
@@ -61,6 +65,11 @@ pub enum RunError {
     /// The machine.
     #[error(transparent)]
     Vm(#[from] VmError),
+    /// A guest is to be kept for a debugger that can never come.
+    #[error(
+        "--on-crash stop keeps the guest for a debugger, and with --gdb off none can attach; give --gdb an address, or leave --on-crash out"
+    )]
+    KeptForNobody,
     /// The debug server's address.
     #[error(
         "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
@@ -99,6 +108,7 @@ impl RunError {
             Self::Host(_)
             | Self::Kernel(_)
             | Self::Vm(_)
+            | Self::KeptForNobody
             | Self::Gdb(_)
             | Self::SerialFile { .. } => ExitStatus::BadInput,
             Self::Probe(_) | Self::Start(_) | Self::System { .. } => ExitStatus::Failed,
@@ -112,6 +122,9 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 
 /// Runs a guest until it ends.
 pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
+    if args.on_crash == OnCrash::Stop && args.gdb == GdbServer::Off {
+        return Err(RunError::KeptForNobody);
+    }
     let signals = Signals::note().map_err(system("watch for signals"))?;
     let host = KvmHost::open()?;
     let files = match &args.kernel {
@@ -147,19 +160,31 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
         _ => StartMode::Run,
     };
     say(&session_text::guest(args, start));
-    if let Some(listener) = &listener {
-        say(&session_text::server(
-            &listener.local_addr(),
-            symbols.as_deref(),
-        ));
+    let listener = listener.map(|listener| {
+        let how_to_connect = session_text::connect(&listener.local_addr(), symbols.as_deref());
+        Server {
+            listener,
+            how_to_connect,
+        }
+    });
+    if let Some(server) = &listener {
+        let address = server.listener.local_addr();
+        say(&session_text::server(&address, &server.how_to_connect));
     }
     run_vm(vm, listener, start, report, args, drain, signals)
+}
+
+/// The debug server that there is to be.
+struct Server {
+    listener: DebugListener,
+    /// The line to paste.
+    how_to_connect: String,
 }
 
 /// Starts the VPs and stays until the guest has ended.
 fn run_vm(
     vm: Vm,
-    listener: Option<DebugListener>,
+    server: Option<Server>,
     start: StartMode,
     report: Option<probe::Report>,
     args: &RunArgs,
@@ -167,6 +192,7 @@ fn run_vm(
     signals: Signals,
 ) -> Result<ExitStatus, RunError> {
     let (requests, debug) = mesh::channel();
+    let (kept, keeps) = mesh::channel();
     let params = RunnerParams {
         vm: vm.fd.clone(),
         vcpus: vm.vcpus,
@@ -178,6 +204,10 @@ fn run_vm(
         } else {
             ResetPolicy::Reset
         },
+        on_crash: match args.on_crash {
+            OnCrash::End => runner::OnCrash::End,
+            OnCrash::Stop => runner::OnCrash::Stop { kept },
+        },
         freeze_time: args.freeze_time.into(),
         debug,
         kick_signal: KickSignal::default(),
@@ -188,17 +218,17 @@ fn run_vm(
         SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
         SerialPlace::File(_) | SerialPlace::Off => None,
     };
-    let evictor = listener.as_ref().map(DebugListener::evictor);
+    let evictor = server.as_ref().map(|server| server.listener.evictor());
     heed_signals(signals, handle, evictor, terminal.clone())?;
 
-    let exit = DefaultPool::run_with(async |driver| match listener {
-        Some(listener) => {
+    let exit = DefaultPool::run_with(async |driver| match server {
+        Some(server) => {
             let settings = SessionSettings {
                 on_disconnect: args.on_disconnect.into(),
                 idle_timeout: Duration::from_secs(args.idle_timeout.into()),
                 ..SessionSettings::default()
             };
-            with_debug_server(driver, listener, settings, requests, controller).await
+            with_debug_server(driver, server, settings, requests, controller, keeps).await
         }
         None => {
             drop(requests);
@@ -219,11 +249,16 @@ fn run_vm(
 /// The controller and the debug server take turns on this thread: a request and its answer wake nobody.
 async fn with_debug_server(
     driver: DefaultDriver,
-    listener: DebugListener,
+    server: Server,
     settings: SessionSettings,
     requests: mesh::Sender<DebugMessage>,
     controller: Controller,
+    mut keeps: mesh::Receiver<DebugStopReason>,
 ) -> RunnerExit {
+    let Server {
+        listener,
+        how_to_connect,
+    } = server;
     let (stop, stopped) = mesh::channel();
     let parameters = DebuggerParameters {
         listener,
@@ -240,7 +275,14 @@ async fn with_debug_server(
         stop.send(WorkerRpc::Stop);
         exit
     };
-    let (exit, ()) = futures::join!(guest, server);
+    // Until the controller is gone, which knows of no more.
+    let tell = async {
+        while let Some(reason) = keeps.next().await {
+            let text = session_text::kept(&reason, &how_to_connect);
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    };
+    let (exit, (), ()) = futures::join!(guest, server, tell);
     exit
 }
 

@@ -3,7 +3,9 @@
 use crate::cli::RunArgs;
 use debug_worker::ListenAddress;
 use std::path::Path;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
@@ -27,8 +29,8 @@ pub fn guest(args: &RunArgs, start: StartMode) -> String {
     format!("trapgate: {name}, {cpus}, {}, {state}", args.memory)
 }
 
-/// How to connect. The first line is for programs; its form stays.
-pub fn server(address: &ListenAddress, symbols: Option<&Path>) -> String {
+/// How to connect: a line to paste.
+pub fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
     let target = match address {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => path.display().to_string(),
@@ -37,7 +39,32 @@ pub fn server(address: &ListenAddress, symbols: Option<&Path>) -> String {
         .map(|path| format!(" {}", quoted(&path.display().to_string())))
         .unwrap_or_default();
     let connect = quoted(&format!("target remote {target}"));
-    format!("gdb: listening on {address}\n\n    gdb -ex {connect}{symbols}\n")
+    format!("gdb -ex {connect}{symbols}")
+}
+
+/// That there is a debug server. The first line is for programs; its form stays.
+pub fn server(address: &ListenAddress, how_to_connect: &str) -> String {
+    format!("gdb: listening on {address}\n\n    {how_to_connect}\n")
+}
+
+/// That a guest cannot go on and is kept.
+pub fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {
+    let what = match reason {
+        DebugStopReason::Crashed { vp, cause } => cannot_go_on(*vp, cause),
+        DebugStopReason::TripleFault { vp, .. } => triple_fault(*vp),
+        other => format!("the guest cannot go on: {other:?}"),
+    };
+    format!(
+        "trapgate: {what}; the guest is kept, stopped (--on-crash stop). Attach a debugger to look at it:\n\n    {how_to_connect}\n"
+    )
+}
+
+fn triple_fault(vp: VpIndex) -> String {
+    format!("CPU {vp} met a triple fault (--no-reboot)")
+}
+
+fn cannot_go_on(vp: VpIndex, cause: &CrashCause) -> String {
+    format!("KVM cannot go on with CPU {vp}: {}", crash(cause))
 }
 
 /// How it ended, where that is worth a line.
@@ -50,13 +77,12 @@ pub fn ending(exit: &RunnerExit) -> Option<String> {
             "trapgate: the guest was to start again and could not; the log line above says why"
                 .to_owned(),
         ),
-        RunnerExit::TripleFault { vp, shown } => Some(format!(
-            "trapgate: CPU {vp} met a triple fault (--no-reboot){}",
-            hint(*shown)
-        )),
+        RunnerExit::TripleFault { vp, shown } => {
+            Some(format!("trapgate: {}{}", triple_fault(*vp), hint(*shown)))
+        }
         RunnerExit::Crashed { vp, cause, shown } => Some(format!(
-            "trapgate: KVM cannot go on with CPU {vp}: {}{}",
-            crash(cause),
+            "trapgate: {}{}",
+            cannot_go_on(*vp, cause),
             hint(*shown)
         )),
     }
@@ -66,7 +92,9 @@ pub fn ending(exit: &RunnerExit) -> Option<String> {
 const fn hint(shown: bool) -> &'static str {
     match shown {
         true => "",
-        false => "; with gdb attached it would have stopped there",
+        false => {
+            "; with gdb attached it would have stopped there, and --on-crash stop keeps it for gdb to attach"
+        }
     }
 }
 
@@ -101,12 +129,13 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmm_core_defs::addr::VpIndex;
+    use vmm_core_defs::stop::FaultRegisters;
 
     #[test]
     fn the_gdb_line_can_be_pasted() {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 4711).into());
-        let text = server(&address, Some(Path::new("/home/a b/it's.elf")));
+        let line = connect(&address, Some(Path::new("/home/a b/it's.elf")));
+        let text = server(&address, &line);
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("gdb: listening on 127.0.0.1:4711"));
         let wanted = r"    gdb -ex 'target remote 127.0.0.1:4711' '/home/a b/it'\''s.elf'";
@@ -129,6 +158,32 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_is_kept_is_told_of_with_what_befell_it_and_the_line_to_paste() {
+        let vp = VpIndex::new(3);
+        let cause = CrashCause::Internal { suberror: 1 };
+        let registers = FaultRegisters::Kept;
+        for (reason, words) in [
+            (
+                DebugStopReason::Crashed { vp, cause },
+                "CPU 3: an instruction",
+            ),
+            (
+                DebugStopReason::TripleFault { vp, registers },
+                "CPU 3 met a triple fault",
+            ),
+        ] {
+            let text = kept(&reason, "gdb -ex 'target remote HERE'");
+            for part in [
+                words,
+                "kept, stopped",
+                "\n    gdb -ex 'target remote HERE'\n",
+            ] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn a_reset_that_failed_is_not_told_as_one_that_was_asked_for() {
         let failed = ending(&RunnerExit::ResetFailed).expect("worth a line");
         let asked = ending(&RunnerExit::Reset).expect("worth a line");
@@ -137,7 +192,8 @@ mod tests {
 
     #[test]
     fn gdb_wants_the_bare_path_of_a_unix_socket() {
-        let text = server(&ListenAddress::Unix("/run/gdb".into()), None);
+        let address = ListenAddress::Unix("/run/gdb".into());
+        let text = server(&address, &connect(&address, None));
         assert!(
             text.starts_with("gdb: listening on unix:/run/gdb\n"),
             "{text}"

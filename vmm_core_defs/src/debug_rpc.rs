@@ -280,7 +280,7 @@ pub struct Capability {
 /// What becomes of the guest when its debugger leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DetachAction {
-    /// It runs on. A reset or power-off it had asked for is carried out.
+    /// It runs on. A reset or power-off it had asked for is carried out, and a crash that the debugger was told of ends it.
     Resume,
     /// It stays stopped until the next debugger attaches.
     Stay,
@@ -290,6 +290,9 @@ pub enum DetachAction {
     ResumeUnlessHeld,
     /// As [`Kill`](Self::Kill), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
     KillUnlessHeld,
+    /// As [`Resume`](Self::Resume), but a guest that has crashed, and that the VMM keeps for a debugger then, stays stopped. So it does with
+    /// [`ResumeUnlessHeld`](Self::ResumeUnlessHeld).
+    ResumeUnlessCrashed,
 }
 
 impl DetachAction {
@@ -297,9 +300,20 @@ impl DetachAction {
     #[must_use]
     pub const fn unless_held(self) -> Self {
         match self {
-            Self::Resume | Self::ResumeUnlessHeld => Self::ResumeUnlessHeld,
+            Self::Resume | Self::ResumeUnlessHeld | Self::ResumeUnlessCrashed => {
+                Self::ResumeUnlessHeld
+            }
             Self::Kill | Self::KillUnlessHeld => Self::KillUnlessHeld,
             Self::Stay => Self::Stay,
+        }
+    }
+
+    /// The same action for a debugger that leaves without a word on what becomes of a guest that has crashed.
+    #[must_use]
+    pub const fn unless_crashed(self) -> Self {
+        match self {
+            Self::Resume => Self::ResumeUnlessCrashed,
+            other => other,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::run_state::Output;
 use crate::run_state::Refused;
 use crate::run_state::RunState;
 use crate::run_state::Start;
+use crate::runner::OnCrash;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
 use crate::runner::StartMode;
@@ -88,6 +89,7 @@ pub struct Controller {
     capabilities: Vec<Capability>,
     start: StartMode,
     on_reset: ResetPolicy,
+    on_crash: OnCrash,
     exit: Option<RunnerExit>,
     /// What the debugger was told of the present stop: the guest may end of it.
     told: Vec<DebugStopReason>,
@@ -258,9 +260,16 @@ impl Controller {
                 Output::Detached => self.waiting.detached(),
                 Output::Change => self.change(&mut todo).await,
                 Output::Act(event) => self.act(event, &mut todo).await,
+                Output::Kept(event) => self.kept(event),
                 Output::ResetDone => self.waiting.reset_done(Ok(())),
                 Output::Exit(how) => self.exit = Some(how),
             }
+        }
+    }
+
+    fn kept(&self, event: GuestEvent) {
+        if let OnCrash::Stop { kept } = &self.on_crash {
+            kept.send(event.reason());
         }
     }
 

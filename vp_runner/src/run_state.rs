@@ -55,10 +55,12 @@
 //! `-` is [`IllegalInput`]: the shell broke the protocol (it carries out Programming, Changing and Acting before it takes the next input).
 
 mod entering;
+mod kept;
 mod messages;
 mod reported;
 mod settle;
 
+pub use kept::Keeps;
 pub use messages::ByteOf;
 pub use messages::Cause;
 pub use messages::IllegalInput;
@@ -183,6 +185,12 @@ pub struct RunState {
     hits: VecDeque<Cause>,
     /// A guest event that was reported and is to be acted upon at the next resume.
     owed: Option<GuestEvent>,
+    /// Which of what is owed keeps a guest stopped that nobody debugs.
+    keeps: Keeps,
+    /// What is owed, once a debugger was told of it.
+    shown: Option<GuestEvent>,
+    /// What was owed when a debugger, which had been told, let the guest go.
+    let_go: Option<GuestEvent>,
     /// VPs that are yet to step over the byte they stand on.
     over: VecDeque<VpIndex>,
     /// Which of the guest's own doings are stops.
@@ -195,7 +203,7 @@ type Outputs = Result<Vec<Output>, Refused>;
 
 impl RunState {
     /// A guest of `vps` VPs, all parked, with no debugger.
-    pub fn new(vps: u32) -> Self {
+    pub fn new(vps: u32, keeps: Keeps) -> Self {
         let vp = Vp {
             state: VpState::Parked,
             plan: VpAction::Run,
@@ -212,6 +220,9 @@ impl RunState {
             wants: BTreeSet::new(),
             hits: VecDeque::new(),
             owed: None,
+            keeps,
+            shown: None,
+            let_go: None,
             over: VecDeque::new(),
             stop_on: StopOn::default(),
             held: true,
@@ -234,6 +245,7 @@ impl RunState {
             return Err(DebugError::AlreadyAttached.into());
         }
         self.session = Session::Attached(Resume::Answered);
+        self.let_go = None;
         Ok(self.want(Want::Attach))
     }
 
@@ -249,11 +261,17 @@ impl RunState {
             outputs.push(Output::Abandon);
         }
         self.session = Session::Detached;
+        self.let_go = match action {
+            DetachAction::Resume if self.shown == self.owed => self.owed,
+            _ => None,
+        };
         let wanted = match action {
             DetachAction::ResumeUnlessHeld | DetachAction::KillUnlessHeld if self.held => {
                 Want::DetachAndStay
             }
-            DetachAction::Resume | DetachAction::ResumeUnlessHeld => Want::DetachAndRun,
+            DetachAction::Resume
+            | DetachAction::ResumeUnlessHeld
+            | DetachAction::ResumeUnlessCrashed => Want::DetachAndRun,
             DetachAction::Stay => Want::DetachAndStay,
             DetachAction::Kill | DetachAction::KillUnlessHeld => Want::DetachAndKill,
         };
@@ -264,12 +282,14 @@ impl RunState {
         Ok(outputs)
     }
 
-    /// No debugger will ever come again: as [`Self::detach`], and a guest that a debugger left stopped runs. One that is held stays held (I6).
+    /// No debugger will ever come again: as [`Self::detach`], a guest that a debugger left stopped runs, and none is kept for a debugger any more. One
+    /// that is held stays held (I6).
     pub fn lost(&mut self) -> Outputs {
+        self.expect_idle_shell("lost")?;
+        self.keeps = Keeps::Nothing;
         match self.session {
             Session::Attached(_) => self.detach(DetachAction::ResumeUnlessHeld),
             Session::Detached => {
-                self.expect_idle_shell("lost")?;
                 // It was to stay for a next debugger, and is still on its way there.
                 if self.wants.remove(&Want::DetachAndStay) {
                     return Ok(self.want(Want::DetachAndRun));

@@ -16,6 +16,7 @@ use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::stop::DebugStopReason;
 
 /// What a VMM hands over to have its vCPUs run.
 pub struct RunnerParams {
@@ -31,6 +32,8 @@ pub struct RunnerParams {
     pub start: StartMode,
     /// What a reset or triple fault leads to, once any debugger has continued from it.
     pub on_reset: ResetPolicy,
+    /// What becomes of a guest that cannot go on while nobody debugs it.
+    pub on_crash: OnCrash,
     /// Whether the guest's clocks stand while it is stopped. A debugger may change it ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)). Where the report does not
     /// say that this host can freeze them they go on.
     pub freeze_time: FreezeTime,
@@ -59,6 +62,21 @@ pub enum ResetPolicy {
     Reset,
     /// The runner ends.
     Exit,
+}
+
+/// What becomes of a guest that cannot go on (the hypervisor gave up, or a triple fault where [`ResetPolicy::Exit`] holds) while nobody debugs it. Of a
+/// debugger that is attached, the guest waits for the next resume or detach as always; one that is lost after it was told counts as none.
+#[derive(Debug)]
+pub enum OnCrash {
+    /// The runner ends.
+    End,
+    /// The guest stays, stopped, until a debugger attaches, which is told of the crash as of any stop. A debugger that was told and then detaches with
+    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume) ends it. Where all senders of [`RunnerParams::debug`] are dropped, nobody can
+    /// attach, and the runner ends.
+    Stop {
+        /// Told each time that the guest is kept, for the VMM to tell its user.
+        kept: mesh::Sender<DebugStopReason>,
+    },
 }
 
 /// Starts the VP threads and puts every VP into its power-on state. The guest runs once [`Controller::run`] does.

@@ -46,6 +46,7 @@ use vp_runner::probe;
 use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
 use vp_runner::runner::KickSignal;
+use vp_runner::runner::OnCrash;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::RunnerParams;
@@ -123,6 +124,10 @@ impl Parts {
             machine: machine.clone(),
             start: setup.start,
             on_reset: setup.on_reset,
+            on_crash: match setup.kept.clone() {
+                Some(kept) => OnCrash::Stop { kept },
+                None => OnCrash::End,
+            },
             freeze_time: setup.freeze_time,
             debug: requests,
             kick_signal: KickSignal::default(),

@@ -101,12 +101,15 @@ fn by_a_half_closed_connection() {
 
 #[test]
 fn by_kill() {
-    for (when, action) in [
-        (When::Stopped, DetachAction::Stay),
-        (When::Waiting, DetachAction::Resume),
+    use DetachAction::*;
+    // `k` is no word on what becomes of a guest that has crashed.
+    for (when, policy, action) in [
+        (When::Stopped, Stay, Stay),
+        (When::Waiting, Resume, ResumeUnlessCrashed),
+        (When::Stopped, Kill, Kill),
     ] {
         let settings = SessionSettings {
-            on_disconnect: action,
+            on_disconnect: policy,
             rpc_deadline: Duration::from_millis(200),
             ..Default::default()
         };

@@ -44,7 +44,7 @@ impl Core {
             }
             (Pending::Resume, TargetReply::Done) => {
                 self.guest = Guest::Running(None);
-                self.tell_refusals();
+                self.tell_waiting();
                 if self.interrupt_wanted {
                     self.ask(TargetOp::Interrupt, Pending::Interrupt);
                 }
@@ -77,12 +77,12 @@ impl Core {
             }
             // As console output rather than as the final reply, since LLDB shows only that as text.
             (Pending::Monitor, TargetReply::Text(text)) => {
-                self.tell_refusals();
+                self.tell_waiting();
                 self.console(&text);
                 self.ok();
             }
             (Pending::Monitor, TargetReply::Error(error)) => {
-                self.tell_refusals();
+                self.tell_waiting();
                 self.console(&format!("{}\n", error.text));
                 self.ok();
             }

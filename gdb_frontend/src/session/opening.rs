@@ -102,6 +102,7 @@ mod tests {
             reason: StopReason::Interrupt,
         };
         TargetInfo {
+            explanation: None,
             thread_count: 1,
             layout: Layout::X86_64 {
                 avx: false,

@@ -48,6 +48,7 @@ impl FakeGuest {
     /// What a session with it starts from.
     pub fn info(&self) -> TargetInfo {
         TargetInfo {
+            explanation: None,
             thread_count: self.threads,
             layout: self.layout,
             stop: Stop {

@@ -245,3 +245,11 @@ fn something_else_at_dev_kvm_is_not_taken_for_it() {
     };
     says(&ended, &["/dev/kvm"]);
 }
+
+#[test]
+fn a_guest_is_not_kept_for_a_debugger_that_cannot_come() {
+    refused(
+        &["--on-crash", "stop", "--gdb", "off"],
+        &["with --gdb off none can attach", "leave --on-crash out"],
+    );
+}

@@ -28,6 +28,7 @@ use vp_runner::machine::Machine;
 use vp_runner::probe;
 use vp_runner::runner::Controller;
 use vp_runner::runner::KickSignal;
+use vp_runner::runner::OnCrash;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -48,6 +49,7 @@ fn hand_over(
         machine,
         start: StartMode::WaitForDebugger,
         on_reset: ResetPolicy::Reset,
+        on_crash: OnCrash::End,
         freeze_time: FreezeTime::On,
         debug,
         kick_signal: KickSignal::default(),

@@ -6,6 +6,8 @@ use crate::breakpoints::Int3Traps;
 use crate::kvm::vcpu::Offers;
 use crate::kvm::x86_64::RegisterFile;
 use crate::probe::Report;
+use crate::run_state::Keeps;
+use crate::runner::OnCrash;
 use crate::runner::RunnerParams;
 use crate::runner::StartError;
 use crate::timekeeper::Timekeeper;
@@ -33,6 +35,7 @@ pub(super) struct Wiring {
     pub(super) capabilities: Vec<Capability>,
     pub(super) start: StartMode,
     pub(super) on_reset: ResetPolicy,
+    pub(super) on_crash: OnCrash,
 }
 
 impl Controller {
@@ -82,6 +85,7 @@ impl Controller {
             capabilities: report.map(Report::capabilities).unwrap_or_default(),
             start: params.start,
             on_reset: params.on_reset,
+            on_crash: params.on_crash,
         };
         let mut controller = Self::over(guest, wiring);
         controller.time = Some(time);
@@ -97,8 +101,13 @@ impl Controller {
             guest.vps.count(),
         );
         let (ticker, ticks) = wiring.ticker;
+        let keeps = match (&wiring.on_crash, wiring.on_reset) {
+            (OnCrash::End, _) => Keeps::Nothing,
+            (OnCrash::Stop { .. }, ResetPolicy::Reset) => Keeps::Crashes,
+            (OnCrash::Stop { .. }, ResetPolicy::Exit) => Keeps::CrashesAndTripleFaults,
+        };
         Self {
-            state: RunState::new(guest.vps.count()),
+            state: RunState::new(guest.vps.count(), keeps),
             vps: guest.vps,
             events: guest.events,
             debug: wiring.debug,
@@ -117,6 +126,7 @@ impl Controller {
             capabilities: wiring.capabilities,
             start: wiring.start,
             on_reset: wiring.on_reset,
+            on_crash: wiring.on_crash,
             exit: None,
             told: Vec::new(),
             time: None,

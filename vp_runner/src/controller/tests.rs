@@ -107,6 +107,7 @@ fn session() {
         capabilities: Vec::new(),
         start,
         on_reset: ResetPolicy::Reset,
+        on_crash: OnCrash::End,
     };
     let controller = Controller::over(guest, wiring);
     let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));

@@ -98,6 +98,8 @@ pub enum Output {
     Change,
     /// Carry the event out, then say `acted`. Always the last of its list.
     Act(GuestEvent),
+    /// The guest cannot go on, nobody debugs it, and it is kept: it stays parked. The VMM is told.
+    Kept(GuestEvent),
     /// Answer the open `Reset`.
     ResetDone,
     /// End the runner in this way: every VP is parked.

@@ -37,6 +37,10 @@ impl RunState {
     ) -> Option<DebugStopReason> {
         if let Cause::Guest(event) = self.hits.remove(position)? {
             self.owe(event);
+            // Where something was owed already, this adds nothing.
+            if self.owed == Some(event) {
+                self.shown = self.owed;
+            }
         }
         Some(self.reported(now))
     }

@@ -115,7 +115,7 @@ impl RunState {
             let reason = self
                 .answer()
                 .and_then(|position| self.take_hit(position, self.hits[position].reason()))
-                .or_else(|| self.owed.map(|event| self.reported(event.reason())))
+                .or_else(|| self.tell_owed())
                 .unwrap_or(DebugStopReason::Break);
             let epoch = self.epoch;
             let mut outputs = vec![Output::Attached { epoch, reason }];
@@ -216,6 +216,7 @@ impl RunState {
             }
         }
         match self.owed {
+            Some(event) if self.is_kept(event) => self.keep(event),
             Some(event) => {
                 self.phase = Phase::Acting(AfterAct::Run);
                 vec![Output::Act(event)]
@@ -226,6 +227,8 @@ impl RunState {
 
     pub(super) fn program(&mut self) -> Vec<Output> {
         self.phase = Phase::Programming;
+        self.shown = None;
+        self.let_go = None;
         vec![Output::Program]
     }
 }

@@ -1,6 +1,7 @@
 //! An exhaustive walk: every state reachable with 1, 2 and 3 VPs, by every input that is legal there (and the ones that clients can get wrong),
 //! against a model of the world that checks the invariants at each output.
 
+mod kept;
 mod world;
 
 use super::*;
@@ -24,10 +25,10 @@ fn hit(vp: VpIndex) -> DebugStopReason {
 }
 
 /// Walks breadth-first; says how many states there are.
-fn walk(vps: u32) -> usize {
+fn walk(vps: u32, keeps: Keeps) -> usize {
     let mut seen = HashSet::new();
     let mut fresh = VecDeque::new();
-    let paused = World::new(vps);
+    let paused = World::new(vps, keeps);
     let mut running = paused.clone();
     let outputs = running.state.start().unwrap();
     running.carry_out(outputs);
@@ -53,24 +54,36 @@ fn walk(vps: u32) -> usize {
 
 #[test]
 fn every_reachable_state_of_one_vp_keeps_the_invariants() {
-    let states = walk(1);
+    let states = walk(1, Keeps::Nothing);
     assert!(states > 50, "only {states} states: the walk did not walk");
 }
 
 #[test]
 fn every_reachable_state_of_two_vps_keeps_the_invariants() {
-    let states = walk(2);
+    let states = walk(2, Keeps::Nothing);
     assert!(states > 1000, "only {states} states: the walk did not walk");
 }
 
 #[test]
 fn every_reachable_state_of_three_vps_keeps_the_invariants() {
-    let states = walk(3);
+    let states = walk(3, Keeps::Nothing);
     println!("{states} states");
     assert!(
         states > 10_000,
         "only {states} states: the walk did not walk"
     );
+}
+
+#[test]
+fn every_reachable_state_keeps_the_invariants_where_a_crashed_guest_is_kept() {
+    for (vps, least) in [(1, 10_000), (2, 1000)] {
+        let states = walk(vps, Keeps::CrashesAndTripleFaults);
+        println!("{vps} VPs: {states} states");
+        assert!(
+            states > least,
+            "only {states} states: the walk did not walk"
+        );
+    }
 }
 
 const VP0: VpIndex = VpIndex::new(0);
@@ -82,7 +95,11 @@ fn alive(reason: DebugStopReason) -> Option<DebugStopReason> {
 
 /// Two VPs under a debugger, both entered.
 fn running() -> RunState {
-    let mut state = RunState::new(2);
+    running_with(Keeps::Nothing)
+}
+
+fn running_with(keeps: Keeps) -> RunState {
+    let mut state = RunState::new(2, keeps);
     state.attach().unwrap();
     state.resume(&[VpAction::Run; 2], alive).unwrap();
     state.programmed(&[]).unwrap();
@@ -121,7 +138,7 @@ fn a_stop_of_an_older_epoch_is_refused_as_stale() {
 
 #[test]
 fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
-    let mut state = RunState::new(2);
+    let mut state = RunState::new(2, Keeps::Nothing);
     state.attach().unwrap();
     state
         .resume(&[VpAction::Step, VpAction::Run], alive)
@@ -157,7 +174,7 @@ fn a_guest_that_crashed_tries_again_once_its_registers_are_repaired() {
 
 #[test]
 fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
-    let mut state = RunState::new(1);
+    let mut state = RunState::new(1, Keeps::Nothing);
     state.attach().unwrap();
     state.resume(&[VpAction::Run], alive).unwrap();
     assert_eq!(state.program_failed().unwrap(), []);
@@ -170,7 +187,7 @@ fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
 
 /// Two VPs that are held before their first instruction, with a debugger that has let nothing go.
 fn attached_to_a_held_guest() -> RunState {
-    let mut state = RunState::new(2);
+    let mut state = RunState::new(2, Keeps::Nothing);
     state.attach().unwrap();
     state
 }

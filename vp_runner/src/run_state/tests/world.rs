@@ -58,6 +58,20 @@ pub(super) struct World {
     asked: bool,
     /// No VP has entered yet.
     held: bool,
+    keeps: Keeps,
+    /// Whether there are breakpoints and what goes with them.
+    breakpoints: bool,
+    /// What became of a crash that keeps the guest.
+    crash: Crash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Crash {
+    None,
+    Untold,
+    Told,
+    /// A debugger that was told has let the guest go.
+    LetGo,
 }
 
 /// Some instructions can be carried out, some cannot.
@@ -82,9 +96,13 @@ fn close(request: &mut Request, name: &str) {
 }
 
 impl World {
-    pub(super) fn new(vps: u32) -> Self {
+    pub(super) fn new(vps: u32, keeps: Keeps) -> Self {
         Self {
-            state: RunState::new(vps),
+            state: RunState::new(vps, keeps),
+            keeps,
+            // With two VPs there are too many states else.
+            breakpoints: keeps == Keeps::Nothing || vps == 1,
+            crash: Crash::None,
             places: vec![Place::Parked; vps as usize],
             resume: Request::None,
             attach: Request::None,
@@ -142,6 +160,9 @@ impl World {
                 }
                 if let Some(Cause::Guest(event)) = cause {
                     self.asked |= event.is_acted_upon();
+                    if self.keeps.covers(*event) && self.crash == Crash::None {
+                        self.crash = Crash::Untold;
+                    }
                 }
                 self.note_standing(*vp, *cause);
                 self.reported.remove(vp);
@@ -194,6 +215,12 @@ impl World {
                 return;
             }
         };
+        match (input, self.crash) {
+            (Input::Lost, _) => self.keeps = Keeps::Nothing,
+            (Input::Detach(DetachAction::Resume), Crash::Told) => self.crash = Crash::LetGo,
+            (Input::Attach, Crash::LetGo) => self.crash = Crash::Told,
+            _ => {}
+        }
         match input {
             Input::Attach => self.attach = Request::Open,
             Input::Detach(_) => self.detach = Request::Open,
@@ -411,8 +438,21 @@ impl World {
                     })
                     .unwrap();
             }
-            Output::Act(_) => {
+            Output::Kept(event) => {
+                self.assert_parked("kept");
+                assert!(self.keeps.covers(event), "kept for nobody");
+                assert_eq!(self.state.session, Session::Detached, "kept");
+                assert!(
+                    matches!(self.crash, Crash::Untold | Crash::Told),
+                    "kept: {self:?}"
+                );
+            }
+            Output::Act(event) => {
                 self.assert_parked("acted");
+                let debugged = self.state.check_attached().is_ok();
+                let may = !self.keeps.covers(event) || debugged || self.crash == Crash::LetGo;
+                assert!(may, "a crash that is to be kept ends the guest: {self:?}");
+                self.crash = Crash::None;
                 self.asked = false;
                 self.unreported.clear();
                 self.dropped.clear();
@@ -479,6 +519,9 @@ impl World {
     }
 
     fn check_reason(&mut self, reason: DebugStopReason) {
+        if matches!(reason, DebugStopReason::TripleFault { .. }) && self.crash != Crash::None {
+            self.crash = Crash::Told;
+        }
         if let DebugStopReason::Breakpoint { vp, .. } = reason {
             let position = self.unreported.iter().position(|other| *other == vp);
             let position = position.expect("a hit is reported once (I7)");

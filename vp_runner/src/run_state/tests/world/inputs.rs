@@ -35,6 +35,7 @@ impl World {
             Input::Detach(DetachAction::Kill),
             Input::Detach(DetachAction::ResumeUnlessHeld),
             Input::Detach(DetachAction::KillUnlessHeld),
+            Input::Detach(DetachAction::ResumeUnlessCrashed),
             Input::Lost,
             Input::Break,
             Input::Change,
@@ -42,6 +43,9 @@ impl World {
             Input::Reset,
             Input::Shutdown,
         ];
+        if !self.breakpoints {
+            inputs.retain(|input| !matches!(input, Input::Change | Input::Pause));
+        }
         let count = self.places.len();
         let plan = |first, others| {
             let mut plan = vec![others; count];
@@ -107,7 +111,14 @@ impl World {
                     registers: FaultRegisters::Kept,
                 },
             };
-            if self.tells() || index == 0 {
+            if self.tells() || index == 0 || !self.breakpoints {
+                inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
+            }
+            if count == 1 && self.keeps != Keeps::Nothing {
+                let event = GuestEvent::TripleFault {
+                    vp,
+                    registers: FaultRegisters::Kept,
+                };
                 inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
             }
             if count == 1 {
@@ -115,7 +126,7 @@ impl World {
                 inputs.push(Input::Parked(vp, Some(Cause::Guest(panic))));
             }
         }
-        if count < 3 {
+        if count < 3 && self.breakpoints {
             use GuestEventKind::*;
             for on in [&[][..], &[Reset, PowerOff, TripleFault, Panic]] {
                 inputs.push(Input::StopOn(on.iter().copied().collect()));
@@ -127,6 +138,6 @@ impl World {
     /// Whether a client asks for the reasons of single VPs, or sets their RIP, and VPs are kicked before they move at all: with three VPs there are too
     /// many states as it is.
     pub(super) fn tells(&self) -> bool {
-        self.places.len() < 3
+        self.places.len() < 3 && self.breakpoints
     }
 }
