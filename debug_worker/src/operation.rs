@@ -118,6 +118,9 @@ impl Guest {
             TargetOp::Interrupt => done(self.vm.call(DebugRequest::Break, ()).await),
             TargetOp::ThreadExtraInfo { thread } => self.thread_extra_info(thread).await.into(),
             TargetOp::StopReason { thread } => self.stop_reason(thread).await.into(),
+            TargetOp::MemoryRegion { thread, address } => {
+                self.memory_region(thread, address).await.into()
+            }
             TargetOp::Monitor { thread, line } => Ok(TargetReply::Text(
                 monitor::run(self, vp_of(thread), &line).await,
             ))
@@ -138,6 +141,25 @@ impl Guest {
         memory
             .map(TargetReply::Memory)
             .map_err(|error| target_error(&error))
+    }
+
+    async fn memory_region(
+        &mut self,
+        thread: Tid,
+        address: u64,
+    ) -> Result<TargetReply, TargetError> {
+        let request = (vp_of(thread), Gva::new(address));
+        let region = self.vm.call(DebugRequest::MemoryRegion, request).await;
+        let region = region.map_err(|error| target_error(&error))?;
+        Ok(TargetReply::MemoryRegion(target::MemoryRegion {
+            first: region.first.value(),
+            last: region.last.value(),
+            access: region.rights.map(|rights| target::RegionAccess {
+                read: rights.ram,
+                write: rights.writable,
+                execute: rights.executable,
+            }),
+        }))
     }
 
     async fn step_interrupts(

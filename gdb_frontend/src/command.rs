@@ -3,6 +3,7 @@
 
 mod breakpoints;
 mod features;
+mod lldb;
 mod memory;
 mod qemu;
 mod query;
@@ -18,6 +19,7 @@ pub use resume::VCont;
 pub use threads::ThreadSelector;
 
 pub(crate) use features::supported;
+pub(crate) use lldb::NO_ALLOCATION;
 pub(crate) use memory::max_read;
 pub(crate) use qemu::FEATURES as QEMU_FEATURES;
 pub(crate) use qemu::STEP_BITS;
@@ -119,6 +121,12 @@ pub enum Command<'a> {
         /// At most that many bytes.
         len: u64,
     },
+    /// `qMemoryRegionInfo`
+    MemoryRegion(u64),
+    /// `qMemoryRegionInfo` without an address.
+    HasMemoryRegions,
+    /// `_M` and `_m`
+    Allocation,
     /// `qRcmd`
     Monitor(String),
     /// `qqemu.sstepbits`
@@ -182,6 +190,7 @@ impl<'a> Command<'a> {
             b'H' => threads::select(rest),
             b'T' => threads::alive(rest),
             b'j' if rest == b"ThreadsInfo" => Ok(Self::ThreadsInfo),
+            b'_' if lldb::is_allocation(rest) => Ok(Self::Allocation),
             b'D' => Ok(Self::Detach),
             b'k' => Ok(Self::Kill),
             b'q' | b'Q' | b'v' => Self::named(packet),
@@ -214,6 +223,7 @@ impl<'a> Command<'a> {
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
+            (b"qMemoryRegionInfo", _) => lldb::memory_region(arguments),
             // Scripts write the questions with either letter.
             (b"qqemu.sstepbits" | b"Qqemu.sstepbits", b"") => Ok(Self::StepBits),
             (b"qqemu.sstep" | b"Qqemu.sstep", b"") => Ok(Self::StepInterrupts),

@@ -105,6 +105,13 @@ pub enum TargetOp {
         /// Which.
         thread: Tid,
     },
+    /// What is around an address, as a thread sees it. Answer: [`TargetReply::MemoryRegion`].
+    MemoryRegion {
+        /// Whose address space.
+        thread: Tid,
+        /// The address.
+        address: u64,
+    },
     /// A `monitor` command. Answer: [`TargetReply::Text`], shown to the user as it is (an error too).
     Monitor {
         /// The thread selected for `g`/`m`, which the command may refer to.
@@ -129,6 +136,8 @@ pub enum TargetReply {
     Registers(RegisterBlock),
     /// Memory, from the address asked for.
     Memory(Vec<u8>),
+    /// The memory region that holds the address.
+    MemoryRegion(MemoryRegion),
     /// Words for a person.
     Text(String),
     /// Whether steps take interrupts.
@@ -137,6 +146,28 @@ pub enum TargetReply {
     StopReason(Option<StopReason>),
     /// It was not done.
     Error(TargetError),
+}
+
+/// Addresses that follow each other and are all alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryRegion {
+    /// The first.
+    pub first: u64,
+    /// The last: one past it may have no number.
+    pub last: u64,
+    /// What is there; `None` where nothing is mapped.
+    pub access: Option<RegionAccess>,
+}
+
+/// What can be done with the memory of a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionAccess {
+    /// Whether there is memory to read. Elsewhere is a device, or nothing.
+    pub read: bool,
+    /// Whether a write is allowed.
+    pub write: bool,
+    /// Whether code can be executed.
+    pub execute: bool,
 }
 
 /// What becomes of an interrupt that waits when a thread steps.

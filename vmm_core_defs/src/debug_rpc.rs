@@ -24,6 +24,7 @@ use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
 use crate::breakpoint::BreakpointStatus;
 use crate::memory::MappedPages;
+use crate::memory::MemoryRegion;
 use crate::memory::RamRange;
 use crate::memory::Translation;
 use crate::regs::DebuggerVpState;
@@ -160,6 +161,13 @@ pub enum DebugRequest {
     /// Legal when Stopped. Errors: as `GetVpState`.
     MappedPages(DebugRpc<(VpIndex, Gva), MappedPages>),
 
+    /// Says which virtual addresses around one are alike to a VP: a range that is not mapped, or one that is mapped with the same rights and to RAM, or not
+    /// to RAM. Where paging is off every physical address is mapped. What takes longer to find than some milliseconds is left out: a range may then be a
+    /// part of a longer one, but answers that begin where the last one ended never overlap.
+    ///
+    /// Legal when Stopped. Errors: as `GetVpState`.
+    MemoryRegion(DebugRpc<(VpIndex, Gva), MemoryRegion>),
+
     /// Says where RAM is, in the order of its addresses. Legal in every state but Detached.
     RamRanges(DebugRpc<(), Vec<RamRange>>),
 
@@ -232,6 +240,7 @@ for_every_request! {
     WriteMemory
     Translate
     MappedPages
+    MemoryRegion
     RamRanges
     Nmi
     FreezeTime

@@ -55,6 +55,28 @@ pub struct MappedPage {
     pub entry: u64,
 }
 
+/// Virtual addresses that follow each other and are all alike to a VP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRegion {
+    /// Its first byte.
+    pub first: Gva,
+    /// Its last byte: one past it has no number at the end of the address space.
+    pub last: Gva,
+    /// What the page tables allow there; `None` where nothing is mapped.
+    pub rights: Option<RegionRights>,
+}
+
+/// What is the same for every byte of a region that is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionRights {
+    /// Whether RAM is there. Elsewhere is a device, or nothing.
+    pub ram: bool,
+    /// Whether a write is allowed at every level of the walk.
+    pub writable: bool,
+    /// Whether instructions may be fetched.
+    pub executable: bool,
+}
+
 /// A range of guest physical memory that RAM backs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RamRange {

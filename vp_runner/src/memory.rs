@@ -13,6 +13,7 @@ use crate::page_walk::PagingState;
 use crate::page_walk::PhysicalMemory;
 use crate::page_walk::WalkFault;
 use crate::page_walk::mapped_pages;
+use crate::page_walk::memory_region;
 use crate::page_walk::walk;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -27,6 +28,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::memory::MAX_TRANSFER;
 use vmm_core_defs::memory::MappedPages;
+use vmm_core_defs::memory::MemoryRegion;
 use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::memory::Translation;
 
@@ -94,6 +96,11 @@ impl DebugMemory {
     /// What the tables map from `from` on: as much as can be looked at in a few milliseconds.
     pub fn mapped_pages(&self, space: &AddressSpace, from: Gva) -> MappedPages {
         mapped_pages(&*self.ram, &space.paging, from)
+    }
+
+    /// What is like `gva`, before it and behind it: as far as can be looked at in a few milliseconds.
+    pub fn memory_region(&self, space: &AddressSpace, gva: Gva) -> MemoryRegion {
+        memory_region(&*self.ram, &space.paging, &self.ram_ranges(), gva)
     }
 
     /// Where RAM is, in the order of its addresses.

@@ -15,9 +15,11 @@ use vmm_core_defs::regs::X86VpState;
 
 mod format;
 mod mapped_pages;
+mod memory_region;
 
 pub use format::PagingMode;
 pub use mapped_pages::mapped_pages;
+pub use memory_region::memory_region;
 
 /// Reads page-table entries. They are naturally aligned; a VP may be changing them, so each is read in one access.
 pub trait PhysicalMemory {

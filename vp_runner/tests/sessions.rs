@@ -69,6 +69,7 @@ impl Intruder<'_> {
         self.ask(DebugRequest::WriteMemory, (code, vec![0]));
         self.ask(DebugRequest::Translate, (vp, Gva::new(ENTRY)));
         self.ask(DebugRequest::MappedPages, (vp, Gva::new(0)));
+        self.ask(DebugRequest::MemoryRegion, (vp, Gva::new(0)));
         self.ask(DebugRequest::RamRanges, ());
         self.ask(DebugRequest::Nmi, vp);
         self.ask(DebugRequest::FreezeTime, Some(FreezeTime::Off));

@@ -32,7 +32,9 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::MappedPage;
 use vmm_core_defs::memory::MappedPages;
+use vmm_core_defs::memory::MemoryRegion;
 use vmm_core_defs::memory::RamRange;
+use vmm_core_defs::memory::RegionRights;
 use vmm_core_defs::memory::TableEntry;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
@@ -334,6 +336,19 @@ impl State {
                 self.vp(vp)?;
                 Ok(mapped_pages(from))
             }),
+            DebugRequest::MemoryRegion(rpc) => rpc.handle_sync(|(vp, gva)| {
+                self.vp(vp)?;
+                let (first, last) = (gva.value() & !0xfff, gva.value() | 0xfff);
+                Ok(MemoryRegion {
+                    first: Gva::new(first),
+                    last: Gva::new(last),
+                    rights: (first == 0x1000).then_some(RegionRights {
+                        ram: true,
+                        writable: false,
+                        executable: true,
+                    }),
+                })
+            }),
             DebugRequest::RamRanges(rpc) => rpc.complete(Ok(vec![RamRange {
                 gpa: Gpa::new(0),
                 len: 1 << 20,
@@ -532,6 +547,7 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::WriteMemory(_) => "write memory",
         DebugRequest::Translate(_) => "translate",
         DebugRequest::MappedPages(_) => "mapped pages",
+        DebugRequest::MemoryRegion(_) => "memory region",
         DebugRequest::RamRanges(_) => "ram ranges",
         DebugRequest::Nmi(_) => "nmi",
         DebugRequest::Status(_) => "status",

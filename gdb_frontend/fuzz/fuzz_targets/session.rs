@@ -52,6 +52,7 @@ fn check(op: &TargetOp) {
         | TargetOp::WriteRegisters { thread, .. }
         | TargetOp::ThreadExtraInfo { thread }
         | TargetOp::StopReason { thread }
+        | TargetOp::MemoryRegion { thread, .. }
         | TargetOp::Monitor { thread, .. } => exists(thread),
         _ => {}
     }

@@ -11,11 +11,15 @@ use crate::framing::PacketWriter;
 use crate::regs::RegNum;
 use crate::regs::RegisterBlock;
 use crate::target::EndSignal;
+use crate::target::MemoryRegion;
 use crate::target::StopReason;
 use crate::target::TargetError;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
+
+/// What a region is called that is mapped to a device, or to nothing.
+const NO_RAM: &[u8] = b"no RAM";
 
 impl Core {
     pub(super) fn complete(&mut self, pending: Pending, reply: TargetReply) {
@@ -33,6 +37,9 @@ impl Core {
             }
             (Pending::Memory(format), TargetReply::Memory(data)) => {
                 self.send_memory(format, &data);
+            }
+            (Pending::MemoryRegion, TargetReply::MemoryRegion(region)) => {
+                self.send_region(&region);
             }
             (Pending::Insert(breakpoint), TargetReply::Done) => {
                 self.refusals.withdraw(&breakpoint);
@@ -191,6 +198,36 @@ impl Core {
                 packet
             }
         };
+        self.outbox.packet(packet.finish());
+    }
+
+    /// LLDB's `qMemoryRegionInfo`. LLDB asks on at the end of each region, which has to be a number: the very last byte is left out.
+    fn send_region(&mut self, region: &MemoryRegion) {
+        let end = region.last.saturating_add(1);
+        let mut packet = PacketWriter::default();
+        packet.str("start:");
+        packet.number(region.first);
+        packet.str(";size:");
+        packet.number(end - region.first);
+        packet.str(";");
+        if let Some(access) = region.access {
+            packet.str("permissions:");
+            for (letter, allowed) in [
+                ("r", access.read),
+                ("w", access.write),
+                ("x", access.execute),
+            ] {
+                if allowed {
+                    packet.str(letter);
+                }
+            }
+            packet.str(";");
+            if !access.read {
+                packet.str("name:");
+                packet.hex(NO_RAM);
+                packet.str(";");
+            }
+        }
         self.outbox.packet(packet.finish());
     }
 

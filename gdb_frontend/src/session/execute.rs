@@ -7,6 +7,7 @@ use super::pending::Pending;
 use super::transfer;
 use crate::command::Command;
 use crate::command::MemoryFormat;
+use crate::command::NO_ALLOCATION;
 use crate::command::QEMU_FEATURES;
 use crate::command::STEP_BITS;
 use crate::command::ThreadSelector;
@@ -144,6 +145,17 @@ impl Core {
                 self.stop_is_shown();
                 self.read_threads(offset, len);
             }
+            Command::MemoryRegion(address) => {
+                self.ask(
+                    TargetOp::MemoryRegion { thread, address },
+                    Pending::MemoryRegion,
+                );
+            }
+            Command::HasMemoryRegions => self.ok(),
+            Command::Allocation => self.error(&TargetError {
+                errno: 12,
+                text: NO_ALLOCATION.to_owned(),
+            }),
             Command::Monitor(line) => {
                 self.ask(TargetOp::Monitor { thread, line }, Pending::Monitor);
             }

@@ -24,6 +24,8 @@ pub(super) enum Pending {
     },
     /// Memory.
     Memory(MemoryFormat),
+    /// The region.
+    MemoryRegion,
     /// The guest runs now.
     Resume,
     /// No reply: the stop is one.

@@ -5,6 +5,8 @@ use gdb_frontend::regs::Reg;
 use gdb_frontend::regs::RegisterBlock;
 use gdb_frontend::target::Breakpoint;
 use gdb_frontend::target::BreakpointKind;
+use gdb_frontend::target::MemoryRegion;
+use gdb_frontend::target::RegionAccess;
 use gdb_frontend::target::ResumeAction;
 use gdb_frontend::target::StepInterrupts;
 use gdb_frontend::target::Stop;
@@ -92,6 +94,26 @@ impl FakeGuest {
                 }
                 _ => unmapped(*address),
             },
+            TargetOp::MemoryRegion { address, .. } => {
+                let end = MEMORY_BASE + self.memory.len() as u64;
+                let (first, last, access) = match *address {
+                    below if below < MEMORY_BASE => (0, MEMORY_BASE - 1, None),
+                    inside if inside < end => (MEMORY_BASE, end - 1, Some((true, true, false))),
+                    device if device < 1 << 32 => {
+                        (end, u64::from(u32::MAX), Some((false, true, true)))
+                    }
+                    _ => (1 << 32, u64::MAX, None),
+                };
+                TargetReply::MemoryRegion(MemoryRegion {
+                    first,
+                    last,
+                    access: access.map(|(read, write, execute)| RegionAccess {
+                        read,
+                        write,
+                        execute,
+                    }),
+                })
+            }
             TargetOp::InsertBreakpoint(breakpoint) => {
                 let hardware = |b: &&Breakpoint| b.kind != BreakpointKind::Software;
                 if breakpoint.kind != BreakpointKind::Software

@@ -1,5 +1,8 @@
+use crate::gdb_client::in_order;
 use crate::running::Running;
 use crate::running::kvm_here;
+use conformance::debuggers::Client;
+use conformance::debuggers::Debugger;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -36,7 +39,7 @@ fn lldb_attaches_reads_steps_and_detaches() {
         lldb.args(["-o", command]);
     }
     let text = Running::spawn(lldb).finish().output;
-    crate::gdb_client::in_order(
+    in_order(
         &text,
         &[
             "thread #1",
@@ -49,4 +52,150 @@ fn lldb_attaches_reads_steps_and_detaches() {
         ],
     );
     guest.wait_for("demo guest: boot 1");
+}
+
+/// `lldb` in batch mode, which ends at the first error: its text.
+fn lldb(debugger: &Debugger, commands: &[&str]) -> String {
+    let mut lldb = Command::new(&debugger.program);
+    lldb.args(["--no-lldbinit", "--batch", "--no-use-colors"])
+        .stdin(Stdio::null());
+    for command in commands {
+        lldb.args(["-o", command]);
+    }
+    Running::spawn(lldb).finish().output
+}
+
+/// The demo guest's ELF file, from the line to paste.
+fn elf(guest: &mut Running) -> String {
+    let line = guest.gdb_line();
+    line.rsplit(' ').next().expect("a file").to_owned()
+}
+
+/// Every LLDB that is here, each with a guest of its own that has little memory.
+fn each(cpus: &str, test: impl Fn(&Debugger, &mut Running, &str)) {
+    if !kvm_here() {
+        return;
+    }
+    for debugger in Client::Lldb.all() {
+        let mut guest =
+            Running::start(&["--gdb", "127.0.0.1:0", "--memory", "16M", "--cpus", cpus]);
+        let connect = format!("gdb-remote {}", guest.address());
+        test(&debugger, &mut guest, &connect);
+    }
+}
+
+#[test]
+fn memory_regions_are_those_of_the_page_tables() {
+    each("2", |debugger, guest, connect| {
+        let create = format!("target create {}", elf(guest));
+        let commands = [
+            create.as_str(),
+            connect,
+            // Without paging, and with it.
+            "memory region 0x100000",
+            "breakpoint set --hardware --name do_round",
+            "continue",
+            "memory region 0x123456",
+            "memory region 0xfee00000",
+            "memory region 0x7fffffffffff",
+            "memory region 0xfffffffffffffff0",
+            "detach",
+        ];
+        let text = lldb(debugger, &commands);
+        in_order(
+            &text,
+            &[
+                "[0x0000000000000000-0x0000000001000000) rwx",
+                "stop reason = breakpoint",
+                "[0x0000000000000000-0x0000000001000000) rwx",
+                "[0x0000000001000000-0x0000000100000000) -wx no RAM",
+                "[0x0000000100000000-0xffffffffffffffff) ---",
+                "[0x0000000100000000-0xffffffffffffffff) ---",
+                "detached",
+            ],
+        );
+    });
+}
+
+#[test]
+fn save_core_writes_a_file_that_lldb_opens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // LLDB 21 writes one thread of two.
+    each("1", |debugger, guest, connect| {
+        let elf = elf(guest);
+        let file = folder.path().join(&debugger.name);
+        let create = format!("target create --arch x86_64-pc-linux {elf}");
+        let load = format!("target modules load --file {elf} --slide 0");
+        // LLDB 14 knows no other.
+        let style = match debugger.name.starts_with("lldb-14.") {
+            true => "stack",
+            false => "full",
+        };
+        let save = format!(
+            "process save-core -s {style} --plugin-name=minidump {}",
+            file.display()
+        );
+        let look = [
+            "thread list",
+            "register read rip rsp rdi",
+            "memory read --size 1 --count 16 --format x 0x100000",
+            // Where the demo guest keeps what it counts.
+            "memory read --size 8 --count 8 --format x 0x14b000",
+        ];
+        let begin = [
+            create.as_str(),
+            connect,
+            &load,
+            "breakpoint set --hardware --name do_round",
+            "continue",
+        ];
+        let live = lldb(debugger, &[&begin[..], &look, &[&save, "detach"]].concat());
+        let open = format!("target create --core {}", file.display());
+        let saved = lldb(debugger, &[&[open.as_str()], &look[..]].concat());
+        for text in [&live, &saved] {
+            in_order(text, &["thread #1", "rip = 0x", "rdi = 0x"]);
+        }
+        let values = |text: &str| -> Vec<String> {
+            let value = |line: &&str| line.contains(" = 0x") || line.starts_with("0x");
+            let (_, after) = text.rsplit_once("(lldb) register read").expect("asked for");
+            let words = |line: &str| {
+                line.split(" demo-guest")
+                    .next()
+                    .unwrap_or("")
+                    .trim()
+                    .to_owned()
+            };
+            after.lines().filter(value).take(9).map(words).collect()
+        };
+        assert_eq!(values(&live), values(&saved), "{live}\n{saved}");
+        std::fs::remove_file(file).expect("it is there");
+    });
+}
+
+#[test]
+fn a_call_from_lldb_ends_with_an_error_and_changes_nothing() {
+    each("2", |debugger, guest, connect| {
+        let elf = elf(guest);
+        let load = format!("target modules load --file {elf} --slide 0");
+        // LLDB asks for memory only where it knows the operating system.
+        for (arch, load, words) in [
+            ("", "thread list", "error: "),
+            ("--arch x86_64-pc-linux", load.as_str(), "couldn't allocate"),
+        ] {
+            let create = format!("target create {arch} {elf}");
+            let commands = [
+                create.as_str(),
+                connect,
+                load,
+                "breakpoint set --hardware --name do_round",
+                "continue",
+                "register read rip",
+                "expression -- is_prime(7)",
+            ];
+            let text = lldb(debugger, &commands);
+            let (_, result) = text.split_once("is_prime(7)").expect("asked for");
+            assert!(result.contains(words), "{text}");
+        }
+        guest.wait_for("demo guest: CPU 1 is up");
+    });
 }

@@ -113,6 +113,13 @@ impl Controller {
                 })
                 .await;
             }
+            DebugRequest::MemoryRegion(rpc) => {
+                rpc.handle(async |(vp, gva)| {
+                    let space = self.address_space(vp).await?;
+                    Ok(self.memory.memory_region(&space, gva))
+                })
+                .await;
+            }
             DebugRequest::RamRanges(rpc) => rpc.handle_sync(|()| {
                 self.state.check_attached()?;
                 Ok(self.memory.ram_ranges())

@@ -79,6 +79,14 @@ impl PagingMode {
         }
     }
 
+    /// The last linear address.
+    pub(super) const fn last(self) -> u64 {
+        match self {
+            Self::Off | Self::Bits32 | Self::Pae => 0xffff_ffff,
+            Self::Level4 | Self::Level5 => u64::MAX,
+        }
+    }
+
     pub(super) const fn levels(self) -> u8 {
         match self {
             Self::Off => 0,

@@ -29,27 +29,49 @@ pub fn mapped_pages(memory: &impl PhysicalMemory, paging: &PagingState, from: Gv
         let Some(linear) = next else {
             break;
         };
-        let size = match walk(memory, paging, Gva::new(linear)) {
-            Ok(found) => {
-                let size = found.page_size.unwrap_or(1 << 32);
-                let entry = found.path.entries().last();
-                pages.push(MappedPage {
-                    gva: Gva::new(linear & !(size - 1)),
-                    gpa: Gpa::new(found.gpa.value() & !(size - 1)),
-                    size,
-                    writable: found.writable,
-                    user: found.user,
-                    executable: found.executable,
-                    entry: entry.map_or(0, |entry| entry.value),
-                });
-                Some(size)
+        let size = match look(memory, paging, mode, linear) {
+            Found::Page(page) => {
+                pages.push(page);
+                Some(page.size)
             }
-            Err(fault) => not_mapped(mode, &fault),
+            Found::Gap(size) => size,
         };
         next = size.and_then(|size| mode.after(linear, size));
     }
     let next = next.map(Gva::new);
     MappedPages { pages, next }
+}
+
+/// What one walk tells of the addresses around the one that was walked to.
+pub(super) enum Found {
+    /// The page that holds the address.
+    Page(MappedPage),
+    /// So many bytes, aligned, are not mapped; `None`: nothing is.
+    Gap(Option<u64>),
+}
+
+pub(super) fn look(
+    memory: &impl PhysicalMemory,
+    paging: &PagingState,
+    mode: PagingMode,
+    linear: u64,
+) -> Found {
+    match walk(memory, paging, Gva::new(linear)) {
+        Ok(found) => {
+            let size = found.page_size.unwrap_or(1 << 32);
+            let entry = found.path.entries().last();
+            Found::Page(MappedPage {
+                gva: Gva::new(linear & !(size - 1)),
+                gpa: Gpa::new(found.gpa.value() & !(size - 1)),
+                size,
+                writable: found.writable,
+                user: found.user,
+                executable: found.executable,
+                entry: entry.map_or(0, |entry| entry.value),
+            })
+        }
+        Err(fault) => Found::Gap(not_mapped(mode, &fault)),
+    }
 }
 
 /// How many bytes, aligned, are not mapped for this reason; `None`: nothing is.
