@@ -205,7 +205,10 @@ fn run_vm(
             ResetPolicy::Reset
         },
         on_crash: match args.on_crash {
-            OnCrash::End => runner::OnCrash::End,
+            OnCrash::End => {
+                drop(kept);
+                runner::OnCrash::End
+            }
             OnCrash::Stop => runner::OnCrash::Stop { kept },
         },
         freeze_time: args.freeze_time.into(),
