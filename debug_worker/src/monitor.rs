@@ -7,6 +7,7 @@ mod bit_names;
 mod breakpoints;
 mod command_line;
 mod disassembly;
+mod dump;
 mod help;
 mod memory_text;
 mod msr_names;
@@ -165,6 +166,7 @@ async fn of_vp(guest: &mut Guest, vp: VpIndex, command: OfVp) -> Result<String, 
             guest.vm.call(DebugRequest::Nmi, vp).await?;
             format!("VP {vp} has an NMI, and takes it when it runs.\n")
         }
+        OfVp::Dump(name) => dump::dump(guest, vp, &name).await?,
         OfVp::Registers => qemu_registers(guest, vp).await?,
         OfVp::MappedRanges => mapped_ranges(guest, vp).await?,
         OfVp::MappedPages => mapped_pages(guest, vp).await?,

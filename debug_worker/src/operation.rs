@@ -18,6 +18,7 @@ use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
+use std::path::PathBuf;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
@@ -43,6 +44,8 @@ pub(crate) struct Guest {
     pub(crate) layout: Layout,
     /// Why the guest was stopped when the session began, until it is let go.
     at_attach: Option<DebugStopReason>,
+    /// Where `monitor dump` may make files.
+    pub(crate) dump_folder: Option<PathBuf>,
     /// For `monitor breakpoints`.
     pub(crate) refused: Refused,
 }
@@ -65,7 +68,7 @@ impl From<Result<TargetReply, TargetError>> for Outcome {
 }
 
 impl Guest {
-    pub(crate) fn new(vm: AttachedVm, info: AttachInfo) -> Self {
+    pub(crate) fn new(vm: AttachedVm, info: AttachInfo, dump_folder: Option<PathBuf>) -> Self {
         let layout = registers::layout(&info);
         let refused = Refused::default();
         let at_attach = Some(info.stop.reason);
@@ -74,6 +77,7 @@ impl Guest {
             at_attach,
             info,
             layout,
+            dump_folder,
             refused,
         }
     }

@@ -42,6 +42,7 @@ use pal_async::timer::Instant;
 use pal_async::timer::PolledTimer;
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DebugMessage;
@@ -78,7 +79,7 @@ pub struct DebuggerParameters {
 }
 
 /// How sessions behave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// What becomes of the guest when a client is lost or sends `k`. After GDB's `detach` it always runs on.
     pub on_disconnect: DetachAction,
@@ -89,16 +90,19 @@ pub struct SessionSettings {
     pub idle_timeout: Duration,
     /// How long a client waits for one that is served before it is refused. Where that one is going already it waits for the end of its session.
     pub refuse_after: Duration,
+    /// Where `monitor dump` may make files on this machine. A client chooses their names, and overwrites none. `None`: the command is refused.
+    pub dump_folder: Option<PathBuf>,
 }
 
 impl Default for SessionSettings {
-    /// The guest runs on; 5 seconds; 30 seconds; half a second.
+    /// The guest runs on; 5 seconds; 30 seconds; half a second; no dumps.
     fn default() -> Self {
         Self {
             on_disconnect: DetachAction::Resume,
             rpc_deadline: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             refuse_after: Duration::from_millis(500),
+            dump_folder: None,
         }
     }
 }
@@ -330,6 +334,7 @@ impl Server {
             self.vm.clone(),
             deadline,
             self.settings.on_disconnect,
+            self.settings.dump_folder.clone(),
             told,
             leaving.clone(),
         );

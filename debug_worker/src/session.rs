@@ -35,6 +35,7 @@ use mesh::OneshotReceiver;
 use mesh::RecvError;
 use mesh::Sender;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
@@ -143,6 +144,7 @@ impl Session {
         requests: Sender<DebugMessage>,
         deadline: Deadline,
         on_disconnect: DetachAction,
+        dump_folder: Option<PathBuf>,
         mut told: OneshotReceiver<Told>,
         leaving: Leaving,
     ) -> Ending {
@@ -163,7 +165,7 @@ impl Session {
                 };
             }
         };
-        let guest = Box::new(Guest::new(vm, info));
+        let guest = Box::new(Guest::new(vm, info, dump_folder));
         let target = TargetInfo {
             thread_count: guest.info.vp_count,
             layout: guest.layout,

@@ -84,6 +84,9 @@ pub struct RunArgs {
     /// Close a connection that sends no packet for so long, and a client that for so long does not read what it is sent. A debugger that is only quiet is never closed
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: u32,
+    /// Let debuggers make core files of the guest in this folder, with `monitor dump FILE`. They overwrite no file there
+    #[arg(long, value_name = "DIR")]
+    pub dump_dir: Option<PathBuf>,
     /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on. A guest that was held, and that nobody has continued, stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub on_disconnect: OnDisconnect,

@@ -229,6 +229,7 @@ fn run_vm(
             let settings = SessionSettings {
                 on_disconnect: args.on_disconnect.into(),
                 idle_timeout: Duration::from_secs(args.idle_timeout.into()),
+                dump_folder: args.dump_dir.clone(),
                 ..SessionSettings::default()
             };
             with_debug_server(driver, server, settings, requests, controller, keeps).await

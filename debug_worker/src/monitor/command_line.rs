@@ -53,6 +53,7 @@ pub(super) enum OfVp {
     MsrRead(u32),
     MsrWrite(u32, u64),
     Nmi,
+    Dump(String),
     Registers,
     MappedRanges,
     MappedPages,
@@ -60,7 +61,7 @@ pub(super) enum OfVp {
 }
 
 /// The words that begin a command.
-const FIRST_WORDS: [&str; 20] = [
+const FIRST_WORDS: [&str; 21] = [
     "help",
     "status",
     "breakpoints",
@@ -71,6 +72,7 @@ const FIRST_WORDS: [&str; 20] = [
     "phys",
     "msr",
     "nmi",
+    "dump",
     "doctor",
     "stop-on",
     "freeze-time",
@@ -126,6 +128,7 @@ fn of_vp(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<OfVp>, String> 
         ["msr", "read", msr] => OfVp::MsrRead(numbers.msr(msr)?),
         ["msr", "write", msr, value] => OfVp::MsrWrite(numbers.msr(msr)?, numbers.read(value)?),
         ["nmi"] => OfVp::Nmi,
+        ["dump", name] => OfVp::Dump(name.to_owned()),
         ["info", "registers"] => OfVp::Registers,
         ["info", "mem"] => OfVp::MappedRanges,
         ["info", "tlb"] => OfVp::MappedPages,
@@ -376,7 +379,7 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
-        assert_eq!(about_one, 11);
+        assert_eq!(about_one, 12);
         assert!(parse("regs vp x").unwrap_err().contains("`x` is no VP"));
         assert!(parse("vp 1").unwrap_err().contains("at the end"));
     }

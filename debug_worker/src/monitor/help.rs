@@ -1,7 +1,7 @@
 //! The list of commands, for `monitor help`. The Guide's table has the same rows.
 
 /// How each command is written, and what it is for.
-pub(super) const COMMANDS: [(&str, &str); 29] = [
+pub(super) const COMMANDS: [(&str, &str); 30] = [
     ("help", "this list"),
     ("status", "what each VP is doing"),
     (
@@ -29,6 +29,10 @@ pub(super) const COMMANDS: [(&str, &str); 29] = [
     ),
     ("msr write NUM VALUE", "writes one"),
     ("nmi", "an NMI for a VP, delivered when it runs"),
+    (
+        "dump FILE",
+        "an ELF core file of the guest, in the folder that --dump-dir named",
+    ),
     ("doctor", "what works on this host and what does not"),
     (
         "stop-on [LIST]",

@@ -229,7 +229,7 @@ fn a_client_that_waits_for_too_long_is_told_so() {
 fn an_evicted_client_is_a_lost_one_and_the_next_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let settings = idle_timeout(LONG);
-    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
+    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings.clone());
     bed.let_run(&mut client);
     bed.evictor.evict();
     assert_eq!(bed.vm.wait_detached(), LOST);

@@ -4,6 +4,7 @@ use crate::gdb_client::gdb;
 use crate::gdb_client::gdb_to_the_end;
 use crate::gdb_client::guest;
 use crate::gdb_client::in_order;
+use crate::gdb_client::start_gdb;
 
 #[test]
 fn the_monitor_commands_answer() {
@@ -115,6 +116,85 @@ fn why_a_breakpoint_was_refused_is_said_by_the_next_command_and_kept() {
             "all 4 debug registers are in use",
         ],
     );
+}
+
+/// Frames, code and values as GDB shows them after the word `here`, without what it says of its own doings.
+fn shown(text: &str) -> Vec<String> {
+    let wanted = |line: &&str| {
+        ["#", "=> ", "$"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let (_, after) = text.split_once("\nhere\n").expect(text);
+    after.lines().filter(wanted).map(str::to_owned).collect()
+}
+
+#[test]
+fn gdb_opens_a_dump_and_shows_what_it_showed_of_the_guest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().to_str().expect("a plain path");
+    let Some(mut guest) = guest(&["--dump-dir", place, "--memory", "64M"]) else {
+        return;
+    };
+    let look = [
+        "echo \\nhere\\n",
+        "thread 1",
+        "bt",
+        "x/2i $pc",
+        "p counter",
+        "p cpus[0]",
+        "p cpus[1]",
+        "p $rsp",
+        "p $eflags",
+        "p $xmm1.v2_int64",
+        "p $mxcsr",
+        "p/x *(long *) $rsp@4",
+        "thread 2",
+        "bt",
+        "x/2i $pc",
+        "p $rdi",
+    ];
+    let begin = [
+        "hbreak do_round",
+        "continue",
+        "continue",
+        "set var $xmm1.v2_int64[0] = 0x1122334455667788",
+        "monitor dump one",
+        "monitor dump one",
+        "monitor dump ../two",
+    ];
+    let elf = guest.gdb_line();
+    let elf = elf.rsplit(' ').next().expect("a file").to_owned();
+    let end = ["delete", "detach"];
+    let live = gdb(&mut guest, &[&begin[..], &look, &end].concat());
+    assert!(
+        live.contains("one exists, and a dump overwrites no file"),
+        "{live}"
+    );
+    assert!(
+        live.contains("`../two` cannot be the name of a dump"),
+        "{live}"
+    );
+    let open = format!("gdb {elf} {place}/one");
+    let saved = start_gdb(&open, &[&look[..], &["info threads"]].concat()).finish();
+    let saved = saved.output;
+    in_order(&saved, &["  1 ", "LWP 1", "* 2 ", "LWP 2"]);
+    let (live, saved) = (shown(&live), shown(&saved));
+    assert!(live.len() >= 12, "{live:?}");
+    assert_eq!(live, saved);
+}
+
+#[test]
+fn without_a_folder_there_is_no_dump() {
+    let Some(mut guest) = guest(&["--cpus", "1"]) else {
+        return;
+    };
+    let text = gdb(&mut guest, &["monitor dump one", "detach"]);
+    assert!(
+        text.contains("VP 0: a dump is a file on the VMM's machine"),
+        "{text}"
+    );
+    assert!(text.contains("--dump-dir"), "{text}");
 }
 
 /// With the ways in which public scripts take the answers apart.
