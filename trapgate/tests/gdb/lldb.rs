@@ -174,9 +174,22 @@ fn save_core_writes_a_file_that_lldb_opens() {
 
 #[test]
 fn a_call_from_lldb_ends_with_an_error_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
     each("2", |debugger, guest, connect| {
         let elf = elf(guest);
         let load = format!("target modules load --file {elf} --slide 0");
+        let look = [
+            "register read --all",
+            // Where the demo guest keeps what it counts, and the stack.
+            "memory read --size 8 --count 512 --format x --force 0x14b000",
+            "memory read --size 8 --count 512 --format x --force 0x10b000",
+        ]
+        .join("\n");
+        // The session goes on after the call's error.
+        let call = format!("{look}\nexpression -- is_prime(7)\n{look}\nversion\n");
+        let file = folder.path().join("call");
+        std::fs::write(&file, call).expect("a file");
+        let call = format!("command source -e false {}", file.display());
         // LLDB asks for memory only where it knows the operating system.
         for (arch, load, words) in [
             ("", "thread list", "error: "),
@@ -189,12 +202,26 @@ fn a_call_from_lldb_ends_with_an_error_and_changes_nothing() {
                 load,
                 "breakpoint set --hardware --name do_round",
                 "continue",
-                "register read rip",
-                "expression -- is_prime(7)",
+                &call,
             ];
             let text = lldb(debugger, &commands);
-            let (_, result) = text.split_once("is_prime(7)").expect("asked for");
+            let (before, result) = text
+                .split_once("expression -- is_prime(7)")
+                .expect("asked for");
             assert!(result.contains(words), "{text}");
+            let values = |text: &str| -> Vec<String> {
+                let (_, text) = text
+                    .split_once("(lldb) register read --all")
+                    .expect("asked for");
+                let value = |line: &&str| line.contains(" = ") || line.starts_with("0x");
+                // LLDB says after a value what it takes it for.
+                let alone = |line: &str| line.trim().split("  ").next().unwrap_or("").to_owned();
+                text.lines().filter(value).map(alone).collect()
+            };
+            let (before, after) = (values(before), values(result));
+            // Registers, and 512 lines of memory.
+            assert!(before.len() > 560, "{text}");
+            assert_eq!(before, after, "{text}");
         }
         guest.wait_for("demo guest: CPU 1 is up");
     });
