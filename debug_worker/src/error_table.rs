@@ -31,7 +31,8 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::BadBreakpoint { .. }
             | DebugError::NoSuchBreakpoint { .. }
             | DebugError::BadRegister { .. } => errno::EINVAL,
-            DebugError::NoFreeSlot { .. }
+            DebugError::TooManyBreakpoints { .. }
+            | DebugError::NoFreeSlot { .. }
             | DebugError::GuestUsesSlots { .. }
             | DebugError::NotExecutable { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,

@@ -212,6 +212,7 @@ fn run_vm(
             OnCrash::Stop => runner::OnCrash::Stop { kept },
         },
         freeze_time: args.freeze_time.into(),
+        breakpoint_limit: runner::DEFAULT_BREAKPOINT_LIMIT,
         debug,
         kick_signal: KickSignal::default(),
         report,

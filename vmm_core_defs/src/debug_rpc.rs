@@ -91,7 +91,8 @@ pub enum DebugRequest {
     /// A software breakpoint at an address that is not mapped yet is accepted and waits; [`DebugRequest::Breakpoints`] tells.
     ///
     /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
-    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`],
+    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`], [`DebugError::NoFreeSlot`],
+    /// [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`],
     /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
@@ -506,6 +507,14 @@ pub enum DebugError {
         address: Gva,
         /// The bytes asked for.
         len: u64,
+    },
+    /// The session has as many breakpoints as the VMM permits.
+    #[error(
+        "{limit} breakpoints are set, and this VMM permits no more: `delete` some first (a debugger that sets one on every line can use a step or a condition)"
+    )]
+    TooManyBreakpoints {
+        /// How many are permitted.
+        limit: u32,
     },
     /// All debug registers are in use.
     #[error("all {slots} debug registers are in use; `info breakpoints`, then `delete` one")]

@@ -19,9 +19,11 @@
 //! other VP's: it is the kernel's. (While none of them maps it, it stays as it is until the tables that led to its byte are loaded again.) Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
 //! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
 
+mod changes;
 mod guest_code;
 mod instruction_bytes;
 
+pub use changes::Changes;
 pub use guest_code::GuestCode;
 pub use guest_code::Int3Traps;
 pub use guest_code::Walks;
@@ -32,6 +34,7 @@ use crate::dr7::Access;
 use crate::dr7::SLOTS;
 use crate::dr7::Slot;
 use crate::place::Place;
+use changes::Undo;
 use guest_code::Home;
 use guest_code::Pending;
 use guest_code::Target;
@@ -41,7 +44,6 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
-use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -78,16 +80,14 @@ struct Entry {
     pending: Option<Pending>,
 }
 
-/// What takes a change back.
-enum Undo {
-    Inserted(Breakpoint),
-    Removed(Breakpoint, Entry),
-    Evicted(Breakpoint, usize),
-}
+/// How many breakpoints a session may have where the VMM sets no other limit.
+pub const DEFAULT_LIMIT: u32 = 65_536;
 
 /// All breakpoints of the session. A change of one costs the same however many there are.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct BreakpointTable {
+    /// How many there may be.
+    limit: u32,
     entries: HashMap<Breakpoint, Entry>,
     /// The ones at each address, in the order of insertion.
     at: HashMap<Gva, Vec<Breakpoint>>,
@@ -99,104 +99,29 @@ pub struct BreakpointTable {
     guests: usize,
 }
 
+impl Default for BreakpointTable {
+    fn default() -> Self {
+        Self::new(DEFAULT_LIMIT)
+    }
+}
+
 impl BreakpointTable {
-    /// Makes all changes in order, or none.
-    ///
-    /// # Errors
-    /// [`DebugError::BadBreakpoint`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`], [`DebugError::NoSuchBreakpoint`]: the first
-    /// change that cannot be made.
-    pub fn apply(
-        &mut self,
-        guest: &mut GuestCode<'_>,
-        changes: &[BreakpointChange],
-    ) -> Result<(), DebugError> {
-        let mut undo = Vec::new();
-        for change in changes {
-            let made = match change {
-                BreakpointChange::Insert(breakpoint) => self.insert(guest, *breakpoint, &mut undo),
-                BreakpointChange::Remove(breakpoint) => self.remove(guest, breakpoint, &mut undo),
-            };
-            if let Err(err) = made {
-                self.take_back(guest, undo);
-                return Err(err);
-            }
+    /// An empty table for at most so many breakpoints.
+    pub fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            entries: HashMap::new(),
+            at: HashMap::new(),
+            slots: Slots::default(),
+            owners: <[Vec<Breakpoint>; SLOTS]>::default(),
+            inserted: 0,
+            guests: 0,
         }
-        Ok(())
     }
 
-    fn insert(
-        &mut self,
-        guest: &mut GuestCode<'_>,
-        breakpoint: Breakpoint,
-        undo: &mut Vec<Undo>,
-    ) -> Result<(), DebugError> {
-        if self.contains(&breakpoint) {
-            return Ok(());
-        }
-        let wanted = Slot::new(&breakpoint)?;
-        let software = breakpoint.kind == BreakpointKind::Software && guest.int3.anywhere();
-        let home = guest.home(breakpoint.address);
-        self.inserted += 1;
-        let entry = Entry {
-            order: self.inserted,
-            home,
-            armed: Armed::Nothing,
-            via: None,
-            pending: None,
-        };
-        if software {
-            self.add(breakpoint, entry);
-            undo.push(Undo::Inserted(breakpoint));
-            self.aim(guest, &breakpoint);
-            return match self.needs_register(&breakpoint) {
-                true => {
-                    let index = self.evict(undo).ok_or(DebugError::NotExecutable {
-                        address: breakpoint.address,
-                    })?;
-                    self.arm(guest, &breakpoint, Armed::Register(index));
-                    Ok(())
-                }
-                false => Ok(()),
-            };
-        }
-        let index = self
-            .register_for(wanted)
-            .or_else(|| self.evict(undo))
-            .ok_or_else(|| self.no_register())?;
-        self.add(breakpoint, entry);
-        undo.push(Undo::Inserted(breakpoint));
-        self.arm(guest, &breakpoint, Armed::Register(index));
-        Ok(())
-    }
-
-    fn remove(
-        &mut self,
-        guest: &mut GuestCode<'_>,
-        breakpoint: &Breakpoint,
-        undo: &mut Vec<Undo>,
-    ) -> Result<(), DebugError> {
-        let address = breakpoint.address;
-        let missing = DebugError::NoSuchBreakpoint { address };
-        let entry = *self.entries.get(breakpoint).ok_or(missing)?;
-        self.delete(guest, breakpoint);
-        undo.push(Undo::Removed(*breakpoint, entry));
-        Ok(())
-    }
-
-    fn take_back(&mut self, guest: &mut GuestCode<'_>, undo: Vec<Undo>) {
-        for change in undo.into_iter().rev() {
-            match change {
-                Undo::Inserted(breakpoint) => self.delete(guest, &breakpoint),
-                Undo::Removed(breakpoint, entry) => {
-                    let armed = entry.armed;
-                    self.add(breakpoint, entry);
-                    self.arm(guest, &breakpoint, armed);
-                }
-                Undo::Evicted(breakpoint, index) => {
-                    self.arm(guest, &breakpoint, Armed::Register(index));
-                }
-            }
-        }
+    /// Forgets all breakpoints, which are off the guest.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.limit);
     }
 
     fn add(&mut self, breakpoint: Breakpoint, entry: Entry) {
@@ -390,13 +315,13 @@ impl BreakpointTable {
         }
     }
 
-    /// Looks at every software breakpoint again; see the module. Pending ones get free registers in the order of insertion.
-    pub fn reconcile(&mut self, guest: &mut GuestCode<'_>) {
+    /// Looks at some software breakpoints again; see the module. Pending ones get free registers in the order of `breakpoints`.
+    pub fn reconcile(&mut self, guest: &mut GuestCode<'_>, breakpoints: &[Breakpoint]) {
         if !guest.int3.anywhere() {
             return;
         }
-        for breakpoint in self.software() {
-            self.aim(guest, &breakpoint);
+        for breakpoint in breakpoints {
+            self.aim(guest, breakpoint);
         }
     }
 
@@ -451,7 +376,8 @@ impl BreakpointTable {
         }
     }
 
-    fn software(&self) -> Vec<Breakpoint> {
+    /// Every software breakpoint, in the order of insertion.
+    pub fn software(&self) -> Vec<Breakpoint> {
         self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Software)
     }
 

@@ -302,7 +302,7 @@ impl Controller {
         }
         if self.code.breakpoints().table.has_software() {
             self.find_places().await;
-            self.code.reconcile();
+            self.code.reconcile().await;
         }
         self.arms = self.code.arms(self.step_interrupts);
         let counted = match &self.time {
@@ -423,7 +423,7 @@ impl Controller {
             if self.code.needs_register(&changes) {
                 self.leave_to_guest().await;
             }
-            reply.complete(self.code.apply(&changes));
+            reply.complete(self.code.apply(&changes).await);
         }
         let outputs = {
             let table = &self.code.breakpoints().table;

@@ -18,6 +18,8 @@ use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::stop::DebugStopReason;
 
+pub use crate::breakpoints::DEFAULT_LIMIT as DEFAULT_BREAKPOINT_LIMIT;
+
 /// What a VMM hands over to have its vCPUs run.
 pub struct RunnerParams {
     /// The VM.
@@ -37,6 +39,8 @@ pub struct RunnerParams {
     /// Whether the guest's clocks stand while it is stopped. A debugger may change it ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)). Where the report does not
     /// say that this host can freeze them they go on.
     pub freeze_time: FreezeTime,
+    /// How many breakpoints a debugger may set: [`DEFAULT_BREAKPOINT_LIMIT`], or what suits the VMM. Each takes about 400 bytes.
+    pub breakpoint_limit: u32,
     /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
     pub debug: mesh::Receiver<DebugMessage>,
     /// The signal that brings a vCPU out of `KVM_RUN`. The runner takes its handler for the whole process, so give a number that nothing else in it uses.

@@ -45,6 +45,7 @@ use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::probe;
 use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
+use vp_runner::runner::DEFAULT_BREAKPOINT_LIMIT;
 use vp_runner::runner::KickSignal;
 use vp_runner::runner::OnCrash;
 use vp_runner::runner::RunnerExit;
@@ -129,6 +130,7 @@ impl Parts {
                 None => OnCrash::End,
             },
             freeze_time: setup.freeze_time,
+            breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
             debug: requests,
             kick_signal: KickSignal::default(),
             report: setup.report(),

@@ -27,6 +27,7 @@ use vmm_core_defs::session::DebugSession;
 use vp_runner::machine::Machine;
 use vp_runner::probe;
 use vp_runner::runner::Controller;
+use vp_runner::runner::DEFAULT_BREAKPOINT_LIMIT;
 use vp_runner::runner::KickSignal;
 use vp_runner::runner::OnCrash;
 use vp_runner::runner::ResetPolicy;
@@ -51,6 +52,7 @@ fn hand_over(
         on_reset: ResetPolicy::Reset,
         on_crash: OnCrash::End,
         freeze_time: FreezeTime::On,
+        breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
         debug,
         kick_signal: KickSignal::default(),
         report: Some(probe::run()?),

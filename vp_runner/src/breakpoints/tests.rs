@@ -10,6 +10,7 @@ use crate::probe::Seen;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::breakpoint::BreakpointChange;
 
 mod guest_registers;
 mod not_executable;
@@ -85,11 +86,18 @@ impl Guest {
         table: &mut BreakpointTable,
         changes: &[BreakpointChange],
     ) -> Result<(), DebugError> {
-        table.apply(&mut self.code(), changes)
+        let mut made = Changes::default();
+        let applied = table.apply(&mut self.code(), changes, &mut made);
+        // In two parts, as in slices.
+        while applied.is_err() && !made.is_empty() {
+            table.take_back(&mut self.code(), &mut made, changes.len().div_ceil(2));
+        }
+        applied
     }
 
     fn reconcile(&mut self, table: &mut BreakpointTable) {
-        table.reconcile(&mut self.code());
+        let software = table.software();
+        table.reconcile(&mut self.code(), &software);
     }
 }
 

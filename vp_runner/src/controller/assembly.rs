@@ -1,6 +1,7 @@
 //! How a controller is put together: over the VP threads it starts, or over others (those of the tests).
 
 use super::*;
+use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Int3Traps;
 use crate::kvm::vcpu::Offers;
@@ -55,7 +56,11 @@ impl Controller {
         ));
         let (send, events) = mesh::channel();
         let offers = Offers::of(&params.vm, params.report.as_ref());
-        let breakpoints = Arc::<RwLock<Breakpoints>>::default();
+        let breakpoints = Breakpoints {
+            table: BreakpointTable::new(params.breakpoint_limit),
+            ..Breakpoints::default()
+        };
+        let breakpoints = Arc::new(RwLock::new(breakpoints));
         let around = vps::Around {
             machine: params.machine.clone(),
             ram: params.memory.clone(),

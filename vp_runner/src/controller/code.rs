@@ -3,6 +3,7 @@
 use super::ticker;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
+use crate::breakpoints::Changes;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
 use crate::breakpoints::Walks;
@@ -14,11 +15,13 @@ use crate::run_state::ByteOf;
 use crate::run_state::Over;
 use crate::run_state::Standing;
 use crate::vp_thread::Arms;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
@@ -32,6 +35,22 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 /// So many breakpoints are looked at before every entry; more of them at most once in a tick's time, or in as many times the time it takes.
 const FEW: usize = 64;
 const SELDOM: u32 = 4;
+
+/// So many breakpoints are looked at or changed before others on the executor get their turn: about a millisecond's work.
+const SLICE: usize = 1024;
+
+/// Lets the others on this executor go on after a full slice of work. The controller shares the thread with the debug servers of all VMs.
+async fn give_way(done: usize) {
+    let mut wait = done >= SLICE;
+    poll_fn(|context| match std::mem::take(&mut wait) {
+        true => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        false => Poll::Ready(()),
+    })
+    .await;
+}
 
 /// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
 pub(super) struct Code {
@@ -200,17 +219,35 @@ impl Code {
         self.selected = vp;
     }
 
-    pub(super) fn apply(&mut self, changes: &[BreakpointChange]) -> Result<(), DebugError> {
-        self.with_guest(|table, guest| table.apply(guest, changes))
+    /// Makes all changes in order, or none.
+    pub(super) async fn apply(&mut self, changes: &[BreakpointChange]) -> Result<(), DebugError> {
+        let mut made = Changes::default();
+        let mut applied = Ok(());
+        for slice in changes.chunks(SLICE) {
+            applied = self.with_guest(|table, guest| table.apply(guest, slice, &mut made));
+            if applied.is_err() {
+                break;
+            }
+            give_way(slice.len()).await;
+        }
+        while applied.is_err() && !made.is_empty() {
+            self.with_guest(|table, guest| table.take_back(guest, &mut made, SLICE));
+            give_way(SLICE).await;
+        }
+        applied
     }
 
     /// Looks at every software breakpoint again, unless that was just done and there are many.
-    pub(super) fn reconcile(&mut self) {
+    pub(super) async fn reconcile(&mut self) {
         if !self.is_due() {
             return;
         }
         let started = Instant::now();
-        self.with_guest(BreakpointTable::reconcile);
+        let software = self.breakpoints().table.software();
+        for slice in software.chunks(SLICE) {
+            self.with_guest(|table, guest| table.reconcile(guest, slice));
+            give_way(slice.len()).await;
+        }
         let at = Instant::now();
         self.reconciled = Some(Reconciled {
             at,
@@ -309,7 +346,7 @@ impl Code {
     pub(super) fn release(&mut self) {
         self.bytes = Bytes::None;
         let mut breakpoints = self.change();
-        breakpoints.table = BreakpointTable::default();
+        breakpoints.table.clear();
         breakpoints.patches.clear(&*self.ram);
     }
 
@@ -324,5 +361,96 @@ impl Code {
 impl Drop for Code {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page_walk::PagingLimits;
+    use crate::page_walk::PagingState;
+    use std::pin::pin;
+    use std::task::Context;
+    use std::task::Waker;
+    use vm_memory::GuestAddress;
+    use vmm_core_defs::addr::Gva;
+
+    const SLICES: usize = 3;
+
+    /// A future's value, and how often others had their turn before it.
+    fn turns<R>(future: impl Future<Output = R>) -> (R, usize) {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        loop {
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(value) => return (value, turns),
+                Poll::Pending => turns += 1,
+            }
+        }
+    }
+
+    fn code(limit: usize) -> Code {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]);
+        let limit = u32::try_from(limit).expect("a small limit");
+        let breakpoints = Breakpoints {
+            table: BreakpointTable::new(limit),
+            ..Breakpoints::default()
+        };
+        let (ram, breakpoints) = (ram.expect("a little RAM"), RwLock::new(breakpoints));
+        let int3 = Int3Traps::EVERYWHERE;
+        let mut code = Code::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
+        let real_mode = Place {
+            rip: Gva::new(0),
+            paging: PagingState {
+                cr0: 0x10,
+                cr3: 0,
+                cr4: 0,
+                efer: 0,
+                limits: PagingLimits::new(40, true),
+            },
+            user: false,
+        };
+        code.set_place(VpIndex::BSP, real_mode);
+        code
+    }
+
+    fn inserts(count: usize) -> Vec<BreakpointChange> {
+        let addresses = (0x1000..).map(Gva::new).take(count);
+        let breakpoint = |address| Breakpoint {
+            kind: BreakpointKind::Software,
+            address,
+            len: 1,
+        };
+        addresses
+            .map(|address| BreakpointChange::Insert(breakpoint(address)))
+            .collect()
+    }
+
+    #[test]
+    fn others_have_their_turn_between_the_slices_of_a_long_change_and_of_a_long_look() {
+        let mut code = code(SLICES * SLICE);
+        let (applied, others) = turns(code.apply(&inserts(SLICES * SLICE)));
+        assert_eq!((applied, others), (Ok(()), SLICES));
+        let ((), others) = turns(code.reconcile());
+        assert_eq!(others, SLICES);
+        assert_eq!(code.breakpoints().table.len(), SLICES * SLICE);
+    }
+
+    #[test]
+    fn a_long_change_that_fails_at_its_end_leaves_nothing_and_is_taken_back_in_slices() {
+        let mut code = code(SLICES * SLICE);
+        let (applied, others) = turns(code.apply(&inserts(SLICES * SLICE + 1)));
+        let limit = 3072;
+        assert_eq!(applied, Err(DebugError::TooManyBreakpoints { limit }));
+        assert_eq!(others, 2 * SLICES);
+        let Breakpoints { table, patches } = &*code.breakpoints();
+        assert!(table.len() == 0 && patches.is_empty());
+    }
+
+    #[test]
+    fn a_short_change_is_made_at_once() {
+        let mut code = code(SLICE);
+        assert_eq!(turns(code.apply(&inserts(4))), (Ok(()), 0));
     }
 }

@@ -107,7 +107,7 @@ fn pending_software_breakpoints_yield_to_the_guest_first() {
     let third = [insert(Execute, 0x1002)];
     assert_eq!(guest.apply(&mut table, &third), uses(2, 2));
     leave(&mut table, &mut guest, 1);
-    table.reconcile(&mut guest.code());
+    guest.reconcile(&mut table);
     assert_eq!(
         table.slots()[0].map(|slot| slot.address()),
         Some(Gva::new(0x9000))
