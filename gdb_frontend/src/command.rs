@@ -106,8 +106,8 @@ pub enum Command<'a> {
     ThreadsInfo,
     /// `qAttached`
     Attached,
-    /// `qSupported`
-    Supported(ClientFeatures),
+    /// `qSupported`, with the client's features, or without any: plug-ins send it so in the middle of a session, to read the reply.
+    Supported(Option<ClientFeatures>),
     /// A packet without effect here that LLDB alone sends, each time it connects: `QThreadSuffixSupported`.
     OfLldb,
     /// `QStartNoAckMode`
@@ -218,7 +218,8 @@ impl<'a> Command<'a> {
                 threads::stop_info(&name[b"qThreadStopInfo".len()..])
             }
             (b"qAttached", _) => Ok(Self::Attached),
-            (b"qSupported", _) => Ok(Self::Supported(ClientFeatures::parse(arguments))),
+            (b"qSupported", b"") => Ok(Self::Supported(None)),
+            (b"qSupported", _) => Ok(Self::Supported(Some(ClientFeatures::parse(arguments)))),
             (b"QThreadSuffixSupported", b"") => Ok(Self::OfLldb),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),

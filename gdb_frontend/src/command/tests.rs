@@ -207,7 +207,7 @@ fn vcont_keeps_the_order_of_its_actions() {
 
 #[test]
 fn client_features_are_taken_only_with_a_plus() {
-    let Ok(Command::Supported(features)) = parse(
+    let Ok(Command::Supported(Some(features))) = parse(
         "qSupported:multiprocess+;swbreak+;hwbreak-;error-message+;no-resumed+;xmlRegisters=i386",
     ) else {
         panic!("not understood");

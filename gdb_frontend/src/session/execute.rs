@@ -119,9 +119,11 @@ impl Core {
             Command::ThreadsInfo => self.threads_info(),
             // "The remote server attached to an existing process": GDB offers to detach at its end, not to kill.
             Command::Attached => self.text("1"),
-            Command::Supported(client) => {
-                self.client = client;
-                self.text(&supported(client));
+            Command::Supported(named) => {
+                if let Some(client) = named {
+                    self.client = client;
+                }
+                self.text(&supported(self.client));
             }
             Command::OfLldb => {
                 self.client.expands_runs = true;
