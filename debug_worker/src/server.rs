@@ -371,7 +371,7 @@ impl Server {
     fn refuse_second(&mut self, visitor: Visitor) {
         let why = match &self.state {
             State::Serving(serving) => format!(
-                "another debugger is connected, from {}; close that one first",
+                "another debugger is connected, from {}; close that one first, or have the operator of the VM evict it",
                 serving.remote_addr
             ),
             State::Listening | State::Ending(_) => {

@@ -42,8 +42,8 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
             address: address.value(),
         },
         DebugStopReason::TripleFault { .. } => StopReason::TripleFault,
-        DebugStopReason::Reset => StopReason::Reset,
-        DebugStopReason::PowerOff => StopReason::PowerOff,
+        DebugStopReason::Reset { .. } => StopReason::Reset,
+        DebugStopReason::PowerOff { .. } => StopReason::PowerOff,
         DebugStopReason::Crashed { .. } => StopReason::Crashed,
         DebugStopReason::Panic { .. } => StopReason::Panic,
     };
@@ -109,12 +109,14 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
                 "VP {vp} met a triple fault: it could not deliver an exception. {left}. `continue` lets the machine react to it.\n"
             ))
         }
-        DebugStopReason::Reset => {
-            Some("The guest asked for a reset. `continue` carries it out.\n".to_owned())
-        }
-        DebugStopReason::PowerOff => {
-            Some("The guest asked to be switched off. `continue` carries it out.\n".to_owned())
-        }
+        DebugStopReason::Reset { vp } => Some(format!(
+            "The guest asked for a reset{}. `continue` carries it out.\n",
+            on(*vp)
+        )),
+        DebugStopReason::PowerOff { vp } => Some(format!(
+            "The guest asked to be switched off{}. `continue` carries it out.\n",
+            on(*vp)
+        )),
         DebugStopReason::Crashed { vp, cause } => Some(format!(
             "VP {vp} cannot go on: {}. All state can still be read.\n",
             crash(cause)
@@ -132,6 +134,10 @@ pub(crate) fn fate(reason: &DebugStopReason) -> Option<String> {
         DebugStopReason::TripleFault { .. } => Some("met a triple fault".to_owned()),
         _ => None,
     }
+}
+
+fn on(vp: Option<VpIndex>) -> String {
+    vp.map(|vp| format!(" on VP {vp}")).unwrap_or_default()
 }
 
 fn crash(cause: &CrashCause) -> String {

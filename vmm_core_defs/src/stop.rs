@@ -76,9 +76,15 @@ pub enum DebugStopReason {
         registers: FaultRegisters,
     },
     /// The guest asked for a reset. It is carried out at the next resume.
-    Reset,
+    Reset {
+        /// The VP that asked; `None` where a debugger's write to a device did.
+        vp: Option<VpIndex>,
+    },
     /// The guest asked to be switched off. It is carried out at the next resume.
-    PowerOff,
+    PowerOff {
+        /// The VP that asked; `None` where a debugger's write to a device did.
+        vp: Option<VpIndex>,
+    },
     /// A VP cannot go on: the hypervisor gave up on it. The guest stays inspectable.
     Crashed {
         /// The VP that cannot run.
@@ -103,7 +109,8 @@ impl DebugStopReason {
             | Self::TripleFault { vp, .. }
             | Self::Crashed { vp, .. }
             | Self::Panic { vp } => Some(vp),
-            Self::Break | Self::Reset | Self::PowerOff => None,
+            Self::Reset { vp } | Self::PowerOff { vp } => vp,
+            Self::Break => None,
         }
     }
 }

@@ -440,17 +440,17 @@ impl Controller {
                 let outputs = self.state.acted();
                 return self.then(outputs, todo);
             }
-            (GuestEvent::PowerOff, _) => Some(RunnerExit::PowerOff),
+            (GuestEvent::PowerOff { .. }, _) => Some(RunnerExit::PowerOff),
             (GuestEvent::Crashed { vp, cause }, _) => {
                 Some(RunnerExit::Crashed { vp, cause, shown })
             }
-            (GuestEvent::Reset, ResetPolicy::Exit) if !self.waiting.reset_is_open() => {
+            (GuestEvent::Reset { .. }, ResetPolicy::Exit) if !self.waiting.reset_is_open() => {
                 Some(RunnerExit::Reset)
             }
             (GuestEvent::TripleFault { vp, .. }, ResetPolicy::Exit) => {
                 Some(RunnerExit::TripleFault { vp, shown })
             }
-            (GuestEvent::Reset | GuestEvent::TripleFault { .. }, _) => None,
+            (GuestEvent::Reset { .. } | GuestEvent::TripleFault { .. }, _) => None,
         };
         if exit.is_some() {
             self.exit = exit;

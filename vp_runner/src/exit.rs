@@ -95,9 +95,15 @@ impl VpExit<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GuestEvent {
     /// It wants to start over.
-    Reset,
+    Reset {
+        /// On this VP; `None` where a debugger asked.
+        vp: Option<VpIndex>,
+    },
     /// It wants to be switched off.
-    PowerOff,
+    PowerOff {
+        /// On this VP; `None` where a debugger asked.
+        vp: Option<VpIndex>,
+    },
     /// Its kernel says that it cannot go on.
     Panicked {
         /// On this VP.
@@ -123,8 +129,8 @@ impl GuestEvent {
     /// How a debugger is told.
     pub const fn reason(self) -> DebugStopReason {
         match self {
-            Self::Reset => DebugStopReason::Reset,
-            Self::PowerOff => DebugStopReason::PowerOff,
+            Self::Reset { vp } => DebugStopReason::Reset { vp },
+            Self::PowerOff { vp } => DebugStopReason::PowerOff { vp },
             Self::Panicked { vp } => DebugStopReason::Panic { vp },
             Self::TripleFault { vp, registers } => DebugStopReason::TripleFault { vp, registers },
             Self::Crashed { vp, cause } => DebugStopReason::Crashed { vp, cause },
@@ -134,12 +140,21 @@ impl GuestEvent {
     /// Whether it is a stop for a debugger that asked for these.
     pub fn is_stop(self, on: StopOn) -> bool {
         on.contains(match self {
-            Self::Reset => GuestEventKind::Reset,
-            Self::PowerOff => GuestEventKind::PowerOff,
+            Self::Reset { .. } => GuestEventKind::Reset,
+            Self::PowerOff { .. } => GuestEventKind::PowerOff,
             Self::TripleFault { .. } => GuestEventKind::TripleFault,
             Self::Panicked { .. } => GuestEventKind::Panic,
             Self::Crashed { .. } => return true,
         })
+    }
+
+    /// Whether acting upon the other acts upon this too.
+    pub fn is_met_by(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Reset { .. }, Self::Reset { .. })
+            | (Self::PowerOff { .. }, Self::PowerOff { .. }) => true,
+            _ => self == other,
+        }
     }
 
     /// Whether something is to be done about it before the guest goes on.
@@ -192,8 +207,8 @@ pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
         VpExit::Debug(debug) => Next::Debug(debug),
         VpExit::Halted => Next::Halt,
         VpExit::Shutdown(registers) => Next::Stop(GuestEvent::TripleFault { vp, registers }),
-        VpExit::SystemReset => Next::Stop(GuestEvent::Reset),
-        VpExit::SystemPowerOff => Next::Stop(GuestEvent::PowerOff),
+        VpExit::SystemReset => Next::Stop(GuestEvent::Reset { vp: Some(vp) }),
+        VpExit::SystemPowerOff => Next::Stop(GuestEvent::PowerOff { vp: Some(vp) }),
         VpExit::SystemCrash => Next::Stop(GuestEvent::Panicked { vp }),
         VpExit::Interrupted | VpExit::Nothing => Next::Enter,
         VpExit::Failed(cause) => Next::Stop(GuestEvent::Crashed { vp, cause }),
@@ -203,8 +218,8 @@ pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
 fn after_device(outcome: DeviceOutcome, vp: VpIndex) -> Next {
     match outcome {
         DeviceOutcome::Done => Next::Enter,
-        DeviceOutcome::Reset => Next::Stop(GuestEvent::Reset),
-        DeviceOutcome::PowerOff => Next::Stop(GuestEvent::PowerOff),
+        DeviceOutcome::Reset => Next::Stop(GuestEvent::Reset { vp: Some(vp) }),
+        DeviceOutcome::PowerOff => Next::Stop(GuestEvent::PowerOff { vp: Some(vp) }),
         DeviceOutcome::Panicked => Next::Stop(GuestEvent::Panicked { vp }),
     }
 }

@@ -375,7 +375,7 @@ impl RunState {
         self.attached()?;
         self.stopped()?;
         self.phase = Phase::Acting(AfterAct::Stay);
-        Ok(vec![Output::Act(GuestEvent::Reset)])
+        Ok(vec![Output::Act(GuestEvent::Reset { vp: None })])
     }
 
     /// The VMM ends the runner.

@@ -192,6 +192,10 @@ fn asking(port: u8) -> Vec<u8> {
     code
 }
 
+const BSP: Option<VpIndex> = Some(VpIndex::BSP);
+const RESET: DebugStopReason = DebugStopReason::Reset { vp: BSP };
+const POWER_OFF: DebugStopReason = DebugStopReason::PowerOff { vp: BSP };
+
 /// Behind the `out` that asks: the exit is completed (I2), and `inc ebx` not yet executed.
 const BEHIND: u64 = ENTRY + 4;
 
@@ -201,7 +205,7 @@ fn a_reset_is_a_stop_and_carried_out_at_the_next_resume() {
         return;
     };
     vm.attach();
-    assert_eq!(stop(vm.only(0, VpAction::Run)), DebugStopReason::Reset);
+    assert_eq!(stop(vm.only(0, VpAction::Run)), RESET);
     let regs = vm.regs(0);
     assert_eq!((regs.rip, regs.gp[3]), (BEHIND, 0));
     assert_eq!(vm.machine.wait_until("now", |_| true).resets, 0);
@@ -212,7 +216,7 @@ fn a_reset_is_a_stop_and_carried_out_at_the_next_resume() {
     let seen = vm.machine.wait_until("now", |_| true);
     assert_eq!((seen.resets, seen.inits), (1, 4));
     assert_eq!(vm.regs(0).rip, ENTRY);
-    assert_eq!(stop(vm.only(0, VpAction::Run)), DebugStopReason::Reset);
+    assert_eq!(stop(vm.only(0, VpAction::Run)), RESET);
 }
 
 #[test]
@@ -234,9 +238,9 @@ fn a_debugger_that_leaves_lets_the_reset_happen() {
         return;
     };
     vm.attach();
-    assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
+    assert_eq!(stop(vm.resume()), RESET);
     vm.detach(DetachAction::Stay);
-    assert_eq!(vm.attach().stop.reason, DebugStopReason::Reset);
+    assert_eq!(vm.attach().stop.reason, RESET);
     vm.detach(DetachAction::Resume);
     vm.machine.wait_until("the reset", |seen| seen.resets >= 1);
 }
@@ -244,10 +248,7 @@ fn a_debugger_that_leaves_lets_the_reset_happen() {
 /// The next debugger cannot let the guest past what it has asked for, whoever was told of it.
 #[test]
 fn what_one_debugger_was_told_of_happens_at_the_next_ones_resume() {
-    for (port, reason) in [
-        (PORT_RESET, DebugStopReason::Reset),
-        (PORT_OFF, DebugStopReason::PowerOff),
-    ] {
+    for (port, reason) in [(PORT_RESET, RESET), (PORT_OFF, POWER_OFF)] {
         let Some(vm) = Setup::new(Mode::Long, &asking(port)).build() else {
             return;
         };
@@ -327,7 +328,9 @@ fn power_off_is_a_stop_and_ends_the_runner_at_the_next_resume() {
         return;
     };
     vm.attach();
-    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+    // Both VPs ask.
+    let off = stop(vm.resume());
+    assert!(matches!(off, DebugStopReason::PowerOff { vp: Some(_) }));
     let pending = vm.resume();
     let how = RunnerExit::PowerOff;
     assert_eq!(answer(pending), Err(DebugError::Ended { how }));
@@ -353,11 +356,12 @@ fn an_event_that_is_no_stop_is_carried_out_at_once_under_the_same_resume() {
         .wait_until("three resets", |seen| seen.resets >= 3);
     // From now on it is one, for the next that comes.
     stop_on(&vm, &[GuestEventKind::Reset]);
-    assert_eq!(stop(pending), DebugStopReason::Reset);
+    let reset = stop(pending);
+    assert!(matches!(reset, DebugStopReason::Reset { vp: Some(_) }));
     // It lasts as long as the session.
     stop_on(&vm, &[]);
     vm.detach(DetachAction::Stay);
-    assert_eq!(vm.attach().stop.reason, DebugStopReason::Reset);
+    assert_eq!(vm.attach().stop.reason, reset);
     let on = vm.call(DebugRequest::StopOn, None);
     assert_eq!(on, Ok(StopOn::default()));
 }

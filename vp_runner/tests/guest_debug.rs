@@ -54,7 +54,7 @@ fn compare(name: &str, mode: Mode, code: &[u8], sets: &[&[Breakpoint]]) {
         let mut hits = vec![0; set.len()];
         loop {
             let hit = match stop(vm.resume()) {
-                DebugStopReason::PowerOff => break,
+                DebugStopReason::PowerOff { .. } => break,
                 DebugStopReason::Breakpoint { breakpoint, .. }
                 | DebugStopReason::Watchpoint { breakpoint, .. } => breakpoint,
                 other => panic!("{name} with {set:?}: {other:?}"),
@@ -281,7 +281,7 @@ fn steps_over_the_guests_int3_lead_on_where_only_an_interrupt_shadow_holds_inter
     }
     loop {
         match answer(vm.only(0, VpAction::Step)).unwrap().reason {
-            DebugStopReason::PowerOff => break,
+            DebugStopReason::PowerOff { .. } => break,
             DebugStopReason::SingleStep { .. } | DebugStopReason::Breakpoint { .. } => {}
             other => panic!("{other:?}"),
         }

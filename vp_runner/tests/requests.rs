@@ -283,7 +283,12 @@ fn an_nmi_from_the_debugger_reaches_the_guest_once_it_runs() {
             vm.call(DebugRequest::Nmi, VpIndex::BSP).unwrap();
         }
         assert_eq!(noted(&vm), 0, "not before it runs");
-        assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+        assert_eq!(
+            stop(vm.resume()),
+            DebugStopReason::PowerOff {
+                vp: Some(VpIndex::BSP)
+            }
+        );
         assert_eq!(noted(&vm), u8::from(asked));
     }
 }

@@ -6,6 +6,7 @@ use machine::guest::*;
 use machine::software::*;
 use machine::*;
 use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::*;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
@@ -200,7 +201,12 @@ fn breakpoints_survive_a_guest_reset_with_no_gap() {
                 assert_eq!(stop(vm.resume()), hit(0, first));
             }
         }
-        assert_eq!(stop(vm.resume()), DebugStopReason::Reset);
+        assert_eq!(
+            stop(vm.resume()),
+            DebugStopReason::Reset {
+                vp: Some(VpIndex::BSP)
+            }
+        );
     }
     vm.call(DebugRequest::Reset, ()).unwrap();
     // The machine's reset was to find memory without them.

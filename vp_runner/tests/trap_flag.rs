@@ -9,6 +9,7 @@ use machine::guest::*;
 use machine::program::*;
 use machine::*;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
@@ -214,7 +215,12 @@ fn an_nmi_waits_for_the_end_of_the_steps_and_is_taken_once_with_no_trap_flag_in_
         assert_eq!(program.step_through(&vm), run(ENTRY + 1, &[3, 1, 0]));
         let taken = noted(&vm.machine.raw_memory());
         assert!(!taken, "{mode:?}: the handler ran unseen inside a step");
-        assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+        assert_eq!(
+            stop(vm.resume()),
+            DebugStopReason::PowerOff {
+                vp: Some(VpIndex::BSP)
+            }
+        );
         // Where it returned to is another.
         let log = usize::try_from(LOG).unwrap();
         let log = log..log + 64;
@@ -391,7 +397,12 @@ fn the_debugger_sees_the_guests_own_trap_flag_and_may_change_it() {
     vm.step(0);
     assert_eq!(vm.regs(0).rip, HANDLER, "now");
     assert_eq!(vm.regs(0).rflags & TF, 0);
-    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+    assert_eq!(
+        stop(vm.resume()),
+        DebugStopReason::PowerOff {
+            vp: Some(VpIndex::BSP)
+        }
+    );
     // nop by nop, and the out that switches it off.
     assert_eq!(traps_logged(&vm.machine.raw_memory()), 5);
 }
@@ -421,12 +432,23 @@ fn steps_and_continues_in_any_mixture_leave_a_guest_that_steps_itself_alone() {
             random ^= random >> 7;
             random ^= random << 17;
             match random % 3 {
-                0 if stop(vm.resume()) == DebugStopReason::PowerOff => break,
+                0 if stop(vm.resume())
+                    == (DebugStopReason::PowerOff {
+                        vp: Some(VpIndex::BSP),
+                    }) =>
+                {
+                    break;
+                }
                 0 => {}
                 _ if vm.regs(0).rip == program.end() => {}
                 _ => {
                     let reason = stop(vm.only(0, VpAction::Step));
-                    assert_ne!(reason, DebugStopReason::PowerOff);
+                    assert_ne!(
+                        reason,
+                        DebugStopReason::PowerOff {
+                            vp: Some(VpIndex::BSP)
+                        }
+                    );
                 }
             }
         }
@@ -505,5 +527,10 @@ fn a_step_over_hlt_ends_behind_it_and_the_interrupt_comes_afterwards() {
     assert_eq!(vm.regs(0).rip, ENTRY + lead + 2);
     let told = vm.machine.wait_until("now", |_| true).told.len();
     assert_eq!(told, 0, "no handler ran inside the step");
-    assert_eq!(stop(vm.resume()), DebugStopReason::PowerOff);
+    assert_eq!(
+        stop(vm.resume()),
+        DebugStopReason::PowerOff {
+            vp: Some(VpIndex::BSP)
+        }
+    );
 }

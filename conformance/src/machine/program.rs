@@ -141,7 +141,7 @@ impl Program {
     pub fn untouched(&self) -> Option<Vec<u8>> {
         let vm = self.build()?;
         match stop(vm.resume()) {
-            DebugStopReason::PowerOff => Some(vm.machine.raw_memory()),
+            DebugStopReason::PowerOff { .. } => Some(vm.machine.raw_memory()),
             other => {
                 println!("SKIP {}: this host's KVM ends it with {other:?}", self.name);
                 None
@@ -182,7 +182,9 @@ impl Program {
     pub fn finish(&self, vm: &TestVm, expected: &[u8]) {
         assert_eq!(
             stop(vm.resume()),
-            DebugStopReason::PowerOff,
+            DebugStopReason::PowerOff {
+                vp: Some(VpIndex::BSP)
+            },
             "{}",
             self.name
         );

@@ -279,7 +279,7 @@ fn events(list: &str) -> Result<StopOn, String> {
             let event = EVENTS.into_iter().find(|(known, _)| *known == name);
             event.map(|(_, kind)| kind).ok_or_else(|| {
                 format!(
-                    "`{}` is no event; write a list of reset, poweroff, triple-fault and panic with commas between, or none\n",
+                    "`{}` names no event; write a list of reset, poweroff, triple-fault and panic with commas between, or none\n",
                     short(name)
                 )
             })
@@ -336,7 +336,7 @@ mod tests {
             ("msr read 0x100000000", "32 bits"),
             ("msr read do_round", "`monitor msr` lists"),
             ("phys x -1 4", "`-1` is no number"),
-            ("stop-on reset,boredom", "`boredom` is no event"),
+            ("stop-on reset,boredom", "`boredom` names no event"),
             ("stop-on reset poweroff", "`monitor help` shows how"),
             ("reset run", "then `continue`"),
         ] {

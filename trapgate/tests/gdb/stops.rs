@@ -21,6 +21,23 @@ fn power_off_stops_first_and_happens_at_the_next_continue() {
     assert_eq!(guest.finish().code, Some(0));
 }
 
+/// GDB steps the vCPUs that meet the false condition one at a time, so the thread that the server named last is another one.
+#[test]
+fn a_stop_for_power_off_or_reset_names_the_vcpu_that_asked() {
+    for scenario in ["poweroff", "reset", "reset-kbd"] {
+        let command_line = format!("scenario={scenario}");
+        let Some(mut guest) = guest(&["--cpus", "4", "--cmdline", &command_line]) else {
+            return;
+        };
+        let text = gdb(
+            &mut guest,
+            &["break do_round if 0 == 1", "continue", "thread", "kill"],
+        );
+        assert!(text.contains("Current thread is 1 "), "{scenario}: {text}");
+        assert!(text.contains("on VP 0. `continue`"), "{scenario}: {text}");
+    }
+}
+
 #[test]
 fn a_panic_is_a_stop_where_asked_for_and_the_rest_is_not_where_not() {
     let Some(mut guest) = guest(&["--cpus", "1", "--cmdline", "scenario=panic,poweroff"]) else {

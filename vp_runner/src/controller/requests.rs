@@ -357,8 +357,8 @@ impl Controller {
         };
         match outcome {
             DeviceOutcome::Done => {}
-            DeviceOutcome::Reset => self.state.owe(GuestEvent::Reset),
-            DeviceOutcome::PowerOff => self.state.owe(GuestEvent::PowerOff),
+            DeviceOutcome::Reset => self.state.owe(GuestEvent::Reset { vp: None }),
+            DeviceOutcome::PowerOff => self.state.owe(GuestEvent::PowerOff { vp: None }),
             // Not the guest said so.
             DeviceOutcome::Panicked => {}
         }

@@ -107,6 +107,19 @@ fn reads_are_filled_in_and_unclaimed_memory_reads_ones() {
 }
 
 #[test]
+fn what_one_vp_asked_for_is_met_by_another_vps_wish() {
+    let [first, second] = [0, 1].map(|vp| Some(VpIndex::new(vp)));
+    let reset = |vp| GuestEvent::Reset { vp };
+    let off = |vp| GuestEvent::PowerOff { vp };
+    let panic = |vp| GuestEvent::Panicked {
+        vp: VpIndex::new(vp),
+    };
+    assert!(reset(first).is_met_by(reset(second)) && off(None).is_met_by(off(first)));
+    assert!(!reset(first).is_met_by(off(first)) && !off(first).is_met_by(reset(first)));
+    assert!(panic(1).is_met_by(panic(1)) && !panic(0).is_met_by(panic(1)));
+}
+
+#[test]
 fn each_exit_leads_where_it_should() {
     let debug = DebugExit {
         vector: 1,
@@ -125,11 +138,11 @@ fn each_exit_leads_where_it_should() {
     };
     let table = [
         (write(0), Next::Enter),
-        (write(1), Next::Stop(GuestEvent::Reset)),
-        (write(2), Next::Stop(GuestEvent::PowerOff)),
+        (write(1), Next::Stop(GuestEvent::Reset { vp: Some(VP) })),
+        (write(2), Next::Stop(GuestEvent::PowerOff { vp: Some(VP) })),
         (write(3), Next::Stop(GuestEvent::Panicked { vp: VP })),
         (store(&[1]), Next::Enter),
-        (store(&[0]), Next::Stop(GuestEvent::Reset)),
+        (store(&[0]), Next::Stop(GuestEvent::Reset { vp: Some(VP) })),
         (VpExit::Debug(debug), Next::Debug(debug)),
         (VpExit::Halted, Next::Halt),
         (VpExit::Interrupted, Next::Enter),
@@ -141,8 +154,14 @@ fn each_exit_leads_where_it_should() {
                 registers: FaultRegisters::Kept,
             }),
         ),
-        (VpExit::SystemReset, Next::Stop(GuestEvent::Reset)),
-        (VpExit::SystemPowerOff, Next::Stop(GuestEvent::PowerOff)),
+        (
+            VpExit::SystemReset,
+            Next::Stop(GuestEvent::Reset { vp: Some(VP) }),
+        ),
+        (
+            VpExit::SystemPowerOff,
+            Next::Stop(GuestEvent::PowerOff { vp: Some(VP) }),
+        ),
         (
             VpExit::SystemCrash,
             Next::Stop(GuestEvent::Panicked { vp: VP }),

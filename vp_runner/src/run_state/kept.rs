@@ -23,7 +23,9 @@ impl Keeps {
         match event {
             GuestEvent::Crashed { .. } => !matches!(self, Self::Nothing),
             GuestEvent::TripleFault { .. } => matches!(self, Self::CrashesAndTripleFaults),
-            GuestEvent::Reset | GuestEvent::PowerOff | GuestEvent::Panicked { .. } => false,
+            GuestEvent::Reset { .. }
+            | GuestEvent::PowerOff { .. }
+            | GuestEvent::Panicked { .. } => false,
         }
     }
 }

@@ -201,7 +201,10 @@ impl RunState {
             .filter_map(|hit| match hit {
                 _ if !self.lets_go(&hit) => Some(hit),
                 // Another VP asked for the same: it will be acted upon, and needs no telling twice.
-                Cause::Guest(event) => (self.owed != Some(event)).then_some(hit),
+                Cause::Guest(event) => {
+                    let met = self.owed.is_some_and(|owed| event.is_met_by(owed));
+                    (!met).then_some(hit)
+                }
                 Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
                 Cause::Unseen => None,
             })

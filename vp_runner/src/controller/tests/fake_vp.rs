@@ -262,7 +262,7 @@ impl FakeVp {
                     *over = Over::Nothing;
                     self.executed(enter)
                 }
-                Exit::Reset => Some(VpCause::Guest(GuestEvent::Reset)),
+                Exit::Reset => Some(VpCause::Guest(GuestEvent::Reset { vp: Some(self.vp) })),
             };
             if cause.is_some() {
                 return cause;

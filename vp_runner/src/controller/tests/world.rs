@@ -348,7 +348,7 @@ impl World {
             DebugStopReason::SingleStep { vp } => {
                 told(&mut state.vps[vp.index() as usize].step, "a step");
             }
-            DebugStopReason::Reset => {
+            DebugStopReason::Reset { .. } => {
                 let asked = state.vps.iter().any(|vp| vp.asked_reset);
                 assert!(asked, "a reset nobody asked for");
             }

@@ -58,8 +58,16 @@ fn what_is_kept_is_what_was_asked_for() {
         (Crashes, FAULT, false),
         (CrashesAndTripleFaults, CRASH, true),
         (CrashesAndTripleFaults, FAULT, true),
-        (CrashesAndTripleFaults, GuestEvent::Reset, false),
-        (CrashesAndTripleFaults, GuestEvent::PowerOff, false),
+        (
+            CrashesAndTripleFaults,
+            GuestEvent::Reset { vp: None },
+            false,
+        ),
+        (
+            CrashesAndTripleFaults,
+            GuestEvent::PowerOff { vp: None },
+            false,
+        ),
     ] {
         let wanted = match stays {
             true => Output::Kept(event),
@@ -135,7 +143,7 @@ fn a_guest_that_was_repaired_runs_and_its_second_crash_is_kept_again() {
 fn a_reset_by_the_debugger_takes_a_kept_guest_to_its_first_instruction() {
     let mut state = kept();
     attached(&mut state, CRASH);
-    let acts = [Output::Act(GuestEvent::Reset)];
+    let acts = [Output::Act(GuestEvent::Reset { vp: None })];
     assert_eq!(state.reset().unwrap(), acts);
     assert_eq!(state.acted().unwrap(), [Output::ResetDone]);
     let outputs = state.detach(DetachAction::ResumeUnlessHeld).unwrap();

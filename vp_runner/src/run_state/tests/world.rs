@@ -508,8 +508,8 @@ impl World {
 
     fn check_wanted(&self, reason: DebugStopReason) {
         let kind = match reason {
-            DebugStopReason::Reset => GuestEventKind::Reset,
-            DebugStopReason::PowerOff => GuestEventKind::PowerOff,
+            DebugStopReason::Reset { .. } => GuestEventKind::Reset,
+            DebugStopReason::PowerOff { .. } => GuestEventKind::PowerOff,
             DebugStopReason::TripleFault { .. } => GuestEventKind::TripleFault,
             DebugStopReason::Panic { .. } => GuestEventKind::Panic,
             _ => return,

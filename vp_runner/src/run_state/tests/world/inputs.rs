@@ -105,7 +105,7 @@ impl World {
                 inputs.push(Input::Parked(vp, Some(Cause::Debug(hit(vp)))));
             }
             let event = match index {
-                0 => GuestEvent::Reset,
+                0 => GuestEvent::Reset { vp: Some(vp) },
                 _ => GuestEvent::TripleFault {
                     vp,
                     registers: FaultRegisters::Kept,
