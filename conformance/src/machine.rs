@@ -46,6 +46,8 @@ const RAM: usize = 2 << 20;
 pub const ENTRY: u64 = 0x1000;
 /// A device register of eight bytes.
 pub const DEVICE: Gpa = Gpa::new(0x1000_0000);
+/// A read gives 0x5a, once the test lets it.
+pub const HELD_DEVICE: Gpa = Gpa::new(0x1000_1000);
 /// A write tells the test of the byte written.
 pub const PORT_TELL: u8 = 0xe9;
 /// A write asks for a reset.
@@ -86,6 +88,8 @@ pub struct Setup {
     pub nmi: bool,
     /// Whether the machine cannot be reset.
     pub reset_fails: bool,
+    /// Whether a reset of the machine waits until the test lets it.
+    pub reset_is_held: bool,
 }
 
 impl Setup {
@@ -104,6 +108,7 @@ impl Setup {
             shadowed: false,
             nmi: false,
             reset_fails: false,
+            reset_is_held: false,
         }
     }
 
@@ -140,6 +145,12 @@ impl Setup {
     /// The machine cannot be reset.
     pub fn reset_fails(mut self) -> Self {
         self.reset_fails = true;
+        self
+    }
+
+    /// A reset of the machine waits until the test lets it.
+    pub fn reset_is_held(mut self) -> Self {
+        self.reset_is_held = true;
         self
     }
 
@@ -191,9 +202,9 @@ pub struct Seen {
     pub resets: u32,
     /// VPs that were put at their first instruction.
     pub inits: u32,
-    /// Reads of the held port that have begun, and how many may end.
+    /// Held calls that have begun.
     pub held: u32,
-    /// Held reads that may end.
+    /// Held calls that may end.
     pub released: u32,
 }
 
@@ -217,14 +228,19 @@ impl TestMachine {
         bytes
     }
 
-    /// Lets one held read end.
+    /// Lets one held call end.
     pub fn release(&self) {
         self.note(|seen| seen.released += 1);
     }
 
-    /// Lets every held read end, and all that come.
+    /// Lets every held call end, and all that come.
     pub fn release_all(&self) {
         self.note(|seen| seen.released = u32::MAX);
+    }
+
+    fn hold(&self) {
+        self.note(|seen| seen.held += 1);
+        self.wait_until("the call is released", |seen| seen.released >= seen.held);
     }
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
@@ -251,8 +267,7 @@ impl Machine for TestMachine {
     fn pio_read(&self, _vp: VpIndex, port: u16, data: &mut [u8]) {
         data.fill(0xff);
         if port == u16::from(PORT_HELD) {
-            self.note(|seen| seen.held += 1);
-            self.wait_until("the read is released", |seen| seen.released >= seen.held);
+            self.hold();
             data.fill(0x5a);
         }
     }
@@ -272,6 +287,11 @@ impl Machine for TestMachine {
 
     fn mmio_read(&self, vp: Option<VpIndex>, gpa: Gpa, data: &mut [u8]) -> MmioOutcome {
         let mut outcome = MmioOutcome::Unclaimed;
+        if gpa == HELD_DEVICE {
+            self.hold();
+            data.fill(0x5a);
+            return MmioOutcome::Handled;
+        }
         self.note(|seen| {
             if let Some(bytes) = device_bytes(&mut seen.device, gpa, data.len()) {
                 seen.device_accesses.push((vp, data.len()));
@@ -326,6 +346,9 @@ impl Machine for TestMachine {
                 what: "reset the test's machine",
                 why: "the test wants it so".to_owned(),
             });
+        }
+        if self.setup.reset_is_held {
+            self.hold();
         }
         self.load();
         self.note(|seen| seen.resets += 1);

@@ -36,6 +36,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::GuestUsesSlots { .. }
             | DebugError::NotExecutable { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
+            DebugError::Overdue { .. } => errno::ETIMEDOUT,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
             DebugError::Ended { .. } => errno::ENODEV,
             DebugError::NotAttached

@@ -143,7 +143,8 @@ pub enum DebugRequest {
     /// Reads memory: the bytes up to the first one that cannot be read, which may be fewer than asked for.
     ///
     /// Legal when Stopped or Running; a `Gva` read needs its VP's paging state and is [`DebugError::NotStopped`] when Running.
-    /// Bytes that no RAM backs are read from the device there, in naturally aligned pieces of 8, 4, 2 or 1.
+    /// Bytes that no RAM backs are read from the device there, in naturally aligned pieces of 8, 4, 2 or 1. The requests that follow do not wait for
+    /// the device; where it does not answer within 2 s the error is [`DebugError::Overdue`], as for each further request that needs a device.
     /// Errors, when not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`], [`DebugError::MemoryOutOfReach`]; also
     /// [`DebugError::NotAttached`], [`DebugError::NoSuchVp`], [`DebugError::BadLength`].
     ReadMemory(DebugRpc<(GuestAddress, usize), Vec<u8>>),
@@ -195,7 +196,8 @@ pub enum DebugRequest {
     /// Resets the guest as its reset button would, keeping breakpoints. The guest stays stopped, at its first instruction.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`] where
-    /// the VMM cannot, [`DebugError::Hypervisor`].
+    /// the VMM cannot, [`DebugError::Hypervisor`], [`DebugError::Overdue`] where the VMM's code has not returned after 2 s: until it has, a `Resume` gets the same
+    /// error, and a guest that is detached runs only then.
     Reset(DebugRpc<(), ()>),
 }
 
@@ -567,6 +569,17 @@ pub enum DebugError {
         what: String,
         /// Why not, and what to do instead.
         why: String,
+    },
+    /// The VMM's own code for a device or a reset blocks.
+    #[error(
+        "{what} has not returned for {seconds} s: the VMM's code blocks there. Everything that needs no device is served meanwhile; ask again later, and look \
+         for a deadlock in that device of the VMM's"
+    )]
+    Overdue {
+        /// The call.
+        what: String,
+        /// For how long.
+        seconds: u64,
     },
     /// The hypervisor refused.
     #[error("the hypervisor refused to {what}: {why}; see the VMM's log")]

@@ -1,12 +1,16 @@
 //! The actor that answers [`DebugRequest`] and runs the guest: an executor of what `run_state` decides.
 //!
-//! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once: nothing here waits for a VP that runs.
+//! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once, and for a reset, until it is overdue: nothing here waits
+//! for a VP that runs.
 
 mod assembly;
 mod code;
+mod device_calls;
+mod devices;
 mod requests;
 mod session_desk;
 mod ticker;
+mod unanswered;
 mod vps;
 mod waiting;
 
@@ -34,6 +38,8 @@ use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
 use code::Code;
+use device_calls::DeviceCalls;
+use device_calls::Returned;
 use futures::StreamExt;
 use futures::select_biased;
 use session_desk::SessionDesk;
@@ -84,6 +90,9 @@ pub struct Controller {
     ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
     machine: Arc<dyn Machine>,
+    device_calls: DeviceCalls,
+    /// Nobody debugs, and the guest is to run once its reset has come to its end.
+    run_after_reset: bool,
     xfeatures: XFeatures,
     paging_limits: PagingLimits,
     capabilities: Vec<Capability>,
@@ -109,6 +118,7 @@ impl Controller {
             Vp(VpEvent),
             Debugger(DebugMessage),
             NoDebugger,
+            Device(Returned),
             Tick,
         }
         if self.start == StartMode::Run {
@@ -123,12 +133,14 @@ impl Controller {
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
+                returned = self.device_calls.returned() => Event::Device(returned),
                 Tick = self.ticks.select_next_some() => Event::Tick,
                 message = self.debug.next() => message.map_or(Event::NoDebugger, Event::Debugger),
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
                 Event::Vp(event) => self.vp_event(event).await,
+                Event::Device(returned) => self.device_returned(returned).await,
                 Event::Debugger(message) => self.message(message).await,
                 Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
@@ -153,6 +165,10 @@ impl Controller {
 
     /// Every sender of requests is gone, for good.
     async fn no_debugger(&mut self) {
+        if self.device_calls.resetting().is_some() {
+            // Known again when the reset has come to its end.
+            return;
+        }
         let outputs = self.state.lost();
         self.feed(outputs).await;
     }
@@ -194,7 +210,7 @@ impl Controller {
     /// Looks after breakpoints while the guest runs: only memory is read until something is to be done, but VPs whose debug registers are shared with
     /// the guest have a look at what it did to its own.
     async fn tick(&mut self) {
-        let awaited = self.vps.look_after_kicks();
+        let awaited = self.vps.look_after_kicks() | self.device_calls.look_after();
         let running = self.state.is_running();
         // Started again when breakpoints are programmed, which follows every rest and nothing else: a step over is none.
         if !awaited && (self.state.is_at_rest() || !self.code.needs_ticks()) {
@@ -462,6 +478,11 @@ impl Controller {
                 self.waiting.reset_done(Err(err));
                 self.state.act_failed()
             }
+            Err(err @ DebugError::Overdue { .. }) => {
+                self.run_after_reset = self.state.check_attached().is_err();
+                self.waiting.resume_failed(err);
+                self.state.act_failed()
+            }
             Err(err) => {
                 tracing::error!(error = %err, "the guest could not be reset");
                 self.exit = Some(RunnerExit::ResetFailed);
@@ -469,28 +490,6 @@ impl Controller {
             }
         };
         self.then(outputs, todo);
-    }
-
-    async fn reset(&mut self) -> Result<(), DebugError> {
-        self.code.before_reset();
-        if let Some(time) = &self.time {
-            time.before_reset();
-        }
-        self.machine.reset().map_err(reset_failed)?;
-        let arms = self.arms;
-        self.vps
-            .call_all(move |vp| {
-                vp.init().map_err(reset_failed)?;
-                vp.set_arms(arms)
-            })
-            .await
-    }
-}
-
-fn reset_failed(err: crate::machine::MachineError) -> DebugError {
-    DebugError::Hypervisor {
-        what: "bring the machine into its power-on state".into(),
-        why: err.to_string(),
     }
 }
 

@@ -4,9 +4,18 @@ use kvm_ioctls::VcpuFd;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 
-/// The VMM's side of the machine. Called on vCPU threads, several at once, and (memory-mapped I/O only) by the controller on behalf of a debugger.
+/// The VMM's side of the machine. Called on vCPU threads, several at once, and (memory-mapped I/O and resets) on a thread of the controller's.
 ///
-/// No method may wait for a VP or for the controller: the caller is one of them.
+/// No method may wait for a VP or for the controller: the caller is one of them, or one of them waits for the call.
+///
+/// # What may block
+/// No method should block for longer than a few milliseconds. What happens where one does:
+/// - Port I/O, and memory-mapped I/O with a VP: the VP cannot stop, so that a debugger's `Attach`, `Break` and changes of breakpoints wait for the call. It is
+///   logged after 200 ms, and again whenever that time has doubled.
+/// - Memory-mapped I/O for a debugger, and [`reset`](Self::reset): called on a thread of their own, one at a time. A call that has not returned after 2 s is logged, and
+///   again whenever that time has doubled. Who waits for the call gets [`DebugError::Overdue`](vmm_core_defs::debug_rpc::DebugError::Overdue), as does each further request
+///   that needs a device. All other requests are served. A guest whose reset is overdue stays stopped, and runs when the reset has returned.
+/// - [`init_vp`](Self::init_vp): the controller waits for it, so it must not block. It is there for ioctls on `vcpu`.
 pub trait Machine: Send + Sync + 'static {
     /// Reads `data.len()` bytes (1, 2 or 4) from an I/O port. Where no device answers, fill with ones as a PC does.
     fn pio_read(&self, vp: VpIndex, port: u16, data: &mut [u8]);

@@ -142,9 +142,51 @@ impl DebugMemory {
         check_range(gva.value(), len)?;
         guest_ram::check();
         let (runs, fault) = self.map(space, gva, len);
+        self.read_runs(space, &runs, fault, len)
+    }
+
+    /// As [`read_gpa`](Self::read_gpa), but `None` where a device would be asked, which may block.
+    ///
+    /// # Errors
+    /// As [`read_gpa`](Self::read_gpa).
+    pub fn read_gpa_of_ram(&self, gpa: Gpa, len: usize) -> Result<Option<Vec<u8>>, DebugError> {
+        check_range(gpa.value(), len)?;
+        match self.asks_devices(&[Run { gpa, len }]) {
+            true => Ok(None),
+            false => self.read_gpa(gpa, len).map(Some),
+        }
+    }
+
+    /// As [`read_gva`](Self::read_gva), but `None` where a device would be asked, which may block.
+    ///
+    /// # Errors
+    /// As [`read_gva`](Self::read_gva).
+    pub fn read_gva_of_ram(
+        &self,
+        space: &AddressSpace,
+        gva: Gva,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, DebugError> {
+        check_range(gva.value(), len)?;
+        guest_ram::check();
+        let (runs, fault) = self.map(space, gva, len);
+        match self.asks_devices(&runs) {
+            true => Ok(None),
+            false => self.read_runs(space, &runs, fault, len).map(Some),
+        }
+    }
+
+    /// `fault` is why there is nothing after `runs`.
+    fn read_runs(
+        &self,
+        space: &AddressSpace,
+        runs: &[Run],
+        fault: Option<WalkFault>,
+        len: usize,
+    ) -> Result<Vec<u8>, DebugError> {
         let mut data = vec![0; len];
         let mut done = 0;
-        for run in &runs {
+        for run in runs {
             let read = self.read_run(run.gpa, &mut data[done..done + run.len]);
             done += read;
             if read < run.len {
@@ -185,6 +227,49 @@ impl DebugMemory {
         if let Some(fault) = fault {
             return Err(not_mapped(space, &fault));
         }
+        self.write_runs(&runs, data)
+    }
+
+    /// As [`write_gpa`](Self::write_gpa), but `None` where a device would be asked, which may block; nothing is written then.
+    ///
+    /// # Errors
+    /// As [`write_gpa`](Self::write_gpa).
+    pub fn write_gpa_of_ram(
+        &self,
+        gpa: Gpa,
+        data: &[u8],
+    ) -> Result<Option<DeviceOutcome>, DebugError> {
+        let len = data.len();
+        check_range(gpa.value(), len)?;
+        match self.asks_devices(&[Run { gpa, len }]) {
+            true => Ok(None),
+            false => self.write_gpa(gpa, data).map(Some),
+        }
+    }
+
+    /// As [`write_gva`](Self::write_gva), but `None` where a device would be asked, which may block; nothing is written then.
+    ///
+    /// # Errors
+    /// As [`write_gva`](Self::write_gva).
+    pub fn write_gva_of_ram(
+        &self,
+        space: &AddressSpace,
+        gva: Gva,
+        data: &[u8],
+    ) -> Result<Option<DeviceOutcome>, DebugError> {
+        check_range(gva.value(), data.len())?;
+        guest_ram::check();
+        let (runs, fault) = self.map(space, gva, data.len());
+        if let Some(fault) = fault {
+            return Err(not_mapped(space, &fault));
+        }
+        match self.asks_devices(&runs) {
+            true => Ok(None),
+            false => self.write_runs(&runs, data).map(Some),
+        }
+    }
+
+    fn write_runs(&self, runs: &[Run], data: &[u8]) -> Result<DeviceOutcome, DebugError> {
         let mut rest = data;
         let mut outcome = DeviceOutcome::Done;
         for run in runs {
@@ -199,6 +284,20 @@ impl DebugMemory {
     /// translation. `check_range` has been passed.
     fn map(&self, space: &AddressSpace, gva: Gva, len: usize) -> (Vec<Run>, Option<WalkFault>) {
         map(&*self.ram, &space.paging, gva, len)
+    }
+
+    /// Whether an access is not of RAM alone.
+    fn asks_devices(&self, runs: &[Run]) -> bool {
+        runs.iter().any(|run| {
+            let mut done = 0;
+            while done < run.len {
+                match self.backing(run.gpa.value() + done as u64) {
+                    Backing::Ram(here) => done = done.saturating_add(here),
+                    Backing::Device(_) => return true,
+                }
+            }
+            false
+        })
     }
 
     fn backing(&self, gpa: u64) -> Backing {

@@ -437,13 +437,7 @@ impl RunState {
         let Phase::Acting(after) = self.phase else {
             return Err(self.illegal("acted").into());
         };
-        // What the VPs had met was met by the guest before its reset.
-        self.hits.clear();
-        self.owed = None;
-        for vp in &mut self.vps {
-            vp.known = Known::Unreported;
-            vp.told = None;
-        }
+        self.begin_anew();
         Ok(match after {
             AfterAct::Run => self.program(),
             AfterAct::Stay => {
@@ -453,7 +447,22 @@ impl RunState {
         })
     }
 
-    /// The event could not be carried out: a guest under a debugger stays parked. (Without one the shell ends the runner.)
+    /// What the VPs had met was met by the guest before its reset.
+    fn begin_anew(&mut self) {
+        self.hits.clear();
+        self.owed = None;
+        for vp in &mut self.vps {
+            vp.known = Known::Unreported;
+            vp.told = None;
+        }
+    }
+
+    /// A reset that `act_failed` gave up has come to its end after all. The shell has kept the guest parked since.
+    pub fn reset_late(&mut self) {
+        self.begin_anew();
+    }
+
+    /// The event could not be carried out, or not yet: the guest stays parked, and an open resume has been answered by the shell.
     ///
     /// # Errors
     /// [`IllegalInput`].
@@ -462,6 +471,9 @@ impl RunState {
             return Err(self.illegal("act_failed").into());
         };
         self.phase = Phase::Parked;
+        if let Session::Attached(open) = &mut self.session {
+            *open = Resume::Answered;
+        }
         Ok(Vec::new())
     }
 
@@ -507,6 +519,11 @@ impl RunState {
     pub fn is_entered(&self, vp: VpIndex) -> bool {
         let vp = self.vps.get(vp.index() as usize);
         vp.is_some_and(|vp| vp.state != VpState::Parked)
+    }
+
+    /// Whether no VP has been let go yet (I6).
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether VPs are in the guest, or about to be, under a debugger.

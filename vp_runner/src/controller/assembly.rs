@@ -1,5 +1,6 @@
 //! How a controller is put together: over the VP threads it starts, or over others (those of the tests).
 
+use super::devices::reset_failed;
 use super::*;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
@@ -126,6 +127,8 @@ impl Controller {
             ticks,
             memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),
             machine: guest.machine,
+            device_calls: DeviceCalls::new(),
+            run_after_reset: false,
             xfeatures: guest.xfeatures,
             paging_limits: guest.paging_limits,
             capabilities: wiring.capabilities,

@@ -3,12 +3,10 @@
 use super::*;
 use crate::cpu_mode::cpu_mode;
 use crate::cpu_mode::privilege;
-use crate::machine::DeviceOutcome;
 use crate::memory::AddressSpace;
 use crate::page_walk::PagingState;
 use crate::probe::DATA_WATCHPOINTS;
 use crate::vp_thread::ParkedVp;
-use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
@@ -53,7 +51,8 @@ impl Controller {
     /// A session was dropped. One that has ended before is no concern of ours.
     async fn session_lost(&mut self, id: SessionId) {
         if let Ok(if_lost) = self.check_session(id) {
-            let outputs = self.state.detach(if_lost);
+            let action = self.detach_action(if_lost);
+            let outputs = self.state.detach(action);
             self.feed(outputs).await;
         }
     }
@@ -94,14 +93,8 @@ impl Controller {
                 })
                 .await;
             }
-            DebugRequest::ReadMemory(rpc) => {
-                rpc.handle(async |(address, len)| self.read_memory(address, len).await)
-                    .await;
-            }
-            DebugRequest::WriteMemory(rpc) => {
-                rpc.handle(async |(address, data)| self.write_memory(address, &data).await)
-                    .await;
-            }
+            DebugRequest::ReadMemory(rpc) => self.read_memory(rpc).await,
+            DebugRequest::WriteMemory(rpc) => self.write_memory(rpc).await,
             DebugRequest::Translate(rpc) => {
                 rpc.handle(async |(vp, gva)| self.translate(vp, gva).await)
                     .await;
@@ -134,6 +127,8 @@ impl Controller {
         let (AttachRequest { if_lost, requests }, rpc) = rpc.split();
         match self.state.attach() {
             Ok(outputs) => {
+                // The debugger that leaves says anew what becomes of the guest.
+                self.run_after_reset = false;
                 let session = DebugSession::begin(requests);
                 self.session.begin(session.id(), if_lost);
                 self.waiting.attach(rpc, session);
@@ -144,7 +139,8 @@ impl Controller {
     }
 
     async fn detach(&mut self, rpc: DebugRpc<DetachAction, ()>) {
-        let (action, rpc) = rpc.split();
+        let (wanted, rpc) = rpc.split();
+        let action = self.detach_action(wanted);
         match self.state.detach(action) {
             Ok(outputs) => {
                 self.waiting.detach(rpc);
@@ -156,6 +152,9 @@ impl Controller {
 
     async fn resume(&mut self, rpc: DebugRpc<ResumeRequest, StopEvent>) {
         let (request, rpc) = rpc.split();
+        if let Err(err) = self.check_reset() {
+            return rpc.complete(Err(err));
+        }
         let outputs = {
             let table = &self.code.breakpoints().table;
             let state = &mut self.state;
@@ -235,6 +234,9 @@ impl Controller {
     }
 
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {
+        if let Err(err) = self.check_reset() {
+            return rpc.complete(Err(err));
+        }
         match self.state.reset() {
             Ok(outputs) => {
                 self.waiting.reset(rpc);
@@ -324,45 +326,11 @@ impl Controller {
     }
 
     /// The paging state in force on a VP, which is parked.
-    async fn address_space(&mut self, vp: VpIndex) -> Result<AddressSpace, DebugError> {
+    pub(super) async fn address_space(&mut self, vp: VpIndex) -> Result<AddressSpace, DebugError> {
         self.check_stopped(vp)?;
         let state = self.vps.registers(vp).await?;
         let paging = PagingState::new(&state, self.paging_limits);
         Ok(AddressSpace { vp, paging })
-    }
-
-    async fn read_memory(
-        &mut self,
-        address: GuestAddress,
-        len: usize,
-    ) -> Result<Vec<u8>, DebugError> {
-        self.state.check_attached()?;
-        match address {
-            GuestAddress::Gpa(gpa) => self.memory.read_gpa(gpa, len),
-            GuestAddress::Gva { vp, gva } => {
-                let space = self.address_space(vp).await?;
-                self.memory.read_gva(&space, gva, len)
-            }
-        }
-    }
-
-    async fn write_memory(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), DebugError> {
-        self.state.check_attached()?;
-        let outcome = match address {
-            GuestAddress::Gpa(gpa) => self.memory.write_gpa(gpa, data)?,
-            GuestAddress::Gva { vp, gva } => {
-                let space = self.address_space(vp).await?;
-                self.memory.write_gva(&space, gva, data)?
-            }
-        };
-        match outcome {
-            DeviceOutcome::Done => {}
-            DeviceOutcome::Reset => self.state.owe(GuestEvent::Reset { vp: None }),
-            DeviceOutcome::PowerOff => self.state.owe(GuestEvent::PowerOff { vp: None }),
-            // Not the guest said so.
-            DeviceOutcome::Panicked => {}
-        }
-        Ok(())
     }
 
     async fn translate(&mut self, vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {

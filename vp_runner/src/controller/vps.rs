@@ -1,11 +1,11 @@
 //! The VP threads as the controller sees them.
 
 mod link;
-mod unanswered;
 
 pub(super) use link::ThreadGone;
 pub(super) use link::VpLink;
 
+use super::unanswered::Unanswered;
 use crate::breakpoints::Breakpoints;
 use crate::kvm::guest_ram;
 use crate::kvm::kick::KickSignal;
@@ -30,13 +30,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::time::Duration;
 use std::time::Instant;
-use unanswered::Unanswered;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::X86VpState;
+
+/// A VP in the guest answers a kick within a millisecond, one on a busy host within some.
+const SOON: Duration = Duration::from_millis(200);
 
 /// All VP threads. Dropping this ends them.
 pub(super) struct Vps {
@@ -126,7 +129,7 @@ impl Vps {
     /// Brings the VP out of the guest, or keeps it out (I4). Answered by its stop.
     pub(super) fn kick(&mut self, vp: VpIndex) {
         if let Some(vp) = self.threads.get_mut(vp.index() as usize) {
-            vp.kicked = Some(Unanswered::new(Instant::now()));
+            vp.kicked = Some(Unanswered::new(Instant::now(), SOON));
             vp.kick();
         }
     }

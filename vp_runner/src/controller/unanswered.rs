@@ -1,12 +1,9 @@
-//! Kicks that a VP has not answered yet, and when to look at one again.
+//! What has not been answered yet, and when to look at it again.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// A VP in the guest answers within a millisecond, one on a busy host within some.
-const SOON: Duration = Duration::from_millis(200);
-
-/// A kick that waits for the VP to park.
+/// Something that waits for its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unanswered {
     since: Instant,
@@ -15,14 +12,15 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
-    pub(super) fn new(now: Instant) -> Self {
+    /// Asked at `now`, and overdue after `soon`.
+    pub(super) fn new(now: Instant, soon: Duration) -> Self {
         Self {
             since: now,
-            next: SOON,
+            next: soon,
         }
     }
 
-    /// How long it has waited, where it is time to do something: after [`SOON`], and whenever the time has doubled.
+    /// How long it has waited, where it is time to do something: once it is overdue, and whenever the time has doubled.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.since);
         if waited < self.next {
@@ -38,9 +36,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kick_is_overdue_after_a_while_and_whenever_that_has_doubled() {
+    fn it_is_overdue_after_a_while_and_whenever_that_has_doubled() {
         let start = Instant::now();
-        let mut kick = Unanswered::new(start);
+        let mut kick = Unanswered::new(start, Duration::from_millis(200));
         let times = (0..40).map(|n| Duration::from_millis(100 * n));
         let overdue: Vec<_> = times
             .filter_map(|time| kick.overdue(start + time))

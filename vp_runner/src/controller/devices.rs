@@ -1,0 +1,229 @@
+//! What the controller asks of the VMM's code: memory for a debugger where no RAM is, and resets. Neither keeps the controller from serving others for longer
+//! than it takes to be overdue.
+
+use super::device_calls::DeviceCall;
+use super::device_calls::Returned;
+use super::device_calls::Waits;
+use super::device_calls::failed;
+use super::*;
+use crate::machine::DeviceOutcome;
+use crate::memory::AddressSpace;
+use futures::stream::FusedStream;
+use std::fmt;
+use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::debug_rpc::DetachAction;
+
+/// An address that can be accessed without asking a VP.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Physical(Gpa),
+    Virtual(AddressSpace, Gva),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Physical(gpa) => write!(f, "physical address {gpa}"),
+            Self::Virtual(space, gva) => write!(f, "{gva} on VP {}", space.vp),
+        }
+    }
+}
+
+impl Controller {
+    pub(super) async fn read_memory(&mut self, rpc: DebugRpc<(GuestAddress, usize), Vec<u8>>) {
+        let ((address, len), rpc) = rpc.split();
+        let place = match self.place(address).await {
+            Ok(place) => place,
+            Err(err) => return rpc.complete(Err(err)),
+        };
+        let of_ram = match place {
+            Place::Physical(gpa) => self.memory.read_gpa_of_ram(gpa, len),
+            Place::Virtual(space, gva) => self.memory.read_gva_of_ram(&space, gva, len),
+        };
+        if let Some(read) = of_ram.transpose() {
+            return rpc.complete(read);
+        }
+        let memory = self.memory.clone();
+        self.ask(DeviceCall {
+            what: format!("Machine::mmio_read for the debugger, {len} bytes at {place}"),
+            waits: Waits::Read(rpc),
+            call: Box::new(move || {
+                Returned::Read(match place {
+                    Place::Physical(gpa) => memory.read_gpa(gpa, len),
+                    Place::Virtual(space, gva) => memory.read_gva(&space, gva, len),
+                })
+            }),
+        });
+    }
+
+    pub(super) async fn write_memory(&mut self, rpc: DebugRpc<(GuestAddress, Vec<u8>), ()>) {
+        let ((address, data), rpc) = rpc.split();
+        let place = match self.place(address).await {
+            Ok(place) => place,
+            Err(err) => return rpc.complete(Err(err)),
+        };
+        let of_ram = match place {
+            Place::Physical(gpa) => self.memory.write_gpa_of_ram(gpa, &data),
+            Place::Virtual(space, gva) => self.memory.write_gva_of_ram(&space, gva, &data),
+        };
+        if let Some(written) = of_ram.transpose() {
+            return rpc.complete(written.map(drop));
+        }
+        let (memory, len) = (self.memory.clone(), data.len());
+        self.ask(DeviceCall {
+            what: format!("Machine::mmio_write for the debugger, {len} bytes at {place}"),
+            waits: Waits::Write(rpc),
+            call: Box::new(move || {
+                Returned::Written(match place {
+                    Place::Physical(gpa) => memory.write_gpa(gpa, &data),
+                    Place::Virtual(space, gva) => memory.write_gva(&space, gva, &data),
+                })
+            }),
+        });
+    }
+
+    async fn place(&mut self, address: GuestAddress) -> Result<Place, DebugError> {
+        self.state.check_attached()?;
+        Ok(match address {
+            GuestAddress::Gpa(gpa) => Place::Physical(gpa),
+            GuestAddress::Gva { vp, gva } => Place::Virtual(self.address_space(vp).await?, gva),
+        })
+    }
+
+    fn ask(&mut self, call: DeviceCall) {
+        self.device_calls.ask(call);
+        // So that an overdue call is looked after.
+        self.ticker.start();
+    }
+
+    /// A call of the VMM's has returned. `Some`: it was a reset.
+    fn take_returned(&mut self, returned: Returned) -> Option<Result<(), DebugError>> {
+        let waits = self.device_calls.finish();
+        match (returned, waits) {
+            (Returned::Reset(result), _) => return Some(result.map_err(reset_failed)),
+            (Returned::Failed(why), Some(Waits::Reset)) => return Some(Err(failed(why))),
+            (Returned::Read(read), Some(Waits::Read(rpc))) => rpc.complete(read),
+            (Returned::Failed(why), Some(Waits::Read(rpc))) => rpc.complete(Err(failed(why))),
+            (Returned::Failed(why), Some(Waits::Write(rpc))) => rpc.complete(Err(failed(why))),
+            (Returned::Written(written), waits) => {
+                match written {
+                    Ok(DeviceOutcome::Reset) => self.state.owe(GuestEvent::Reset { vp: None }),
+                    Ok(DeviceOutcome::PowerOff) => {
+                        self.state.owe(GuestEvent::PowerOff { vp: None })
+                    }
+                    // Not the guest said so.
+                    Ok(DeviceOutcome::Done | DeviceOutcome::Panicked) | Err(_) => {}
+                }
+                if let Some(Waits::Write(rpc)) = waits {
+                    rpc.complete(written.map(drop));
+                }
+            }
+            // Whoever waited was told that the call was overdue.
+            (Returned::Read(_) | Returned::Failed(_), _) => {}
+        }
+        None
+    }
+
+    pub(super) async fn device_returned(&mut self, returned: Returned) {
+        if let Some(reset) = self.take_returned(returned) {
+            self.late_reset(reset).await;
+        }
+    }
+
+    /// Puts the machine into its power-on state, every VP being parked.
+    ///
+    /// # Errors
+    /// [`DebugError::Overdue`] where the VMM's code blocks: the reset is still under way then ([`late_reset`](Self::late_reset)).
+    pub(super) async fn reset(&mut self) -> Result<(), DebugError> {
+        self.code.before_reset();
+        if let Some(time) = &self.time {
+            time.before_reset();
+        }
+        let machine = self.machine.clone();
+        self.ask(DeviceCall {
+            what: "Machine::reset".into(),
+            waits: Waits::Reset,
+            call: Box::new(move || Returned::Reset(machine.reset())),
+        });
+        loop {
+            // merge
+            select_biased! {
+                returned = self.device_calls.returned() => if let Some(reset) = self.take_returned(returned) {
+                    reset?;
+                    return self.power_on_vps().await;
+                },
+                Tick = self.ticks.select_next_some() => {
+                    self.device_calls.look_after();
+                    if let Some(overdue) = self.device_calls.overdue() {
+                        return Err(overdue);
+                    }
+                },
+            }
+        }
+    }
+
+    async fn power_on_vps(&self) -> Result<(), DebugError> {
+        let arms = self.arms;
+        self.vps
+            .call_all(move |vp| {
+                vp.init().map_err(reset_failed)?;
+                vp.set_arms(arms)
+            })
+            .await
+    }
+
+    /// A reset has come to its end that was given up. The guest has been parked since.
+    async fn late_reset(&mut self, reset: Result<(), DebugError>) {
+        let done = match reset {
+            Ok(()) => self.power_on_vps().await,
+            Err(err) => Err(err),
+        };
+        let run = std::mem::take(&mut self.run_after_reset);
+        let no_debugger = self.debug.is_terminated();
+        match done {
+            Ok(()) => {
+                self.state.reset_late();
+                let outputs = match (no_debugger, run) {
+                    (true, _) => self.state.lost(),
+                    (false, true) => self.state.start(),
+                    (false, false) => return,
+                };
+                self.feed(outputs).await;
+            }
+            Err(err) => {
+                tracing::error!(error = %err, "the guest could not be reset");
+                // A debugger that is attached meets the error when it asks for the reset again.
+                if run || no_debugger {
+                    self.exit = Some(RunnerExit::ResetFailed);
+                }
+            }
+        }
+    }
+
+    /// How a session may end now: while the machine is being reset the guest cannot run, so it runs afterwards.
+    pub(super) fn detach_action(&mut self, wanted: DetachAction) -> DetachAction {
+        let runs = match wanted {
+            DetachAction::Resume | DetachAction::ResumeUnlessCrashed => true,
+            DetachAction::ResumeUnlessHeld => !self.state.is_held(),
+            DetachAction::Stay | DetachAction::Kill | DetachAction::KillUnlessHeld => false,
+        };
+        if self.device_calls.resetting().is_none() || !runs {
+            return wanted;
+        }
+        self.run_after_reset = true;
+        DetachAction::Stay
+    }
+
+    /// Whether the machine is being reset: the guest cannot be let go then.
+    pub(super) fn check_reset(&self) -> Result<(), DebugError> {
+        self.device_calls.resetting().map_or(Ok(()), Err)
+    }
+}
+
+pub(super) fn reset_failed(err: crate::machine::MachineError) -> DebugError {
+    DebugError::Hypervisor {
+        what: "bring the machine into its power-on state".into(),
+        why: err.to_string(),
+    }
+}

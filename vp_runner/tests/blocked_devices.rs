@@ -1,0 +1,254 @@
+//! Calls of `Machine` that block: they are told of, and everything else is served; on real guests.
+
+use conformance::machine;
+
+use machine::guest::*;
+use machine::*;
+use mesh::rpc::PendingFailableRpc;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::thread;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::GuestAddress;
+
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::runner::RunnerExit;
+
+/// What this process has logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn get() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let log = LOG.get_or_init(|| {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false);
+            subscriber.with_writer(move || writer.clone()).init();
+            log
+        });
+        log.clone()
+    }
+
+    fn assert_has(&self, what: &str) {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let overdue = "a call of `Machine` has not returned";
+        let has = text
+            .lines()
+            .any(|line| line.contains(overdue) && line.contains(what));
+        assert!(has, "{what}: {text}");
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn read_device(vm: &TestVm) -> PendingFailableRpc<Vec<u8>, DebugError> {
+    let device = GuestAddress::Gpa(HELD_DEVICE);
+    vm.send(DebugRequest::ReadMemory, (device, 8))
+}
+
+#[track_caller]
+fn assert_overdue<T: std::fmt::Debug>(result: Result<T, DebugError>, call: &str) {
+    let Err(error @ DebugError::Overdue { .. }) = result else {
+        panic!("{result:?}");
+    };
+    let text = error.to_string();
+    assert!(text.contains(call) && text.contains("ask again"), "{text}");
+}
+
+/// Until the call that was overdue has returned, which nobody is told of.
+fn once_it_answers<T>(ask: impl Fn() -> Result<T, DebugError>) -> T {
+    loop {
+        match ask() {
+            Ok(value) => return value,
+            Err(DebugError::Overdue { .. }) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What needs no device.
+fn assert_serves(vm: &TestVm) {
+    assert_eq!(vm.read_gva(0, ENTRY, 1).map(|bytes| bytes.len()), Ok(1));
+    let code = GuestAddress::Gpa(Gpa::new(ENTRY));
+    assert!(vm.call(DebugRequest::ReadMemory, (code, 1)).is_ok());
+    vm.insert(execute_at(0x5000));
+    vm.remove(execute_at(0x5000));
+    let rip = vm.regs(0).rip;
+    let mut regs = vm.regs(0);
+    regs.gp[3] = rip;
+    vm.try_set_regs(0, regs).unwrap();
+    assert_eq!(vm.status().vps.len(), 1);
+}
+
+#[test]
+fn a_device_that_blocks_a_debuggers_access_is_told_of_and_everything_else_is_served() {
+    let log = Log::get();
+    let Some(vm) = Setup::new(Mode::Long, &telling_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    let read = read_device(&vm);
+    let queued = read_device(&vm);
+    vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    assert_serves(&vm);
+    let resume = vm.resume();
+    vm.machine
+        .wait_until("it runs", |seen| !seen.told.is_empty());
+    interrupt(&vm, resume);
+    assert_overdue(answer(read), "mmio_read");
+    assert_overdue(answer(queued), "mmio_read");
+    log.assert_has("mmio_read for the debugger, 8 bytes at physical address 0x10001000");
+    assert_overdue(answer(read_device(&vm)), "mmio_read");
+    let write = (GuestAddress::Gpa(DEVICE), vec![1]);
+    assert_overdue(
+        vm.call(DebugRequest::WriteMemory, write.clone()),
+        "mmio_read",
+    );
+    assert_serves(&vm);
+    vm.step(0);
+    vm.detach(DetachAction::Resume);
+    vm.attach();
+    assert_overdue(answer(read_device(&vm)), "mmio_read");
+    vm.machine.release_all();
+    let data = once_it_answers(|| answer(read_device(&vm)));
+    assert_eq!(data, [0x5a; 8]);
+    vm.call(DebugRequest::WriteMemory, write).unwrap();
+    let seen = vm.machine.wait_until("now", |_| true);
+    assert_eq!(seen.device[0], 1);
+}
+
+#[test]
+fn the_vmm_can_end_a_guest_whose_device_blocks() {
+    let Some(vm) = Setup::new(Mode::Long, &telling_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    let _read = read_device(&vm);
+    vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    vm.handle.stop();
+    let machine = vm.machine.clone();
+    assert_eq!(vm.join(), RunnerExit::Stopped);
+    machine.release_all();
+}
+
+#[test]
+fn a_reset_that_blocks_is_told_of_and_the_guest_stands_until_it_has_returned() {
+    let log = Log::get();
+    let setup = Setup::new(Mode::Long, &telling_loop(Mode::Long)).reset_is_held();
+    let Some(vm) = setup.build() else {
+        return;
+    };
+    vm.attach();
+    vm.step(0);
+    vm.step(0);
+    assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
+    log.assert_has("Machine::reset");
+    assert_serves(&vm);
+    assert_overdue(answer(vm.resume()), "Machine::reset");
+    assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
+    vm.detach(DetachAction::Resume);
+    vm.attach();
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    assert!(told <= 1, "it ran");
+    vm.machine.release_all();
+    once_it_answers(|| vm.call(DebugRequest::Reset, ()));
+    assert_eq!(vm.regs(0).rip, ENTRY);
+    vm.step(0);
+    let told = vm.machine.wait_until("now", |_| true).told.len();
+    let resume = vm.resume();
+    vm.machine
+        .wait_until("it runs", |seen| seen.told.len() > told);
+    interrupt(&vm, resume);
+}
+
+#[test]
+fn a_guest_that_was_detached_while_its_reset_blocked_runs_when_it_has_returned() {
+    let setup = Setup::new(Mode::Long, &telling_loop(Mode::Long)).reset_is_held();
+    let Some(vm) = setup.build() else {
+        return;
+    };
+    vm.attach();
+    vm.step(0);
+    assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
+    vm.lose_session();
+    vm.attach();
+    vm.detach(DetachAction::Resume);
+    vm.machine.release_all();
+    let seen = vm
+        .machine
+        .wait_until("it runs", |seen| seen.told.len() > 20);
+    assert_eq!(seen.resets, 1);
+}
+
+#[test]
+fn a_guest_whose_last_debugger_is_gone_while_its_reset_blocks_runs_when_it_has_returned() {
+    let setup = Setup::new(Mode::Long, &telling_loop(Mode::Long)).reset_is_held();
+    let Some(mut vm) = setup.build() else {
+        return;
+    };
+    vm.attach_with(DetachAction::Stay);
+    vm.step(0);
+    assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
+    vm.drop_channel();
+    vm.machine.release_all();
+    vm.machine
+        .wait_until("it runs", |seen| seen.told.len() > 20);
+}
+
+#[test]
+fn a_guests_own_reset_that_blocks_lets_debuggers_come_and_go() {
+    let reset = [0xe6, PORT_RESET, 0xeb, 0xfe];
+    let setup = Setup::new(Mode::Long, &reset).reset_is_held().running();
+    let Some(vm) = setup.build() else {
+        return;
+    };
+    vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    vm.attach();
+    assert_serves(&vm);
+    assert_overdue(answer(vm.resume()), "Machine::reset");
+    vm.detach(DetachAction::Resume);
+    vm.machine.release();
+    // It asks for the next one as soon as it runs.
+    let seen = vm.machine.wait_until("it runs", |seen| seen.held == 2);
+    assert_eq!((seen.resets, seen.inits), (1, 2));
+    vm.machine.release_all();
+}
+
+#[test]
+fn the_resume_that_carries_a_blocked_reset_out_is_told_of_it() {
+    let reset = [0xe6, PORT_RESET, 0xeb, 0xfe];
+    let Some(vm) = Setup::new(Mode::Long, &reset).reset_is_held().build() else {
+        return;
+    };
+    vm.attach();
+    let stop = stop(vm.resume());
+    assert!(matches!(stop, DebugStopReason::Reset { .. }));
+    assert_overdue(answer(vm.resume()), "Machine::reset");
+    assert_serves(&vm);
+    vm.machine.release_all();
+    // It is reset once, and the next stop is that of its next reset.
+    loop {
+        match answer(vm.resume()) {
+            Ok(stop) => {
+                break assert!(matches!(stop.reason, DebugStopReason::Reset { .. }));
+            }
+            Err(DebugError::Overdue { .. }) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(vm.machine.wait_until("now", |_| true).resets, 1);
+}
