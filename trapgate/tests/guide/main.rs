@@ -1,59 +1,48 @@
-//! The Guide's and README's Rust blocks are pieces of `embedding.rs`, which the compiler has seen.
+//! What the Guide, README and the other pages show is so: their Rust blocks are pieces of `embedding.rs`, which the compiler has seen, and their console
+//! blocks are checked as `console.rs` says for each.
 
+mod blocks;
+mod checks;
+mod console;
 mod embedding;
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-
-/// The lines between fences, of which the opening one begins with ```` ```rust ````.
-fn rust_blocks(page: &str) -> Vec<(&str, String)> {
-    let mut blocks = Vec::new();
-    let mut block: Option<(&str, String)> = None;
-    for line in page.lines() {
-        match (&mut block, line.strip_prefix("```")) {
-            (None, Some(kind)) => block = Some((kind, String::new())),
-            (Some(_), Some(_)) => blocks.extend(block.take()),
-            (Some((_, text)), None) => {
-                text.push_str(line);
-                text.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    blocks.retain(|(kind, _)| kind.starts_with("rust"));
-    blocks
-}
-
-fn pages() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let guide = fs::read_dir(root.join("Guide/src")).unwrap();
-    let mut pages: Vec<_> = guide.map(|page| page.unwrap().path()).collect();
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    pages.push(root.join("README.md"));
-    pages
-}
+use blocks::blocks;
 
 #[test]
 fn every_rust_block_is_a_piece_of_what_compiles() {
-    let compiled = include_str!("embedding.rs");
-    let mut count = 0;
-    for page in pages() {
-        let text = fs::read_to_string(&page).unwrap();
-        for (kind, block) in rust_blocks(&text) {
-            assert_eq!(
-                kind,
-                "rust",
-                "{}: a block that nothing compiles",
-                page.display()
-            );
-            assert!(
-                compiled.contains(&block),
-                "{}: this is not in trapgate/tests/guide/embedding.rs, letter for letter:\n{block}",
-                page.display()
-            );
-            count += 1;
-        }
+    let compiled: Vec<_> = include_str!("embedding.rs").lines().collect();
+    let blocks = blocks("rust");
+    for block in &blocks {
+        let page = &block.page;
+        assert_eq!(block.kind, "rust", "{page}: a block that nothing compiles");
+        assert!(
+            is_whole_piece(&compiled, &block.text),
+            "{page}: this is no whole item, or items, of trapgate/tests/guide/embedding.rs, letter for letter:\n{}",
+            block.text
+        );
     }
-    assert!(count >= 3, "only {count} blocks were found");
+    assert!(blocks.len() >= 3, "only {} blocks were found", blocks.len());
+}
+
+/// Whether the lines follow each other somewhere, from the beginning of an item to the end of one.
+fn is_whole_piece(compiled: &[&str], block: &str) -> bool {
+    let block: Vec<_> = block.lines().collect();
+    let items = |at: usize| {
+        let before = at.checked_sub(1).and_then(|at| compiled.get(at));
+        let after = compiled.get(at + block.len());
+        let ends = |line: Option<&&str>| line.is_none_or(|line| line.is_empty());
+        ends(before) && ends(after)
+    };
+    let mut windows = compiled.windows(block.len().max(1)).enumerate();
+    !block.is_empty() && windows.any(|(at, lines)| lines == block && items(at))
+}
+
+#[test]
+fn half_an_item_is_no_piece() {
+    let compiled = ["fn f() {", "    g();", "}", "", "fn h() {}"];
+    assert!(is_whole_piece(&compiled, "fn f() {\n    g();\n}\n"));
+    assert!(is_whole_piece(&compiled, "fn h() {}\n"));
+    assert!(!is_whole_piece(&compiled, "    g();\n"));
+    assert!(!is_whole_piece(&compiled, "fn f() {\n"));
+    assert!(!is_whole_piece(&compiled, ""));
 }

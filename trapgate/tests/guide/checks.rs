@@ -1,0 +1,207 @@
+//! The table of the console blocks: the text of each, and how it is checked.
+
+/// How a block is checked, besides its text.
+pub enum Check {
+    /// Its commands are not run: they build, boot other people's kernels or take long. Each subcommand and option is one that `--help` knows, each test
+    /// program of `cargo test` is there.
+    Options,
+    /// The first command is run, as the debug build and at a free port. These parts of its output are in the block, and are printed.
+    Trapgate(&'static [&'static str]),
+    /// The commands at `(gdb)` are typed into a real GDB.
+    Gdb {
+        /// With what the demo guest is started.
+        guest: &'static [&'static str],
+        /// Commands that the block does not show.
+        before: &'static [&'static str],
+        /// Parts of the block that GDB prints.
+        shown: &'static [&'static str],
+        /// What GDB prints and the block leaves out.
+        printed: &'static [&'static str],
+    },
+    /// The commands at `(lldb)` are typed into a real LLDB, which prints these parts.
+    Lldb(&'static [&'static str]),
+}
+
+pub struct Row {
+    pub page: &'static str,
+    /// The whole block.
+    pub text: &'static str,
+    pub check: Check,
+}
+
+pub const ROWS: [Row; 10] = [
+    Row {
+        page: "README.md",
+        text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
+$ cargo xtask test       # everything CI runs; installs what it needs from Debian's packages and says what it could not run
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "README.md",
+        text: r#"$ cargo run --release
+trapgate: the demo guest, 2 CPUs, 512 MiB, held at its first instruction until gdb continues it (--no-wait: run at once)
+gdb: listening on 127.0.0.1:1234
+
+    gdb -ex 'target remote 127.0.0.1:1234' ~/.cache/trapgate/demo-guest.elf
+"#,
+        check: Check::Trapgate(&[
+            "trapgate: the demo guest, 2 CPUs, 512 MiB, held at its first instruction until gdb continues it (--no-wait: run at once)",
+            "gdb: listening on 127.0.0.1:",
+            "    gdb -ex 'target remote 127.0.0.1:",
+            "trapgate/demo-guest.elf",
+        ]),
+    },
+    Row {
+        page: "README.md",
+        text: r#"pvh_start () at .../demo_guest/guest/boot.S:58
+58	    cli
+(gdb) break do_round
+Breakpoint 1 at 0x10073f: file .../demo_guest/guest/main.c, line 75.
+(gdb) continue
+Thread 2 "vCPU 1" hit Breakpoint 1, do_round (cpu=cpu@entry=0x14b028 <cpus+40>) at .../demo_guest/guest/main.c:75
+75	{
+(gdb) bt
+#0  do_round (cpu=cpu@entry=0x14b028 <cpus+40>) at .../demo_guest/guest/main.c:75
+#1  0x000000000010088e in cpu_loop (cpu=cpu@entry=0x14b028 <cpus+40>) at .../demo_guest/guest/main.c:122
+#2  0x00000000001009f3 in next_cpu_main (id=1) at .../demo_guest/guest/main.c:277
+#3  0x00000000001000a1 in next_cpu_64 () at .../demo_guest/guest/boot.S:99
+(gdb) info threads
+  Id   Target Id                                              Frame
+  1    Thread 1 "vCPU 0" (VP 0: stopped, 64-bit mode, ring 0) 0x00000000001009fa in lapic_write (...) at .../demo_guest/guest/machine.c:36
+* 2    Thread 2 "vCPU 1" (VP 1: stopped, 64-bit mode, ring 0) do_round (cpu=cpu@entry=0x14b028 <cpus+40>) at .../demo_guest/guest/main.c:75
+(gdb) monitor translate 0x10073f
+VP 1
+level 4  entry at 0x000000103000 = 0x0000000000104023
+level 3  entry at 0x000000104000 = 0x0000000000105023
+level 2  entry at 0x000000105000 = 0x00000000000000e3
+0x10073f -> physical 0x10073f in a page of 2 MiB; write: yes, user: no, execute: yes
+(gdb) detach
+[Inferior 1 (Remote target) detached]
+"#,
+        check: Check::Gdb {
+            guest: &[],
+            before: &[],
+            shown: &[
+                "pvh_start () at ",
+                "demo_guest/guest/boot.S:58",
+                "58\t    cli",
+                "Breakpoint 1 at 0x10073f: file ",
+                "demo_guest/guest/main.c, line 75.",
+                "hit Breakpoint 1, do_round (cpu=",
+                "demo_guest/guest/main.c:75",
+                "75\t{",
+                "#0  do_round (cpu=",
+                "in cpu_loop (cpu=",
+                "demo_guest/guest/main.c:122",
+                "  Id   Target Id ",
+                "Thread 1 \"vCPU 0\" (VP 0: stopped, 64-bit mode, ring 0)",
+                "Thread 2 \"vCPU 1\" (VP 1: stopped, 64-bit mode, ring 0)",
+                "VP ",
+                "level 4  entry at 0x000000103000 = 0x0000000000104023",
+                "level 3  entry at 0x000000104000 = 0x0000000000105023",
+                "level 2  entry at 0x000000105000 = 0x00000000000000e3",
+                "0x10073f -> physical 0x10073f in a page of 2 MiB; write: yes, user: no, execute: yes",
+                "[Inferior 1 (Remote target) detached]",
+            ],
+            printed: &[],
+        },
+    },
+    Row {
+        page: "CONTRIBUTING.md",
+        text: r#"$ cargo run --release            # the demo guest, held at its first instruction
+$ cargo xtask test               # everything CI runs; installs what it needs from Debian's packages
+$ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
+$ cargo xtask nested -- COMMAND  # COMMAND inside a Debian kernel with real kvm-amd, on any machine
+$ cargo xtask soak --minutes 30  # the tests that repeat something, for longer and from fresh seeds
+$ cargo xtask bench              # side by side with QEMU's stub; JSON in target/bench/ (`--nested`: in the bed)
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"$ trapgate run --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --cpus 4 --memory 2G
+$ trapgate run --kernel vmlinux --gdb unix:/run/me/gdb --serial file:console.txt
+$ trapgate run --gdb off --no-wait         # no debug server: an ordinary small VMM
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"(gdb) target remote 127.0.0.1:1234
+(gdb) break do_round
+(gdb) continue
+(gdb) info threads
+(gdb) thread 2
+(gdb) stepi
+(gdb) p $cr3
+(gdb) x/8i $pc
+(gdb) detach
+"#,
+        check: Check::Gdb {
+            guest: &[],
+            before: &[],
+            shown: &[],
+            printed: &[
+                "Breakpoint 1 at 0x",
+                "hit Breakpoint 1, do_round (cpu=",
+                "  Id   Target Id ",
+                "[Switching to thread 2 ",
+                "$1 = ",
+                "=> 0x",
+                "[Inferior 1 (Remote target) detached]",
+            ],
+        },
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"The guest asked to be switched off. `continue` carries it out.
+
+Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
+(gdb) continue
+[Inferior 1 (Remote target) exited normally]
+"#,
+        check: Check::Gdb {
+            guest: &["--cmdline", "scenario=poweroff"],
+            before: &["continue"],
+            shown: &[
+                "The guest asked to be switched off. `continue` carries it out.",
+                "Thread 1 \"vCPU 0\" received signal SIGQUIT, Quit.",
+                "[Inferior 1 (Remote target) exited normally]",
+            ],
+            printed: &[],
+        },
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"$ lldb
+(lldb) gdb-remote 127.0.0.1:1234
+(lldb) register read
+(lldb) thread step-inst
+(lldb) process detach
+"#,
+        check: Check::Lldb(&[
+            "rip = 0x",
+            "eflags = 0x",
+            "k_gs_base = 0x",
+            "stop reason = instruction step into",
+            "detached",
+        ]),
+    },
+    Row {
+        page: "Guide/src/testing.md",
+        text: r#"$ cargo xtask nested                                   # the real-guest tests, each program in a fresh boot
+$ cargo xtask nested --only vp_runner/stepping
+$ cargo xtask nested --jobs 1                          # one boot at a time, with its output as it comes
+$ cargo xtask nested -- target/debug/trapgate doctor   # any command, with its exit status
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/conformance.md",
+        text: r#"$ export TRAPGATE_CONFORMANCE_VMM='qemu-system-x86_64 -accel kvm -nodefaults -display none -m 64M -kernel {guest} -S -gdb tcp:{address}'
+$ cargo test -p conformance --test packets --test gdb -- --test-threads=1
+"#,
+        check: Check::Options,
+    },
+];
