@@ -5,6 +5,7 @@ mod connections;
 mod ends;
 mod fake_vm;
 mod hostile;
+mod owner;
 mod races;
 mod sessions;
 mod strangers;

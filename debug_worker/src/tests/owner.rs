@@ -1,0 +1,75 @@
+//! The owner of the server: whoever holds the channel that `serve` was given.
+
+use super::fake_vm::FakeVm;
+use crate::DebugListener;
+use crate::DebuggerParameters;
+use crate::Exposure;
+use crate::SessionSettings;
+use crate::serve;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultPool;
+use pal_async::task::Spawn;
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+/// The text of a log.
+#[derive(Debug, Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged, at WARN and above, while a server starts and its owner does `last`.
+fn log_of(last: impl FnOnce(mesh::Sender<WorkerRpc>)) -> String {
+    let text = Text::default();
+    let writer = text.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // The executor runs on this thread, so its log is this test's alone.
+    tracing::subscriber::with_default(subscriber, || {
+        DefaultPool::run_with(async |driver| {
+            let listener =
+                DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Exposure::default()).unwrap();
+            let (requests, vm_requests) = mesh::channel();
+            let _vm = driver.spawn("vm", FakeVm::new().run(vm_requests));
+            let parameters = DebuggerParameters {
+                listener,
+                requests,
+                settings: SessionSettings::default(),
+            };
+            let (owner, owned) = mesh::channel();
+            let server = driver.spawn("server", serve(driver.clone(), parameters, owned));
+            last(owner);
+            server.await.unwrap();
+        });
+    });
+    String::from_utf8(text.0.lock().unwrap().clone()).unwrap()
+}
+
+#[test]
+fn a_server_whose_owner_has_gone_says_why_it_ends() {
+    let log = log_of(drop);
+    assert!(log.contains("WARN"), "{log}");
+    assert!(
+        log.contains("the debug server ends, since its owner has dropped the channel to it"),
+        "{log}"
+    );
+    assert!(log.contains("keep the sender to keep the server"), "{log}");
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_warns_of_nothing() {
+    assert_eq!(log_of(|owner| owner.send(WorkerRpc::Stop)), "");
+}
