@@ -20,10 +20,6 @@ pub struct Block {
 }
 
 impl Block {
-    pub fn first_line(&self) -> &str {
-        self.text.lines().next().unwrap_or_default()
-    }
-
     /// What a person types at this prompt, without comments.
     pub fn typed<'a>(&'a self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
         let lines = self.text.lines();

@@ -155,7 +155,7 @@ $ trapgate run --gdb off --no-wait         # no debug server: an ordinary small 
     },
     Row {
         page: "Guide/src/use.md",
-        text: r#"The guest asked to be switched off. `continue` carries it out.
+        text: r#"The guest asked to be switched off on VP 0. `continue` carries it out.
 
 Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
 (gdb) continue
@@ -165,7 +165,7 @@ Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
             guest: &["--cmdline", "scenario=poweroff"],
             before: &["continue"],
             shown: &[
-                "The guest asked to be switched off. `continue` carries it out.",
+                "The guest asked to be switched off on VP 0. `continue` carries it out.",
                 "Thread 1 \"vCPU 0\" received signal SIGQUIT, Quit.",
                 "[Inferior 1 (Remote target) exited normally]",
             ],
