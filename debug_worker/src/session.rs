@@ -148,11 +148,17 @@ impl Session {
         mut told: OneshotReceiver<Told>,
         leaving: Leaving,
     ) -> Ending {
-        let attach = pin!(AttachedVm::attach(requests, deadline.clone(), on_disconnect).fuse());
-        // race: an attach that is given up is followed by a detach
+        let attach = AttachedVm::attach(requests, deadline.clone(), on_disconnect);
+        let mut attach = pin!(attach.fuse());
+        // race
         let attached = select_biased! {
-            told = told => return Ending { guest: None, why: SessionEnd::of(told), turned_away: None },
-            attached = { attach } => attached,
+            told = told => {
+                // The VM may have attached already, and is to be detached before the next client attaches.
+                let attached = attach.await.ok();
+                let guest = attached.map(|(vm, info)| Box::new(Guest::new(vm, info, None)));
+                return Ending { guest, why: SessionEnd::of(told), turned_away: None };
+            }
+            attached = attach => attached,
         };
         let (vm, info) = match attached {
             Ok(attached) => attached,

@@ -191,11 +191,19 @@ impl<'a> Command<'a> {
             b'T' => threads::alive(rest),
             b'j' if rest == b"ThreadsInfo" => Ok(Self::ThreadsInfo),
             b'_' if lldb::is_allocation(rest) => Ok(Self::Allocation),
-            b'D' => Ok(Self::Detach),
-            b'k' => Ok(Self::Kill),
+            b'D' if rest.is_empty() || Self::is_process(rest) => Ok(Self::Detach),
+            b'D' => Err(CommandError::Syntax("D or D;PROCESS")),
+            b'k' if rest.is_empty() => Ok(Self::Kill),
+            b'k' => Err(CommandError::Syntax("k")),
             b'q' | b'Q' | b'v' => Self::named(packet),
             _ => Ok(Self::Unknown),
         }
+    }
+
+    /// `;` and the number of a process, whichever: there is but one.
+    fn is_process(arguments: &[u8]) -> bool {
+        let number = arguments.strip_prefix(b";").and_then(syntax::number);
+        number.is_some()
     }
 
     /// Packets with a name, which ends at the first `:`, `;`, `,` or `?`, or at the end.
@@ -209,7 +217,8 @@ impl<'a> Command<'a> {
             (b"vCont", b"?") => Ok(Self::VContQuery),
             (b"vCont", _) => resume::vcont(arguments),
             (b"vCtrlC", b"") => Ok(Self::Interrupt),
-            (b"vKill", _) => Ok(Self::KillWithReply),
+            (b"vKill", process) if Self::is_process(process) => Ok(Self::KillWithReply),
+            (b"vKill", _) => Err(CommandError::Syntax("vKill;PROCESS")),
             (b"qC", b"") => Ok(Self::CurrentThread),
             (b"qfThreadInfo", b"") => Ok(Self::FirstThreads),
             (b"qsThreadInfo", b"") => Ok(Self::MoreThreads),

@@ -245,6 +245,23 @@ fn an_evicted_client_is_a_lost_one_and_the_next_is_served() {
 }
 
 #[test]
+fn a_client_evicted_while_it_is_attached_is_detached_before_the_next_is_served() {
+    let bed = Bed::new();
+    bed.vm.mute("attach");
+    let mut first = bed.connect();
+    first.send("?");
+    bed.vm.wait_asked("attach");
+    bed.evictor.evict();
+    let mut second = bed.connect();
+    second.send("?");
+    bed.wait_for("waiting", "1");
+    bed.vm.answer_muted();
+    assert!(second.reply().starts_with('T'));
+    first.expect_closed();
+    assert_eq!(bed.vm.wait_detached(), LOST);
+}
+
+#[test]
 fn an_eviction_without_a_client_is_not_kept_for_the_next() {
     let bed = Bed::new();
     bed.evictor.evict();
