@@ -234,8 +234,8 @@ async fn status(guest: &mut Guest) -> Result<String, CallError> {
     let mut text = String::new();
     for (vp, status) in (0..).map(VpIndex::new).zip(&status.vps) {
         let (thread, line) = (vp.index().saturating_add(1), vp_line(status));
-        let fate = guest.fate(vp);
-        let _ = writeln!(text, "thread {thread}  VP {vp}: {line}{fate}");
+        let crash = guest.crash_at_attach(vp);
+        let _ = writeln!(text, "thread {thread}  VP {vp}: {line}{crash}");
     }
     Ok(text)
 }

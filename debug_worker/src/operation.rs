@@ -5,7 +5,7 @@ use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
 use crate::registers;
-use crate::stop_reply::fate;
+use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
@@ -297,14 +297,16 @@ impl Guest {
         }
     }
 
-    /// Why this VP had stopped the guest before the session began, where that is more than a stop: for the end of its line.
-    pub(crate) fn fate(&self, vp: VpIndex) -> String {
+    /// Why this VP could not go on when the session began, as the end of the VP's line; empty if the VP could.
+    pub(crate) fn crash_at_attach(&self, vp: VpIndex) -> String {
         let reason = self.at_attach.filter(|reason| reason.vp() == Some(vp));
-        let fate = reason.as_ref().and_then(fate);
-        fate.map(|fate| format!("; {fate}")).unwrap_or_default()
+        let summary = reason.as_ref().and_then(crash_summary);
+        summary
+            .map(|summary| format!("; {summary}"))
+            .unwrap_or_default()
     }
 
-    /// The machine was reset: what had stopped the guest is past.
+    /// The machine was reset, so the stop at which the session began says nothing any more.
     pub(crate) fn was_reset(&mut self) {
         self.at_attach = None;
     }
@@ -321,7 +323,7 @@ impl Guest {
             .and_then(|index| status.vps.get(index))
             .map_or_else(
                 || format!("VP {vp}: not there"),
-                |status| format!("VP {vp}: {}{}", vp_line(status), self.fate(vp)),
+                |status| format!("VP {vp}: {}{}", vp_line(status), self.crash_at_attach(vp)),
             );
         Ok(TargetReply::Text(text))
     }

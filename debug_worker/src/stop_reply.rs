@@ -127,8 +127,8 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
     }
 }
 
-/// What befell the VP that a stop names, in a few words.
-pub(crate) fn fate(reason: &DebugStopReason) -> Option<String> {
+/// Why the VP that a stop names cannot go on, in a few words; `None` if it can.
+pub(crate) fn crash_summary(reason: &DebugStopReason) -> Option<String> {
     match reason {
         DebugStopReason::Crashed { cause, .. } => Some(format!("cannot go on: {}", crash(cause))),
         DebugStopReason::TripleFault { .. } => Some("met a triple fault".to_owned()),

@@ -109,7 +109,7 @@ pub enum TargetOp {
     MemoryRegion {
         /// Whose address space.
         thread: Tid,
-        /// The address.
+        /// A virtual address.
         address: u64,
     },
     /// A `monitor` command. Answer: [`TargetReply::Text`], shown to the user as it is (an error too).
@@ -151,9 +151,9 @@ pub enum TargetReply {
 /// Addresses that follow each other and are all alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// The first.
+    /// The address of the region's first byte.
     pub first: u64,
-    /// The last: one past it may have no number.
+    /// The address of the region's last byte. The address after it may not fit 64 bits.
     pub last: u64,
     /// What is there; `None` where nothing is mapped.
     pub access: Option<RegionAccess>,

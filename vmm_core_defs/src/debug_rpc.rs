@@ -92,8 +92,7 @@ pub enum DebugRequest {
     ///
     /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
     /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`], [`DebugError::NoFreeSlot`],
-    /// [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`],
-    /// [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
+    /// [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`], [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
     /// Says of each breakpoint how it is armed, in the order of insertion, for people. Legal in every state but Detached.
@@ -302,8 +301,8 @@ pub enum DetachAction {
     ResumeUnlessHeld,
     /// As [`Kill`](Self::Kill), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
     KillUnlessHeld,
-    /// As [`Resume`](Self::Resume), but a guest that has crashed, and that the VMM keeps for a debugger then, stays stopped. So it does with
-    /// [`ResumeUnlessHeld`](Self::ResumeUnlessHeld).
+    /// As [`Resume`](Self::Resume), but a guest that has crashed stays stopped where the VMM keeps crashed guests for a debugger.
+    /// [`ResumeUnlessHeld`](Self::ResumeUnlessHeld) does the same.
     ResumeUnlessCrashed,
 }
 
@@ -511,9 +510,7 @@ pub enum DebugError {
         len: u64,
     },
     /// The session has as many breakpoints as the VMM permits.
-    #[error(
-        "{limit} breakpoints are set, and this VMM permits no more: `delete` some first (a debugger that sets one on every line can use a step or a condition)"
-    )]
+    #[error("{limit} breakpoints are set, and this VMM permits no more: `delete` some first")]
     TooManyBreakpoints {
         /// How many are permitted.
         limit: u32,
@@ -572,13 +569,13 @@ pub enum DebugError {
     },
     /// The VMM's own code for a device or a reset blocks.
     #[error(
-        "{what} has not returned for {seconds} s: the VMM's code blocks there. Everything that needs no device is served meanwhile; ask again later, and look \
-         for a deadlock in that device of the VMM's"
+        "{what} has not returned for {seconds} s: the VMM's code blocks there. Requests that need no device are served meanwhile; ask again later, and look \
+         for a deadlock in this method of the VMM"
     )]
     Overdue {
-        /// The call.
+        /// The method of the VMM's, and the address if there is one.
         what: String,
-        /// For how long.
+        /// How long ago the call was made.
         seconds: u64,
     },
     /// The hypervisor refused.

@@ -1,14 +1,14 @@
 //! The actor that answers [`DebugRequest`] and runs the guest: an executor of what `run_state` decides.
 //!
-//! Its only waits outside the one `select!` are for VP threads that are parked, which answer at once, and for a reset, until it is overdue: nothing here waits
-//! for a VP that runs.
+//! Outside its one `select!` the actor waits for three things only: for VP threads that are parked, which answer at once; for a reset, until the reset is
+//! overdue; and, between slices of long work, for the other tasks of its executor. It never waits for a VP that runs.
 
 mod assembly;
 mod code;
 mod device_calls;
 mod devices;
+mod latest_session;
 mod requests;
-mod session_desk;
 mod ticker;
 mod unanswered;
 mod vps;
@@ -42,7 +42,7 @@ use device_calls::DeviceCalls;
 use device_calls::Returned;
 use futures::StreamExt;
 use futures::select_biased;
-use session_desk::SessionDesk;
+use latest_session::LatestSession;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use ticker::Tick;
@@ -78,7 +78,7 @@ pub struct Controller {
     vps: Vps,
     events: mesh::Receiver<VpEvent>,
     debug: mesh::Receiver<DebugMessage>,
-    session: SessionDesk,
+    session: LatestSession,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
     code: Code,
@@ -166,7 +166,7 @@ impl Controller {
     /// Every sender of requests is gone, for good.
     async fn no_debugger(&mut self) {
         if self.device_calls.resetting().is_some() {
-            // Known again when the reset has come to its end.
+            // `late_reset` asks again whether there is a debugger.
             return;
         }
         let outputs = self.state.lost();

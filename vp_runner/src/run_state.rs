@@ -457,7 +457,7 @@ impl RunState {
         }
     }
 
-    /// A reset that `act_failed` gave up has come to its end after all. The shell has kept the guest parked since.
+    /// A reset has returned after `act_failed` said that it was overdue. The shell has kept the guest parked since.
     pub fn reset_late(&mut self) {
         self.begin_anew();
     }

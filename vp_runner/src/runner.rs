@@ -68,15 +68,16 @@ pub enum ResetPolicy {
     Exit,
 }
 
-/// What becomes of a guest that cannot go on (the hypervisor gave up, or a triple fault where [`ResetPolicy::Exit`] holds) while nobody debugs it. Of a
-/// debugger that is attached, the guest waits for the next resume or detach as always; one that is lost after it was told counts as none.
+/// What becomes of a guest that cannot go on while nobody debugs it: the hypervisor gave up, or a VP met a triple fault and [`ResetPolicy::Exit`] holds.
+/// While a debugger is attached, such a guest waits for the next resume or detach. A debugger that is lost after it was told of the crash does not let the
+/// guest go.
 #[derive(Debug)]
 pub enum OnCrash {
     /// The runner ends.
     End,
-    /// The guest stays, stopped, until a debugger attaches, which is told of the crash as of any stop. A debugger that was told and then detaches with
-    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume) ends it. Where all senders of [`RunnerParams::debug`] are dropped, nobody can
-    /// attach, and the runner ends.
+    /// The guest stays stopped until a debugger attaches, and the crash is the stop that this debugger is told of. If the debugger then detaches with
+    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume), the runner ends. If all senders of [`RunnerParams::debug`] are dropped, nobody
+    /// can attach, and the runner ends.
     Stop {
         /// Told each time that the guest is kept, for the VMM to tell its user.
         kept: mesh::Sender<DebugStopReason>,

@@ -19,13 +19,13 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::regs::DebuggerVpState;
 
-/// So much memory is read at a time, which takes about a millisecond.
+/// So many bytes are read at a time.
 const SLICE: u64 = 1 << 20;
 
-/// What cannot be read is left out in pieces of this length.
+/// Memory that cannot be read is left out in pieces of so many bytes.
 const HOLE: u64 = 4096;
 
-/// Looks at page tables: each takes some milliseconds.
+/// So many times the page tables are asked for a list of mapped pages.
 const MAX_LOOKS: usize = 1 << 10;
 
 /// Writes the file, with the virtual addresses of `vp`.

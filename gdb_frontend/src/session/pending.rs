@@ -24,7 +24,7 @@ pub(super) enum Pending {
     },
     /// Memory.
     Memory(MemoryFormat),
-    /// The region.
+    /// The region that holds an address.
     MemoryRegion,
     /// The guest runs now.
     Resume,

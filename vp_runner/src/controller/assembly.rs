@@ -117,7 +117,7 @@ impl Controller {
             vps: guest.vps,
             events: guest.events,
             debug: wiring.debug,
-            session: SessionDesk::default(),
+            session: LatestSession::default(),
             control: wiring.control,
             waiting: Waiting::default(),
             code,

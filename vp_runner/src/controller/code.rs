@@ -36,10 +36,10 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 const FEW: usize = 64;
 const SELDOM: u32 = 4;
 
-/// So many breakpoints are looked at or changed before others on the executor get their turn: about a millisecond's work.
+/// So many breakpoints are looked at or changed before the other tasks of the executor get their turn.
 const SLICE: usize = 1024;
 
-/// Lets the others on this executor go on after a full slice of work. The controller shares the thread with the debug servers of all VMs.
+/// Lets the other tasks of this executor go on after a full slice of work. Debug servers may run on the same thread as the controller.
 async fn give_way(done: usize) {
     let mut wait = done >= SLICE;
     poll_fn(|context| match std::mem::take(&mut wait) {

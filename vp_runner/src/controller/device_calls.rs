@@ -14,7 +14,7 @@ use std::time::Instant;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 
-/// After this a call is overdue: it is logged, and whoever waits for it is told.
+/// A call that takes longer is overdue: the call is logged, and whoever waits for it is told.
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// What a call says.
@@ -36,13 +36,13 @@ pub(super) enum Waits {
 
 /// A call that is to be made.
 pub(super) struct DeviceCall {
-    /// For people.
+    /// The method and the address, for logs and errors.
     pub(super) what: String,
     pub(super) waits: Waits,
     pub(super) call: Box<dyn FnOnce() -> Returned + Send>,
 }
 
-/// The calls in their order, one at a time: devices need not expect another one while one blocks.
+/// The calls in their order, one at a time: a device that blocks is not called a second time meanwhile.
 pub(super) struct DeviceCalls {
     underway: Option<Underway>,
     queue: VecDeque<DeviceCall>,

@@ -1,16 +1,25 @@
-//! What the controller asks of the VMM's code: memory for a debugger where no RAM is, and resets. Neither keeps the controller from serving others for longer
-//! than it takes to be overdue.
+//! What the controller asks of the VMM's code: memory-mapped I/O for a debugger, and resets. An access keeps the controller from nothing else. A reset
+//! keeps the controller from serving requests until the reset returns or is overdue.
 
+use super::Controller;
 use super::device_calls::DeviceCall;
 use super::device_calls::Returned;
 use super::device_calls::Waits;
 use super::device_calls::failed;
-use super::*;
+use super::ticker::Tick;
+use crate::exit::GuestEvent;
 use crate::machine::DeviceOutcome;
+use crate::machine::MachineError;
 use crate::memory::AddressSpace;
+use crate::runner::RunnerExit;
+use futures::StreamExt;
+use futures::select_biased;
 use futures::stream::FusedStream;
 use std::fmt;
+use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
 
@@ -112,7 +121,7 @@ impl Controller {
                     Ok(DeviceOutcome::PowerOff) => {
                         self.state.owe(GuestEvent::PowerOff { vp: None })
                     }
-                    // Not the guest said so.
+                    // A debugger's write is no word of the guest's: no panic is reported.
                     Ok(DeviceOutcome::Done | DeviceOutcome::Panicked) | Err(_) => {}
                 }
                 if let Some(Waits::Write(rpc)) = waits {
@@ -173,7 +182,7 @@ impl Controller {
             .await
     }
 
-    /// A reset has come to its end that was given up. The guest has been parked since.
+    /// A reset that was overdue has returned. The guest has been parked since.
     async fn late_reset(&mut self, reset: Result<(), DebugError>) {
         let done = match reset {
             Ok(()) => self.power_on_vps().await,
@@ -201,7 +210,7 @@ impl Controller {
         }
     }
 
-    /// How a session may end now: while the machine is being reset the guest cannot run, so it runs afterwards.
+    /// What a detach does now. While the machine is being reset the guest cannot run, so the guest runs after the reset.
     pub(super) fn detach_action(&mut self, wanted: DetachAction) -> DetachAction {
         let runs = match wanted {
             DetachAction::Resume | DetachAction::ResumeUnlessCrashed => true,
@@ -221,7 +230,7 @@ impl Controller {
     }
 }
 
-pub(super) fn reset_failed(err: crate::machine::MachineError) -> DebugError {
+pub(super) fn reset_failed(err: MachineError) -> DebugError {
     DebugError::Hypervisor {
         what: "bring the machine into its power-on state".into(),
         why: err.to_string(),

@@ -14,7 +14,7 @@ use vmm_core_defs::memory::MemoryRegion;
 use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::memory::RegionRights;
 
-/// Steps towards higher addresses: a step reads up to five entries of guest memory, which takes some hundred nanoseconds.
+/// How many steps are taken towards higher addresses. A step reads up to five entries of guest memory.
 const STEPS_UP: usize = 1 << 14;
 const STEPS_DOWN: usize = STEPS_UP / 2;
 

@@ -1,12 +1,12 @@
-//! Which debug session began last, and how it ends where it is lost.
+//! The debug session that began last, and how this session ends if it is lost.
 
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::session::SessionId;
 
-/// Whether a debugger is attached is the state machine's to say.
+/// The session may have ended since: `RunState` knows whether a debugger is attached.
 #[derive(Debug, Default)]
-pub(super) struct SessionDesk {
+pub(super) struct LatestSession {
     last: Option<LastSession>,
 }
 
@@ -16,18 +16,18 @@ struct LastSession {
     if_lost: DetachAction,
 }
 
-impl SessionDesk {
+impl LatestSession {
     /// A debugger attaches.
     pub(super) fn begin(&mut self, id: SessionId, if_lost: DetachAction) {
-        // Whoever loses a session did not choose the moment: a guest that is held stays held (I6).
+        // A debugger does not choose the moment at which it is lost, so a guest that is held stays held (I6).
         let if_lost = if_lost.unless_held();
         self.last = Some(LastSession { id, if_lost });
     }
 
-    /// How the session ends where it is lost.
+    /// What becomes of the guest if this session is lost.
     ///
     /// # Errors
-    /// [`DebugError::NotYourSession`] where another one has begun since, or this one never did.
+    /// [`DebugError::NotYourSession`] if this session never began, or another session has begun since.
     pub(super) fn check(&self, id: SessionId) -> Result<DetachAction, DebugError> {
         match &self.last {
             Some(last) if last.id == id => Ok(last.if_lost),
