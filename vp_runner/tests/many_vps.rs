@@ -181,7 +181,12 @@ fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
                 .collect(),
         };
         let mut told = vec![0; vps as usize];
-        for _ in 0..100 {
+        // A host with few cores may let a VP wait for many rounds.
+        for round in 0.. {
+            if round >= 100 && told.iter().all(|told| *told > 0) {
+                break;
+            }
+            assert!(round < 10_000, "a VP never comes to its turn: {told:?}");
             stop(vm.send(DebugRequest::Resume, request.clone()));
             for (index, told) in (0..).zip(&mut told) {
                 let reason = vm.call(DebugRequest::StopReason, VpIndex::new(index));
@@ -201,6 +206,5 @@ fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
                 );
             }
         }
-        assert!(told.iter().all(|told| *told > 0), "{told:?}");
     }
 }
