@@ -128,6 +128,8 @@ impl Ending {
     pub(crate) async fn end(self) -> SessionEnd {
         if let Some(mut guest) = self.guest
             && let Err(error) = guest.vm.lose().await
+            // A guest that has ended has nothing left to detach from.
+            && !error.is_end()
         {
             tracing::warn!(%error, "the VM did not confirm that the debugger was detached");
         }

@@ -83,6 +83,9 @@ pub enum DebugRequest {
     /// Stops the guest. Answered when every VP is parked; the pending `Resume` is answered before it, with
     /// [`DebugStopReason::Break`] unless something else stopped the guest first.
     ///
+    /// A VP whose thread is in the VMM's own code, such as a device that blocks, parks when that code returns. The answer waits for it without a limit; the runner
+    /// logs which VP is awaited. A caller that cannot wait drops the answer.
+    ///
     /// Legal when Stopped (nothing happens) or Running. Errors: [`DebugError::NotAttached`].
     Break(DebugRpc<(), ()>),
 

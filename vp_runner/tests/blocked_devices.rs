@@ -10,12 +10,16 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::runner::RunnerExit;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What this process has logged.
 #[derive(Clone, Default)]
@@ -35,12 +39,33 @@ impl Log {
     }
 
     fn assert_has(&self, what: &str) {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let overdue = "a call of `Machine` has not returned";
+        let text = self.text();
         let has = text
             .lines()
             .any(|line| line.contains(overdue) && line.contains(what));
         assert!(has, "{what}: {text}");
+    }
+
+    /// How many lines tell of a VP that does not stop. Only one test causes them.
+    fn stuck_vps(&self) -> usize {
+        let text = self.text();
+        let lines = text.lines();
+        lines
+            .filter(|line| line.contains("a VP does not stop") && line.contains("vp=0"))
+            .count()
+    }
+
+    fn wait_for_stuck_vp(&self, count: usize) {
+        let start = Instant::now();
+        while self.stuck_vps() < count {
+            assert!(start.elapsed() < PATIENCE, "{}", self.text());
+            thread::yield_now();
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
@@ -251,4 +276,35 @@ fn the_resume_that_carries_a_blocked_reset_out_is_told_of_it() {
         }
     }
     assert_eq!(vm.machine.wait_until("now", |_| true).resets, 1);
+}
+
+#[test]
+fn a_vp_that_its_own_device_blocks_is_told_of_and_awaited_by_a_break_and_by_the_runners_end() {
+    let log = Log::get();
+    // A read of the device in a loop.
+    let mut code = vec![0xa1];
+    code.extend(HELD_DEVICE.value().to_le_bytes());
+    code.extend([0xeb, 0xf5]);
+    let Some(vm) = Setup::new(Mode::Long, &code).build() else {
+        return;
+    };
+    vm.attach();
+    let resume = vm.resume();
+    vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    let stopping = vm.send(DebugRequest::Break, ());
+    log.wait_for_stuck_vp(1);
+    // What needs no VP is served.
+    let code = GuestAddress::Gpa(Gpa::new(ENTRY));
+    assert!(vm.call(DebugRequest::ReadMemory, (code, 1)).is_ok());
+    assert_eq!(vm.status().vps.len(), 1);
+    vm.machine.release();
+    answer(stopping).unwrap();
+    assert_eq!(stop(resume), DebugStopReason::Break);
+    let told = log.stuck_vps();
+    vm.detach(DetachAction::Resume);
+    vm.machine.wait_until("it blocks", |seen| seen.held == 2);
+    vm.handle.stop();
+    log.wait_for_stuck_vp(told + 1);
+    vm.machine.release_all();
+    assert_eq!(vm.join(), RunnerExit::Stopped);
 }

@@ -18,7 +18,9 @@ fn power_off_stops_first_and_happens_at_the_next_continue() {
         &["power_off ()", "run_scenario ()", "exited normally"],
     );
     assert!(text.contains("asked to be switched off"), "{text}");
-    assert_eq!(guest.finish().code, Some(0));
+    let ended = guest.finish();
+    assert_eq!(ended.code, Some(0));
+    assert!(!ended.output.contains("WARN"), "{}", ended.output);
 }
 
 /// GDB steps the vCPUs that meet the false condition one at a time, so the thread that the server named last is another one.
