@@ -105,12 +105,14 @@ impl Bed {
     }
 
     pub(super) fn connect(&self) -> Client {
-        let ListenAddress::Tcp(address) = &self.address else {
-            panic!("a TCP bed")
-        };
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client::new(stream)
+        match &self.address {
+            ListenAddress::Tcp(address) => {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_nodelay(true).unwrap();
+                Client::new(stream)
+            }
+            ListenAddress::Unix(path) => Client::new(UnixStream::connect(path).unwrap()),
+        }
     }
 
     /// A client that has got through to the guest and switched acknowledgements off.

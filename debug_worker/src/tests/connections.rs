@@ -156,6 +156,27 @@ fn a_client_that_stops_reading_is_given_up() {
     while client.try_reply().is_some() {}
 }
 
+/// What counts is how long the client takes no byte, not how long its replies take.
+#[test]
+fn a_client_that_reads_late_time_and_again_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = idle_timeout(Duration::from_secs(1));
+    let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
+    for _ in 0..2 {
+        let before = bed.vm.asked("read memory");
+        client.send_raw(packet("m0,8000").repeat(32).as_bytes());
+        // More than the socket holds is on its way then.
+        bed.vm.wait_asked_more("read memory", before + 12);
+        bed.settle();
+        for _ in 0..32 {
+            client.reply();
+        }
+        // The timeout passes, and more.
+        bed.connect().expect_closed();
+    }
+    assert_eq!(client.ask("m1,1"), "01");
+}
+
 /// However long the request takes that was in flight: longer here than a client waits for one that stays.
 #[test]
 fn a_client_that_follows_one_which_closed_with_a_request_in_flight_is_served() {
@@ -206,6 +227,81 @@ fn those_who_wait_are_served_in_turn() {
     }
 }
 
+/// Those behind wait for another client then, and that from the moment at which it is served.
+#[test]
+fn how_long_a_client_may_wait_begins_anew_with_each_client_before_it() {
+    let refuse_after = Duration::from_secs(1);
+    let bed = Bed::with(SessionSettings {
+        refuse_after,
+        ..idle_timeout(refuse_after * 3 / 2)
+    });
+    let client = bed.attach();
+    bed.vm.mute("detach");
+    drop(client);
+    bed.vm.wait_asked("detach");
+    let [mut next, mut last] = ["1", "2"].map(|count| {
+        let mut client = bed.connect();
+        client.send("?");
+        bed.wait_for("waiting", count);
+        client
+    });
+    // Closed after the idle timeout.
+    bed.connect().expect_closed();
+    bed.vm.answer_muted();
+    assert!(next.reply().starts_with("T02"));
+    bed.settle();
+    assert_eq!(next.ask("D"), "OK");
+    let stop = last.reply();
+    assert!(stop.starts_with("T02"), "{stop}");
+}
+
+#[test]
+fn a_queue_of_clients_is_bounded() {
+    let bed = Bed::new();
+    let client = bed.attach();
+    bed.vm.mute("detach");
+    drop(client);
+    bed.vm.wait_asked("detach");
+    let waiting: Vec<_> = (1..=8)
+        .map(|count: usize| {
+            let mut client = bed.connect();
+            client.send("?");
+            bed.wait_for("waiting", &count.to_string());
+            client
+        })
+        .collect();
+    let refusal = bed.connect().ask("?");
+    assert!(
+        refusal.starts_with("E.the last debugger's session has not ended yet"),
+        "{refusal}"
+    );
+    // Nobody else was sent away for it.
+    bed.wait_for("waiting", "8");
+    bed.vm.answer_muted();
+    drop(waiting);
+}
+
+/// Each of the requests that were in flight may take the time of one, and there may be many.
+#[test]
+fn a_client_that_follows_one_whose_requests_take_long_waits_not_for_all_of_them() {
+    let bed = Bed::with(SessionSettings {
+        rpc_deadline: Duration::from_millis(200),
+        ..Default::default()
+    });
+    let mut client = bed.attach();
+    bed.vm.mute("get vp state");
+    client.send_raw(packet("g").repeat(50).as_bytes());
+    bed.vm.wait_asked("get vp state");
+    client.half_close();
+    let refusal = bed.connect().ask("?");
+    assert!(
+        refusal.starts_with("E.another debugger is connected"),
+        "{refusal}"
+    );
+    assert!(bed.vm.asked("get vp state") < 50, "it waited for them");
+    assert_eq!(bed.vm.asked("detach"), 0);
+}
+
 /// Waiting for a session that does not end has an end.
 #[test]
 fn a_client_that_waits_for_too_long_is_told_so() {
@@ -236,10 +332,16 @@ fn an_evicted_client_is_a_lost_one_and_the_next_is_served() {
     client.expect_closed();
     // One that does not read: nothing is waited for.
     let dir = tempfile::tempdir().unwrap();
+    let settings = SessionSettings {
+        rpc_deadline: LONG,
+        ..settings
+    };
     let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
     for _ in 0..400 {
         client.send("m0,8000");
     }
+    bed.vm.wait_asked_more("read memory", 12);
+    bed.settle();
     bed.evictor.evict();
     assert_eq!(bed.vm.wait_detached(), LOST);
 }

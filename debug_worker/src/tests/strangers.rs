@@ -3,6 +3,14 @@
 use super::bed::Bed;
 use super::bed::packet;
 use super::recordings;
+use crate::connection::Connection;
+use crate::opening::Opening;
+use crate::opening::Stranger;
+use pal_async::DefaultPool;
+use pal_async::socket::PolledSocket;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 #[test]
 fn a_browser_is_cut_off_and_none_of_its_bytes_reach_the_guest() {
@@ -30,4 +38,26 @@ fn what_a_debugger_may_send_first_lets_no_stranger_in() {
         assert_eq!(client.try_reply(), None, "{start:?}");
         assert_eq!(bed.vm.asked("write memory"), 0, "{start:?}");
     }
+}
+
+/// Whatever is to read them: it is the connection itself that asks for the right first byte.
+#[test]
+fn no_protocol_is_handed_the_bytes_of_a_browser() {
+    DefaultPool::run_with(async |driver| {
+        let all = recordings().into_iter().map(|(_, bytes)| (bytes, false));
+        for (bytes, is_client) in all.chain([(b"$?#3f".to_vec(), true)]) {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let socket = PolledSocket::new(&driver, ours.into()).unwrap();
+            let timeout = Duration::from_secs(20);
+            let mut connection = Connection::new(&driver, socket, Opening::Packets, timeout);
+            theirs.write_all(&bytes).unwrap();
+            match connection.incoming.read().await {
+                Ok(read) => assert!(is_client && read == bytes),
+                Err(error) => {
+                    let stranger = error.downcast::<Stranger>().unwrap();
+                    assert_eq!((stranger, is_client), (Stranger(bytes[0]), false));
+                }
+            }
+        }
+    });
 }
