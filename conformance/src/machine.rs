@@ -33,6 +33,7 @@ use vp_runner::machine::DeviceOutcome;
 use vp_runner::machine::Machine;
 use vp_runner::machine::MachineError;
 use vp_runner::machine::MmioOutcome;
+use vp_runner::runner::KickSignal;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -90,6 +91,8 @@ pub struct Setup {
     pub reset_fails: bool,
     /// Whether a reset of the machine waits until the test lets it.
     pub reset_is_held: bool,
+    /// The signal that the runner takes for itself.
+    pub kick_signal: KickSignal,
 }
 
 impl Setup {
@@ -109,6 +112,7 @@ impl Setup {
             nmi: false,
             reset_fails: false,
             reset_is_held: false,
+            kick_signal: KickSignal::default(),
         }
     }
 
@@ -145,6 +149,13 @@ impl Setup {
     /// The machine cannot be reset.
     pub fn reset_fails(mut self) -> Self {
         self.reset_fails = true;
+        self
+    }
+
+    /// The runner takes the signal of this number for itself, and the host is not probed, which would take another one.
+    pub fn kick_signal(mut self, number: i32) -> Self {
+        self.kick_signal = KickSignal::new(number).unwrap();
+        self.probed = false;
         self
     }
 

@@ -5,10 +5,13 @@ mod connections;
 mod ends;
 mod fake_vm;
 mod hostile;
+mod log_text;
 mod owner;
 mod races;
 mod sessions;
 mod strangers;
+
+pub(crate) use log_text::Text;
 
 /// What a web browser sends to a port, by the name of the file.
 pub(crate) fn recordings() -> Vec<(String, Vec<u8>)> {

@@ -46,7 +46,6 @@ use vp_runner::probe;
 use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
 use vp_runner::runner::DEFAULT_BREAKPOINT_LIMIT;
-use vp_runner::runner::KickSignal;
 use vp_runner::runner::OnCrash;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -132,7 +131,7 @@ impl Parts {
             freeze_time: setup.freeze_time,
             breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
             debug: requests,
-            kick_signal: KickSignal::default(),
+            kick_signal: setup.kick_signal,
             report: setup.report(),
         })
         .unwrap();

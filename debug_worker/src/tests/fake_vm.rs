@@ -162,6 +162,11 @@ impl FakeVm {
         self.change(|state| state.refuses_watchpoints = true);
     }
 
+    /// Every one is accepted from now on.
+    pub(super) fn accept_watchpoints(&self) {
+        self.change(|state| state.refuses_watchpoints = false);
+    }
+
     /// Every VP has paging on from now on.
     pub(super) fn enable_paging(&self) {
         self.change(|state| state.registers.iter_mut().for_each(|vp| vp.cr0 |= 1 << 31));

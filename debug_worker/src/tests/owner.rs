@@ -1,5 +1,6 @@
 //! The owner of the server: whoever holds the channel that `serve` was given.
 
+use super::Text;
 use super::fake_vm::FakeVm;
 use crate::DebugListener;
 use crate::DebuggerParameters;
@@ -9,36 +10,11 @@ use crate::serve;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
 use pal_async::task::Spawn;
-use std::io;
-use std::io::Write;
-use std::sync::Arc;
-use std::sync::Mutex;
-
-/// The text of a log.
-#[derive(Debug, Clone, Default)]
-struct Text(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Text {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What is logged, at WARN and above, while a server starts and its owner does `last`.
 fn log_of(last: impl FnOnce(mesh::Sender<WorkerRpc>)) -> String {
-    let text = Text::default();
-    let writer = text.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
     // The executor runs on this thread, so its log is this test's alone.
-    tracing::subscriber::with_default(subscriber, || {
+    Text::of_warnings(|| {
         DefaultPool::run_with(async |driver| {
             let listener =
                 DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Exposure::default()).unwrap();
@@ -54,8 +30,7 @@ fn log_of(last: impl FnOnce(mesh::Sender<WorkerRpc>)) -> String {
             last(owner);
             server.await.unwrap();
         });
-    });
-    String::from_utf8(text.0.lock().unwrap().clone()).unwrap()
+    })
 }
 
 #[test]

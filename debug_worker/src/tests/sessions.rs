@@ -337,6 +337,33 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     bed.vm
         .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
     assert!(client.reply().starts_with("T05"));
+    // Accepted after all.
+    bed.vm.accept_watchpoints();
+    assert_eq!(client.ask("Z2,1000,8"), "OK");
+    let listed = client.monitor("breakpoints");
+    assert!(!listed.contains("Refused"), "{listed}");
+}
+
+/// The VP may pass a breakpoint at its RIP only where nobody has set RIP, so each write of RIP is told, also one of the same value.
+#[test]
+fn that_the_client_sets_rip_is_told_in_each_way_to_set_it() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let rip = client.ask("p10");
+    assert_eq!(client.ask("P3=0100000000000000"), "OK");
+    assert_eq!(bed.vm.asked("redirect"), 0);
+    assert_eq!(client.ask(&format!("P10={rip}")), "OK");
+    assert_eq!(bed.vm.asked("redirect"), 1);
+    let mut all = client.ask("g");
+    // After sixteen registers of 8 bytes.
+    let place = 16 * 16..17 * 16;
+    assert_eq!(all[place.clone()], rip);
+    all.replace_range(place, "0020000000000000");
+    assert_eq!(client.ask(&format!("G{all}")), "OK");
+    assert_eq!(bed.vm.asked("redirect"), 2);
+    client.send("c3000");
+    bed.vm.wait_running();
+    assert_eq!(bed.vm.asked("redirect"), 3);
 }
 
 #[test]
