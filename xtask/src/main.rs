@@ -34,7 +34,7 @@ enum Task {
     Soak(soak::Args),
     /// Unpack newer GDBs and LLDBs than this machine's beside them, for the tests.
     Debuggers,
-    /// Boot a real kvm-amd in QEMU's emulation and run the tests, or a command, inside.
+    /// Boot a real kvm-amd or kvm-intel in software emulation and run the tests, or a command, inside.
     Nested(nested::Args),
 }
 

@@ -2,6 +2,7 @@
 
 use crate::debuggers;
 use crate::nested::Bed;
+use crate::nested::Kvm;
 use crate::process;
 use crate::system_packages::CannotHere;
 use crate::test_output::Note;
@@ -110,7 +111,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     );
     let mut skips = BTreeMap::<String, u32>::new();
     if members.iter().any(|member| member.place == Place::Bed)
-        && let Err(error) = Bed::provide()
+        && let Err(error) = Bed::provide(Kvm::Amd)
     {
         let CannotHere(reason) = error.downcast::<CannotHere>()?;
         members.retain(|member| member.place != Place::Bed);

@@ -14,6 +14,7 @@ use super::stops::Spinning;
 use crate::nested::Bed;
 use crate::nested::Collected;
 use crate::nested::Job;
+use crate::nested::Kvm;
 use crate::nested::Qemu;
 use crate::nested::Sink;
 use anyhow::Context as _;
@@ -51,7 +52,7 @@ pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
     let trapgate = servers::build_trapgate()?;
     let bare_step = super::build_example("bare_step")?;
     let step_over = super::build_example("step_over")?;
-    let bed = Bed::provide()?;
+    let bed = Bed::provide(Kvm::Amd)?;
     let qemu = Bed::qemu()?;
     let this = std::env::current_exe()?;
     let mut files = vec![

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 const MODE_FOLDER: u32 = 0o040_755;
-const MODE_PROGRAM: u32 = 0o100_755;
+const MODE_FILE: u32 = 0o100_000;
+const MODE_LINK: u32 = 0o120_777;
 
 /// Collects entries; parents have to be added before what is in them.
 #[derive(Default)]
@@ -20,7 +21,17 @@ impl Archive {
 
     /// A file that may be executed.
     pub fn program(&mut self, name: &str, content: &[u8]) {
-        self.entry(name, MODE_PROGRAM, content);
+        self.file(name, 0o755, content);
+    }
+
+    /// A file with these permissions.
+    pub fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
+        self.entry(name, MODE_FILE | permissions, content);
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, name: &str, target: &str) {
+        self.entry(name, MODE_LINK, target.as_bytes());
     }
 
     /// Writes the archive with its trailer. It stays uncompressed: unpacking takes longer than reading under emulation.

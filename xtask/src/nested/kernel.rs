@@ -12,9 +12,9 @@ use std::process::Command;
 /// The series that the bed was measured with.
 const SERIES: &str = "6.12.";
 
-/// In the order of loading: what a module needs comes before it.
-pub const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "virtio_blk"];
-/// For Linux guests, as above: they tell of a panic.
+/// For the bed's machines.
+const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "kvm-intel", "virtio_blk"];
+/// For Linux guests, in the order of loading: they tell of a panic.
 pub const GUEST_MODULES: &[&str] = &["pvpanic", "pvpanic-mmio"];
 
 /// Kernel, modules and a static busybox for initramfs images.

@@ -11,16 +11,17 @@
 //! | `trapgate.clocks` | rounds of looking at clocks; a line for each (`linux_guest/clocks.c`) |
 //! | none | system calls (open, read, close of `/proc/uptime`), and `trapgate-init: tick N` about each second |
 
-use super::Scratch;
 use super::boot::Collected;
-use super::boot::Machine;
 use super::boot::Outcome;
-use super::boot::RUN_FILE;
+use super::boot::boot;
 use super::cpio::Archive;
 use super::kernel::GUEST_MODULES;
 use super::kernel::Kernel;
-use super::qemu::Qemu;
+use super::machine::Machine;
+use super::machine::Plan;
+use super::machine::RUN_FILE;
 use super::root_image::RootImage;
+use super::scratch::Scratch;
 use crate::cache::Cache;
 use crate::process;
 use anyhow::bail;
@@ -71,7 +72,7 @@ pub struct LinuxGuest {
 
 impl LinuxGuest {
     /// From the cache; otherwise the bed is booted once to read the symbols.
-    pub fn provide(cache: &Cache, qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Self> {
+    pub fn provide(cache: &Cache, machine: &dyn Machine, kernel: &Kernel) -> anyhow::Result<Self> {
         let mut recipe = format!("{}\n{INIT}", kernel.identity());
         for (_, source) in EXERCISE {
             recipe.push_str(source);
@@ -79,7 +80,7 @@ impl LinuxGuest {
         let folder = cache.artefact("linux-guest", &recipe, |folder| {
             println!("nested: making the Linux guest for tests");
             initramfs(kernel, folder)?.write(&folder.join("initrd.cpio"))?;
-            std::fs::write(folder.join("symbols"), symbols(qemu, kernel)?)?;
+            std::fs::write(folder.join("symbols"), symbols(machine, kernel)?)?;
             Ok(kernel.identity())
         })?;
         Ok(Self {
@@ -142,25 +143,27 @@ fn exercise(folder: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The symbols of the kernel proper (no modules) at the addresses it is linked for: read from the bed, which runs the same kernel.
-fn symbols(qemu: &Qemu, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+fn symbols(machine: &dyn Machine, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     let scratch = Scratch::new()?;
-    let mut image = RootImage::new(&scratch.path.join("root"))?;
+    let mut image = RootImage::new(&scratch.path().join("root"))?;
     image.busybox(&kernel.busybox())?;
     image.write(RUN_FILE, "exec cat /proc/kallsyms\n")?;
-    let root = scratch.path.join("root.ext4");
-    image.make(&root)?;
     let collected = Collected::default();
-    let ended = Machine {
-        qemu,
-        kernel,
-        root: Path::new(&root),
-        scratch: &scratch.path,
+    let plan = Plan {
+        scratch: scratch.path(),
         cmdline: "nokaslr",
         cpus: super::OUTER_CPUS,
         memory_mib: 1024,
-        timeout: Duration::from_secs(120),
-    }
-    .boot(Box::new(collected.clone()), Box::new(std::io::stderr()))?;
+        timeout: Duration::from_secs(900),
+        seed: 0,
+    };
+    machine.prepare(image, &plan)?;
+    let ended = boot(
+        machine,
+        &plan,
+        Box::new(collected.clone()),
+        Box::new(std::io::stderr()),
+    )?;
     let Outcome::Exited(0) = ended.outcome else {
         bail!(
             "cannot read the kernel's symbols in the bed: {:?}",

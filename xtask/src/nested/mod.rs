@@ -1,6 +1,6 @@
-//! The nested bed: a real kvm-amd on any machine, in QEMU's software emulation.
+//! The nested bed: a real kvm-amd or kvm-intel on any machine, in the software emulation of QEMU or Bochs.
 //!
-//! `cargo xtask nested` boots a stock Debian 6.12 kernel with kvm-amd on an emulated CPU and runs the project's tests in it, or a command.
+//! `cargo xtask nested` boots a stock Debian 6.12 kernel with one of the two on an emulated CPU and runs the project's tests in it, or a command.
 //! What it shows is our use of KVM, not how AMD's or Intel's hardware behaves.
 //!
 //! A command inside sees these variables besides the `TRAPGATE_*`, `RUST_*` and `PROPTEST_*` ones of the caller:
@@ -8,35 +8,46 @@
 //! | variable | value |
 //! |---|---|
 //! | `TRAPGATE_NESTED` | `1`: this is the bed; results can name it |
+//! | `TRAPGATE_NESTED_KVM` | `amd` in QEMU, `intel` in Bochs |
 //! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
 //! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for it; see [`linux_guest`] for what it prints |
 //! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
 
+mod bochs;
 mod boot;
+mod channel;
 mod cpio;
 mod kernel;
 mod linux_guest;
+mod machine;
 mod qemu;
+mod qemu_machine;
 mod queue;
 mod root_image;
+mod scratch;
 mod screen;
+mod source_edit;
 mod suite;
 
 use crate::cache::Cache;
 use crate::process;
 use crate::system_packages;
 use crate::system_packages::CannotHere;
-use anyhow::Context as _;
 use anyhow::bail;
+use bochs::BochsMachine;
 pub use boot::Collected;
-use boot::Machine;
 use boot::Outcome;
-use boot::RUN_FILE;
 pub use boot::Sink;
 use kernel::Kernel;
 use linux_guest::LinuxGuest;
+pub use machine::Kvm;
+use machine::Machine;
+use machine::Plan;
+use machine::RUN_FILE;
 pub use qemu::Qemu;
+use qemu_machine::QemuMachine;
 use root_image::RootImage;
+use scratch::Scratch;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -45,13 +56,9 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 pub use suite::Suite;
 
-/// How often a boot is tried again after the bed itself failed.
-const RETRIES: u32 = 2;
 /// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
 /// For every run; what only the build of QEMU needs is asked for there.
@@ -67,7 +74,13 @@ const OUTER_CPUS: u32 = 1;
 /// Arguments of `cargo xtask nested`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Seconds that each command inside may take.
+    /// Which KVM to have inside.
+    #[arg(long, value_enum, default_value = "amd")]
+    kvm: Kvm,
+    /// With kvm-intel: another timing of interrupts than without it. The same number gives the same run.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Seconds that each command inside may take; with kvm-intel, of the time inside.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
     /// vCPUs of the outer machine.
@@ -93,10 +106,16 @@ pub struct Args {
 
 /// The subcommand; the result is the exit status for the process.
 pub fn main(args: &Args) -> anyhow::Result<i32> {
-    let bed = Bed::provide()?;
+    anyhow::ensure!(
+        args.seed == 0 || args.kvm == Kvm::Intel,
+        "--seed needs --kvm intel: QEMU's timing is that of this machine"
+    );
+    let bed = Bed::provide(args.kvm)?;
     if args.command.is_empty() {
         let suite = Suite::build()?;
-        let suite = suite.only(&args.only, args.filter.as_deref())?;
+        let suite = suite
+            .only(&args.only, args.filter.as_deref())?
+            .seed(args.seed);
         let failed = suite.run(&bed, args.jobs, &mut |_| {})?;
         return Ok(i32::from(failed > 0));
     }
@@ -104,6 +123,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     job.files.extend(args.file.iter().cloned());
     job.cpus = args.cpus;
     job.timeout = Duration::from_secs(args.timeout);
+    job.seed = args.seed;
     bed.run(&job, &|| {
         (
             Box::new(std::io::stdout()) as Sink,
@@ -114,7 +134,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
 
 /// Everything that a boot needs, built or downloaded.
 pub struct Bed {
-    qemu: Qemu,
+    machine: Box<dyn Machine>,
     kernel: Kernel,
     guest: LinuxGuest,
 }
@@ -132,6 +152,8 @@ pub struct Job {
     pub cpus: u32,
     /// How long the command may take.
     pub timeout: Duration,
+    /// Of the timing inside; see [`Plan::seed`].
+    pub seed: u64,
 }
 
 impl Job {
@@ -183,13 +205,14 @@ impl Job {
             environment,
             cpus: OUTER_CPUS,
             timeout: Duration::from_secs(300),
+            seed: 0,
         }
     }
 }
 
 impl Bed {
     /// Takes everything from the cache; what is missing there is downloaded and built now.
-    pub fn provide() -> anyhow::Result<Self> {
+    pub fn provide(kvm: Kvm) -> anyhow::Result<Self> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(CannotHere("the nested bed runs on x86-64 Linux only".to_owned()).into());
         }
@@ -199,10 +222,16 @@ impl Bed {
         }
         let cache = Cache::open()?;
         let kernel = Kernel::provide(&cache)?;
-        let qemu = Qemu::provide(&cache)?;
-        let guest = LinuxGuest::provide(&cache, &qemu, &kernel)?;
+        let machine: Box<dyn Machine> = match kvm {
+            Kvm::Amd => Box::new(QemuMachine {
+                qemu: Qemu::provide(&cache)?,
+                kernel: kernel.clone(),
+            }),
+            Kvm::Intel => Box::new(BochsMachine::provide(&cache, &kernel)?),
+        };
+        let guest = LinuxGuest::provide(&cache, machine.as_ref(), &kernel)?;
         Ok(Self {
-            qemu,
+            machine,
             kernel,
             guest,
         })
@@ -218,28 +247,29 @@ impl Bed {
     /// Only a failure of the bed itself is tried again, each time with a line that says so, which goes where the command's errors go.
     pub fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
-        let root = scratch.path.join("root.ext4");
-        self.root_image(job, &scratch.path.join("root"))?
-            .make(&root)?;
-        let machine = Machine {
-            qemu: &self.qemu,
-            kernel: &self.kernel,
-            root: &root,
-            scratch: &scratch.path,
+        let plan = Plan {
+            scratch: scratch.path(),
             cmdline: "",
             cpus: job.cpus,
             memory_mib: MEMORY_MIB,
             timeout: job.timeout,
+            seed: job.seed,
         };
+        let machine = self.machine.as_ref();
+        machine.prepare(self.root_image(job, &scratch.path().join("root"))?, &plan)?;
+        let retries = machine.retries();
         let name = &job.name;
         let say = |text: &str| -> anyhow::Result<()> {
             let (_, mut errors) = sinks();
             writeln!(errors, "nested: {name}: {text}")?;
             Ok(errors.flush()?)
         };
-        for attempt in 0..=RETRIES {
+        for attempt in 0..=retries {
             let (stdout, stderr) = sinks();
-            let ended = machine.boot(stdout, stderr)?;
+            let ended = boot::boot(machine, &plan, stdout, stderr)?;
+            if let Some(count) = ended.instructions {
+                say(&format!("{count} instructions"))?;
+            }
             if let Some(line) = ended.complaint {
                 say(&format!(
                     "the command failed, and the outer kernel complained in the same boot, which may be why: {line}"
@@ -256,11 +286,11 @@ impl Bed {
                 }
                 Outcome::BedFailed { why, console } => {
                     say(&format!("{why}; the end of its console:\n{console}"))?;
-                    if attempt == RETRIES {
-                        bail!("the nested bed failed {} times: {why}", RETRIES + 1);
+                    if attempt == retries {
+                        bail!("the nested bed failed {} times: {why}", retries + 1);
                     }
                     say(&format!(
-                        "retry {} of {RETRIES} (the bed failed, not the command)",
+                        "retry {} of {retries} (the bed failed, not the command)",
                         attempt + 1
                     ))?;
                 }
@@ -302,6 +332,11 @@ impl Bed {
         let mut script = String::from(
             "export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TRAPGATE_NESTED=1\n",
         );
+        writeln!(
+            script,
+            "export TRAPGATE_NESTED_KVM={}",
+            self.machine.kvm().word()
+        )?;
         for (name, value) in &job.environment {
             writeln!(
                 script,
@@ -325,51 +360,6 @@ impl Bed {
 /// One word for a shell.
 fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
-}
-
-/// A folder for one run, removed at its end. Sockets have to fit in 108 bytes, so it is not below the checkout.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    const PREFIX: &str = "trapgate-nested-";
-
-    fn new() -> anyhow::Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        Self::sweep();
-        let path = std::env::temp_dir().join(format!(
-            "{}{}-{}",
-            Self::PREFIX,
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        ));
-        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path })
-    }
-
-    /// Removes what runs left behind that were ended by Ctrl-C: a disk image is 200 MB.
-    fn sweep() {
-        let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let process = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(Self::PREFIX)?.split('-').next());
-            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-                // Another user's is not ours to remove.
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 #[cfg(test)]

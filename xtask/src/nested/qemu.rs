@@ -10,12 +10,13 @@
 //!
 //! The same program serves as a VMM with KVM, to compare ourselves with.
 
+use super::source_edit;
+use super::source_edit::Edit;
+use super::source_edit::upstream;
 use crate::cache::Cache;
 use crate::debian::Apt;
 use crate::process;
 use crate::system_packages;
-use anyhow::Context as _;
-use anyhow::bail;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -51,15 +52,6 @@ const CONFIGURE: &[&str] = &[
 const EXCEPTION_SOURCE: &str = "target/i386/tcg/excp_helper.c";
 const SVM_SOURCE: &str = "target/i386/tcg/system/svm_helper.c";
 const FPU_SOURCE: &str = "target/i386/tcg/system/fpu_helper.c";
-
-/// A replacement of text that has to be there exactly once.
-struct Edit {
-    file: &'static str,
-    /// Where to start looking.
-    after: &'static str,
-    find: &'static str,
-    replace: &'static str,
-}
 
 const EDITS: &[Edit] = &[
     Edit {
@@ -113,10 +105,7 @@ pub struct Qemu {
 impl Qemu {
     /// From the cache, or built now (a few minutes).
     pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
-        let mut recipe = CONFIGURE.join(" ");
-        for edit in EDITS {
-            recipe += &format!("\n{} {} {}", edit.file, edit.find, edit.replace);
-        }
+        let recipe = CONFIGURE.join(" ") + &source_edit::recipe(EDITS);
         let log = cache.root().join("qemu-build.log");
         let folder = cache.artefact("qemu", &recipe, |folder| {
             system_packages::ensure(
@@ -176,9 +165,7 @@ fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
             .arg(&tree),
         log,
     )?;
-    for edit in EDITS {
-        apply(edit, &tree)?;
-    }
+    source_edit::apply(EDITS, &tree, "QEMU")?;
 
     // Debian 12's own Meson is too old for QEMU 10; it is a Python program and runs from where it was unpacked.
     let (meson, _) = apt.version("meson", |_| true)?;
@@ -252,51 +239,6 @@ fn major(version: &str) -> Option<u32> {
     upstream(version).split('.').next()?.parse().ok()
 }
 
-/// `1:10.0.2+ds-2+deb13u1` is upstream's `10.0.2`.
-fn upstream(version: &str) -> &str {
-    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
-    version.split(['+', '-', '~']).next().unwrap_or(version)
-}
-
-fn apply(edit: &Edit, tree: &Path) -> anyhow::Result<()> {
-    let path = tree.join(edit.file);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("QEMU's source has no {}", edit.file))?;
-    let edited = edited(&text, edit).with_context(|| {
-        format!(
-            "QEMU's {} looks different from what the edit in xtask's qemu.rs knows: read that function and adapt the edit",
-            edit.file
-        )
-    })?;
-    std::fs::write(&path, edited)?;
-    Ok(())
-}
-
-fn edited(text: &str, edit: &Edit) -> anyhow::Result<String> {
-    let start = text
-        .find(edit.after)
-        .with_context(|| format!("no `{}`", edit.after))?;
-    // In C, the body ends at the first brace in column 0.
-    let end = if edit.file.ends_with(".c") {
-        text[start..]
-            .find("\n}")
-            .map_or(text.len(), |length| start + length)
-    } else {
-        text.len()
-    };
-    let body = &text[start..end];
-    let count = body.matches(edit.find).count();
-    if count != 1 {
-        bail!("`{}` is there {count} times instead of once", edit.find);
-    }
-    Ok(format!(
-        "{}{}{}",
-        &text[..start],
-        body.replace(edit.find, edit.replace),
-        &text[end..]
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,20 +246,9 @@ mod tests {
     #[test]
     fn the_edit_changes_the_one_function_only() {
         let text = "void other(void)\n{\n    f(SVM_EXIT_SWINT);\n}\nvoid raise_interrupt2(int intno)\n{\n    f(SVM_EXIT_SWINT);\n}\n";
-        let edited = edited(text, &EDITS[0]).unwrap();
+        let edited = EDITS[0].edited(text).unwrap();
         assert_eq!(edited.matches(EDITS[0].replace).count(), 1);
         assert!(edited.starts_with("void other(void)\n{\n    f(SVM_EXIT_SWINT);\n}\n"));
-    }
-
-    #[test]
-    fn a_source_that_looks_different_is_refused() {
-        for text in [
-            "void raise_interrupt3(int intno)\n{\n    f(SVM_EXIT_SWINT);\n}\n",
-            "void raise_interrupt2(int intno)\n{\n    f(1);\n}\nvoid g(void)\n{\n    f(SVM_EXIT_SWINT);\n}\n",
-            "void raise_interrupt2(int intno)\n{\n    f(SVM_EXIT_SWINT);\n    f(SVM_EXIT_SWINT);\n}\n",
-        ] {
-            assert!(edited(text, &EDITS[0]).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! The guest's root file system: an ext4 image with the named files of this machine at their own paths.
+//! The guest's root file system: an ext4 image or an initramfs with the named files of this machine at their own paths.
 //!
 //! Debian's cloud kernel has no 9p, and virtiofs needs a daemon that each Debian release packages differently. An image of 150 MB is made in a
 //! second, so there is one for each boot and nothing to keep in step: programs with the shared libraries that `ldd` names, GDB with its
-//! Python, and the checkout's own files.
+//! Python, and the checkout's own files. A machine without a disk gets the same as an archive.
 
+use super::cpio::Archive;
 use crate::process;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,6 +25,8 @@ const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 pub struct RootImage {
     staging: PathBuf,
     added: BTreeSet<PathBuf>,
+    /// Of those, what is linked with shared libraries: programs, and not guests.
+    programs: Vec<PathBuf>,
 }
 
 impl RootImage {
@@ -45,6 +50,7 @@ impl RootImage {
         let mut image = Self {
             staging: staging.to_owned(),
             added: BTreeSet::new(),
+            programs: Vec::new(),
         };
         image.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")?;
         image.write("etc/group", "root:x:0:\n")?;
@@ -60,6 +66,21 @@ impl RootImage {
         }
         std::fs::write(&target, content)?;
         Ok(())
+    }
+
+    /// As [`Self::write`], of a file that may be executed.
+    pub fn program(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
+        self.write(path, content)?;
+        let target = self.staging.join(path);
+        Ok(std::fs::set_permissions(
+            target,
+            Permissions::from_mode(0o755),
+        )?)
+    }
+
+    /// The file `from` at `path`, which is relative to the root.
+    pub fn add(&mut self, path: &str, from: &Path) -> anyhow::Result<()> {
+        place(from, &self.staging.join(path))
     }
 
     /// busybox and its applets where nothing better was added.
@@ -89,7 +110,11 @@ impl RootImage {
         }
         place(path, &self.inside(path))?;
         if is_elf(path)? {
-            for library in libraries(path) {
+            let libraries = libraries(path);
+            if !libraries.is_empty() {
+                self.programs.push(path.to_owned());
+            }
+            for library in libraries {
                 if self.added.insert(library.clone()) {
                     place(&library, &self.inside(&library))?;
                 }
@@ -175,6 +200,54 @@ impl RootImage {
                 .arg(image)
                 .arg(IMAGE_SIZE),
         )?;
+        Ok(())
+    }
+
+    /// Takes the programs' debug information out: it is most of what a debug build weighs, and only a debugger of the programs would read it.
+    pub fn strip(&self) -> anyhow::Result<()> {
+        for program in &self.programs {
+            let inside = self.inside(program);
+            // The file is a link to this machine's own.
+            let stripped = self.staging.join(".stripped");
+            process::capture(
+                Command::new("objcopy")
+                    .arg("--strip-debug")
+                    .arg(&inside)
+                    .arg(&stripped),
+            )?;
+            std::fs::rename(&stripped, &inside)?;
+        }
+        Ok(())
+    }
+
+    /// Everything, in the order of the names, so that the same files make the same archive.
+    pub fn archive(&self, archive: &mut Archive) -> anyhow::Result<()> {
+        self.archive_folder(&self.staging, archive)
+    }
+
+    fn archive_folder(&self, folder: &Path, archive: &mut Archive) -> anyhow::Result<()> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<_>>()?;
+        paths.sort();
+        for path in paths {
+            let name = path
+                .strip_prefix(&self.staging)
+                .expect("it lies below")
+                .to_str()
+                .with_context(|| format!("{} is no UTF-8", path.display()))?;
+            let metadata = path.symlink_metadata()?;
+            if metadata.is_symlink() {
+                let target = std::fs::read_link(&path)?;
+                archive.link(name, &target.to_string_lossy());
+            } else if metadata.is_dir() {
+                archive.folder(name);
+                self.archive_folder(&path, archive)?;
+            } else {
+                let content = std::fs::read(&path)?;
+                archive.file(name, metadata.permissions().mode() & 0o777, &content);
+            }
+        }
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub struct Suite {
     programs: Vec<PathBuf>,
     /// For the test programs: only the tests whose name contains it.
     filter: Option<String>,
+    /// See [`Job::seed`].
+    seed: u64,
 }
 
 struct TestProgram {
@@ -69,6 +71,7 @@ impl Suite {
             tests: Vec::new(),
             programs: Vec::new(),
             filter: None,
+            seed: 0,
         };
         for message in Message::parse_stream(BufReader::new(stdout)) {
             let Message::CompilerArtifact(artifact) = message? else {
@@ -117,6 +120,12 @@ impl Suite {
             all.join(", ")
         );
         Ok(self)
+    }
+
+    /// With this timing inside; see [`Job::seed`].
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
     }
 
     /// Runs each test program in a boot of its own, `jobs` of them at a time or as many as this machine has room for; returns how many failed.
@@ -197,6 +206,7 @@ impl Suite {
         let mut job = Job::new(command, test.folder.clone(), files);
         job.name.clone_from(&test.name);
         job.timeout = TIMEOUT + soak::share();
+        job.seed = self.seed;
         job
     }
 }

@@ -5,6 +5,7 @@ mod summary;
 use crate::debuggers;
 use crate::fmt;
 use crate::nested::Bed;
+use crate::nested::Kvm;
 use crate::nested::Suite;
 use crate::process;
 use crate::system_packages;
@@ -132,7 +133,7 @@ fn loom(summary: &mut Summary) -> anyhow::Result<()> {
 }
 
 fn nested(summary: &mut Summary) -> anyhow::Result<()> {
-    let bed = Bed::provide()?;
+    let bed = Bed::provide(Kvm::Amd)?;
     let suite = Suite::build()?;
     let failed = suite.run(&bed, None, &mut |note| summary.note("nested", note))?;
     anyhow::ensure!(

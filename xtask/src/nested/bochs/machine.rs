@@ -1,0 +1,273 @@
+//! The machine that has kvm-intel: Bochs with its emulated VMX, all files in the initramfs, the channels on serial ports.
+//!
+//! Its time is counted in instructions: it takes its clock from them, skips what an idle CPU would wait, and reads nothing else of this machine.
+//! So the same files and the same seed give the same run to the instruction.
+
+use super::super::channel::Kind;
+use super::super::cpio::Archive;
+use super::super::kernel::Kernel;
+use super::super::machine::CHANNELS;
+use super::super::machine::Kvm;
+use super::super::machine::LastWords;
+use super::super::machine::Limits;
+use super::super::machine::Machine;
+use super::super::machine::Plan;
+use super::super::root_image::RootImage;
+use super::Bochs;
+use super::RANDOM_SEED;
+use super::firmware;
+use super::firmware::Firmware;
+use super::timing::Timing;
+use crate::cache::Cache;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::time::Duration;
+
+/// In the order of loading: what a module needs comes before it.
+const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel"];
+
+/// Newer ones give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
+const CPU_MODEL: &str = "corei7_haswell_4770";
+
+const INITRD: &str = "initrd.cpio";
+const SETUP: &str = "setup.img";
+const ROM: &str = "rom.img";
+const CONFIG: &str = "bochsrc";
+const LOG: &str = "bochs.log";
+
+/// The init of the outer kernel, in the root itself. The first word of the control port is `up`; the command's time begins then.
+///
+/// The command writes to pipes: a test program on a terminal would colour its lines, and a slow port would hold it up. `cat` ends when all that
+/// the command has started have closed their ends, which a program left behind never does; it has two seconds.
+const INIT: &str = r#"#!/usr/bin/busybox sh
+export PATH=/usr/bin:/bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for module in /.trapgate-modules/*; do busybox insmod $module || echo "trapgate-bed: $module does not load"; done
+chmod 666 /dev/kvm
+busybox ifconfig lo 127.0.0.1 up
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
+for port in 1 2 3; do stty -F /dev/ttyS$port raw -echo 115200; done
+mkfifo /dev/.out /dev/.err
+exec 3>/dev/ttyS3
+echo up >&3
+while sleep 5; do echo alive >&3; done &
+(sleep TIMEOUT; echo timeout >&3) &
+cat /dev/.out >/dev/ttyS1 3>&- & out=$!
+cat /dev/.err >/dev/ttyS2 3>&- & err=$!
+sh /.trapgate-run </dev/null >/dev/.out 2>/dev/.err 3>&-
+status=$?
+for turn in 0 1 2 3 4 5 6 7 8 9; do
+    kill -0 $out 2>/dev/null || kill -0 $err 2>/dev/null || break
+    usleep 200000
+done
+echo "exit $status" >&3
+exec 3>&-
+busybox poweroff -f
+"#;
+
+/// Bochs with the kernel that it boots.
+pub struct BochsMachine {
+    bochs: Bochs,
+    firmware: Firmware,
+}
+
+impl BochsMachine {
+    /// From the cache; what is missing there is built now.
+    pub fn provide(cache: &Cache, kernel: &Kernel) -> anyhow::Result<Self> {
+        Ok(Self {
+            bochs: Bochs::provide(cache)?,
+            firmware: Firmware::provide(cache, kernel)?,
+        })
+    }
+
+    fn config(&self, plan: &Plan<'_>, timing: &Timing) -> String {
+        let mut text = format!(
+            "config_interface: textconfig\n\
+             display_library: nogui\n\
+             cpu: model={CPU_MODEL}, count={}, ips={}, quantum={}, reset_on_triple_fault=0, ignore_bad_msrs=1\n\
+             memory: guest={memory}, host={memory}, block_size=8192\n\
+             romimage: file={}, options=fastboot\n\
+             vgaromimage: file={}\n\
+             optromimage1: file={ROM}, address={:#x}\n\
+             optramimage1: file={SETUP}, address={:#x}\n\
+             optramimage2: file={}, address={:#x}\n\
+             optramimage3: file={INITRD}, address={:#x}\n\
+             boot: disk\n\
+             ata0: enabled=0\n\
+             ata1: enabled=0\n\
+             clock: sync=none, time0=1767225600\n\
+             vga: extension=vbe, update_freq=1, realtime=0\n\
+             speaker: enabled=0\n\
+             log: {LOG}\n\
+             panic: action=fatal\n\
+             error: action=ignore\n\
+             info: action=report\n\
+             debug: action=ignore\n",
+            plan.cpus,
+            timing.instructions_per_second,
+            timing.quantum,
+            quoted(&self.bochs.bios()),
+            quoted(&self.bochs.vga_bios()),
+            firmware::ROM,
+            firmware::SETUP,
+            quoted(&self.firmware.kernel()),
+            firmware::KERNEL,
+            firmware::INITRD,
+            memory = plan.memory_mib,
+        );
+        for (number, channel) in CHANNELS.iter().enumerate() {
+            text += &format!("com{}: enabled=1, mode=file, dev={channel}\n", number + 1);
+        }
+        text
+    }
+}
+
+impl Machine for BochsMachine {
+    fn name(&self) -> &'static str {
+        "Bochs"
+    }
+
+    fn kvm(&self) -> Kvm {
+        Kvm::Intel
+    }
+
+    fn channels(&self) -> Kind {
+        Kind::Pipe
+    }
+
+    fn prepare(&self, mut root: RootImage, plan: &Plan<'_>) -> anyhow::Result<()> {
+        for (number, module) in MODULES.iter().enumerate() {
+            root.add(
+                &format!(".trapgate-modules/{number}-{module}.ko"),
+                &self.firmware.module(module),
+            )?;
+        }
+        let timeout = plan.timeout.as_secs().to_string();
+        root.program("init", &INIT.replace("TIMEOUT", &timeout))?;
+        root.strip()?;
+        let mut archive = Archive::default();
+        root.archive(&mut archive)?;
+        let initrd = plan.scratch.join(INITRD);
+        archive.write(&initrd)?;
+
+        let timing = Timing::of(plan.seed);
+        // A kernel that has gone wrong is no place to run a test in to the end. The kernel was put where it is linked for.
+        let cmdline = format!(
+            "console=ttyS0,115200 quiet panic=-1 oops=panic mitigations=off nokaslr {}",
+            plan.cmdline
+        );
+        let size = initrd.metadata()?.len();
+        let setup = self.firmware.setup(cmdline.trim_end(), size)?;
+        std::fs::write(plan.scratch.join(SETUP), setup)?;
+        std::fs::write(
+            plan.scratch.join(ROM),
+            self.firmware.rom(timing.start_delay)?,
+        )?;
+        std::fs::write(plan.scratch.join(CONFIG), self.config(plan, &timing))?;
+        Ok(())
+    }
+
+    fn command(&self, plan: &Plan<'_>) -> Command {
+        let mut command = Command::new(self.bochs.program());
+        command
+            .args(["-q", "-f", CONFIG])
+            .env(RANDOM_SEED, Timing::of(plan.seed).random.to_string())
+            .stderr(std::process::Stdio::null())
+            .current_dir(plan.scratch);
+        command
+    }
+
+    fn limits(&self, _plan: &Plan<'_>) -> Limits {
+        Limits {
+            // 5 to 10 s on a machine of 2020.
+            up: Duration::from_secs(120),
+            // Five seconds inside are 2 to 5 s of an idle machine.
+            alive: Duration::from_secs(60),
+            // The init counts the time inside.
+            command: None,
+            off: Duration::from_secs(20),
+        }
+    }
+
+    /// What it has computed: how fast this machine is, and what else runs on it, is not the guest's fault.
+    fn elapsed(&self, child: &Child, _wall: Duration) -> Duration {
+        cpu_time(child.id()).unwrap_or_default()
+    }
+
+    /// What has failed once fails again.
+    fn retries(&self) -> u32 {
+        0
+    }
+
+    fn last_words(&self, plan: &Plan<'_>) -> LastWords {
+        let log = std::fs::read(plan.scratch.join(LOG)).unwrap_or_default();
+        last_words(&String::from_utf8_lossy(&log))
+    }
+}
+
+/// In double quotes, a value may contain what separates values.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}
+
+/// User and system time of a process, as `/proc/PID/stat` counts them (proc_pid_stat(5)).
+fn cpu_time(process: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let ticks = cpu_ticks(&text)?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_millis(ticks * 1000 / per_second.max(1)))
+}
+
+/// The program's name comes in parentheses and may contain anything; the first field after it is the third.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(14 - 3);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    user.checked_add(system)
+}
+
+/// Each line of the log begins with the number of instructions so far, a letter for how bad it is, and who says it in brackets.
+fn last_words(log: &str) -> LastWords {
+    let mut words = LastWords::default();
+    for line in log.lines() {
+        let digits = line.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+        let (count, rest) = line.split_at(digits);
+        let Ok(count) = count.parse() else { continue };
+        words.instructions = Some(count);
+        if let Some(text) = rest
+            .strip_prefix("p[")
+            .or_else(|| rest.strip_prefix(">>PANIC<<"))
+        {
+            words.reason = Some(text.replace(']', ":").trim().to_owned());
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_time_is_read_past_any_program_name() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 90 0 0 0 120 34 0 0 20 0 1 0 5 6 7";
+        assert_eq!(cpu_ticks(stat), Some(154));
+        assert_eq!(cpu_ticks("7 (a"), None);
+        assert!(cpu_time(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn the_log_tells_how_far_it_came_and_why_it_ended() {
+        let log = "00000000000i[      ] Bochs x86 Emulator 3.0\n\
+                   01487500000p[ACPI  ] >>PANIC<< ACPI control: soft power off\n\
+                   01487500023i[SIM   ] quit_sim called with exit code 1\n";
+        let words = last_words(log);
+        assert_eq!(words.instructions, Some(1_487_500_023));
+        let reason = words.reason.unwrap();
+        assert!(reason.contains("soft power off"), "{reason}");
+        assert_eq!(last_words("no log"), LastWords::default());
+    }
+}

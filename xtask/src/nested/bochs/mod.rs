@@ -1,0 +1,193 @@
+//! A Bochs whose emulated CPU runs kvm-intel, built from Debian's source package.
+//!
+//! Three things in it have to change. A VM entry computes which interrupts are held back before the CPU counts as in a guest: the guest's
+//! cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2), and an outer kernel
+//! whose guest spins with IF=0 hangs for good. A RAM image is read into memory as if the blocks of guest memory were adjacent. And RDRAND begins
+//! at a point that the clock chooses: with one that the seed chooses, the same seed gives the same run.
+
+mod firmware;
+mod machine;
+mod timing;
+
+use super::source_edit;
+use super::source_edit::Edit;
+use super::source_edit::upstream;
+use crate::cache::Cache;
+use crate::debian::Apt;
+use crate::process;
+use crate::system_packages;
+use anyhow::Context as _;
+pub use machine::BochsMachine;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The Debian release whose Bochs is new enough: it runs Linux's kvm-intel.
+const SUITE: &str = "trixie";
+
+/// What the build needs; Debian's names.
+const BUILD_PACKAGES: &[&str] = &["g++", "make", "xz-utils"];
+
+/// No screen, no disks, no debugger; all that makes it fast, and CPUs with VMX and SVM.
+const CONFIGURE: &[&str] = &[
+    "--with-nogui",
+    "--enable-x86-64",
+    "--enable-cpu-level=6",
+    "--enable-smp",
+    "--enable-vmx=2",
+    "--enable-svm",
+    "--enable-avx",
+    "--enable-evex",
+    "--enable-cet",
+    "--enable-protection-keys",
+    "--enable-perfmon",
+    "--enable-x86-debugger",
+    "--enable-pci",
+    "--enable-all-optimizations",
+    "--disable-cdrom",
+    "--disable-debugger",
+    "--disable-debugger-gui",
+    "--disable-docbook",
+    "--disable-plugins",
+    "--disable-readline",
+];
+
+const CXXFLAGS: &str = "-O3 -fomit-frame-pointer -pipe -w";
+
+/// The environment variable that the third edit makes Bochs read.
+const RANDOM_SEED: &str = "TRAPGATE_BOCHS_SEED";
+
+const EDITS: &[Edit] = &[
+    Edit {
+        file: "cpu/vmx.cc",
+        after: "BX_CPU_C::VMLAUNCH(",
+        find: "BX_CPU_THIS_PTR in_vmx_guest = true;",
+        replace: "BX_CPU_THIS_PTR in_vmx_guest = true;\n  handleInterruptMaskChange();",
+    },
+    Edit {
+        file: "memory/misc_mem.cc",
+        after: "BX_MEM_C::load_RAM(",
+        find: "ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), size);",
+        // No block is smaller than a page.
+        replace: "unsigned long rest = 0x1000 - (offset & 0xfff);\n    ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), rest < size ? rest : size);",
+    },
+    Edit {
+        file: "cpu/init.cc",
+        after: "BX_CPU_C::BX_CPU_C(",
+        find: "srand(time(NULL));",
+        replace: "const char *random_seed = getenv(\"TRAPGATE_BOCHS_SEED\");\n  srand(random_seed ? strtoul(random_seed, NULL, 10) : 1);",
+    },
+];
+
+/// A built Bochs with its firmware.
+#[derive(Clone)]
+struct Bochs {
+    folder: PathBuf,
+}
+
+impl Bochs {
+    /// From the cache, or built now (a few minutes).
+    fn provide(cache: &Cache) -> anyhow::Result<Self> {
+        let recipe =
+            format!("{SUITE} {CXXFLAGS} {}", CONFIGURE.join(" ")) + &source_edit::recipe(EDITS);
+        let log = cache.root().join("bochs-build.log");
+        let folder = cache.artefact("bochs", &recipe, |folder| {
+            system_packages::ensure(
+                BUILD_PACKAGES,
+                "build Bochs for the nested bed (once, then cached)",
+            )?;
+            build(&Apt::of_suite(cache.root(), SUITE)?, folder, &log)
+        })?;
+        Ok(Self { folder })
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.join("bochs")
+    }
+
+    fn bios(&self) -> PathBuf {
+        self.folder.join("bios.bin")
+    }
+
+    fn vga_bios(&self) -> PathBuf {
+        self.folder.join("vgabios.bin")
+    }
+}
+
+fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
+    let version = apt.source_version("bochs", |_| true)?;
+    let tree = folder.join("tree");
+    let packages = folder.join("packages");
+    std::fs::create_dir_all(&tree)?;
+    std::fs::create_dir_all(&packages)?;
+    let tarball = apt.source_tarball("bochs", &version, &tree)?;
+    let _ = std::fs::remove_file(log);
+    process::run_logged(
+        Command::new("tar")
+            .args(["--extract", "--strip-components=1", "--file"])
+            .arg(&tarball)
+            .arg("--directory")
+            .arg(&tree),
+        log,
+    )?;
+    source_edit::apply(EDITS, &tree, "Bochs")?;
+    println!(
+        "nested: building Bochs {version} (some minutes, once; log: {})",
+        log.display()
+    );
+    process::run_logged(
+        Command::new("./configure")
+            .args(CONFIGURE)
+            .env("CXXFLAGS", CXXFLAGS)
+            .env("CFLAGS", "-O2 -pipe -w")
+            .current_dir(&tree),
+        log,
+    )?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    process::run_logged(
+        Command::new("make")
+            .arg(format!("-j{jobs}"))
+            .arg("bochs")
+            .current_dir(&tree),
+        log,
+    )?;
+    process::run_logged(
+        Command::new("strip")
+            .arg("-o")
+            .arg(folder.join("bochs"))
+            .arg(tree.join("bochs")),
+        log,
+    )?;
+
+    for package in ["bochsbios", "vgabios"] {
+        apt.unpack(package, &packages)?;
+    }
+    for (from, to) in [
+        ("usr/share/bochs/BIOS-bochs-latest", "bios.bin"),
+        ("usr/share/vgabios/vgabios.bin", "vgabios.bin"),
+    ] {
+        std::fs::copy(packages.join(from), folder.join(to))
+            .with_context(|| format!("Debian's package has no {from}"))?;
+    }
+    std::fs::remove_dir_all(&tree)?;
+    std::fs::remove_dir_all(&packages)?;
+    Ok(upstream(&version).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_is_read_from_the_variable_that_is_set() {
+        assert!(EDITS[2].replace.contains(&format!("\"{RANDOM_SEED}\"")));
+    }
+
+    #[test]
+    fn the_interrupt_mask_is_computed_once_the_cpu_is_in_the_guest() {
+        let text = "void BX_CPU_C::VMLAUNCH(i)\n{\n  BX_CPU_THIS_PTR in_vmx_guest = true;\n\n  unmask_event(BX_EVENT_INIT);\n}\n";
+        let edited = EDITS[0].edited(text).unwrap();
+        let position = |what| edited.find(what).unwrap();
+        assert!(position("in_vmx_guest = true") < position("handleInterruptMaskChange()"));
+    }
+}
