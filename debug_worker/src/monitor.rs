@@ -262,7 +262,7 @@ async fn paging_is_off(guest: &mut Guest, vp: VpIndex) -> Result<bool, CallError
 
 async fn mapped_ranges(guest: &mut Guest, vp: VpIndex) -> Result<String, CallError> {
     if paging_is_off(guest, vp).await? {
-        return Ok(paging_off_text(vp));
+        return Ok(qemu::range_without_paging(vp));
     }
     let mut ranges = qemu::Ranges::new(vp);
     let mut next = Some(Gva::new(0));
@@ -279,7 +279,8 @@ async fn mapped_ranges(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErr
 
 async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallError> {
     if paging_is_off(guest, vp).await? {
-        return Ok(paging_off_text(vp));
+        // The words that scripts look for.
+        return Ok(format!("VP {vp}: PG disabled\n"));
     }
     let mut text = String::new();
     let mut lines = 0;
@@ -307,11 +308,6 @@ async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErro
         text = format!("VP {vp}: no page is mapped\n");
     }
     Ok(text)
-}
-
-/// In the words that scripts look for.
-fn paging_off_text(vp: VpIndex) -> String {
-    format!("VP {vp}: PG disabled\n")
 }
 
 fn events_text(on: StopOn) -> String {

@@ -2,7 +2,8 @@
 //! have. Words and layout are our own where no script depends on them; what is not known here is left out rather than made up.
 //!
 //! Each answer about one VP names it in its first line. In `info mem` and `info tlb` scripts take *every* line apart, so there the first line
-//! has it at its end.
+//! has it at its end. A line of `info mem` that is no range ends pwndbg's `vmmap`, `telescope` and `context`, so every line is one, and what else there is to say
+//! stands at the end of a range.
 
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gva;
@@ -184,6 +185,11 @@ struct Range {
     writable: bool,
 }
 
+/// `info mem` without paging: a linear address is a physical one.
+pub(super) fn range_without_paging(vp: VpIndex) -> String {
+    format!("0000000000000000-0000000100000000 0000000100000000 -rw,VP{vp},PG-disabled\n")
+}
+
 impl Ranges {
     pub(super) fn new(vp: VpIndex) -> Self {
         let (text, last) = (String::new(), None);
@@ -215,13 +221,16 @@ impl Ranges {
     /// `cut`: how far it was looked, where that was not everywhere.
     pub(super) fn finish(mut self, cut: Option<Gva>) -> String {
         self.flush();
+        if self.text.is_empty() {
+            let vp = self.vp;
+            self.text = format!("{0}-{0} {0} ---,VP{vp},no-page-is-mapped\n", "0".repeat(16));
+        }
         if let Some(at) = cut {
-            let _ = writeln!(self.text, "{}", given_up(at));
+            // The letter for "writable" is searched in these words too, and is not in them.
+            self.text.truncate(self.text.trim_end().len());
+            let _ = writeln!(self.text, ",rest-not-listed-from-{at}");
         }
-        match self.text.is_empty() {
-            true => format!("VP {}: no page is mapped\n", self.vp),
-            false => self.text,
-        }
+        self.text
     }
 
     fn flush(&mut self) {
@@ -264,7 +273,7 @@ pub(super) fn page(text: &mut String, vp: VpIndex, page: &MappedPage) {
     );
 }
 
-/// Without the characters that scripts look for in a line.
+/// `info tlb`. Without the characters that scripts look for in a line.
 pub(super) fn given_up(at: Gva) -> String {
     format!("(more is mapped from {at} on; the rest is not listed)")
 }
@@ -387,27 +396,58 @@ mod tests {
              0000000000200000-0000000000400000 0000000000200000 -rw\n\
              fffffffffffff000-0000000000000000 0000000000001000 urw\n"
         );
-        // As pwndbg takes every line apart.
-        for line in text.lines() {
-            let (start, rest) = line.split_once('-').unwrap();
-            let (end, rest) = rest.split_once(' ').unwrap();
-            let (size, rights) = rest.rsplit_once(' ').unwrap();
-            for number in [start, end, size] {
-                u64::from_str_radix(number, 16).unwrap();
-            }
-            assert!(rights.contains('r'));
-        }
+        assert_eq!(
+            as_scripts_do(&text)[0],
+            (0x1000, 0x3000, 0x2000, true, true)
+        );
+    }
+
+    /// As pwndbg takes every line apart: start, end, size, and whether the last word has the letters of the rights.
+    fn as_scripts_do(text: &str) -> Vec<(u64, u64, u64, bool, bool)> {
+        let number = |digits: &str| u64::from_str_radix(digits, 16).expect(text);
+        let line = |line: &str| {
+            let (start, rest) = line.split_once('-').expect(text);
+            let (end, rest) = rest.split_once(' ').expect(text);
+            let (size, rights) = rest.rsplit_once(' ').expect(text);
+            let (readable, writable) = (rights.contains('r'), rights.contains('w'));
+            (number(start), number(end), number(size), readable, writable)
+        };
+        text.lines().map(line).collect()
     }
 
     #[test]
-    fn a_listing_that_was_given_up_says_so() {
+    fn a_listing_that_was_given_up_says_so_in_a_range() {
         let mut ranges = Ranges::new(VpIndex::BSP);
         ranges.add(&page_of(0x1000, 0x1000, ""));
         let text = ranges.finish(Some(Gva::new(0x4000)));
-        assert!(text.ends_with("(more is mapped from 0x4000 on; the rest is not listed)\n"));
-        assert!(!text.lines().last().unwrap().contains(':'));
+        assert!(
+            text.ends_with(" -r-,VP0,rest-not-listed-from-0x4000\n"),
+            "{text}"
+        );
+        let read_only = (0x1000, 0x2000, 0x1000, true, false);
+        assert_eq!(as_scripts_do(&text), [read_only]);
+    }
+
+    #[test]
+    fn that_nothing_is_mapped_or_paging_is_off_is_said_in_a_range() {
         let none = Ranges::new(VpIndex::new(1)).finish(None);
-        assert_eq!(none, "VP 1: no page is mapped\n");
+        assert!(none.ends_with(" ---,VP1,no-page-is-mapped\n"), "{none}");
+        assert_eq!(as_scripts_do(&none), [(0, 0, 0, false, false)]);
+        let none = Ranges::new(VpIndex::new(1)).finish(Some(Gva::new(0x4000)));
+        assert_eq!(as_scripts_do(&none), [(0, 0, 0, true, false)]);
+
+        let off = range_without_paging(VpIndex::new(2));
+        assert!(off.ends_with(" -rw,VP2,PG-disabled\n"), "{off}");
+        assert_eq!(as_scripts_do(&off), [(0, 1 << 32, 1 << 32, true, true)]);
+    }
+
+    #[test]
+    fn a_list_of_pages_that_was_given_up_has_no_colon_in_its_last_line() {
+        let text = given_up(Gva::new(0x4000));
+        assert_eq!(
+            text,
+            "(more is mapped from 0x4000 on; the rest is not listed)"
+        );
     }
 
     /// As public scripts take a line apart: both addresses before and after the colon, and the letters that follow.

@@ -281,7 +281,10 @@ fn scripts_for_qemu_find_what_they_search() {
     let bed = Bed::new();
     let mut client = bed.attach();
     let mut monitor = |line: &str| client.monitor(line);
-    assert_eq!(monitor("info mem"), "VP 0: PG disabled\n");
+    assert_eq!(
+        monitor("info mem"),
+        "0000000000000000-0000000100000000 0000000100000000 -rw,VP0,PG-disabled\n"
+    );
     assert_eq!(monitor("info tlb"), "VP 0: PG disabled\n");
     bed.vm.enable_paging();
     monitor("msr write tsc 0");
