@@ -27,6 +27,7 @@ use command_line::OfVp;
 use command_line::parse;
 use disassembly::LONGEST_INSTRUCTION;
 use disassembly::Place;
+use gdb_frontend::target::TargetReply;
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
@@ -55,14 +56,24 @@ const MAX_INSTRUCTIONS: u64 = 200;
 const MAX_PAGE_LINES: usize = 1 << 15;
 const MAX_REQUESTS_FOR_RANGES: usize = 1 << 8;
 
-/// Runs a command for the VP of the selected thread. What it says, an error too, is for a person.
-pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> String {
+/// Runs a command for the VP of the selected thread. What it says, an error too, is for a person, or for a script that sends such a line.
+pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> TargetReply {
     match parse(line) {
-        Err(problem) => problem,
-        Ok(Command::OfGuest(command)) => of_guest(guest, command)
+        // Scripts learn by lines that are not known here what they talk to.
+        Err(problem) => TargetReply::Listing(problem),
+        Ok(command) if command.is_of_scripts() => {
+            TargetReply::Listing(answer(guest, selected, command).await)
+        }
+        Ok(command) => TargetReply::Text(answer(guest, selected, command).await),
+    }
+}
+
+async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> String {
+    match command {
+        Command::OfGuest(command) => of_guest(guest, command)
             .await
             .unwrap_or_else(|error| format!("{error}\n")),
-        Ok(Command::OfVp(command, named)) => {
+        Command::OfVp(command, named) => {
             let (vp, count) = (named.unwrap_or(selected), guest.info.vp_count);
             if vp.index() >= count {
                 return format!("{}\n", DebugError::NoSuchVp { vp, count });

@@ -125,10 +125,9 @@ impl Guest {
             TargetOp::MemoryRegion { thread, address } => {
                 self.memory_region(thread, address).await.into()
             }
-            TargetOp::Monitor { thread, line } => Ok(TargetReply::Text(
-                monitor::run(self, vp_of(thread), &line).await,
-            ))
-            .into(),
+            TargetOp::Monitor { thread, line } => {
+                Ok(monitor::run(self, vp_of(thread), &line).await).into()
+            }
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
             // GDB's `detach` promises that the program runs on, whatever is to happen to lost clients.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),

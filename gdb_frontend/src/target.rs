@@ -35,7 +35,7 @@ pub struct TargetInfo {
     /// Why the guest stands still as the session begins: what the first `?` is told.
     pub stop: Stop,
     /// Text about that stop for the user, where there is some. The protocol has no place for it before the answer to `?`, so it is shown with the next
-    /// `monitor` command or resume.
+    /// `monitor` command that is no script's, or the next resume.
     pub explanation: Option<String>,
 }
 
@@ -112,7 +112,7 @@ pub enum TargetOp {
         /// A virtual address.
         address: u64,
     },
-    /// A `monitor` command. Answer: [`TargetReply::Text`], shown to the user as it is (an error too).
+    /// A `monitor` command. Answer: [`TargetReply::Text`] or [`TargetReply::Listing`], shown to the user as it is (an error too).
     Monitor {
         /// The thread selected for `g`/`m`, which the command may refer to.
         thread: Tid,
@@ -140,6 +140,8 @@ pub enum TargetReply {
     MemoryRegion(MemoryRegion),
     /// Words for a person.
     Text(String),
+    /// What scripts take apart, so that no other words may come with it.
+    Listing(String),
     /// Whether steps take interrupts.
     StepInterrupts(StepInterrupts),
     /// Why a thread stands still; `None` where it was only stopped with the others.

@@ -23,6 +23,25 @@ pub(super) enum Command {
     OfVp(OfVp, Option<VpIndex>),
 }
 
+impl Command {
+    /// Scripts written for QEMU send it. They take the answer apart, and show it to nobody.
+    pub(super) const fn is_of_scripts(&self) -> bool {
+        matches!(
+            self,
+            Self::OfGuest(
+                OfGuest::Help
+                    | OfGuest::Xp { .. }
+                    | OfGuest::AllRegisters
+                    | OfGuest::MemoryTree
+                    | OfGuest::HostAddress
+            ) | Self::OfVp(
+                OfVp::Registers | OfVp::MappedRanges | OfVp::MappedPages | OfVp::GuestAddress(_),
+                _
+            )
+        )
+    }
+}
+
 /// A command about the guest as a whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OfGuest {

@@ -324,6 +324,23 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     // GDB gives the resume up that it was inserted for: nothing may come by itself.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     assert_eq!(client.ask("m0,1"), "00");
+    // A plug-in takes these apart, or looks for words in them, and shows them to nobody.
+    let lines = [
+        "info registers",
+        "info mem",
+        "info tlb",
+        "info mtree -f",
+        "xp /gx 0",
+        "gva2gpa 0",
+        "gpa2hva 0",
+        "info kvm",
+        "help r",
+        "help",
+    ];
+    for line in lines {
+        let answer = client.monitor(line);
+        assert!(!answer.contains("The watchpoint at"), "{line}: {answer}");
+    }
     let answer = client.monitor("step-irqs");
     assert_eq!(answer, format!("{reason}Steps hold interrupts back.\n"));
     assert_eq!(client.monitor("step-irqs"), "Steps hold interrupts back.\n");

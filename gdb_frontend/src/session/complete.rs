@@ -88,6 +88,11 @@ impl Core {
                 self.console(&text);
                 self.ok();
             }
+            // A script reads it, which would take the words that wait for a part of it, and show them to nobody.
+            (Pending::Monitor, TargetReply::Listing(text)) => {
+                self.console(&text);
+                self.ok();
+            }
             (Pending::Monitor, TargetReply::Error(error)) => {
                 self.tell_waiting();
                 self.console(&format!("{}\n", error.text));

@@ -2,7 +2,7 @@
 //!
 //! Clients drop the text of an error reply to `Z`. The protocol lets us write to the console only while the client waits for a stop or for the answer to
 //! `qRcmd` (GDB manual, node "Stop Reply Packets", `O`; node "General Query Packets", `qRcmd`), so the reasons wait for the next of these: the next
-//! resume, and for a client that gives up its resume because of them the next `monitor` command.
+//! resume, and for a client that gives up its resume because of them the next `monitor` command that no script sends.
 
 use crate::target::Breakpoint;
 use crate::target::BreakpointKind;
