@@ -153,6 +153,9 @@ impl FakeGuest {
             TargetOp::Monitor { line, .. } => match line.as_str() {
                 "help" => TargetReply::Text("help  this list\n".to_owned()),
                 "quiet" => TargetReply::Text(String::new()),
+                "info mem" => TargetReply::Listing(
+                    "0000000000001000-0000000000031000 0000000000030000 -rw,VP0\n".to_owned(),
+                ),
                 "info tlb" => TargetReply::Listing(
                     "0000000000001000: 0000000000001000 ---DA---W VP 0\n".to_owned(),
                 ),
