@@ -33,6 +33,11 @@ impl GuestRegisters {
         self.dr7 & dr7::ENABLED != 0
     }
 
+    /// DR7.GD.
+    pub fn detects_access(&self) -> bool {
+        self.dr7 & dr7::GENERAL_DETECT != 0
+    }
+
     fn slots(&self) -> Slots {
         dr7::decode(&self.db, self.dr7)
     }
@@ -55,11 +60,20 @@ enum Holder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DebugRegisters {
     held: [Option<(Holder, Slot)>; SLOTS],
-    /// DR7.GD of the guest's.
-    guarded: u64,
+    access: RegisterAccess,
 }
 
-/// Registers by their bits, as in DR6.B0-3.
+/// What becomes of the guest's next access to its debug registers, where the debugger has one and this KVM reports accesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RegisterAccess {
+    /// It is an exit, with DR6.BD.
+    #[default]
+    Reported,
+    /// KVM carries it out.
+    CarriedOut,
+}
+
+/// Registers by their bits, as in DR6.B0-3; and accesses to them all, as in DR6.BD.
 pub type Hits = u64;
 
 impl DebugRegisters {
@@ -79,8 +93,10 @@ impl DebugRegisters {
             let place = places.find(free).ok_or(NoRoom)?;
             held[place] = Some((Holder::Guest(number), slot));
         }
-        let guarded = guest.dr7 & dr7::GENERAL_DETECT;
-        Ok(Self { held, guarded })
+        Ok(Self {
+            held,
+            access: RegisterAccess::Reported,
+        })
     }
 
     /// The guest's alone, each in its place: to tell what fired while KVM was left to it.
@@ -89,8 +105,10 @@ impl DebugRegisters {
         for (number, slot) in guest.slots().into_iter().enumerate() {
             held[number] = slot.map(|slot| (Holder::Guest(number), slot));
         }
-        let guarded = guest.dr7 & dr7::GENERAL_DETECT;
-        Self { held, guarded }
+        Self {
+            held,
+            access: RegisterAccess::Reported,
+        }
     }
 
     /// These without what the guest has let go or changed since they were put together.
@@ -118,6 +136,9 @@ impl DebugRegisters {
             if passed >> index & 1 != 0 {
                 *held = None;
             }
+        }
+        if Dr6(passed).debug_register_access() {
+            self.access = RegisterAccess::CarriedOut;
         }
         match self.is_guests() {
             true => Self::default(),
@@ -183,6 +204,11 @@ impl DebugRegisters {
         self.hits(dr6).any(|(_, holder, _)| holder == Holder::Trap)
     }
 
+    /// What becomes of the guest's next access to its debug registers.
+    pub fn access(&self) -> RegisterAccess {
+        self.access
+    }
+
     /// DR0-3 and DR7 for KVM; `None` to leave it to the guest's.
     pub fn programmed(&self) -> Option<([u64; SLOTS], u64)> {
         if self.is_guests() {
@@ -190,7 +216,7 @@ impl DebugRegisters {
         }
         let slots = self.held.map(|held| held.map(|(_, slot)| slot));
         let db = slots.map(|slot| slot.map_or(0, |slot| slot.address().value()));
-        Some((db, dr7::encode(&slots) | self.guarded))
+        Some((db, dr7::encode(&slots)))
     }
 
     /// The debugger's breakpoint that fired; of several the lowest.

@@ -226,7 +226,8 @@ pub struct Dr6(pub u64);
 
 impl Dr6 {
     const BLD: u64 = 1 << 11;
-    const BD: u64 = 1 << 13;
+    /// BD.
+    pub(crate) const ACCESS: u64 = 1 << 13;
     const BS: u64 = 1 << 14;
     const BT: u64 = 1 << 15;
     const RTM: u64 = 1 << 16;
@@ -249,12 +250,18 @@ impl Dr6 {
 
     /// BD: the guest touched a debug register while DR7.GD was set.
     pub const fn debug_register_access(self) -> bool {
-        self.0 & Self::BD != 0
+        self.0 & Self::ACCESS != 0
     }
+
+    /// Whether nothing happened at all. `ICEBP` says so.
+    pub fn is_empty(self) -> bool {
+        !self.breakpoints() && !self.single_step() && self.others().is_empty()
+    }
+
     /// What happened but for B0-3 and BS: BD, a task switch (BT), a bus lock (BLD) and a transaction (RTM).
     pub const fn others(self) -> DebugPayload {
         let happened = self.0 ^ Self::ACTIVE_LOW;
-        DebugPayload(happened & (Self::BLD | Self::BD | Self::BT | Self::RTM))
+        DebugPayload(happened & (Self::BLD | Self::ACCESS | Self::BT | Self::RTM))
     }
 }
 

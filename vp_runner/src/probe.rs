@@ -47,6 +47,10 @@ pub struct Report {
     pub single_step: Finding,
     /// Whether `KVM_GUESTDBG_BLOCKIRQ` keeps a pending interrupt from being delivered during steps.
     pub interrupts_held: Finding,
+    /// Whether an interrupt shadow that is cast before each step does the same.
+    pub shadow_holds: Finding,
+    /// Whether DR7.GD in the debugger's set makes the guest's access to a debug register an exit.
+    pub register_access: Finding,
     /// Whether RFLAGS.RF gets the vCPU past an execution breakpoint that is still armed.
     pub resume_flag: Finding,
     /// Whether `KVM_CAP_SYNC_REGS` gives and takes the true registers.

@@ -85,6 +85,15 @@ impl Parts {
     /// Why this host cannot have it.
     pub fn new(setup: Setup) -> Result<Self, String> {
         let kvm = Kvm::new().map_err(|err| format!("no /dev/kvm: {err}"))?;
+        if let Some(report) = setup.report()
+            && setup.shadowed
+            && !report.shadow_holds.works
+        {
+            let seen = report.shadow_holds.seen;
+            return Err(format!(
+                "this KVM drops an interrupt shadow when it steps (Linux clears it for VT-x, `vmx_vcpu_run`): {seen}"
+            ));
+        }
         let vm = kvm.create_vm().map_err(|err| format!("no VM: {err}"))?;
         vm.set_tss_address(0xfffb_d000).unwrap();
         vm.create_irq_chip().unwrap();

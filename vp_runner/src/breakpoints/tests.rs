@@ -114,6 +114,8 @@ fn report() -> Report {
         data_watchpoints: finding,
         single_step: finding,
         interrupts_held: finding,
+        shadow_holds: finding,
+        register_access: finding,
         resume_flag: finding,
         sync_regs: finding,
         frozen_time: finding,

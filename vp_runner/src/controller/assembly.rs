@@ -5,7 +5,7 @@ use super::*;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Int3Traps;
-use crate::kvm::vcpu::Offers;
+use crate::kvm::vcpu::offers::Offers;
 use crate::kvm::x86_64::RegisterFile;
 use crate::probe::Report;
 use crate::run_state::Keeps;

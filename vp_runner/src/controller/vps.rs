@@ -9,7 +9,7 @@ use super::unanswered::Unanswered;
 use crate::breakpoints::Breakpoints;
 use crate::kvm::guest_ram;
 use crate::kvm::kick::KickSignal;
-use crate::kvm::vcpu::Offers;
+use crate::kvm::vcpu::offers::Offers;
 use crate::machine::Machine;
 use crate::run_gate::Kick;
 use crate::run_gate::RunGate;

@@ -122,26 +122,20 @@ fn a_register_of_the_guests_keeps_its_number_where_ours_leave_it() {
 }
 
 #[test]
-fn the_guests_guard_is_kept_while_ours_are_there() {
+fn an_access_is_carried_out_where_it_is_passed_and_ours_stay() {
     let ours = [
         Some(slot(BreakpointKind::Execute, 0x1000)),
         None,
         None,
         None,
     ];
-    let guest = GuestRegisters {
-        db: [0; SLOTS],
-        dr7: 0x400 | dr7::GENERAL_DETECT,
-    };
-    let shared = DebugRegisters::share(&ours, &guest).unwrap();
-    let (_, dr7) = shared.programmed().unwrap();
-    assert_ne!(dr7 & dr7::GENERAL_DETECT, 0);
-    assert_eq!(
-        DebugRegisters::share(&[None; SLOTS], &guest)
-            .unwrap()
-            .programmed(),
-        None
-    );
+    let shared = DebugRegisters::share(&ours, &guest([None; SLOTS])).unwrap();
+    assert_eq!(shared.access(), RegisterAccess::Reported);
+    assert_eq!(shared.without(0b0010).access(), RegisterAccess::Reported);
+    let passed = shared.without(Dr6::ACCESS);
+    assert_eq!(passed.access(), RegisterAccess::CarriedOut);
+    assert_eq!(passed.programmed(), shared.programmed());
+    assert_ne!(passed, shared);
 }
 
 #[test]

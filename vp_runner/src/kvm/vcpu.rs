@@ -4,6 +4,7 @@
 //! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
 
 mod nmi;
+pub(crate) mod offers;
 mod time;
 
 use super::exit_decode::decode;
@@ -11,17 +12,19 @@ use super::kick::ThreadVcpu;
 use super::pending_interrupt;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
+use crate::debug_registers::RegisterAccess;
 use crate::dr7::DebugPayload;
+use crate::dr7::GENERAL_DETECT;
 use crate::exit::VpExit;
 use crate::page_walk::PagingLimits;
 use crate::page_walk::PagingState;
 use crate::place::Place;
-use crate::probe::Report;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
+use offers::Offers;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
@@ -31,29 +34,6 @@ use vmm_core_defs::stop::FaultRegisters;
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_IF: u64 = 1 << 9;
 const SHADOW_STI: u8 = 2;
-
-/// What this host's KVM offers, asked once for all vCPUs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Offers {
-    sync_regs: bool,
-    block_irq: bool,
-}
-
-impl Offers {
-    /// `report` is what the probe found, where there was one: the capability bit says what is accepted, not what works.
-    pub(crate) fn of(vm: &VmFd, report: Option<&Report>) -> Self {
-        const KVM_CAP_SET_GUEST_DEBUG2: u64 = 195;
-        let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).cast_signed();
-        let sync = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
-        let debug = vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2);
-        Self {
-            sync_regs: sync > 0 && sync & wanted == wanted,
-            block_irq: debug > 0
-                && debug & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0
-                && report.is_none_or(|report| report.interrupts_held.works),
-        }
-    }
-}
 
 /// The guest-debug state of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,6 +338,23 @@ impl Vcpu {
         Ok(events.interrupt.shadow != 0)
     }
 
+    /// Moves RIP behind an instruction that has executed, and ends its interrupt shadow.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(crate) fn skip_to(&mut self, rip: u64) -> Result<(), DebugError> {
+        let (mut regs, _) = self.registers()?;
+        regs.rip = rip;
+        self.registers_change();
+        let skip = |err| refused("move a VP behind an instruction", err);
+        let fd = self.vcpu.fd();
+        fd.set_regs(&regs).map_err(skip)?;
+        let mut events = fd.get_vcpu_events().map_err(skip)?;
+        events.interrupt.shadow = 0;
+        events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+        fd.set_vcpu_events(&events).map_err(skip)
+    }
+
     /// Writes what an instruction carried out in its place leaves.
     ///
     /// # Errors
@@ -441,7 +438,11 @@ impl Vcpu {
         if let Some((db, dr7)) = wanted.registers.programmed() {
             debug.control |= KVM_GUESTDBG_USE_HW_BP;
             debug.arch.debugreg[..db.len()].copy_from_slice(&db);
-            debug.arch.debugreg[7] = dr7;
+            let guard = match (self.offers.register_access, wanted.registers.access()) {
+                (true, RegisterAccess::Reported) => GENERAL_DETECT,
+                (true, RegisterAccess::CarriedOut) | (false, _) => 0,
+            };
+            debug.arch.debugreg[7] = dr7 | guard;
         }
         if wanted.bytes == Bytes::In {
             debug.control |= KVM_GUESTDBG_USE_SW_BP;

@@ -30,6 +30,11 @@ pub(super) const INT3_AT: u16 = 1;
 /// `nop; nop; nop; nop; out END_PORT, al`, the same bytes in every mode.
 pub(super) const NOPS: [u8; 6] = [NOP, NOP, NOP, NOP, OUT_IMM8, END_PORT];
 
+/// `nop; mov rbx, dr0; out END_PORT, al`
+pub(super) const READS_DR0: [u8; 6] = [NOP, 0x0f, 0x21, 0xc3, OUT_IMM8, END_PORT];
+/// The offset of the `mov` in it.
+pub(super) const READS_DR0_AT: u16 = 1;
+
 /// A store to, or load from, [`DATA`], then `nop; out END_PORT, al`.
 pub(super) fn access(mode: StartIn, write: bool) -> Vec<u8> {
     // `mov moffs, al` and `mov al, moffs`: the address is as wide as the mode's addresses.
@@ -45,12 +50,13 @@ pub(super) fn access(mode: StartIn, write: bool) -> Vec<u8> {
 }
 
 /// Real mode: sets the interrupt controller's vectors to 20h, unmasks line 1, sets IF, says it is ready, and goes round.
-pub(super) const INTERRUPTIBLE: [u8; 30] = [
+pub(super) const INTERRUPTIBLE: [u8; 34] = [
     0xb0, 0x11, OUT_IMM8, 0x20, // mov al, 11h; out 20h, al: initialise, with a fourth word
     0xb0, 0x20, OUT_IMM8, 0x21, // vectors from 20h
     0xb0, 0x04, OUT_IMM8, 0x21, // a second controller on line 2
     0xb0, 0x01, OUT_IMM8, 0x21, // 8086 mode
     0xb0, 0xfd, OUT_IMM8, 0x21, // all masked but line 1
+    0xb0, 0x20, OUT_IMM8, 0x20, // the end of an interrupt that an earlier run took
     0xfb, // sti
     NOP,  // the shadow of sti
     OUT_IMM8, END_PORT, // ready
@@ -58,6 +64,6 @@ pub(super) const INTERRUPTIBLE: [u8; 30] = [
     NOP, NOP, NOP, NOP, 0xeb, 0xfa,
 ];
 /// The offset of its loop, where it is when it says it is ready.
-pub(super) const INTERRUPTIBLE_READY: u16 = 24;
+pub(super) const INTERRUPTIBLE_READY: u16 = 28;
 /// The interrupt line it unmasks.
 pub(super) const LINE: u32 = 1;

@@ -9,6 +9,7 @@ use super::seen::Seen;
 use crate::dr7;
 use crate::dr7::Dr6;
 use crate::dr7::Slot;
+use crate::kvm::vcpu::offers::offers_block_irq;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::ScratchVmError;
 use crate::kvm::x86_64::StartIn;
@@ -20,6 +21,7 @@ use kvm_bindings::KVM_GUESTDBG_ENABLE;
 use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
 use kvm_bindings::KVM_GUESTDBG_USE_HW_BP;
 use kvm_bindings::KVM_GUESTDBG_USE_SW_BP;
+use kvm_bindings::KVM_VCPUEVENT_VALID_SHADOW;
 use kvm_bindings::kvm_guest_debug;
 use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
@@ -36,6 +38,16 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 
 pub(super) const PAGE: usize = 0x1000;
 const RFLAGS_RF: u64 = 1 << 16;
+const SHADOW_STI: u8 = 2;
+
+/// How a pending interrupt is held back during steps.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    /// `KVM_GUESTDBG_BLOCKIRQ`.
+    BlockIrq,
+    /// An interrupt shadow before each step, as `sti` casts one.
+    Shadow,
+}
 
 /// Counts the scenarios, and knows when the present one has run out of time.
 pub(super) struct Bench {
@@ -79,7 +91,9 @@ pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<(Report, [ScratchVm; 2]), 
         single_step: first_failure(both, |mode| plain.single_step(mode))?,
         resume_flag: first_failure(both, |mode| plain.resume_flag(mode))?,
         sync_regs: plain.sync_regs()?,
-        interrupts_held: with_irqchip.interrupts_held()?,
+        register_access: plain.register_access()?,
+        interrupts_held: with_irqchip.interrupts_held(Hold::BlockIrq)?,
+        shadow_holds: with_irqchip.interrupts_held(Hold::Shadow)?,
         frozen_time: with_irqchip.frozen_time(),
     };
     Ok((report, [plain.scratch, with_irqchip.scratch]))
@@ -121,13 +135,18 @@ impl<'a> Guest<'a> {
     }
 
     fn debug(&self, control: u32, slot: Option<Slot>) -> Result<(), Seen> {
+        self.debug_with(control, slot, 0)
+    }
+
+    /// With these bits of DR7 besides.
+    fn debug_with(&self, control: u32, slot: Option<Slot>, dr7: u64) -> Result<(), Seen> {
         let mut debug = kvm_guest_debug {
             control,
             ..Default::default()
         };
         if let Some(slot) = slot {
             debug.arch.debugreg[0] = slot.address().value();
-            debug.arch.debugreg[7] = dr7::encode(&[Some(slot), None, None, None]);
+            debug.arch.debugreg[7] = dr7 | dr7::encode(&[Some(slot), None, None, None]);
         }
         self.scratch
             .vcpu()
@@ -267,21 +286,28 @@ impl<'a> Guest<'a> {
         Ok(Finding { works: true, seen })
     }
 
-    fn interrupts_held(&mut self) -> Result<Finding, ScratchVmError> {
+    fn interrupts_held(&mut self, hold: Hold) -> Result<Finding, ScratchVmError> {
+        if matches!(hold, Hold::BlockIrq) && !offers_block_irq(self.scratch.vm()) {
+            let seen = Seen::NotOffered;
+            return Ok(Finding { works: false, seen });
+        }
         self.start(StartIn::Real, &programs::INTERRUPTIBLE)?;
         let seen = self.run(0, None);
         if seen != Seen::Ended {
             return Ok(Finding { works: false, seen });
         }
+        // An edge, whatever the last scenario has left.
         let vm = self.scratch.vm();
-        if let Err(err) = vm.set_irq_line(programs::LINE, true) {
+        let raised = vm
+            .set_irq_line(programs::LINE, false)
+            .and_then(|()| vm.set_irq_line(programs::LINE, true));
+        if let Err(err) = raised {
             let seen = Seen::refused(err);
             return Ok(Finding { works: false, seen });
         }
-        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
         let ready = programs::CODE + programs::INTERRUPTIBLE_READY;
         for step in 1..=4 {
-            let seen = self.run(control, None);
+            let seen = self.held_step(hold);
             if !seen.is_db_at(ready + step, Dr6::single_step) {
                 return Ok(Finding { works: false, seen });
             }
@@ -290,6 +316,41 @@ impl<'a> Guest<'a> {
         let seen = self.run(0, None);
         Ok(Finding {
             works: seen == Seen::Handler,
+            seen,
+        })
+    }
+
+    fn held_step(&mut self, hold: Hold) -> Seen {
+        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+        match hold {
+            Hold::BlockIrq => self.run(control | KVM_GUESTDBG_BLOCKIRQ, None),
+            Hold::Shadow => match self.debug(control, None).and_then(|()| self.cast_shadow()) {
+                Ok(()) => self.enter(),
+                Err(seen) => seen,
+            },
+        }
+    }
+
+    fn cast_shadow(&self) -> Result<(), Seen> {
+        let vcpu = self.scratch.vcpu();
+        let mut events = vcpu.get_vcpu_events().map_err(Seen::refused)?;
+        events.interrupt.shadow |= SHADOW_STI;
+        events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+        vcpu.set_vcpu_events(&events).map_err(Seen::refused)
+    }
+
+    fn register_access(&mut self) -> Result<Finding, ScratchVmError> {
+        self.start(StartIn::Long, &programs::READS_DR0)?;
+        // A breakpoint that is not met: without one, KVM is left to the guest's own registers.
+        let slot = slot(BreakpointKind::Execute, programs::DATA);
+        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+        let seen = match self.debug_with(control, Some(slot), dr7::GENERAL_DETECT) {
+            Ok(()) => self.enter(),
+            Err(seen) => seen,
+        };
+        let here = programs::CODE + programs::READS_DR0_AT;
+        Ok(Finding {
+            works: seen.is_db_at(here, Dr6::debug_register_access),
             seen,
         })
     }

@@ -72,6 +72,8 @@ fn report(works: bool) -> Report {
         data_watchpoints: finding,
         single_step: finding,
         interrupts_held: finding,
+        shadow_holds: finding,
+        register_access: finding,
         resume_flag: finding,
         sync_regs: finding,
         frozen_time: finding,
@@ -81,7 +83,7 @@ fn report(works: bool) -> Report {
 #[test]
 fn every_row_follows_its_own_field() {
     type Break = fn(&mut Report);
-    let broken: [(&str, Break); 10] = [
+    let broken: [(&str, Break); 11] = [
         ("software breakpoints in real mode", |r| {
             r.int3_real = Int3::NotTrapped(Seen::Ended)
         }),
@@ -98,6 +100,9 @@ fn every_row_follows_its_own_field() {
         ("single step", |r| r.single_step.works = false),
         ("interrupts held while stepping", |r| {
             r.interrupts_held.works = false
+        }),
+        ("debug-register accesses reported", |r| {
+            r.register_access.works = false
         }),
         ("resume flag", |r| r.resume_flag.works = false),
         ("registers with each exit", |r| r.sync_regs.works = false),

@@ -64,6 +64,9 @@ impl Report {
                 &self.interrupts_held,
                 "A step stays in the code it is in; a pending interrupt is delivered when the guest next runs.",
                 match self.interrupts_held.seen {
+                    _ if self.shadow_holds.works => {
+                        "A step stays in the code it is in, which an interrupt shadow sees to: each step costs two more system calls. KVM_GUESTDBG_BLOCKIRQ has no effect on this host."
+                    }
                     Seen::NotOffered => {
                         "A step can end in an interrupt handler: `finish` leaves it. The host's kernel does not offer KVM_GUESTDBG_BLOCKIRQ: update it to Linux 5.15 or later."
                     }
@@ -71,6 +74,12 @@ impl Report {
                         "A step can end in an interrupt handler: `finish` leaves it. The host's KVM offers KVM_GUESTDBG_BLOCKIRQ, but it has no effect here."
                     }
                 },
+            ),
+            finding(
+                "debug-register accesses reported",
+                &self.register_access,
+                "A debug register that a guest sets for itself is in force at once beside an `hbreak` or `watch` of yours.",
+                "A debug register that a guest sets for itself may not fire for the first 25 ms beside an `hbreak` or `watch` of yours. Nothing else depends on it.",
             ),
             finding(
                 "resume flag",

@@ -1,15 +1,20 @@
 //! The guest's own debugging beside ours: whose a debug exception is, giving the guest's back, and sharing the debug registers.
 //!
-//! While the debugger has a debug register, KVM says nothing of the guest's writes to its own (DR7.GD in the set given to KVM was seen to stop no
-//! write), so they are looked at before every entry, and the controller sees to it that there is one from time to time.
+//! While the debugger has a debug register, some KVMs say nothing of the guest's writes to its own (DR7.GD in the set given to KVM was seen to stop no
+//! write), so they are looked at before every entry, and the controller sees to it that there is one from time to time. Where DR7.GD does stop them, it is in the
+//! set, and each access is let through for one step.
 
 use super::*;
 use crate::debug_registers::GuestRegisters;
 use crate::debug_registers::Hits;
 use crate::dr7::DebugPayload;
+use crate::dr7::Dr6;
+use crate::instruction::decode;
 use crate::stop_cause::DebugCause;
 use crate::stop_cause::DebugExit;
 use crate::stop_cause::stop_cause;
+use iced_x86::Code;
+use step::general;
 
 const RFLAGS_RF: u64 = 1 << 16;
 
@@ -34,6 +39,16 @@ impl Vp {
         if exit.is_db() && exit.dr6.breakpoints() {
             match self.heed_resume_flag(exit, course) {
                 Ok(true) => return None,
+                Ok(false) => {}
+                Err(err) => return Some(self.crashed(&err)),
+            }
+        }
+        if exit.is_db() && exit.dr6.debug_register_access() {
+            match self.guard_is_ours() {
+                Ok(true) => {
+                    course.pass(Dr6::ACCESS);
+                    return None;
+                }
                 Ok(false) => {}
                 Err(err) => return Some(self.crashed(&err)),
             }
@@ -88,12 +103,20 @@ impl Vp {
                 None
             }
             DebugCause::GuestDebug(payload) => {
+                if exit.dr6.is_empty()
+                    && let Err(err) = self.skip_icebp()
+                {
+                    return Some(self.crashed(&err));
+                }
                 course.diverted();
                 let state = self.debug_state(course);
                 self.give_back(payload, &state).err()
             }
             DebugCause::Int3 => match self.byte_here() {
-                Some(byte) => self.met(byte, course),
+                Some(byte) => match self.is_past_guests_breakpoint() {
+                    Ok(()) => self.met(byte, course),
+                    Err(err) => Some(self.crashed(&err)),
+                },
                 None => {
                     // The VP is not past a debug register there before the exception is delivered. The guest may have run far since these were read.
                     self.guests = None;
@@ -187,6 +210,35 @@ impl Vp {
             true => DebugRegisters::of_guest(&guest),
             false => registers.as_of(&guest),
         })
+    }
+
+    /// The guest touches its debug registers, and its own DR7.GD is clear: only ours has stopped it.
+    fn guard_is_ours(&mut self) -> Result<bool, DebugError> {
+        self.guests = None;
+        Ok(!self.guest_registers()?.detects_access())
+    }
+
+    /// VT-x leaves the guest *on* an `ICEBP`, of which the `#DB` is a trap all the same (SDM volume 3, "Other Causes of VM Exits"; KVM skips the instruction
+    /// itself only where no debugger is, `handle_exception_nmi`).
+    fn skip_icebp(&mut self) -> Result<(), DebugError> {
+        let place = self.place()?;
+        let state = general(&self.vcpu.registers()?);
+        let bytes = self.view(place.paging).code_at(place.rip);
+        match decode(&state, &bytes) {
+            Some(icebp) if icebp.code() == Code::Int1 => self.vcpu.skip_to(icebp.next_ip()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The VP's `INT3` has executed, so that breakpoints of the guest's own at its address are past: VT-x has cleared RFLAGS.RF, with which they would be met again
+    /// before what is under our byte (SDM volume 3, "Saving RIP, RSP, RFLAGS, and SSP").
+    pub(super) fn is_past_guests_breakpoint(&mut self) -> Result<(), DebugError> {
+        if self.guests_breakpoint_here()? == 0 {
+            return Ok(());
+        }
+        let (mut regs, _) = self.vcpu.registers()?;
+        regs.rflags |= RFLAGS_RF;
+        self.vcpu.write_general(&regs)
     }
 
     /// RFLAGS.RF, which the guest's handler sets to get past its own breakpoint, lets the instruction through. Some KVMs ignore it.

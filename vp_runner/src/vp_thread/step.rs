@@ -433,7 +433,7 @@ pub(super) fn is_within_page(rip: Gva) -> bool {
 }
 
 /// General and system registers as a register file.
-fn general((regs, sregs): &(kvm_regs, kvm_sregs)) -> X86VpState {
+pub(super) fn general((regs, sregs): &(kvm_regs, kvm_sregs)) -> X86VpState {
     let mut state = X86VpState::default();
     read_general(regs, &mut state);
     read_system(sregs, &mut state);
