@@ -102,6 +102,7 @@ fn a_handler_that_replaces_ours_costs_speed_and_nothing_else() {
         || {
             let ram = odd_ram();
             ours(&ram);
+            assert_eq!(WAY.load(Ordering::Relaxed), HANDLED);
             for signal in [libc::SIGSEGV, libc::SIGBUS] {
                 register_signal_handler(signal, another).unwrap();
             }
