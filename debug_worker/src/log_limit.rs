@@ -51,13 +51,8 @@ impl LogLimit {
     fn admit_at(&mut self, now: Instant) -> Option<LeftOut> {
         let periods = now.saturating_duration_since(self.refilled).as_nanos() / PERIOD.as_nanos();
         let periods = u32::try_from(periods).unwrap_or(u32::MAX);
-        if periods > 0 {
-            self.left = self.left.saturating_add(periods).min(BURST);
-            self.refilled = match periods < BURST {
-                true => self.refilled + PERIOD * periods,
-                false => now,
-            };
-        }
+        self.left = self.left.saturating_add(periods).min(BURST);
+        self.refilled += PERIOD * periods;
         if self.left == 0 {
             self.left_out += 1;
             return None;
@@ -103,6 +98,24 @@ mod tests {
         let quiet = start + PERIOD * 1000;
         let told = (0..20).filter_map(|_| limit.admit_at(quiet)).count();
         assert_eq!(told, BURST as usize);
+    }
+
+    /// One line in each period, wherever in the period that line comes.
+    #[test]
+    fn what_is_left_of_a_period_counts() {
+        let start = Instant::now();
+        let mut limit = LogLimit::new();
+        let mut told = |at| limit.admit_at(start + PERIOD * at / 10).is_some();
+        for _ in 0..BURST {
+            assert!(told(0));
+        }
+        let told: Vec<_> = [9, 19, 21, 29, 31].map(&mut told).into();
+        assert_eq!(told, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn the_first_line_of_all_is_told() {
+        assert_eq!(LogLimit::new().admit(), Some(LeftOut(0)));
     }
 
     #[test]

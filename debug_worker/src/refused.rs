@@ -51,16 +51,49 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::Text;
     use vmm_core_defs::addr::Gva;
     use vmm_core_defs::breakpoint::BreakpointKind;
 
-    #[test]
-    fn the_last_ones_are_kept_each_once_and_none_that_was_accepted() {
-        let at = |address| Breakpoint {
+    fn at(address: u64) -> Breakpoint {
+        Breakpoint {
             kind: BreakpointKind::Execute,
             address: Gva::new(address),
             len: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn each_is_logged_with_the_reason_once_and_no_more_than_anybody_reads() {
+        let log = Text::of_warnings(|| {
+            let mut refused = Refused::default();
+            for _ in 0..3 {
+                refused.add(at(0x1234), "no room".to_owned());
+            }
+            for address in 1..200 {
+                refused.add(at(address), "no".to_owned());
+            }
+        });
+        assert_eq!(log.matches("0x1234").count(), 1, "{log}");
+        assert!(log.lines().next().unwrap().contains("no room"), "{log}");
+        assert_eq!(log.matches("a breakpoint was refused").count(), 32, "{log}");
+        assert_eq!(log.matches("not logged further").count(), 1, "{log}");
+    }
+
+    #[test]
+    fn another_reason_is_logged_too() {
+        let log = Text::of_warnings(|| {
+            let mut refused = Refused::default();
+            for why in ["no room", "no page"] {
+                refused.add(at(0x1234), why.to_owned());
+            }
+            refused.add(at(0x5678), "no page".to_owned());
+        });
+        assert_eq!(log.lines().count(), 3, "{log}");
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_each_once_and_none_that_was_accepted() {
         let mut refused = Refused::default();
         for address in 0..20 {
             refused.add(at(address), "no".to_owned());

@@ -64,6 +64,23 @@ impl Log {
         }
     }
 
+    /// Until a reset has blocked for so long that it was told of a second time.
+    fn wait_for_second_word_of_a_reset(&self) {
+        let waited = |line: &str| {
+            let (_, waited) = line.split_once("waited=")?;
+            let (seconds, _) = waited.split_once('.')?;
+            seconds.parse::<u64>().ok()
+        };
+        let second = |line: &str| {
+            line.contains("Machine::reset") && waited(line).is_some_and(|seconds| seconds >= 4)
+        };
+        let start = Instant::now();
+        while !self.text().lines().any(second) {
+            assert!(start.elapsed() < PATIENCE, "{}", self.text());
+            thread::yield_now();
+        }
+    }
+
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -221,6 +238,7 @@ fn a_guest_that_was_detached_while_its_reset_blocked_runs_when_it_has_returned()
 
 #[test]
 fn a_guest_whose_last_debugger_is_gone_while_its_reset_blocks_runs_when_it_has_returned() {
+    let log = Log::get();
     let setup = Setup::new(Mode::Long, &telling_loop(Mode::Long)).reset_is_held();
     let Some(mut vm) = setup.build() else {
         return;
@@ -229,6 +247,8 @@ fn a_guest_whose_last_debugger_is_gone_while_its_reset_blocks_runs_when_it_has_r
     vm.step(0);
     assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
     vm.drop_channel();
+    // By then it is known that nobody debugs any more.
+    log.wait_for_second_word_of_a_reset();
     vm.machine.release_all();
     vm.machine
         .wait_until("it runs", |seen| seen.told.len() > 20);

@@ -199,3 +199,58 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However much a client sends in one session, and whatever it sends.
+    #[test]
+    fn nothing_that_is_done_with_is_kept() {
+        for piece in [
+            &b"+$m1000,40#89"[..],
+            b"+",
+            b"$x#00",
+            b"\x03$m0",
+            b"$qC#b4 ",
+        ] {
+            let mut decoder = Decoder::default();
+            decoder.push(b"$qC#b4");
+            assert_eq!(decoder.next_frame(), Some(Frame::Packet(b"qC")));
+            for _ in 0..10_000 {
+                decoder.push(piece);
+                while decoder.next_frame().is_some() {}
+                let held = decoder.buffer.len();
+                assert!(held <= 2 * piece.len(), "{piece:?}: {held}");
+            }
+        }
+        let mut decoder = Decoder::default();
+        decoder.push(b"$");
+        for _ in 0..100 {
+            decoder.push(&[b'x'; 0x3fff]);
+            assert_eq!(decoder.next_frame(), None);
+            let held = decoder.buffer.len();
+            assert!(held <= PACKET_SIZE + 2 * 0x4000, "{held}");
+        }
+    }
+
+    /// Its end has not come, and much that came before it is not done with.
+    #[test]
+    fn the_largest_packet_may_come_in_pieces_and_behind_others() {
+        let largest = vec![b'+'; PACKET_SIZE];
+        for before in [0, 10, PACKET_SIZE] {
+            let mut decoder = Decoder::default();
+            let mut bytes = vec![b'+'; before];
+            bytes.push(b'$');
+            bytes.extend(&largest);
+            decoder.push(&bytes);
+            for _ in 0..before {
+                assert_eq!(decoder.next_frame(), Some(Frame::Ack));
+            }
+            assert_eq!(decoder.next_frame(), None);
+            // A multiple of 256 bytes of one kind.
+            decoder.push(b"#00");
+            assert_eq!(decoder.next_frame(), Some(Frame::Packet(&largest)));
+        }
+    }
+}

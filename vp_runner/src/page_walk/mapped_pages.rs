@@ -217,6 +217,18 @@ mod tests {
         let mut nowhere = long();
         nowhere.cr3 = 0x20_0000;
         assert_eq!(all(&tables, &nowhere), []);
+        // It hides none that follow, at any level.
+        let tables = Tables::new(&[
+            (0x1000, 0x20_0000 | PW),
+            (0x1008, 0x3000 | PW),
+            (0x3000, 0x20_0000 | PW),
+            (0x3008, 0x6000 | PW),
+            (0x6000, 0x20_0000 | PW),
+            (0x6008, 0x7000 | PW),
+            (0x7000, 0x9000 | PW),
+        ]);
+        let after = (1 << 39) + (1 << 30) + (2 << 20);
+        assert_eq!(all(&tables, &long()), [(after, 0x9000, 0x1000)]);
     }
 
     /// 2^36 pages: every entry of the root leads to the root.

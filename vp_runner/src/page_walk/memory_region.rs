@@ -318,6 +318,32 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_page_that_ram_fills_in_parts_is_a_region_for_each_part() {
+        let ram = [(0x2000, 0x3000), (0x6000, 0x1000), (0x9000, 0x7000)];
+        let ram = ram.map(|(gpa, len)| RamRange {
+            gpa: Gpa::new(gpa),
+            len,
+        });
+        for (gpa, wanted) in [
+            (0, (false, 0, 0x1fff)),
+            (0x1fff, (false, 0, 0x1fff)),
+            (0x2000, (true, 0x2000, 0x4fff)),
+            (0x4fff, (true, 0x2000, 0x4fff)),
+            (0x5000, (false, 0x5000, 0x5fff)),
+            (0x8abc, (false, 0x7000, 0x8fff)),
+            (0xffff, (true, 0x9000, 0xffff)),
+            (0x1_0000, (false, 0x1_0000, u64::MAX)),
+        ] {
+            assert_eq!(around(&ram, gpa), wanted, "{gpa:#x}");
+        }
+        let tables = Tables::new([(0x1000, 0x2000 | PW), (0x2000, PW | LARGE)]);
+        let region_at = |gva| memory_region(&tables, &long(), &ram, Gva::new(gva));
+        assert_eq!(region_at(0x1234), region(0, 0x1fff, "-wx"));
+        assert_eq!(region_at(0x2000), region(0x2000, 0x4fff, "rwx"));
+        assert_eq!(region_at(0x5fff), region(0x5000, 0x5fff, "-wx"));
+    }
+
     /// 2^36 pages: every entry of the root leads to the root.
     #[test]
     fn a_region_without_end_is_told_in_pieces_that_do_not_overlap() {
