@@ -352,14 +352,14 @@ impl Machine for TestMachine {
     }
 
     fn reset(&self) -> Result<(), MachineError> {
+        if self.setup.reset_is_held {
+            self.hold();
+        }
         if self.setup.reset_fails {
             return Err(MachineError {
                 what: "reset the test's machine",
                 why: "the test wants it so".to_owned(),
             });
-        }
-        if self.setup.reset_is_held {
-            self.hold();
         }
         self.load();
         self.note(|seen| seen.resets += 1);

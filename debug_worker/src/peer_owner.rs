@@ -109,10 +109,15 @@ impl Users {
 
 /// The number that stands for several users here, if there is one.
 fn overflow_uid() -> Option<u32> {
-    let overflow = fs::read_to_string(OVERFLOW_UID).ok()?.trim().parse().ok()?;
+    let overflow = fs::read_to_string(OVERFLOW_UID).ok()?;
     // Where the map cannot be read, the number is not trusted.
-    let map = fs::read_to_string(UID_MAP).unwrap_or_default();
-    (!is_mapped(&map, overflow)).then_some(overflow)
+    several_users(&overflow, &fs::read_to_string(UID_MAP).unwrap_or_default())
+}
+
+/// The number in the text `overflow`, unless that is a user of its own in a namespace with this map.
+fn several_users(overflow: &str, map: &str) -> Option<u32> {
+    let overflow = overflow.trim().parse().ok()?;
+    (!is_mapped(map, overflow)).then_some(overflow)
 }
 
 /// Whether `uid` is a user of its own in a namespace with this map (user_namespaces(7)).

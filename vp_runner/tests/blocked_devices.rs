@@ -64,8 +64,8 @@ impl Log {
         }
     }
 
-    /// Until a reset has blocked for so long that it was told of a second time.
-    fn wait_for_second_word_of_a_reset(&self) {
+    /// How many resets have blocked for so long that they were told of a second time.
+    fn second_words_of_resets(&self) -> usize {
         let waited = |line: &str| {
             let (_, waited) = line.split_once("waited=")?;
             let (seconds, _) = waited.split_once('.')?;
@@ -74,8 +74,12 @@ impl Log {
         let second = |line: &str| {
             line.contains("Machine::reset") && waited(line).is_some_and(|seconds| seconds >= 4)
         };
+        self.text().lines().filter(|line| second(line)).count()
+    }
+
+    fn wait_for_second_word_of_a_reset(&self, count: usize) {
         let start = Instant::now();
-        while !self.text().lines().any(second) {
+        while self.second_words_of_resets() < count {
             assert!(start.elapsed() < PATIENCE, "{}", self.text());
             thread::yield_now();
         }
@@ -246,9 +250,10 @@ fn a_guest_whose_last_debugger_is_gone_while_its_reset_blocks_runs_when_it_has_r
     vm.attach_with(DetachAction::Stay);
     vm.step(0);
     assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
+    let told = log.second_words_of_resets();
     vm.drop_channel();
     // By then it is known that nobody debugs any more.
-    log.wait_for_second_word_of_a_reset();
+    log.wait_for_second_word_of_a_reset(told + 1);
     vm.machine.release_all();
     vm.machine
         .wait_until("it runs", |seen| seen.told.len() > 20);
@@ -271,6 +276,47 @@ fn a_guests_own_reset_that_blocks_lets_debuggers_come_and_go() {
     let seen = vm.machine.wait_until("it runs", |seen| seen.held == 2);
     assert_eq!((seen.resets, seen.inits), (1, 2));
     vm.machine.release_all();
+}
+
+/// Nobody has ever debugged it.
+#[test]
+fn a_guest_whose_own_reset_blocks_for_long_runs_when_it_has_returned_or_ends_when_it_has_failed() {
+    let log = Log::get();
+    let reset = [0xe6, PORT_RESET, 0xeb, 0xfe];
+    let setup = Setup::new(Mode::Long, &reset).reset_is_held().running();
+    let told = log.second_words_of_resets();
+    let (Some(vm), Some(fails)) = (setup.clone().build(), setup.reset_fails().build()) else {
+        return;
+    };
+    for vm in [&vm, &fails] {
+        vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    }
+    log.wait_for_second_word_of_a_reset(told + 2);
+    for vm in [&vm, &fails] {
+        vm.machine.release();
+    }
+    vm.machine.wait_until("it runs", |seen| seen.held == 2);
+    vm.machine.release_all();
+    assert_eq!(fails.join(), RunnerExit::ResetFailed);
+}
+
+#[test]
+fn a_guest_whose_reset_waits_for_a_blocked_device_stands_until_it_is_reset() {
+    let Some(vm) = Setup::new(Mode::Long, &telling_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    vm.step(0);
+    let read = read_device(&vm);
+    vm.machine.wait_until("it blocks", |seen| seen.held == 1);
+    assert_overdue(vm.call(DebugRequest::Reset, ()), "mmio_read");
+    assert_overdue(answer(read), "mmio_read");
+    assert_overdue(answer(vm.resume()), "mmio_read");
+    vm.machine.release_all();
+    let seen = vm
+        .machine
+        .wait_until("it is reset", |seen| seen.resets == 1);
+    assert_eq!(seen.told, [], "it ran");
 }
 
 #[test]

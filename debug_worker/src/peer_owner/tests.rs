@@ -72,6 +72,9 @@ fn a_user_is_known_where_the_namespace_maps_it() {
     let container = "0 1000 1\n1 100000 65533\n";
     assert!(is_mapped(container, 65533) && !is_mapped(container, 65534));
     assert!(!is_mapped("", 0) && !is_mapped("nonsense\n0 1\n", 0));
+    assert_eq!(several_users("65534\n", initial), None);
+    assert_eq!(several_users("65534\n", container), Some(65534));
+    assert_eq!(several_users("65534\n", ""), Some(65534));
 }
 
 #[test]
@@ -85,6 +88,10 @@ fn addresses_of_this_machine_are_told_from_others() {
     assert!(is_this_machines(peer("10.1.2.3:5")));
     // TEST-NET-1 (RFC 5737): nobody's.
     assert!(!is_own_address("192.0.2.77:5".parse().unwrap()).unwrap_or(false));
+    match is_own_address("192.0.2.77:5".parse().unwrap()) {
+        Ok(_) => assert!(!is_this_machines(peer("192.0.2.77:5"))),
+        Err(error) => println!("SKIP: no way leads to other machines: {error}"),
+    }
     assert!(is_own_address("127.0.0.1:5".parse().unwrap()).unwrap());
 }
 
@@ -140,6 +147,34 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
                 assert!(gone.is_none_or(|gone| gone.inode == 0), "{what}: {gone:?}");
             }
         }
+    }
+}
+
+/// By either way to look, also where we are root, whom everybody lets in.
+#[test]
+fn a_real_client_is_let_in_or_sent_away_by_its_owner() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listening = listener.local_addr().unwrap();
+    for lookup in [Lookup::SockDiag, Lookup::ProcNet] {
+        if lookup == Lookup::SockDiag && !sock_diag::is_usable(listening) {
+            println!("SKIP: sock_diag does not work here");
+            continue;
+        }
+        let (client, _server, ends) = connected(&listener, listening);
+        let ours = rustix::process::geteuid().as_raw();
+        let check = |nobody_known| {
+            let users = Users {
+                ours,
+                allowed: Vec::new(),
+                nobody_known,
+            };
+            PeerOwner { users, lookup }.check(ends)
+        };
+        assert_eq!(check(None), Ok(()), "{lookup:?}");
+        let unknown = Err(Uninvited::Unknown { ours });
+        assert_eq!(check(Some(ours)), unknown, "{lookup:?}");
+        drop(client);
+        assert_eq!(check(None), Err(Uninvited::Gone), "{lookup:?}");
     }
 }
 
