@@ -53,6 +53,7 @@ mod task;
 pub(crate) use gate::handler;
 use kind::Flow;
 pub use kind::Kind;
+use task::Task;
 
 /// The exceptions that a step is looked after for, the likeliest first: page fault, general protection, invalid opcode, divide error.
 pub(crate) const LIKELY_FAULTS: [u8; 4] = [14, 13, 6, 0];
@@ -143,8 +144,8 @@ pub struct Step {
     loaded: Option<TrapFlag>,
     /// Where the instruction itself will store TF.
     stored: Option<Place>,
-    /// The first instruction of the task that it switches to.
-    task: Option<Gva>,
+    /// The task that it switches to.
+    task: Option<Task>,
 }
 
 impl Step {
@@ -214,8 +215,14 @@ impl Step {
                 let rcx = state.gp[Gp::Rcx as usize];
                 Some(Gva::new(rcx & u64::MAX >> (64 - 8 * u32::from(bytes))))
             }
-            _ => self.task,
+            _ => self.task.map(|task| task.first),
         }
+    }
+
+    /// Where the guest keeps the RFLAGS.RF with which the instruction's [`landing`](Self::landing) begins, where that is set: no execution breakpoint stops there
+    /// then. Bit 0 of the byte.
+    pub fn resume_flag(&self) -> Option<Gva> {
+        self.task?.resume_flag
     }
 
     /// What the step has left behind, given the registers after it. TF in `after` is not looked at: KVM hides it.

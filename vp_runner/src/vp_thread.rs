@@ -47,6 +47,7 @@ mod course;
 mod guest_debug;
 mod messages;
 mod parked;
+mod resume_flag;
 mod step;
 mod stride;
 mod time;
@@ -249,9 +250,10 @@ impl Vp {
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
                 let taken_back = self.take_back_int3();
+                let shown = self.show_resume_flag();
                 let cause = self.complete(pending_exit, course);
                 self.events = Events::Unknown;
-                return cause.or(taken_back.err());
+                return cause.or(taken_back.and(shown).err());
             }
             course.enters();
             let exit = self.vcpu.run();
@@ -262,7 +264,7 @@ impl Vp {
             if stride == Stride::GoesOn {
                 continue;
             }
-            if let Err(cause) = self.take_back_int3() {
+            if let Err(cause) = self.take_back_int3().and(self.show_resume_flag()) {
                 return Some(cause);
             }
             let mut cause = self.after_exit(next, course);

@@ -34,7 +34,8 @@ pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Opt
     }
     const PRESENT_TASK_GATE: u8 = 0x85;
     if entry_len == 8 && entry[5] & 0x9f == PRESENT_TASK_GATE {
-        return task::entry(state, u16::from_le_bytes([entry[2], entry[3]]), guest);
+        let task = task::entry(state, u16::from_le_bytes([entry[2], entry[3]]), guest)?;
+        return Some(task.first);
     }
     let (offset, selector, _) = decode(&entry[..entry_len])?;
     let base = match mode {

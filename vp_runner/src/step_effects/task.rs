@@ -16,7 +16,17 @@ use vmm_core_defs::regs::X86VpState;
 
 /// Bits of EFLAGS.
 const NT: u64 = 1 << 14;
+const RF: u32 = 1 << 16;
 const VM: u32 = 1 << 17;
+
+/// A task that is about to be switched to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Task {
+    /// The linear address of its first instruction.
+    pub(crate) first: Gva,
+    /// The task begins with EFLAGS.RF set, as one does that a fault has left: its first instruction meets no execution breakpoint. Bit 0 of the byte at this address is that RF.
+    pub(crate) resume_flag: Option<Gva>,
+}
 
 /// Where a TSS keeps what a task begins with.
 struct Layout {
@@ -43,12 +53,12 @@ const TSS_16: Layout = Layout {
     width: 2,
 };
 
-/// The linear address of the first instruction of the task that a far jump or call leads to. `None` if it leads to none, or that cannot be said.
+/// The task that a far jump or call leads to. `None` if it leads to none, or that cannot be said.
 pub(super) fn of_far_transfer(
     state: &X86VpState,
     instruction: &Instruction,
     guest: &impl Guest,
-) -> Option<Gva> {
+) -> Option<Task> {
     let selector = match (instruction.op0_kind(), instruction.code()) {
         (OpKind::FarBranch16 | OpKind::FarBranch32, _) => instruction.far_branch_selector(),
         (OpKind::Memory, Code::Call_m1616 | Code::Jmp_m1616) => {
@@ -65,7 +75,7 @@ pub(super) fn of_far_transfer(
 }
 
 /// The same of an `iret`: with EFLAGS.NT set it goes back to the task that the TSS links to.
-pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Option<Gva> {
+pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Option<Task> {
     if state.rflags & NT == 0 || !has_tasks(state) {
         return None;
     }
@@ -73,7 +83,7 @@ pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Opt
 }
 
 /// The same of the selector of a TSS or of a task gate.
-pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<Gva> {
+pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<Task> {
     const PRESENT_TASK_GATE: u8 = 0x85;
     const PRESENT_TSS_32: u8 = 0x89;
     const PRESENT_TSS_16: u8 = 0x81;
@@ -92,24 +102,28 @@ pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Op
         PRESENT_TSS_16 => TSS_16,
         _ => return None,
     };
+    let at = |offset: u64| Gva::new(found.base.wrapping_add(offset) & u64::from(u32::MAX));
     let read = |offset: u64, width: usize| {
         let mut bytes = [0; 4];
-        let at = Gva::new(found.base.wrapping_add(offset) & u64::from(u32::MAX));
         guest
-            .read(at, &mut bytes[..width])
+            .read(at(offset), &mut bytes[..width])
             .then(|| u32::from_le_bytes(bytes))
     };
     let selector = |offset| read(offset, 2).and_then(|value| u16::try_from(value).ok());
     let eip = u64::from(read(layout.eip, layout.width)?);
     let cs = selector(layout.cs)?;
-    let base = if read(layout.eflags, layout.width)? & VM != 0 {
+    let eflags = read(layout.eflags, layout.width)?;
+    let base = if eflags & VM != 0 {
         u64::from(cs) << 4
     } else {
         let ldt = selector(layout.ldt)?;
         let ldt = segment(state.gdtr.base, 0, ldt, guest).map_or(0, |ldt| ldt.base);
         segment(state.gdtr.base, ldt, cs, guest)?.base
     };
-    Some(Gva::new(base.wrapping_add(eip) & u64::from(u32::MAX)))
+    Some(Task {
+        first: Gva::new(base.wrapping_add(eip) & u64::from(u32::MAX)),
+        resume_flag: (eflags & RF != 0).then(|| at(layout.eflags + 2)),
+    })
 }
 
 /// Neither real mode nor long mode has them, and nothing of virtual-8086 mode leads to one by itself.

@@ -10,6 +10,7 @@
 //! The breakpoints are put on debug registers that are free. One of the client's for another instruction counts as free for the time of the step,
 //! which does not get there.
 
+use super::resume_flag::HiddenResumeFlag;
 use super::stride::CodePage;
 use super::stride::Sequel;
 use super::view::Syscall;
@@ -64,6 +65,7 @@ pub(super) struct Underway {
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
     pub(super) sequel: Sequel,
+    pub(super) hidden: Option<HiddenResumeFlag>,
 }
 
 /// What it means to meet one of the traps.
@@ -149,6 +151,7 @@ impl Vp {
                 true => self.sequel(course),
                 false => Sequel::Planned,
             },
+            hidden: None,
         };
         // TF must not be on when one is taken: its handler would run unseen, and find TF in its frame.
         if let Some(Undelivered::Deliverable(_)) = undelivered {
@@ -186,6 +189,10 @@ impl Vp {
         if !noticed {
             underway.end = End::Step;
             underway.interrupts = Interrupts::Held;
+        }
+        if landing.is_some_and(lands) {
+            let flag = underway.step.as_ref().and_then(|step| step.resume_flag());
+            underway.hidden = flag.and_then(|flag| self.hide_resume_flag(flag, place.paging));
         }
         if !plain || opcode == Opcode::DebugRegister {
             // It may write what was looked at, or a handler may that runs unseen.

@@ -122,3 +122,19 @@ fn what_leads_to_no_task_or_cannot_be_read_has_no_landing() {
     (state.efer, state.cr0) = (0, 0);
     assert_eq!(landing(&state, &far(0x28), &guest), None, "real mode");
 }
+
+#[test]
+fn a_task_that_begins_with_the_resume_flag_says_where_it_is() {
+    const RF: u64 = 1 << 16;
+    let far = [0xea, 0, 0, 0, 0, 0x28, 0];
+    let flag = |size, flags| {
+        let (state, guest) = tasks(size, CODE, flags);
+        step(&state, &far, &guest).resume_flag()
+    };
+    assert_eq!(flag(SIZES[0], RF | 2), Some(Gva::new(TSS + 0x26)));
+    assert_eq!(flag(SIZES[0], 0xffff & !RF), None);
+    // Flags of 16 bits have none; this is CX in the TSS.
+    assert_eq!(flag(SIZES[1], RF | 2), None);
+    let (state, guest) = tasks(SIZES[0], CODE, RF);
+    assert_eq!(step(&state, &[0x90], &guest).resume_flag(), None);
+}
