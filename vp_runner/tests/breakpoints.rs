@@ -73,6 +73,45 @@ fn a_breakpoint_set_where_the_guest_stands_is_met_and_then_passed() {
     }
 }
 
+/// The VP stands at a breakpoint that was reported. It passes that breakpoint unless the client sets RIP, or RSP as for a call, in whatever way.
+#[test]
+fn a_breakpoint_is_met_again_where_the_client_has_set_rip_and_passed_where_it_has_not() {
+    let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
+        return;
+    };
+    vm.attach();
+    let [first, second] = [1, 2].map(|n| execute_at(in_loop(Mode::Long, n)));
+    vm.insert(first);
+    assert_eq!(stop(vm.resume()), hit(0, first));
+    // Whether the next resume has gone round the loop.
+    let goes_round = |what: &str, goes: bool| {
+        let before = vm.regs(0).gp[3];
+        assert_eq!(stop(vm.resume()), hit(0, first), "{what}");
+        assert_eq!(vm.regs(0).gp[3] - before, u64::from(goes), "{what}");
+    };
+    let mut regs = vm.regs(0);
+    regs.gp[0] = 0x1234;
+    vm.try_set_regs(0, regs.clone()).unwrap();
+    goes_round("another register", true);
+    vm.call(DebugRequest::Redirect, VpIndex::BSP).unwrap();
+    goes_round("RIP as it was", false);
+    let mut called = vm.regs(0);
+    called.gp[4] = called.gp[4].wrapping_sub(8);
+    vm.try_set_regs(0, called).unwrap();
+    goes_round("RSP", false);
+    let mut refused = vm.regs(0);
+    refused.cr0 = 1 << 31;
+    vm.try_set_regs(0, refused).unwrap_err();
+    goes_round("a write that failed", true);
+    vm.insert(second);
+    let mut moved = vm.regs(0);
+    let count = moved.gp[3];
+    moved.rip = second.address.value();
+    vm.try_set_regs(0, moved).unwrap();
+    assert_eq!(stop(vm.resume()), hit(0, second));
+    assert_eq!(vm.regs(0).gp[3], count);
+}
+
 #[test]
 fn a_step_onto_a_breakpoint_moves_one_instruction_and_the_next_one_leaves_it() {
     let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {

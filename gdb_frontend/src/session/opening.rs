@@ -160,7 +160,7 @@ mod tests {
             while opening.push(piece) == Progress::Waiting {
                 opening.take_replies();
                 taken += piece.len();
-                assert!(taken <= MAX_BYTES, "{piece:?}");
+                assert!(taken <= PACKET_SIZE + 64, "{piece:?}");
             }
         }
         let mut opening = Opening::default();
@@ -169,5 +169,12 @@ mod tests {
         // A multiple of 256 bytes of one kind.
         largest.extend(b"#00");
         assert_eq!(opening.push(&largest), Progress::Spoke);
+        // However it comes.
+        let mut opening = Opening::default();
+        let (last, pieces) = largest.split_last().unwrap();
+        for piece in pieces.chunks(1000) {
+            assert_eq!(opening.push(piece), Progress::Waiting);
+        }
+        assert_eq!(opening.push(&[*last]), Progress::Spoke);
     }
 }

@@ -292,8 +292,8 @@ impl Controller {
         let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
         let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
         self.code.forget(vp);
-        // RIP may have been written before the write failed.
-        if !stays || written.is_err() {
+        // RIP may have been written before a write failed.
+        if !stays {
             self.state.redirected(vp);
         }
         written?;
