@@ -192,3 +192,20 @@ fn a_listening_socket_is_no_client() {
         assert_eq!(sock_diag::find(ends).unwrap(), None);
     }
 }
+
+#[test]
+fn where_there_is_no_socket_at_all_none_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listening = listener.local_addr().unwrap();
+    let usable = sock_diag::is_usable(listening);
+    drop(listener);
+    let ends = Ends {
+        peer: listening,
+        ours: listening,
+    };
+    assert_eq!(proc_net::find(ends).unwrap(), None);
+    match usable {
+        true => assert_eq!(sock_diag::find(ends).unwrap(), None),
+        false => println!("SKIP: sock_diag does not work here"),
+    }
+}
