@@ -387,6 +387,16 @@ fn that_the_client_sets_rip_is_told_in_each_way_to_set_it() {
 }
 
 #[test]
+fn a_memory_region_is_told_with_the_rights_of_its_pages() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let mapped = client.ask("qMemoryRegionInfo:1234");
+    assert_eq!(mapped, "start:1000;size:1000;permissions:rx;");
+    let hole = client.ask("qMemoryRegionInfo:5678");
+    assert_eq!(hole, "start:5000;size:1000;");
+}
+
+#[test]
 fn what_is_cut_says_so() {
     let bed = Bed::new();
     let mut client = bed.attach();
