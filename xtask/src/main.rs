@@ -36,6 +36,8 @@ enum Task {
     Debuggers,
     /// Boot a real kvm-amd or kvm-intel in software emulation and run the tests, or a command, inside.
     Nested(nested::Args),
+    /// Run a test in the nested kvm-intel under many timings, and say under which it fails.
+    Hunt(nested::hunt::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => soak::main(&args),
         Task::Debuggers => debuggers::main(),
         Task::Nested(args) => nested::main(&args),
+        Task::Hunt(args) => nested::hunt::main(&args),
     };
     match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),

@@ -17,6 +17,7 @@ mod bochs;
 mod boot;
 mod channel;
 mod cpio;
+pub mod hunt;
 mod kernel;
 mod linux_guest;
 mod machine;

@@ -41,11 +41,19 @@ pub struct Suite {
     seed: u64,
 }
 
-struct TestProgram {
+/// One of them.
+pub(super) struct TestProgram {
     name: String,
     /// The package's folder: cargo's promise to a test is to run there.
     folder: PathBuf,
     path: PathBuf,
+}
+
+impl TestProgram {
+    /// The package's and the program's, as in `vp_runner/races`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Suite {
@@ -122,6 +130,20 @@ impl Suite {
         Ok(self)
     }
 
+    /// The one test program that is left.
+    ///
+    /// # Errors
+    /// There are several.
+    pub(super) fn single(&self) -> anyhow::Result<&TestProgram> {
+        match self.tests.as_slice() {
+            [test] => Ok(test),
+            several => {
+                let names: Vec<&str> = several.iter().map(TestProgram::name).collect();
+                anyhow::bail!("name one test program, of {}", names.join(", "))
+            }
+        }
+    }
+
     /// With this timing inside; see [`Job::seed`].
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -193,7 +215,8 @@ impl Suite {
         })
     }
 
-    fn job(&self, test: &TestProgram) -> Job {
+    /// A run of it in the bed.
+    pub(super) fn job(&self, test: &TestProgram) -> Job {
         let mut files = vec![test.path.clone()];
         files.extend(self.programs.iter().cloned());
         let mut command: Vec<OsString> = vec![
