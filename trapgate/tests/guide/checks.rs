@@ -192,7 +192,8 @@ Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
 $ cargo xtask nested --only vp_runner/stepping
 $ cargo xtask nested --jobs 1                          # one boot at a time, with its output as it comes
 $ cargo xtask nested -- target/debug/trapgate doctor   # any command, with its exit status
-$ cargo xtask nested --kvm intel --only vp_runner/stepping --seed 7
+$ cargo xtask nested --kvm intel --only vp_runner/stepping --seed 7 --twice
+$ cargo xtask hunt vp_runner/races::a_break_that_crosses --seeds 1..200
 "#,
         check: Check::Options,
     },

@@ -36,6 +36,8 @@ pub struct Ended {
     pub complaint: Option<String>,
     /// How many instructions it was, where the machine counts them.
     pub instructions: Option<u64>,
+    /// The last lines of the console.
+    pub console: String,
 }
 
 /// What became of one boot.
@@ -49,8 +51,6 @@ pub enum Outcome {
     BedFailed {
         /// In one line.
         why: String,
-        /// The last lines of the console.
-        console: String,
     },
 }
 
@@ -168,7 +168,7 @@ pub fn boot(
     let outcome = match verdict {
         Verdict::Exit(code) => Outcome::Exited(code),
         Verdict::TimedOut => Outcome::TimedOut,
-        Verdict::Stalled(why) => Outcome::BedFailed { why, console },
+        Verdict::Stalled(why) => Outcome::BedFailed { why },
         Verdict::Gone => {
             let name = machine.name();
             let why = match (complaint(&console), &last_words.reason) {
@@ -178,13 +178,14 @@ pub fn boot(
                 }
                 (None, None) => format!("{name} ended ({status}) before the command did"),
             };
-            Outcome::BedFailed { why, console }
+            Outcome::BedFailed { why }
         }
     };
     Ok(Ended {
         outcome,
         complaint: heard,
         instructions: last_words.instructions,
+        console,
     })
 }
 
@@ -204,7 +205,11 @@ fn watch(
         let next = command_deadline.map_or(deadline, |limit: Duration| limit.min(deadline));
         if now >= next {
             let stalled = |what: &str, limit: Duration| {
-                Verdict::Stalled(format!("the outer kernel {what} {} s", limit.as_secs()))
+                Verdict::Stalled(format!(
+                    "the outer kernel {what} {} {}",
+                    limit.as_secs(),
+                    limits.unit
+                ))
             };
             return match command_deadline {
                 Some(limit) if limit <= deadline => Verdict::TimedOut,

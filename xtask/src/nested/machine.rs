@@ -47,6 +47,8 @@ pub struct Plan<'a> {
 
 /// How long a boot may take, by the machine's own [clock](Machine::elapsed).
 pub struct Limits {
+    /// What the clock counts, for messages.
+    pub unit: &'static str,
     /// Until the init says `up`.
     pub up: Duration,
     /// From one word of the init to the next.
@@ -82,6 +84,11 @@ pub trait Machine: Sync {
 
     /// The time that a boot has taken by the clock that the limits are meant for.
     fn elapsed(&self, child: &Child, wall: Duration) -> Duration;
+
+    /// Whose seconds the command's are, for messages.
+    fn whose_time(&self) -> &'static str {
+        ""
+    }
 
     /// How often a boot is tried again after the bed itself failed.
     fn retries(&self) -> u32;

@@ -24,6 +24,7 @@ mod machine;
 mod qemu;
 mod qemu_machine;
 mod queue;
+mod repeat;
 mod root_image;
 mod scratch;
 mod screen;
@@ -47,6 +48,8 @@ use machine::Plan;
 use machine::RUN_FILE;
 pub use qemu::Qemu;
 use qemu_machine::QemuMachine;
+use repeat::Copied;
+use repeat::Shown;
 use root_image::RootImage;
 use scratch::Scratch;
 use std::ffi::OsStr;
@@ -67,6 +70,10 @@ const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "gcc", "libc-bin", "libc6-dev", "
 const MEMORY_MIB: u32 = 2048;
 /// A command inside that was still running at its deadline; as of `timeout(1)`.
 const EXIT_TIMED_OUT: i32 = 124;
+/// The outer kernel or the machine failed, and would fail again.
+const EXIT_BED_FAILED: i32 = 125;
+/// A second boot was not the same.
+const EXIT_NOT_REPEATED: i32 = 126;
 
 /// With two, before QEMU's third repair (`qemu.rs`), a boot now and then ended in a triple fault or a corrupted stack, of a guest or of the outer kernel,
 /// also without a debugger: 4 of 22 boots of a Linux guest, fewer of small ones. With one, none was seen. A test's threads meet in any order all the same.
@@ -81,6 +88,9 @@ pub struct Args {
     /// With kvm-intel: another timing of interrupts than without it. The same number gives the same run.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// With kvm-intel: run everything in a second boot as well, and fail where its output, its console or its number of instructions differs.
+    #[arg(long)]
+    twice: bool,
     /// Seconds that each command inside may take; with kvm-intel, of the time inside.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
@@ -111,12 +121,15 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
         args.seed == 0 || args.kvm == Kvm::Intel,
         "--seed needs --kvm intel: QEMU's timing is that of this machine"
     );
+    anyhow::ensure!(
+        !args.twice || args.kvm == Kvm::Intel,
+        "--twice needs --kvm intel: in QEMU no run is like another"
+    );
     let bed = Bed::provide(args.kvm)?;
     if args.command.is_empty() {
-        let suite = Suite::build()?;
-        let suite = suite
+        let suite = Suite::build()?
             .only(&args.only, args.filter.as_deref())?
-            .seed(args.seed);
+            .run_as(args.seed, args.twice);
         let failed = suite.run(&bed, args.jobs, &mut |_| {})?;
         return Ok(i32::from(failed > 0));
     }
@@ -125,6 +138,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     job.cpus = args.cpus;
     job.timeout = Duration::from_secs(args.timeout);
     job.seed = args.seed;
+    job.twice = args.twice;
     bed.run(&job, &|| {
         (
             Box::new(std::io::stdout()) as Sink,
@@ -155,6 +169,8 @@ pub struct Job {
     pub timeout: Duration,
     /// Of the timing inside; see [`Plan::seed`].
     pub seed: u64,
+    /// Whether a second boot has to be the same.
+    pub twice: bool,
 }
 
 impl Job {
@@ -207,6 +223,7 @@ impl Job {
             cpus: OUTER_CPUS,
             timeout: Duration::from_secs(300),
             seed: 0,
+            twice: false,
         }
     }
 }
@@ -258,46 +275,85 @@ impl Bed {
         };
         let machine = self.machine.as_ref();
         machine.prepare(self.root_image(job, &scratch.path().join("root"))?, &plan)?;
-        let retries = machine.retries();
-        let name = &job.name;
         let say = |text: &str| -> anyhow::Result<()> {
             let (_, mut errors) = sinks();
-            writeln!(errors, "nested: {name}: {text}")?;
+            writeln!(errors, "nested: {}: {text}", job.name)?;
             Ok(errors.flush()?)
         };
+        let retries = machine.retries();
         for attempt in 0..=retries {
-            let (stdout, stderr) = sinks();
-            let ended = boot::boot(machine, &plan, stdout, stderr)?;
-            if let Some(count) = ended.instructions {
+            let (outcome, complaint, shown) = self.boot(&plan, sinks())?;
+            if let Some(count) = shown.instructions {
                 say(&format!("{count} instructions"))?;
             }
-            if let Some(line) = ended.complaint {
+            if let Some(line) = complaint {
                 say(&format!(
                     "the command failed, and the outer kernel complained in the same boot, which may be why: {line}"
                 ))?;
             }
-            match ended.outcome {
-                Outcome::Exited(code) => return Ok(code),
+            let code = match outcome {
+                Outcome::Exited(code) => code,
                 Outcome::TimedOut => {
                     say(&format!(
-                        "the command was still running after {} s and was ended (--timeout gives it more)",
-                        job.timeout.as_secs()
+                        "the command was still running after {} s{} and was ended (--timeout gives it more)",
+                        job.timeout.as_secs(),
+                        machine.whose_time()
                     ))?;
-                    return Ok(EXIT_TIMED_OUT);
+                    EXIT_TIMED_OUT
                 }
-                Outcome::BedFailed { why, console } => {
-                    say(&format!("{why}; the end of its console:\n{console}"))?;
-                    if attempt == retries {
+                Outcome::BedFailed { why } => {
+                    say(&format!(
+                        "{why}; the end of its console:\n{}",
+                        shown.console
+                    ))?;
+                    if attempt < retries {
+                        say(&format!(
+                            "retry {} of {retries} (the bed failed, not the command)",
+                            attempt + 1
+                        ))?;
+                        continue;
+                    }
+                    if retries > 0 {
                         bail!("the nested bed failed {} times: {why}", retries + 1);
                     }
-                    say(&format!(
-                        "retry {} of {retries} (the bed failed, not the command)",
-                        attempt + 1
-                    ))?;
+                    EXIT_BED_FAILED
                 }
+            };
+            if job.twice {
+                let nowhere = || -> Sink { Box::new(std::io::sink()) };
+                let (_, _, again) = self.boot(&plan, (nowhere(), nowhere()))?;
+                if let Some(what) = shown.difference(&again) {
+                    say(&format!("a second boot was not the same: {what}"))?;
+                    return Ok(EXIT_NOT_REPEATED);
+                }
+                say("a second boot was the same")?;
             }
+            return Ok(code);
         }
         unreachable!("the last attempt returns")
+    }
+
+    fn boot(
+        &self,
+        plan: &Plan<'_>,
+        sinks: (Sink, Sink),
+    ) -> anyhow::Result<(Outcome, Option<String>, Shown)> {
+        let (stdout, written) = Copied::new(sinks.0);
+        let (stderr, complained) = Copied::new(sinks.1);
+        let ended = boot::boot(
+            self.machine.as_ref(),
+            plan,
+            Box::new(stdout),
+            Box::new(stderr),
+        )?;
+        let shown = Shown {
+            instructions: ended.instructions,
+            ending: format!("{:?}", ended.outcome),
+            stdout: written.take(),
+            stderr: complained.take(),
+            console: ended.console,
+        };
+        Ok((ended.outcome, ended.complaint, shown))
     }
 
     fn root_image(&self, job: &Job, staging: &Path) -> anyhow::Result<RootImage> {

@@ -127,6 +127,7 @@ impl Machine for QemuMachine {
 
     fn limits(&self, plan: &Plan<'_>) -> Limits {
         Limits {
+            unit: "s",
             // 3 to 5 s on an idle machine.
             up: Duration::from_secs(120),
             // The init says so every 5 s.

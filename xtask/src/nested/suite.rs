@@ -39,6 +39,8 @@ pub struct Suite {
     filter: Option<String>,
     /// See [`Job::seed`].
     seed: u64,
+    /// See [`Job::twice`].
+    twice: bool,
 }
 
 /// One of them.
@@ -80,6 +82,7 @@ impl Suite {
             programs: Vec::new(),
             filter: None,
             seed: 0,
+            twice: false,
         };
         for message in Message::parse_stream(BufReader::new(stdout)) {
             let Message::CompilerArtifact(artifact) = message? else {
@@ -144,9 +147,10 @@ impl Suite {
         }
     }
 
-    /// With this timing inside; see [`Job::seed`].
-    pub fn seed(mut self, seed: u64) -> Self {
+    /// With this timing inside, and each program in two boots that have to be the same; see [`Job::seed`] and [`Job::twice`].
+    pub fn run_as(mut self, seed: u64, twice: bool) -> Self {
         self.seed = seed;
+        self.twice = twice;
         self
     }
 
@@ -230,6 +234,7 @@ impl Suite {
         job.name.clone_from(&test.name);
         job.timeout = TIMEOUT + soak::share();
         job.seed = self.seed;
+        job.twice = self.twice;
         job
     }
 }

@@ -187,6 +187,7 @@ impl Machine for BochsMachine {
 
     fn limits(&self, _plan: &Plan<'_>) -> Limits {
         Limits {
+            unit: "s of CPU",
             // 5 to 10 s on a machine of 2020.
             up: Duration::from_secs(120),
             // Five seconds inside are 2 to 5 s of an idle machine.
@@ -200,6 +201,10 @@ impl Machine for BochsMachine {
     /// What it has computed: how fast this machine is, and what else runs on it, is not the guest's fault.
     fn elapsed(&self, child: &Child, _wall: Duration) -> Duration {
         cpu_time(child.id()).unwrap_or_default()
+    }
+
+    fn whose_time(&self) -> &'static str {
+        " of the time inside"
     }
 
     /// What has failed once fails again.
