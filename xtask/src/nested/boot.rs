@@ -7,6 +7,7 @@
 //! an outer kernel that hangs (the bed's fault) are told apart. When this process is killed, the channels close, which ends the machine.
 
 use super::channel::Channel;
+use super::channel::Kind;
 use super::machine::CHANNELS;
 use super::machine::Limits;
 use super::machine::Machine;
@@ -96,13 +97,14 @@ pub fn boot(
 ) -> anyhow::Result<Ended> {
     let (events, received) = mpsc::channel();
     let console = Arc::new(Mutex::new(VecDeque::new()));
+    let whole_lines = machine.channels() == Kind::Pipe;
     let mut servers: [Option<Server>; CHANNELS.len()] = [
         Some({
             let console = Arc::clone(&console);
             Box::new(move |stream| keep_last_lines(stream, &console))
         }),
-        Some(Box::new(|stream| copy(stream, stdout))),
-        Some(Box::new(|stream| copy(stream, stderr))),
+        Some(Box::new(move |stream| copy(stream, stdout, whole_lines))),
+        Some(Box::new(move |stream| copy(stream, stderr, whole_lines))),
         Some({
             let events = events.clone();
             Box::new(move |stream| {
@@ -295,13 +297,23 @@ fn end(
     child.wait().context("cannot wait for the machine")
 }
 
-fn copy(stream: &mut dyn Read, mut sink: Sink) {
+/// As it comes, or in whole lines: two ports that each bring some bytes at a time would mix theirs up.
+fn copy(stream: &mut dyn Read, mut sink: Sink, whole_lines: bool) {
     let mut buffer = [0; 16 << 10];
+    let mut held = Vec::new();
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
-        if sink.write_all(&buffer[..length]).is_err() || sink.flush().is_err() {
+        held.extend(&buffer[..length]);
+        let ready = match held.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) if whole_lines => end + 1,
+            None if whole_lines => continue,
+            _ => held.len(),
+        };
+        if sink.write_all(&held[..ready]).is_err() || sink.flush().is_err() {
             return;
         }
+        held.drain(..ready);
     }
+    let _ = sink.write_all(&held).and_then(|()| sink.flush());
 }
 
 fn keep_last_lines(stream: &mut dyn Read, lines: &Mutex<VecDeque<String>>) {
@@ -318,6 +330,33 @@ fn keep_last_lines(stream: &mut dyn Read, lines: &Mutex<VecDeque<String>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_lines_are_passed_on_and_at_the_end_what_is_left() {
+        struct Pieces(Collected);
+        impl Write for Pieces {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.write_all(bytes)?;
+                self.0.write(b"|")?;
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        for (whole_lines, expected) in [(true, "one\n|two\n|left|"), (false, "one\ntw|o\nleft|")] {
+            let collected = Collected::default();
+            let mut stream = b"one\ntw".chain(&b"o\nleft"[..]);
+            copy(
+                &mut stream,
+                Box::new(Pieces(collected.clone())),
+                whole_lines,
+            );
+            let text = String::from_utf8(collected.take()).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
 
     #[test]
     fn a_kernel_that_went_wrong_is_told_by_its_first_complaint() {

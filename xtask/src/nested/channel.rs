@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 pub enum Kind {
     /// A socket to which the machine connects.
     Socket,
-    /// A named pipe, which the machine opens when it has something to write.
+    /// A named pipe, which the machine opens when it has something to write; it writes byte by byte.
     Pipe,
 }
 
