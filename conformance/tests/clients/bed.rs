@@ -2,6 +2,7 @@
 
 use crate::table::Combination;
 use crate::table::Dimension;
+use conformance::amount::is_nested;
 use conformance::debuggers::Client;
 use conformance::debuggers::Debugger;
 use conformance::running::Running;
@@ -18,6 +19,9 @@ const LLDB_DRIVER: &str = include_str!("lldb_driver.py");
 
 /// A debugger that says nothing for so long hangs: GDB prints every stop, and the driver of LLDB some lines in a thousand rounds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// In the nested bed, GDB alone takes a minute to start where it was not in memory before.
+const PATIENCE_IN_THE_BED: Duration = Duration::from_secs(300);
 
 /// The last lines of a debugger that are shown with a failure.
 const SHOWN: usize = 25;
@@ -175,11 +179,15 @@ fn session(
 
     let mut last = VecDeque::new();
     let (mut begun, mut ended) = (0, 0);
+    let patience = match is_nested() {
+        true => PATIENCE_IN_THE_BED,
+        false => PATIENCE,
+    };
     let why = loop {
-        let line = match running.next_line(PATIENCE) {
+        let line = match running.next_line(patience) {
             Ok(Some(line)) => line,
             Ok(None) => break "the debugger ended".to_owned(),
-            Err(Silent) => break format!("nothing was printed for {PATIENCE:?}"),
+            Err(Silent) => break format!("nothing was printed for {patience:?}"),
         };
         if last.len() == SHOWN {
             last.pop_front();

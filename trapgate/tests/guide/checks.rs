@@ -110,7 +110,8 @@ level 2  entry at 0x000000105000 = 0x00000000000000e3
         text: r#"$ cargo run --release            # the demo guest, held at its first instruction
 $ cargo xtask test               # everything CI runs; installs what it needs from Debian's packages
 $ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
-$ cargo xtask nested -- COMMAND  # COMMAND inside a Debian kernel with real kvm-amd, on any machine
+$ cargo xtask nested -- COMMAND  # COMMAND inside a Debian kernel with real kvm-amd, on any machine (`--kvm intel`: with kvm-intel)
+$ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails
 $ cargo xtask soak --minutes 30  # the tests that repeat something, for longer and from fresh seeds
 $ cargo xtask bench              # side by side with QEMU's stub; JSON in target/bench/ (`--nested`: in the bed)
 "#,

@@ -133,6 +133,19 @@ impl Suite {
         Ok(self)
     }
 
+    /// Leaves the test programs of these names.
+    pub fn named(mut self, names: &[&str]) -> anyhow::Result<Self> {
+        for name in names {
+            anyhow::ensure!(
+                self.tests.iter().any(|test| test.name == *name),
+                "there is no test program {name}"
+            );
+        }
+        self.tests
+            .retain(|test| names.contains(&test.name.as_str()));
+        Ok(self)
+    }
+
     /// The one test program that is left.
     ///
     /// # Errors
