@@ -103,7 +103,7 @@ pub struct RunnerHandle {
 impl RunnerHandle {
     /// Ends the runner: VPs are brought out of the guest, [`Controller::run`] returns [`RunnerExit::Stopped`], and the VP threads are joined.
     ///
-    /// A thread that is in a method of [`Machine`](crate::machine::Machine) is joined when that method returns, and the log says which VP is awaited. A call that the
+    /// A thread that is in a method of [`Machine`] is joined when that method returns, and the log says which VP is awaited. A call that the
     /// controller makes for a debugger is not waited for.
     pub fn stop(&self) {
         self.control.send(Control::Stop);
