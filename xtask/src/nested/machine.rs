@@ -14,15 +14,22 @@ pub enum Kvm {
     Amd,
     /// kvm-intel, in Bochs.
     Intel,
+    /// kvm-amd, in Bochs.
+    AmdBochs,
 }
 
 impl Kvm {
-    /// As the option and the variable `TRAPGATE_NESTED_KVM` have it.
+    /// As the variable `TRAPGATE_NESTED_KVM` has it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Amd => "amd",
+            Self::Amd | Self::AmdBochs => "amd",
             Self::Intel => "intel",
         }
+    }
+
+    /// Whether the same seed gives the same run.
+    pub fn repeats(self) -> bool {
+        self != Self::Amd
     }
 }
 

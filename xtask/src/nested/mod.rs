@@ -8,7 +8,8 @@
 //! | variable | value |
 //! |---|---|
 //! | `TRAPGATE_NESTED` | `1`: this is the bed; results can name it |
-//! | `TRAPGATE_NESTED_KVM` | `amd` in QEMU, `intel` in Bochs |
+//! | `TRAPGATE_NESTED_KVM` | `amd` or `intel` |
+//! | `TRAPGATE_NESTED_MACHINE` | `qemu` or `bochs` |
 //! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
 //! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for it; see [`linux_guest`] for what it prints |
 //! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
@@ -37,6 +38,7 @@ use crate::system_packages;
 use crate::system_packages::CannotHere;
 use anyhow::bail;
 use bochs::BochsMachine;
+use bochs::Cpu;
 pub use boot::Collected;
 use boot::Outcome;
 pub use boot::Sink;
@@ -85,13 +87,13 @@ pub struct Args {
     /// Which KVM to have inside.
     #[arg(long, value_enum, default_value = "amd")]
     kvm: Kvm,
-    /// With kvm-intel: another timing of interrupts than without it. The same number gives the same run.
+    /// In Bochs: another timing of interrupts than without it. The same number gives the same run.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// With kvm-intel: run everything in a second boot as well, and fail where its output, its console or its number of instructions differs.
+    /// In Bochs: run everything in a second boot as well, and fail where its output, its console or its number of instructions differs.
     #[arg(long)]
     twice: bool,
-    /// Seconds that each command inside may take; with kvm-intel, of the time inside.
+    /// Seconds that each command inside may take; in Bochs, of the time inside.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
     /// vCPUs of the outer machine.
@@ -118,12 +120,12 @@ pub struct Args {
 /// The subcommand; the result is the exit status for the process.
 pub fn main(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(
-        args.seed == 0 || args.kvm == Kvm::Intel,
-        "--seed needs --kvm intel: QEMU's timing is that of this machine"
+        args.seed == 0 || args.kvm.repeats(),
+        "--seed needs --kvm intel or amd-bochs: QEMU's timing is that of this machine"
     );
     anyhow::ensure!(
-        !args.twice || args.kvm == Kvm::Intel,
-        "--twice needs --kvm intel: in QEMU no run is like another"
+        !args.twice || args.kvm.repeats(),
+        "--twice needs --kvm intel or amd-bochs: in QEMU no run is like another"
     );
     let bed = Bed::provide(args.kvm)?;
     if args.command.is_empty() {
@@ -245,7 +247,8 @@ impl Bed {
                 qemu: Qemu::provide(&cache)?,
                 kernel: kernel.clone(),
             }),
-            Kvm::Intel => Box::new(BochsMachine::provide(&cache, &kernel)?),
+            Kvm::Intel => Box::new(BochsMachine::provide(&cache, &kernel, Cpu::INTEL)?),
+            Kvm::AmdBochs => Box::new(BochsMachine::provide(&cache, &kernel, Cpu::AMD)?),
         };
         let guest = LinuxGuest::provide(&cache, machine.as_ref(), &kernel)?;
         Ok(Self {
@@ -394,6 +397,8 @@ impl Bed {
             "export TRAPGATE_NESTED_KVM={}",
             self.machine.kvm().word()
         )?;
+        let machine = self.machine.name().to_lowercase();
+        writeln!(script, "export TRAPGATE_NESTED_MACHINE={machine}")?;
         for (name, value) in &job.environment {
             writeln!(
                 script,

@@ -1,4 +1,4 @@
-//! The machine that has kvm-intel: Bochs with its emulated VMX, all files in the initramfs, the channels on serial ports.
+//! The machine that has kvm-intel, or kvm-amd once more: Bochs with its emulated VMX or SVM, all files in the initramfs, the channels on serial ports.
 //!
 //! Its time is counted in instructions: it takes its clock from them, skips what an idle CPU would wait, and reads nothing else of this machine.
 //! So the same files and the same seed give the same run to the instruction.
@@ -24,11 +24,32 @@ use std::process::Child;
 use std::process::Command;
 use std::time::Duration;
 
-/// In the order of loading: what a module needs comes before it.
-const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel"];
+/// An emulated CPU, and what makes a KVM of it.
+#[derive(Clone, Copy)]
+pub struct Cpu {
+    /// Bochs's name.
+    model: &'static str,
+    /// Which KVM it has.
+    kvm: Kvm,
+    /// In the order of loading: what a module needs comes before it.
+    modules: [&'static str; 3],
+}
 
-/// Newer ones give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
-const CPU_MODEL: &str = "corei7_haswell_4770";
+impl Cpu {
+    /// Newer ones give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
+    pub const INTEL: Self = Self {
+        model: "corei7_haswell_4770",
+        kvm: Kvm::Intel,
+        modules: ["irqbypass", "kvm", "kvm-intel"],
+    };
+
+    /// The outer kernel does not start on older ones, or complains of them.
+    pub const AMD: Self = Self {
+        model: "ryzen",
+        kvm: Kvm::AmdBochs,
+        modules: ["irqbypass", "kvm", "kvm-amd"],
+    };
+}
 
 const INITRD: &str = "initrd.cpio";
 const SETUP: &str = "setup.img";
@@ -77,14 +98,16 @@ busybox poweroff -f
 pub struct BochsMachine {
     bochs: Bochs,
     firmware: Firmware,
+    cpu: Cpu,
 }
 
 impl BochsMachine {
     /// From the cache; what is missing there is built now.
-    pub fn provide(cache: &Cache, kernel: &Kernel) -> anyhow::Result<Self> {
+    pub fn provide(cache: &Cache, kernel: &Kernel, cpu: Cpu) -> anyhow::Result<Self> {
         Ok(Self {
             bochs: Bochs::provide(cache)?,
             firmware: Firmware::provide(cache, kernel)?,
+            cpu,
         })
     }
 
@@ -92,7 +115,7 @@ impl BochsMachine {
         let mut text = format!(
             "config_interface: textconfig\n\
              display_library: nogui\n\
-             cpu: model={CPU_MODEL}, count={}, ips={}, quantum={}, reset_on_triple_fault=0, ignore_bad_msrs=1\n\
+             cpu: model={}, count={}, ips={}, quantum={}, reset_on_triple_fault=0, ignore_bad_msrs=1\n\
              memory: guest={memory}, host={memory}, block_size=8192\n\
              romimage: file={}, options=fastboot\n\
              vgaromimage: file={}\n\
@@ -111,6 +134,7 @@ impl BochsMachine {
              error: action=ignore\n\
              info: action=report\n\
              debug: action=ignore\n",
+            self.cpu.model,
             plan.cpus,
             timing.instructions_per_second,
             timing.quantum,
@@ -136,7 +160,7 @@ impl Machine for BochsMachine {
     }
 
     fn kvm(&self) -> Kvm {
-        Kvm::Intel
+        self.cpu.kvm
     }
 
     fn channels(&self) -> Kind {
@@ -144,7 +168,7 @@ impl Machine for BochsMachine {
     }
 
     fn prepare(&self, mut root: RootImage, plan: &Plan<'_>) -> anyhow::Result<()> {
-        for (number, module) in MODULES.iter().enumerate() {
+        for (number, module) in self.cpu.modules.iter().enumerate() {
             root.add(
                 &format!(".trapgate-modules/{number}-{module}.ko"),
                 &self.firmware.module(module),

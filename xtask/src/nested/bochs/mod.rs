@@ -1,9 +1,11 @@
-//! A Bochs whose emulated CPU runs kvm-intel, built from Debian's source package.
+//! A Bochs whose emulated CPU runs kvm-intel or kvm-amd, built from Debian's source package.
 //!
-//! Three things in it have to change. A VM entry computes which interrupts are held back before the CPU counts as in a guest: the guest's
-//! cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2), and an outer kernel
-//! whose guest spins with IF=0 hangs for good. A RAM image is read into memory as if the blocks of guest memory were adjacent. And RDRAND begins
-//! at a point that the clock chooses: with one that the seed chooses, the same seed gives the same run.
+//! Four things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
+//! the guest's cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING",
+//! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, a #DB that is intercepted leaves DR6 and
+//! DR7 as they were, and the VMCB has to have what the handler would see (AMD APM volume 2, 15.12.2): KVM would not learn what the trap was. A RAM
+//! image is read into memory as if the blocks of guest memory were adjacent. And RDRAND begins at a point that the clock chooses: with one that the
+//! seed chooses, the same seed gives the same run.
 
 mod firmware;
 mod machine;
@@ -18,6 +20,7 @@ use crate::process;
 use crate::system_packages;
 use anyhow::Context as _;
 pub use machine::BochsMachine;
+pub use machine::Cpu;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -58,6 +61,24 @@ const CXXFLAGS: &str = "-O3 -fomit-frame-pointer -pipe -w";
 const RANDOM_SEED: &str = "TRAPGATE_BOCHS_SEED";
 
 const EDITS: &[Edit] = &[
+    Edit {
+        file: "cpu/svm.cc",
+        after: "BX_CPU_C::VMRUN(",
+        find: "BX_CPU_THIS_PTR in_svm_guest = true;",
+        replace: "BX_CPU_THIS_PTR in_svm_guest = true;\n  handleInterruptMaskChange();",
+    },
+    Edit {
+        file: "cpu/svm.cc",
+        after: "BX_CPU_C::SvmInterceptException(",
+        find: "BX_CPU_THIS_PTR debug_trap = 0;",
+        // As `exception()` does it, for a #DB that is not intercepted.
+        replace: "if (vector == BX_DB_EXCEPTION) {
+    Bit32u kept = BX_CPU_THIS_PTR dr6.get32() & 0xffff6ff0;
+    BX_CPU_THIS_PTR dr6.set32(kept | (BX_CPU_THIS_PTR debug_trap & 0xe00f));
+    BX_CPU_THIS_PTR dr7.set_GD(0);
+  }
+  BX_CPU_THIS_PTR debug_trap = 0;",
+    },
     Edit {
         file: "cpu/vmx.cc",
         after: "BX_CPU_C::VMLAUNCH(",
@@ -180,13 +201,21 @@ mod tests {
 
     #[test]
     fn the_seed_is_read_from_the_variable_that_is_set() {
-        assert!(EDITS[2].replace.contains(&format!("\"{RANDOM_SEED}\"")));
+        let name = format!("\"{RANDOM_SEED}\"");
+        assert_eq!(
+            EDITS
+                .iter()
+                .filter(|edit| edit.replace.contains(&name))
+                .count(),
+            1
+        );
     }
 
     #[test]
     fn the_interrupt_mask_is_computed_once_the_cpu_is_in_the_guest() {
         let text = "void BX_CPU_C::VMLAUNCH(i)\n{\n  BX_CPU_THIS_PTR in_vmx_guest = true;\n\n  unmask_event(BX_EVENT_INIT);\n}\n";
-        let edited = EDITS[0].edited(text).unwrap();
+        let edit = EDITS.iter().find(|edit| edit.file == "cpu/vmx.cc");
+        let edited = edit.unwrap().edited(text).unwrap();
         let position = |what| edited.find(what).unwrap();
         assert!(position("in_vmx_guest = true") < position("handleInterruptMaskChange()"));
     }
