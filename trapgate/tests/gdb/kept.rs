@@ -8,8 +8,8 @@ use crate::packets::Packets;
 use crate::running::Running;
 use std::net::TcpStream;
 
-/// The local APIC's page, from which no instruction can be fetched.
-const NO_CODE: &str = "0xfee00000";
+/// Mapped, with no memory behind: no instruction can be fetched from there. From the local APIC's page, not far away, a CPU with virtual APIC accesses can.
+const NO_CODE: &str = "0xfee10000";
 
 const KEPT: &str = "the guest is kept, stopped (--on-crash stop)";
 
