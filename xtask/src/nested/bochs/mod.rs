@@ -57,7 +57,7 @@ const CONFIGURE: &[&str] = &[
 
 const CXXFLAGS: &str = "-O3 -fomit-frame-pointer -pipe -w";
 
-/// The environment variable that the third edit makes Bochs read.
+/// The environment variable that the last edit makes Bochs read.
 const RANDOM_SEED: &str = "TRAPGATE_BOCHS_SEED";
 
 const EDITS: &[Edit] = &[
