@@ -59,7 +59,7 @@ const MAX_REQUESTS_FOR_RANGES: usize = 1 << 8;
 /// Runs a command for the VP of the selected thread. What it says, an error too, is for a person, or for a script that sends such a line.
 pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> TargetReply {
     match parse(line) {
-        // Scripts learn by lines that are not known here what they talk to.
+        // A script sends a line that only another server knows, to find out which server it talks to.
         Err(problem) => TargetReply::Listing(problem),
         Ok(command) if command.is_of_scripts() => {
             TargetReply::Listing(answer(guest, selected, command).await)

@@ -140,7 +140,7 @@ pub enum TargetReply {
     MemoryRegion(MemoryRegion),
     /// Words for a person.
     Text(String),
-    /// What scripts take apart, so that no other words may come with it.
+    /// Text that scripts take apart: no other words may come with it.
     Listing(String),
     /// Whether steps take interrupts.
     StepInterrupts(StepInterrupts),

@@ -226,7 +226,7 @@ pub struct Dr6(pub u64);
 
 impl Dr6 {
     const BLD: u64 = 1 << 11;
-    /// BD.
+    /// BD: an access to a debug register while DR7.GD was set.
     pub(crate) const ACCESS: u64 = 1 << 13;
     const BS: u64 = 1 << 14;
     const BT: u64 = 1 << 15;

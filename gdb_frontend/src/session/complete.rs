@@ -88,7 +88,7 @@ impl Core {
                 self.console(&text);
                 self.ok();
             }
-            // A script reads it, which would take the words that wait for a part of it, and show them to nobody.
+            // A script takes this answer apart. The words that wait are for a person, who would not see them here.
             (Pending::Monitor, TargetReply::Listing(text)) => {
                 self.console(&text);
                 self.ok();

@@ -8,7 +8,8 @@ use crate::packets::Packets;
 use crate::running::Running;
 use std::net::TcpStream;
 
-/// Mapped, with no memory behind: no instruction can be fetched from there. From the local APIC's page, not far away, a CPU with virtual APIC accesses can.
+/// This address is mapped and has no memory behind it, so no instruction can be fetched from there. It is not in the local APIC's page, from which a CPU with
+/// virtual APIC accesses does fetch.
 const NO_CODE: &str = "0xfee10000";
 
 const KEPT: &str = "the guest is kept, stopped (--on-crash stop)";

@@ -33,7 +33,7 @@ use vmm_core_defs::stop::FaultRegisters;
 
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_IF: u64 = 1 << 9;
-const SHADOW_STI: u8 = 2;
+pub(crate) const SHADOW_STI: u8 = 2;
 
 /// The guest-debug state of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

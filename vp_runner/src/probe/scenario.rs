@@ -9,6 +9,7 @@ use super::seen::Seen;
 use crate::dr7;
 use crate::dr7::Dr6;
 use crate::dr7::Slot;
+use crate::kvm::vcpu::SHADOW_STI;
 use crate::kvm::vcpu::offers::offers_block_irq;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::ScratchVmError;
@@ -38,7 +39,6 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 
 pub(super) const PAGE: usize = 0x1000;
 const RFLAGS_RF: u64 = 1 << 16;
-const SHADOW_STI: u8 = 2;
 
 /// How a pending interrupt is held back during steps.
 #[derive(Debug, Clone, Copy)]

@@ -65,7 +65,7 @@ impl Report {
                 "A step stays in the code it is in; a pending interrupt is delivered when the guest next runs.",
                 match self.interrupts_held.seen {
                     _ if self.shadow_holds.works => {
-                        "A step stays in the code it is in, which an interrupt shadow sees to: each step costs two more system calls. KVM_GUESTDBG_BLOCKIRQ has no effect on this host."
+                        "A step stays in the code it is in all the same: an interrupt shadow is cast before each step, which costs two more system calls."
                     }
                     Seen::NotOffered => {
                         "A step can end in an interrupt handler: `finish` leaves it. The host's kernel does not offer KVM_GUESTDBG_BLOCKIRQ: update it to Linux 5.15 or later."

@@ -16,7 +16,7 @@ use crate::stop_cause::stop_cause;
 use iced_x86::Code;
 use step::general;
 
-const RFLAGS_RF: u64 = 1 << 16;
+pub(super) const RFLAGS_RF: u64 = 1 << 16;
 
 /// An `INT3` of the guest's own that the VP stands on.
 ///
@@ -113,7 +113,7 @@ impl Vp {
                 self.give_back(payload, &state).err()
             }
             DebugCause::Int3 => match self.byte_here() {
-                Some(byte) => match self.is_past_guests_breakpoint() {
+                Some(byte) => match self.pass_guests_breakpoints() {
                     Ok(()) => self.met(byte, course),
                     Err(err) => Some(self.crashed(&err)),
                 },
@@ -218,8 +218,8 @@ impl Vp {
         Ok(!self.guest_registers()?.detects_access())
     }
 
-    /// VT-x leaves the guest *on* an `ICEBP`, of which the `#DB` is a trap all the same (SDM volume 3, "Other Causes of VM Exits"; KVM skips the instruction
-    /// itself only where no debugger is, `handle_exception_nmi`).
+    /// On VT-x, an `ICEBP` that exits leaves RIP on the instruction, although its `#DB` is a trap. KVM skips the instruction only where no debugger steps or has a
+    /// debug register (`handle_exception_nmi` in Linux), so RIP is moved here before the guest gets the `#DB`.
     fn skip_icebp(&mut self) -> Result<(), DebugError> {
         let place = self.place()?;
         let state = general(&self.vcpu.registers()?);
@@ -230,9 +230,9 @@ impl Vp {
         }
     }
 
-    /// The VP's `INT3` has executed, so that breakpoints of the guest's own at its address are past: VT-x has cleared RFLAGS.RF, with which they would be met again
-    /// before what is under our byte (SDM volume 3, "Saving RIP, RSP, RFLAGS, and SSP").
-    pub(super) fn is_past_guests_breakpoint(&mut self) -> Result<(), DebugError> {
+    /// The `INT3` of our byte has executed, so the guest's own breakpoints at that address are past. VT-x clears RFLAGS.RF for an `INT3` (SDM volume 3, "Saving RIP,
+    /// RSP, RFLAGS, and SSP"), and without RF the guest's breakpoints are met again before the instruction under our byte: RF is set.
+    pub(super) fn pass_guests_breakpoints(&mut self) -> Result<(), DebugError> {
         if self.guests_breakpoint_here()? == 0 {
             return Ok(());
         }

@@ -1,14 +1,14 @@
-//! Stepping into a task that begins with EFLAGS.RF set, as one does that a fault has left: its first instruction meets no execution breakpoint (SDM volume 3,
-//! "Instruction-Breakpoint Exception Condition"), where the step's waits. RF is out of the task's TSS for that entry. The VP then has it, as it would have without
-//! us, and so has the TSS.
+//! Stepping into a task that begins with EFLAGS.RF set, as a task does that a fault has left. Its first instruction meets no execution breakpoint (SDM volume 3,
+//! "Instruction-Breakpoint Exception Condition"), and the step's breakpoint waits there. So RF is taken out of the task's TSS for that entry. Afterwards RF is set
+//! again in the TSS, and in the VP where the VP is in that task.
 
 use super::Vp;
 use super::VpCause;
+use super::guest_debug::RFLAGS_RF;
 use crate::page_walk::PagingState;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 
-const RFLAGS_RF: u64 = 1 << 16;
 /// RF in the third byte of RFLAGS.
 const RF_IN_BYTE: u8 = 1;
 
@@ -45,10 +45,11 @@ impl Vp {
             return Ok(());
         };
         let HiddenResumeFlag { byte, paging, left } = hidden;
-        // Present: it was there before, and only the guest's other VPs can have unmapped it.
-        let _ = self
-            .view(paging)
-            .change_byte(byte, |flags| flags | RF_IN_BYTE);
+        let view = self.view(paging);
+        if view.change_byte(byte, |flags| flags | RF_IN_BYTE).is_none() {
+            // It was mapped before: another VP of the guest has unmapped it since.
+            tracing::warn!(%byte, "EFLAGS.RF of a task cannot be put back into its TSS, which is not mapped any more");
+        }
         self.set_resume_flag_in_another_task(left)
             .map_err(|err| self.crashed(&err))
     }

@@ -65,6 +65,7 @@ pub(super) struct Underway {
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
     pub(super) sequel: Sequel,
+    /// RF of the task that the instruction switches to, while it is out of memory.
     pub(super) hidden: Option<HiddenResumeFlag>,
 }
 

@@ -1,5 +1,7 @@
 //! What a seed chooses: all that differs from one run to another on hardware, and here only with the seed.
 
+use crate::soak::next_seed;
+
 /// When things happen inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -29,7 +31,7 @@ impl Timing {
         }
         let mut state = seed;
         let mut below = |limit: u32| {
-            state = mixed(state);
+            state = next_seed(state);
             u32::try_from(state % u64::from(limit)).expect("it is below a u32")
         };
         Self {
@@ -41,14 +43,6 @@ impl Timing {
             random: 1 + below(u32::MAX / 2),
         }
     }
-}
-
-/// SplitMix64's step and mixing (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
-fn mixed(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
 }
 
 #[cfg(test)]
