@@ -1,9 +1,30 @@
-//! ACPI tables: how many CPUs there are, how to switch off and how to reset (ACPI 6.4, chapter 5).
+//! ACPI tables: how many CPUs there are, how to switch off and how to reset (ACPI 6.4, chapter 5). The crate `acpi_tables` knows the formats; this file
+//! holds the values.
 
 use super::layout;
 use crate::devices::power;
 use crate::devices::pvpanic;
 use crate::devices::reset_control;
+use acpi_tables::Aml;
+use acpi_tables::aml::Device;
+use acpi_tables::aml::IO;
+use acpi_tables::aml::Name;
+use acpi_tables::aml::Package;
+use acpi_tables::aml::ResourceTemplate;
+use acpi_tables::aml::Scope;
+use acpi_tables::aml::ZERO;
+use acpi_tables::facs::FACS;
+use acpi_tables::fadt::FADTBuilder;
+use acpi_tables::fadt::Flags;
+use acpi_tables::gas::AccessSize;
+use acpi_tables::gas::AddressSpace;
+use acpi_tables::gas::GAS;
+use acpi_tables::madt::EnabledStatus;
+use acpi_tables::madt::IoApic;
+use acpi_tables::madt::ProcessorLocalApic;
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
 use vm_memory::Address as _;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
@@ -13,153 +34,130 @@ use vm_memory::GuestMemoryMmap;
 /// The interrupt line of ACPI itself. Nothing raises it here, but kernels want one.
 const SCI: u8 = 9;
 
-/// `\_S5`: the sleep type that means off, which is what [`power`] expects. `Name (_S5, Package () { 0, 0, 0, 0 })` in AML.
-const SLEEP_TYPES: &[u8] = &[0x08, b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0, 0, 0, 0];
-
-/// AML (ACPI 6.4, 20.2): `Scope (\\_SB) { Device (PVPC) { ... } }`, the panic port with its identifier and its resource.
-fn panic_device() -> Vec<u8> {
-    let [low, high] = pvpanic::PORT.to_le_bytes();
-    // An I/O port descriptor, 16 bits decoded, one port (6.4.2.5), and the end tag.
-    let resources = [0x47, 1, low, high, low, high, 1, 1, 0x79, 0];
-    let buffer = package(&[0x11], &[&[0x0a, 10], &resources[..]].concat());
-    let identifier = [&[0x0d], pvpanic::HARDWARE_ID.as_bytes(), &[0]].concat();
-    let names = [
-        &b"\x08_HID"[..],
-        &identifier,
-        // Present, enabled, shown, working.
-        b"\x08_STA\x0a\x0f",
-        b"\x08_CRS",
-        &buffer,
-    ];
-    let device = package(&[0x5b, 0x82], &[&b"PVPC"[..], &names.concat()].concat());
-    package(&[0x10], &[&b"\\_SB_"[..], &device].concat())
-}
-
-/// An opcode, the length of what follows in one byte (20.2.4: up to 63, itself included), and that.
-fn package(opcode: &[u8], body: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(1 + body.len()).expect("a few dozen bytes");
-    assert!(length < 64, "longer packages have longer lengths");
-    [opcode, &[length], body].concat()
-}
+const OEM: [u8; 6] = *b"TRAPGT";
+const OEM_TABLE: [u8; 8] = *b"TRAPGATE";
+const OEM_REVISION: u32 = 1;
+/// The length of the header that every table but RSDP and FACS begins with (5.2.6).
+const HEADER_LEN: u32 = 36;
 
 /// Writes all tables below 1 MiB and says where the root pointer is.
 pub fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMemoryError> {
-    // FACS is the one table with an alignment of its own (64 bytes) and without a checksum.
+    // FACS is the one table with an alignment of its own (64 bytes).
     let facs_at = layout::RSDP.unchecked_add(0x40);
-    memory.write_slice(&facs(), facs_at)?;
+    memory.write_slice(&bytes(&facs()), facs_at)?;
     let mut next = facs_at.unchecked_add(0x40);
-    let mut place = |table: &[u8]| {
+    let mut place = |table: &dyn Aml| {
+        let table = bytes(table);
         let at = next;
         next = next.unchecked_add((table.len() as u64).next_multiple_of(16));
-        memory.write_slice(table, at).map(|()| at)
+        memory.write_slice(&table, at).map(|()| at)
     };
-    let dsdt_body = [SLEEP_TYPES, &panic_device()].concat();
-    let dsdt_at = place(&table(b"DSDT", 2, &dsdt_body))?;
+    let dsdt_at = place(&dsdt())?;
     let fadt_at = place(&fadt(facs_at, dsdt_at))?;
     let madt_at = place(&madt(cpus))?;
-    let entries = [fadt_at, madt_at]
-        .map(|at| at.raw_value().to_le_bytes())
-        .concat();
-    let xsdt_at = place(&table(b"XSDT", 1, &entries))?;
-    memory.write_slice(&rsdp(xsdt_at), layout::RSDP)?;
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+    xsdt.add_entry(fadt_at.raw_value());
+    xsdt.add_entry(madt_at.raw_value());
+    let xsdt_at = place(&xsdt)?;
+    let rsdp = Rsdp::new(OEM, xsdt_at.raw_value());
+    memory.write_slice(&bytes(&rsdp), layout::RSDP)?;
     Ok(layout::RSDP)
 }
 
-/// A table with the standard header (5.2.6) and its checksum.
-fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(36 + body.len()).expect("a table is a few hundred bytes");
-    let mut table = Vec::new();
-    table.extend_from_slice(signature);
-    table.extend_from_slice(&length.to_le_bytes());
-    table.extend_from_slice(&[revision, 0]);
-    table.extend_from_slice(b"TRAPGTTRAPGATE");
-    table.extend_from_slice(&1_u32.to_le_bytes());
-    table.extend_from_slice(b"TRPG");
-    table.extend_from_slice(&1_u32.to_le_bytes());
-    table.extend_from_slice(body);
-    table[9] = checksum(&table);
-    table
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
 }
 
-/// What makes the bytes sum up to zero.
-fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
-}
-
-/// 5.2.5.3
-fn rsdp(xsdt: GuestAddress) -> Vec<u8> {
-    let mut rsdp = b"RSD PTR \0TRAPGT\x02\0\0\0\0\x24\0\0\0".to_vec();
-    rsdp.extend_from_slice(&xsdt.raw_value().to_le_bytes());
-    rsdp.extend_from_slice(&[0; 4]);
-    rsdp[8] = checksum(&rsdp[..20]);
-    rsdp[32] = checksum(&rsdp);
-    rsdp
+/// A table of `signature` to which nothing is appended yet.
+fn empty(signature: &[u8; 4], revision: u8) -> Sdt {
+    Sdt::new(
+        *signature,
+        HEADER_LEN,
+        revision,
+        OEM,
+        OEM_TABLE,
+        OEM_REVISION,
+    )
 }
 
 /// 5.2.10
-fn facs() -> [u8; 64] {
-    let mut facs = [0; 64];
-    facs[..4].copy_from_slice(b"FACS");
-    facs[4] = 64;
-    facs[32] = 2;
+fn facs() -> FACS {
+    let mut facs = FACS::new();
+    facs.version = 2;
     facs
 }
 
-/// 5.2.9, with the offsets given there less the header's 36.
-fn fadt(facs: GuestAddress, dsdt: GuestAddress) -> Vec<u8> {
-    let mut body = vec![0; 276 - 36];
-    let mut put = |offset: usize, bytes: &[u8]| {
-        body[offset - 36..offset - 36 + bytes.len()].copy_from_slice(bytes);
-    };
+/// 5.2.9
+fn fadt(facs: GuestAddress, dsdt: GuestAddress) -> impl Aml {
     let low = |at: GuestAddress| u32::try_from(at.raw_value()).expect("tables are below 1 MiB");
     let port = |number: u16, bits: u8| {
-        // Generic address structure (5.2.3.2): I/O space.
-        let mut address = vec![1, bits, 0, 0];
-        address.extend_from_slice(&u64::from(number).to_le_bytes());
-        address
+        let size = AccessSize::Undefined;
+        GAS::new(AddressSpace::SystemIo, bits, 0, size, number.into())
     };
-    put(36, &low(facs).to_le_bytes());
-    put(40, &low(dsdt).to_le_bytes());
-    put(46, &u16::from(SCI).to_le_bytes());
-    put(56, &u32::from(power::EVENT_PORT).to_le_bytes());
-    put(64, &u32::from(power::CONTROL_PORT).to_le_bytes());
-    put(88, &[power::EVENT_LEN, power::CONTROL_LEN]);
-    // C2 and C3 are not there: latencies above the limits.
-    put(96, &101_u16.to_le_bytes());
-    put(98, &1001_u16.to_le_bytes());
+    // C2 and C3 are not there: latencies above the limits (101 and 1001 us).
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        // No fixed power and sleep buttons, no fixed RTC event.
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::FixRtc)
+        .flag(Flags::ResetRegSup);
+    fadt.fadt_minor_version = 0;
+    fadt.firmware_ctrl = low(facs).into();
+    // Both addresses of the DSDT: the builder's own setters clear the other one.
+    fadt.dsdt = low(dsdt).into();
+    fadt.x_dsdt = dsdt.raw_value().into();
+    fadt.sci_int = u16::from(SCI).into();
+    fadt.pm1a_evt_blk = u32::from(power::EVENT_PORT).into();
+    fadt.pm1a_cnt_blk = u32::from(power::CONTROL_PORT).into();
+    fadt.pm1_evt_len = power::EVENT_LEN;
+    fadt.pm1_cnt_len = power::CONTROL_LEN;
+    fadt.x_pm1a_evt_blk = port(power::EVENT_PORT, power::EVENT_LEN * 8);
+    fadt.x_pm1a_cnt_blk = port(power::CONTROL_PORT, power::CONTROL_LEN * 8);
+    fadt.p_lvl2_lat = 101.into();
+    fadt.p_lvl3_lat = 1001.into();
     // Legacy devices are there; no keyboard controller worth a driver, no VGA, no message-signalled interrupts, no CMOS clock.
-    put(109, &0b10_1101_u16.to_le_bytes());
-    // WBINVD works; C1 on all CPUs; no fixed power, sleep or RTC events; the reset register is there.
-    put(
-        112,
-        &((1_u32 << 0) | (1 << 2) | (1 << 4) | (1 << 5) | (1 << 6) | (1 << 10)).to_le_bytes(),
-    );
-    put(116, &port(reset_control::RESET_PORT, 8));
-    put(128, &[reset_control::HARD_RESET]);
-    put(140, &dsdt.raw_value().to_le_bytes());
-    put(148, &port(power::EVENT_PORT, power::EVENT_LEN * 8));
-    put(172, &port(power::CONTROL_PORT, power::CONTROL_LEN * 8));
-    table(b"FACP", 6, &body)
+    fadt.iapc_boot_arch = 0b10_1101.into();
+    fadt.reset_reg = port(reset_control::RESET_PORT, 8);
+    fadt.reset_value = reset_control::HARD_RESET;
+    fadt.finalize()
 }
 
-/// 5.2.12
-fn madt(cpus: u8) -> Vec<u8> {
-    let mut body = layout::LOCAL_APIC.to_le_bytes().to_vec();
+/// 5.2.12. The crate's own `MADT` cannot say that the legacy interrupt controllers are there, and has neither of the last two entries.
+fn madt(cpus: u8) -> Sdt {
+    let mut madt = empty(b"APIC", 4);
+    madt.append(layout::LOCAL_APIC);
     // The two legacy interrupt controllers are there as well.
-    body.extend_from_slice(&1_u32.to_le_bytes());
+    madt.append(1_u32);
     for cpu in 0..cpus {
-        // Processor local APIC: its id is the VP's index; enabled.
-        body.extend_from_slice(&[0, 8, cpu, cpu, 1, 0, 0, 0]);
+        // Its id is the VP's index.
+        ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled).to_aml_bytes(&mut madt);
     }
-    // I/O APIC, id past the CPUs', first interrupt 0. KVM's default routing joins line N to pin N.
-    body.extend_from_slice(&[1, 12, cpus, 0]);
-    body.extend_from_slice(&layout::IO_APIC.to_le_bytes());
-    body.extend_from_slice(&0_u32.to_le_bytes());
-    // The SCI is level-triggered, active high.
-    body.extend_from_slice(&[2, 10, 0, SCI, SCI, 0, 0, 0, 0x0d, 0]);
+    // An id past the CPUs', first interrupt 0. KVM's default routing joins line N to pin N.
+    IoApic::new(cpus, layout::IO_APIC, 0).to_aml_bytes(&mut madt);
+    // Interrupt source override: the SCI is level-triggered, active high.
+    madt.append_slice(&[2, 10, 0, SCI, SCI, 0, 0, 0, 0x0d, 0]);
     // NMI on LINT1 of every CPU.
-    body.extend_from_slice(&[4, 6, 0xff, 0, 0, 1]);
-    table(b"APIC", 4, &body)
+    madt.append_slice(&[4, 6, 0xff, 0, 0, 1]);
+    madt
+}
+
+/// The sleep type that means off, which is what [`power`] expects, and the panic port.
+fn dsdt() -> Sdt {
+    let mut dsdt = empty(b"DSDT", 2);
+    let sleep_types = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
+    Name::new("_S5_".into(), &sleep_types).to_aml_bytes(&mut dsdt);
+    let port = IO::new(pvpanic::PORT, pvpanic::PORT, 1, 1);
+    let identifier = Name::new("_HID".into(), &pvpanic::HARDWARE_ID);
+    // Present, enabled, shown, working.
+    let status = Name::new("_STA".into(), &0x0f_u8);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port]));
+    let panic_device = Device::new("PVPC".into(), vec![&identifier, &status, &resources]);
+    Scope::new("\\_SB_".into(), vec![&panic_device]).to_aml_bytes(&mut dsdt);
+    dsdt
 }
 
 #[cfg(test)]
@@ -229,6 +227,26 @@ mod tests {
         wanted.extend(b"\x08_STA\x0a\x0f\x08_CRS\x11\x0d\x0a\x0a");
         wanted.extend(b"\x47\x01\x05\x05\x05\x05\x01\x01\x79\0");
         assert!(dsdt.ends_with(&wanted), "{dsdt:x?}");
+    }
+
+    /// At the offsets of the specification (5.2.9).
+    #[test]
+    fn the_fadt_names_the_ports_of_the_devices() {
+        let fadt = &walk(1)[0];
+        let io_space = |at: usize| {
+            let [space, bits, offset, _, low, high, ..] = fadt[at..at + 12] else {
+                panic!("a slice of twelve bytes");
+            };
+            assert_eq!((space, offset), (1, 0));
+            (u16::from_le_bytes([low, high]), bits)
+        };
+        assert_eq!(io_space(148), (power::EVENT_PORT, 32));
+        assert_eq!(io_space(172), (power::CONTROL_PORT, 16));
+        assert_eq!(io_space(116), (reset_control::RESET_PORT, 8));
+        assert_eq!(fadt[128], reset_control::HARD_RESET);
+        assert_eq!(fadt[40..44], fadt[140..144]);
+        // Legacy devices, no VGA, no message-signalled interrupts, no CMOS clock; no fixed buttons, a reset register.
+        assert_eq!(fadt[109..116], [0x2d, 0, 0, 0x75, 4, 0, 0]);
     }
 
     #[test]
