@@ -25,30 +25,27 @@ pub const MAX_CPUS: u32 = 64;
 #[cfg(test)]
 mod tests {
     use super::ELF;
-
-    const PT_NOTE: u32 = 4;
-
-    fn u16_at(at: usize) -> usize {
-        usize::from(u16::from_le_bytes([ELF[at], ELF[at + 1]]))
-    }
-
-    fn u64_at(at: usize) -> usize {
-        let bytes = ELF[at..at + 8].try_into().expect("eight bytes");
-        usize::try_from(u64::from_le_bytes(bytes)).expect("offsets of a 64-bit file fit")
-    }
+    use object::LittleEndian;
+    use object::elf;
+    use object::read::elf::ElfFile64;
+    use object::read::elf::FileHeader as _;
+    use object::read::elf::ProgramHeader as _;
 
     #[test]
     fn the_guest_has_a_pvh_note_that_names_its_entry() {
-        let (headers, entry) = (u64_at(32), ELF[24..28].to_vec());
-        let note = (0..u16_at(56))
-            .map(|index| headers + index * u16_at(54))
-            .find(|&header| ELF[header..header + 4] == PT_NOTE.to_le_bytes())
-            .expect("a note segment");
-        let start = u64_at(note + 8);
-        let words = [4_u32, 4, 18].map(u32::to_le_bytes).concat();
-        assert_eq!(&ELF[start..start + 12], words);
-        assert_eq!(&ELF[start + 12..start + 16], b"Xen\0");
-        assert_eq!(&ELF[start + 16..start + 20], entry);
+        let file = ElfFile64::<LittleEndian>::parse(ELF).expect("an ELF file");
+        let mut notes = file
+            .elf_program_headers()
+            .iter()
+            .find_map(|segment| segment.notes(LittleEndian, ELF).transpose())
+            .expect("a note segment")
+            .expect("a well-formed note segment");
+        let note = notes.next().expect("well-formed").expect("a note");
+        assert_eq!(note.name_bytes(), b"Xen\0");
+        // XEN_ELFNOTE_PHYS32_ENTRY
+        assert_eq!(note.n_type(LittleEndian), elf::NoteType(18));
+        let entry = file.elf_header().e_entry(LittleEndian).to_le_bytes();
+        assert_eq!(note.desc(), &entry[..4]);
     }
 
     #[test]

@@ -1,7 +1,16 @@
 //! What kernel files say about themselves, read without trusting them.
 
 use crate::arch::x86_64::layout;
+use object::LittleEndian;
+use object::elf;
+use object::read::elf::FileHeader as _;
+use object::read::elf::NoteIterator;
+use object::read::elf::ProgramHeader as _;
 use std::ops::Range;
+
+/// The only kind of ELF file that can be booted.
+type ElfHeader = elf::FileHeader64<LittleEndian>;
+type ProgramHeader = elf::ProgramHeader64<LittleEndian>;
 
 /// What the header of a bzImage says (Linux boot protocol, "THE REAL-MODE KERNEL HEADER").
 pub struct BzImageFacts {
@@ -70,48 +79,33 @@ impl BzImageFacts {
 }
 
 impl ElfFacts {
-    const CLASS_64: u8 = 2;
-    const LITTLE_ENDIAN: u8 = 1;
-    const MACHINE_X86_64: u16 = 62;
-    const HEADER_SIZE: u16 = 56;
-    const EXECUTABLE: u16 = 2;
-    const PT_LOAD: u32 = 1;
-    const PT_NOTE: u32 = 4;
-
     /// The error says why the file cannot be booted.
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
-        let truncated = || "the ELF file ends within its headers".to_owned();
-        if bytes.get(4..6) != Some(&[Self::CLASS_64, Self::LITTLE_ENDIAN]) {
-            return Err("it is not a 64-bit little-endian ELF file".to_owned());
-        }
-        if u16_at(bytes, 18).ok_or_else(truncated)? != Self::MACHINE_X86_64 {
+        let header = ElfHeader::parse(bytes)
+            .and_then(|header| header.endian().map(|_| header))
+            .map_err(|_| "it is not a 64-bit little-endian ELF file".to_owned())?;
+        if header.e_machine(LittleEndian) != elf::EM_X86_64 {
             return Err("it is an ELF file for another architecture than x86-64".to_owned());
         }
-        if u16_at(bytes, 16).ok_or_else(truncated)? != Self::EXECUTABLE {
+        if header.e_type(LittleEndian) != elf::ET_EXEC {
             return Err("it is an ELF file that runs at no fixed address (a program, library or object file)".to_owned());
         }
-        if u16_at(bytes, 54).ok_or_else(truncated)? != Self::HEADER_SIZE {
+        if usize::from(header.e_phentsize(LittleEndian)) != size_of::<ProgramHeader>() {
             return Err("its ELF program headers have an unknown size".to_owned());
         }
-        let headers = u64_at(bytes, 32).ok_or_else(truncated)?;
-        let count = u16_at(bytes, 56).ok_or_else(truncated)?;
         let mut facts = Self {
             pvh_entry: None,
             segments: Vec::new(),
         };
-        for index in 0..count {
-            let header = u64::from(index) * u64::from(Self::HEADER_SIZE);
-            let header = headers
-                .checked_add(header)
-                .and_then(|at| usize::try_from(at).ok());
-            let header = header
-                .and_then(|at| bytes.get(at..)?.get(..56))
-                .ok_or_else(truncated)?;
+        let headers = header
+            .program_headers(LittleEndian, bytes)
+            .map_err(|_| "the ELF file ends within its headers".to_owned())?;
+        for header in headers {
             facts.add_segment(bytes, header).ok_or_else(|| {
                 "an ELF segment passes the end of the file or of the address space".to_owned()
             })?;
         }
-        facts.check_entry(u64_at(bytes, 24).ok_or_else(truncated)?)?;
+        facts.check_entry(header.e_entry(LittleEndian))?;
         Ok(facts)
     }
 
@@ -166,47 +160,38 @@ impl ElfFacts {
             .map(|segment| segment.physical.start + segment.in_file..segment.physical.end)
     }
 
-    fn add_segment(&mut self, bytes: &[u8], header: &[u8]) -> Option<()> {
-        let (kind, offset) = (u32_at(header, 0)?, u64_at(header, 8)?);
-        let (physical, in_file, in_memory) = (
-            u64_at(header, 24)?,
-            u64_at(header, 32)?,
-            u64_at(header, 40)?,
-        );
-        if kind != Self::PT_LOAD && kind != Self::PT_NOTE {
+    fn add_segment(&mut self, bytes: &[u8], header: &ProgramHeader) -> Option<()> {
+        let kind = header.p_type(LittleEndian);
+        if kind != elf::PT_LOAD && kind != elf::PT_NOTE {
             return Some(());
         }
-        let content = bytes
-            .get(usize::try_from(offset).ok()?..)?
-            .get(..usize::try_from(in_file).ok()?)?;
-        if kind == Self::PT_NOTE {
+        let content = header.data(LittleEndian, bytes).ok()?;
+        if kind == elf::PT_NOTE {
             self.pvh_entry = self.pvh_entry.or(find_pvh_entry(content));
             return Some(());
         }
-        let end = physical.checked_add(in_memory.max(in_file))?;
+        let physical = header.p_paddr(LittleEndian);
+        let in_file = header.p_filesz(LittleEndian);
+        let end = physical.checked_add(header.p_memsz(LittleEndian).max(in_file))?;
         self.segments.push(Segment {
             physical: physical..end,
             in_file,
-            virtual_start: u64_at(header, 16)?,
+            virtual_start: header.p_vaddr(LittleEndian),
         });
         Some(())
     }
 }
 
-/// Looks through a note segment: name size, descriptor size, type, then name and descriptor, each padded to four bytes.
-fn find_pvh_entry(mut notes: &[u8]) -> Option<u64> {
-    const PHYS32_ENTRY: u32 = 18;
-    loop {
-        let (name, descriptor) = (u32_at(notes, 0)?, u32_at(notes, 4)?);
-        let kind = u32_at(notes, 8)?;
-        let name_end = 12 + usize::try_from(name).ok()?;
-        let start = name_end.next_multiple_of(4);
-        let end = start + usize::try_from(descriptor).ok()?;
-        if kind == PHYS32_ENTRY && notes.get(12..name_end)? == b"Xen\0" {
-            return u32_at(notes.get(start..end)?, 0).map(u64::from);
-        }
-        notes = notes.get(end.next_multiple_of(4)..)?;
-    }
+/// Looks through a note segment. Kernels pad notes to four bytes, whatever alignment the segment gives.
+fn find_pvh_entry(notes: &[u8]) -> Option<u64> {
+    const PADDING: u64 = 4;
+    /// Xen's public headers, `elfnote.h`.
+    const PHYS32_ENTRY: elf::NoteType = elf::NoteType(18);
+    let notes = NoteIterator::<ElfHeader>::new(LittleEndian, PADDING, notes).ok()?;
+    notes.map_while(Result::ok).find_map(|note| {
+        let found = note.n_type(LittleEndian) == PHYS32_ENTRY && note.name_bytes() == b"Xen\0";
+        u32_at(note.desc(), 0).filter(|_| found).map(u64::from)
+    })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

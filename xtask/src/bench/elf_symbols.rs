@@ -1,8 +1,8 @@
-//! Addresses of an ELF file's symbols (System V ABI, "Symbol Table"), for 64-bit little-endian files only.
+//! Addresses of an ELF file's symbols.
 
+use object::Object as _;
+use object::ObjectSymbol as _;
 use std::ops::Range;
-
-const SECTION_SYMBOLS: u32 = 2;
 
 /// The value of the symbol `name`.
 pub fn address(elf: &[u8], name: &str) -> Option<u64> {
@@ -11,39 +11,12 @@ pub fn address(elf: &[u8], name: &str) -> Option<u64> {
 
 /// The addresses that the symbol `name` covers.
 pub fn range(elf: &[u8], name: &str) -> Option<Range<u64>> {
-    let sections = usize_at(elf, 40)?;
-    let size = usize::from(u16_at(elf, 58)?);
-    let count = usize::from(u16_at(elf, 60)?);
-    let section = |index: usize| elf.get(sections + index * size..);
-    let symbols = (0..count)
-        .filter_map(section)
-        .find(|header| u32_at(header, 4) == Some(SECTION_SYMBOLS))?;
-    let names = section(usize::try_from(u32_at(symbols, 40)?).ok()?)?;
-    let names = elf.get(usize_at(names, 24)?..)?;
-    let table = elf.get(usize_at(symbols, 24)?..)?;
-    let table = table.get(..usize_at(symbols, 32)?)?;
-    table.chunks_exact(24).find_map(|symbol| {
-        let text = names.get(usize::try_from(u32_at(symbol, 0)?).ok()?..)?;
-        let matches = text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
-        let start = u64_at(symbol, 8).filter(|_| matches)?;
-        Some(start..start.checked_add(u64_at(symbol, 16)?)?)
-    })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-fn usize_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u64_at(bytes, at)?).ok()
+    let file = object::File::parse(elf).ok()?;
+    let symbol = file
+        .symbols()
+        .find(|symbol| symbol.name_bytes() == Ok(name.as_bytes()))?;
+    let start = symbol.address();
+    Some(start..start.checked_add(symbol.size())?)
 }
 
 #[cfg(test)]
@@ -56,5 +29,8 @@ mod tests {
         assert!(found >= 0x10_0000, "{found:x}");
         assert_ne!(address(demo_guest::ELF, "is_prime"), Some(found));
         assert_eq!(address(demo_guest::ELF, "do_roun"), None);
+        let function = range(demo_guest::ELF, "do_round").expect("the guest has this function");
+        assert!(function.start < function.end, "{function:x?}");
+        assert_eq!(range(b"no ELF file", "do_round"), None);
     }
 }

@@ -9,6 +9,7 @@ use crate::process;
 use crate::system_packages;
 use anyhow::Context as _;
 use anyhow::bail;
+use object::Object as _;
 use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
@@ -234,11 +235,11 @@ fn decompress(packed: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// `e_entry` of a 64-bit ELF: of a kernel, a physical address.
 fn entry_point(elf: &[u8]) -> anyhow::Result<u32> {
-    let bytes = elf
-        .get(24..32)
-        .filter(|_| elf.starts_with(b"\x7fELF\x02"))
+    let file = object::File::parse(elf)
+        .ok()
+        .filter(object::File::is_64)
         .context("the outer kernel's payload is no 64-bit ELF")?;
-    let entry = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let entry = file.entry();
     u32::try_from(entry)
         .ok()
         .filter(|entry| (KERNEL..INITRD).contains(entry))
