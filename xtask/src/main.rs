@@ -7,6 +7,7 @@ mod debuggers;
 mod fmt;
 mod nested;
 mod process;
+mod promises;
 mod soak;
 mod system_packages;
 mod test;
@@ -36,7 +37,7 @@ enum Task {
     Debuggers,
     /// Boot a real kvm-amd or kvm-intel in software emulation and run the tests, or a command, inside.
     Nested(nested::Args),
-    /// Run a test in the nested kvm-intel under many timings, and say under which it fails.
+    /// Run tests in the nested kvm-intel under many timings, and say under which they fail.
     Hunt(nested::hunt::Args),
 }
 

@@ -2,19 +2,19 @@
 
 use super::Finding;
 use crate::process;
-use anyhow::Context as _;
+use crate::promises;
+use crate::promises::PAGE;
+use crate::promises::tests_of;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const PAGE: &str = "Guide/src/conformance.md";
 /// The suite's own tests: each has a row.
 const SUITE: &str = "conformance/tests";
 
 /// Checks the table against the tests' sources.
 pub fn check() -> anyhow::Result<Vec<Finding>> {
     let root = process::workspace_root();
-    let page =
-        std::fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
+    let page = promises::read()?;
     let (mut findings, named) = rows(&page, &|path| std::fs::read_to_string(root.join(path)).ok());
     for entry in std::fs::read_dir(root.join(SUITE))? {
         let path = entry?.path();
@@ -34,22 +34,18 @@ fn rows(
 ) -> (Vec<Finding>, BTreeSet<(String, String)>) {
     let mut findings = Vec::new();
     let mut named = BTreeSet::new();
-    for (number, line) in page.lines().enumerate() {
-        // | promise | `file.rs`: `test`, `another` | where ...
-        let Some(cell) = line.strip_prefix('|').and_then(|row| row.split('|').nth(1)) else {
-            continue;
-        };
+    for row in promises::rows(page) {
         let mut report = |message: String| {
             findings.push(Finding {
                 file: PAGE.to_owned(),
-                line: number + 1,
+                line: row.line,
                 message,
             });
         };
         let mut file = None;
         let mut tests = 0;
-        for word in cell.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
+        for word in row.words {
+            if promises::is_file(word) {
                 let text = read(word);
                 if text.is_none() {
                     report(format!("there is no file `{word}`"));
@@ -83,17 +79,6 @@ fn without_row(path: &Path, text: &str, named: &BTreeSet<(String, String)>) -> V
             message: format!("`{test}` has no row in {PAGE}: say what it promises"),
         })
         .collect()
-}
-
-/// The names of the functions right below a `#[test]`.
-fn tests_of(text: &str) -> impl Iterator<Item = &str> {
-    text.split("#[test]\n").skip(1).filter_map(|rest| {
-        let line = rest
-            .lines()
-            .find(|line| !line.trim_start().starts_with("#["))?;
-        let (name, _) = line.trim_start().strip_prefix("fn ")?.split_once('(')?;
-        Some(name)
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::Job;
 use super::MEMORY_MIB;
 use super::boot::Sink;
 use super::queue;
+use super::quoted;
 use super::screen::Screen;
 use super::screen::Verdict;
 use crate::process;
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::io::BufReader;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -25,11 +27,17 @@ use std::time::Instant;
 /// The packages whose tests open /dev/kvm.
 const PACKAGES: &[&str] = &["conformance", "vp_runner", "trapgate"];
 
+/// The packages that have tests of races besides.
+const WITH_RACES: &[&str] = &["debug_worker", "gdb_frontend"];
+
 /// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
 const PURE: &[&str] = &["run_state::", "controller::tests::"];
 
 /// For one test program, all of its tests: most take seconds, and a busy machine several times as long as a quiet one.
 const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Before the name of a program that failed, in the output of a [batch](Suite::batch).
+pub(super) const FAILED: &str = "hunt: failed: ";
 
 /// Test programs that cargo built, with the programs that they start.
 pub struct Suite {
@@ -44,6 +52,7 @@ pub struct Suite {
 }
 
 /// One of them.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct TestProgram {
     name: String,
     /// The package's folder: cargo's promise to a test is to run there.
@@ -61,7 +70,21 @@ impl TestProgram {
 impl Suite {
     /// Builds them as `cargo test` does, in the same target folder.
     pub fn build() -> anyhow::Result<Self> {
-        let mut command = process::cargo();
+        Self::built_by(process::cargo(), PACKAGES.iter())
+    }
+
+    /// For many runs: with the tests of races between threads, which need no KVM, and optimized. A run of `vp_runner/races` is 2.0 billion
+    /// instructions instead of more than 4. The other crates are those of every build, and are not built again.
+    pub(super) fn for_hunts() -> anyhow::Result<Self> {
+        let mut cargo = process::cargo();
+        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+        Self::built_by(cargo, PACKAGES.iter().chain(WITH_RACES))
+    }
+
+    fn built_by<'a>(
+        mut command: Command,
+        packages: impl Iterator<Item = &'a &'a str>,
+    ) -> anyhow::Result<Self> {
         command.args([
             "test",
             "--no-run",
@@ -69,7 +92,7 @@ impl Suite {
         ]);
         // Libraries' unit tests and integration tests, and the programs those start.
         command.args(["--lib", "--bins", "--tests"]);
-        for package in PACKAGES {
+        for package in packages {
             command.args(["--package", package]);
         }
         let mut child = command
@@ -146,18 +169,35 @@ impl Suite {
         Ok(self)
     }
 
-    /// The one test program that is left.
+    /// The one test program whose name contains `name`, or is `name`.
     ///
     /// # Errors
-    /// There are several.
-    pub(super) fn single(&self) -> anyhow::Result<&TestProgram> {
-        match self.tests.as_slice() {
+    /// There is none, or there are several.
+    pub(super) fn program(&self, name: &str) -> anyhow::Result<&TestProgram> {
+        if let Some(test) = self.tests.iter().find(|test| test.name == name) {
+            return Ok(test);
+        }
+        let found: Vec<&TestProgram> = self.named_like(name).collect();
+        match found.as_slice() {
             [test] => Ok(test),
+            [] => {
+                let all: Vec<&str> = self.named_like("").map(TestProgram::name).collect();
+                anyhow::bail!(
+                    "no test program has a name with `{name}` in it; there are {}",
+                    all.join(", ")
+                )
+            }
             several => {
-                let names: Vec<&str> = several.iter().map(TestProgram::name).collect();
-                anyhow::bail!("name one test program, of {}", names.join(", "))
+                let names: Vec<&str> = several.iter().map(|test| test.name()).collect();
+                anyhow::bail!("`{name}`: name one test program, of {}", names.join(", "))
             }
         }
+    }
+
+    fn named_like(&self, name: &str) -> impl Iterator<Item = &TestProgram> {
+        self.tests
+            .iter()
+            .filter(move |test| test.name.contains(name))
     }
 
     /// With this timing inside, and each program in two boots that have to be the same; see [`Job::seed`] and [`Job::twice`].
@@ -233,23 +273,73 @@ impl Suite {
     }
 
     /// A run of it in the bed.
-    pub(super) fn job(&self, test: &TestProgram) -> Job {
-        let mut files = vec![test.path.clone()];
-        files.extend(self.programs.iter().cloned());
-        let mut command: Vec<OsString> = vec![
-            test.path.clone().into(),
-            "--nocapture".into(),
-            "--test-threads=1".into(),
-        ];
-        command.extend(PURE.iter().flat_map(|name| ["--skip".into(), name.into()]));
-        command.extend(self.filter.iter().map(OsString::from));
-        let mut job = Job::new(command, test.folder.clone(), files);
+    fn job(&self, test: &TestProgram) -> Job {
+        let command = command(test, self.filter.as_slice());
+        let mut job = Job::new(command, test.folder.clone(), self.files([test]));
         job.name.clone_from(&test.name);
         job.timeout = TIMEOUT + soak::share();
         job.seed = self.seed;
         job.twice = self.twice;
         job
     }
+
+    /// A run of several, one after the other, in one boot. Each has its own time, and a failure of one does not keep the next from running.
+    pub(super) fn batch(&self, batch: &[Chosen<'_>], seed: u64) -> Job {
+        let script = script(batch, TIMEOUT);
+        let programs = batch.iter().map(|chosen| chosen.program);
+        let mut job = Job::new(
+            vec!["sh".into(), "-c".into(), script.into()],
+            process::workspace_root(),
+            self.files(programs),
+        );
+        job.name = "hunt".to_owned();
+        job.timeout = TIMEOUT * u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        job.seed = seed;
+        job
+    }
+
+    fn files<'a>(&self, tests: impl IntoIterator<Item = &'a TestProgram>) -> Vec<PathBuf> {
+        let tests = tests.into_iter().map(|test| test.path.clone());
+        tests.chain(self.programs.iter().cloned()).collect()
+    }
+}
+
+/// A test program and those of its tests whose names contain one of `filters`, or all.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chosen<'a> {
+    pub(super) program: &'a TestProgram,
+    pub(super) filters: Vec<String>,
+}
+
+fn command(test: &TestProgram, filters: &[String]) -> Vec<OsString> {
+    let mut command: Vec<OsString> = vec![
+        test.path.clone().into(),
+        "--nocapture".into(),
+        "--test-threads=1".into(),
+    ];
+    command.extend(PURE.iter().flat_map(|name| ["--skip".into(), name.into()]));
+    command.extend(filters.iter().map(OsString::from));
+    command
+}
+
+/// For a shell: the exit status is that of the last program that failed. A program's end is said only where it failed: what the test of a program that was ended
+/// was doing stands before.
+fn script(batch: &[Chosen<'_>], each: Duration) -> String {
+    let mut script = String::from("status=0\n");
+    for Chosen { program, filters } in batch {
+        let words: Vec<String> = command(program, filters)
+            .iter()
+            .map(|word| quoted(word))
+            .collect();
+        script += &format!(
+            "cd {} && timeout -s KILL {} {} || {{ status=$?; echo {FAILED}{} with status $status; }}\n",
+            quoted(program.folder.as_os_str()),
+            each.as_secs(),
+            words.join(" "),
+            program.name,
+        );
+    }
+    script + "exit $status\n"
 }
 
 /// A test program that ran to its end.
@@ -258,4 +348,54 @@ struct EndedProgram {
     code: i32,
     took: Duration,
     notes: Vec<Note>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program whose answer to its arguments is `script`.
+    fn program(folder: &std::path::Path, name: &str, script: &str) -> TestProgram {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = folder.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        TestProgram {
+            name: format!("package/{name}"),
+            folder: folder.to_owned(),
+            path,
+        }
+    }
+
+    #[test]
+    fn a_program_that_fails_or_hangs_keeps_no_other_from_running_and_is_named() {
+        let folder = std::env::temp_dir().join(format!("xtask-batch-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let programs = [
+            program(&folder, "fails", "exit 101"),
+            program(&folder, "hangs", "exec sleep 1000"),
+            program(&folder, "passes", "pwd; echo $*"),
+        ];
+        let filters = || vec!["it's".to_owned(), "two".to_owned()];
+        let batch: Vec<Chosen<'_>> = programs
+            .iter()
+            .map(|program| Chosen {
+                program,
+                filters: filters(),
+            })
+            .collect();
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(script(&batch, Duration::from_secs(1)))
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "hunt: failed: package/fails with status 101");
+        assert_eq!(lines[1], "hunt: failed: package/hangs with status 137");
+        assert_eq!(lines[2], folder.to_str().unwrap());
+        assert!(lines[3].ends_with("controller::tests:: it's two"), "{text}");
+        assert_eq!(output.status.code(), Some(137));
+    }
 }

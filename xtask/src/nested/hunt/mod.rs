@@ -1,0 +1,157 @@
+//! `cargo xtask hunt`: tests under many timings. Each seed is a run of its own in Bochs, where the same seed gives the same run.
+//!
+//! All tests that are named run in the same boot, one after the other: a boot takes longer than many of them.
+
+mod races;
+mod seeds;
+mod verdict;
+
+use super::Bed;
+use super::MEMORY_MIB;
+use super::Suite;
+use super::boot::Collected;
+use super::boot::Sink;
+use super::machine::Kvm;
+use super::queue;
+use super::suite::Chosen;
+use crate::process;
+use crate::test_output::Watch;
+use anyhow::Context as _;
+use seeds::Seeds;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Instant;
+use verdict::Verdict;
+
+/// Read by the tests that choose at random.
+const SEED: &str = "TRAPGATE_SEED";
+
+/// Arguments of `cargo xtask hunt`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A test program, as in `vp_runner/races`, or some of its tests, as in `vp_runner/races::a_break`; several run one after the other.
+    #[arg(required_unless_present = "races")]
+    tests: Vec<String>,
+    /// The tests of the Guide's table of races; with TESTS, of those programs only whose name contains one of them.
+    #[arg(long)]
+    races: bool,
+    /// The first and the last seed.
+    #[arg(long, default_value = "1..200")]
+    seeds: Seeds,
+    /// How many seeds to run at a time: by default as many as this machine has cores, fewer where memory is short.
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// The subcommand; the result is the exit status for the process.
+pub fn main(args: &Args) -> anyhow::Result<i32> {
+    let suite = Suite::for_hunts()?;
+    let batch = chosen(args, &suite)?;
+    let bed = Bed::provide(Kvm::Intel)?;
+    let folder = process::workspace_root().join("target/hunt");
+    std::fs::create_dir_all(&folder)?;
+    let count = args.seeds.count()?;
+    let room = args.jobs.unwrap_or_else(|| queue::room(MEMORY_MIB));
+    let words = typed(args);
+    let name = words.replace(['/', ':', ' '], "-");
+    let started = Instant::now();
+    let mut failed = Vec::new();
+    queue::in_parallel(
+        count,
+        room,
+        |number| {
+            let seed = args.seeds.first + number as u64;
+            let log = folder.join(format!("{name}-{seed}.log"));
+            Ok((seed, run(&suite, &batch, seed, &bed, &log)?, log))
+        },
+        |(seed, verdict, log)| match verdict {
+            Verdict::Passed => println!("hunt: seed {seed} passed"),
+            Verdict::Skipped(why) => println!("hunt: seed {seed} skipped: {why}"),
+            Verdict::Failed(tests) => {
+                println!(
+                    "hunt: seed {seed} FAILED: {}; its output is in {}",
+                    tests.join(", "),
+                    log.display()
+                );
+                failed.push(seed);
+            }
+        },
+    )?;
+    failed.sort_unstable();
+    let took = started.elapsed().as_secs_f64();
+    println!(
+        "hunt: {words}: {count} seeds, {} failed, {took:.1} s",
+        failed.len()
+    );
+    for seed in &failed {
+        println!("hunt: again: cargo xtask hunt {words} --seeds {seed}..{seed}");
+    }
+    Ok(i32::from(!failed.is_empty()))
+}
+
+/// The arguments that choose the tests: what ran before a test is part of its timing, so a seed repeats with the same ones only.
+fn typed(args: &Args) -> String {
+    let races = args.races.then(|| "--races".to_owned());
+    let words: Vec<String> = races.into_iter().chain(args.tests.clone()).collect();
+    words.join(" ")
+}
+
+fn chosen<'a>(args: &Args, suite: &'a Suite) -> anyhow::Result<Vec<Chosen<'a>>> {
+    if !args.races {
+        return args.tests.iter().map(|test| one(test, suite)).collect();
+    }
+    let wanted = |program: &str| {
+        args.tests.is_empty() || args.tests.iter().any(|part| program.contains(part))
+    };
+    let mut batch = Vec::new();
+    for (program, filters) in races::tests()? {
+        if wanted(&program) {
+            let program = suite.program(&program)?;
+            batch.push(Chosen { program, filters });
+        }
+    }
+    anyhow::ensure!(
+        !batch.is_empty(),
+        "the table of races names no test of such a program"
+    );
+    Ok(batch)
+}
+
+fn one<'a>(test: &str, suite: &'a Suite) -> anyhow::Result<Chosen<'a>> {
+    let (program, filter) = match test.split_once("::") {
+        Some((program, filter)) => (program, Some(filter)),
+        None => (test, None),
+    };
+    Ok(Chosen {
+        program: suite.program(program)?,
+        filters: filter.map(str::to_owned).into_iter().collect(),
+    })
+}
+
+/// # Errors
+/// The bed failed, or no test was run.
+fn run(
+    suite: &Suite,
+    batch: &[Chosen<'_>],
+    seed: u64,
+    bed: &Bed,
+    log: &Path,
+) -> anyhow::Result<Verdict> {
+    let output = Collected::default();
+    let (sender, notes) = mpsc::channel();
+    let mut job = suite.batch(batch, seed);
+    if std::env::var_os(SEED).is_none() {
+        job.environment.push((SEED.into(), seed.to_string().into()));
+    }
+    let result = bed.run(&job, &|| {
+        let sink = || -> Sink { Box::new(Watch::new(output.clone(), sender.clone())) };
+        (sink(), sink())
+    });
+    drop(sender);
+    let text = output.take();
+    // Of a run that passed as well: how long it was, and what its tests said.
+    std::fs::write(log, &text)?;
+    let status = result.with_context(|| format!("seed {seed}"))?;
+    Verdict::of(status, &String::from_utf8_lossy(&text), notes.into_iter())
+}
