@@ -1,5 +1,6 @@
 //! Waiting for the VM's answer, but not for ever.
 
+use crate::error_table::text_for_gdb;
 use futures::FutureExt;
 use futures::select;
 use mesh::rpc::PendingFailableRpc;
@@ -20,8 +21,8 @@ const TURNS_BEFORE_TIMER: u32 = 2;
 /// Why a request has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
-    /// The VM said why.
-    #[error(transparent)]
+    /// The VM said why. The text is the one for GDB's user.
+    #[error("{}", text_for_gdb(.0))]
     Refused(#[from] DebugError),
     /// The VM did not answer in time. The request may still be carried out.
     #[error("the VMM did not answer within {} s; the guest may be stuck, see the VMM's log", .0.as_secs_f32())]

@@ -1,8 +1,10 @@
-//! Errors as a client sees them: a number, and words that say what to do next.
+//! Errors as a client sees them: a number, and words that say what to do next with GDB's commands and ours.
 
+use crate::capability_text::capability_meaning;
 use crate::deadline::CallError;
 use gdb_frontend::target::TargetError;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 
 /// GDB's numbers for errors are those of Linux (GDB manual, node "Errno Values"), which it shows only as a number.
 mod errno {
@@ -51,6 +53,49 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
     }
 }
 
+/// What went wrong, and what GDB's user can type next.
+pub(crate) fn text_for_gdb(error: &DebugError) -> String {
+    match error {
+        DebugError::NoSuchVp { vp, count } => {
+            format!("there is no VP {vp}: this guest has {count}; see `info threads`")
+        }
+        DebugError::MemoryOutOfReach { gpa } => format!(
+            "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without access, or the file behind it has shrunk; for \
+             code there use `hbreak`"
+        ),
+        DebugError::TooManyBreakpoints { limit } => format!(
+            "{limit} breakpoints are set, and this VMM permits no more: `delete` some first"
+        ),
+        DebugError::NoFreeSlot { slots } => {
+            format!("all {slots} debug registers are in use; `info breakpoints`, then `delete` one")
+        }
+        DebugError::GuestUsesSlots {
+            slots,
+            guest,
+            yours,
+        } => format!(
+            "of the {slots} debug registers the guest uses {guest} for breakpoints of its own and yours have {yours}: use `break` instead of `hbreak`, \
+             `delete` one of yours, or let the guest's own debugger (ptrace, perf, kgdb) remove one of its own"
+        ),
+        DebugError::NotExecutable { address } => format!(
+            "the page of {address} is not executable: a breakpoint there needs a debug register, and none is free; `info breakpoints`, then `delete` a \
+             hardware breakpoint or a watchpoint"
+        ),
+        DebugError::NoSuchBreakpoint { address } => format!(
+            "no such breakpoint at {address} is set; `monitor breakpoints` lists the ones that are"
+        ),
+        DebugError::Unsupported(Unsupported::Host(missing)) => format!(
+            "not possible here: {}. {}",
+            missing.kind,
+            capability_meaning(missing)
+        ),
+        DebugError::Unsupported(why @ Unsupported::NotStarted { .. }) => {
+            format!("not possible here: {why}; choose another VP, or let the guest start it")
+        }
+        other => other.to_string(),
+    }
+}
+
 /// For what the worker itself finds wrong with a request.
 pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
     TargetError {
@@ -64,9 +109,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use vmm_core_defs::addr::Gpa;
+    use vmm_core_defs::capability::Capability;
+    use vmm_core_defs::capability::CapabilityKind;
+    use vmm_core_defs::capability::Support;
 
     #[test]
-    fn errors_keep_their_words_and_get_the_number_gdb_expects() {
+    fn errors_get_words_that_name_gdbs_commands_and_the_number_gdb_expects() {
         for (error, errno, text) in [
             (
                 CallError::Refused(DebugError::NoMemory {
@@ -79,6 +127,15 @@ mod tests {
                 CallError::Refused(DebugError::NoFreeSlot { slots: 4 }),
                 28,
                 "`info breakpoints`, then `delete`",
+            ),
+            (
+                CallError::Refused(DebugError::Unsupported(Unsupported::Host(Capability {
+                    kind: CapabilityKind::DataWatchpoints,
+                    support: Support::NoEffect,
+                    seen: "the guest ran on".to_owned(),
+                }))),
+                95,
+                "not possible here: data watchpoints. `watch`",
             ),
             (
                 CallError::TimedOut(Duration::from_millis(2500)),

@@ -26,6 +26,7 @@
 #![deny(missing_docs)]
 
 mod address;
+mod capability_text;
 mod connection;
 mod deadline;
 mod error_table;
@@ -51,6 +52,7 @@ mod tests;
 pub use address::AddressError;
 pub use address::Exposure;
 pub use address::ListenAddress;
+pub use capability_text::capability_meaning;
 pub use listener::BindError;
 pub use listener::DebugListener;
 pub use listener::Evictor;

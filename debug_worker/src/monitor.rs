@@ -15,6 +15,7 @@ mod qemu;
 mod system_registers;
 mod xp;
 
+use crate::capability_text::capability_meaning;
 use crate::deadline::CallError;
 use crate::operation::Guest;
 use crate::operation::mode_name;
@@ -33,7 +34,8 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
-use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::capability::Capabilities;
+use vmm_core_defs::capability::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -76,7 +78,8 @@ async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> Strin
         Command::OfVp(command, named) => {
             let (vp, count) = (named.unwrap_or(selected), guest.info.vp_count);
             if vp.index() >= count {
-                return format!("{}\n", DebugError::NoSuchVp { vp, count });
+                let refused = DebugError::NoSuchVp { vp, count };
+                return format!("{}\n", CallError::from(refused));
             }
             of_vp(guest, vp, command)
                 .await
@@ -350,25 +353,22 @@ fn freeze_time_text(now: FreezeTime) -> &'static str {
     }
 }
 
-fn capabilities_text(capabilities: &[Capability]) -> String {
+fn capabilities_text(capabilities: &Capabilities) -> String {
+    let name = |capability: &Capability| capability.kind.to_string();
     let width = capabilities
         .iter()
-        .map(|capability| capability.name.len())
+        .map(|capability| name(capability).len())
         .max()
         .unwrap_or(0);
     let mut text = String::new();
-    for capability in capabilities {
-        let works = if capability.works {
+    for capability in capabilities.iter() {
+        let works = if capability.works() {
             "works  "
         } else {
             "MISSING"
         };
-        let Capability {
-            name,
-            seen,
-            meaning,
-            ..
-        } = capability;
+        let (name, seen) = (name(capability), &capability.seen);
+        let meaning = capability_meaning(capability);
         let _ = writeln!(
             text,
             "{works}  {name:width$}  {seen}\n         {:width$}  {meaning}",

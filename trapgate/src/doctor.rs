@@ -4,7 +4,9 @@ use crate::complain;
 use crate::exit_status::ExitStatus;
 use crate::kvm_host::KvmHost;
 use crate::say;
-use vmm_core_defs::debug_rpc::Capability;
+use debug_worker::capability_meaning;
+use vmm_core_defs::capability::Capabilities;
+use vmm_core_defs::capability::Capability;
 use vp_runner::probe;
 
 /// Prints the table. Success is KVM being there: what does not work has its meaning in the table.
@@ -34,17 +36,13 @@ pub fn doctor() -> ExitStatus {
 }
 
 /// One paragraph for each capability: verdict and name, what it means, what was seen.
-fn table(capabilities: &[Capability]) -> String {
+fn table(capabilities: &Capabilities) -> String {
     let mut text = String::new();
-    for Capability {
-        name,
-        works,
-        seen,
-        meaning,
-    } in capabilities
-    {
-        let verdict = if *works { "yes" } else { "NO" };
-        text += &format!("{verdict:3}  {name}\n     {meaning}\n     (seen: {seen})\n\n");
+    for capability in capabilities.iter() {
+        let verdict = if capability.works() { "yes" } else { "NO" };
+        let meaning = capability_meaning(capability);
+        let Capability { kind, seen, .. } = capability;
+        text += &format!("{verdict:3}  {kind}\n     {meaning}\n     (seen: {seen})\n\n");
     }
     text
 }
@@ -52,18 +50,19 @@ fn table(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmm_core_defs::capability::CapabilityKind;
+    use vmm_core_defs::capability::Support;
 
     #[test]
     fn each_row_says_whether_it_works_what_that_means_and_why() {
-        let text = table(&[Capability {
-            name: "INT3".to_owned(),
-            works: false,
-            seen: "the guest ran on".to_owned(),
-            meaning: "use hbreak".to_owned(),
-        }]);
+        let text = table(&Capabilities::from_iter([Capability {
+            kind: CapabilityKind::SingleStep,
+            support: Support::Works,
+            seen: "one instruction".to_owned(),
+        }]));
         assert_eq!(
             text,
-            "NO   INT3\n     use hbreak\n     (seen: the guest ran on)\n\n"
+            "yes  single step\n     `stepi`, `step` and `next` work.\n     (seen: one instruction)\n\n"
         );
     }
 }

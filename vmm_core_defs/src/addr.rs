@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The index of a virtual processor: 0 up to the VP count less one.
 ///
-/// GDB's thread ids start at 1; the conversion is the debug worker's and stands in one place there.
+/// It starts at 0. Where a client counts from another number, the conversion is the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VpIndex(u32);
 

@@ -2,13 +2,15 @@
 
 use crate::addr::Gpa;
 use crate::addr::Gva;
+use crate::memory::WalkFaultReason;
 use serde::Deserialize;
 use serde::Serialize;
+use thiserror::Error;
 
 /// A place, and what has to happen there.
 ///
 /// It holds for every VP of the guest. Two breakpoints are the same when all fields are: inserting one twice is one
-/// breakpoint (GDB manual, node "Packets", `z`: insertion is idempotent).
+/// breakpoint: a client may insert again what it is not sure of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Breakpoint {
     /// What has to happen.
@@ -78,12 +80,45 @@ pub enum Arming {
     DebugRegister {
         /// 0 to 3 on x86.
         number: usize,
-        /// For a software breakpoint: why it is not in memory.
-        why: Option<String>,
+        /// For a software breakpoint: why it is not in memory. `None` where every software breakpoint is on a debug register.
+        why: Option<Pending>,
     },
     /// Nothing yet: the guest runs past it.
     Pending {
-        /// What it waits for.
-        why: String,
+        /// What it waits for, if not for a debug register only. `None` where it has not been armed yet.
+        why: Option<Pending>,
     },
+}
+
+/// Why a software breakpoint is not in memory. A debug register holds it where one is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Pending {
+    /// No page maps its address.
+    #[error("no page maps it yet: {0}")]
+    Unmapped(WalkFaultReason),
+    /// Its address needs long mode, which the guest has not entered.
+    #[error("it is not an address before long mode")]
+    TooHigh,
+    /// Its address leads to a device, to read-only memory or to nothing.
+    #[error("no writable RAM is there")]
+    NoRam,
+    /// The breakpoint instruction does not stop a VP in the mode that the VP is in.
+    #[error("INT3 does not trap in this processor mode on this host")]
+    NotTrapped,
+    /// An `INT3` there is never met: the fetch faults. What a client calls on a guest's stack returns to such a page.
+    #[error("its page is not executable, so an INT3 there would never be met")]
+    NotExecutable,
+    /// Its page is executable for the process that the page belongs to, and the VP is in the kernel.
+    #[error("its page is executable in user mode only, and the VP is not in user mode")]
+    UserOnly,
+    /// The guest was reset. It is armed when the guest goes on.
+    #[error("the guest was reset")]
+    Reset,
+    /// Its byte was overwritten while another process was running.
+    #[error("its byte was overwritten while its process was not running")]
+    Overwritten,
+    /// The guest took the debug registers. It is armed again when one is free.
+    #[error("the guest uses the debug registers for breakpoints of its own")]
+    GuestHasRegisters,
 }

@@ -17,12 +17,12 @@
 //! request needs, reads included. A session that is dropped means the same as [`DebugRequest::Detach`] with what its `Attach` said. Where the last sender
 //! is dropped, the guest runs, unless it is held before its first instruction.
 
-use crate::addr::Gpa;
 use crate::addr::GuestAddress;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
 use crate::breakpoint::BreakpointStatus;
+use crate::capability::Capabilities;
 use crate::memory::MappedPages;
 use crate::memory::MemoryRegion;
 use crate::memory::RamRange;
@@ -33,13 +33,14 @@ use crate::session::AttachRequest;
 use crate::session::Attached;
 use crate::session::SessionId;
 use crate::stop::DebugStopReason;
-use crate::stop::GuestEnd;
 use crate::stop::StopEvent;
 use crate::stop::StopOn;
 use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
-use thiserror::Error;
+
+pub use crate::debug_error::DebugError;
+pub use crate::debug_error::Unsupported;
 
 /// A request with an answer that may be an error a client can be told.
 pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
@@ -264,7 +265,7 @@ pub struct AttachInfo {
     /// Which extended register sets the VPs have; it decides the layout of the register file for the whole session.
     pub xfeatures: XFeatures,
     /// What works on this host, as found by trying.
-    pub capabilities: Vec<Capability>,
+    pub capabilities: Capabilities,
     /// Why the guest stands still now: [`DebugStopReason::Break`], or what had stopped it before.
     pub stop: StopEvent,
 }
@@ -278,19 +279,6 @@ pub enum GuestArch {
     Aarch64,
 }
 
-/// One thing a debugger may rely on or not, found by trying it on this host, with words for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capability {
-    /// What it is, such as `data watchpoints`.
-    pub name: String,
-    /// Whether it works here.
-    pub works: bool,
-    /// What was seen.
-    pub seen: String,
-    /// What it means for the user, and what to do about it where it does not work.
-    pub meaning: String,
-}
-
 /// What becomes of the guest when its debugger leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DetachAction {
@@ -298,7 +286,7 @@ pub enum DetachAction {
     Resume,
     /// It stays stopped until the next debugger attaches.
     Stay,
-    /// It ends, with [`GuestEnd::Killed`].
+    /// It ends, with [`GuestEnd::Killed`](crate::stop::GuestEnd::Killed).
     Kill,
     /// As [`Resume`](Self::Resume), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
     ResumeUnlessHeld,
@@ -428,165 +416,4 @@ pub enum CpuMode {
     Long64,
     /// 64-bit Arm.
     Aarch64,
-}
-
-/// Why a request was not carried out, in words that can be shown to the debugger's user.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
-pub enum DebugError {
-    /// Another debugger is attached.
-    #[error("another debugger is attached to this guest; detach it first")]
-    AlreadyAttached,
-    /// No debugger is attached.
-    #[error("no debugger is attached; attach first")]
-    NotAttached,
-    /// Another session is attached than the one that the request names.
-    #[error(
-        "another debugger is attached to this guest, and this request is not of its session; attach again once that debugger has detached"
-    )]
-    NotYourSession,
-    /// The debugger detached while its request waited.
-    #[error("the debugger detached before the guest stopped")]
-    Detached,
-    /// The guest has ended for good: a `Resume` has no stop then.
-    #[error("the guest has ended: {how}")]
-    Ended {
-        /// In which way.
-        how: GuestEnd,
-    },
-    /// It needs a stopped guest.
-    #[error("the guest is running; interrupt it first")]
-    NotStopped,
-    /// There is no such VP.
-    #[error("there is no VP {vp}: this guest has {count}; see `info threads`")]
-    NoSuchVp {
-        /// The index asked for.
-        vp: VpIndex,
-        /// How many there are.
-        count: u32,
-    },
-    /// Every VP was to stay stopped.
-    #[error("no VP is to run: resume or step at least one")]
-    NothingToRun,
-    /// The address has no mapping.
-    #[error("no page maps {gva} on VP {vp}: {why}")]
-    NotMapped {
-        /// Whose page tables were asked.
-        vp: VpIndex,
-        /// The first byte that has none.
-        gva: Gva,
-        /// Where the walk ended.
-        why: String,
-    },
-    /// Neither memory nor a device is there.
-    #[error("neither memory nor a device is at physical address {gpa}")]
-    NoMemory {
-        /// The first byte where nothing is.
-        gpa: Gpa,
-    },
-    /// RAM is there, and the VMM's mapping of it does not allow the access.
-    #[error(
-        "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without access, or the file behind it has shrunk; \
-         for code there use `hbreak`"
-    )]
-    MemoryOutOfReach {
-        /// The first byte that could not be accessed.
-        gpa: Gpa,
-    },
-    /// A length of more than [`MAX_TRANSFER`](crate::memory::MAX_TRANSFER), or one that wraps around the address space.
-    #[error(
-        "{len} bytes from {address:#x} is too long for one request or passes the end of the address space; ask for less"
-    )]
-    BadLength {
-        /// The first byte.
-        address: u64,
-        /// The bytes asked for.
-        len: u64,
-    },
-    /// The hardware cannot watch that.
-    #[error(
-        "cannot watch {len} bytes at {address}: x86 watches 1, 2, 4 or 8 bytes at a multiple of that length"
-    )]
-    BadBreakpoint {
-        /// The first byte.
-        address: Gva,
-        /// The bytes asked for.
-        len: u64,
-    },
-    /// The session has as many breakpoints as the VMM permits.
-    #[error("{limit} breakpoints are set, and this VMM permits no more: `delete` some first")]
-    TooManyBreakpoints {
-        /// How many are permitted.
-        limit: u32,
-    },
-    /// All debug registers are in use.
-    #[error("all {slots} debug registers are in use; `info breakpoints`, then `delete` one")]
-    NoFreeSlot {
-        /// How many there are.
-        slots: u32,
-    },
-    /// The guest uses some debug registers itself, and breakpoints have the others. They are never taken from the guest.
-    #[error(
-        "of the {slots} debug registers the guest uses {guest} for breakpoints of its own and yours have {yours}: use `break` instead of `hbreak`, `delete` one of \
-         yours, or let the guest's own debugger (ptrace, perf, kgdb) remove one of its own"
-    )]
-    GuestUsesSlots {
-        /// How many there are.
-        slots: u32,
-        /// How many the guest uses, on the VP where it uses most.
-        guest: u32,
-        /// How many the debugger's breakpoints have.
-        yours: u32,
-    },
-    /// A breakpoint on a page that is not executable, where an `INT3` is never met, and there is no debug register for it.
-    #[error(
-        "the page of {address} is not executable: a breakpoint there needs a debug register, and none is free; `info breakpoints`, then `delete` a hardware \
-         breakpoint or a watchpoint"
-    )]
-    NotExecutable {
-        /// The address asked for.
-        address: Gva,
-    },
-    /// There is no such breakpoint.
-    #[error(
-        "no such breakpoint at {address} is set; `monitor breakpoints` lists the ones that are"
-    )]
-    NoSuchBreakpoint {
-        /// The address asked for.
-        address: Gva,
-    },
-    /// A register that the VP lacks, or a value it refuses.
-    #[error("register {name}: {why}")]
-    BadRegister {
-        /// The register.
-        name: String,
-        /// What is wrong, and what would be right.
-        why: String,
-    },
-    /// This host or this VMM cannot do it.
-    #[error("not possible here: {what}. {why}")]
-    Unsupported {
-        /// What was asked for.
-        what: String,
-        /// Why not, and what to do instead.
-        why: String,
-    },
-    /// The VMM's own code for a device or a reset blocks.
-    #[error(
-        "{what} has not returned for {seconds} s: the VMM's code blocks there. Requests that need no device are served meanwhile; ask again later, and look \
-         for a deadlock in this method of the VMM"
-    )]
-    Overdue {
-        /// The method of the VMM's, and the address if there is one.
-        what: String,
-        /// How long ago the call was made.
-        seconds: u64,
-    },
-    /// The hypervisor refused.
-    #[error("the hypervisor refused to {what}: {why}; see the VMM's log")]
-    Hypervisor {
-        /// What was asked of it.
-        what: String,
-        /// What it said.
-        why: String,
-    },
 }

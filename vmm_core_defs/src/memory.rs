@@ -4,6 +4,7 @@ use crate::addr::Gpa;
 use crate::addr::Gva;
 use serde::Deserialize;
 use serde::Serialize;
+use thiserror::Error;
 
 /// The longest read or write one request may ask for, in bytes.
 ///
@@ -95,4 +96,31 @@ pub struct TableEntry {
     pub gpa: Gpa,
     /// The entry itself; 32-bit entries are zero-extended.
     pub value: u64,
+}
+
+/// Why a page walk ends before it finds a page: what is wrong with the address, or with an entry on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum WalkFaultReason {
+    /// The upper bits are not all equal to the highest one translated.
+    #[error("it is not canonical")]
+    NonCanonical,
+    /// The P bit is clear.
+    #[error("the entry {:#x} of level {} at {} is not present", .0.value, .0.level, .0.gpa)]
+    NotPresent(TableEntry),
+    /// A reserved bit is set.
+    #[error("the entry {:#x} of level {} at {} has reserved bits {bits:#x} set", .entry.value, .entry.level, .entry.gpa)]
+    Reserved {
+        /// The entry.
+        entry: TableEntry,
+        /// The reserved bits that are set.
+        bits: u64,
+    },
+    /// The table itself is not in RAM.
+    #[error("its table of level {level} would be at {gpa}, where no memory is")]
+    NoTable {
+        /// The table's level.
+        level: u8,
+        /// Where the entry would be.
+        gpa: Gpa,
+    },
 }

@@ -168,8 +168,8 @@ impl Default for StopOn {
 pub enum FaultRegisters {
     /// They are as they were when the fault could not be delivered.
     Kept,
-    /// They are those of a VP after INIT. AMD's processors leave the guest state undefined at a shutdown (APM volume 2, "Shutdown Intercept"), so KVM
-    /// resets the VP before anybody else sees it; x87 and vector registers are left alone.
+    /// They are those of a VP after INIT. AMD's processors leave the guest state undefined at a shutdown (APM volume 2, "Shutdown Intercept"), so
+    /// hypervisors reset the VP before anybody else sees it; x87 and vector registers are left alone.
     ResetByHypervisor,
 }
 
@@ -228,24 +228,24 @@ impl fmt::Display for GuestEnd {
 /// What the hypervisor said when it could not go on with a VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CrashCause {
-    /// `KVM_EXIT_INTERNAL_ERROR` with this suberror (KVM api.rst, section 5, `kvm_run`).
+    /// The hypervisor failed inside.
     Internal {
-        /// The suberror: 1 emulation failed, 2 exceptions nested, 3 event delivery failed, 4 unexpected exit reason.
+        /// What failed: 1 emulation of an instruction, 2 nested exceptions, 3 delivery of an event, 4 an unexpected exit reason.
         suberror: u32,
     },
-    /// `KVM_EXIT_FAIL_ENTRY` with the hardware's reason.
+    /// The hardware refused to enter the guest.
     FailEntry {
         /// The hardware's own code.
         hardware_reason: u64,
     },
-    /// `KVM_RUN` itself failed with this `errno`.
+    /// The system call that runs the VP failed.
     Run {
         /// The `errno`.
         errno: i32,
     },
-    /// An exit this version does not know, with its `exit_reason`.
+    /// An exit that this version does not know.
     UnknownExit {
-        /// `kvm_run.exit_reason`.
+        /// The hypervisor's number for it.
         reason: u32,
     },
 }

@@ -36,7 +36,6 @@ use crate::dr7::Slot;
 use crate::place::Place;
 use changes::Undo;
 use guest_code::Home;
-use guest_code::Pending;
 use guest_code::Target;
 use std::collections::HashMap;
 use vm_memory::GuestMemoryMmap;
@@ -46,6 +45,7 @@ use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
+use vmm_core_defs::breakpoint::Pending;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// What VP threads look at when they meet an `INT3`. Changed only while every VP is parked (I3), but for the bytes that a debugger writes
@@ -493,20 +493,11 @@ impl BreakpointTable {
 
 impl Entry {
     fn arming(&self) -> Arming {
-        let why = self.pending.map(|pending| pending.to_string());
+        let why = self.pending;
         match self.armed {
             Armed::Byte(gpa) => Arming::Memory { gpa },
             Armed::Register(number) => Arming::DebugRegister { number, why },
-            Armed::Nothing => Arming::Pending {
-                why: match why {
-                    Some(why) if self.pending == Some(Pending::Reset) => {
-                        format!("{why}; it is armed when the guest goes on")
-                    }
-                    Some(why) if self.pending == Some(Pending::GuestHasRegisters) => why,
-                    Some(why) => format!("{why}; and no debug register is free"),
-                    None => "it has not been armed yet".into(),
-                },
-            },
+            Armed::Nothing => Arming::Pending { why },
         }
     }
 }

@@ -41,14 +41,14 @@ pub trait CodeMemory {
 pub enum PatchError {
     /// There is no RAM to hold it.
     #[error(
-        "no writable RAM is at guest-physical {gpa}, so no software breakpoint can be put there; use a hardware breakpoint (`hbreak`)"
+        "no writable RAM is at guest-physical {gpa}, so no software breakpoint can be put there"
     )]
     NoMemory {
         /// Where.
         gpa: Gpa,
     },
     /// There is none at this address.
-    #[error("no breakpoint byte is at guest-physical {gpa}; list them with `monitor breakpoints`")]
+    #[error("no breakpoint byte is at guest-physical {gpa}")]
     NotPatched {
         /// Where.
         gpa: Gpa,

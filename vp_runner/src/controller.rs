@@ -50,7 +50,7 @@ use ticker::Ticker;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
-use vmm_core_defs::debug_rpc::Capability;
+use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -95,7 +95,7 @@ pub struct Controller {
     run_after_reset: bool,
     xfeatures: XFeatures,
     paging_limits: PagingLimits,
-    capabilities: Vec<Capability>,
+    capabilities: Capabilities,
     start: StartMode,
     on_reset: ResetPolicy,
     on_crash: OnCrash,

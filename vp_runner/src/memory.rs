@@ -485,7 +485,7 @@ fn not_mapped(space: &AddressSpace, fault: &WalkFault) -> DebugError {
     DebugError::NotMapped {
         vp: space.vp,
         gva: fault.gva,
-        why: fault.reason.to_string(),
+        why: fault.reason,
     }
 }
 

@@ -11,6 +11,7 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::memory::TableEntry;
 use vmm_core_defs::memory::Translation;
+use vmm_core_defs::memory::WalkFaultReason;
 use vmm_core_defs::regs::X86VpState;
 
 mod format;
@@ -152,33 +153,6 @@ pub struct WalkFault {
     pub gva: Gva,
     /// What is wrong, with the entry the walk ended at.
     pub reason: WalkFaultReason,
-}
-
-/// What is wrong with an address or with an entry on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WalkFaultReason {
-    /// The upper bits are not all equal to the highest one translated.
-    #[error("it is not canonical")]
-    NonCanonical,
-    /// The P bit is clear.
-    #[error("the entry {:#x} of level {} at {} is not present", .0.value, .0.level, .0.gpa)]
-    NotPresent(TableEntry),
-    /// A reserved bit is set.
-    #[error("the entry {:#x} of level {} at {} has reserved bits {bits:#x} set", .entry.value, .entry.level, .entry.gpa)]
-    Reserved {
-        /// The entry.
-        entry: TableEntry,
-        /// The reserved bits that are set.
-        bits: u64,
-    },
-    /// The table itself is not in RAM.
-    #[error("its table of level {level} would be at {gpa}, where no memory is")]
-    NoTable {
-        /// The table's level.
-        level: u8,
-        /// Where the entry would be.
-        gpa: Gpa,
-    },
 }
 
 /// Translates a linear address. Outside long mode its upper 32 bits are ignored, as they do not exist there.

@@ -20,8 +20,6 @@ mod seen;
 mod words;
 
 pub use seen::Seen;
-pub(crate) use words::DATA_WATCHPOINTS;
-pub(crate) use words::clocks_go_on;
 
 /// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);

@@ -14,7 +14,6 @@ use crate::kvm::x86_64::clocks::BothClocks;
 use crate::kvm::x86_64::clocks::TscOffsets;
 use crate::kvm::x86_64::clocks::host_tsc;
 use crate::probe::Report;
-use crate::probe::clocks_go_on;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -23,8 +22,10 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
+use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::Unsupported;
 
 /// The PIT's interrupt line.
 const PIT_LINE: u32 = 0;
@@ -253,21 +254,14 @@ pub(crate) enum Counter {
 
 /// How fast the guest's counter counts, where it can be put back.
 fn rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugError> {
-    let unsupported = |why: &str| DebugError::Unsupported {
-        what: "freezing the guest's time".into(),
-        why: why.into(),
-    };
-    let report = report.ok_or_else(|| unsupported("the VMM has not probed this host"))?;
-    if !report.frozen_time.works {
-        return Err(unsupported(clocks_go_on(report.frozen_time.seen)));
+    let report = report.ok_or(Unsupported::NotProbed(CapabilityKind::FrozenTime))?;
+    if let Some(missing) = report.capabilities().missing(CapabilityKind::FrozenTime) {
+        return Err(Unsupported::Host(missing.clone()).into());
     }
     if TscOffsets::of(vcpu) != TscOffsets::Settable {
-        return Err(unsupported(
-            "the guest's time-stamp counter runs at another rate than the host's; leave KVM_SET_TSC_KHZ out",
-        ));
+        return Err(Unsupported::ClockRateSet.into());
     }
     let khz = vcpu.get_tsc_khz().unwrap_or_default();
-    TscRate::from_khz(khz).ok_or_else(|| {
-        unsupported("this KVM does not say how fast the counter runs (KVM_GET_TSC_KHZ)")
-    })
+    let rate = TscRate::from_khz(khz).ok_or(Unsupported::ClockRateUnknown)?;
+    Ok(rate)
 }

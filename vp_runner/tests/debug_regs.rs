@@ -9,6 +9,7 @@ use machine::*;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::*;
+use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 
@@ -38,7 +39,7 @@ fn each_number(wanted: Breakpoint, stopped_at: u64) {
     for number in 0..4 {
         let change = vec![BreakpointChange::Insert(wanted)];
         match vm.call(DebugRequest::SetDebugState, change) {
-            Err(DebugError::Unsupported { why, .. }) => {
+            Err(DebugError::Unsupported(why)) => {
                 println!("SKIP: {why}");
                 return;
             }
@@ -127,11 +128,8 @@ fn six_steps_over_cpuid_and_wrmsr_with_an_interrupt_pending_take_it_only_afterwa
         return;
     };
     let host = vm.attach().capabilities;
-    let held = host
-        .iter()
-        .find(|row| row.name == "interrupts held while stepping");
-    if let Some(held) = held.filter(|held| !held.works) {
-        println!("SKIP: {}: {}", held.name, held.seen);
+    if let Some(missing) = host.missing(CapabilityKind::InterruptsHeld) {
+        println!("SKIP: {missing}");
         return;
     }
     vm.write_gva(0, HANDLER_AT, HANDLER).unwrap();

@@ -5,6 +5,7 @@ use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
+use vmm_core_defs::breakpoint::Pending;
 
 /// One line for each.
 pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
@@ -22,7 +23,7 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
                 number,
                 why: Some(why),
             } => writeln!(text, "debug register {number}, as {why}"),
-            Arming::Pending { why } => writeln!(text, "NOT ARMED: {why}"),
+            Arming::Pending { why } => writeln!(text, "NOT ARMED: {}", not_armed(*why)),
         };
     }
     if text.is_empty() {
@@ -31,6 +32,17 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
         );
     }
     text
+}
+
+fn not_armed(why: Option<Pending>) -> String {
+    match why {
+        None => "it has not been armed yet".to_owned(),
+        Some(why @ Pending::Reset) => format!("{why}; it is armed when the guest goes on"),
+        Some(why @ Pending::GuestHasRegisters) => {
+            format!("{why}; it is armed again when the guest removes one, or you `delete` another")
+        }
+        Some(why) => format!("{why}; and no debug register is free"),
+    }
 }
 
 const fn kind_name(kind: BreakpointKind) -> &'static str {
@@ -73,7 +85,8 @@ mod tests {
             arming,
         };
         let register = |why| Arming::DebugRegister { number: 2, why };
-        let why = "no page maps it yet".to_owned();
+        let why = Pending::NoRam;
+        let waits = |why| status(BreakpointKind::Software, Arming::Pending { why });
         let text = list(&[
             status(
                 BreakpointKind::Software,
@@ -82,15 +95,22 @@ mod tests {
                 },
             ),
             status(BreakpointKind::Execute, register(None)),
-            status(BreakpointKind::Software, register(Some(why.clone()))),
-            status(BreakpointKind::Software, Arming::Pending { why }),
+            status(BreakpointKind::Software, register(Some(why))),
+            waits(Some(why)),
+            waits(Some(Pending::Reset)),
+            waits(Some(Pending::GuestHasRegisters)),
+            waits(None),
         ]);
         assert_eq!(
             text,
             "0x1000  software  in memory, physical 0x5000\n\
              0x1000  hardware  debug register 2\n\
-             0x1000  software  debug register 2, as no page maps it yet\n\
-             0x1000  software  NOT ARMED: no page maps it yet\n"
+             0x1000  software  debug register 2, as no writable RAM is there\n\
+             0x1000  software  NOT ARMED: no writable RAM is there; and no debug register is free\n\
+             0x1000  software  NOT ARMED: the guest was reset; it is armed when the guest goes on\n\
+             0x1000  software  NOT ARMED: the guest uses the debug registers for breakpoints of its own; it is armed again when the guest removes one, or \
+             you `delete` another\n\
+             0x1000  software  NOT ARMED: it has not been armed yet\n"
         );
         assert!(list(&[]).starts_with("No breakpoint is set"));
     }

@@ -15,8 +15,12 @@ use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
+use vmm_core_defs::breakpoint::Pending;
+use vmm_core_defs::capability::Capabilities;
+use vmm_core_defs::capability::Capability;
+use vmm_core_defs::capability::CapabilityKind;
+use vmm_core_defs::capability::Support;
 use vmm_core_defs::debug_rpc::AttachInfo;
-use vmm_core_defs::debug_rpc::Capability;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
@@ -27,6 +31,7 @@ use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
@@ -37,6 +42,7 @@ use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::memory::RegionRights;
 use vmm_core_defs::memory::TableEntry;
 use vmm_core_defs::memory::Translation;
+use vmm_core_defs::memory::WalkFaultReason;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
@@ -297,10 +303,7 @@ impl State {
                     matches!(change, BreakpointChange::Insert(breakpoint) if breakpoint.kind.is_watchpoint())
                 };
                 match self.refuses_watchpoints && changes.iter().any(watches) {
-                    true => Err(DebugError::Unsupported {
-                        what: "data watchpoints".to_owned(),
-                        why: "The fake has none.".to_owned(),
-                    }),
+                    true => Err(Unsupported::NotProbed(CapabilityKind::DataWatchpoints).into()),
                     false => Ok(()),
                 }
             }),
@@ -399,12 +402,11 @@ impl State {
             arch: GuestArch::X86_64,
             vp_count: VP_COUNT,
             xfeatures: XFeatures::default(),
-            capabilities: vec![Capability {
-                name: "single step".to_owned(),
-                works: true,
+            capabilities: Capabilities::from_iter([Capability {
+                kind: CapabilityKind::SingleStep,
+                support: Support::Works,
                 seen: "one instruction".to_owned(),
-                meaning: "stepi works".to_owned(),
-            }],
+            }]),
             stop: StopEvent {
                 epoch: self.epoch,
                 reason: DebugStopReason::Break,
@@ -484,7 +486,7 @@ fn translate(vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
 }
 
 fn not_mapped(vp: VpIndex, gva: Gva) -> DebugError {
-    let why = "the fake guest ends before".to_owned();
+    let why = WalkFaultReason::NonCanonical;
     DebugError::NotMapped { vp, gva, why }
 }
 
@@ -499,7 +501,7 @@ fn breakpoints() -> Vec<BreakpointStatus> {
             why: None,
         },
         Arming::Pending {
-            why: "no page maps it yet".to_owned(),
+            why: Some(Pending::NoRam),
         },
     ];
     let status = |arming| BreakpointStatus {

@@ -320,7 +320,7 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     let bed = Bed::new();
     bed.vm.refuse_watchpoints();
     let mut client = bed.attach();
-    let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints. The fake has none.\n";
+    let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints: the VMM has not probed this host\n";
     // GDB gives the resume up that it was inserted for: nothing may come by itself.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     assert_eq!(client.ask("m0,1"), "00");
@@ -345,7 +345,7 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     assert_eq!(answer, format!("{reason}Steps hold interrupts back.\n"));
     assert_eq!(client.monitor("step-irqs"), "Steps hold interrupts back.\n");
     let listed = client.monitor("breakpoints");
-    let refused = "Refused, the last one first:\n0x1000  write     length 8: not possible here: data watchpoints.";
+    let refused = "Refused, the last one first:\n0x1000  write     length 8: not possible here: data watchpoints: the VMM has";
     assert!(listed.contains(refused), "{listed}");
     // One that resumes all the same is told while it waits for the stop.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");

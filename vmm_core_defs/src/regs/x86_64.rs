@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 /// The number of a general register in [`X86VpState::gp`]: the order of the instruction encoding (SDM volume 2, table 2-2),
-/// which is not GDB's.
+/// which is not the one of every debugger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are the registers' own")]

@@ -3,17 +3,17 @@
 use crate::code_patches::CodePatches;
 use crate::page_walk::PagingState;
 use crate::page_walk::Walk;
-use crate::page_walk::WalkFaultReason;
 use crate::page_walk::walk;
 use crate::place::Fetch;
 use crate::place::ModeClass;
 use crate::place::Place;
 use crate::probe::Report;
 use std::collections::BTreeMap;
-use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Pending;
+use vmm_core_defs::memory::WalkFaultReason;
 
 /// In which modes this host's KVM lets an `INT3` of ours be noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,33 +105,6 @@ impl Walks {
         self.found.insert((vp, start), page);
         Ok(walk)
     }
-}
-
-/// Why a software breakpoint is not in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(super) enum Pending {
-    #[error("no page maps it yet: {0}")]
-    Unmapped(WalkFaultReason),
-    #[error("it is not an address before long mode")]
-    TooHigh,
-    #[error("no writable RAM is there")]
-    NoRam,
-    #[error("INT3 does not trap in this processor mode on this host")]
-    NotTrapped,
-    /// An `INT3` there is never met: the fetch faults. What GDB calls on a guest's stack returns to such a page.
-    #[error("its page is not executable, so an INT3 there would never be met")]
-    NotExecutable,
-    /// It is, for the process that the page belongs to.
-    #[error("its page is executable in user mode only, and the VP is not in user mode")]
-    UserOnly,
-    #[error("the guest was reset")]
-    Reset,
-    #[error("its byte was overwritten while its process was not running")]
-    Overwritten,
-    #[error(
-        "the guest uses the debug registers for breakpoints of its own; it is armed again when the guest removes one, or you `delete` another"
-    )]
-    GuestHasRegisters,
 }
 
 /// What a software breakpoint can be.

@@ -34,7 +34,7 @@ pub(super) struct Wiring {
     pub(super) control: mesh::Receiver<Control>,
     pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
     pub(super) int3: Int3Traps,
-    pub(super) capabilities: Vec<Capability>,
+    pub(super) capabilities: Capabilities,
     pub(super) start: StartMode,
     pub(super) on_reset: ResetPolicy,
     pub(super) on_crash: OnCrash,

@@ -60,7 +60,7 @@ pub(super) struct Code {
     vps: Vec<Stand>,
     /// The VP that stopped last.
     selected: VpIndex,
-    /// Once there was a byte, VPs go on looking at INT3s for the session: GDB takes its breakpoints out at each stop, and telling KVM costs more.
+    /// Once there was a byte, VPs go on looking at INT3s for the session: clients take their breakpoints out at each stop, and telling KVM costs more.
     bytes: Bytes,
     reconciled: Option<Reconciled>,
 }

@@ -5,12 +5,12 @@ use crate::cpu_mode::cpu_mode;
 use crate::cpu_mode::privilege;
 use crate::memory::AddressSpace;
 use crate::page_walk::PagingState;
-use crate::probe::DATA_WATCHPOINTS;
 use crate::vp_thread::ParkedVp;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
+use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -18,6 +18,7 @@ use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
@@ -203,16 +204,11 @@ impl Controller {
             ),
             BreakpointChange::Remove(_) => false,
         };
-        let missing =
-            |capability: &&Capability| capability.name == DATA_WATCHPOINTS && !capability.works;
-        let capability = self.capabilities.iter().find(missing)?;
+        let missing = self.capabilities.missing(CapabilityKind::DataWatchpoints)?;
         changes
             .iter()
             .any(watches)
-            .then(|| DebugError::Unsupported {
-                what: capability.name.clone(),
-                why: capability.meaning.clone(),
-            })
+            .then(|| Unsupported::Host(missing.clone()).into())
     }
 
     async fn breakpoints(&mut self) -> Result<Vec<BreakpointStatus>, DebugError> {
@@ -287,7 +283,7 @@ impl Controller {
         };
         self.check_stopped(vp)?;
         let old = self.vps.registers(vp).await?;
-        // GDB calls a function by writing RSP and RIP, and leaves out the write of RIP where RIP has the value already. So a changed RSP means a call.
+        // A client calls a function by writing RSP and RIP, and may leave out the write of RIP where RIP has the value already. So a changed RSP means a call.
         let rsp = Gp::Rsp as usize;
         let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
         let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
@@ -341,10 +337,7 @@ impl Controller {
     async fn nmi(&mut self, vp: VpIndex) -> Result<(), DebugError> {
         let activity = self.on_stopped(vp, |vp| vp.activity()).await?;
         if activity == VpActivity::WaitingForStart {
-            return Err(DebugError::Unsupported {
-                what: format!("an NMI for VP {vp}"),
-                why: "The guest has not started it (INIT-SIPI), so nothing would come of it; choose another VP".into(),
-            });
+            return Err(Unsupported::NotStarted { vp }.into());
         }
         self.on_stopped(vp, |vp| vp.nmi()).await
     }

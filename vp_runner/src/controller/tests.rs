@@ -104,7 +104,7 @@ fn session() {
         control,
         ticker: (ticker, ticks),
         int3: Int3Traps::EVERYWHERE,
-        capabilities: Vec::new(),
+        capabilities: Capabilities::default(),
         start,
         on_reset: ResetPolicy::Reset,
         on_crash: OnCrash::End,

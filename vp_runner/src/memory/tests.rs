@@ -6,6 +6,8 @@ use crate::page_walk::PagingLimits;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 use vm_memory::Bytes as _;
+use vmm_core_defs::memory::TableEntry;
+use vmm_core_defs::memory::WalkFaultReason;
 
 /// RAM at 0..1 MiB and at 2..3 MiB; a device at 1 MiB and 0x100 bytes on; nothing else.
 const RAM_LEN: usize = 0x10_0000;
@@ -129,7 +131,11 @@ fn paged(memory: &DebugMemory) -> AddressSpace {
 }
 
 /// Why the page after the last of [`paged`] is not mapped.
-const PAGE_4: &str = "the entry 0x0 of level 1 at 0x4020 is not present";
+const PAGE_4: WalkFaultReason = WalkFaultReason::NotPresent(TableEntry {
+    level: 1,
+    gpa: Gpa::new(0x4020),
+    value: 0,
+});
 
 fn gpa(value: u64) -> Gpa {
     Gpa::new(value)
@@ -281,7 +287,7 @@ fn a_virtual_read_ends_at_the_first_page_without_mapping() {
     let unmapped = Err(DebugError::NotMapped {
         vp: VP,
         gva: gva(0x4000),
-        why: PAGE_4.into(),
+        why: PAGE_4,
     });
     assert_eq!(memory.read_gva(&space, gva(0x4000), 1), unmapped);
     let nothing = Err(DebugError::NoMemory {
@@ -301,7 +307,7 @@ fn a_virtual_write_changes_nothing_unless_every_page_is_mapped() {
         Err(DebugError::NotMapped {
             vp: VP,
             gva: gva(0x4000),
-            why: PAGE_4.into(),
+            why: PAGE_4,
         })
     );
     assert_eq!(memory.read_gpa(gpa(0x7000), 16).unwrap(), [7; 16]);
@@ -317,7 +323,7 @@ fn translate_lists_the_walk() {
     let unmapped = Err(DebugError::NotMapped {
         vp: VP,
         gva: gva(0x4000),
-        why: PAGE_4.into(),
+        why: PAGE_4,
     });
     assert_eq!(memory.translate(&space, gva(0x4000)), unmapped);
 }

@@ -7,12 +7,12 @@ use super::PagingMode;
 use super::PagingState;
 use super::PhysicalMemory;
 use super::WalkFault;
-use super::WalkFaultReason;
 use super::walk;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::memory::MappedPage;
 use vmm_core_defs::memory::MappedPages;
+use vmm_core_defs::memory::WalkFaultReason;
 
 /// Walks in one call: a walk reads up to five entries of guest memory, which takes some hundred nanoseconds.
 const WALKS: usize = 1 << 14;

@@ -5,6 +5,8 @@ use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::StartIn;
 use crate::kvm::x86_64::kvm_for_test;
 use std::time::Instant;
+use vmm_core_defs::capability::CapabilityKind;
+use vmm_core_defs::capability::Support;
 
 #[test]
 fn the_probe_ends_and_is_of_one_mind() {
@@ -82,79 +84,96 @@ fn report(works: bool) -> Report {
 
 #[test]
 fn every_row_follows_its_own_field() {
+    use CapabilityKind::*;
     type Break = fn(&mut Report);
-    let broken: [(&str, Break); 11] = [
-        ("software breakpoints in real mode", |r| {
+    let broken: [(CapabilityKind, Break); 11] = [
+        (SoftwareBreakpointsInRealMode, |r| {
             r.int3_real = Int3::NotTrapped(Seen::Ended)
         }),
-        ("software breakpoints in protected and long mode", |r| {
+        (SoftwareBreakpoints, |r| {
             r.int3_protected = Int3::NotTrapped(Seen::Ended);
         }),
-        ("software breakpoints in protected and long mode", |r| {
+        (SoftwareBreakpoints, |r| {
             r.int3_long = Int3::NotTrapped(Seen::Ended);
         }),
-        ("hardware execution breakpoints", |r| {
+        (ExecutionBreakpoints, |r| {
             r.execution_breakpoints.works = false
         }),
-        ("data watchpoints", |r| r.data_watchpoints.works = false),
-        ("single step", |r| r.single_step.works = false),
-        ("interrupts held while stepping", |r| {
-            r.interrupts_held.works = false
-        }),
-        ("debug-register accesses reported", |r| {
-            r.register_access.works = false
-        }),
-        ("resume flag", |r| r.resume_flag.works = false),
-        ("registers with each exit", |r| r.sync_regs.works = false),
-        ("time that stands while stopped", |r| {
-            r.frozen_time.works = false
-        }),
+        (DataWatchpoints, |r| r.data_watchpoints.works = false),
+        (SingleStep, |r| r.single_step.works = false),
+        (InterruptsHeld, |r| r.interrupts_held.works = false),
+        (RegisterAccessReported, |r| r.register_access.works = false),
+        (ResumeFlag, |r| r.resume_flag.works = false),
+        (RegistersWithExit, |r| r.sync_regs.works = false),
+        (FrozenTime, |r| r.frozen_time.works = false),
     ];
-    for (name, breaking) in broken {
+    for (kind, breaking) in broken {
         let mut report = report(true);
         breaking(&mut report);
-        let failing: Vec<_> = report
-            .capabilities()
-            .into_iter()
-            .filter(|row| !row.works)
-            .map(|row| row.name)
-            .collect();
-        assert_eq!(failing, [name]);
+        let rows = report.capabilities();
+        let failing = rows.iter().filter(|row| !row.works());
+        let failing: Vec<_> = failing.map(|row| row.kind).collect();
+        assert_eq!(failing, [kind]);
+        assert!(rows.missing(kind).is_some());
     }
 }
 
 #[test]
-fn every_row_says_something_in_either_case() {
-    for (good, bad) in report(true)
-        .capabilities()
-        .iter()
-        .zip(report(false).capabilities())
-    {
-        assert!(!good.seen.is_empty() && !bad.seen.is_empty());
-        assert_ne!(good.meaning, bad.meaning, "{}", good.name);
+fn every_kind_of_capability_has_a_row_and_says_what_was_seen() {
+    for works in [true, false] {
+        let rows = report(works).capabilities();
+        let kinds: Vec<_> = rows.iter().map(|row| row.kind).collect();
+        assert_eq!(kinds, CapabilityKind::ALL);
+        assert!(rows.iter().all(|row| !row.seen.is_empty()));
+        assert!(rows.iter().all(|row| row.works() == works));
     }
 }
 
-/// A kernel that has the call is new enough: another version of it would not help.
+/// Whether an update may help depends on it: a kernel that has the call is new enough.
 #[test]
-fn an_update_is_advised_only_where_the_kernel_lacks_something() {
+fn what_was_seen_decides_why_a_capability_is_missing() {
     let mut report = report(false);
-    let mut meaning = |name: &str, seen| {
+    report.shadow_holds.works = false;
+    let mut support = |kind, seen| {
         report.frozen_time.seen = seen;
         report.interrupts_held.seen = seen;
         let rows = report.capabilities();
-        let row = rows.into_iter().find(|row| row.name == name).unwrap();
-        row.meaning.to_lowercase()
+        rows.get(kind).map(|row| row.support)
     };
-    let clocks = "time that stands while stopped";
-    for seen in [Seen::ClockKept, Seen::ClockScaled] {
-        assert!(!meaning(clocks, seen).contains("linux 5"), "{seen:?}");
-    }
     let errno = libc::ENXIO;
-    assert!(meaning(clocks, Seen::Refused { errno }).contains("linux 5.16"));
-    let steps = "interrupts held while stepping";
-    assert!(meaning(steps, Seen::NotOffered).contains("linux 5.15"));
-    assert!(!meaning(steps, Seen::Handler).contains("linux 5"));
+    for (kind, seen, wanted) in [
+        (
+            CapabilityKind::FrozenTime,
+            Seen::ClockKept,
+            Support::NoEffect,
+        ),
+        (
+            CapabilityKind::FrozenTime,
+            Seen::ClockScaled,
+            Support::ClockScaled,
+        ),
+        (
+            CapabilityKind::FrozenTime,
+            Seen::Refused { errno },
+            Support::NotOffered,
+        ),
+        (
+            CapabilityKind::InterruptsHeld,
+            Seen::NotOffered,
+            Support::NotOffered,
+        ),
+        (
+            CapabilityKind::InterruptsHeld,
+            Seen::Handler,
+            Support::NoEffect,
+        ),
+    ] {
+        assert_eq!(support(kind, seen), Some(wanted), "{kind}: {seen:?}");
+    }
+    report.shadow_holds.works = true;
+    let held = report.capabilities();
+    let held = held.missing(CapabilityKind::InterruptsHeld);
+    assert_eq!(held.map(|row| row.support), Some(Support::Replaced));
 }
 
 #[test]

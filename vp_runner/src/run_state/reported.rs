@@ -71,7 +71,7 @@ impl RunState {
     }
 
     /// Why this VP stopped; `None` where the VP was only stopped with the others, or not let go by the last resume. A kept hit (I7) of a VP that was
-    /// let go counts as reported from now on. LLDB pays no attention to the reason of a thread that LLDB did not resume, so a hit told then would be lost.
+    /// let go counts as reported from now on. A client may ignore the reason of a VP that the client did not resume, so a hit told then would be lost.
     /// `still_hit` is that of [`Self::resume`].
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl RunState {
     }
 
     /// Where [`Self::tell`] knows no reason: the VP is about to execute the instruction at `breakpoint`, and was stopped with the others just before it.
-    /// The breakpoint counts as met and reported, so the VP passes it. LLDB silently steps a thread past a breakpoint at which the thread stands without a
+    /// The breakpoint counts as met and reported, so the VP passes it. Some clients silently step a VP past a breakpoint at which the VP stands without a
     /// reason.
     ///
     /// `None` where the VP is to meet this breakpoint at its next resume all the same.

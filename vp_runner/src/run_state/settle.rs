@@ -190,7 +190,7 @@ impl RunState {
     }
 
     /// Of the VPs that the resume lets go: drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). The hits of the others keep:
-    /// GDB takes breakpoints out while it steps one thread. Drops what is owed already.
+    /// Clients take breakpoints out while they step one VP. Drops what is owed already.
     pub(super) fn drop_dead_hits(
         &mut self,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,

@@ -300,7 +300,7 @@ const ALONE: [VpAction; 2] = [VpAction::Stay, VpAction::Step];
 #[test]
 fn a_kept_hit_answers_no_resume_of_another_vp() {
     let mut state = both_hit();
-    // GDB takes its breakpoints out for this step.
+    // A client takes its breakpoints out for this step.
     let gone = |_| None;
     assert_eq!(state.resume(&ALONE, gone).unwrap(), [Output::Program]);
     state.programmed(&[]).unwrap();

@@ -26,6 +26,12 @@ const LISTENERS: &[&str] = &["debug_worker/src/listener.rs", "support/pal_async"
 /// Types that listen.
 const LISTENER_TYPES: &[&str] = &["TcpListener", "UnixListener"];
 
+/// The crates below the protocol, which serve any debugger.
+const ANY_DEBUGGER: &[&str] = &["vmm_core_defs/src", "vp_runner/src"];
+
+/// Names of debuggers and of their commands. What their users can type is said by `debug_worker`.
+const DEBUGGER_NAMES: &[&str] = &["gdb", "lldb", "hbreak", "rwatch", "awatch", "stepi"];
+
 /// Names of one machine, and of hosts that serve packages: a clone elsewhere does not have them. Split, so that this file passes.
 const MACHINE_NAMES: &[&str] = &[
     concat!("/wo", "rk/"),
@@ -68,6 +74,20 @@ pub fn check(path: &Path, text: &str) -> Vec<Finding> {
                 number + 1,
                 format!("`{name}` is not there on another machine"),
             );
+        }
+    }
+    if ANY_DEBUGGER.iter().any(|folder| path.starts_with(folder)) {
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.to_lowercase();
+            let words = line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            for word in words.filter(|word| DEBUGGER_NAMES.contains(word)) {
+                report(
+                    number,
+                    format!(
+                        "`{word}`: this crate serves any debugger. Say `a client` or carry the fact in a type; words for users are debug_worker's"
+                    ),
+                );
+            }
         }
     }
     let tests = path.components().any(|part| {
@@ -217,6 +237,28 @@ mod tests {
             "vp_runner/src/kvm/x86_64/scratch_vm.rs",
             "trapgate/src/kernel.rs",
         ] {
+            assert!(messages(path, text).is_empty());
+        }
+    }
+
+    #[test]
+    fn names_of_debuggers_are_found_below_the_protocol_only() {
+        let text = "// As GDB does.\n// use `hbreak`\n";
+        for path in ["vp_runner/src/a.rs", "vmm_core_defs/src/stop.rs"] {
+            let lines: Vec<_> = messages(path, text)
+                .into_iter()
+                .map(|(line, _)| line)
+                .collect();
+            assert_eq!(lines, [1, 2]);
+        }
+        assert!(
+            messages(
+                "vp_runner/src/a.rs",
+                "const A: u32 = KVM_GUESTDBG_ENABLE;\n"
+            )
+            .is_empty()
+        );
+        for path in ["debug_worker/src/a.txt", "vp_runner/tests/a.txt"] {
             assert!(messages(path, text).is_empty());
         }
     }

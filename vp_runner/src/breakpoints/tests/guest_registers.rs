@@ -17,7 +17,7 @@ fn leave(table: &mut BreakpointTable, guest: &mut Guest, registers: usize) {
 fn armed(table: &BreakpointTable) -> Vec<bool> {
     let pending = |status: BreakpointStatus| match status.arming {
         Arming::Pending { why } => {
-            assert!(why.contains("the guest uses the debug registers"), "{why}");
+            assert_eq!(why, Some(Pending::GuestHasRegisters));
             false
         }
         _ => true,

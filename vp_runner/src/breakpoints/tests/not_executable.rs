@@ -1,4 +1,4 @@
-//! Breakpoints on pages that the VP may not execute: where GDB lets what it calls return to, and user pages seen from the kernel.
+//! Breakpoints on pages that the VP may not execute: where a function that a debugger calls returns to, and user pages seen from the kernel.
 
 use super::*;
 

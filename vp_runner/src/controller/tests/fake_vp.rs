@@ -27,6 +27,7 @@ use shuttle::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 
@@ -395,10 +396,8 @@ impl FakeVp {
 }
 
 fn unheard_of() -> DebugError {
-    DebugError::Unsupported {
-        what: "a fake VP's registers".into(),
-        why: "it has but RIP".into(),
-    }
+    let request = "a fake VP has no register but RIP".into();
+    Unsupported::Request { request }.into()
 }
 
 impl ParkedVp for FakeVp {
