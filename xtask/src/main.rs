@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod debian;
 mod debuggers;
+mod dependencies;
 mod fmt;
 mod nested;
 mod process;

@@ -3,6 +3,7 @@
 mod summary;
 
 use crate::debuggers;
+use crate::dependencies;
 use crate::fmt;
 use crate::nested::Bed;
 use crate::nested::Kvm;
@@ -40,6 +41,8 @@ const STEPS: &[Step] = &[
     ("own lints", |_| fmt::lints()),
     ("clippy", |_| clippy()),
     ("docs", |_| docs()),
+    ("dependencies", |_| dependencies::check()),
+    ("advisories", |_| dependencies::advisories()),
     ("debuggers", |_| {
         system_packages::ensure(TEST_PACKAGES, "debug real guests with real debuggers")
     }),
