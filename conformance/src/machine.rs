@@ -87,6 +87,8 @@ pub struct Setup {
     pub shadowed: bool,
     /// Whether an NMI waits for the first VP before its first instruction.
     pub nmi: bool,
+    /// An interrupt that the first VP's controller counts as delivered, and that KVM is to inject before its first instruction.
+    pub queued: Option<u8>,
     /// Whether the machine cannot be reset.
     pub reset_fails: bool,
     /// Whether a reset of the machine waits until the test lets it.
@@ -110,6 +112,7 @@ impl Setup {
             freeze_time: FreezeTime::Off,
             shadowed: false,
             nmi: false,
+            queued: None,
             reset_fails: false,
             reset_is_held: false,
             kick_signal: KickSignal::default(),
@@ -346,6 +349,11 @@ impl Machine for TestMachine {
             .map_err(failed)?;
         if self.setup.nmi && vp == VpIndex::BSP {
             vcpu.nmi().map_err(failed)?;
+        }
+        if let Some(vector) = self.setup.queued.filter(|_| vp == VpIndex::BSP) {
+            let mut events = vcpu.get_vcpu_events().map_err(failed)?;
+            (events.interrupt.injected, events.interrupt.nr) = (1, vector);
+            vcpu.set_vcpu_events(&events).map_err(failed)?;
         }
         self.note(|seen| seen.inits += 1);
         Ok(())

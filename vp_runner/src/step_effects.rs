@@ -53,7 +53,6 @@ mod task;
 pub(crate) use gate::handler;
 use kind::Flow;
 pub use kind::Kind;
-use task::Task;
 
 /// The exceptions that a step is looked after for, the likeliest first: page fault, general protection, invalid opcode, divide error.
 pub(crate) const LIKELY_FAULTS: [u8; 4] = [14, 13, 6, 0];
@@ -145,7 +144,27 @@ pub struct Step {
     /// Where the instruction itself will store TF.
     stored: Option<Place>,
     /// The task that it switches to.
-    task: Option<Task>,
+    task: Option<Landing>,
+}
+
+/// Where an instruction or a delivery leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Landing {
+    /// The linear address of the first instruction there.
+    pub(crate) first: Gva,
+    /// The first instruction begins with EFLAGS.RF set, as that of a task does that a fault has left: it meets no execution breakpoint. Bit 0 of the byte at
+    /// this address is that RF.
+    pub(crate) resume_flag: Option<Gva>,
+}
+
+impl Landing {
+    /// One that begins with RF clear.
+    pub(crate) const fn at(first: Gva) -> Self {
+        Self {
+            first,
+            resume_flag: None,
+        }
+    }
 }
 
 impl Step {
@@ -203,26 +222,30 @@ impl Step {
         self.stored.is_some() || matches!(self.kind, Kind::SoftwareInterrupt { .. })
     }
 
-    /// Where the instruction leads, by linear address, if TF may not end the step there and it can be said. `state` is as before the step.
-    pub fn landing(&self, state: &X86VpState, guest: &impl Guest) -> Option<Gva> {
+    /// Where the instruction leads, if TF may not end the step there and it can be said. `state` is as before the step.
+    pub(crate) fn landing(&self, state: &X86VpState, guest: &impl Guest) -> Option<Landing> {
         let long = state.efer & EFER_LMA != 0;
-        match self.kind {
-            Kind::PushFlags { .. } => Some(linear_address(state, Segment::Cs, self.next_rip)),
-            Kind::SoftwareInterrupt { vector } => handler(state, vector, guest),
-            Kind::SystemCall if long => Some(Gva::new(guest.syscall_entry())),
+        let first = match self.kind {
+            Kind::SoftwareInterrupt { vector } => return handler(state, vector, guest),
+            Kind::PushFlags { .. } => linear_address(state, Segment::Cs, self.next_rip),
+            Kind::SystemCall if long => Gva::new(guest.syscall_entry()),
             // The segment that it loads has base 0.
             Kind::SystemReturn { bytes } => {
                 let rcx = state.gp[Gp::Rcx as usize];
-                Some(Gva::new(rcx & u64::MAX >> (64 - 8 * u32::from(bytes))))
+                Gva::new(rcx & u64::MAX >> (64 - 8 * u32::from(bytes)))
             }
-            _ => self.task.map(|task| task.first),
-        }
+            _ => return self.task,
+        };
+        Some(Landing::at(first))
     }
 
-    /// Where the guest keeps the RFLAGS.RF with which the instruction's [`landing`](Self::landing) begins, where that is set: no execution breakpoint stops there
-    /// then. Bit 0 of the byte.
-    pub fn resume_flag(&self) -> Option<Gva> {
-        self.task?.resume_flag
+    /// Where RF was saved by the delivery of an interrupt that came before the instruction: bit 0 of the byte. `after` is as before the handler's first instruction.
+    /// `None` where the saved flags have 16 bits, which have no RF, and where no delivery is recognised.
+    pub(crate) fn saved_resume_flag(&self, after: &X86VpState, guest: &impl Guest) -> Option<Gva> {
+        match self.switched_task(after) {
+            true => tss_flags_at(&self.tr)?.resume_flag(),
+            false => delivery::frame(self, after, guest)?.resume_flag,
+        }
     }
 
     /// What the step has left behind, given the registers after it. TF in `after` is not looked at: KVM hides it.
@@ -236,7 +259,8 @@ impl Step {
                 owed: Owed::Nothing,
             };
         }
-        if let Some(at) = delivery::frame(self, after, guest) {
+        if let Some(flags) = delivery::frame(self, after, guest) {
+            let at = Place::Memory(flags.trap_flag);
             return Aftermath {
                 correction: self.correct(at, after, guest),
                 own: TrapFlag::Clear,
@@ -334,15 +358,38 @@ fn stack_at(state: &X86VpState, displacement: i64) -> Gva {
     linear_address(state, Segment::Ss, offset)
 }
 
-/// Where a TSS keeps the second byte of EFLAGS or FLAGS (SDM volume 3, "Task-State Segment (TSS)" and "16-Bit Task-State Segment").
+/// TF in the flags that a TSS keeps.
 fn tss_flags(tr: &SegmentRegister) -> Option<Place> {
-    let offset = match tr.attributes & 0b1101 {
-        0b1001 => 0x24,
-        0b0001 => 0x10,
+    Some(Place::Memory(tss_flags_at(tr)?.byte(1)))
+}
+
+/// EFLAGS or FLAGS in a TSS.
+struct TssFlags {
+    at: u64,
+    /// Whether they have 32 bits.
+    wide: bool,
+}
+
+impl TssFlags {
+    /// The byte whose bit 0 is RF.
+    fn resume_flag(&self) -> Option<Gva> {
+        self.wide.then(|| self.byte(2))
+    }
+
+    fn byte(&self, number: u64) -> Gva {
+        Gva::new(self.at.wrapping_add(number) & 0xffff_ffff)
+    }
+}
+
+/// Sources: SDM volume 3, "Task-State Segment (TSS)" and "16-Bit Task-State Segment".
+fn tss_flags_at(tr: &SegmentRegister) -> Option<TssFlags> {
+    let (offset, wide) = match tr.attributes & 0b1101 {
+        0b1001 => (0x24, true),
+        0b0001 => (0x10, false),
         _ => return None,
     };
-    let at = tr.base.wrapping_add(offset + 1) & 0xffff_ffff;
-    Some(Place::Memory(Gva::new(at)))
+    let at = tr.base.wrapping_add(offset);
+    Some(TssFlags { at, wide })
 }
 
 #[cfg(test)]

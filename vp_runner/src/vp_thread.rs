@@ -68,8 +68,10 @@ pub(crate) use messages::VpEvent;
 pub(crate) use messages::VpParked;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
+use resume_flag::BlockingFlag;
 use step::Events;
 use step::Faults;
+use step::Interrupted;
 use step::Underway;
 use stride::Stride;
 use time::VpTime;
@@ -106,6 +108,10 @@ pub(crate) struct Vp {
     time: VpTime,
     /// The step that is planned or under way.
     underway: Option<Underway>,
+    /// The next instruction is that of a handler which the step waits for.
+    interrupted: Option<Interrupted>,
+    /// RFLAGS.RF that is out of guest memory for one entry.
+    hidden: Vec<BlockingFlag>,
     events: Events,
     faults: Option<Faults>,
     /// The guest's own debug registers, if they were looked at and it cannot have written them since: while it is parked, and over most steps.
@@ -141,6 +147,8 @@ impl Vp {
             lifted: Vec::new(),
             time: VpTime::default(),
             underway: None,
+            interrupted: None,
+            hidden: Vec::new(),
             events: Events::Unknown,
             faults: None,
             guests: None,
@@ -199,6 +207,7 @@ impl Vp {
         }
         self.vcpu.want_registers(self.will_stop(enter));
         self.underway = None;
+        self.interrupted = None;
         self.faults = None;
         self.own_int3 = None;
         let mut course = match self.plot(enter) {
@@ -250,7 +259,7 @@ impl Vp {
             self.vcpu.set_immediate_exit(false);
             if self.around.gate.enter().is_err() {
                 let taken_back = self.take_back_int3();
-                let shown = self.show_resume_flag();
+                let shown = self.show_resume_flags();
                 let cause = self.complete(pending_exit, course);
                 self.events = Events::Unknown;
                 return cause.or(taken_back.and(shown).err());
@@ -264,9 +273,10 @@ impl Vp {
             if stride == Stride::GoesOn {
                 continue;
             }
-            if let Err(cause) = self.take_back_int3().and(self.show_resume_flag()) {
-                return Some(cause);
-            }
+            let owed = match self.take_back_int3().and(self.show_resume_flags()) {
+                Ok(owed) => owed,
+                Err(cause) => return Some(cause),
+            };
             let mut cause = self.after_exit(next, course);
             if cause.is_none() && from.is_some() {
                 cause = match pending_exit {
@@ -274,6 +284,9 @@ impl Vp {
                     false => self.landed(course),
                 };
                 pending_exit = false;
+            }
+            if let Err(failed) = self.pay(owed) {
+                cause = Some(failed);
             }
             if let Some(cause) = cause {
                 let later = self.complete(pending_exit, course);

@@ -4,10 +4,12 @@ use conformance::amount::is_nested;
 use conformance::machine;
 
 use machine::guest::*;
+use machine::program::*;
 use machine::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::regs::X86VpState;
 
 /// Where the loop and the handler begin.
 const LOOP: u64 = ENTRY + 51;
@@ -172,4 +174,64 @@ fn every_continue_over_a_breakpoint_advances_by_one_turn_while_the_timer_ticks()
     }
     vm.remove(breakpoint);
     let_it_tick(&vm, 5);
+}
+
+const IF: u64 = 1 << 9;
+const RF: u64 = 1 << 16;
+
+/// Two instructions with an interrupt before the first, whose handler counts at RDI and touches no flag of its frame. A `#DB` counts beside it.
+fn queued(name: &'static str, mode: Mode) -> Program {
+    // inc byte [rdi]; iret, and inc byte [rdi+1]; iret
+    let (handler, on_debug): (&[u8], &[u8]) = match mode {
+        Mode::Real => (&[0xfe, 0x05, 0xcf], &[0xfe, 0x45, 1, 0xcf]),
+        Mode::Protected => (&[0xfe, 0x07, 0xcf], &[0xfe, 0x47, 1, 0xcf]),
+        Mode::Long => (&[0xfe, 0x07, 0x48, 0xcf], &[0xfe, 0x47, 1, 0x48, 0xcf]),
+    };
+    Program::new(name, mode, &[0x90, 0x90])
+        .handler(0x40, handler)
+        .handler(1, on_debug)
+        .queued(0x40)
+}
+
+const MODES: [Mode; 3] = [Mode::Real, Mode::Protected, Mode::Long];
+
+#[test]
+fn the_handler_of_an_interrupt_that_waits_to_be_injected_runs_before_the_step() {
+    for mode in MODES {
+        queued("RF is clear", mode)
+            .set(|regs| regs.rflags |= IF)
+            .check(&[ENTRY + 1, ENTRY + 2]);
+    }
+}
+
+/// As between two turns of a repeated string instruction, and after a fault in the nested page tables: the handler's `iret` sets RF again, and the instruction meets
+/// no execution breakpoint.
+#[test]
+fn the_handler_of_an_interrupt_that_waits_to_be_injected_runs_before_the_step_of_an_instruction_with_the_resume_flag()
+ {
+    for mode in MODES {
+        queued("RF is set", mode)
+            .set(|regs| regs.rflags |= IF | RF)
+            .check(&[ENTRY + 1, ENTRY + 2]);
+    }
+}
+
+/// The guest has a breakpoint of its own at the instruction. Not in real mode: flags of 16 bits have no RF, and the breakpoint would be met without end.
+#[test]
+fn the_resume_flag_that_an_interrupt_has_saved_gets_the_step_past_the_guests_own_breakpoint() {
+    if emulates() {
+        println!(
+            "SKIP: this KVM ignores RFLAGS.RF, and the guest's breakpoint is met again without end"
+        );
+        return;
+    }
+    let set = |regs: &mut X86VpState| {
+        regs.rflags |= IF | RF;
+        (regs.debug.db[0], regs.debug.dr7) = (ENTRY, 0x402);
+    };
+    for mode in [Mode::Protected, Mode::Long] {
+        queued("a breakpoint of the guest's", mode)
+            .set(set)
+            .check(&[ENTRY + 1, ENTRY + 2]);
+    }
 }

@@ -39,6 +39,7 @@ pub struct Program {
     pub more: Vec<(u64, Vec<u8>)>,
     msrs: Vec<(u32, u64)>,
     nmi: bool,
+    queued: Option<u8>,
     /// What its registers are at its start.
     pub set: fn(&mut X86VpState),
 }
@@ -54,6 +55,7 @@ impl Program {
             more: Vec::new(),
             msrs: Vec::new(),
             nmi: false,
+            queued: None,
             set: |_| {},
         }
     }
@@ -82,6 +84,12 @@ impl Program {
         self
     }
 
+    /// With an interrupt of this vector that KVM is to inject before its first instruction, as one whose delivery a stop has cut short.
+    pub fn queued(mut self, vector: u8) -> Self {
+        self.queued = Some(vector);
+        self
+    }
+
     /// With other registers.
     pub fn set(mut self, set: fn(&mut X86VpState)) -> Self {
         self.set = set;
@@ -97,7 +105,7 @@ impl Program {
     pub fn build(&self) -> Option<TestVm> {
         let code = [&self.body[..], &[0xe6, PORT_OFF, 0xeb, 0xfe]].concat();
         let mut setup = Setup::new(self.mode, &code);
-        setup.nmi = self.nmi;
+        (setup.nmi, setup.queued) = (self.nmi, self.queued);
         let vm = setup.build()?;
         vm.attach();
         let mut regs = vm.regs(0);

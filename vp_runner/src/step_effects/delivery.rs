@@ -9,7 +9,6 @@
 use super::Flow;
 use super::Guest;
 use super::Kind;
-use super::Place;
 use super::Step;
 use super::gate::decode;
 use super::stack_at;
@@ -32,8 +31,17 @@ struct Gate {
     slot: usize,
 }
 
-/// Where the frame of a delivery holds TF, if one took place.
-pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Option<Place> {
+/// The image of RFLAGS in the frame of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SavedFlags {
+    /// The second byte of the image: bit 0 is TF.
+    pub(super) trap_flag: Gva,
+    /// The third byte: bit 0 is RF. An image of 16 bits has none.
+    pub(super) resume_flag: Option<Gva>,
+}
+
+/// The flags in the frame of a delivery, if one took place.
+pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Option<SavedFlags> {
     let at = |gate: &Gate| {
         let plain = lead_back(step, after, gate.slot, 0, guest);
         let with_code = || lead_back(step, after, gate.slot, 1, guest);
@@ -57,14 +65,14 @@ pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Opti
     }
 }
 
-/// TF in a frame `skip` slots below the top of the stack, if what is there can be one that leads back to the step.
+/// The flags in a frame `skip` slots below the top of the stack, if what is there can be one that leads back to the step.
 fn lead_back(
     step: &Step,
     after: &X86VpState,
     slot: usize,
     skip: usize,
     guest: &impl Guest,
-) -> Option<Place> {
+) -> Option<SavedFlags> {
     let displacement = |index: usize| i64::try_from((skip + index) * slot).ok();
     let read = |index: usize| {
         let mut bytes = [0; 8];
@@ -87,8 +95,12 @@ fn lead_back(
         Flow::Far => step.kind != Kind::FarTransfer || !is(step.next_rip),
     };
     let plausible = flags & FIXED_FLAGS == FIXED_VALUE && flags >> 22 == 0;
-    let place = Place::Memory(stack_at(after, displacement(2)? + 1));
-    (leads_back && plausible).then_some(place)
+    let at = displacement(2)?;
+    let saved = SavedFlags {
+        trap_flag: stack_at(after, at + 1),
+        resume_flag: (slot > 2).then(|| stack_at(after, at + 2)),
+    };
+    (leads_back && plausible).then_some(saved)
 }
 
 /// The gates whose handler begins at RIP. Several vectors may share one.

@@ -1,6 +1,7 @@
 //! Where the guest handles an exception or interrupt, by its own tables.
 
 use super::Guest;
+use super::Landing;
 use super::task;
 use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::cpu_mode;
@@ -12,9 +13,9 @@ use vmm_core_defs::regs::X86VpState;
 const SELECTOR_INDEX: u16 = !7;
 const SELECTOR_LOCAL: u16 = 1 << 2;
 
-/// The linear address of the first instruction that runs once this vector is delivered, if nothing goes wrong on the way. `None` where the tables
-/// cannot be read or have no gate there, and in virtual-8086 mode.
-pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Option<Gva> {
+/// The first instruction that runs once this vector is delivered, if nothing goes wrong on the way. `None` where the tables cannot be read or have no gate
+/// there, and in virtual-8086 mode.
+pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Option<Landing> {
     let mode = cpu_mode(state);
     let long = state.efer & EFER_LMA != 0;
     let entry_len = match mode {
@@ -34,16 +35,16 @@ pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Opt
     }
     const PRESENT_TASK_GATE: u8 = 0x85;
     if entry_len == 8 && entry[5] & 0x9f == PRESENT_TASK_GATE {
-        let task = task::entry(state, u16::from_le_bytes([entry[2], entry[3]]), guest)?;
-        return Some(task.first);
+        return task::entry(state, u16::from_le_bytes([entry[2], entry[3]]), guest);
     }
     let (offset, selector, _) = decode(&entry[..entry_len])?;
     let base = match mode {
         CpuMode::Real => u64::from(selector) << 4,
-        _ if long => return Some(Gva::new(offset)),
+        _ if long => return Some(Landing::at(Gva::new(offset))),
         _ => segment(state.gdtr.base, state.ldtr.base, selector, guest)?.base,
     };
-    Some(Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX)))
+    let first = Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX));
+    Some(Landing::at(first))
 }
 
 /// What a selector names.

@@ -3,6 +3,7 @@
 //! Sources: SDM volume 3, "Task Management Data Structures", "Task Switching", "16-Bit Task-State Segment (TSS)".
 
 use super::Guest;
+use super::Landing;
 use super::gate::segment;
 use crate::cpu_mode::cpu_mode;
 use crate::emulate::Operand;
@@ -18,15 +19,6 @@ use vmm_core_defs::regs::X86VpState;
 const NT: u64 = 1 << 14;
 const RF: u32 = 1 << 16;
 const VM: u32 = 1 << 17;
-
-/// A task that is about to be switched to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Task {
-    /// The linear address of its first instruction.
-    pub(crate) first: Gva,
-    /// The task begins with EFLAGS.RF set, as one does that a fault has left: its first instruction meets no execution breakpoint. Bit 0 of the byte at this address is that RF.
-    pub(crate) resume_flag: Option<Gva>,
-}
 
 /// Where a TSS keeps what a task begins with.
 struct Layout {
@@ -58,7 +50,7 @@ pub(super) fn of_far_transfer(
     state: &X86VpState,
     instruction: &Instruction,
     guest: &impl Guest,
-) -> Option<Task> {
+) -> Option<Landing> {
     let selector = match (instruction.op0_kind(), instruction.code()) {
         (OpKind::FarBranch16 | OpKind::FarBranch32, _) => instruction.far_branch_selector(),
         (OpKind::Memory, Code::Call_m1616 | Code::Jmp_m1616) => {
@@ -75,7 +67,7 @@ pub(super) fn of_far_transfer(
 }
 
 /// The same of an `iret`: with EFLAGS.NT set it goes back to the task that the TSS links to.
-pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Option<Task> {
+pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Option<Landing> {
     if state.rflags & NT == 0 || !has_tasks(state) {
         return None;
     }
@@ -83,7 +75,7 @@ pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Opt
 }
 
 /// The same of the selector of a TSS or of a task gate.
-pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<Task> {
+pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<Landing> {
     const PRESENT_TASK_GATE: u8 = 0x85;
     const PRESENT_TSS_32: u8 = 0x89;
     const PRESENT_TSS_16: u8 = 0x81;
@@ -120,7 +112,7 @@ pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Op
         let ldt = segment(state.gdtr.base, 0, ldt, guest).map_or(0, |ldt| ldt.base);
         segment(state.gdtr.base, ldt, cs, guest)?.base
     };
-    Some(Task {
+    Some(Landing {
         first: Gva::new(base.wrapping_add(eip) & u64::from(u32::MAX)),
         resume_flag: (eflags & RF != 0).then(|| at(layout.eflags + 2)),
     })

@@ -138,9 +138,11 @@ impl Vp {
         }
         let state = self.debug_state(course);
         match self.own_int3 {
-            Some(_) => self.vcpu.inject_breakpoint(state),
-            None => self.vcpu.program(state),
+            Some(_) => self.vcpu.inject_breakpoint(state)?,
+            None => self.vcpu.program(state)?,
         }
+        self.hide_resume_flags();
+        Ok(())
     }
 
     /// An entry is over that gave the guest a `#BP`, or did not take place. What was not delivered is not left with KVM, where registers or memory may
@@ -236,9 +238,7 @@ impl Vp {
         if self.guests_breakpoint_here()? == 0 {
             return Ok(());
         }
-        let (mut regs, _) = self.vcpu.registers()?;
-        regs.rflags |= RFLAGS_RF;
-        self.vcpu.write_general(&regs)
+        self.set_resume_flag()
     }
 
     /// RFLAGS.RF, which the guest's handler sets to get past its own breakpoint, lets the instruction through. Some KVMs ignore it.

@@ -10,7 +10,7 @@
 //! The breakpoints are put on debug registers that are free. One of the client's for another instruction counts as free for the time of the step,
 //! which does not get there.
 
-use super::resume_flag::HiddenResumeFlag;
+use super::resume_flag::BlockingFlag;
 use super::stride::CodePage;
 use super::stride::Sequel;
 use super::view::Syscall;
@@ -29,6 +29,7 @@ use crate::page_walk::PagingState;
 use crate::step_effects::Aftermath;
 use crate::step_effects::Correction;
 use crate::step_effects::LIKELY_FAULTS;
+use crate::step_effects::Landing;
 use crate::step_effects::Owed;
 use crate::step_effects::Place as Stored;
 use crate::step_effects::Step;
@@ -65,8 +66,8 @@ pub(super) struct Underway {
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
     pub(super) sequel: Sequel,
-    /// RF of the task that the instruction switches to, while it is out of memory.
-    pub(super) hidden: Option<HiddenResumeFlag>,
+    /// What would keep the step's breakpoints from being met.
+    pub(super) blocking: Vec<BlockingFlag>,
 }
 
 /// What it means to meet one of the traps.
@@ -74,8 +75,19 @@ pub(super) struct Underway {
 enum End {
     /// The step is done.
     Step,
-    /// The handler of an event that came before the instruction has returned to it.
+    /// The handler of an interrupt that comes before the instruction is about to run. Only now can be seen whether it will return with RFLAGS.RF set, and meet no
+    /// breakpoint: kvm-amd was seen to save RF set though it was clear, where an exit had cut the delivery short.
+    Delivery,
+    /// The handler of an interrupt that came before the instruction has returned to it.
     Return,
+}
+
+/// An instruction that an interrupt came before. The VP is at the first instruction of the handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Interrupted {
+    rip: Gva,
+    /// Where the delivery saved RF, if that is known: bit 0 of the byte.
+    saved: Option<Gva>,
 }
 
 /// What KVM is about to deliver before the next instruction.
@@ -91,7 +103,7 @@ pub(super) enum Events {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Faults {
     table: (u64, u16, bool),
-    handlers: [Option<Gva>; LIKELY_FAULTS.len()],
+    handlers: [Option<Landing>; LIKELY_FAULTS.len()],
 }
 
 impl Underway {
@@ -123,6 +135,7 @@ impl Vp {
     /// Finds out how the next instruction is to be stepped.
     pub(super) fn plan(&mut self, course: &Course) -> Result<(), DebugError> {
         let undelivered = self.undelivered(course)?;
+        let interrupted = self.interrupted.take();
         let (regs, sregs) = self.vcpu.registers()?;
         let limits = self.register_file()?.paging_limits();
         let place = place_of(&regs, &sregs, limits);
@@ -134,7 +147,8 @@ impl Vp {
             opcode,
             Opcode::Plain | Opcode::Faultless | Opcode::DebugRegister
         );
-        let plain = usual && undelivered.is_none() && own == TrapFlag::Clear;
+        let eventless = undelivered.is_none() && interrupted.is_none();
+        let plain = usual && eventless && own == TrapFlag::Clear;
         let faultless = plain && opcode == Opcode::Faultless && is_within_page(place.rip);
         let mut underway = Underway {
             stepping: Stepping::On,
@@ -152,34 +166,43 @@ impl Vp {
                 true => self.sequel(course),
                 false => Sequel::Planned,
             },
-            hidden: None,
+            blocking: Vec::new(),
         };
         // TF must not be on when one is taken: its handler would run unseen, and find TF in its frame.
         if let Some(Undelivered::Deliverable(_)) = undelivered {
             underway.interrupts = Interrupts::Free;
         }
         let mut wanted = [None; 3];
-        if !plain {
+        if let Some(Interrupted { rip, saved }) = interrupted {
+            underway.end = End::Return;
+            let resume_flag = saved;
+            let back = Landing {
+                first: rip,
+                resume_flag,
+            };
+            wanted[0] = Some(back);
+        } else if !plain {
             wanted = self.look_closely(&mut underway, course, undelivered, opcode);
         }
         let faults = match underway.end {
             End::Step if !faultless => self.faults(&underway)?,
             // What befalls the handler is none of the step's.
-            End::Step | End::Return => [None; LIKELY_FAULTS.len()],
+            End::Step | End::Delivery | End::Return => [None; LIKELY_FAULTS.len()],
         };
-        let landing = wanted[0];
+        let landing = wanted[0].map(|landing| landing.first);
         if let Some(landing) = landing.filter(|_| self.own_int3.is_some()) {
             underway.registers = underway.registers.with_trap_at_any_rate(landing);
         }
         let here = |at: &Gva| underway.end == End::Step && *at == place.rip;
         // One at RIP would be met before the instruction.
         let all = wanted.into_iter().chain(faults).flatten();
-        let registers = underway.registers.with_traps(all.filter(|at| !here(at)));
+        let firsts = all.clone().map(|landing| landing.first);
+        let registers = underway.registers.with_traps(firsts.filter(|at| !here(at)));
         underway.registers = registers;
         let lands = |at: Gva| registers.executes_at(at);
         let stores = match &underway.step {
             Some(step) => step.stores_flags(),
-            None => undelivered.is_some(),
+            None => !eventless,
         };
         let noticed = own == TrapFlag::Set || (stores && landing.is_some_and(lands));
         underway.stepping = match noticed {
@@ -191,10 +214,10 @@ impl Vp {
             underway.end = End::Step;
             underway.interrupts = Interrupts::Held;
         }
-        if landing.is_some_and(lands) {
-            let flag = underway.step.as_ref().and_then(|step| step.resume_flag());
-            underway.hidden = flag.and_then(|flag| self.hide_resume_flag(flag, place.paging));
-        }
+        let blocking = all.filter(|landing| registers.is_trap_at(landing.first));
+        underway.blocking = blocking
+            .filter_map(|landing| BlockingFlag::new(&landing, place.paging))
+            .collect();
         if !plain || opcode == Opcode::DebugRegister {
             // It may write what was looked at, or a handler may that runs unseen.
             self.guests = None;
@@ -210,7 +233,7 @@ impl Vp {
         course: &Course,
         undelivered: Option<Undelivered>,
         opcode: Opcode,
-    ) -> [Option<Gva>; 3] {
+    ) -> [Option<Landing>; 3] {
         let state = general(&underway.before);
         let Place { rip, paging, .. } = underway.place;
         match undelivered {
@@ -220,9 +243,13 @@ impl Vp {
             Some(Undelivered::Interrupt(vector)) if self.takes_interrupts(course) => {
                 return [handler(&state, vector, &self.view(paging)), None, None];
             }
-            Some(Undelivered::Interrupt(_)) => {
-                underway.end = End::Return;
-                return [Some(rip), None, None];
+            Some(Undelivered::Interrupt(vector)) => {
+                let begin = handler(&state, vector, &self.view(paging));
+                underway.end = match begin {
+                    Some(_) => End::Delivery,
+                    None => End::Return,
+                };
+                return [begin.or(Some(Landing::at(rip))), None, None];
             }
             None => {}
         }
@@ -285,7 +312,7 @@ impl Vp {
     fn faults(
         &mut self,
         underway: &Underway,
-    ) -> Result<[Option<Gva>; LIKELY_FAULTS.len()], DebugError> {
+    ) -> Result<[Option<Landing>; LIKELY_FAULTS.len()], DebugError> {
         let (_, sregs) = &underway.before;
         let table = (sregs.idt.base, sregs.idt.limit, is_64_bit(sregs));
         if let Some(faults) = self.faults.filter(|faults| faults.table == table) {
@@ -324,14 +351,33 @@ impl Vp {
     /// One of the traps was met.
     pub(super) fn trapped(&mut self, exit: &DebugExit, course: &mut Course) -> Option<VpCause> {
         let end = self.underway.as_ref().map(|underway| underway.end);
+        if end == Some(End::Delivery) {
+            self.interrupted = self.find_saved_resume_flag();
+        }
         let guest = self.settle(exit);
         let done = match end {
             Some(End::Step) => course.stepped_to(exit.pc),
-            Some(End::Return) | None => None,
+            Some(End::Delivery | End::Return) | None => {
+                self.events = Events::Unknown;
+                None
+            }
         };
         let state = self.debug_state(course);
         let failed = guest.and_then(|payload| self.give_back(payload, &state).err());
         failed.or(done)
+    }
+
+    /// The interrupt was delivered, and its handler is about to run.
+    fn find_saved_resume_flag(&mut self) -> Option<Interrupted> {
+        let underway = self.underway.as_ref()?;
+        let Place { rip, paging, .. } = underway.place;
+        let before = general(&underway.before);
+        let after = general(&self.vcpu.registers().ok()?);
+        // The frame is read by the tables that the delivery went by, and there is no other yet.
+        let view = self.view(paging);
+        let step = Step::new(&before, TrapFlag::Clear, &view.code_at(rip), &view);
+        let saved = step.saved_resume_flag(&after, &view);
+        Some(Interrupted { rip, saved })
     }
 
     /// A signal that comes when an instruction has led to where a trap waits is served before the trap is met: the step is done all the same, and the next

@@ -101,6 +101,9 @@ fn a_frame_is_found_in_every_mode_with_and_without_error_code() {
             let (after, tf) = delivery.run(&state, rip, &guest);
             let found = step(&state, &NOP, &guest).after(&after, &guest);
             assert_eq!(found.correction, clear_tf_at(tf), "{what}");
+            let rf = step(&state, &NOP, &guest).saved_resume_flag(&after, &guest);
+            let expected = (delivery.slot > 2).then(|| Gva::new(tf + 1));
+            assert_eq!(rf, expected, "{what}");
             // What the guest set itself stays, and is off in the handler.
             let own = Step::new(&state, TrapFlag::Set, &NOP, &guest).after(&after, &guest);
             assert_eq!(own.correction, None, "{what}");

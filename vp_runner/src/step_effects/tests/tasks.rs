@@ -53,7 +53,8 @@ fn tasks((access, at): (u8, [u64; 4]), cs: u64, flags: u64) -> (X86VpState, Fake
 }
 
 fn landing(state: &X86VpState, bytes: &[u8], guest: &Fake) -> Option<Gva> {
-    step(state, bytes, guest).landing(state, guest)
+    let landing = step(state, bytes, guest).landing(state, guest);
+    landing.map(|landing| landing.first)
 }
 
 #[test]
@@ -78,7 +79,10 @@ fn each_way_to_another_task_leads_to_its_first_instruction() {
             assert_eq!(landing(&state, &call, &guest), entry);
         }
         assert_eq!(landing(&state, &[0xcd, 0x40], &guest), entry);
-        assert_eq!(handler(&state, 6, &guest), entry);
+        assert_eq!(
+            handler(&state, 6, &guest).map(|landing| landing.first),
+            entry
+        );
         assert_eq!(landing(&state, &[0xcf], &guest), None, "NT is clear");
         state.rflags |= NT;
         assert_eq!(landing(&state, &[0xcf], &guest), entry);
@@ -124,17 +128,35 @@ fn what_leads_to_no_task_or_cannot_be_read_has_no_landing() {
 }
 
 #[test]
-fn a_task_that_begins_with_the_resume_flag_says_where_it_is() {
+fn each_way_to_a_task_that_begins_with_the_resume_flag_says_where_the_flag_is() {
     const RF: u64 = 1 << 16;
     let far = [0xea, 0, 0, 0, 0, 0x28, 0];
-    let flag = |size, flags| {
-        let (state, guest) = tasks(size, CODE, flags);
-        step(&state, &far, &guest).resume_flag()
+    let int = [0xcd, 0x40];
+    let iret = [0xcf];
+    let flags = |size, flags| {
+        let (mut state, guest) = tasks(size, CODE, flags);
+        state.rflags |= NT;
+        let of = |bytes: &[u8]| step(&state, bytes, &guest).landing(&state, &guest);
+        let found = [of(&far), of(&int), of(&iret), handler(&state, 6, &guest)];
+        found.map(|landing| landing.unwrap().resume_flag)
     };
-    assert_eq!(flag(SIZES[0], RF | 2), Some(Gva::new(TSS + 0x26)));
-    assert_eq!(flag(SIZES[0], 0xffff & !RF), None);
+    assert_eq!(flags(SIZES[0], RF | 2), [Some(Gva::new(TSS + 0x26)); 4]);
+    assert_eq!(flags(SIZES[0], 0xffff & !RF), [None; 4]);
     // Flags of 16 bits have none; this is CX in the TSS.
-    assert_eq!(flag(SIZES[1], RF | 2), None);
-    let (state, guest) = tasks(SIZES[0], CODE, RF);
-    assert_eq!(step(&state, &[0x90], &guest).resume_flag(), None);
+    assert_eq!(flags(SIZES[1], RF | 2), [None; 4]);
+}
+
+#[test]
+fn an_interrupt_that_is_handled_by_a_task_saves_the_resume_flag_in_the_tss_it_leaves() {
+    for ((access, _), saved) in SIZES
+        .into_iter()
+        .zip([Some(Gva::new(OWN_TSS + 0x26)), None])
+    {
+        let (mut state, guest) = tasks(SIZES[0], CODE, 2);
+        state.tr.attributes = u32::from(access) | 2;
+        let mut after = state.clone();
+        (after.tr.base, after.tr.selector) = (TSS, 0x28);
+        let found = step(&state, &[0x90], &guest).saved_resume_flag(&after, &guest);
+        assert_eq!(found, saved, "{access:#x}");
+    }
 }
