@@ -110,8 +110,9 @@ level 2  entry at 0x000000105000 = 0x00000000000000e3
         text: r#"$ cargo run --release            # the demo guest, held at its first instruction
 $ cargo xtask test               # everything CI runs; installs what it needs from Debian's packages
 $ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
-$ cargo xtask nested -- COMMAND  # COMMAND inside a Debian kernel with real kvm-amd, on any machine (`--kvm intel`: with kvm-intel)
-$ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails
+$ cargo xtask nested             # the real-guest tests inside a Debian kernel with real kvm-amd, and some with kvm-intel, on any machine
+$ cargo xtask nested -- COMMAND  # COMMAND inside, with kvm-amd (`--kvm intel`: with kvm-intel)
+$ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails (`--races`: the Guide's table)
 $ cargo xtask soak --minutes 30  # the tests that repeat something, for longer and from fresh seeds
 $ cargo xtask bench              # side by side with QEMU's stub; JSON in target/bench/ (`--nested`: in the bed)
 "#,
@@ -189,12 +190,13 @@ Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
     },
     Row {
         page: "Guide/src/testing.md",
-        text: r#"$ cargo xtask nested                                   # the real-guest tests, each program in a fresh boot
+        text: r#"$ cargo xtask nested                                   # the real-guest tests, each program in a fresh boot, some in both KVMs
 $ cargo xtask nested --only vp_runner/stepping
 $ cargo xtask nested --jobs 1                          # one boot at a time, with its output as it comes
 $ cargo xtask nested -- target/debug/trapgate doctor   # any command, with its exit status
 $ cargo xtask nested --kvm intel --only vp_runner/stepping --seed 7 --twice
-$ cargo xtask hunt vp_runner/races::a_break_that_crosses --seeds 1..200
+$ cargo xtask hunt vp_runner/races::a_break_that_crosses vp_runner/many_vps --seeds 1..200
+$ cargo xtask hunt --races --seeds 1..20                 # the tests of the Guide's table of races
 "#,
         check: Check::Options,
     },

@@ -22,6 +22,7 @@ pub mod hunt;
 mod kernel;
 mod linux_guest;
 mod machine;
+pub mod places;
 mod qemu;
 mod qemu_machine;
 mod queue;
@@ -84,9 +85,9 @@ const OUTER_CPUS: u32 = 1;
 /// Arguments of `cargo xtask nested`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which KVM to have inside.
-    #[arg(long, value_enum, default_value = "amd")]
-    kvm: Kvm,
+    /// Which KVM to have inside. By default, test programs that have a reason to differ run in both, `amd` and `intel`; the others, and a command, in `amd`.
+    #[arg(long, value_enum)]
+    kvm: Option<Kvm>,
     /// In Bochs: another timing of interrupts than without it. The same number gives the same run.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -119,22 +120,27 @@ pub struct Args {
 
 /// The subcommand; the result is the exit status for the process.
 pub fn main(args: &Args) -> anyhow::Result<i32> {
+    let repeats = args.kvm.is_some_and(Kvm::repeats);
     anyhow::ensure!(
-        args.seed == 0 || args.kvm.repeats(),
+        args.seed == 0 || repeats,
         "--seed needs --kvm intel or amd-bochs: QEMU's timing is that of this machine"
     );
     anyhow::ensure!(
-        !args.twice || args.kvm.repeats(),
+        !args.twice || repeats,
         "--twice needs --kvm intel or amd-bochs: in QEMU no run is like another"
     );
-    let bed = Bed::provide(args.kvm)?;
     if args.command.is_empty() {
         let suite = Suite::build()?
             .only(&args.only, args.filter.as_deref())?
             .run_as(args.seed, args.twice);
-        let failed = suite.run(&bed, args.jobs, &mut |_| {})?;
+        let mut failed = 0;
+        for (kvm, suite) in suite.by_kvm(args.kvm) {
+            println!("nested: {} in kvm-{}", suite.names(), kvm.word());
+            failed += suite.run(&Bed::provide(kvm)?, args.jobs, &mut |_| {})?;
+        }
         return Ok(i32::from(failed > 0));
     }
+    let bed = Bed::provide(args.kvm.unwrap_or(Kvm::Amd))?;
     let mut job = Job::of_command(&args.command)?;
     job.files.extend(args.file.iter().cloned());
     job.cpus = args.cpus;

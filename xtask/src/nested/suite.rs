@@ -4,6 +4,8 @@ use super::Bed;
 use super::Job;
 use super::MEMORY_MIB;
 use super::boot::Sink;
+use super::machine::Kvm;
+use super::places;
 use super::queue;
 use super::quoted;
 use super::screen::Screen;
@@ -40,6 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) const FAILED: &str = "hunt: failed: ";
 
 /// Test programs that cargo built, with the programs that they start.
+#[derive(Clone)]
 pub struct Suite {
     tests: Vec<TestProgram>,
     programs: Vec<PathBuf>,
@@ -52,7 +55,7 @@ pub struct Suite {
 }
 
 /// One of them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TestProgram {
     name: String,
     /// The package's folder: cargo's promise to a test is to run there.
@@ -156,17 +159,27 @@ impl Suite {
         Ok(self)
     }
 
-    /// Leaves the test programs of these names.
-    pub fn named(mut self, names: &[&str]) -> anyhow::Result<Self> {
-        for name in names {
-            anyhow::ensure!(
-                self.tests.iter().any(|test| test.name == *name),
-                "there is no test program {name}"
-            );
-        }
+    /// Leaves the test programs that are [meant for](places::of) this KVM.
+    pub fn meant_for(mut self, kvm: Kvm) -> Self {
         self.tests
-            .retain(|test| names.contains(&test.name.as_str()));
-        Ok(self)
+            .retain(|test| places::of(&test.name).contains(&kvm));
+        self
+    }
+
+    /// What to run in which KVM: all of it in the one that is given, or each test program where it is meant to run.
+    pub(super) fn by_kvm(self, given: Option<Kvm>) -> Vec<(Kvm, Self)> {
+        let Some(kvm) = given else {
+            let all = places::ALL.map(|kvm| (kvm, self.clone().meant_for(kvm)));
+            let some = all.into_iter().filter(|(_, part)| !part.tests.is_empty());
+            return some.collect();
+        };
+        vec![(kvm, self)]
+    }
+
+    /// What is run, for messages.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<&str> = self.tests.iter().map(TestProgram::name).collect();
+        names.join(", ")
     }
 
     /// The one test program whose name contains `name`, or is `name`.
@@ -224,17 +237,21 @@ impl Suite {
         let terminal =
             || -> (Sink, Sink) { (Box::new(std::io::stdout()), Box::new(std::io::stderr())) };
         let screen = Screen::new(&terminal, at_a_time.get() == 1);
-        let (mut failed, mut sum) = (0, Duration::ZERO);
+        let (mut failed, mut tests, mut sum) = (0, 0, Duration::ZERO);
         queue::in_parallel(
             count,
             at_a_time,
             |number| self.run_one(&self.tests[number], (number + 1, count), bed, &screen),
             |ended| {
                 failed += u32::from(ended.code != 0);
+                tests += tests_run(&ended.notes).unwrap_or(0);
                 sum += ended.took;
                 ended.notes.into_iter().for_each(&mut *noted);
             },
         )?;
+        if let (Some(filter), 0, 0) = (&self.filter, tests, failed) {
+            anyhow::bail!("no test has a name with `{filter}` in it");
+        }
         println!(
             "nested: {count} programs, {failed} failed; {:.1} s, {:.1} s in sum with {at_a_time} at a time",
             started.elapsed().as_secs_f64(),
@@ -260,6 +277,15 @@ impl Suite {
         });
         drop(sender);
         let took = started.elapsed();
+        let notes: Vec<Note> = notes.into_iter().collect();
+        let result = result.and_then(|code| {
+            let lost = code == 0 && tests_run(&notes).is_none();
+            anyhow::ensure!(
+                !lost,
+                "it ended with status 0, and its last line is missing"
+            );
+            Ok(code)
+        });
         let verdict = match &result {
             Ok(code) => Verdict::Exited(*code),
             Err(error) => Verdict::BedFailed(error),
@@ -268,7 +294,7 @@ impl Suite {
         Ok(EndedProgram {
             code: result.with_context(|| test.name.clone())?,
             took,
-            notes: notes.into_iter().collect(),
+            notes,
         })
     }
 
@@ -342,6 +368,14 @@ fn script(batch: &[Chosen<'_>], each: Duration) -> String {
     script + "exit $status\n"
 }
 
+/// How many tests a program has run by its last line. `None`: there is none.
+fn tests_run(notes: &[Note]) -> Option<u32> {
+    notes.iter().rev().find_map(|note| match note {
+        Note::Counts { passed, failed } => Some(passed + failed),
+        Note::Skip(_) => None,
+    })
+}
+
 /// A test program that ran to its end.
 struct EndedProgram {
     /// Its exit status.
@@ -364,6 +398,21 @@ mod tests {
             name: format!("package/{name}"),
             folder: folder.to_owned(),
             path,
+        }
+    }
+
+    fn suite(names: &[&str]) -> Suite {
+        let program = |name: &&str| TestProgram {
+            name: (*name).to_owned(),
+            folder: PathBuf::new(),
+            path: PathBuf::new(),
+        };
+        Suite {
+            tests: names.iter().map(program).collect(),
+            programs: Vec::new(),
+            filter: None,
+            seed: 0,
+            twice: false,
         }
     }
 
@@ -397,5 +446,37 @@ mod tests {
         assert_eq!(lines[2], folder.to_str().unwrap());
         assert!(lines[3].ends_with("controller::tests:: it's two"), "{text}");
         assert_eq!(output.status.code(), Some(137));
+    }
+
+    #[test]
+    fn a_program_without_its_last_line_has_run_no_known_number_of_tests() {
+        let skip = || Note::Skip("no KVM".to_owned());
+        let counts = |passed, failed| Note::Counts { passed, failed };
+        assert_eq!(tests_run(&[]), None);
+        assert_eq!(tests_run(&[skip()]), None);
+        assert_eq!(tests_run(&[counts(0, 0)]), Some(0));
+        assert_eq!(tests_run(&[skip(), counts(3, 1), skip()]), Some(4));
+    }
+
+    #[test]
+    fn each_program_runs_where_it_is_meant_to_or_in_the_kvm_that_is_given() {
+        let parts = |names: &[&str], given| {
+            let parts = suite(names).by_kvm(given).into_iter();
+            parts
+                .map(|(kvm, part)| (kvm, part.names()))
+                .collect::<Vec<_>>()
+        };
+        let both = ["trapgate/linux", "vp_runner/stepping"];
+        let all = || "trapgate/linux, vp_runner/stepping".to_owned();
+        assert_eq!(
+            parts(&both, None),
+            [
+                (Kvm::Amd, all()),
+                (Kvm::Intel, "vp_runner/stepping".to_owned())
+            ]
+        );
+        assert_eq!(parts(&both, Some(Kvm::Intel)), [(Kvm::Intel, all())]);
+        let alone = "trapgate/linux".to_owned();
+        assert_eq!(parts(&both[..1], None), [(Kvm::Amd, alone)]);
     }
 }

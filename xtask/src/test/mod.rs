@@ -54,19 +54,6 @@ const STEPS: &[Step] = &[
     ("nested kvm-intel", nested_intel),
 ];
 
-/// What is run in kvm-intel as well: whatever depends on how the CPU and KVM deliver exceptions, steps and interrupts. The soak runs all test programs there.
-const ON_INTEL: &[&str] = &[
-    "vp_runner/breakpoints",
-    "vp_runner/debug_regs",
-    "vp_runner/endings",
-    "vp_runner/guest_debug",
-    "vp_runner/interrupts",
-    "vp_runner/software_changes",
-    "vp_runner/step_kinds",
-    "vp_runner/stepping",
-    "vp_runner/task_switches",
-];
-
 /// The subcommand.
 pub fn main(args: &Args) -> anyhow::Result<i32> {
     let mut summary = Summary::default();
@@ -150,20 +137,16 @@ fn loom(summary: &mut Summary) -> anyhow::Result<()> {
 }
 
 fn nested_amd(summary: &mut Summary) -> anyhow::Result<()> {
-    nested(Kvm::Amd, &Suite::build()?, "nested kvm-amd", summary)
+    nested(Kvm::Amd, "nested kvm-amd", summary)
 }
 
 fn nested_intel(summary: &mut Summary) -> anyhow::Result<()> {
-    let suite = Suite::build()?.named(ON_INTEL)?;
-    nested(Kvm::Intel, &suite, "nested kvm-intel", summary)
+    nested(Kvm::Intel, "nested kvm-intel", summary)
 }
 
-fn nested(
-    kvm: Kvm,
-    suite: &Suite,
-    place: &'static str,
-    summary: &mut Summary,
-) -> anyhow::Result<()> {
+/// The test programs that are meant for this KVM. The soak runs all of them in kvm-intel as well.
+fn nested(kvm: Kvm, place: &'static str, summary: &mut Summary) -> anyhow::Result<()> {
+    let suite = Suite::build()?.meant_for(kvm);
     let bed = Bed::provide(kvm)?;
     let failed = suite.run(&bed, None, &mut |note| summary.note(place, note))?;
     anyhow::ensure!(failed == 0, "{failed} test program(s) failed in {place}");

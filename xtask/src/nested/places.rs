@@ -1,0 +1,51 @@
+//! In which nested KVM a test program runs, unless somebody says so.
+
+use super::machine::Kvm;
+
+/// Every KVM that a program may be meant for, in the order in which they are gone through.
+pub const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
+
+/// The test programs that have a reason to differ between kvm-amd and kvm-intel: how CPU and KVM deliver exceptions, steps and interrupts.
+const DIFFER: &[&str] = &[
+    "vp_runner/breakpoints",
+    "vp_runner/debug_regs",
+    "vp_runner/endings",
+    "vp_runner/guest_debug",
+    "vp_runner/interrupts",
+    "vp_runner/software_changes",
+    "vp_runner/step_kinds",
+    "vp_runner/stepping",
+    "vp_runner/task_switches",
+];
+
+/// Where a test program is meant to run, as in `vp_runner/stepping`.
+pub fn of(program: &str) -> &'static [Kvm] {
+    match DIFFER.contains(&program) {
+        true => &ALL,
+        false => &[Kvm::Amd],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process;
+
+    #[test]
+    fn every_program_that_differs_exists_and_runs_in_both() {
+        for program in DIFFER {
+            let (package, name) = program.split_once('/').unwrap();
+            let path = format!("{package}/tests/{name}");
+            let path = process::workspace_root().join(path);
+            let files = [path.with_extension("rs"), path.join("main.rs")];
+            assert!(
+                files.iter().any(|file| file.is_file()),
+                "there is no test program {program}"
+            );
+            assert_eq!(of(program), ALL);
+        }
+        assert_eq!(of("trapgate/linux_time"), [Kvm::Amd]);
+        // A part of a name is none.
+        assert_eq!(of("vp_runner/step"), [Kvm::Amd]);
+    }
+}
