@@ -58,6 +58,13 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// A program that is killed when the thread that starts it ends, or this process does in whatever way.
+pub fn bound_to_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Runs with our own output streams; an error names the command and its status.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command
@@ -199,6 +206,28 @@ pub fn shown(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_bound_to_us_is_killed_when_the_thread_that_started_it_ends() {
+        use std::io::Read as _;
+        use std::os::unix::process::ExitStatusExt as _;
+        let start = || {
+            let mut command = bound_to_us(Path::new("sh"));
+            command.args(["-c", "echo; exec sleep 600"]);
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            // It is bound when it runs.
+            let mut byte = [0];
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut byte)
+                .unwrap();
+            child
+        };
+        let mut child = std::thread::spawn(start).join().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
 
     #[test]
     fn a_hanging_command_is_ended_with_its_children() {

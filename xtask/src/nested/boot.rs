@@ -146,14 +146,10 @@ pub fn boot(
     // All threads have ended, so a last word that lost the race against the end of the machine is in the queue by now.
     if matches!(verdict, Verdict::Gone) {
         let last_word = received.try_iter().find_map(|event| match event {
-            Event::Control(line) => word(&line).filter(|word| !matches!(word, Word::Alive)),
+            Event::Control(line) => word(&line).filter(|word| *word != Word::Alive),
             Event::MachineEnded => None,
         });
-        verdict = match last_word {
-            Some(Word::Exit(code)) => Verdict::Exit(code),
-            Some(Word::TimedOut) => Verdict::TimedOut,
-            Some(Word::Alive) | None => Verdict::Gone,
-        };
+        verdict = last_word.and_then(Word::verdict).unwrap_or(Verdict::Gone);
     }
 
     let console = {
@@ -221,10 +217,9 @@ fn watch(
         }
         // The machine's clock may be slower than ours, and faster by no more than the threads it has.
         match received.recv_timeout(next - now) {
-            Ok(Event::Control(line)) => match word(&line) {
-                Some(Word::Exit(code)) => return Verdict::Exit(code),
-                Some(Word::TimedOut) => return Verdict::TimedOut,
-                Some(Word::Alive) | None => {
+            Ok(Event::Control(line)) => match word(&line).and_then(Word::verdict) {
+                Some(verdict) => return verdict,
+                None => {
                     let now = elapsed();
                     deadline = now + limits.alive;
                     if !up {
@@ -253,13 +248,29 @@ enum Word {
     Alive,
     Exit(i32),
     TimedOut,
+    Broken(String),
+}
+
+impl Word {
+    fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Alive => None,
+            Self::Exit(code) => Some(Verdict::Exit(code)),
+            Self::TimedOut => Some(Verdict::TimedOut),
+            Self::Broken(why) => Some(Verdict::Stalled(why)),
+        }
+    }
 }
 
 fn word(line: &str) -> Option<Word> {
     match line.trim() {
         "up" | "alive" => Some(Word::Alive),
         "timeout" => Some(Word::TimedOut),
-        line => line.strip_prefix("exit ")?.parse().ok().map(Word::Exit),
+        line => match line.split_once(' ')? {
+            ("exit", code) => code.parse().ok().map(Word::Exit),
+            ("broken", why) => Some(Word::Broken(why.to_owned())),
+            _ => None,
+        },
     }
 }
 
@@ -328,45 +339,4 @@ fn keep_last_lines(stream: &mut dyn Read, lines: &Mutex<VecDeque<String>>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_lines_are_passed_on_and_at_the_end_what_is_left() {
-        struct Pieces(Collected);
-        impl Write for Pieces {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.write_all(bytes)?;
-                self.0.write(b"|")?;
-                Ok(bytes.len())
-            }
-
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        for (whole_lines, expected) in [(true, "one\n|two\n|left|"), (false, "one\ntw|o\nleft|")] {
-            let collected = Collected::default();
-            let mut stream = b"one\ntw".chain(&b"o\nleft"[..]);
-            copy(
-                &mut stream,
-                Box::new(Pieces(collected.clone())),
-                whole_lines,
-            );
-            let text = String::from_utf8(collected.take()).unwrap();
-            assert_eq!(text, expected);
-        }
-    }
-
-    #[test]
-    fn a_kernel_that_went_wrong_is_told_by_its_first_complaint() {
-        let console = "[    1.2] all is well\n\
-                       [    7.9] Kernel panic - not syncing: corrupted stack end detected inside scheduler\n\
-                       [    8.0] Oops: 0000";
-        assert_eq!(
-            complaint(console),
-            Some("Kernel panic - not syncing: corrupted stack end detected inside scheduler")
-        );
-        assert_eq!(complaint("[    1.2] kvm: loaded\ndebugging"), None);
-    }
-}
+mod tests;

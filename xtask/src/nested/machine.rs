@@ -69,7 +69,8 @@ pub struct Limits {
 /// A machine that boots the outer kernel.
 ///
 /// It gives four channels of one [kind](Self::channels), which lie in [`Plan::scratch`] under the names of [`CHANNELS`]. On `control`, the init says
-/// `up`, then `alive` now and then, and last `exit N`, or `timeout` where it has ended the command itself.
+/// `up`, then `alive` now and then, and last `exit N`, or `timeout` where it has ended the command itself. It says `broken WHY` where the command would have
+/// nothing to run on.
 pub trait Machine: Sync {
     /// For messages.
     fn name(&self) -> &'static str;

@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::machine::Plan;
 use super::qemu::Qemu;
 use super::root_image::RootImage;
+use crate::process;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -38,6 +39,7 @@ export PATH=/usr/bin
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 exec 3<>/dev/vport0p3
+[ -c /dev/kvm ] || echo "broken there is no /dev/kvm" >&3
 echo up >&3
 (cat <&3 >/dev/null; busybox poweroff -f) &
 while sleep 5; do echo alive >&3; done &
@@ -86,7 +88,8 @@ impl Machine for QemuMachine {
     }
 
     fn command(&self, plan: &Plan<'_>) -> Command {
-        let mut command = self.qemu.command();
+        let mut command = process::bound_to_us(&self.qemu.program());
+        command.arg("-L").arg(self.qemu.firmware());
         let cmdline = format!(
             // A kernel that has gone wrong is no place to run a test in to the end.
             "console=ttyS0 quiet panic=-1 oops=panic mitigations=off {}",

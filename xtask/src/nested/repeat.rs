@@ -120,4 +120,22 @@ mod tests {
             "7 instructions and then 8"
         );
     }
+
+    #[test]
+    fn each_thing_that_a_boot_shows_is_compared() {
+        type Change = fn(&mut Shown);
+        let other: [(&str, Change); 5] = [
+            ("how it ended", |shown| shown.ending.push('x')),
+            ("standard output", |shown| shown.stdout.push(b'x')),
+            ("standard error", |shown| shown.stderr.push(b'x')),
+            ("the console", |shown| shown.console.push('x')),
+            ("7 instructions", |shown| shown.instructions = None),
+        ];
+        for (name, change) in other {
+            let mut again = shown("one\n", 7);
+            change(&mut again);
+            let told = shown("one\n", 7).difference(&again).unwrap();
+            assert!(told.starts_with(name), "{told}");
+        }
+    }
 }

@@ -74,16 +74,7 @@ impl Firmware {
 
     /// The ROM, for [`ROM`]: `delay` rounds pass in it before the kernel starts.
     pub fn rom(&self, delay: u32) -> anyhow::Result<Vec<u8>> {
-        let mut rom = std::fs::read(self.folder.join("rom.bin"))?;
-        anyhow::ensure!(
-            rom.len() == ROM_SIZE,
-            "the ROM has {} bytes instead of {ROM_SIZE}",
-            rom.len()
-        );
-        rom[DELAY].copy_from_slice(&delay.to_le_bytes());
-        let sum = rom.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-        rom[ROM_SIZE - 1] = rom[ROM_SIZE - 1].wrapping_sub(sum);
-        Ok(rom)
+        delayed(std::fs::read(self.folder.join("rom.bin"))?, delay)
     }
 
     /// The setup code with its header filled in, for [`SETUP`].
@@ -94,6 +85,19 @@ impl Firmware {
             u32::try_from(initrd_size).context("the initramfs is larger than 4 GiB")?,
         )
     }
+}
+
+/// The ROM with its delay filled in, and its last byte such that the sum of all is 0: the BIOS calls no other.
+fn delayed(mut rom: Vec<u8>, delay: u32) -> anyhow::Result<Vec<u8>> {
+    anyhow::ensure!(
+        rom.len() == ROM_SIZE,
+        "the ROM has {} bytes instead of {ROM_SIZE}",
+        rom.len()
+    );
+    rom[DELAY].copy_from_slice(&delay.to_le_bytes());
+    let sum = rom.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+    rom[ROM_SIZE - 1] = rom[ROM_SIZE - 1].wrapping_sub(sum);
+    Ok(rom)
 }
 
 fn setup(code: &[u8], cmdline: &str, initrd_size: u32) -> anyhow::Result<Vec<u8>> {
@@ -260,6 +264,18 @@ mod tests {
         assert_eq!(field(0x228), 0x99800);
         assert_eq!(&image[0x9800..], b"quiet\0");
         assert!(setup(&[0; 0x4000], &"x".repeat(COMMAND_LINE_SIZE), 0).is_err());
+    }
+
+    #[test]
+    fn the_bytes_of_the_rom_add_up_to_0_with_any_delay() {
+        for delay in [0, 1, 0x1234_5678, u32::MAX] {
+            let rom = delayed((0..=255).chain(0..=255).collect(), delay).unwrap();
+            let sum = rom.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+            assert_eq!(sum, 0, "{delay:#x}");
+            assert_eq!(rom[DELAY], delay.to_le_bytes());
+            assert_eq!(rom[..4], [0, 1, 2, 3]);
+        }
+        assert!(delayed(vec![0; 511], 0).is_err());
     }
 
     #[test]

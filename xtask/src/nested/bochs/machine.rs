@@ -19,6 +19,7 @@ use super::firmware;
 use super::firmware::Firmware;
 use super::timing::Timing;
 use crate::cache::Cache;
+use crate::process;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -76,6 +77,7 @@ mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 for port in 1 2 3; do busybox stty -F /dev/ttyS$port raw -echo 115200; done
 busybox mkfifo /dev/.out /dev/.err
 exec 3>/dev/ttyS3
+[ -c /dev/kvm ] || echo "broken there is no /dev/kvm" >&3
 echo up >&3
 while sleep 5; do echo alive >&3; done &
 (sleep TIMEOUT; echo timeout >&3) & timer=$!
@@ -200,7 +202,7 @@ impl Machine for BochsMachine {
     }
 
     fn command(&self, plan: &Plan<'_>) -> Command {
-        let mut command = Command::new(self.bochs.program());
+        let mut command = process::bound_to_us(&self.bochs.program());
         command
             .args(["-q", "-f", CONFIG])
             .env(RANDOM_SEED, Timing::of(plan.seed).random.to_string())

@@ -62,6 +62,13 @@ mod tests {
             })
             .collect();
         assert_eq!(speeds.len(), 100);
+        let different = |value: fn(Timing) -> u32| {
+            let values: BTreeSet<u32> = (1..100).map(|seed| value(Timing::of(seed))).collect();
+            values.len()
+        };
+        assert!(different(|timing| timing.quantum) > 20);
+        assert!(different(|timing| timing.start_delay) > 90);
+        assert!(different(|timing| timing.random) > 90);
         assert_eq!(Timing::of(0), Timing::DEFAULT);
     }
 }
