@@ -29,6 +29,9 @@ use std::time::Instant;
 
 const CONSOLE_LINES: usize = 60;
 
+/// So long, by the clock on the wall, a machine's own clock may stand before the machine is given up: a busy host gives each process some of its time.
+const STANDSTILL: Duration = Duration::from_secs(180);
+
 /// One boot that is over.
 pub struct Ended {
     /// What became of it.
@@ -135,7 +138,7 @@ pub fn boot(
     });
     let limits = machine.limits(plan);
     let started = Instant::now();
-    let mut verdict = watch(&received, &limits, || {
+    let mut verdict = watch(&received, &limits, STANDSTILL, || {
         machine.elapsed(&child, started.elapsed())
     });
     let status = end(&mut child, &received, &verdict, limits.off)?;
@@ -193,13 +196,21 @@ type Server = Box<dyn FnOnce(&mut dyn Read) + Send>;
 fn watch(
     received: &mpsc::Receiver<Event>,
     limits: &Limits,
+    standstill: Duration,
     elapsed: impl Fn() -> Duration,
 ) -> Verdict {
     let mut deadline = limits.up;
     let mut up = false;
     let mut command_deadline = None;
+    let mut pulse = Pulse::new(standstill);
     loop {
         let now = elapsed();
+        if pulse.has_stopped(now, Instant::now()) {
+            return Verdict::Stalled(format!(
+                "the machine did nothing for {} s, waiting for something that does not come",
+                standstill.as_secs()
+            ));
+        }
         let next = command_deadline.map_or(deadline, |limit: Duration| limit.min(deadline));
         if now >= next {
             let stalled = |what: &str, limit: Duration| {
@@ -216,7 +227,7 @@ fn watch(
             };
         }
         // The machine's clock may be slower than ours, and faster by no more than the threads it has.
-        match received.recv_timeout(next - now) {
+        match received.recv_timeout((next - now).min(standstill)) {
             Ok(Event::Control(line)) => match word(&line).and_then(Word::verdict) {
                 Some(verdict) => return verdict,
                 None => {
@@ -235,6 +246,33 @@ fn watch(
     }
 }
 
+/// Whether the machine's clock still goes.
+struct Pulse {
+    standstill: Duration,
+    /// What the machine's clock showed last, and since when.
+    last: Option<(Duration, Instant)>,
+}
+
+impl Pulse {
+    fn new(standstill: Duration) -> Self {
+        Self {
+            standstill,
+            last: None,
+        }
+    }
+
+    fn has_stopped(&mut self, clock: Duration, now: Instant) -> bool {
+        match self.last {
+            Some((last, since)) if last == clock => now.duration_since(since) >= self.standstill,
+            _ => {
+                self.last = Some((clock, now));
+                false
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 enum Verdict {
     Exit(i32),
     TimedOut,

@@ -113,6 +113,8 @@ impl BochsMachine {
         })
     }
 
+    /// Nothing is logged but the panic that each end is: every second a signal handler of Bochs logs its speed, and where the signal comes while a line is
+    /// logged, that handler waits for ever for the lock that its own thread holds.
     fn config(&self, plan: &Plan<'_>, timing: &Timing) -> String {
         let mut text = format!(
             "config_interface: textconfig\n\
@@ -134,7 +136,7 @@ impl BochsMachine {
              log: {LOG}\n\
              panic: action=fatal\n\
              error: action=ignore\n\
-             info: action=report\n\
+             info: action=ignore\n\
              debug: action=ignore\n",
             self.cpu.model,
             plan.cpus,

@@ -240,3 +240,33 @@ fn a_kernel_that_went_wrong_is_told_by_its_first_complaint() {
     );
     assert_eq!(complaint("[    1.2] kvm: loaded\ndebugging"), None);
 }
+
+#[test]
+fn a_machine_whose_clock_stands_is_given_up_and_one_that_is_slow_is_not() {
+    let standstill = Duration::from_secs(180);
+    let start = Instant::now();
+    let mut pulse = Pulse::new(standstill);
+    let (clock, tick) = (Duration::from_secs(5), Duration::from_millis(10));
+    assert!(!pulse.has_stopped(clock, start));
+    assert!(!pulse.has_stopped(clock + tick, start + standstill));
+    assert!(!pulse.has_stopped(clock + tick, start + standstill * 2 - tick));
+    assert!(pulse.has_stopped(clock + tick, start + standstill * 2));
+}
+
+#[test]
+fn a_machine_that_says_and_does_nothing_is_a_failure_of_the_bed() {
+    let (_events, received) = mpsc::channel();
+    let hour = Duration::from_secs(3600);
+    let limits = Limits {
+        unit: "s of CPU",
+        up: hour,
+        alive: hour,
+        command: None,
+        off: hour,
+    };
+    let verdict = watch(&received, &limits, Duration::from_millis(20), || hour / 2);
+    assert!(
+        matches!(&verdict, Verdict::Stalled(why) if why.contains("did nothing")),
+        "{verdict:?}"
+    );
+}

@@ -54,7 +54,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
     let count = args.seeds.count()?;
     let room = args.jobs.unwrap_or_else(|| queue::room(MEMORY_MIB));
     let words = typed(args);
-    let name = words.replace(['/', ':', ' '], "-");
+    let name = words.trim_start_matches('-').replace(['/', ':', ' '], "-");
     let started = Instant::now();
     let mut failed = Vec::new();
     queue::in_parallel(
