@@ -362,10 +362,10 @@ fn capabilities_text(capabilities: &Capabilities) -> String {
         .unwrap_or(0);
     let mut text = String::new();
     for capability in capabilities.iter() {
-        let works = if capability.works() {
-            "works  "
-        } else {
+        let works = if capability.is_wanting() {
             "MISSING"
+        } else {
+            "works  "
         };
         let (name, seen) = (name(capability), &capability.seen);
         let meaning = capability_meaning(capability);

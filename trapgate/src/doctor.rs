@@ -39,7 +39,7 @@ pub fn doctor() -> ExitStatus {
 fn table(capabilities: &Capabilities) -> String {
     let mut text = String::new();
     for capability in capabilities.iter() {
-        let verdict = if capability.works() { "yes" } else { "NO" };
+        let verdict = if capability.is_wanting() { "NO" } else { "yes" };
         let meaning = capability_meaning(capability);
         let Capability { kind, seen, .. } = capability;
         text += &format!("{verdict:3}  {kind}\n     {meaning}\n     (seen: {seen})\n\n");
@@ -64,5 +64,24 @@ mod tests {
             text,
             "yes  single step\n     `stepi`, `step` and `next` work.\n     (seen: one instruction)\n\n"
         );
+    }
+
+    #[test]
+    fn what_the_host_lacks_and_the_runner_replaces_is_no_missing_thing() {
+        let row = |support| {
+            table(&Capabilities::from_iter([Capability {
+                kind: CapabilityKind::InterruptsHeld,
+                support,
+                seen: "tried".to_owned(),
+            }]))
+        };
+        let replaced = row(Support::Replaced);
+        assert!(replaced.starts_with("yes  interrupts held"), "{replaced}");
+        assert!(
+            replaced.contains("an interrupt shadow is cast"),
+            "{replaced}"
+        );
+        let missing = row(Support::NotOffered);
+        assert!(missing.starts_with("NO   interrupts held"), "{missing}");
     }
 }

@@ -95,6 +95,11 @@ impl Capability {
     pub fn works(&self) -> bool {
         self.support == Support::Works
     }
+
+    /// Whether the user goes without it: the host lacks it, and the runner has nothing in its place.
+    pub fn is_wanting(&self) -> bool {
+        !matches!(self.support, Support::Works | Support::Replaced)
+    }
 }
 
 impl fmt::Display for Capability {
@@ -155,7 +160,10 @@ mod tests {
         ]);
         assert_eq!(set.iter().count(), 2);
         assert!(set.missing(CapabilityKind::SingleStep).is_none());
-        assert!(set.missing(CapabilityKind::InterruptsHeld).is_some());
+        let replaced = set.missing(CapabilityKind::InterruptsHeld).unwrap();
+        assert!(!replaced.is_wanting());
+        assert!(one(CapabilityKind::SingleStep, Support::NoEffect).is_wanting());
+        assert!(!one(CapabilityKind::SingleStep, Support::Works).is_wanting());
         assert!(set.missing(CapabilityKind::FrozenTime).is_none());
     }
 

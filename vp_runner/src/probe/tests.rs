@@ -174,6 +174,8 @@ fn what_was_seen_decides_why_a_capability_is_missing() {
     let held = report.capabilities();
     let held = held.missing(CapabilityKind::InterruptsHeld);
     assert_eq!(held.map(|row| row.support), Some(Support::Replaced));
+    let seen = held.map(|row| row.seen.as_str()).unwrap_or_default();
+    assert!(seen.ends_with("; an interrupt shadow holds them"), "{seen}");
 }
 
 #[test]

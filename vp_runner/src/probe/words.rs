@@ -23,6 +23,7 @@ impl Report {
         let mut held = row(InterruptsHeld, &self.interrupts_held);
         if !held.works() && self.shadow_holds.works {
             held.support = Support::Replaced;
+            held.seen += "; an interrupt shadow holds them";
         }
         Capabilities::from_iter([
             traps(
