@@ -1,9 +1,11 @@
 //! A Bochs whose emulated CPU runs kvm-intel or kvm-amd, built from Debian's source package.
 //!
-//! Four things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
+//! Five things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
 //! the guest's cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING",
 //! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, a #DB that is intercepted leaves DR6 and
-//! DR7 as they were, and the VMCB has to have what the handler would see (AMD APM volume 2, 15.12.2): KVM would not learn what the trap was. A RAM
+//! DR7 as they were, and the VMCB has to have what the handler would see (AMD APM volume 2, 15.12.2): KVM would not learn what the trap was. And a single-step trap or an
+//! interrupt shadow that waits for the end of the guest's instruction stays when that instruction leaves the guest with SVM: the outer kernel then got a #DB before it
+//! had loaded its own TR again, which is a triple fault. A RAM
 //! image is read into memory as if the blocks of guest memory were adjacent. And RDRAND begins at a point that the clock chooses: with one that the
 //! seed chooses, the same seed gives the same run.
 
@@ -78,6 +80,13 @@ const EDITS: &[Edit] = &[
     BX_CPU_THIS_PTR dr7.set_GD(0);
   }
   BX_CPU_THIS_PTR debug_trap = 0;",
+    },
+    Edit {
+        file: "cpu/svm.cc",
+        after: "BX_CPU_C::SvmExitLoadHostState(",
+        find: "BX_CPU_THIS_PTR dr7.set32(0x00000400);",
+        // As `VMexitLoadHostState()` does it with VMX.
+        replace: "BX_CPU_THIS_PTR dr7.set32(0x00000400);\n  BX_CPU_THIS_PTR debug_trap = 0;\n  BX_CPU_THIS_PTR inhibit_mask = 0;",
     },
     Edit {
         file: "cpu/vmx.cc",
