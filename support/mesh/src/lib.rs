@@ -1,4 +1,4 @@
-//! Typed channels and RPC inside one process, with the names and signatures of OpenVMM's `mesh`.
+//! Typed channels and RPC inside one process, with names of OpenVMM's `mesh`. What differs is in the README of `support`.
 //!
 //! A message type needs no trait bound: what a channel carries is moved, never serialised. The rules that callers
 //! rely on, each with a test in this crate:

@@ -1,4 +1,4 @@
-//! An executor for one thread, its sockets and timers, with the names and signatures of OpenVMM's `pal_async`.
+//! An executor for one thread, its sockets and timers, with names of OpenVMM's `pal_async`. What differs is in the README of `support`.
 //!
 //! A debug session is a chain of very short turns between a socket, a protocol task and the task that owns the VM.
 //! So that such a turn costs next to nothing, a pool runs all of its tasks on one thread, passes from task to task
