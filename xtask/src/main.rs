@@ -7,6 +7,7 @@ mod debuggers;
 mod dependencies;
 mod fmt;
 mod nested;
+mod pictures;
 mod process;
 mod promises;
 mod soak;
@@ -36,6 +37,8 @@ enum Task {
     Soak(soak::Args),
     /// Unpack newer GDBs and LLDBs than this machine's beside them, for the tests.
     Debuggers,
+    /// Make the pictures of README and Guide from their texts.
+    Pictures(pictures::Args),
     /// Boot a real kvm-amd or kvm-intel in software emulation and run the tests, or a command, inside.
     Nested(nested::Args),
     /// Run tests in the nested kvm-intel under many timings, and say under which they fail.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Soak(args) => soak::main(&args),
         Task::Debuggers => debuggers::main(),
+        Task::Pictures(args) => pictures::main(&args),
         Task::Nested(args) => nested::main(&args),
         Task::Hunt(args) => nested::hunt::main(&args),
     };

@@ -111,10 +111,11 @@ level 2  entry at 0x000000105000 = 0x00000000000000e3
 $ cargo xtask test               # everything CI runs; installs what it needs from Debian's packages
 $ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
 $ cargo xtask nested             # the real-guest tests inside a Debian kernel with real kvm-amd, and some with kvm-intel, on any machine
+$ cargo xtask pictures           # the SVG files of README and Guide, from their texts (`--record`: the GDB session anew)
 $ cargo xtask nested -- COMMAND  # COMMAND inside, with kvm-amd (`--kvm intel`: with kvm-intel)
 $ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails (`--races`: the Guide's table)
 $ cargo xtask soak --minutes 30  # the tests that repeat something, for longer and from fresh seeds
-$ cargo xtask bench              # side by side with QEMU's stub; JSON in target/bench/ (`--nested`: in the bed)
+$ cargo xtask bench              # side by side with QEMU's stub; JSON and a chart in target/bench/ (`--nested`: in the bed)
 "#,
         check: Check::Options,
     },

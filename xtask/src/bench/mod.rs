@@ -3,6 +3,7 @@
 //! Rounds are interleaved, so that a drift of the machine meets all servers alike. The floor is an echo server's round trip with a reply of
 //! the same size.
 
+mod chart;
 mod cores;
 mod echo;
 mod elf_symbols;

@@ -1,5 +1,6 @@
 //! Medians, ratios, the table for people and the JSON for comparisons over time.
 
+use super::chart;
 use anyhow::Context as _;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,6 +23,17 @@ struct Measure {
     rounds: BTreeMap<&'static str, Vec<f64>>,
     /// The median over the rounds, by server.
     medians: BTreeMap<&'static str, f64>,
+}
+
+impl Measure {
+    /// How many times better than QEMU's server ours is. Of a rate, more is better; of anything else, less.
+    fn ratio(&self) -> Option<f64> {
+        let (qemu, ours) = (self.medians.get("qemu")?, self.medians.get("trapgate")?);
+        match self.unit.ends_with("/s") {
+            true => Some(ours / qemu),
+            false => (*ours > 0.0).then(|| qemu / ours),
+        }
+    }
 }
 
 impl Report {
@@ -82,14 +94,8 @@ impl Report {
                 true => cell("bare"),
                 false => cell("echo"),
             };
-            let ratio = match (measure.medians.get("qemu"), measure.medians.get("trapgate")) {
-                // Of a rate, more is better; of anything else, less.
-                (Some(qemu), Some(ours)) if measure.unit.ends_with("/s") => {
-                    format!("{:.2}", ours / qemu)
-                }
-                (Some(qemu), Some(ours)) if *ours > 0.0 => format!("{:.2}", qemu / ours),
-                _ => "-".to_owned(),
-            };
+            let ratio = measure.ratio();
+            let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
             println!(
                 "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
                 measure.name,
@@ -105,12 +111,21 @@ impl Report {
         }
     }
 
-    /// Writes it to a file as JSON.
+    /// Writes it to a file as JSON, and its ratios to a chart beside the file.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
-        std::fs::write(path, serde_json::to_string_pretty(self)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        println!("written to {}", path.display());
-        Ok(())
+        let write = |path: &Path, text: String| {
+            std::fs::write(path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            println!("written to {}", path.display());
+            anyhow::Ok(())
+        };
+        write(path, serde_json::to_string_pretty(self)?)?;
+        let ratios = self.measures.iter();
+        let ratios = ratios.filter_map(|measure| Some((measure.name.clone(), measure.ratio()?)));
+        match chart::draw(&ratios.collect::<Vec<_>>())? {
+            Some(svg) => write(&path.with_extension("svg"), svg),
+            None => Ok(()),
+        }
     }
 }
 
@@ -152,5 +167,15 @@ mod tests {
         report.add("g", "us", "trapgate", 1.5);
         assert_eq!(report.median("g", "qemu"), Some(3.0));
         assert_eq!(report.median("g", "echo"), None);
+        report.add("x", "MB/s", "qemu", 10.0);
+        report.add("x", "MB/s", "trapgate", 30.0);
+        let ratios: Vec<_> = report.measures.iter().map(Measure::ratio).collect();
+        assert_eq!(ratios, [Some(2.0), Some(3.0)]);
+        let folder = std::env::temp_dir().join(format!("trapgate-report-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        report.save(&folder.join("latest.json")).unwrap();
+        let chart = std::fs::read_to_string(folder.join("latest.svg")).unwrap();
+        assert!(chart.contains("3.00"), "{chart}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -4,6 +4,7 @@ mod conformance;
 mod links;
 mod source;
 
+use crate::pictures;
 use crate::process;
 use std::fmt;
 use std::path::PathBuf;
@@ -64,6 +65,11 @@ pub fn lints() -> anyhow::Result<()> {
         findings.extend(links::check(&path, &text));
     }
     findings.extend(conformance::check()?);
+    findings.extend(pictures::stale()?.into_iter().map(|stale| Finding {
+        file: stale.file,
+        line: 0,
+        message: "not what its text makes: run `cargo xtask pictures`".to_owned(),
+    }));
     for finding in &findings {
         eprintln!("{finding}");
     }
