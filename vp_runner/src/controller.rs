@@ -14,17 +14,16 @@ mod unanswered;
 mod vps;
 mod waiting;
 
+use crate::at_breakpoint::AtBreakpoint;
 use crate::breakpoints::BreakpointTable;
 use crate::exit::GuestEvent;
 use crate::machine::Machine;
 use crate::memory::DebugMemory;
 use crate::page_walk::PagingLimits;
 use crate::run_state::Cause;
-use crate::run_state::Moved;
 use crate::run_state::Output;
 use crate::run_state::Refused;
 use crate::run_state::RunState;
-use crate::run_state::Start;
 use crate::runner::OnCrash;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
@@ -33,8 +32,6 @@ use crate::timekeeper::Timekeeper;
 use crate::vp_thread::Arms;
 use crate::vp_thread::Debugger;
 use crate::vp_thread::Enter;
-use crate::vp_thread::Extent;
-use crate::vp_thread::VpCause;
 use crate::vp_thread::VpEvent;
 use crate::vp_thread::VpParked;
 use code::Code;
@@ -47,8 +44,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use ticker::Tick;
 use ticker::Ticker;
-use vmm_core_defs::addr::Gpa;
-use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -188,22 +183,10 @@ impl Controller {
             cause,
             place,
             guest_registers,
-            moved,
+            at,
         } = stop;
         self.code.parked(vp, place, guest_registers);
-        let cause = match cause {
-            None => None,
-            Some(VpCause::Crowded) => Some(Cause::Unseen),
-            // It was kicked, having met its breakpoint before.
-            Some(VpCause::StillThere) => None,
-            // Mapped at a second address: nobody asked to be stopped there.
-            Some(VpCause::SteppedOver | VpCause::Alias) => Some(Cause::Unseen),
-            Some(VpCause::Byte { address, gpa }) => Some(self.byte_cause(vp, address, gpa)),
-            Some(VpCause::Guest(event)) => Some(Cause::Guest(event)),
-            Some(VpCause::Stepped) => Some(Cause::Debug(DebugStopReason::SingleStep { vp })),
-            Some(VpCause::Slot(slot)) => Some(self.breakpoint_cause(vp, slot)),
-        };
-        let outputs = self.state.parked(vp, epoch, cause, moved);
+        let outputs = self.state.parked(vp, epoch, cause, at);
         self.feed(outputs).await;
     }
 
@@ -225,31 +208,6 @@ impl Controller {
         }
     }
 
-    fn byte_cause(&self, vp: VpIndex, address: Gva, gpa: Gpa) -> Cause {
-        match self.code.breakpoints().table.at_byte(address, gpa) {
-            Some(breakpoint) => Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }),
-            // The VP looked before it parked; the table has not changed since.
-            None => Cause::Unseen,
-        }
-    }
-
-    fn breakpoint_cause(&self, vp: VpIndex, slot: usize) -> Cause {
-        let Some(breakpoint) = self.code.breakpoints().table.on(slot) else {
-            // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
-            tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
-            return Cause::Debug(DebugStopReason::Break);
-        };
-        let address = breakpoint.address;
-        Cause::Debug(match breakpoint.kind.is_watchpoint() {
-            true => DebugStopReason::Watchpoint {
-                vp,
-                breakpoint,
-                address,
-            },
-            false => DebugStopReason::Breakpoint { vp, breakpoint },
-        })
-    }
-
     /// Carries out what the state machine answered to an input that no client waits for.
     async fn feed(&mut self, outputs: Result<Vec<Output>, Refused>) {
         match outputs {
@@ -266,8 +224,12 @@ impl Controller {
             match output {
                 Output::Kick(vp) => self.kick(vp),
                 Output::Program => self.program(&mut todo).await,
-                Output::Enter { .. } => self.enter(output, &mut todo),
-                Output::StepOver { .. } => self.step_over(output, &mut todo),
+                Output::Enter {
+                    vp,
+                    action,
+                    epoch,
+                    at,
+                } => self.enter(vp, action, epoch, at, &mut todo),
                 Output::Report { epoch, reason } => self.report(epoch, reason),
                 Output::Attached { epoch, reason } => self.attached(epoch, reason),
                 Output::Broken => self.waiting.broken(),
@@ -330,7 +292,7 @@ impl Controller {
                 if self.code.needs_ticks() {
                     self.ticker.start();
                 }
-                self.state.programmed(&self.code.standing())
+                self.state.programmed(&self.code.on_bytes())
             }
             Err(err) if self.waiting.resume_is_open() => {
                 self.waiting.resume_failed(err);
@@ -366,33 +328,12 @@ impl Controller {
         self.code.leave_to_guest();
     }
 
-    fn step_over(&mut self, output: Output, todo: &mut Todo) {
-        let Output::StepOver { vp, action, epoch } = output else {
-            return;
-        };
-        self.enter_vp(vp, Start::Past, Extent::StepOver, action, epoch, todo);
-    }
-
-    fn enter(&mut self, output: Output, todo: &mut Todo) {
-        let Output::Enter {
-            vp,
-            action,
-            epoch,
-            start,
-        } = output
-        else {
-            return;
-        };
-        self.enter_vp(vp, start, Extent::Whole, action, epoch, todo);
-    }
-
-    fn enter_vp(
+    fn enter(
         &mut self,
         vp: VpIndex,
-        start: Start,
-        extent: Extent,
         action: VpAction,
         epoch: Epoch,
+        at: AtBreakpoint,
         todo: &mut Todo,
     ) {
         self.code.entered(vp);
@@ -404,17 +345,16 @@ impl Controller {
         let entered = self.vps.enter(vp, |snapshot| Enter {
             action,
             epoch,
-            start,
+            at,
             debugger,
             snapshot,
-            extent,
             arms,
         });
         if let Err(err) = entered {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
             let cause = CrashCause::Run { errno: libc::EIO };
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
-            let outputs = self.state.parked(vp, epoch, Some(crash), Moved::No);
+            let outputs = self.state.parked(vp, epoch, Some(crash), at);
             self.then(outputs, todo);
         }
     }

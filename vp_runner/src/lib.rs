@@ -4,9 +4,11 @@
 //! A VMM gives it a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`]; it owns the vCPU threads from then on.
 #![deny(missing_docs)]
 
+mod at_breakpoint;
 mod breakpoints;
 mod controller;
 mod debug_registers;
+mod entry;
 mod exit;
 mod guest_time;
 mod instruction;

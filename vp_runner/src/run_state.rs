@@ -38,10 +38,12 @@
 //! ```
 //!
 //! A VP that stands on a breakpoint byte and is to move has to get past it (I8), and no other may run through the gap:
-//! - where no other VP is to move, it enters as usual and lifts the byte for its first instruction ([`Start::Lift`]);
-//! - where the instruction can be carried out without executing it, all enter, and the byte stays ([`Start::CarryOut`]);
-//! - else it executes that one instruction in `SteppingOver`, with the byte lifted and every other VP parked; when nothing came of it that is to
-//!   be told, the next one does, and then all enter.
+//! - where no other VP is to move, it enters as usual and lifts the byte for its first instruction ([`FirstInstruction::Lifted`]);
+//! - where the instruction can be carried out without executing it, all enter, and the byte stays ([`FirstInstruction::CarriedOut`]);
+//! - else it executes that one instruction in `SteppingOver`, with the byte lifted and every other VP parked ([`FirstInstruction::OthersStopped`]);
+//!   when nothing came of it that is to be told, the next one does, and then all enter.
+//!
+//! [`AtBreakpoint`] decides between them.
 //!
 //! | input | Parked | Programming | SteppingOver, Running | Stopping | Changing | Acting |
 //! |---|---|---|---|---|---|---|
@@ -61,18 +63,17 @@ mod reported;
 mod settle;
 
 pub use kept::Keeps;
-pub use messages::ByteOf;
 pub use messages::Cause;
 pub use messages::IllegalInput;
-pub use messages::Moved;
+pub use messages::OnByte;
 pub use messages::Output;
-pub use messages::Over;
 pub use messages::Refused;
-pub use messages::Standing;
-pub use messages::Start;
 
+use crate::at_breakpoint::AtBreakpoint;
+#[cfg(doc)]
+use crate::at_breakpoint::FirstInstruction;
 use crate::exit::GuestEvent;
-use reported::Known;
+use messages::Hit;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use vmm_core_defs::addr::VpIndex;
@@ -86,7 +87,7 @@ use vmm_core_defs::stop::StopOn;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum VpState {
     /// In user space, waiting for `Enter`.
-    Parked,
+    Parked(AtBreakpoint),
     /// Told to enter.
     Entered,
     /// Told to enter, then kicked.
@@ -97,20 +98,18 @@ enum VpState {
 struct Vp {
     state: VpState,
     plan: VpAction,
-    known: Known,
-    /// How the VP is entered. It is decided when the breakpoints are programmed.
-    start: Start,
-    by_itself: ByItself,
     /// The reason that the client was given for this VP's stop since its last resume.
     told: Option<DebugStopReason>,
 }
 
-/// Whether a VP can get past its breakpoint byte by [`Start::CarryOut`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum ByItself {
-    MayTry,
-    Trying,
-    Failed,
+impl Vp {
+    /// What the VP had met and the client was told of it concerns nobody any more.
+    fn forget(&mut self) {
+        if let VpState::Parked(at) = &mut self.state {
+            at.forget();
+        }
+        self.told = None;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -182,7 +181,7 @@ pub struct RunState {
     epoch: Epoch,
     wants: BTreeSet<Want>,
     /// Stops not yet reported, in the order they came (I7).
-    hits: VecDeque<Cause>,
+    hits: VecDeque<Hit>,
     /// A guest event that was reported and is to be acted upon at the next resume.
     owed: Option<GuestEvent>,
     /// Which of what is owed keeps a guest stopped that nobody debugs.
@@ -191,8 +190,6 @@ pub struct RunState {
     shown: Option<GuestEvent>,
     /// What was owed when a debugger, which had been told, let the guest go.
     let_go: Option<GuestEvent>,
-    /// VPs that are yet to step over the byte they stand on.
-    over: VecDeque<VpIndex>,
     /// Which of the guest's own doings are stops.
     stop_on: StopOn,
     /// No VP has been let go yet: the guest stands before its first instruction (I6).
@@ -205,11 +202,8 @@ impl RunState {
     /// A guest of `vps` VPs, all parked, with no debugger.
     pub fn new(vps: u32, keeps: Keeps) -> Self {
         let vp = Vp {
-            state: VpState::Parked,
+            state: VpState::Parked(AtBreakpoint::NEW),
             plan: VpAction::Run,
-            known: Known::Unreported,
-            start: Start::Retry,
-            by_itself: ByItself::MayTry,
             told: None,
         };
         Self {
@@ -223,7 +217,6 @@ impl RunState {
             keeps,
             shown: None,
             let_go: None,
-            over: VecDeque::new(),
             stop_on: StopOn::default(),
             held: true,
         }
@@ -387,7 +380,7 @@ impl RunState {
         Ok(self.want(Want::Shutdown))
     }
 
-    /// A VP that was entered is in user space again, its exit completed (I2). `None`: because it was kicked.
+    /// A VP that was entered is in user space again, its exit completed (I2), and gives back what it was entered with. `None`: because it was kicked.
     ///
     /// # Errors
     /// [`IllegalInput`] where the VP was not entered in this epoch: the stop is stale.
@@ -396,7 +389,7 @@ impl RunState {
         vp: VpIndex,
         epoch: Epoch,
         cause: Option<Cause>,
-        moved: Moved,
+        mut at: AtBreakpoint,
     ) -> Outputs {
         self.expect_idle_shell("parked")?;
         let stale = IllegalInput {
@@ -404,25 +397,20 @@ impl RunState {
             phase: self.phase.name(),
         };
         let parking = match self.vps.get_mut(vp.index() as usize) {
-            Some(vp) if vp.state != VpState::Parked && epoch == self.epoch => vp,
+            Some(vp) if !matches!(vp.state, VpState::Parked(_)) && epoch == self.epoch => vp,
             _ => return Err(stale.into()),
         };
         if parking.state == VpState::Entered && cause.is_none() {
             return Err(self.illegal("a park without kick or cause").into());
         }
-        parking.state = VpState::Parked;
-        if moved == Moved::Yes {
-            parking.known = Known::Unreported;
-            parking.start = Start::Retry;
-        }
-        parking.by_itself = match (parking.by_itself, cause) {
-            (ByItself::Trying, Some(Cause::Unseen)) => ByItself::Failed,
-            _ => ByItself::MayTry,
-        };
+        at.undecided();
+        parking.state = VpState::Parked(at);
         if self.phase == Phase::SteppingOver {
             return Ok(self.stepped_over(cause));
         }
-        self.note(cause);
+        if let Some(hit) = cause.and_then(Cause::hit) {
+            self.note(hit);
+        }
         let mut outputs = self.kick_all();
         self.phase = Phase::Stopping;
         outputs.extend(self.settle_if_parked());
@@ -452,8 +440,7 @@ impl RunState {
         self.hits.clear();
         self.owed = None;
         for vp in &mut self.vps {
-            vp.known = Known::Unreported;
-            vp.told = None;
+            vp.forget();
         }
     }
 
@@ -500,25 +487,29 @@ impl RunState {
         if let Some(set) = set {
             self.stop_on = set;
             for hit in std::mem::take(&mut self.hits) {
-                self.note(Some(hit));
+                self.note(hit);
             }
         }
         Ok(self.stop_on)
     }
 
     /// Keeps what is to be reported. What is not is to be acted upon.
-    fn note(&mut self, cause: Option<Cause>) {
-        match cause {
-            None | Some(Cause::Unseen) => {}
-            Some(Cause::Guest(event)) if !event.is_stop(self.stop_on) => self.owe(event),
-            Some(cause) => self.hits.push_back(cause),
+    fn note(&mut self, hit: Hit) {
+        match hit {
+            Hit::Guest(event) if !event.is_stop(self.stop_on) => self.owe(event),
+            hit => self.hits.push_back(hit),
         }
+    }
+
+    fn state_of(&mut self, vp: VpIndex) -> Option<&mut VpState> {
+        let vp = self.vps.get_mut(vp.index() as usize)?;
+        Some(&mut vp.state)
     }
 
     /// Whether the VP has been let go and has not said that it parked.
     pub fn is_entered(&self, vp: VpIndex) -> bool {
         let vp = self.vps.get(vp.index() as usize);
-        vp.is_some_and(|vp| vp.state != VpState::Parked)
+        vp.is_some_and(|vp| !matches!(vp.state, VpState::Parked(_)))
     }
 
     /// Whether no VP has been let go yet (I6).

@@ -3,9 +3,12 @@
 //! The loop is [`Vp::go`]: check the gate, run, decode, handle. While the VP is parked it answers the controller's calls, each of them on this
 //! thread, since vCPU ioctls belong to it.
 
+use crate::at_breakpoint::AtBreakpoint;
+use crate::at_breakpoint::FirstInstruction;
 use crate::breakpoints::Breakpoints;
 use crate::debug_registers::DebugRegisters;
 use crate::debug_registers::GuestRegisters;
+use crate::entry::Entry;
 use crate::exit::GuestEvent;
 use crate::exit::Next;
 use crate::exit::handle;
@@ -18,14 +21,14 @@ use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::place::Place;
 use crate::run_gate::RunGate;
-use crate::run_state::Moved;
-use crate::run_state::Start;
+use crate::run_state::Cause;
 use crate::step_effects::TrapFlag;
 use crate::stop_cause::Stepping;
 use crate::timekeeper::Timekeeper;
 use kvm_ioctls::VmFd;
 use pal_async::awake::Busy;
 use pal_async::awake::Expected;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -42,8 +45,8 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::CrashCause;
 
+mod before_guest;
 mod byte;
-mod course;
 mod guest_debug;
 mod messages;
 mod parked;
@@ -53,17 +56,12 @@ mod stride;
 mod time;
 mod view;
 
-use course::Course;
-use course::Lifted;
-use course::Rest;
 use guest_debug::OwnInt3;
 pub(crate) use messages::Arms;
 pub(crate) use messages::Command;
 pub(crate) use messages::Debugger;
 pub(crate) use messages::Enter;
-pub(crate) use messages::Extent;
 pub(crate) use messages::Snapshot;
-pub(crate) use messages::VpCause;
 pub(crate) use messages::VpEvent;
 pub(crate) use messages::VpParked;
 pub(crate) use parked::Call;
@@ -101,7 +99,7 @@ pub(crate) struct Vp {
     arms: Arms,
     /// Ours and the guest's, as of the last look.
     debug_registers: DebugRegisters,
-    rest: Rest,
+    kvm_gave_up: KvmGaveUp,
     life: Life,
     /// Breakpoint bytes that are out of memory for this VP to execute what is under them; none while it is parked.
     lifted: Vec<Gpa>,
@@ -124,6 +122,13 @@ pub(crate) struct Vp {
     next: Option<Expected>,
 }
 
+/// Whether KVM gave up on the VP at its last stop, which the client was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KvmGaveUp {
+    Yes,
+    No,
+}
+
 /// What is known of the guest's use of this VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -142,7 +147,7 @@ impl Vp {
             around,
             arms: Arms::default(),
             debug_registers: DebugRegisters::default(),
-            rest: Rest::Usual,
+            kvm_gave_up: KvmGaveUp::No,
             life: Life::Untouched,
             lifted: Vec::new(),
             time: VpTime::default(),
@@ -172,7 +177,7 @@ impl Vp {
                     self.forget_snapshot();
                     self.time_goes_on(&enter);
                     let busy = Busy::new();
-                    let (cause, moved) = self.go(&enter);
+                    let (cause, at) = self.go(&enter);
                     drop(busy);
                     self.time_stands();
                     let place = match enter.debugger {
@@ -185,7 +190,7 @@ impl Vp {
                         cause,
                         place,
                         guest_registers: self.guest_registers_at_stop(),
-                        moved,
+                        at,
                     }));
                     self.next = cause.map(|_| self.next.unwrap_or_default());
                     self.after_stop(&enter, commands)
@@ -199,60 +204,58 @@ impl Vp {
         }
     }
 
-    /// Runs the guest until it is kicked (`None`) or something stops it. Says too whether the VP has moved.
-    fn go(&mut self, enter: &Enter) -> (Option<VpCause>, Moved) {
-        self.rest = Rest::Usual;
+    /// Runs the guest until it is kicked (`None`) or something stops it. Gives back what the VP was entered with.
+    fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
+        self.kvm_gave_up = KvmGaveUp::No;
         if let Err(err) = self.arm(enter.arms) {
-            return (Some(self.crashed(&err)), Moved::No);
+            return (Some(self.crashed(&err)), enter.at);
         }
         self.vcpu.want_registers(self.will_stop(enter));
         self.underway = None;
         self.interrupted = None;
         self.faults = None;
         self.own_int3 = None;
-        let mut course = match self.plot(enter) {
-            Ok(course) => course,
-            Err(cause) => return (Some(cause), Moved::Yes),
+        let mut entry = match self.plan_entry(enter) {
+            Ok(entry) => entry,
+            Err(err) => return (Some(self.crashed(&err)), enter.at),
         };
-        if let Err(cause) = self.guests_turn(&mut course) {
-            return (Some(cause), course.moved());
-        }
-        if let Some(cause) = self.go_over(enter, &mut course) {
-            return (Some(cause), course.moved());
-        }
-        let cause = self.travel(&mut course);
-        self.lower();
-        let cause = match (cause, course.lifted) {
-            (None, Lifted::Yes) => Some(VpCause::StillThere),
-            (cause, _) => cause,
+        let ended = self.before_guest(&mut entry);
+        let cause = match ended {
+            ControlFlow::Break(cause) => cause,
+            ControlFlow::Continue(()) => {
+                let cause = self.run_until_stop(&mut entry);
+                self.lower();
+                cause
+            }
         };
-        (cause, course.moved())
+        (cause, entry.at())
     }
 
     /// Whether exits are likely to be stops. Registers come with every exit then, which a guest that only runs would pay for at each of its I/O
     /// instructions.
     fn will_stop(&self, enter: &Enter) -> bool {
-        let steps = enter.action != VpAction::Run || enter.extent == Extent::StepOver;
+        let steps =
+            enter.action != VpAction::Run || enter.at.first() == FirstInstruction::OthersStopped;
         enter.debugger == Debugger::Present && (steps || self.arms != Arms::default())
     }
 
-    fn travel(&mut self, course: &mut Course) -> Option<VpCause> {
+    fn run_until_stop(&mut self, entry: &mut Entry) -> Option<Cause> {
         let mut pending_exit = false;
         let mut stride = Stride::Over;
         loop {
             if stride == Stride::Over {
-                if course.lifted == Lifted::No {
+                if !entry.is_byte_lifted() {
                     self.lower();
                 }
-                if let Err(cause) = self.share_registers(course) {
-                    let later = self.complete(pending_exit, course);
+                if let Err(cause) = self.share_registers(entry) {
+                    let later = self.complete(pending_exit, entry);
                     return later.or(Some(cause));
                 }
-                if let Err(err) = self.prepare(course) {
+                if let Err(err) = self.prepare(entry) {
                     return Some(self.crashed(&err));
                 }
             }
-            let from = match course.stepping() {
+            let from = match entry.stepping() {
                 Stepping::On => self.underway.as_ref().map(Underway::from),
                 Stepping::Off => None,
             };
@@ -260,16 +263,16 @@ impl Vp {
             if self.around.gate.enter().is_err() {
                 let taken_back = self.take_back_int3();
                 let shown = self.show_resume_flags();
-                let cause = self.complete(pending_exit, course);
+                let cause = self.complete(pending_exit, entry);
                 self.events = Events::Unknown;
                 return cause.or(taken_back.and(shown).err());
             }
-            course.enters();
+            entry.enters_guest();
             let exit = self.vcpu.run();
             self.around.gate.leave();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
-            stride = self.stride(&next, course);
+            stride = self.stride(&next, entry);
             if stride == Stride::GoesOn {
                 continue;
             }
@@ -277,11 +280,11 @@ impl Vp {
                 Ok(owed) => owed,
                 Err(cause) => return Some(cause),
             };
-            let mut cause = self.after_exit(next, course);
+            let mut cause = self.after_exit(next, entry);
             if cause.is_none() && from.is_some() {
                 cause = match pending_exit {
-                    true => self.end_io_step(from, course),
-                    false => self.landed(course),
+                    true => self.end_io_step(from, entry),
+                    false => self.landed(entry),
                 };
                 pending_exit = false;
             }
@@ -289,11 +292,14 @@ impl Vp {
                 cause = Some(failed);
             }
             if let Some(cause) = cause {
-                let later = self.complete(pending_exit, course);
+                let later = self.complete(pending_exit, entry);
                 let cause = first(cause, later);
-                if let VpCause::Guest(GuestEvent::Crashed { .. }) = cause {
+                if let Cause::Guest(_) = cause {
+                    entry.guest_event();
+                }
+                if let Cause::Guest(GuestEvent::Crashed { .. }) = cause {
                     self.events = Events::Unknown;
-                    self.rest = Rest::Crashed;
+                    self.kvm_gave_up = KvmGaveUp::Yes;
                 }
                 return Some(cause);
             }
@@ -301,56 +307,55 @@ impl Vp {
     }
 
     /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).
-    fn complete(&mut self, mut pending_exit: bool, course: &mut Course) -> Option<VpCause> {
+    fn complete(&mut self, mut pending_exit: bool, entry: &mut Entry) -> Option<Cause> {
         let mut cause = None;
         while pending_exit {
             self.vcpu.set_immediate_exit(true);
             let exit = self.vcpu.run();
             pending_exit = exit.is_pending();
             let next = handle(exit, self.around.index, &*self.around.machine);
-            cause = cause.or(self.after_exit(next, course));
+            cause = cause.or(self.after_exit(next, entry));
         }
         cause
     }
 
     /// A step met an I/O exit. Some KVMs forget the step on that path and would execute the next instruction too, so what the exit leaves
     /// undone is completed here, and RIP tells whether the instruction is over (a repeated string instruction may not be).
-    fn end_io_step(&mut self, from: Option<Gva>, course: &mut Course) -> Option<VpCause> {
-        self.complete(true, course).or_else(|| {
+    fn end_io_step(&mut self, from: Option<Gva>, entry: &mut Entry) -> Option<Cause> {
+        self.complete(true, entry).or_else(|| {
             let pc = self.vcpu.linear_rip().ok()?;
             match Some(Gva::new(pc)) == from {
                 true => None,
-                false => course.stepped_to(pc),
+                false => entry.executed(pc),
             }
         })
     }
 
-    fn after_exit(&mut self, next: Next, course: &mut Course) -> Option<VpCause> {
+    fn after_exit(&mut self, next: Next, entry: &mut Entry) -> Option<Cause> {
         match next {
             Next::Enter => None,
-            Next::Halt => self.halt(course),
-            Next::Debug(exit) => self.after_debug_exit(&exit, course),
-            Next::Stop(event) => self.after_failure(event, course),
+            Next::Halt => self.halt(entry),
+            Next::Debug(exit) => self.after_debug_exit(&exit, entry),
+            Next::Stop(event) => self.after_failure(event, entry),
         }
     }
 
     /// The guest halted and no interrupt will come. Only a kick ends that; a step over `hlt` is done, though.
-    fn halt(&mut self, course: &mut Course) -> Option<VpCause> {
+    fn halt(&mut self, entry: &mut Entry) -> Option<Cause> {
         self.life = Life::Halted;
-        course.lifted = Lifted::No;
+        let cause = entry.halted();
         self.lower();
-        if course.steps() {
-            return Some(course.halted());
+        if cause.is_none() {
+            self.around.gate.wait_for_kick();
         }
-        self.around.gate.wait_for_kick();
-        None
+        cause
     }
 
-    fn crashed(&self, err: &DebugError) -> VpCause {
+    fn crashed(&self, err: &DebugError) -> Cause {
         let vp = self.around.index;
         tracing::error!(%vp, error = %err, "a VP cannot run under the debugger");
         let cause = CrashCause::Run { errno: libc::EIO };
-        VpCause::Guest(GuestEvent::Crashed { vp, cause })
+        Cause::Guest(GuestEvent::Crashed { vp, cause })
     }
 
     /// Reads the registers that will most likely be asked for, once the stop is on its way and unless another command is. Returns the next command.
@@ -396,10 +401,10 @@ impl Vp {
 }
 
 /// A breakpoint or step that was met first stands, unless completing the exit brought a guest event, which weighs more.
-fn first(cause: VpCause, later: Option<VpCause>) -> VpCause {
+fn first(cause: Cause, later: Option<Cause>) -> Cause {
     match (cause, later) {
-        (VpCause::Guest(_), _) | (_, None) => cause,
-        (_, Some(later @ VpCause::Guest(_))) => later,
+        (Cause::Guest(_), _) | (_, None) => cause,
+        (_, Some(later @ Cause::Guest(_))) => later,
         (_, Some(_)) => cause,
     }
 }

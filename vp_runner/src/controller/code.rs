@@ -1,6 +1,9 @@
 //! Breakpoints as the controller keeps them: the table, the bytes in guest memory, and where each parked VP stands.
 
 use super::ticker;
+use crate::at_breakpoint::ByteAtRip;
+use crate::at_breakpoint::ByteOf;
+use crate::at_breakpoint::Emulation;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Changes;
@@ -11,9 +14,7 @@ use crate::emulate::is_known;
 use crate::kvm::guest_ram;
 use crate::kvm::vcpu::Bytes;
 use crate::place::Place;
-use crate::run_state::ByteOf;
-use crate::run_state::Over;
-use crate::run_state::Standing;
+use crate::run_state::OnByte;
 use crate::vp_thread::Arms;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -320,26 +321,20 @@ impl Code {
     }
 
     /// The VPs that stand on a byte.
-    pub(super) fn standing(&self) -> Vec<Standing> {
-        let mut standing = Vec::new();
-        for (index, vp) in (0..).map(VpIndex::new).zip(&self.vps) {
-            let Some(place) = vp.place else {
-                continue;
-            };
-            let Some(byte) = self.byte_at(&place) else {
-                continue;
-            };
+    pub(super) fn on_bytes(&self) -> Vec<OnByte> {
+        let vps = (0..).map(VpIndex::new).zip(&self.vps);
+        let on_byte = |(vp, known): (VpIndex, &Stand)| {
+            let place = known.place?;
+            let of = self.byte_at(&place)?;
             let code = self.breakpoints().code_at(&self.ram, &place);
-            standing.push(Standing {
-                vp: index,
-                byte,
-                over: match is_known(place.mode(), &code) {
-                    true => Over::CarriedOut,
-                    false => Over::Executed,
-                },
-            });
-        }
-        standing
+            let emulation = match is_known(place.mode(), &code) {
+                true => Emulation::Possible,
+                false => Emulation::Impossible,
+            };
+            let byte = ByteAtRip { of, emulation };
+            Some(OnByte { vp, byte })
+        };
+        vps.filter_map(on_byte).collect()
     }
 
     /// Takes everything off the guest (I6).

@@ -30,6 +30,8 @@ use shuttle::thread;
 use std::sync::mpsc;
 use std::time::Duration;
 use ticker::Pulse;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::XFeatures;
 use world::World;
 

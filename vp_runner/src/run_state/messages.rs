@@ -1,5 +1,7 @@
 //! What the machine is told and what it answers.
 
+use crate::at_breakpoint::AtBreakpoint;
+use crate::at_breakpoint::ByteAtRip;
 use crate::exit::GuestEvent;
 use thiserror::Error;
 use vmm_core_defs::addr::VpIndex;
@@ -16,32 +18,42 @@ pub enum Cause {
     Debug(DebugStopReason),
     /// Something of the guest's own.
     Guest(GuestEvent),
-    /// Nothing that the client is told: it has to step over a byte that is no breakpoint of its address, or has stepped over one.
-    Unseen,
+    /// Nothing that the client is told of. The VP has to pass a byte that is no breakpoint of its address, or has passed its byte with the others
+    /// stopped, or misses debug registers that the guest has taken.
+    NotReported,
 }
 
 impl Cause {
+    /// What of it is kept until the client is told.
+    pub(super) fn hit(self) -> Option<Hit> {
+        match self {
+            Self::Debug(reason) => Some(Hit::Debug(reason)),
+            Self::Guest(event) => Some(Hit::Guest(event)),
+            Self::NotReported => None,
+        }
+    }
+}
+
+/// A stop that the client has not been told of yet (I7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Hit {
+    /// A breakpoint, watchpoint or finished step.
+    Debug(DebugStopReason),
+    /// Something of the guest's own.
+    Guest(GuestEvent),
+}
+
+impl Hit {
     pub(super) fn reason(self) -> DebugStopReason {
         match self {
             Self::Debug(reason) => reason,
             Self::Guest(event) => event.reason(),
-            // Never kept.
-            Self::Unseen => DebugStopReason::Break,
         }
     }
 
     pub(super) fn is_step(&self) -> bool {
         matches!(self, Self::Debug(DebugStopReason::SingleStep { .. }))
     }
-}
-
-/// Whether a VP that has parked may have executed something since it was entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
-    /// The VP may have executed an instruction.
-    Yes,
-    /// The VP has executed nothing. If it was to pass a breakpoint, it has not passed this breakpoint yet.
-    No,
 }
 
 /// What the shell has to do, in order.
@@ -51,17 +63,8 @@ pub enum Output {
     Kick(VpIndex),
     /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
     Program,
-    /// Let the VP execute the one instruction that it stands on, with the bytes under it lifted. It answers with one `parked`, having put them
-    /// back. Always the last of its list.
-    StepOver {
-        /// Which.
-        vp: VpIndex,
-        /// What it does, of which this is the first instruction.
-        action: VpAction,
-        /// The epoch it is to give back.
-        epoch: Epoch,
-    },
-    /// Let the VP go. It answers with one `parked`.
+    /// Let the VP go. It answers with one `parked`. Always the last of its list where every other VP stays stopped for one instruction
+    /// ([`FirstInstruction::OthersStopped`](crate::at_breakpoint::FirstInstruction::OthersStopped)).
     Enter {
         /// Which.
         vp: VpIndex,
@@ -69,8 +72,8 @@ pub enum Output {
         action: VpAction,
         /// The epoch it is to give back.
         epoch: Epoch,
-        /// What a breakpoint on its first instruction means.
-        start: Start,
+        /// Whether it passes a breakpoint at its first instruction, and how. The VP gives it back as it parks.
+        at: AtBreakpoint,
     },
     /// Answer the open `Resume`.
     Report {
@@ -106,47 +109,13 @@ pub enum Output {
     Exit(GuestEnd),
 }
 
-/// What a breakpoint on the first instruction after an entry means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Start {
-    /// A stop of the VP at this instruction was reported: the VP passes the breakpoint (I8).
-    Past,
-    /// No stop was reported at this instruction: the VP meets the breakpoint.
-    Retry,
-    /// As `Past`, and the VP stands on a breakpoint byte. No other VP is to move: it lifts the byte, executes this instruction, puts it back and
-    /// goes on.
-    Lift,
-    /// As `Lift`, but others move: it carries this instruction out with the byte in place, or parks with [`Cause::Unseen`].
-    CarryOut,
-}
-
 /// A VP that stands on a breakpoint byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct OnByte {
     /// Which.
     pub vp: VpIndex,
-    /// Which breakpoint the byte belongs to.
-    pub byte: ByteOf,
-    /// How it gets past while others run.
-    pub over: Over,
-}
-
-/// Which breakpoint a byte belongs to. One byte of memory may be mapped at several linear addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ByteOf {
-    /// A breakpoint at the linear address of the VP's RIP. The VP passes this byte only where its stop was reported.
-    ThisAddress,
-    /// A breakpoint at another linear address. The VP always passes this byte, and the client is not told.
-    OtherAddress,
-}
-
-/// How a VP can get past the breakpoint byte that it stands on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// Most likely by [`Start::CarryOut`].
-    CarriedOut,
-    /// Only by executing the instruction with the byte lifted.
-    Executed,
+    /// What byte.
+    pub byte: ByteAtRip,
 }
 
 /// The shell broke the protocol.

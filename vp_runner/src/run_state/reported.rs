@@ -1,32 +1,14 @@
 //! Which stops the client knows of: what it was told of each VP, and whether the VP may pass a breakpoint where it stands (I7, I8).
 
-use super::Cause;
 use super::Phase;
 use super::RunState;
-use super::Start;
+use super::VpState;
+use super::messages::Hit;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
-
-/// Whether a stop was reported that named this VP at its present RIP (I8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Known {
-    /// A breakpoint there is passed.
-    Reported,
-    /// A breakpoint there is yet to be met.
-    Unreported,
-}
-
-impl Known {
-    pub(super) const fn start(self) -> Start {
-        match self {
-            Self::Reported => Start::Past,
-            Self::Unreported => Start::Retry,
-        }
-    }
-}
 
 impl RunState {
     /// Takes a hit from the queue and notes that the client is told of it. `now` is the reason that the client is given.
@@ -35,7 +17,7 @@ impl RunState {
         position: usize,
         now: DebugStopReason,
     ) -> Option<DebugStopReason> {
-        if let Cause::Guest(event) = self.hits.remove(position)? {
+        if let Hit::Guest(event) = self.hits.remove(position)? {
             self.owe(event);
             // Where something was owed already, this adds nothing.
             if self.owed == Some(event) {
@@ -51,7 +33,9 @@ impl RunState {
             .vp()
             .and_then(|vp| self.vps.get_mut(vp.index() as usize));
         if let Some(vp) = vp {
-            vp.known = Known::Reported;
+            if let VpState::Parked(at) = &mut vp.state {
+                at.reported();
+            }
             vp.told = Some(reason);
         }
         reason
@@ -60,8 +44,8 @@ impl RunState {
     /// The client has set RIP of a parked VP, perhaps to the same value. The VP meets a breakpoint at this RIP (I8). A kept breakpoint hit of the VP
     /// is dropped, since the hit belongs to the former RIP.
     pub fn redirected(&mut self, index: VpIndex) {
-        if let Some(vp) = self.vps.get_mut(index.index() as usize) {
-            vp.known = Known::Unreported;
+        if let Some(VpState::Parked(at)) = self.state_of(index) {
+            at.forget();
         }
         self.hits.retain(|hit| {
             let reason = hit.reason();
@@ -91,12 +75,12 @@ impl RunState {
         if vp.plan == VpAction::Stay {
             return Ok(None);
         }
-        let kept = |hit: &Cause| hit.reason().vp() == Some(index);
+        let kept = |hit: &Hit| hit.reason().vp() == Some(index);
         let Some(position) = self.hits.iter().position(kept) else {
             return Ok(None);
         };
         let reason = match self.hits[position] {
-            Cause::Debug(reason) => still_hit(reason),
+            Hit::Debug(reason) => still_hit(reason),
             hit => Some(hit.reason()),
         };
         Ok(reason.and_then(|now| self.take_hit(position, now)))
@@ -113,7 +97,10 @@ impl RunState {
         breakpoint: Breakpoint,
     ) -> Option<DebugStopReason> {
         let vp = self.vps.get(index.index() as usize)?;
-        let untold = vp.told.is_none() && vp.known == Known::Unreported;
+        let untold = match vp.state {
+            VpState::Parked(at) => vp.told.is_none() && !at.may_pass(),
+            VpState::Entered | VpState::Kicked => false,
+        };
         if self.phase != Phase::Parked || vp.plan == VpAction::Stay || !untold {
             return None;
         }

@@ -1,7 +1,21 @@
 //! What happens when the guest is to stop, and when every VP has parked.
 
-use super::*;
+use super::AfterAct;
+use super::Output;
+use super::Outputs;
+use super::Phase;
+use super::Resume;
+use super::RunState;
+use super::Session;
+use super::Vp;
+use super::VpState;
+use super::Want;
+use super::messages::Hit;
+use super::vp_index;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEnd;
+use vmm_core_defs::stop::StopOn;
 
 impl RunState {
     /// Notes what is wanted, and sees to it at once where every VP is parked.
@@ -27,7 +41,7 @@ impl RunState {
     }
 
     pub(super) fn settle_if_parked(&mut self) -> Vec<Output> {
-        let parked = |vp: &Vp| vp.state == VpState::Parked;
+        let parked = |vp: &Vp| matches!(vp.state, VpState::Parked(_));
         match self.vps.iter().all(parked) {
             true => self.settle(),
             false => Vec::new(),
@@ -71,8 +85,7 @@ impl RunState {
         self.owe_hits();
         for vp in &mut self.vps {
             // What a VP had met under this debugger is nothing that the next one is to be told of.
-            vp.known = Known::Unreported;
-            vp.told = None;
+            vp.forget();
         }
         self.stop_on = StopOn::default();
         // Changes that waited are refused by the shell with the session gone.
@@ -144,7 +157,7 @@ impl RunState {
     /// Nobody is told any more: what is to be acted upon is.
     fn owe_hits(&mut self) {
         for hit in std::mem::take(&mut self.hits) {
-            if let Cause::Guest(event) = hit {
+            if let Hit::Guest(event) = hit {
                 self.owe(event);
             }
         }
@@ -174,7 +187,7 @@ impl RunState {
     /// The position of the hit that answers the open resume: that of a VP which the resume lets go, or of none in particular (I1). A finished step
     /// goes first.
     pub(super) fn answer(&self) -> Option<usize> {
-        let lets_go = |hit: &Cause| self.lets_go(hit);
+        let lets_go = |hit: &Hit| self.lets_go(hit);
         let step = self
             .hits
             .iter()
@@ -183,7 +196,7 @@ impl RunState {
     }
 
     /// Whether the open resume lets the VP of this hit go, or the hit is of none in particular.
-    fn lets_go(&self, hit: &Cause) -> bool {
+    fn lets_go(&self, hit: &Hit) -> bool {
         let vp = hit.reason().vp();
         let vp = vp.and_then(|vp| self.vps.get(vp.index() as usize));
         vp.is_none_or(|vp| vp.plan != VpAction::Stay)
@@ -201,12 +214,11 @@ impl RunState {
             .filter_map(|hit| match hit {
                 _ if !self.lets_go(&hit) => Some(hit),
                 // Another VP asked for the same: it will be acted upon, and needs no telling twice.
-                Cause::Guest(event) => {
+                Hit::Guest(event) => {
                     let met = self.owed.is_some_and(|owed| event.is_met_by(owed));
                     (!met).then_some(hit)
                 }
-                Cause::Debug(reason) => still_hit(reason).map(Cause::Debug),
-                Cause::Unseen => None,
+                Hit::Debug(reason) => still_hit(reason).map(Hit::Debug),
             })
             .collect();
     }

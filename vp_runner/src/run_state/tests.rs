@@ -5,6 +5,10 @@ mod kept;
 mod world;
 
 use super::*;
+use crate::at_breakpoint::ByteAtRip;
+use crate::at_breakpoint::ByteOf;
+use crate::at_breakpoint::Emulation;
+use crate::at_breakpoint::FirstInstruction;
 use std::collections::HashSet;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -89,6 +93,9 @@ fn every_reachable_state_keeps_the_invariants_where_a_crashed_guest_is_kept() {
 const VP0: VpIndex = VpIndex::new(0);
 const VP1: VpIndex = VpIndex::new(1);
 
+/// What a VP gives back that has moved.
+const MOVED: AtBreakpoint = AtBreakpoint::NEW;
+
 fn alive(reason: DebugStopReason) -> Option<DebugStopReason> {
     Some(reason)
 }
@@ -111,10 +118,10 @@ fn a_second_hit_waits_for_the_next_resume() {
     let mut state = running();
     let epoch = state.epoch;
     let first = Some(Cause::Debug(hit(VP1)));
-    let outputs = state.parked(VP1, epoch, first, Moved::Yes).unwrap();
+    let outputs = state.parked(VP1, epoch, first, MOVED).unwrap();
     assert_eq!(outputs, [Output::Kick(VP0)]);
     let second = Some(Cause::Debug(hit(VP0)));
-    let outputs = state.parked(VP0, epoch, second, Moved::Yes).unwrap();
+    let outputs = state.parked(VP0, epoch, second, MOVED).unwrap();
     let reason = hit(VP1);
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
@@ -127,12 +134,12 @@ fn a_second_hit_waits_for_the_next_resume() {
 fn a_stop_of_an_older_epoch_is_refused_as_stale() {
     let mut state = running();
     let met = Some(Cause::Debug(hit(VP0)));
-    let refused = state.parked(VP0, Epoch::default(), met, Moved::Yes);
+    let refused = state.parked(VP0, Epoch::default(), met, MOVED);
     assert!(matches!(refused, Err(Refused::Shell(_))));
     let epoch = state.epoch;
     state.break_().unwrap();
-    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
-    let twice = state.parked(VP0, epoch, None, Moved::Yes);
+    state.parked(VP0, epoch, None, MOVED).unwrap();
+    let twice = state.parked(VP0, epoch, None, MOVED);
     assert!(matches!(twice, Err(Refused::Shell(_))));
 }
 
@@ -147,10 +154,10 @@ fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP0 };
     state
-        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))), Moved::Yes)
+        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))), MOVED)
         .unwrap();
     let stepped = Some(Cause::Debug(step));
-    let outputs = state.parked(VP0, epoch, stepped, Moved::Yes).unwrap();
+    let outputs = state.parked(VP0, epoch, stepped, MOVED).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
 }
@@ -162,8 +169,8 @@ fn a_guest_that_crashed_tries_again_once_its_registers_are_repaired() {
     let cause = vmm_core_defs::stop::CrashCause::Internal { suberror: 1 };
     let crash = GuestEvent::Crashed { vp: VP0, cause };
     let crashed = Some(Cause::Guest(crash));
-    state.parked(VP0, epoch, crashed, Moved::Yes).unwrap();
-    state.parked(VP1, epoch, None, Moved::Yes).unwrap();
+    state.parked(VP0, epoch, crashed, MOVED).unwrap();
+    state.parked(VP1, epoch, None, MOVED).unwrap();
     let mut unrepaired = state.clone();
     let outputs = unrepaired.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Act(crash)]);
@@ -218,7 +225,7 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
         let stepped = DebugStopReason::SingleStep { vp: VP0 };
         let epoch = state.epoch;
         state
-            .parked(VP0, epoch, Some(Cause::Debug(stepped)), Moved::Yes)
+            .parked(VP0, epoch, Some(Cause::Debug(stepped)), MOVED)
             .unwrap();
         state.detach(action).unwrap()
     };
@@ -229,19 +236,42 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
     assert_eq!(outputs.last(), Some(&Output::Exit(killed)));
 }
 
-const CARRIED_OUT: Standing = Standing {
+const CARRIED_OUT: OnByte = OnByte {
     vp: VP0,
-    byte: ByteOf::ThisAddress,
-    over: Over::CarriedOut,
+    byte: ByteAtRip {
+        of: ByteOf::ThisAddress,
+        emulation: Emulation::Possible,
+    },
 };
+
+/// How each VP is entered.
+fn entries(outputs: &[Output]) -> Vec<AtBreakpoint> {
+    let entry = |output: &Output| match output {
+        Output::Enter { at, .. } => *at,
+        other => panic!("{other:?}"),
+    };
+    outputs.iter().map(entry).collect()
+}
+
+fn firsts(outputs: &[Output]) -> Vec<FirstInstruction> {
+    entries(outputs).iter().map(AtBreakpoint::first).collect()
+}
+
+/// Whether a parked VP is to pass a breakpoint at its RIP.
+fn may_pass(state: &RunState, vp: VpIndex) -> bool {
+    match state.vps[vp.index() as usize].state {
+        VpState::Parked(at) => at.may_pass(),
+        VpState::Entered | VpState::Kicked => panic!("VP {vp} is not parked"),
+    }
+}
 
 /// VP 0 stands on a byte whose instruction can be carried out and which it was reported to have met, and goes on by `plan`.
 fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP0)));
-    state.parked(VP0, epoch, met, Moved::Yes).unwrap();
-    state.parked(VP1, epoch, None, Moved::Yes).unwrap();
+    state.parked(VP0, epoch, met, MOVED).unwrap();
+    state.parked(VP1, epoch, None, MOVED).unwrap();
     state.resume(plan, alive).unwrap();
     let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
     (state, outputs)
@@ -249,39 +279,27 @@ fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
 
 #[test]
 fn a_vp_that_moves_alone_goes_over_its_byte_without_coming_back_for_it() {
-    let (state, outputs) = resumed_on_a_byte(&[VpAction::Run, VpAction::Stay]);
-    let entered = Output::Enter {
-        vp: VP0,
-        action: VpAction::Run,
-        epoch: state.epoch,
-        start: Start::Lift,
-    };
-    assert_eq!(outputs, [entered]);
+    let (_, outputs) = resumed_on_a_byte(&[VpAction::Run, VpAction::Stay]);
+    assert_eq!(firsts(&outputs), [FirstInstruction::Lifted]);
 }
 
 #[test]
 fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked() {
+    use FirstInstruction::*;
     let (mut state, outputs) = resumed_on_a_byte(&[VpAction::Run; 2]);
-    let starts = |outputs: &[Output]| -> Vec<Start> {
-        let start = |output: &Output| match output {
-            Output::Enter { start, .. } => *start,
-            other => panic!("{other:?}"),
-        };
-        outputs.iter().map(start).collect()
-    };
-    assert_eq!(starts(&outputs), [Start::CarryOut, Start::Retry]);
+    assert_eq!(firsts(&outputs), [CarriedOut, Meets]);
     let epoch = state.epoch;
-    let cannot = Some(Cause::Unseen);
-    state.parked(VP0, epoch, cannot, Moved::No).unwrap();
-    let outputs = state.parked(VP1, epoch, None, Moved::Yes).unwrap();
+    let mut at = entries(&outputs)[0];
+    at.not_carried_out();
+    let cannot = Some(Cause::NotReported);
+    state.parked(VP0, epoch, cannot, at).unwrap();
+    let outputs = state.parked(VP1, epoch, None, MOVED).unwrap();
     assert_eq!(outputs, [Output::Program]);
     let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
-    let action = VpAction::Run;
-    let vp = VP0;
-    assert_eq!(outputs, [Output::StepOver { vp, action, epoch }]);
-    let done = Some(Cause::Unseen);
-    let outputs = state.parked(VP0, epoch, done, Moved::Yes).unwrap();
-    assert_eq!(starts(&outputs), [Start::Retry, Start::Retry]);
+    assert_eq!(firsts(&outputs), [OthersStopped]);
+    let done = Some(Cause::NotReported);
+    let outputs = state.parked(VP0, epoch, done, MOVED).unwrap();
+    assert_eq!(firsts(&outputs), [Meets, Meets]);
 }
 
 /// Both VPs have hit the breakpoint, of which VP 1's was reported.
@@ -290,7 +308,7 @@ fn both_hit() -> RunState {
     let epoch = state.epoch;
     for vp in [VP1, VP0] {
         let met = Some(Cause::Debug(hit(vp)));
-        state.parked(vp, epoch, met, Moved::Yes).unwrap();
+        state.parked(vp, epoch, met, MOVED).unwrap();
     }
     state
 }
@@ -307,7 +325,7 @@ fn a_kept_hit_answers_no_resume_of_another_vp() {
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP1 };
     let stepped = Some(Cause::Debug(step));
-    let outputs = state.parked(VP1, epoch, stepped, Moved::Yes).unwrap();
+    let outputs = state.parked(VP1, epoch, stepped, MOVED).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     // A client does not look at the reason of a VP that it did not let go.
@@ -325,8 +343,7 @@ fn a_hit_that_was_told_on_request_is_not_reported_again() {
     assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
-    let known = state.vps.iter().map(|vp| vp.known);
-    assert!(known.into_iter().all(|known| known == Known::Reported));
+    assert!([VP0, VP1].into_iter().all(|vp| may_pass(&state, vp)));
 }
 
 #[test]
@@ -334,16 +351,16 @@ fn a_breakpoint_that_a_vp_was_about_to_meet_is_told_on_request_once_and_passed()
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP1)));
-    state.parked(VP1, epoch, met, Moved::Yes).unwrap();
+    state.parked(VP1, epoch, met, MOVED).unwrap();
     assert_eq!(state.tell_standing(VP0, BREAKPOINT), None, "VP 0 moves");
-    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    state.parked(VP0, epoch, None, MOVED).unwrap();
     let first = state.tell_standing(VP0, BREAKPOINT);
     assert_eq!(first, Some(hit(VP0)));
     assert_eq!(state.tell(VP0, alive), Ok(first));
     assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
     let outputs = state.resume(&ALONE, alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
-    assert_eq!(state.vps[0].known.start(), Start::Past);
+    assert!(may_pass(&state, VP0));
 }
 
 #[test]
@@ -351,16 +368,16 @@ fn a_breakpoint_at_a_vp_that_was_not_let_go_is_not_told_on_request() {
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP1)));
-    state.parked(VP1, epoch, met, Moved::Yes).unwrap();
-    state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    state.parked(VP1, epoch, met, MOVED).unwrap();
+    state.parked(VP0, epoch, None, MOVED).unwrap();
     state.resume(&ALONE, alive).unwrap();
     state.programmed(&[]).unwrap();
     let step = Some(Cause::Debug(DebugStopReason::SingleStep { vp: VP1 }));
     state
-        .parked(VP1, state.epoch, step, Moved::Yes)
+        .parked(VP1, state.epoch, step, MOVED)
         .expect("the step ends");
     assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
-    assert_eq!(state.vps[0].known.start(), Start::Retry);
+    assert!(!may_pass(&state, VP0));
 }
 
 #[test]
@@ -377,11 +394,22 @@ fn a_vp_whose_rip_was_set_meets_the_breakpoint_there_and_its_kept_hit_is_gone() 
     state.redirected(VP1);
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
-    let on_bytes = [VP0, VP1].map(|vp| Standing { vp, ..CARRIED_OUT });
-    for output in state.programmed(&on_bytes).unwrap() {
-        let Output::Enter { start, .. } = output else {
-            panic!("{output:?}");
-        };
-        assert_eq!(start, Start::Retry);
+    let on_bytes = [VP0, VP1].map(|vp| OnByte { vp, ..CARRIED_OUT });
+    let outputs = state.programmed(&on_bytes).unwrap();
+    assert_eq!(firsts(&outputs), [FirstInstruction::Meets; 2]);
+}
+
+/// Two VPs step at once, and both finish.
+#[test]
+fn a_finished_step_answers_no_later_resume() {
+    let mut state = RunState::new(2, Keeps::Nothing);
+    state.attach().unwrap();
+    state.resume(&[VpAction::Step; 2], alive).unwrap();
+    state.programmed(&[]).unwrap();
+    for vp in [VP0, VP1] {
+        let stepped = Some(Cause::Debug(DebugStopReason::SingleStep { vp }));
+        state.parked(vp, state.epoch, stepped, MOVED).unwrap();
     }
+    let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
+    assert_eq!(outputs, [Output::Program]);
 }

@@ -4,6 +4,7 @@
 //! execute it with the byte lifted. So it is for a breakpoint that the VP has met and goes on from, and for one that is not its own: one physical
 //! byte may be mapped at several linear addresses, and a VP that comes by another than the breakpoint's passes in silence.
 
+use super::before_guest::BeforeGuest;
 use super::*;
 use crate::emulate::InterruptShadow;
 use crate::emulate::Store;
@@ -12,7 +13,9 @@ use crate::kvm::guest_ram;
 use crate::page_walk::walk;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use std::sync::RwLockReadGuard;
+use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::stop::DebugStopReason;
 
 /// Bits of page-table entries (SDM volume 3, "Paging").
 const ACCESSED: u64 = 1 << 5;
@@ -25,7 +28,7 @@ const USER: u8 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Byte {
     /// With a breakpoint at this address.
-    Breakpoint { address: Gva, gpa: Gpa },
+    Breakpoint(Breakpoint),
     /// With none.
     Alias(Place),
 }
@@ -44,28 +47,27 @@ impl Vp {
             return None;
         }
         Some(match breakpoints.table.at_byte(address, gpa) {
-            Some(_) => Byte::Breakpoint { address, gpa },
+            Some(breakpoint) => Byte::Breakpoint(breakpoint),
             None => Byte::Alias(place),
         })
     }
 
     /// What becomes of a VP that met a byte of ours. `None`: it goes on.
-    pub(super) fn met(&mut self, byte: Byte, course: &mut Course) -> Option<VpCause> {
+    pub(super) fn met(&mut self, byte: Byte, entry: &mut Entry) -> Option<Cause> {
         match byte {
-            Byte::Breakpoint { address, gpa } => Some(VpCause::Byte { address, gpa }),
+            Byte::Breakpoint(breakpoint) => {
+                let vp = self.around.index;
+                Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }))
+            }
             Byte::Alias(place) => match self.carry_out(&place) {
-                Some(rip) => course.stepped_to(rip),
-                None => Some(VpCause::Alias),
+                Some(rip) => entry.executed(rip),
+                None => Some(entry.not_carried_out()),
             },
         }
     }
 
     /// KVMs that carry out guest code by emulation give up on an `INT3`, with nothing executed: one like any other where the byte is ours.
-    pub(super) fn after_failure(
-        &mut self,
-        event: GuestEvent,
-        course: &mut Course,
-    ) -> Option<VpCause> {
+    pub(super) fn after_failure(&mut self, event: GuestEvent, entry: &mut Entry) -> Option<Cause> {
         let failed = CrashCause::Internal {
             suberror: KVM_INTERNAL_ERROR_EMULATION,
         };
@@ -74,25 +76,30 @@ impl Vp {
             _ => None,
         };
         let Some(byte) = byte else {
-            return Some(VpCause::Guest(event));
+            return Some(Cause::Guest(event));
         };
         match self.vcpu.drop_exception() {
-            Ok(()) => self.met(byte, course),
+            Ok(()) => self.met(byte, entry),
             Err(err) => Some(self.crashed(&err)),
         }
     }
 
-    /// Goes over the byte that the VP stands on, the other VPs being at large. `None`: it is over, and the action goes on.
-    pub(super) fn go_over_by_itself(&mut self, course: &mut Course) -> Option<VpCause> {
+    /// Passes the byte that the VP stands on by carrying the instruction out, while the other VPs run.
+    pub(super) fn pass_beside_others(&mut self, entry: &mut Entry) -> BeforeGuest {
         if self.around.gate.is_kicked() {
-            return Some(VpCause::StillThere);
+            return ControlFlow::Break(None);
         }
-        match self.place() {
-            Ok(place) => match self.carry_out(&place) {
-                Some(rip) => course.stepped_to(rip),
-                None => Some(VpCause::Alias),
-            },
-            Err(err) => Some(self.crashed(&err)),
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(err) => return ControlFlow::Break(Some(self.crashed(&err))),
+        };
+        let ended = match self.carry_out(&place) {
+            Some(rip) => entry.executed(rip),
+            None => Some(entry.not_carried_out()),
+        };
+        match ended {
+            Some(cause) => ControlFlow::Break(Some(cause)),
+            None => ControlFlow::Continue(()),
         }
     }
 

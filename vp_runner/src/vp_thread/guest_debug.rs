@@ -4,6 +4,7 @@
 //! write), so they are looked at before every entry, and the controller sees to it that there is one from time to time. Where DR7.GD does stop them, it is in the
 //! set, and each access is let through for one step.
 
+use super::before_guest::BeforeGuest;
 use super::*;
 use crate::debug_registers::GuestRegisters;
 use crate::debug_registers::Hits;
@@ -15,6 +16,7 @@ use crate::stop_cause::DebugExit;
 use crate::stop_cause::stop_cause;
 use iced_x86::Code;
 use step::general;
+use vmm_core_defs::stop::DebugStopReason;
 
 pub(super) const RFLAGS_RF: u64 = 1 << 16;
 
@@ -33,11 +35,11 @@ impl Vp {
     pub(super) fn after_debug_exit(
         &mut self,
         exit: &DebugExit,
-        course: &mut Course,
-    ) -> Option<VpCause> {
+        entry: &mut Entry,
+    ) -> Option<Cause> {
         self.life = Life::Started;
         if exit.is_db() && exit.dr6.breakpoints() {
-            match self.heed_resume_flag(exit, course) {
+            match self.heed_resume_flag(exit, entry) {
                 Ok(true) => return None,
                 Ok(false) => {}
                 Err(err) => return Some(self.crashed(&err)),
@@ -46,14 +48,14 @@ impl Vp {
         if exit.is_db() && exit.dr6.debug_register_access() {
             match self.guard_is_ours() {
                 Ok(true) => {
-                    course.pass(Dr6::ACCESS);
+                    entry.disarm(Dr6::ACCESS);
                     return None;
                 }
                 Ok(false) => {}
                 Err(err) => return Some(self.crashed(&err)),
             }
         }
-        let state = self.debug_state(course);
+        let state = self.debug_state(entry);
         let registers = match self.in_force(exit, &state) {
             Ok(registers) => registers,
             Err(err) => return Some(self.crashed(&err)),
@@ -61,13 +63,13 @@ impl Vp {
         // With the guest's own single-step trap, that counts.
         let guests_step = exit.dr6.single_step() && state.stepping == Stepping::Off;
         if exit.is_db() && registers.trapped(exit.dr6) && !guests_step {
-            return self.trapped(exit, course);
+            return self.trapped(exit, entry);
         }
         let registers = match self.met_by_another_process(exit, &registers) {
             // Some CPUs tell of it together with the step that led there.
             Some(passed) if exit.dr6.single_step() => registers.without(passed),
             Some(passed) => {
-                course.pass(passed);
+                entry.disarm(passed);
                 return None;
             }
             None => registers,
@@ -75,12 +77,12 @@ impl Vp {
         match stop_cause(exit, &registers, state.stepping) {
             DebugCause::Slot { slot, guest } => {
                 let guest = self.settle(exit).or(guest);
-                self.after_ours(guest, VpCause::Slot(slot), &state)
+                self.after_ours(guest, self.slot_cause(slot), &state)
             }
             DebugCause::Step { guest } => {
                 let guest = self.settle(exit).or(guest);
-                let done = course.stepped_to(exit.pc);
-                let state = self.debug_state(course);
+                let done = entry.executed(exit.pc);
+                let state = self.debug_state(entry);
                 match guest {
                     Some(payload) => self.give_back(payload, &state).err().or(done),
                     None => done,
@@ -91,8 +93,8 @@ impl Vp {
                 if self.underway.is_some() && exit.dr6.single_step() =>
             {
                 self.underway = None;
-                let done = course.stepped_to(exit.pc);
-                let state = self.debug_state(course);
+                let done = entry.executed(exit.pc);
+                let state = self.debug_state(entry);
                 self.give_back(payload, &state).err().or(done)
             }
             DebugCause::GuestDebug(payload)
@@ -108,13 +110,13 @@ impl Vp {
                 {
                     return Some(self.crashed(&err));
                 }
-                course.diverted();
-                let state = self.debug_state(course);
+                entry.diverted();
+                let state = self.debug_state(entry);
                 self.give_back(payload, &state).err()
             }
             DebugCause::Int3 => match self.byte_here() {
                 Some(byte) => match self.pass_guests_breakpoints() {
-                    Ok(()) => self.met(byte, course),
+                    Ok(()) => self.met(byte, entry),
                     Err(err) => Some(self.crashed(&err)),
                 },
                 None => {
@@ -129,14 +131,14 @@ impl Vp {
     }
 
     /// Tells KVM how the VP is to enter.
-    pub(super) fn prepare(&mut self, course: &Course) -> Result<(), DebugError> {
+    pub(super) fn prepare(&mut self, entry: &Entry) -> Result<(), DebugError> {
         self.underway = None;
-        if course.stepping() == Stepping::On || self.own_int3.is_some() {
-            self.plan(course)?;
+        if entry.stepping() == Stepping::On || self.own_int3.is_some() {
+            self.plan(entry)?;
         } else {
             self.guests = None;
         }
-        let state = self.debug_state(course);
+        let state = self.debug_state(entry);
         match self.own_int3 {
             Some(_) => self.vcpu.inject_breakpoint(state)?,
             None => self.vcpu.program(state)?,
@@ -150,7 +152,7 @@ impl Vp {
     ///
     /// # Errors
     /// [`GuestEvent::Crashed`].
-    pub(super) fn take_back_int3(&mut self) -> Result<(), VpCause> {
+    pub(super) fn take_back_int3(&mut self) -> Result<(), Cause> {
         let Some(int3) = self.own_int3.take() else {
             return Ok(());
         };
@@ -163,13 +165,32 @@ impl Vp {
         taken_back.map_err(|err| self.crashed(&err))
     }
 
+    /// The breakpoint or watchpoint that is on this debug register.
+    fn slot_cause(&self, slot: usize) -> Cause {
+        let vp = self.around.index;
+        let Some(breakpoint) = self.breakpoints().table.on(slot) else {
+            // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
+            tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
+            return Cause::NotReported;
+        };
+        let address = breakpoint.address;
+        Cause::Debug(match breakpoint.kind.is_watchpoint() {
+            true => DebugStopReason::Watchpoint {
+                vp,
+                breakpoint,
+                address,
+            },
+            false => DebugStopReason::Breakpoint { vp, breakpoint },
+        })
+    }
+
     /// What was the guest's of an exception that is ours waits in KVM until the VP enters again.
     fn after_ours(
         &mut self,
         guest: Option<DebugPayload>,
-        cause: VpCause,
+        cause: Cause,
         state: &DebugState,
-    ) -> Option<VpCause> {
+    ) -> Option<Cause> {
         match guest {
             Some(payload) => Some(self.give_back(payload, state).err().unwrap_or(cause)),
             None => Some(cause),
@@ -180,7 +201,7 @@ impl Vp {
         &mut self,
         payload: DebugPayload,
         state: &DebugState,
-    ) -> Result<(), VpCause> {
+    ) -> Result<(), Cause> {
         let injected = self.inject(payload, state);
         injected.map_err(|err| self.crashed(&err))
     }
@@ -245,9 +266,9 @@ impl Vp {
     fn heed_resume_flag(
         &mut self,
         exit: &DebugExit,
-        course: &mut Course,
+        entry: &mut Entry,
     ) -> Result<bool, DebugError> {
-        let registers = self.debug_state(course).registers;
+        let registers = self.debug_state(entry).registers;
         let Some(passed) = registers.unheeded_rf(exit.dr6) else {
             return Ok(false);
         };
@@ -255,7 +276,7 @@ impl Vp {
         if regs.rflags & RFLAGS_RF == 0 {
             return Ok(false);
         }
-        course.pass(passed);
+        entry.disarm(passed);
         Ok(true)
     }
 
@@ -278,21 +299,22 @@ impl Vp {
 
     /// The VP is to pass a breakpoint of ours on an instruction that one of the guest's own waits for as well: that is told first, and after its
     /// handler, with RFLAGS.RF set, both are past.
-    ///
-    /// # Errors
-    /// [`GuestEvent::Crashed`].
-    pub(super) fn guests_turn(&mut self, course: &mut Course) -> Result<(), VpCause> {
-        if !course.is_passing() {
-            return Ok(());
+    pub(super) fn guests_turn(&mut self, entry: &mut Entry) -> BeforeGuest {
+        if entry.disarmed() == 0 {
+            return ControlFlow::Continue(());
         }
-        match self.guests_breakpoint_here() {
+        let given = match self.guests_breakpoint_here() {
             Ok(0) => Ok(()),
             Ok(hits) => {
-                course.diverted();
-                let state = self.debug_state(course);
+                entry.diverted();
+                let state = self.debug_state(entry);
                 self.give_back(DebugPayload(hits), &state)
             }
             Err(err) => Err(self.crashed(&err)),
+        };
+        match given {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(cause) => ControlFlow::Break(Some(cause)),
         }
     }
 
@@ -314,13 +336,13 @@ impl Vp {
     /// Looks what the guest has put into its debug registers, and makes one set of them and ours.
     ///
     /// # Errors
-    /// [`VpCause::Crowded`]; [`GuestEvent::Crashed`].
-    pub(super) fn share_registers(&mut self, course: &Course) -> Result<(), VpCause> {
+    /// [`Cause::NotReported`]; [`GuestEvent::Crashed`].
+    pub(super) fn share_registers(&mut self, entry: &Entry) -> Result<(), Cause> {
         match self.shared() {
             Ok(Some(registers)) => self.debug_registers = registers,
             // Ours are missing for this one instruction, then the VP says so.
-            Ok(None) if course.is_step_over() => self.debug_registers = DebugRegisters::default(),
-            Ok(None) => return Err(VpCause::Crowded),
+            Ok(None) if entry.is_byte_lifted() => self.debug_registers = DebugRegisters::default(),
+            Ok(None) => return Err(Cause::NotReported),
             Err(err) => return Err(self.crashed(&err)),
         }
         Ok(())

@@ -54,7 +54,7 @@ impl ParkedVp for Vp {
     fn init(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.life = Life::Untouched;
-        self.rest = Rest::Usual;
+        self.kvm_gave_up = KvmGaveUp::No;
         self.events = Events::Unknown;
         self.guests = None;
         self.vcpu.set_own_trap_flag(TrapFlag::Clear);
@@ -121,9 +121,9 @@ impl ParkedVp for Vp {
         }
         result?;
         self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
-        if self.rest == Rest::Crashed {
+        if self.kvm_gave_up == KvmGaveUp::Yes {
             self.vcpu.drop_exception()?;
-            self.rest = Rest::Usual;
+            self.kvm_gave_up = KvmGaveUp::No;
         }
         Ok(())
     }

@@ -4,9 +4,9 @@
 //! the VP is at that instruction.
 
 use super::Vp;
-use super::VpCause;
 use super::guest_debug::RFLAGS_RF;
 use crate::page_walk::PagingState;
+use crate::run_state::Cause;
 use crate::step_effects::Landing;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -68,7 +68,7 @@ impl Vp {
     ///
     /// # Errors
     /// [`GuestEvent::Crashed`](crate::exit::GuestEvent::Crashed).
-    pub(super) fn show_resume_flags(&mut self) -> Result<OwedFlag, VpCause> {
+    pub(super) fn show_resume_flags(&mut self) -> Result<OwedFlag, Cause> {
         if self.hidden.is_empty() {
             return Ok(OwedFlag::No);
         }
@@ -92,7 +92,7 @@ impl Vp {
     ///
     /// # Errors
     /// [`GuestEvent::Crashed`](crate::exit::GuestEvent::Crashed).
-    pub(super) fn pay(&mut self, owed: OwedFlag) -> Result<(), VpCause> {
+    pub(super) fn pay(&mut self, owed: OwedFlag) -> Result<(), Cause> {
         match owed {
             OwedFlag::Yes => self.set_resume_flag().map_err(|err| self.crashed(&err)),
             OwedFlag::No => Ok(()),

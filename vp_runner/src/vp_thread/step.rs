@@ -133,8 +133,8 @@ impl Underway {
 
 impl Vp {
     /// Finds out how the next instruction is to be stepped.
-    pub(super) fn plan(&mut self, course: &Course) -> Result<(), DebugError> {
-        let undelivered = self.undelivered(course)?;
+    pub(super) fn plan(&mut self, entry: &Entry) -> Result<(), DebugError> {
+        let undelivered = self.undelivered(entry)?;
         let interrupted = self.interrupted.take();
         let (regs, sregs) = self.vcpu.registers()?;
         let limits = self.register_file()?.paging_limits();
@@ -154,8 +154,8 @@ impl Vp {
             stepping: Stepping::On,
             interrupts: Interrupts::Held,
             registers: match faultless {
-                true => self.debug_registers.without(course.passing()),
-                false => self.registers_alone(course)?,
+                true => self.debug_registers.without(entry.disarmed()),
+                false => self.registers_alone(entry)?,
             },
             end: End::Step,
             before: (regs, sregs),
@@ -163,7 +163,7 @@ impl Vp {
             opcode,
             step: None,
             sequel: match faultless {
-                true => self.sequel(course),
+                true => self.sequel(entry),
                 false => Sequel::Planned,
             },
             blocking: Vec::new(),
@@ -182,7 +182,7 @@ impl Vp {
             };
             wanted[0] = Some(back);
         } else if !plain {
-            wanted = self.look_closely(&mut underway, course, undelivered, opcode);
+            wanted = self.look_closely(&mut underway, entry, undelivered, opcode);
         }
         let faults = match underway.end {
             End::Step if !faultless => self.faults(&underway)?,
@@ -208,7 +208,7 @@ impl Vp {
         underway.stepping = match noticed {
             true => Stepping::Off,
             // Off for a guest that runs and is only given its `#BP`.
-            false => course.stepping(),
+            false => entry.stepping(),
         };
         if !noticed {
             underway.end = End::Step;
@@ -230,7 +230,7 @@ impl Vp {
     fn look_closely(
         &mut self,
         underway: &mut Underway,
-        course: &Course,
+        entry: &Entry,
         undelivered: Option<Undelivered>,
         opcode: Opcode,
     ) -> [Option<Landing>; 3] {
@@ -240,7 +240,7 @@ impl Vp {
             Some(Undelivered::Exception(vector) | Undelivered::Deliverable(vector)) => {
                 return [handler(&state, vector, &self.view(paging)), None, None];
             }
-            Some(Undelivered::Interrupt(vector)) if self.takes_interrupts(course) => {
+            Some(Undelivered::Interrupt(vector)) if self.takes_interrupts(entry) => {
                 return [handler(&state, vector, &self.view(paging)), None, None];
             }
             Some(Undelivered::Interrupt(vector)) => {
@@ -275,7 +275,7 @@ impl Vp {
     }
 
     /// What comes before the instruction: of the guest's own breakpoint there, this is where it gets its `#DB`.
-    fn undelivered(&mut self, course: &Course) -> Result<Option<Undelivered>, DebugError> {
+    fn undelivered(&mut self, entry: &Entry) -> Result<Option<Undelivered>, DebugError> {
         if self.own_int3.is_some() {
             return Ok(Some(Undelivered::Exception(BP_VECTOR)));
         }
@@ -289,7 +289,7 @@ impl Vp {
                 self.events = Events::None;
             }
         }
-        if self.takes_interrupts(course) {
+        if self.takes_interrupts(entry) {
             let vm = Arc::clone(&self.around.vm);
             if let Some(vector) = self.vcpu.deliverable(&vm)? {
                 return Ok(Some(Undelivered::Deliverable(vector)));
@@ -300,13 +300,13 @@ impl Vp {
         if hits == 0 {
             return Ok(None);
         }
-        self.inject(DebugPayload(hits), &self.debug_state(course))?;
+        self.inject(DebugPayload(hits), &self.debug_state(entry))?;
         Ok(Some(Undelivered::Exception(DB_VECTOR)))
     }
 
-    /// Whether a step of this course is to deliver an interrupt that waits.
-    pub(super) fn takes_interrupts(&self, course: &Course) -> bool {
-        self.arms.step_interrupts == StepInterrupts::Taken && course.is_clients_step()
+    /// Whether a step of this entry is to deliver an interrupt that waits.
+    pub(super) fn takes_interrupts(&self, entry: &Entry) -> bool {
+        self.arms.step_interrupts == StepInterrupts::Taken && entry.is_clients_step()
     }
 
     fn faults(
@@ -339,8 +339,8 @@ impl Vp {
     }
 
     /// What is in the debug registers without the step's own.
-    fn registers_alone(&mut self, course: &Course) -> Result<DebugRegisters, DebugError> {
-        let shared = self.debug_registers.without(course.passing());
+    fn registers_alone(&mut self, entry: &Entry) -> Result<DebugRegisters, DebugError> {
+        let shared = self.debug_registers.without(entry.disarmed());
         if !shared.is_guests() {
             return Ok(shared);
         }
@@ -349,20 +349,20 @@ impl Vp {
     }
 
     /// One of the traps was met.
-    pub(super) fn trapped(&mut self, exit: &DebugExit, course: &mut Course) -> Option<VpCause> {
+    pub(super) fn trapped(&mut self, exit: &DebugExit, entry: &mut Entry) -> Option<Cause> {
         let end = self.underway.as_ref().map(|underway| underway.end);
         if end == Some(End::Delivery) {
             self.interrupted = self.find_saved_resume_flag();
         }
         let guest = self.settle(exit);
         let done = match end {
-            Some(End::Step) => course.stepped_to(exit.pc),
+            Some(End::Step) => entry.executed(exit.pc),
             Some(End::Delivery | End::Return) | None => {
                 self.events = Events::Unknown;
                 None
             }
         };
-        let state = self.debug_state(course);
+        let state = self.debug_state(entry);
         let failed = guest.and_then(|payload| self.give_back(payload, &state).err());
         failed.or(done)
     }
@@ -382,7 +382,7 @@ impl Vp {
 
     /// A signal that comes when an instruction has led to where a trap waits is served before the trap is met: the step is done all the same, and the next
     /// instruction none of it.
-    pub(super) fn landed(&mut self, course: &mut Course) -> Option<VpCause> {
+    pub(super) fn landed(&mut self, entry: &mut Entry) -> Option<Cause> {
         // Present: nothing has ended the step.
         let from = self.underway.as_ref()?.place.rip.value();
         let pc = self.vcpu.linear_rip().ok()?;
@@ -395,7 +395,7 @@ impl Vp {
             pc,
             dr6: Dr6(0),
         };
-        self.trapped(&met, course)
+        self.trapped(&met, entry)
     }
 
     /// A debug exit of a step: puts right what the step left behind. Returns what the guest is to get for it.

@@ -48,11 +48,11 @@ impl CodePage {
 
 impl Vp {
     /// The sequel of a faultless step that nothing of the guest's own may interrupt.
-    pub(super) fn sequel(&self, course: &Course) -> Sequel {
+    pub(super) fn sequel(&self, entry: &Entry) -> Sequel {
         let guests_none = self.guests.is_some_and(|guests| !guests.is_any_enabled());
         let undisturbed =
             self.events == Events::None && self.vcpu.holds_interrupts() && guests_none;
-        match undisturbed && !self.takes_interrupts(course) && course.is_usual() {
+        match undisturbed && !self.takes_interrupts(entry) && entry.is_usual() {
             true => Sequel::Stride(None),
             false => Sequel::Planned,
         }
@@ -60,20 +60,20 @@ impl Vp {
 
     /// What has come of an entry: if it was a step of a range over a faultless instruction, and the next one is faultless too, that one is the
     /// step under way now.
-    pub(super) fn stride(&mut self, next: &Next, course: &Course) -> Stride {
-        match self.after_stride(next, course) {
+    pub(super) fn stride(&mut self, next: &Next, entry: &Entry) -> Stride {
+        match self.after_stride(next, entry) {
             Some(()) => Stride::GoesOn,
             None => Stride::Over,
         }
     }
 
-    fn after_stride(&mut self, next: &Next, course: &Course) -> Option<()> {
+    fn after_stride(&mut self, next: &Next, entry: &Entry) -> Option<()> {
         let Next::Debug(exit) = next else { return None };
         let Sequel::Stride(page) = self.underway.as_ref()?.sequel else {
             return None;
         };
         let rip = Gva::new(exit.pc);
-        if !exit.is_step_alone() || !course.ranges_over(rip) || !is_within_page(rip) {
+        if !exit.is_step_alone() || !entry.ranges_over(rip) || !is_within_page(rip) {
             return None;
         }
         let page = match page.filter(|page| page.translate(rip).is_some()) {

@@ -51,10 +51,7 @@ struct Held {
 }
 
 fn is_one_instruction(enter: &Enter) -> bool {
-    match (enter.action, enter.extent) {
-        (VpAction::Step, _) | (_, Extent::StepOver) => true,
-        (VpAction::Run | VpAction::StepRange { .. } | VpAction::Stay, Extent::Whole) => false,
-    }
+    enter.action == VpAction::Step || enter.at.first() == FirstInstruction::OthersStopped
 }
 
 impl Vp {

@@ -5,12 +5,13 @@
 
 use super::world::World;
 use super::*;
-use crate::breakpoints::Slots;
+use crate::at_breakpoint::FirstInstruction;
 use crate::code_patches::INT3;
 use crate::controller::vps::ThreadGone;
 use crate::controller::vps::VpLink;
 use crate::controller::vps::VpThread;
 use crate::dr7::Access;
+use crate::entry::Entry;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::MachineError;
 use crate::page_walk::PagingState;
@@ -83,18 +84,8 @@ pub(super) struct FakeVp {
     /// The instruction of the turn that comes next.
     index: u64,
     arms: Arms,
-    /// Since it was entered.
-    moved: Moved,
     /// Bytes that are out of memory for this VP.
     lifted: Vec<Gpa>,
-}
-
-/// What the VP is to get over before breakpoints count again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
-    Nothing,
-    /// Its byte is lifted.
-    Byte,
 }
 
 /// What ended a stay in the guest.
@@ -154,7 +145,6 @@ impl FakeVp {
             restless: thread_rng().gen_bool(0.5),
             index: 0,
             arms: Arms::default(),
-            moved: Moved::No,
             lifted: Vec::new(),
         };
         let link = Link {
@@ -174,7 +164,8 @@ impl FakeVp {
             match command {
                 Command::Enter(enter) => {
                     self.forget_snapshot();
-                    let cause = self.go(&enter);
+                    let (cause, at) = self.go(&enter);
+                    self.world.has_moved(self.vp, at);
                     self.world.parks(self.vp, self.rip(), cause);
                     thread::yield_now();
                     events.send(VpEvent::Parked(VpParked {
@@ -186,7 +177,7 @@ impl FakeVp {
                             Debugger::Absent => None,
                         },
                         guest_registers: Some(0),
-                        moved: self.moved,
+                        at,
                     }));
                     thread::yield_now();
                 }
@@ -196,74 +187,63 @@ impl FakeVp {
         }
     }
 
-    fn go(&mut self, enter: &Enter) -> Option<VpCause> {
+    fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
         self.arms = enter.arms;
-        self.moved = Moved::No;
         self.world.armed(self.vp, self.arms);
         self.world.entered(self.vp, self.rip(), enter);
-        let mut passing = enter.start != Start::Retry && self.slot_here(&self.arms.slots).is_some();
-        let mut over = Over::Nothing;
-        if enter.start == Start::CarryOut {
-            thread::yield_now();
-            if self.gate.is_kicked() {
-                return Some(VpCause::StillThere);
-            }
-            if !self.carries_out() {
-                return Some(VpCause::Alias);
-            }
-            passing = false;
-            if let Some(cause) = self.executed(enter) {
-                return Some(cause);
-            }
-        } else if enter.start == Start::Lift || enter.extent == Extent::StepOver {
-            over = Over::Byte;
-            self.lift();
-        }
-        let cause = self.travel(enter, &mut passing, &mut over);
+        let here = self.slot_here().map_or(0, |slot| 1 << slot);
+        let mut entry = Entry::new(self.vp, enter.action, enter.at, here);
+        let cause = self.run(&mut entry);
         self.lower();
-        match (cause, over) {
-            (None, Over::Byte) => Some(VpCause::StillThere),
-            (cause, _) => cause,
-        }
+        (cause, entry.at())
     }
 
-    fn travel(&mut self, enter: &Enter, passing: &mut bool, over: &mut Over) -> Option<VpCause> {
+    fn run(&mut self, entry: &mut Entry) -> Option<Cause> {
+        match entry.first() {
+            FirstInstruction::Meets | FirstInstruction::Disarmed => {}
+            FirstInstruction::CarriedOut => {
+                thread::yield_now();
+                if self.gate.is_kicked() {
+                    return None;
+                }
+                let ends = match self.carries_out() {
+                    true => entry.executed(self.rip()),
+                    false => Some(entry.not_carried_out()),
+                };
+                if ends.is_some() {
+                    return ends;
+                }
+            }
+            FirstInstruction::Lifted | FirstInstruction::OthersStopped => self.lift(),
+        }
         loop {
-            if *over == Over::Nothing {
+            if !entry.is_byte_lifted() {
                 self.lower();
             }
             self.immediate_exit.store(false, Ordering::SeqCst);
             if self.gate.enter().is_err() {
                 return None;
             }
+            entry.enters_guest();
+            if entry.is_usual() {
+                self.world.may_have_moved(self.vp);
+            }
             thread::yield_now();
             self.world.in_guest(self.vp);
-            let steps = enter.action != VpAction::Run || enter.extent == Extent::StepOver;
-            let stepping = match steps || *passing || *over == Over::Byte {
-                true => Stepping::On,
-                false => Stepping::Off,
-            };
-            let exit = self.kvm_run(stepping, *passing);
+            let exit = self.kvm_run(entry);
             self.world.out_of_guest(self.vp);
             thread::yield_now();
             self.gate.leave();
             thread::yield_now();
             let cause = match exit {
                 Exit::OfItsOwn => None,
-                Exit::Slot(slot) => Some(VpCause::Slot(slot)),
-                Exit::Int3 => match self.met() {
-                    None => {
-                        *passing = false;
-                        self.executed(enter)
-                    }
-                    met => met,
-                },
-                Exit::Executed => {
-                    *passing = false;
-                    *over = Over::Nothing;
-                    self.executed(enter)
+                Exit::Slot(slot) => Some(self.slot_cause(slot)),
+                Exit::Int3 => self.met(entry),
+                Exit::Executed => entry.executed(self.rip()),
+                Exit::Reset => {
+                    entry.guest_event();
+                    Some(Cause::Guest(GuestEvent::Reset { vp: Some(self.vp) }))
                 }
-                Exit::Reset => Some(VpCause::Guest(GuestEvent::Reset { vp: Some(self.vp) })),
             };
             if cause.is_some() {
                 return cause;
@@ -271,15 +251,18 @@ impl FakeVp {
         }
     }
 
-    /// Until a signal, an exit of the guest's own, or a breakpoint; a step ends with its instruction. `passing`: debug registers do not count.
-    fn kvm_run(&mut self, stepping: Stepping, passing: bool) -> Exit {
+    /// Until a signal, an exit of the guest's own, or a breakpoint; a step ends with its instruction.
+    fn kvm_run(&mut self, entry: &Entry) -> Exit {
         loop {
             thread::yield_now();
             if self.immediate_exit.load(Ordering::SeqCst) || self.exits() {
                 return Exit::OfItsOwn;
             }
             self.world.check_code(self.vp, !self.lifted.is_empty());
-            if let Some(slot) = self.slot_here(&self.arms.slots).filter(|_| !passing) {
+            if let Some(slot) = self
+                .slot_here()
+                .filter(|slot| entry.disarmed() & 1 << slot == 0)
+            {
                 return Exit::Slot(slot);
             }
             if self.world.byte(self.rip()) == INT3 {
@@ -289,7 +272,7 @@ impl FakeVp {
             if self.restless && thread_rng().gen_bool(0.006) {
                 return Exit::Reset;
             }
-            if stepping == Stepping::On {
+            if entry.stepping() == Stepping::On {
                 return Exit::Executed;
             }
         }
@@ -297,24 +280,7 @@ impl FakeVp {
 
     fn move_on(&mut self) {
         self.index = (self.index + 1) % TURN;
-        self.moved = Moved::Yes;
         self.world.executed(self.vp);
-    }
-
-    /// What an executed instruction ends.
-    fn executed(&self, enter: &Enter) -> Option<VpCause> {
-        let done = match enter.action {
-            VpAction::Run | VpAction::Stay => false,
-            VpAction::Step => true,
-            VpAction::StepRange { start, end } => {
-                !(start.value()..end.value()).contains(&self.rip())
-            }
-        };
-        match (done, enter.extent) {
-            (true, _) => Some(VpCause::Stepped),
-            (false, Extent::StepOver) => Some(VpCause::SteppedOver),
-            (false, Extent::Whole) => None,
-        }
     }
 
     /// Whether the guest makes an exit of its own.
@@ -322,8 +288,8 @@ impl FakeVp {
         self.restless && thread_rng().gen_bool(0.1)
     }
 
-    /// A byte of ours. `None`: it is of another address, and the VP has carried out what is under it.
-    fn met(&mut self) -> Option<VpCause> {
+    /// A byte of ours. `None`: it is of another address, the VP has carried out what is under it, and goes on.
+    fn met(&mut self, entry: &mut Entry) -> Option<Cause> {
         let (address, gpa) = (Gva::new(self.rip()), gpa(self.rip()));
         let found = {
             let breakpoints = self.world.breakpoints.try_read();
@@ -331,11 +297,20 @@ impl FakeVp {
             assert!(breakpoints.patches.is_armed(gpa), "a byte of nobody's");
             breakpoints.table.at_byte(address, gpa)
         };
+        let vp = self.vp;
         match found {
-            Some(_) => Some(VpCause::Byte { address, gpa }),
-            None if self.carries_out() => None,
-            None => Some(VpCause::Alias),
+            Some(breakpoint) => Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })),
+            None if self.carries_out() => entry.executed(self.rip()),
+            None => Some(entry.not_carried_out()),
         }
+    }
+
+    fn slot_cause(&self, slot: usize) -> Cause {
+        let breakpoints = self.world.breakpoints.try_read();
+        let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
+        let breakpoint = breakpoints.table.on(slot).expect("it is armed (I5)");
+        let vp = self.vp;
+        Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })
     }
 
     /// Goes over the instruction under a byte with the byte in place, if that can be done.
@@ -367,8 +342,8 @@ impl FakeVp {
         address(self.index)
     }
 
-    fn slot_here(&self, slots: &Slots) -> Option<usize> {
-        slots.iter().position(|slot| {
+    fn slot_here(&self) -> Option<usize> {
+        self.arms.slots.iter().position(|slot| {
             slot.is_some_and(|slot| {
                 slot.access() == Access::Execute && slot.address().value() == self.rip()
             })

@@ -5,6 +5,7 @@ use super::fake_vp::PROGRAM;
 use super::fake_vp::gpa;
 use super::fake_vp::load_tables;
 use super::*;
+use crate::at_breakpoint::FirstInstruction;
 use crate::breakpoints::Breakpoints;
 use crate::code_patches::INT3;
 use crate::machine::DeviceOutcome;
@@ -107,7 +108,8 @@ impl World {
         let others_parked = |(index, record): (usize, &Record)| {
             index == vp.index() as usize || record.activity == Activity::Parked
         };
-        let alone = enter.extent == Extent::StepOver || enter.start == Start::Lift;
+        let first = enter.at.first();
+        let alone = enter.at.is_byte_lifted();
         assert!(
             !alone || state.vps.iter().enumerate().all(others_parked),
             "a VP lifts its byte beside others (I5)"
@@ -127,7 +129,7 @@ impl World {
         let table = &breakpoints.table;
         let own = table.at_byte(Gva::new(rip), gpa(rip)).is_some();
         let here = own || table.register_at(Gva::new(rip));
-        let may = enter.debugger == Debugger::Absent || enter.start == Start::Retry || lagging;
+        let may = enter.debugger == Debugger::Absent || first == FirstInstruction::Meets || lagging;
         assert!(
             may || !here || hit != Told::NotYet,
             "VP {vp} goes on from a hit that nobody was told of (I7)"
@@ -141,16 +143,18 @@ impl World {
         let known = record.known == Some(rip);
         let absent = enter.debugger == Debugger::Absent;
         let unclear = lagging || record.unclear || absent;
-        match enter.start {
-            Start::Retry => assert!(
+        match first {
+            FirstInstruction::Meets => assert!(
                 !known || unclear,
                 "VP {vp} is sent back to where its stop was reported (I8)"
             ),
-            Start::Past if !alone => {
+            FirstInstruction::Disarmed => {
                 assert!(known || unclear, "VP {vp} passes unreported (I8)");
                 assert!(!armed, "VP {vp} would meet the same byte again (I8)");
             }
-            Start::Past | Start::Lift | Start::CarryOut => {
+            FirstInstruction::Lifted
+            | FirstInstruction::CarriedOut
+            | FirstInstruction::OthersStopped => {
                 assert!(armed, "VP {vp} goes over a byte that is not there");
                 assert!(
                     known || !own || unclear,
@@ -196,18 +200,30 @@ impl World {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
         record.executed_now += 1;
+        drop(state);
+        self.may_have_moved(vp);
+    }
+
+    /// The VP enters the guest with nothing to pass, or has executed something.
+    pub(super) fn may_have_moved(&self, vp: VpIndex) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
         record.known = None;
         record.unclear = false;
     }
 
-    pub(super) fn parks(&self, vp: VpIndex, rip: u64, cause: Option<VpCause>) {
+    pub(super) fn parks(&self, vp: VpIndex, rip: u64, cause: Option<Cause>) {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
         record.activity = Activity::Parked;
         record.rip = rip;
         say(|| format!("VP {vp} parks at {rip:#x}: {cause:?}, {record:?}"));
         match cause {
-            Some(VpCause::Byte { .. } | VpCause::Slot(_)) => {
+            Some(Cause::Debug(DebugStopReason::SingleStep { .. })) => {
+                assert!(record.executed_now > 0, "a step over nothing (I8)");
+                record.step = Told::NotYet;
+            }
+            Some(Cause::Debug(_)) => {
                 assert_ne!(
                     record.known,
                     Some(rip),
@@ -215,17 +231,18 @@ impl World {
                 );
                 record.hit = Told::NotYet;
             }
-            Some(VpCause::Stepped) => {
-                assert!(record.executed_now > 0, "a step over nothing (I8)");
-                record.step = Told::NotYet;
-            }
-            Some(VpCause::Guest(_)) => record.asked_reset = true,
-            Some(VpCause::StillThere) => {
-                assert_eq!(record.executed_now, 0, "VP {vp} is not where it was");
-            }
-            None | Some(VpCause::SteppedOver | VpCause::Alias) => {}
-            Some(VpCause::Crowded) => panic!("VP {vp} shares registers with nobody"),
+            Some(Cause::Guest(_)) => record.asked_reset = true,
+            None | Some(Cause::NotReported) => {}
         }
+    }
+
+    /// What a VP gives back as it parks: it may pass only where it stands since it was let pass.
+    pub(super) fn has_moved(&self, vp: VpIndex, at: AtBreakpoint) {
+        let record = &self.state().vps[vp.index() as usize];
+        assert!(
+            record.executed_now == 0 || !at.may_pass(),
+            "VP {vp} keeps its right to pass although it moved (I8)"
+        );
     }
 
     pub(super) fn armed(&self, vp: VpIndex, arms: Arms) {

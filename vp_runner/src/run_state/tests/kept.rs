@@ -18,9 +18,9 @@ const FAULT: GuestEvent = GuestEvent::TripleFault {
 fn meets(state: &mut RunState, event: GuestEvent) -> Vec<Output> {
     let epoch = state.epoch;
     let cause = Some(Cause::Guest(event));
-    let outputs = state.parked(VP1, epoch, cause, Moved::Yes).unwrap();
+    let outputs = state.parked(VP1, epoch, cause, MOVED).unwrap();
     assert_eq!(outputs, [Output::Kick(VP0)]);
-    state.parked(VP0, epoch, None, Moved::Yes).unwrap()
+    state.parked(VP0, epoch, None, MOVED).unwrap()
 }
 
 /// A guest that runs with nobody to debug it.
@@ -29,7 +29,7 @@ fn undebugged(keeps: Keeps) -> RunState {
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     for vp in [VP0, VP1] {
-        state.parked(vp, epoch, None, Moved::Yes).unwrap();
+        state.parked(vp, epoch, None, MOVED).unwrap();
     }
     state.programmed(&[]).unwrap();
     state
@@ -122,8 +122,8 @@ fn a_crash_that_no_debugger_was_told_of_is_kept_though_one_detaches() {
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     let cause = Some(Cause::Guest(CRASH));
-    state.parked(VP1, epoch, cause, Moved::Yes).unwrap();
-    let outputs = state.parked(VP0, epoch, None, Moved::Yes).unwrap();
+    state.parked(VP1, epoch, cause, MOVED).unwrap();
+    let outputs = state.parked(VP0, epoch, None, MOVED).unwrap();
     assert_eq!(outputs.last(), Some(&Output::Kept(CRASH)));
 }
 

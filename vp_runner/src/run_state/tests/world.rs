@@ -1,6 +1,7 @@
 //! The machine in a model of the world: what its outputs bring about, what can happen next, and what must never be.
 
 mod inputs;
+mod outputs;
 
 pub(super) use inputs::Input;
 
@@ -13,8 +14,8 @@ use vmm_core_defs::stop::GuestEventKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
     Parked,
-    InGuest(VpAction),
-    Kicked(VpAction),
+    InGuest(VpAction, AtBreakpoint),
+    Kicked(VpAction, AtBreakpoint),
 }
 
 /// Whether a request waits for its answer.
@@ -52,6 +53,10 @@ pub(super) struct World {
     lifted: Option<VpIndex>,
     /// VPs that were entered to go over their byte.
     going_over: BTreeMap<VpIndex, ByteOf>,
+    /// VPs whose instruction under the byte could not be carried out, and that have not moved since.
+    not_carried_out: BTreeSet<VpIndex>,
+    /// VPs that have finished a step under the present resume.
+    stepped: BTreeSet<VpIndex>,
     /// The one of them that was to be alone.
     alone: Option<VpIndex>,
     /// The guest asked for something that is yet to be carried out.
@@ -74,19 +79,19 @@ enum Crash {
     LetGo,
 }
 
-/// Some instructions can be carried out, some cannot.
-fn standing((vp, byte): (&VpIndex, &ByteOf)) -> Standing {
-    Standing {
-        vp: *vp,
-        byte: *byte,
-        over: over(*vp),
-    }
+fn on_byte((vp, of): (&VpIndex, &ByteOf)) -> OnByte {
+    let byte = ByteAtRip {
+        of: *of,
+        emulation: emulation(*vp),
+    };
+    OnByte { vp: *vp, byte }
 }
 
-fn over(vp: VpIndex) -> Over {
+/// Some instructions can be carried out, some cannot.
+fn emulation(vp: VpIndex) -> Emulation {
     match vp.index() % 2 {
-        0 => Over::CarriedOut,
-        _ => Over::Executed,
+        0 => Emulation::Possible,
+        _ => Emulation::Impossible,
     }
 }
 
@@ -119,6 +124,8 @@ impl World {
             let_go: (0..vps).map(VpIndex::new).collect(),
             lifted: None,
             going_over: BTreeMap::new(),
+            not_carried_out: BTreeSet::new(),
+            stepped: BTreeSet::new(),
             alone: None,
             asked: false,
             held: true,
@@ -164,13 +171,30 @@ impl World {
                         self.crash = Crash::Untold;
                     }
                 }
+                if let Some(Cause::Debug(DebugStopReason::SingleStep { vp })) = cause {
+                    self.stepped.insert(*vp);
+                }
                 self.note_standing(*vp, *cause);
                 self.reported.remove(vp);
-                self.park(*vp);
-                self.state.parked(*vp, epoch, *cause, Moved::Yes)
+                self.not_carried_out.remove(vp);
+                let mut at = self.park(*vp);
+                match at.first() {
+                    FirstInstruction::Meets => at.may_have_moved(),
+                    _ => at.executed(),
+                }
+                self.state.parked(*vp, epoch, *cause, at)
             }
-            Input::StillThere(vp) => self.park_in_place(*vp, None),
-            Input::NotCarriedOut(vp) => self.park_in_place(*vp, Some(Cause::Unseen)),
+            Input::StillThere(vp) => {
+                let at = self.park_in_place(*vp);
+                self.state.parked(*vp, self.state.epoch, None, at)
+            }
+            Input::NotCarriedOut(vp) => {
+                let mut at = self.park_in_place(*vp);
+                at.not_carried_out();
+                self.not_carried_out.insert(*vp);
+                let cause = Some(Cause::NotReported);
+                self.state.parked(*vp, self.state.epoch, cause, at)
+            }
             Input::Tell(vp) => match self.state.tell(*vp, still_hit) {
                 Ok(reason) => {
                     if let Some(reason) = reason {
@@ -198,6 +222,7 @@ impl World {
                 if stopped.is_ok() {
                     self.state.redirected(*vp);
                     self.reported.remove(vp);
+                    self.not_carried_out.remove(vp);
                     self.standing.remove(vp);
                     self.unreported.retain(|other| other != vp);
                 }
@@ -247,12 +272,17 @@ impl World {
         }
     }
 
-    fn park(&mut self, vp: VpIndex) {
-        self.places[vp.index() as usize] = Place::Parked;
+    fn park(&mut self, vp: VpIndex) -> AtBreakpoint {
+        let place = &mut self.places[vp.index() as usize];
+        let at = match std::mem::replace(place, Place::Parked) {
+            Place::InGuest(_, at) | Place::Kicked(_, at) => at,
+            Place::Parked => panic!("VP {vp} parks, and is parked"),
+        };
         self.going_over.remove(&vp);
         self.alone = self.alone.filter(|other| *other != vp);
         // It has put the byte back.
         self.lifted = self.lifted.filter(|other| *other != vp);
+        at
     }
 
     /// Who stands on a byte after a VP has parked.
@@ -261,7 +291,7 @@ impl World {
             cause,
             Some(Cause::Debug(DebugStopReason::Breakpoint { .. }))
         );
-        let unseen = cause == Some(Cause::Unseen);
+        let unseen = cause == Some(Cause::NotReported);
         match self.lifted == Some(vp) {
             true => self.standing.remove(&vp),
             false if hit => self.standing.insert(vp, ByteOf::ThisAddress),
@@ -271,12 +301,11 @@ impl World {
     }
 
     /// It has executed nothing since it was entered.
-    fn park_in_place(&mut self, vp: VpIndex, cause: Option<Cause>) -> Result<Vec<Output>, Refused> {
+    fn park_in_place(&mut self, vp: VpIndex) -> AtBreakpoint {
         if let Some(byte) = self.going_over.get(&vp) {
             self.standing.insert(vp, *byte);
         }
-        self.park(vp);
-        self.state.parked(vp, self.state.epoch, cause, Moved::No)
+        self.park(vp)
     }
 
     /// A hit that is told on request is told once, and of the VP that was asked for.
@@ -306,6 +335,7 @@ impl World {
         outputs: &[Output],
     ) {
         stopped.expect("a resume is taken only when stopped");
+        self.stepped.clear();
         self.resume = Request::Open;
         let moves = |vp: &VpIndex| plan[vp.index() as usize] != VpAction::Stay;
         self.let_go = (0..plan.len()).map(vp_index).filter(moves).collect();
@@ -318,216 +348,6 @@ impl World {
                 "a kept hit was not reported (I7): {outputs:?}"
             );
         }
-    }
-
-    pub(super) fn carry_out(&mut self, outputs: Vec<Output>) {
-        let mut todo = VecDeque::from(outputs);
-        while let Some(output) = todo.pop_front() {
-            let more = self.carry_out_one(output);
-            if !more.is_empty() || matches!(output, Output::Program | Output::Act(_)) {
-                assert!(todo.is_empty(), "{output:?} is not the last of its list");
-            }
-            todo.extend(more);
-        }
-    }
-
-    fn carry_out_one(&mut self, output: Output) -> Vec<Output> {
-        match output {
-            Output::Kick(vp) => {
-                let place = &mut self.places[vp.index() as usize];
-                let Place::InGuest(action) = *place else {
-                    panic!("kicked a VP that is {place:?}");
-                };
-                *place = Place::Kicked(action);
-            }
-            Output::Program => {
-                self.assert_parked("programmed");
-                self.programmed = self.table;
-                if !self.programmed {
-                    self.standing.clear();
-                }
-                let standing: Vec<_> = self.standing.iter().map(standing).collect();
-                return self.state.programmed(&standing).unwrap();
-            }
-            Output::StepOver { vp, action, epoch } => {
-                assert_eq!(self.lifted, None, "two VPs step over at once (I5)");
-                assert!(self.passes_byte(vp), "stepped over nothing");
-                self.check_enter(vp, action, epoch, Start::Past);
-                self.lifted = Some(vp);
-            }
-            Output::Enter {
-                vp,
-                action,
-                epoch,
-                start,
-            } => {
-                let passes = self.passes_byte(vp);
-                let known = self.reported.contains(&vp);
-                let byte = self.standing.remove(&vp);
-                match start {
-                    Start::Past => {
-                        assert!(!passes, "entered on the byte that it is to pass (I8)");
-                        assert!(known, "passes where no stop was reported (I8)");
-                    }
-                    Start::Retry => assert!(!passes && !known, "meets it again (I8)"),
-                    Start::Lift | Start::CarryOut => {
-                        assert!(passes, "goes over nothing, or unmet (I8)");
-                        self.going_over.extend(byte.map(|byte| (vp, byte)));
-                    }
-                }
-                if start == Start::CarryOut {
-                    assert_eq!(over(vp), Over::CarriedOut);
-                }
-                self.check_enter(vp, action, epoch, start);
-                if start == Start::Lift {
-                    self.alone = Some(vp);
-                }
-            }
-            Output::Report { epoch, reason } => {
-                self.assert_parked("reported");
-                close(&mut self.resume, "resume");
-                assert_eq!(epoch, self.state.epoch, "I1");
-                self.check_wanted(reason);
-                let named = reason.vp();
-                assert!(named.is_none_or(|vp| self.let_go.contains(&vp)), "I1");
-                self.check_reason(reason);
-            }
-            Output::Attached { reason, .. } => {
-                self.assert_parked("attached");
-                close(&mut self.attach, "attach");
-                self.check_reason(reason);
-            }
-            Output::Broken => {
-                self.assert_parked("answered a break");
-                assert_eq!(self.resume, Request::None, "the resume is answered first");
-                close(&mut self.break_, "break");
-            }
-            Output::Abandon => match self.resume {
-                Request::Open => close(&mut self.resume, "resume"),
-                Request::None => close(&mut self.attach, "attach"),
-            },
-            Output::Release => {
-                self.assert_parked("released");
-                self.table = false;
-                self.programmed = false;
-                self.unreported.clear();
-                self.dropped.clear();
-                self.standing.clear();
-                self.reported.clear();
-                self.let_go = (0..self.places.len()).map(vp_index).collect();
-                // The shell refuses what waits.
-                self.change = Request::None;
-            }
-            Output::Detached => {
-                assert!(!self.programmed, "I6");
-                close(&mut self.detach, "detach");
-            }
-            Output::Change => {
-                self.assert_parked("changed");
-                close(&mut self.change, "change");
-                self.table = !self.table;
-                if !self.table && self.resume == Request::Open {
-                    self.drop_hits();
-                }
-                let table = self.table;
-                return self
-                    .state
-                    .changed(move |reason| match reason {
-                        DebugStopReason::Breakpoint { .. } if !table => None,
-                        other => Some(other),
-                    })
-                    .unwrap();
-            }
-            Output::Kept(event) => {
-                self.assert_parked("kept");
-                assert!(self.keeps.covers(event), "kept for nobody");
-                assert_eq!(self.state.session, Session::Detached, "kept");
-                assert!(
-                    matches!(self.crash, Crash::Untold | Crash::Told),
-                    "kept: {self:?}"
-                );
-            }
-            Output::Act(event) => {
-                self.assert_parked("acted");
-                let debugged = self.state.check_attached().is_ok();
-                let may = !self.keeps.covers(event) || debugged || self.crash == Crash::LetGo;
-                assert!(may, "a crash that is to be kept ends the guest: {self:?}");
-                self.crash = Crash::None;
-                self.asked = false;
-                self.unreported.clear();
-                self.dropped.clear();
-                self.standing.clear();
-                self.reported.clear();
-                return self.state.acted().unwrap();
-            }
-            Output::ResetDone => close(&mut self.reset, "reset"),
-            Output::Exit(how) => {
-                self.assert_parked("ended");
-                assert!(how != GuestEnd::Killed || !self.programmed, "I6");
-            }
-        }
-        Vec::new()
-    }
-
-    fn check_enter(&mut self, vp: VpIndex, action: VpAction, epoch: Epoch, start: Start) {
-        assert_eq!(self.lifted, None, "entered with a byte lifted (I5)");
-        assert_eq!(self.programmed, self.table, "entered unprogrammed (I5)");
-        assert_eq!(epoch, self.state.epoch, "I1");
-        assert_ne!(action, VpAction::Stay);
-        self.held = false;
-        for (request, name) in [
-            (self.break_, "break"),
-            (self.attach, "attach"),
-            (self.detach, "detach"),
-        ] {
-            assert_eq!(request, Request::None, "entered with a {name} open (I4)");
-        }
-        assert_eq!(
-            self.state.owed, None,
-            "ran past what the guest had asked for"
-        );
-        assert_eq!(
-            self.state.answer(),
-            None,
-            "ran past an answer to the resume"
-        );
-        let kept = |hit: &Cause| matches!(hit, Cause::Guest(_));
-        assert!(
-            !self.asked || self.state.hits.iter().any(kept),
-            "forgot what the guest had asked for"
-        );
-        let place = &mut self.places[vp.index() as usize];
-        assert_eq!(*place, Place::Parked, "entered twice");
-        *place = Place::InGuest(action);
-        assert!(!self.unreported.contains(&vp), "ran past a kept hit (I7)");
-        if let Some(position) = self.dropped.iter().position(|other| *other == vp) {
-            assert_eq!(start, Start::Retry, "a dropped hit is not retried (I7)");
-            self.dropped.remove(position);
-        }
-    }
-
-    fn check_wanted(&self, reason: DebugStopReason) {
-        let kind = match reason {
-            DebugStopReason::Reset { .. } => GuestEventKind::Reset,
-            DebugStopReason::PowerOff { .. } => GuestEventKind::PowerOff,
-            DebugStopReason::TripleFault { .. } => GuestEventKind::TripleFault,
-            DebugStopReason::Panic { .. } => GuestEventKind::Panic,
-            _ => return,
-        };
-        let on = self.state.clone().stop_on(None);
-        assert!(on.unwrap().contains(kind), "reported {reason:?} unasked");
-    }
-
-    fn check_reason(&mut self, reason: DebugStopReason) {
-        if matches!(reason, DebugStopReason::TripleFault { .. }) && self.crash != Crash::None {
-            self.crash = Crash::Told;
-        }
-        if let DebugStopReason::Breakpoint { vp, .. } = reason {
-            let position = self.unreported.iter().position(|other| *other == vp);
-            let position = position.expect("a hit is reported once (I7)");
-            self.unreported.remove(position);
-        }
-        self.reported.extend(reason.vp());
     }
 
     /// Whether the VP stands on a byte that it is to pass.
@@ -554,7 +374,7 @@ impl World {
             // Dropped requests tell their callers that the runner is gone.
             return;
         }
-        let in_guest = self.places.iter().any(|p| matches!(p, Place::InGuest(_)));
+        let in_guest = self.places.iter().any(|p| matches!(p, Place::InGuest(..)));
         let parked = self.places.iter().all(|p| *p == Place::Parked);
         let asked = [
             self.attach,
@@ -579,15 +399,18 @@ impl World {
         self.state.epoch = Epoch::default();
         let tells = self.tells();
         let rests = self.state.phase == Phase::Parked;
+        let waits = |vp: &VpIndex| {
+            let step = Hit::Debug(DebugStopReason::SingleStep { vp: *vp });
+            self.state.hits.contains(&step)
+        };
+        self.stepped.retain(waits);
         if rests {
+            self.stepped.clear();
             self.let_go = (0..self.places.len()).map(vp_index).collect();
         }
         for vp in &mut self.state.vps {
             if rests {
                 vp.plan = VpAction::Run;
-            }
-            if self.state.phase != Phase::SteppingOver {
-                vp.start = Start::Retry;
             }
             if !tells {
                 vp.told = None;

@@ -76,8 +76,8 @@ impl World {
             let vp = vp_index(index);
             let action = match place {
                 Place::Parked => continue,
-                Place::InGuest(action) => action,
-                Place::Kicked(action) => {
+                Place::InGuest(action, _) => action,
+                Place::Kicked(action, _) => {
                     if self.lifted != Some(vp) {
                         inputs.push(Input::Parked(vp, None));
                     }
@@ -95,7 +95,7 @@ impl World {
             let on_byte =
                 self.programmed && !self.standing.contains_key(&vp) && (self.tells() || index == 0);
             if on_byte || (self.lifted == Some(vp) && *action == VpAction::Run) {
-                inputs.push(Input::Parked(vp, Some(Cause::Unseen)));
+                inputs.push(Input::Parked(vp, Some(Cause::NotReported)));
             }
             if *action == VpAction::Step {
                 let step = DebugStopReason::SingleStep { vp };

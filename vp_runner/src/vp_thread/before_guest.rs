@@ -1,0 +1,117 @@
+//! What an entry does before the VP is in the guest: where it starts, the guest's own breakpoint there, and the byte that is passed.
+
+use super::Enter;
+use super::Life;
+use super::Vp;
+use crate::at_breakpoint::FirstInstruction;
+use crate::debug_registers::Hits;
+use crate::dr7::Access;
+use crate::entry::Entry;
+use crate::kvm::vcpu::DebugState;
+use crate::kvm::vcpu::Interrupts;
+use crate::run_state::Cause;
+use crate::stop_cause::Stepping;
+use std::ops::ControlFlow;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpActivity;
+
+/// Whether the VP enters the guest, or parks with a cause (`None`: it was kicked).
+pub(super) type BeforeGuest = ControlFlow<Option<Cause>>;
+
+impl Vp {
+    /// What the entry has to do.
+    pub(super) fn plan_entry(&mut self, enter: &Enter) -> Result<Entry, DebugError> {
+        let here = match enter.at.first() {
+            FirstInstruction::Meets => 0,
+            FirstInstruction::Disarmed
+            | FirstInstruction::Lifted
+            | FirstInstruction::CarriedOut
+            | FirstInstruction::OthersStopped => self.slots_here()?,
+        };
+        Ok(Entry::new(self.around.index, enter.action, enter.at, here))
+    }
+
+    /// Everything that comes before the first stay in the guest.
+    pub(super) fn before_guest(&mut self, entry: &mut Entry) -> BeforeGuest {
+        self.wait_in_halt(entry)?;
+        self.guests_turn(entry)?;
+        match entry.first() {
+            FirstInstruction::Meets | FirstInstruction::Disarmed => ControlFlow::Continue(()),
+            FirstInstruction::CarriedOut => self.pass_beside_others(entry),
+            FirstInstruction::Lifted | FirstInstruction::OthersStopped => self.lift_byte(entry),
+        }
+    }
+
+    /// A VP that waits for an event may have nothing to execute.
+    fn wait_in_halt(&mut self, entry: &mut Entry) -> BeforeGuest {
+        if self.life == Life::Halted {
+            if entry.steps() {
+                return ControlFlow::Break(entry.halted());
+            }
+            self.around.gate.wait_for_kick();
+            return ControlFlow::Break(None);
+        }
+        if entry.steps() && self.waits_for_start() {
+            // There is no instruction to step, and nobody may be there to start the VP.
+            return ControlFlow::Break(entry.halted());
+        }
+        if entry.first() == FirstInstruction::OthersStopped && self.waits() {
+            return ControlFlow::Break(entry.waits_instead());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn lift_byte(&mut self, entry: &mut Entry) -> BeforeGuest {
+        // A VP that waits meets the byte when it goes on, which may not be soon.
+        if self.waits() {
+            entry.leave_byte();
+            return ControlFlow::Continue(());
+        }
+        match self.lift() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(err) => ControlFlow::Break(Some(self.crashed(&err))),
+        }
+    }
+
+    /// What KVM is to be told for this part of the entry.
+    pub(super) fn debug_state(&self, entry: &Entry) -> DebugState {
+        let mut state = DebugState {
+            registers: self.debug_registers.without(entry.disarmed()),
+            bytes: self.arms.bytes,
+            stepping: Stepping::Off,
+            interrupts: Interrupts::Free,
+        };
+        if let Some(underway) = &self.underway {
+            underway.apply(&mut state);
+        }
+        state
+    }
+
+    fn waits_for_start(&mut self) -> bool {
+        self.life == Life::Untouched
+            && matches!(self.vcpu.activity(), Ok(VpActivity::WaitingForStart))
+    }
+
+    fn waits(&mut self) -> bool {
+        let activity = self.vcpu.activity();
+        matches!(
+            activity,
+            Ok(VpActivity::WaitingForStart | VpActivity::Halted)
+        )
+    }
+
+    /// The debug registers that wait for the execution of the instruction at RIP.
+    fn slots_here(&mut self) -> Result<Hits, DebugError> {
+        let slots = self.arms.slots.into_iter().enumerate();
+        let mut executing = slots
+            .filter_map(|(index, slot)| Some((index, slot?)))
+            .filter(|(_, slot)| slot.access() == Access::Execute)
+            .peekable();
+        if executing.peek().is_none() {
+            return Ok(0);
+        }
+        let rip = self.vcpu.linear_rip()?;
+        let here = executing.filter(|(_, slot)| slot.address().value() == rip);
+        Ok(here.fold(0, |hits, (index, _)| hits | 1 << index))
+    }
+}
