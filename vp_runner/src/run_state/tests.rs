@@ -65,6 +65,7 @@ fn every_reachable_state_of_one_vp_keeps_the_invariants() {
 #[test]
 fn every_reachable_state_of_two_vps_keeps_the_invariants() {
     let states = walk(2, Keeps::Nothing);
+    println!("{states} states");
     assert!(states > 1000, "only {states} states: the walk did not walk");
 }
 

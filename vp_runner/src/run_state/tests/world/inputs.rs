@@ -59,8 +59,11 @@ impl World {
             inputs.push(plan(VpAction::Step, VpAction::Run));
             inputs.push(plan(VpAction::Step, VpAction::Step));
         }
-        if count == 2 {
+        if count >= 2 {
             inputs.push(plan(VpAction::Stay, VpAction::Run));
+        }
+        if count == 3 {
+            inputs.push(Input::Redirect(vp_index(0)));
         }
         if self.tells() {
             for vp in (0..count).map(vp_index) {
