@@ -11,6 +11,7 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEnd;
+use vmm_core_defs::stop::RunnerFault;
 
 /// The VP behind a thread. The VM says whether it exists.
 pub(crate) const fn vp_of(thread: Tid) -> VpIndex {
@@ -164,6 +165,14 @@ fn crash(cause: &CrashCause) -> String {
         CrashCause::UnknownExit { reason } => {
             format!("KVM exit {reason}, which this version does not know")
         }
+        CrashCause::Runner(fault) => {
+            let what = match fault {
+                RunnerFault::DebugState => "KVM refused to read or set the debug state of this VP",
+                RunnerFault::ThreadPanicked => "a panic in the VMM ended the thread of this VP",
+                RunnerFault::ThreadGone => "the thread of this VP takes no commands any more",
+            };
+            format!("{what}; the log of the VMM says more")
+        }
     }
 }
 
@@ -175,6 +184,19 @@ mod tests {
 
     fn stop(reason: DebugStopReason) -> Stop {
         stop_reply(&reason)
+    }
+
+    #[test]
+    fn a_fault_of_the_runner_is_not_told_as_one_of_the_guests_run() {
+        for (fault, says) in [
+            (RunnerFault::DebugState, "debug state"),
+            (RunnerFault::ThreadPanicked, "panic"),
+            (RunnerFault::ThreadGone, "thread"),
+        ] {
+            let text = crash(&CrashCause::Runner(fault));
+            assert!(text.contains(says) && text.contains("log"), "{text}");
+            assert!(!text.contains("KVM_RUN"), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::RunnerFault;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
@@ -113,6 +114,14 @@ fn crash(cause: &CrashCause) -> String {
         ),
         CrashCause::UnknownExit { reason } => {
             format!("exit reason {reason}, which this version does not know")
+        }
+        CrashCause::Runner(fault) => {
+            let what = match fault {
+                RunnerFault::DebugState => "KVM refused to read or set its debug state",
+                RunnerFault::ThreadPanicked => "a panic ended its thread",
+                RunnerFault::ThreadGone => "its thread takes no commands any more",
+            };
+            format!("{what}; the log above says more")
         }
     }
 }

@@ -225,7 +225,7 @@ impl fmt::Display for GuestEnd {
     }
 }
 
-/// What the hypervisor said when it could not go on with a VP.
+/// Why a VP cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CrashCause {
     /// The hypervisor failed inside.
@@ -248,4 +248,17 @@ pub enum CrashCause {
         /// The hypervisor's number for it.
         reason: u32,
     },
+    /// The runner cannot run the VP. The hypervisor has said nothing of the guest.
+    Runner(RunnerFault),
+}
+
+/// What failed in the runner. Its log has the details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RunnerFault {
+    /// The hypervisor refused to read or set the debug state of the VP.
+    DebugState,
+    /// A panic ended the thread of the VP.
+    ThreadPanicked,
+    /// The thread of the VP takes no commands any more.
+    ThreadGone,
 }

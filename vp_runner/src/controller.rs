@@ -55,6 +55,7 @@ use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::RunnerFault;
 use vps::Vps;
 use waiting::Waiting;
 
@@ -171,7 +172,7 @@ impl Controller {
     /// A panic in the VMM's code ended a VP's thread. Nothing can be said of the guest any more.
     fn died(&mut self, vp: VpIndex) {
         tracing::error!(%vp, "a VP thread panicked");
-        let cause = CrashCause::Run { errno: libc::EIO };
+        let cause = CrashCause::Runner(RunnerFault::ThreadPanicked);
         let shown = false;
         self.exit = Some(RunnerExit::Crashed { vp, cause, shown });
     }
@@ -352,7 +353,7 @@ impl Controller {
         });
         if let Err(err) = entered {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
-            let cause = CrashCause::Run { errno: libc::EIO };
+            let cause = CrashCause::Runner(RunnerFault::ThreadGone);
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
             let outputs = self.state.parked(vp, epoch, Some(crash), at);
             self.then(outputs, todo);

@@ -44,6 +44,7 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::RunnerFault;
 
 mod before_guest;
 mod byte;
@@ -354,7 +355,7 @@ impl Vp {
     fn crashed(&self, err: &DebugError) -> Cause {
         let vp = self.around.index;
         tracing::error!(%vp, error = %err, "a VP cannot run under the debugger");
-        let cause = CrashCause::Run { errno: libc::EIO };
+        let cause = CrashCause::Runner(RunnerFault::DebugState);
         Cause::Guest(GuestEvent::Crashed { vp, cause })
     }
 

@@ -12,6 +12,7 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::RunnerFault;
 use vmm_core_defs::stop::StopOn;
 use vp_runner::runner::RunnerExit;
 
@@ -591,7 +592,7 @@ fn a_panic_in_a_device_ends_the_runner_instead_of_hanging_it() {
     vm.attach();
     let pending = vm.only(1, VpAction::Run);
     let vp = VpIndex::new(1);
-    let cause = CrashCause::Run { errno: 5 };
+    let cause = CrashCause::Runner(RunnerFault::ThreadPanicked);
     let shown = false;
     let how = RunnerExit::Crashed { vp, cause, shown };
     assert_eq!(answer(pending), Err(DebugError::Ended { how }));
