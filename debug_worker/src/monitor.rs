@@ -26,7 +26,6 @@ use command_line::EVENTS;
 use command_line::OfGuest;
 use command_line::OfVp;
 use command_line::parse;
-use disassembly::LONGEST_INSTRUCTION;
 use disassembly::Place;
 use gdb_frontend::target::TargetReply;
 use std::fmt::Write as _;
@@ -45,6 +44,8 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::memory::MappedPage;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
+use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
 
@@ -229,7 +230,7 @@ async fn disassemble(
     let base = if bitness == 64 { 0 } else { base };
     let place = Place { linear, base, pc };
     let gva = Gva::new(linear);
-    let len = count * LONGEST_INSTRUCTION;
+    let len = count * MAX_INSTRUCTION_LEN;
     let request = (GuestAddress::Gva { vp, gva }, len);
     let bytes = guest.vm.call(DebugRequest::ReadMemory, request).await?;
     let mut text = format!("VP {vp}, {}\n", mode_name(mode));
@@ -267,9 +268,8 @@ async fn qemu_registers(guest: &mut Guest, vp: VpIndex) -> Result<String, CallEr
 
 /// Whether the VP translates addresses at all. Another architecture than x86 has its tables elsewhere.
 async fn paging_is_off(guest: &mut Guest, vp: VpIndex) -> Result<bool, CallError> {
-    const CR0_PG: u64 = 1 << 31;
     Ok(match &*guest.vm.registers(vp).await?.state {
-        DebuggerVpState::X86_64(state) => state.cr0 & CR0_PG == 0,
+        DebuggerVpState::X86_64(state) => state.cr0 & cr0::PG == 0,
         DebuggerVpState::Aarch64(_) => false,
     })
 }

@@ -5,11 +5,10 @@ use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
-
-pub(crate) const CR0_PE: u64 = 1;
-pub(crate) const EFER_LMA: u64 = 1 << 10;
-pub(crate) const RFLAGS_VM: u64 = 1 << 17;
 
 /// A segment register by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,16 +26,16 @@ pub enum Segment {
 pub fn cpu_mode(state: &X86VpState) -> CpuMode {
     let long = state.cs.attributes & segment_attributes::LONG != 0;
     let big = state.cs.attributes & segment_attributes::DEFAULT_BIG != 0;
-    if state.cr0 & CR0_PE == 0 {
+    if state.cr0 & cr0::PE == 0 {
         CpuMode::Real
-    } else if state.efer & EFER_LMA != 0 {
+    } else if state.efer & efer::LMA != 0 {
         // EFLAGS.VM does nothing while long mode is active.
         match (long, big) {
             (true, _) => CpuMode::Long64,
             (false, true) => CpuMode::Compatibility32,
             (false, false) => CpuMode::Compatibility16,
         }
-    } else if state.rflags & RFLAGS_VM != 0 {
+    } else if state.rflags & rflags::VM != 0 {
         CpuMode::Virtual8086
     } else if big {
         CpuMode::Protected32
@@ -124,16 +123,16 @@ mod tests {
     #[test]
     fn every_mode_is_told_by_its_bits() {
         for (cr0, efer, rflags, cs, mode) in [
-            (0, 0, RFLAGS_VM, L | DB, CpuMode::Real),
+            (0, 0, rflags::VM, L | DB, CpuMode::Real),
             (1, 0, 0, 0, CpuMode::Protected16),
             (1, 0, 0, DB, CpuMode::Protected32),
             // L means nothing before long mode is active.
             (1, 0, 0, L | DB, CpuMode::Protected32),
-            (1, 0, RFLAGS_VM, 0, CpuMode::Virtual8086),
-            (1, EFER_LMA, 0, L, CpuMode::Long64),
-            (1, EFER_LMA, RFLAGS_VM, L, CpuMode::Long64),
-            (1, EFER_LMA, 0, DB, CpuMode::Compatibility32),
-            (1, EFER_LMA, 0, 0, CpuMode::Compatibility16),
+            (1, 0, rflags::VM, 0, CpuMode::Virtual8086),
+            (1, efer::LMA, 0, L, CpuMode::Long64),
+            (1, efer::LMA, rflags::VM, L, CpuMode::Long64),
+            (1, efer::LMA, 0, DB, CpuMode::Compatibility32),
+            (1, efer::LMA, 0, 0, CpuMode::Compatibility16),
         ] {
             assert_eq!(cpu_mode(&state(cr0, efer, rflags, cs)), mode);
         }
@@ -141,12 +140,12 @@ mod tests {
 
     #[test]
     fn privilege_is_the_stack_segments() {
-        let mut user = state(1, EFER_LMA, 0, L);
+        let mut user = state(1, efer::LMA, 0, L);
         user.ss.attributes = 3 << 5 | 1 << 7;
         assert_eq!(privilege(&user), 3);
         user.cr0 = 0;
         assert_eq!(privilege(&user), 0);
-        assert_eq!(privilege(&state(1, 0, RFLAGS_VM, 0)), 3);
+        assert_eq!(privilege(&state(1, 0, rflags::VM, 0)), 3);
     }
 
     #[test]
@@ -161,7 +160,7 @@ mod tests {
 
     #[test]
     fn long_mode_ignores_all_bases_but_fs_and_gs() {
-        let mut long = state(1, EFER_LMA, 0, L);
+        let mut long = state(1, efer::LMA, 0, L);
         for segment in [&mut long.cs, &mut long.ds, &mut long.es, &mut long.ss] {
             segment.base = 0x1000;
         }

@@ -12,8 +12,6 @@
 //! For all of them: the trap flag, debug registers of the guest's own, an interrupt shadow, CR4.CET (whose tracker of indirect branches is in no register that we have), virtual-8086
 //! mode, a RIP that would leave its segment.
 
-use crate::cpu_mode::CR0_PE;
-use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::Segment;
 use crate::cpu_mode::cpu_mode;
 use crate::cpu_mode::linear_address;
@@ -31,17 +29,15 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
 mod arithmetic;
 mod operand;
 
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_RF: u64 = 1 << 16;
-const RFLAGS_AC: u64 = 1 << 18;
-const CR0_AM: u64 = 1 << 18;
-const CR4_LA57: u64 = 1 << 12;
-const CR4_CET: u64 = 1 << 23;
 /// L0-L3 and G0-G3.
 const DR7_ENABLED: u64 = 0xff;
 
@@ -128,7 +124,7 @@ pub fn emulate(
     if matches!(mode, CpuMode::Virtual8086 | CpuMode::Aarch64) {
         return Err(Unsupported::Mode);
     }
-    if state.rflags & RFLAGS_TF != 0 {
+    if state.rflags & rflags::TF != 0 {
         return Err(Unsupported::TrapFlag);
     }
     if shadow == InterruptShadow::Active {
@@ -137,7 +133,7 @@ pub fn emulate(
     if state.debug.dr7 & DR7_ENABLED != 0 {
         return Err(Unsupported::GuestDebug);
     }
-    if state.cr4 & CR4_CET != 0 {
+    if state.cr4 & cr4::CET != 0 {
         return Err(Unsupported::Cet);
     }
     let instruction = decode(state, bytes).ok_or(Unsupported::Instruction)?;
@@ -151,7 +147,7 @@ pub fn emulate(
         gp: state.gp,
         rip: next_rip(state, mode, instruction.len())?,
         // RF holds for one instruction (SDM volume 3, "RF Resume flag").
-        rflags: state.rflags & !RFLAGS_RF,
+        rflags: state.rflags & !rflags::RF,
         store: None,
     };
     carry_out(state, mode, &instruction, &mut after)?;
@@ -162,7 +158,7 @@ pub fn emulate(
 /// of it.
 pub fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
     let mut state = X86VpState {
-        cr0: CR0_PE,
+        cr0: cr0::PE,
         ..Default::default()
     };
     let data_writable = 0b0010;
@@ -175,7 +171,7 @@ pub fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
         ModeClass::Real => state.cr0 = 0,
         ModeClass::Protected => {}
         ModeClass::Long => {
-            state.efer = EFER_LMA;
+            state.efer = efer::LMA;
             state.cs.attributes |= segment_attributes::LONG;
         }
     }
@@ -196,7 +192,7 @@ fn next_rip(state: &X86VpState, mode: CpuMode, len: usize) -> Result<u64, Unsupp
 }
 
 fn canonical(state: &X86VpState, address: u64) -> bool {
-    let unused = match state.cr4 & CR4_LA57 {
+    let unused = match state.cr4 & cr4::LA57 {
         0 => 16,
         _ => 7,
     };
@@ -327,7 +323,8 @@ fn push(
                 && gva.value() + len as u64 - 1 <= u64::from(u32::MAX)
         }
     };
-    let checked = state.cr0 & CR0_AM != 0 && state.rflags & RFLAGS_AC != 0 && privilege(state) == 3;
+    let checked =
+        state.cr0 & cr0::AM != 0 && state.rflags & rflags::AC != 0 && privilege(state) == 3;
     if !fits || checked && !gva.value().is_multiple_of(len as u64) {
         return Err(Unsupported::Stack);
     }

@@ -6,9 +6,7 @@ use iced_x86::DecoderOptions;
 use iced_x86::Instruction;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
-
-/// The longest instruction, in bytes (SDM volume 2, "Instruction Format").
-pub(crate) const MAX_LEN: usize = 15;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 /// Decodes the instruction at RIP, whose first bytes are `bytes`. `None` where they are too few or no instruction of this mode.
 pub(crate) fn decode(state: &X86VpState, bytes: &[u8]) -> Option<Instruction> {
@@ -20,7 +18,7 @@ pub(crate) fn decode(state: &X86VpState, bytes: &[u8]) -> Option<Instruction> {
         CpuMode::Long64 => 64,
         CpuMode::Aarch64 => return None,
     };
-    let bytes = &bytes[..bytes.len().min(MAX_LEN)];
+    let bytes = &bytes[..bytes.len().min(MAX_INSTRUCTION_LEN)];
     let instruction = Decoder::with_ip(bits, bytes, state.rip, DecoderOptions::NONE).decode();
     (!instruction.is_invalid()).then_some(instruction)
 }

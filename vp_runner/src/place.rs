@@ -6,13 +6,11 @@ use crate::page_walk::walk;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr3;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
-/// The root's address in CR3: without PCID and cache bits (SDM volume 3, "Paging").
-const CR3_ROOT: u64 = 0x000f_ffff_ffff_f000;
-const CR0_PG: u64 = 1 << 31;
-const EFER_LMA: u64 = 1 << 10;
-const CR0_PE: u64 = 1;
-const CR4_SMEP: u64 = 1 << 20;
 /// Of a page-table entry. Where it is reserved, a walk faults.
 const NO_EXECUTE: u64 = 1 << 63;
 
@@ -67,7 +65,7 @@ impl Place {
             root && entries.all(|entry| entry.value & NO_EXECUTE == 0)
         };
         match (supervisor_on_user_page, page.executable) {
-            (true, true) if self.paging.cr4 & CR4_SMEP != 0 => Fetch::UserOnly,
+            (true, true) if self.paging.cr4 & cr4::SMEP != 0 => Fetch::UserOnly,
             (true, false) if by_root_alone() => Fetch::UserOnly,
             (_, false) => Fetch::Forbidden,
             (_, true) => Fetch::Permitted,
@@ -76,17 +74,17 @@ impl Place {
 
     /// The root of its page tables; `None` without paging.
     pub fn root(&self) -> Option<u64> {
-        match self.paging.cr0 & CR0_PG {
+        match self.paging.cr0 & cr0::PG {
             0 => None,
-            _ => Some(self.paging.cr3 & CR3_ROOT),
+            _ => Some(self.paging.cr3 & cr3::ROOT),
         }
     }
 
     /// The mode it is in.
     pub fn mode(&self) -> ModeClass {
-        if self.paging.efer & EFER_LMA != 0 {
+        if self.paging.efer & efer::LMA != 0 {
             ModeClass::Long
-        } else if self.paging.cr0 & CR0_PE != 0 {
+        } else if self.paging.cr0 & cr0::PE != 0 {
             ModeClass::Protected
         } else {
             ModeClass::Real

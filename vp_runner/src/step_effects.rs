@@ -31,8 +31,6 @@
 //! Sources: SDM volume 3, "Single-Step Exception Condition", "Masking Exceptions and Interrupts When Switching Stacks", "Exception and Interrupt
 //! Handling in 64-bit Mode", "Task Management"; volume 2 for each instruction.
 
-use crate::cpu_mode::CR0_PE;
-use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::Segment;
 use crate::cpu_mode::cpu_mode;
 use crate::cpu_mode::linear_address;
@@ -42,6 +40,9 @@ use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
 mod delivery;
@@ -59,7 +60,6 @@ pub(crate) const LIKELY_FAULTS: [u8; 4] = [14, 13, 6, 0];
 
 /// TF in bits 8-15 of RFLAGS: the second byte of any stored image.
 const TF_IN_BYTE: u8 = 1;
-const RFLAGS_TF: u64 = 1 << 8;
 
 /// A trap flag: in the guest's mind, or in an image of RFLAGS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub enum TrapFlag {
 impl TrapFlag {
     /// The flag in an image of RFLAGS.
     pub const fn of(rflags: u64) -> Self {
-        match rflags & RFLAGS_TF {
+        match rflags & rflags::TF {
             0 => Self::Clear,
             _ => Self::Set,
         }
@@ -183,7 +183,7 @@ impl Step {
                 (popped(state, 2 * i64::from(bytes) + 1, guest), None)
             }
             Kind::SystemReturn { .. } => (Some(TrapFlag::of(state.gp[Gp::R11 as usize])), None),
-            Kind::SystemCall if state.efer & EFER_LMA != 0 => {
+            Kind::SystemCall if state.efer & efer::LMA != 0 => {
                 (None, Some(Place::Register(Gp::R11)))
             }
             _ => (None, None),
@@ -224,7 +224,7 @@ impl Step {
 
     /// Where the instruction leads, if TF may not end the step there and it can be said. `state` is as before the step.
     pub(crate) fn landing(&self, state: &X86VpState, guest: &impl Guest) -> Option<Landing> {
-        let long = state.efer & EFER_LMA != 0;
+        let long = state.efer & efer::LMA != 0;
         let first = match self.kind {
             Kind::SoftwareInterrupt { vector } => return handler(state, vector, guest),
             Kind::PushFlags { .. } => linear_address(state, Segment::Cs, self.next_rip),
@@ -318,7 +318,7 @@ impl Step {
 
     /// Only a task switch, and `ltr`, changes TR (SDM volume 3, "Task Switching"); there are none in long mode.
     fn switched_task(&self, after: &X86VpState) -> bool {
-        let may = after.cr0 & CR0_PE != 0 && after.efer & EFER_LMA == 0;
+        let may = after.cr0 & cr0::PE != 0 && after.efer & efer::LMA == 0;
         let changed = (self.tr.selector, self.tr.base) != (after.tr.selector, after.tr.base);
         may && changed && self.kind != Kind::LoadTaskRegister
     }

@@ -1,6 +1,7 @@
 //! The guest's clocks and timers over a stop, on real guests. What passes during a stop is the thing tested here, so these tests do wait.
 
 use conformance::machine;
+use vmm_core_defs::regs::x86_64::bits::msr;
 
 use kvm_ioctls::Kvm;
 use machine::guest::*;
@@ -26,8 +27,6 @@ const AHEAD: Gpa = Gpa::new(0x5010);
 const KVMCLOCK: Gpa = Gpa::new(0x6000);
 
 const MSR_APIC_BASE: u32 = 0x1b;
-const MSR_TSC: u32 = 0x10;
-const MSR_TSC_DEADLINE: u32 = 0x6e0;
 const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
 const X2APIC_SPURIOUS: u32 = 0x80f;
 /// Interrupts requested, vectors 40h to 5fh.
@@ -261,16 +260,16 @@ fn a_deadline_that_passes_during_a_stop_is_met_when_the_guest_gets_there() {
         let Some(vm) = watcher() else { return };
         apic_timer(&vm, 2);
         freeze(&vm, frozen);
-        let deadline = msr(&vm, MSR_TSC) + ticks(SLACK);
-        set_msr(&vm, MSR_TSC_DEADLINE, deadline);
-        if msr(&vm, MSR_TSC_DEADLINE) != deadline {
+        let deadline = msr(&vm, msr::TSC) + ticks(SLACK);
+        set_msr(&vm, msr::TSC_DEADLINE, deadline);
+        if msr(&vm, msr::TSC_DEADLINE) != deadline {
             return println!("SKIP: this KVM has no deadline timer");
         }
         run_on(&vm, SEEN);
         assert!(!fired(&vm));
         pass(STOP);
         if frozen == FreezeTime::On {
-            assert_eq!(msr(&vm, MSR_TSC_DEADLINE), deadline, "as the guest has it");
+            assert_eq!(msr(&vm, msr::TSC_DEADLINE), deadline, "as the guest has it");
         }
         run_on(&vm, SEEN);
         let early = word(&vm, SEEN) < deadline;

@@ -8,9 +8,6 @@ use iced_x86::Instruction;
 use std::fmt::Write as _;
 use vmm_core_defs::debug_rpc::CpuMode;
 
-/// No x86 instruction is longer.
-pub(super) const LONGEST_INSTRUCTION: usize = 15;
-
 /// Where code is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {

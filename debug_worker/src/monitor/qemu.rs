@@ -14,9 +14,8 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
+use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::segment_attributes;
-
-const EFER_LMA: u64 = 1 << 10;
 
 /// Bits of an entry that maps a page (SDM volume 3, "4-Level Paging"), and the letters for them.
 const ENTRY_BITS: [(u32, char); 9] = [
@@ -53,7 +52,7 @@ const GENERAL: [(&str, Gp); 16] = [
 
 /// `info registers`. In 64-bit code registers are `RAX` and have 16 digits, else `EAX` and 8.
 pub(super) fn registers(vp: VpIndex, halted: bool, state: &X86VpState) -> String {
-    let long = state.efer & EFER_LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
+    let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
     let (letter, count, digits) = if long { ('R', 16, 16) } else { ('E', 8, 8) };
     let mask = if long { u64::MAX } else { u64::from(u32::MAX) };
     let mut text = format!("VP {vp}, CPU#{vp}\n");

@@ -9,9 +9,8 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
+use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::segment_attributes;
-
-const EFER_LMA: u64 = 1 << 10;
 
 /// Vector registers below this number have their low parts in the SSE and AVX state, the others are whole in AVX-512's.
 const LEGACY_VECTORS: usize = 16;
@@ -69,7 +68,7 @@ pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
 /// GDB has one address space and no segments: it compares this with the addresses of breakpoints and reads code at it. In 64-bit code CS has no base
 /// (SDM volume 1, "Segmentation in 64-bit mode").
 pub(super) fn pc(state: &mut X86VpState) -> Field<'_> {
-    let long = state.efer & EFER_LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
+    let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
     let (base, mask) = match long {
         true => (0, u64::MAX),
         false => (state.cs.base, u32::MAX.into()),

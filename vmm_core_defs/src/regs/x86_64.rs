@@ -1,5 +1,7 @@
 //! The x86 register file.
 
+pub mod bits;
+
 use serde::Deserialize;
 use serde::Serialize;
 

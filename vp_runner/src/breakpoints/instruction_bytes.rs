@@ -7,14 +7,12 @@ use crate::place::Place;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
-
-/// No x86 instruction is longer (SDM volume 2, "Instruction Format").
-const LONGEST_INSTRUCTION: usize = 15;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 impl Breakpoints {
     /// What the guest has at `place`, without bytes of ours, up to the first that is not mapped.
     pub(crate) fn code_at(&self, ram: &GuestMemoryMmap, place: &Place) -> Vec<u8> {
-        let mut code = Vec::with_capacity(LONGEST_INSTRUCTION);
+        let mut code = Vec::with_capacity(MAX_INSTRUCTION_LEN);
         for (gpa, len) in pieces(ram, place) {
             let mut piece = vec![0; len];
             if !guest_ram::read_all(ram, gpa, &mut piece) {
@@ -54,13 +52,13 @@ impl Breakpoints {
 fn pieces(ram: &GuestMemoryMmap, place: &Place) -> Vec<(Gpa, usize)> {
     let mut pieces = Vec::new();
     let mut done = 0;
-    while done < LONGEST_INSTRUCTION {
+    while done < MAX_INSTRUCTION_LEN {
         let here = Gva::new(place.rip.value().wrapping_add(done as u64));
         let Ok(page) = walk(ram, &place.paging, here) else {
             break;
         };
         let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
-        let len = in_page.min(LONGEST_INSTRUCTION - done);
+        let len = in_page.min(MAX_INSTRUCTION_LEN - done);
         pieces.push((page.gpa, len));
         done += len;
     }

@@ -1,4 +1,7 @@
 use super::*;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 mod real_vcpu;
 
@@ -50,10 +53,10 @@ fn what_could_trap_or_waits_is_left_to_the_vp() {
         Err(Unsupported::Shadow)
     );
     let mut traced = vp.clone();
-    traced.rflags |= RFLAGS_TF;
+    traced.rflags |= rflags::TF;
     assert_eq!(run(&traced, &NOP), Err(Unsupported::TrapFlag));
     let mut tracked = vp.clone();
-    tracked.cr4 |= CR4_CET;
+    tracked.cr4 |= cr4::CET;
     assert_eq!(run(&tracked, &NOP), Err(Unsupported::Cet));
     let mut watched = vp.clone();
     watched.debug.dr7 = 0x402;
@@ -90,7 +93,7 @@ fn instructions_that_are_not_certain_are_left_to_the_vp() {
 #[test]
 fn the_resume_flag_is_spent() {
     let mut vp = long();
-    vp.rflags |= RFLAGS_RF;
+    vp.rflags |= rflags::RF;
     assert_eq!(run(&vp, &NOP).unwrap().rflags, 2);
 }
 
@@ -101,7 +104,7 @@ fn rip_stays_in_its_segment_and_canonical() {
     assert!(run(&vp, &NOP).is_ok());
     vp.rip += 1;
     assert_eq!(run(&vp, &NOP), Err(Unsupported::Rip));
-    vp.cr4 |= CR4_LA57;
+    vp.cr4 |= cr4::LA57;
     assert!(run(&vp, &NOP).is_ok());
     vp.rip = u64::MAX;
     assert_eq!(run(&vp, &NOP), Err(Unsupported::Rip));
@@ -127,8 +130,8 @@ fn a_push_that_could_fault_is_left_to_the_vp() {
     assert_eq!(pushes_at(&vp, 7), refused, "wraps");
     assert_eq!(pushes_at(&vp, 0x8000_0000_0004), refused, "canonical hole");
     let mut aligned = vp;
-    aligned.cr0 |= CR0_AM;
-    aligned.rflags |= RFLAGS_AC;
+    aligned.cr0 |= cr0::AM;
+    aligned.rflags |= rflags::AC;
     assert!(pushes_at(&aligned, 0x8001).is_ok(), "only user mode checks");
     aligned.ss.attributes = 3 << 5;
     assert_eq!(pushes_at(&aligned, 0x8001), refused);

@@ -28,11 +28,11 @@ use offers::Offers;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_IF: u64 = 1 << 9;
 pub(crate) const SHADOW_STI: u8 = 2;
 
 /// The guest-debug state of a vCPU.
@@ -223,7 +223,7 @@ impl Vcpu {
     /// Holds interrupts back for one instruction, as `sti` does. Without effect where the guest has them off, and left out then: VT-x refuses it.
     fn cast_shadow(&mut self) -> Result<(), DebugError> {
         let (regs, _) = self.registers()?;
-        if regs.rflags & RFLAGS_IF == 0 {
+        if regs.rflags & rflags::IF == 0 {
             return Ok(());
         }
         let fd = self.vcpu.fd();
@@ -245,7 +245,7 @@ impl Vcpu {
     /// [`DebugError::Hypervisor`].
     pub(crate) fn deliverable(&mut self, vm: &VmFd) -> Result<Option<u8>, DebugError> {
         let (regs, sregs) = self.registers()?;
-        if regs.rflags & RFLAGS_IF == 0 || self.has_interrupt_shadow()? {
+        if regs.rflags & rflags::IF == 0 || self.has_interrupt_shadow()? {
             return Ok(None);
         }
         let Some((master, slave)) = pending_interrupt::pics(vm) else {
@@ -417,7 +417,7 @@ impl Vcpu {
             (Stepping::On, Stepping::Off) if self.own == TrapFlag::Set => {
                 self.tell(wanted, 0)?;
                 let (mut regs, _) = self.registers()?;
-                regs.rflags |= RFLAGS_TF;
+                regs.rflags |= rflags::TF;
                 self.write_general(&regs)?;
             }
             _ => {}
@@ -483,7 +483,7 @@ impl Vcpu {
             }
         };
         if self.hides == Stepping::On && self.own == TrapFlag::Set {
-            regs.rflags |= RFLAGS_TF;
+            regs.rflags |= rflags::TF;
         }
         Ok((regs, sregs))
     }
@@ -588,8 +588,7 @@ fn linear_rip(regs: &kvm_regs, sregs: &kvm_sregs) -> u64 {
 
 /// Whether the code is 64-bit code.
 pub(crate) fn is_64_bit(sregs: &kvm_sregs) -> bool {
-    const EFER_LMA: u64 = 1 << 10;
-    sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0
+    sregs.efer & efer::LMA != 0 && sregs.cs.l != 0
 }
 
 fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {

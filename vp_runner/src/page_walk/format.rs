@@ -1,7 +1,9 @@
 //! The entry formats of each paging mode: which bits are address, which reserved, which permission.
 
 use super::PagingState;
-use crate::cpu_mode::EFER_LMA;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
@@ -9,12 +11,6 @@ pub(super) const USER: u64 = 1 << 2;
 const PAGE_SIZE: u64 = 1 << 7;
 /// Reserved unless EFER.NXE is set, so a walk that gets past the reserved bits may take it at its word.
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
-
-const CR0_PG: u64 = 1 << 31;
-const CR4_PSE: u64 = 1 << 4;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
-const EFER_NXE: u64 = 1 << 11;
 
 /// How linear addresses become physical ones (SDM volume 3, "Paging Modes and Control Bits").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +30,13 @@ pub enum PagingMode {
 impl PagingMode {
     /// The mode that the registers select.
     pub const fn new(paging: &PagingState) -> Self {
-        if paging.cr0 & CR0_PG == 0 {
+        if paging.cr0 & cr0::PG == 0 {
             Self::Off
-        } else if paging.cr4 & CR4_PAE == 0 {
+        } else if paging.cr4 & cr4::PAE == 0 {
             Self::Bits32
-        } else if paging.efer & EFER_LMA == 0 {
+        } else if paging.efer & efer::LMA == 0 {
             Self::Pae
-        } else if paging.cr4 & CR4_LA57 == 0 {
+        } else if paging.cr4 & cr4::LA57 == 0 {
             Self::Level4
         } else {
             Self::Level5
@@ -151,7 +147,7 @@ impl PagingMode {
             return true;
         }
         let possible = match (self, level) {
-            (Self::Bits32, 2) => paging.cr4 & CR4_PSE != 0,
+            (Self::Bits32, 2) => paging.cr4 & cr4::PSE != 0,
             (Self::Pae | Self::Level4 | Self::Level5, 2) => true,
             (Self::Level4 | Self::Level5, 3) => paging.limits.gib_pages,
             _ => false,
@@ -174,7 +170,7 @@ impl PagingMode {
     /// The bits that make an entry fault when set.
     pub(super) const fn reserved(self, level: u8, leaf: bool, paging: &PagingState) -> u64 {
         let physical_bits = paging.limits.physical_bits;
-        let nx = if paging.efer & EFER_NXE == 0 {
+        let nx = if paging.efer & efer::NXE == 0 {
             NO_EXECUTE
         } else {
             0

@@ -36,9 +36,9 @@ use std::sync::mpsc;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 pub(super) const PAGE: usize = 0x1000;
-const RFLAGS_RF: u64 = 1 << 16;
 
 /// How a pending interrupt is held back during steps.
 #[derive(Debug, Clone, Copy)]
@@ -258,7 +258,7 @@ impl<'a> Guest<'a> {
     fn resume_with_rf(&mut self) -> Seen {
         let vcpu = self.scratch.vcpu();
         let set = vcpu.get_regs().and_then(|mut regs| {
-            regs.rflags |= RFLAGS_RF;
+            regs.rflags |= rflags::RF;
             vcpu.set_regs(&regs)
         });
         match set {

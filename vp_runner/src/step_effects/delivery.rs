@@ -12,11 +12,11 @@ use super::Kind;
 use super::Step;
 use super::gate::decode;
 use super::stack_at;
-use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::cpu_mode;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 /// Bits of FLAGS that are the same in every image: bit 1 is set, 3, 5 and 15 are clear.
 const FIXED_FLAGS: u64 = 0x802a;
@@ -52,7 +52,7 @@ pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Opti
     };
     let slots: &[usize] = match cpu_mode(after) {
         CpuMode::Real | CpuMode::Virtual8086 => &[2],
-        _ if after.efer & EFER_LMA != 0 => &[8],
+        _ if after.efer & efer::LMA != 0 => &[8],
         _ => &[4, 2],
     };
     // Reading the whole table after every step would be a waste: first see whether the stack could hold a frame at all.
@@ -113,7 +113,7 @@ fn gates_to(after: &X86VpState, guest: &impl Guest) -> Vec<Gate> {
     };
     let entry_len = match mode {
         CpuMode::Real | CpuMode::Virtual8086 => 4,
-        _ if after.efer & EFER_LMA != 0 => 16,
+        _ if after.efer & efer::LMA != 0 => 16,
         _ => 8,
     };
     let mut table = vec![0; bytes.min(256 * entry_len)];

@@ -3,11 +3,11 @@
 use super::Guest;
 use super::Landing;
 use super::task;
-use crate::cpu_mode::EFER_LMA;
 use crate::cpu_mode::cpu_mode;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 /// The selector's index into its table, and the bit that says which table (SDM volume 3, "Segment Selectors").
 const SELECTOR_INDEX: u16 = !7;
@@ -17,7 +17,7 @@ const SELECTOR_LOCAL: u16 = 1 << 2;
 /// there, and in virtual-8086 mode.
 pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Option<Landing> {
     let mode = cpu_mode(state);
-    let long = state.efer & EFER_LMA != 0;
+    let long = state.efer & efer::LMA != 0;
     let entry_len = match mode {
         CpuMode::Virtual8086 => return None,
         CpuMode::Real => 4_usize,

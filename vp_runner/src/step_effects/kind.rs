@@ -6,8 +6,7 @@ use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 use iced_x86::Register;
 use vmm_core_defs::regs::X86VpState;
-
-const RFLAGS_OF: u64 = 1 << 11;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// What an instruction is, as far as stepping is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +90,7 @@ pub(super) fn of(state: &X86VpState, instruction: Option<&Instruction>) -> Kind 
         Code::Sysretq => Kind::SystemReturn { bytes: 8 },
         Code::Int3 => Kind::SoftwareInterrupt { vector: 3 },
         Code::Int1 => Kind::SoftwareInterrupt { vector: 1 },
-        Code::Into if state.rflags & RFLAGS_OF != 0 => Kind::SoftwareInterrupt { vector: 4 },
+        Code::Into if state.rflags & rflags::OF != 0 => Kind::SoftwareInterrupt { vector: 4 },
         Code::Popw_SS | Code::Popd_SS => Kind::StackSegment,
         _ if is_repeated(instruction) => Kind::RepeatedString,
         _ if is_far(instruction) => Kind::FarTransfer,

@@ -1,6 +1,8 @@
 use super::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 mod frames;
 mod real_vcpu;
@@ -71,11 +73,11 @@ fn vp(mode: CpuMode) -> X86VpState {
     state.gp[Gp::Rsp as usize] = RSP;
     state.cs.selector = 8;
     if mode != CpuMode::Real {
-        state.cr0 = CR0_PE;
+        state.cr0 = cr0::PE;
     }
     match mode {
         CpuMode::Compatibility16 | CpuMode::Compatibility32 | CpuMode::Long64 => {
-            state.efer = EFER_LMA;
+            state.efer = efer::LMA;
         }
         CpuMode::Virtual8086 => state.rflags |= 1 << 17,
         _ => {}

@@ -15,13 +15,14 @@ use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use std::sync::RwLockReadGuard;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::bits::cr4;
 use vmm_core_defs::stop::DebugStopReason;
 
 /// Bits of page-table entries (SDM volume 3, "Paging").
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 /// PKE and PKS: keys that are not looked at here may forbid a write.
-const CR4_PROTECTION_KEYS: u64 = 1 << 22 | 1 << 24;
+const PROTECTION_KEYS: u64 = cr4::PKE | cr4::PKS;
 const USER: u8 = 3;
 
 /// A breakpoint byte of ours that the VP stands on.
@@ -166,7 +167,7 @@ impl Vp {
         let plain = permitted
             && marked
             && bytes.len() as u64 <= page.bytes_left()
-            && state.cr4 & CR4_PROTECTION_KEYS == 0
+            && state.cr4 & PROTECTION_KEYS == 0
             && patches.patched(page.gpa, bytes.len()).next().is_none();
         if !plain {
             return None;

@@ -16,9 +16,8 @@ use crate::stop_cause::DebugExit;
 use crate::stop_cause::stop_cause;
 use iced_x86::Code;
 use step::general;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::stop::DebugStopReason;
-
-pub(super) const RFLAGS_RF: u64 = 1 << 16;
 
 /// An `INT3` of the guest's own that the VP stands on.
 ///
@@ -273,7 +272,7 @@ impl Vp {
             return Ok(false);
         };
         let (regs, _) = self.vcpu.registers()?;
-        if regs.rflags & RFLAGS_RF == 0 {
+        if regs.rflags & rflags::RF == 0 {
             return Ok(false);
         }
         entry.disarm(passed);
@@ -327,7 +326,7 @@ impl Vp {
         }
         let rip = self.vcpu.linear_rip()?;
         let (regs, _) = self.vcpu.registers()?;
-        Ok(match regs.rflags & RFLAGS_RF {
+        Ok(match regs.rflags & rflags::RF {
             0 => DebugRegisters::of_guest(&guests).guests_at(rip),
             _ => 0,
         })

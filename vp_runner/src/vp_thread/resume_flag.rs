@@ -4,12 +4,12 @@
 //! the VP is at that instruction.
 
 use super::Vp;
-use super::guest_debug::RFLAGS_RF;
 use crate::page_walk::PagingState;
 use crate::run_state::Cause;
 use crate::step_effects::Landing;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// RF in the third byte of RFLAGS.
 const RF_IN_BYTE: u8 = 1;
@@ -101,7 +101,7 @@ impl Vp {
 
     pub(super) fn set_resume_flag(&mut self) -> Result<(), DebugError> {
         let (mut regs, _) = self.vcpu.registers()?;
-        regs.rflags |= RFLAGS_RF;
+        regs.rflags |= rflags::RF;
         self.vcpu.write_general(&regs)
     }
 }

@@ -17,7 +17,6 @@ use super::view::Syscall;
 use super::*;
 use crate::dr7::DebugPayload;
 use crate::dr7::Dr6;
-use crate::instruction::MAX_LEN;
 use crate::kvm::vcpu::Interrupts;
 use crate::kvm::vcpu::Undelivered;
 use crate::kvm::vcpu::is_64_bit;
@@ -41,11 +40,10 @@ use crate::stop_cause::DB_VECTOR;
 use crate::stop_cause::DebugExit;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
+use vmm_core_defs::regs::x86_64::bits::msr;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
-const RFLAGS_TF: u64 = 1 << 8;
-const IA32_LSTAR: u32 = 0xc000_0082;
-const IA32_CSTAR: u32 = 0xc000_0083;
-const IA32_FMASK: u32 = 0xc000_0084;
 const BP_VECTOR: u8 = 3;
 /// The smallest that a page can be.
 pub(super) const PAGE: u64 = 4096;
@@ -328,13 +326,13 @@ impl Vp {
 
     fn syscall(&mut self, sregs: &kvm_sregs) -> Syscall {
         let entry = match is_64_bit(sregs) {
-            true => IA32_LSTAR,
-            false => IA32_CSTAR,
+            true => msr::LSTAR,
+            false => msr::CSTAR,
         };
         let vcpu = self.vcpu.for_reading();
         Syscall {
             entry: read_msr(vcpu, entry).unwrap_or(0),
-            mask: read_msr(vcpu, IA32_FMASK).unwrap_or(0),
+            mask: read_msr(vcpu, msr::FMASK).unwrap_or(0),
         }
     }
 
@@ -456,8 +454,8 @@ impl Vp {
             return Ok(aftermath.owed);
         };
         let fix = |image: u64| match flag {
-            TrapFlag::Set => image | RFLAGS_TF,
-            TrapFlag::Clear => image & !RFLAGS_TF,
+            TrapFlag::Set => image | rflags::TF,
+            TrapFlag::Clear => image & !rflags::TF,
         };
         match place {
             Stored::Memory(gva) => {
@@ -483,7 +481,7 @@ impl Vp {
 
 /// Whether an instruction there is on one page, however long it is.
 pub(super) fn is_within_page(rip: Gva) -> bool {
-    rip.value() % PAGE <= PAGE - MAX_LEN as u64
+    rip.value() % PAGE <= PAGE - MAX_INSTRUCTION_LEN as u64
 }
 
 /// General and system registers as a register file.

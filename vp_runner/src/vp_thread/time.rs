@@ -14,14 +14,13 @@ use super::*;
 use crate::guest_time::Look;
 use crate::guest_time::apic_timer::CountLeft;
 use crate::guest_time::clock_code::may_look_at_a_clock;
-use crate::kvm::x86_64::clocks::MSR_TSC;
-use crate::kvm::x86_64::clocks::MSR_TSC_DEADLINE;
 use crate::timekeeper::Counter;
 use std::time::Duration;
 use std::time::Instant;
 use telling::Telling;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::regs::x86_64::bits::msr;
 
 /// Holding the timers costs some system calls, which only a stop that somebody looks at is worth.
 const HOLD_AFTER: Duration = Duration::from_millis(5);
@@ -138,7 +137,7 @@ impl Vp {
             };
             self.vcpu.put_back_tsc(behind)?;
             if let Some(deadline) = armed {
-                self.vcpu.set_clock_msr(MSR_TSC_DEADLINE, deadline)?;
+                self.vcpu.set_clock_msr(msr::TSC_DEADLINE, deadline)?;
             }
             if early {
                 self.time.early = 0;
@@ -149,7 +148,7 @@ impl Vp {
 
     fn release_deadline(&mut self, held: Option<&Held>) -> Result<(), DebugError> {
         match held.and_then(|held| held.deadline) {
-            Some(deadline) => self.vcpu.set_clock_msr(MSR_TSC_DEADLINE, deadline),
+            Some(deadline) => self.vcpu.set_clock_msr(msr::TSC_DEADLINE, deadline),
             None => Ok(()),
         }
     }
@@ -158,13 +157,13 @@ impl Vp {
     fn armed_deadline(&mut self) -> Result<Option<u64>, DebugError> {
         let vcpu = self.vcpu.for_reading();
         // A guest whose CPUID has no such timer.
-        let Ok(deadline) = crate::kvm::x86_64::read_msr(vcpu, MSR_TSC_DEADLINE) else {
+        let Ok(deadline) = crate::kvm::x86_64::read_msr(vcpu, msr::TSC_DEADLINE) else {
             return Ok(None);
         };
         if deadline == 0 {
             return Ok(None);
         }
-        let now = crate::kvm::x86_64::read_msr(vcpu, MSR_TSC)?;
+        let now = crate::kvm::x86_64::read_msr(vcpu, msr::TSC)?;
         let near = now.saturating_add(self.around.time.ticks(TOO_NEAR));
         Ok((deadline > near).then_some(deadline))
     }
@@ -190,7 +189,7 @@ impl Vp {
     fn hold_own_timer(&mut self) -> Result<Held, DebugError> {
         let deadline = self.armed_deadline()?;
         if deadline.is_some() {
-            self.vcpu.set_clock_msr(MSR_TSC_DEADLINE, 0)?;
+            self.vcpu.set_clock_msr(msr::TSC_DEADLINE, 0)?;
         }
         let count = match (deadline, self.around.time.standing_ns()) {
             // A VM whose local APICs are not KVM's has none of its timers.
@@ -237,18 +236,18 @@ impl Vp {
     /// What the guest would read in an MSR that is a clock, where KVM has something else while the guest stands.
     pub(super) fn clock_msr(&self, msr: u32, kvm_has: u64) -> u64 {
         match (msr, &self.time.held) {
-            (MSR_TSC, _) => {
+            (msr::TSC, _) => {
                 let pending = self.around.time.taken_out_now();
                 kvm_has.wrapping_sub(pending.saturating_sub(self.time.taken_out))
             }
-            (MSR_TSC_DEADLINE, Some(held)) => held.deadline.unwrap_or(kvm_has),
+            (msr::TSC_DEADLINE, Some(held)) => held.deadline.unwrap_or(kvm_has),
             _ => kvm_has,
         }
     }
 
     /// The debugger sets the deadline itself.
     pub(super) fn forget_deadline(&mut self, msr: u32) {
-        if let (MSR_TSC_DEADLINE, Some(held)) = (msr, &mut self.time.held) {
+        if let (msr::TSC_DEADLINE, Some(held)) = (msr, &mut self.time.held) {
             held.deadline = None;
         }
     }

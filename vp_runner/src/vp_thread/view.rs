@@ -2,7 +2,6 @@
 
 use super::Surroundings;
 use super::Vp;
-use crate::instruction::MAX_LEN;
 use crate::kvm::guest_ram;
 use crate::page_walk::PagingState;
 use crate::page_walk::walk;
@@ -10,6 +9,7 @@ use crate::step_effects::Guest;
 use std::sync::PoisonError;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 /// Memory by linear address, and where `syscall` leads.
 pub(super) struct View<'a> {
@@ -97,7 +97,7 @@ impl View<'_> {
 
     /// As many of an instruction's bytes as can be read.
     pub(super) fn code_at(&self, rip: Gva) -> Vec<u8> {
-        let mut code = vec![0; MAX_LEN];
+        let mut code = vec![0; MAX_INSTRUCTION_LEN];
         let len = self.read_some(rip, &mut code);
         code.truncate(len);
         code

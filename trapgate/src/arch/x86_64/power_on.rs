@@ -14,15 +14,13 @@ use kvm_bindings::kvm_sregs;
 use kvm_bindings::kvm_vcpu_events;
 use kvm_bindings::kvm_xcrs;
 use kvm_ioctls::VcpuFd;
+use vmm_core_defs::regs::x86_64::bits::msr;
 use vp_runner::kvm::x86_64::XsaveArea;
 use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
 /// Time goes on over a reset; the deadline timer belongs to the local APIC's state.
-const MSRS_LEFT_ALONE: [u32; 3] = [MSR_TSC, MSR_TSC_ADJUST, MSR_TSC_DEADLINE];
-const MSR_TSC: u32 = 0x10;
-const MSR_TSC_ADJUST: u32 = 0x3b;
-const MSR_TSC_DEADLINE: u32 = 0x6e0;
+const MSRS_LEFT_ALONE: [u32; 3] = [msr::TSC, msr::TSC_ADJUST, msr::TSC_DEADLINE];
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
@@ -188,7 +186,6 @@ mod tests {
     use crate::kvm_host::KvmHost;
     use kvm_bindings::KVM_MP_STATE_HALTED;
 
-    const MSR_LSTAR: u32 = 0xc000_0082;
     const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
     const LAPIC_SPURIOUS: usize = 0xf0;
 
@@ -246,13 +243,14 @@ mod tests {
         let mut sregs = fresh.sregs;
         StartState::Linux64 { entry: 0 }.apply_system(&mut sregs);
         vcpu.set_sregs(&sregs).expect("long mode");
-        let left = [(MSR_LSTAR, 0x5000), (MSR_KVM_SYSTEM_TIME_NEW, 0x6001)].map(|(index, data)| {
-            kvm_msr_entry {
-                index,
-                data,
-                ..Default::default()
-            }
-        });
+        let left =
+            [(msr::LSTAR, 0x5000), (MSR_KVM_SYSTEM_TIME_NEW, 0x6001)].map(|(index, data)| {
+                kvm_msr_entry {
+                    index,
+                    data,
+                    ..Default::default()
+                }
+            });
         let written = vcpu
             .set_msrs(&Msrs::from_entries(&left).expect("two"))
             .expect("MSRs");

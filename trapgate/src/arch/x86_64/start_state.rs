@@ -8,6 +8,10 @@ use vm_memory::Address as _;
 use vm_memory::Bytes as _;
 use vm_memory::GuestMemoryError;
 use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// Where the first CPU starts, and in which mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +32,6 @@ const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TASK_SELECTOR: u16 = 0x20;
 
-/// RFLAGS: bit 1 is always set.
-const RFLAGS_START: u64 = 0x2;
-const CR0_PE: u64 = 1 << 0;
-const CR0_ET: u64 = 1 << 4;
-const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
 /// Descriptor types (SDM volume 3, 3.4.5.1): code, execute/read, accessed; data, read/write, accessed; busy 32-bit TSS.
 const CODE: u8 = 0xb;
 const DATA: u8 = 0x3;
@@ -66,7 +62,7 @@ impl StartState {
             rip,
             rbx,
             rsi,
-            rflags: RFLAGS_START,
+            rflags: rflags::FIXED,
             ..Default::default()
         }
     }
@@ -81,14 +77,14 @@ impl StartState {
         sregs.gdt.limit = TASK_SELECTOR + 7;
         sregs.idt.base = 0;
         sregs.idt.limit = 0;
-        sregs.cr0 = CR0_PE | CR0_ET;
+        sregs.cr0 = cr0::PE | cr0::ET;
         sregs.cr4 = 0;
         sregs.efer = 0;
         if let Self::Linux64 { .. } = self {
-            sregs.cr0 |= CR0_PG;
+            sregs.cr0 |= cr0::PG;
             sregs.cr3 = layout::PAGE_TABLES.raw_value();
-            sregs.cr4 = CR4_PAE;
-            sregs.efer = EFER_LME | EFER_LMA;
+            sregs.cr4 = cr4::PAE;
+            sregs.efer = efer::LME | efer::LMA;
         }
     }
 

@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 
 const RAM: usize = 0x1000;
 const CODE: u64 = 0x800;
@@ -204,7 +205,7 @@ fn agrees(
     prop_assert_eq!(after.rip, expected.rip + 1, "RIP: {}", what);
     // Whether RFLAGS shows RF after an exit for `hlt` is KVM's affair.
     prop_assert_eq!(
-        Hex(after.rflags & !RFLAGS_RF),
+        Hex(after.rflags & !rflags::RF),
         Hex(expected.rflags),
         "flags: {}",
         what

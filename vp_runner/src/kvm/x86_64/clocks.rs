@@ -17,6 +17,7 @@ use kvm_bindings::kvm_clock_data;
 use kvm_bindings::kvm_device_attr;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
+use vmm_core_defs::regs::x86_64::bits::msr;
 use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
@@ -24,11 +25,6 @@ use vmm_sys_util::ioctl_iow_nr;
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_iow_nr!(KVM_HAS_DEVICE_ATTR, KVMIO, 0xe3, kvm_device_attr);
-
-/// `IA32_TSC`.
-pub(crate) const MSR_TSC: u32 = 0x10;
-/// `IA32_TSC_DEADLINE`.
-pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
 
 /// The host's time-stamp counter.
 pub(crate) fn host_tsc() -> u64 {
@@ -111,7 +107,7 @@ impl TscOffsets {
             Err(err) => return Self::Missing { errno: err.errno() },
         };
         let before = host_tsc();
-        let guest = read_msr(vcpu, MSR_TSC).unwrap_or_default();
+        let guest = read_msr(vcpu, msr::TSC).unwrap_or_default();
         let after = host_tsc();
         match guest.wrapping_sub(before.wrapping_add(offset)) <= after.wrapping_sub(before) {
             true => Self::Settable,

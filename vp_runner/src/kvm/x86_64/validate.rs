@@ -11,15 +11,11 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
-const CR0_PE: u64 = 1;
-const CR0_NW: u64 = 1 << 29;
-const CR0_CD: u64 = 1 << 30;
-const CR0_PG: u64 = 1 << 31;
-const CR4_LA57: u64 = 1 << 12;
-/// SDM volume 1, figure "EFLAGS Register": bit 1 is always set, 3, 5, 15 and 22 up are reserved.
-const RFLAGS_FIXED: u64 = 0b10;
 const RFLAGS_LEGAL: u64 = 0x3f_7fd7;
 const SEGMENT_LEGAL: u32 = 0x1_f0ff;
 const SEGMENT_GRANULAR: u32 = 1 << 15;
@@ -77,7 +73,7 @@ impl Limits {
         }
         if old.rflags != new.rflags {
             no_bits("rflags", new.rflags, !RFLAGS_LEGAL)?;
-            if new.rflags & RFLAGS_FIXED == 0 {
+            if new.rflags & rflags::FIXED == 0 {
                 return Err(bad("rflags", "bit 1 is always set; add 2".into()));
             }
         }
@@ -87,10 +83,10 @@ impl Limits {
     fn check_control(&self, old: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {
         if old.cr0 != new.cr0 {
             no_bits("cr0", new.cr0, !u64::from(u32::MAX))?;
-            if new.cr0 & CR0_NW != 0 && new.cr0 & CR0_CD == 0 {
+            if new.cr0 & cr0::NW != 0 && new.cr0 & cr0::CD == 0 {
                 return Err(bad("cr0", "NW (bit 29) needs CD (bit 30)".into()));
             }
-            if new.cr0 & CR0_PG != 0 && new.cr0 & CR0_PE == 0 {
+            if new.cr0 & cr0::PG != 0 && new.cr0 & cr0::PE == 0 {
                 return Err(bad("cr0", "PG (bit 31) needs PE (bit 0)".into()));
             }
         }
@@ -225,7 +221,7 @@ pub(super) fn no_bits(name: &str, value: u64, reserved: u64) -> Result<(), Debug
 }
 
 fn canonical(name: &str, address: u64, state: &X86VpState) -> Result<(), DebugError> {
-    let bits = if state.cr4 & CR4_LA57 != 0 { 57 } else { 48 };
+    let bits = if state.cr4 & cr4::LA57 != 0 { 57 } else { 48 };
     let unused = 64 - bits;
     if (address << unused).cast_signed() >> unused == address.cast_signed() {
         return Ok(());

@@ -1,6 +1,7 @@
 //! Exceptions, interrupts and task switches during a step.
 
 use super::*;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 const HANDLER: u64 = 0x4_3210;
 const IDT: u64 = 0x2_0000;
@@ -32,7 +33,7 @@ impl Delivery {
     /// The VP at the handler, its new stack at an address of its own, and the address of TF in the frame.
     fn run(&self, state: &X86VpState, rip: u64, guest: &Fake) -> (X86VpState, u64) {
         let mut after = state.clone();
-        let long = after.efer & EFER_LMA != 0;
+        let long = after.efer & efer::LMA != 0;
         let entry = if long { 16 } else { 8 };
         let handler = match self.slot {
             2 => HANDLER & 0xffff,

@@ -1,6 +1,7 @@
 //! Where task switches lead.
 
 use super::*;
+use vmm_core_defs::regs::x86_64::bits::efer;
 
 const GDT: u64 = 0x3_0000;
 const IDT: u64 = 0x3_1000;
@@ -118,7 +119,7 @@ fn what_leads_to_no_task_or_cannot_be_read_has_no_landing() {
     assert_eq!(landing(&state, &far(0x28), &guest), None, "no TSS is there");
     guest.put(GDT + OTHER, &descriptor(TSS, 0x89));
     assert!(landing(&state, &far(0x28), &guest).is_some());
-    state.efer = EFER_LMA;
+    state.efer = efer::LMA;
     state.rflags |= NT;
     for bytes in [&far(0x28)[..], &[0xcf]] {
         assert_eq!(landing(&state, bytes, &guest), None, "long mode");

@@ -1,6 +1,7 @@
 //! What CPUID allows. The refusals themselves are tested on a real vCPU, with `RegisterFile::write`.
 
 use super::*;
+use vmm_core_defs::regs::x86_64::bits::cr4;
 
 fn leaf(function: u32, eax: u32, ecx: u32, edx: u32) -> kvm_cpuid_entry2 {
     kvm_cpuid_entry2 {
@@ -49,7 +50,7 @@ fn a_57_bit_address_is_canonical_only_with_five_levels() {
     };
     let old = X86VpState::default();
     assert!(limits(&[]).check(&old, &new).is_err());
-    new.cr4 = CR4_LA57;
+    new.cr4 = cr4::LA57;
     assert_eq!(limits(&[]).check(&old, &new), Ok(()));
 }
 
