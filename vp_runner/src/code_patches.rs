@@ -79,7 +79,7 @@ pub struct Rearmed {
     pub now: u8,
 }
 
-/// What [`CodePatches::verify`] found.
+/// What [`CodePatches::verify_within`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Armed again, in the order of their addresses.
@@ -190,12 +190,7 @@ impl CodePatches {
         Ok(())
     }
 
-    /// Looks at every armed patch, and arms those again that the guest has written over. One read for each patch.
-    pub fn verify(&mut self, memory: &impl CodeMemory) -> Verified {
-        self.verify_within(memory, Gpa::new(0)..=Gpa::new(u64::MAX))
-    }
-
-    /// As [`verify`](Self::verify), for the patches of one range, say a page known to be written.
+    /// Looks at every armed patch of this range, and arms those again that the guest has written over. One read for each patch.
     pub fn verify_within(
         &mut self,
         memory: &impl CodeMemory,
@@ -282,11 +277,6 @@ impl CodePatches {
             .into_iter()
             .flat_map(|range| self.patches.range(range))
             .map(|(gpa, _)| *gpa)
-    }
-
-    /// How many bytes are patched.
-    pub fn len(&self) -> usize {
-        self.patches.len()
     }
 
     /// Whether no byte is patched.

@@ -3,8 +3,6 @@
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
-use vmm_core_defs::regs::x86_64::Gp;
-use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -12,14 +10,11 @@ use vmm_core_defs::regs::x86_64::segment_attributes;
 
 /// A segment register by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are the registers' own")]
 pub enum Segment {
-    Es,
+    /// Code.
     Cs,
+    /// The stack.
     Ss,
-    Ds,
-    Fs,
-    Gs,
 }
 
 /// How the VP decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
@@ -60,46 +55,17 @@ pub fn privilege(state: &X86VpState) -> u8 {
 
 /// The linear address of an offset in a segment.
 ///
-/// In 64-bit code only FS and GS have bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
+/// In 64-bit code these segments have no bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
 /// 64-bit mode"). The offset is taken as it is: a 16-bit wrap belongs to the instruction that made it.
 pub fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
-    let base = segment_register(state, segment).base;
-    if cpu_mode(state) != CpuMode::Long64 {
-        return Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX));
+    if cpu_mode(state) == CpuMode::Long64 {
+        return Gva::new(offset);
     }
-    match segment {
-        Segment::Fs | Segment::Gs => Gva::new(base.wrapping_add(offset)),
-        Segment::Es | Segment::Cs | Segment::Ss | Segment::Ds => Gva::new(offset),
-    }
-}
-
-/// The linear address of the next instruction.
-pub fn linear_rip(state: &X86VpState) -> Gva {
-    linear_address(state, Segment::Cs, state.rip)
-}
-
-/// The linear address of the top of the stack. A 16-bit stack segment uses SP alone.
-pub fn linear_rsp(state: &X86VpState) -> Gva {
-    let rsp = state.gp[Gp::Rsp as usize];
-    let rsp = if cpu_mode(state) == CpuMode::Long64
-        || state.ss.attributes & segment_attributes::DEFAULT_BIG != 0
-    {
-        rsp
-    } else {
-        rsp & 0xffff
+    let base = match segment {
+        Segment::Cs => state.cs.base,
+        Segment::Ss => state.ss.base,
     };
-    linear_address(state, Segment::Ss, rsp)
-}
-
-fn segment_register(state: &X86VpState, segment: Segment) -> &SegmentRegister {
-    match segment {
-        Segment::Es => &state.es,
-        Segment::Cs => &state.cs,
-        Segment::Ss => &state.ss,
-        Segment::Ds => &state.ds,
-        Segment::Fs => &state.fs,
-        Segment::Gs => &state.gs,
-    }
+    Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -152,37 +118,19 @@ mod tests {
     fn a_reset_vp_fetches_from_the_top_of_4_gib() {
         let mut reset = state(0, 0, 2, 0);
         reset.cs.base = 0xffff_0000;
-        reset.rip = 0xfff0;
-        assert_eq!(linear_rip(&reset), Gva::new(0xffff_fff0));
-        reset.rip = 0x1_0000;
-        assert_eq!(linear_rip(&reset), Gva::new(0), "wraps at 4 GiB");
+        let fetched = |offset| linear_address(&reset, Segment::Cs, offset);
+        assert_eq!(fetched(0xfff0), Gva::new(0xffff_fff0));
+        assert_eq!(fetched(0x1_0000), Gva::new(0), "wraps at 4 GiB");
     }
 
     #[test]
-    fn long_mode_ignores_all_bases_but_fs_and_gs() {
+    fn long_mode_ignores_the_bases_of_code_and_stack() {
         let mut long = state(1, efer::LMA, 0, L);
-        for segment in [&mut long.cs, &mut long.ds, &mut long.es, &mut long.ss] {
+        for segment in [&mut long.cs, &mut long.ss] {
             segment.base = 0x1000;
         }
-        long.fs.base = 0xffff_8000_0000_0000;
-        long.gs.base = u64::MAX;
-        for segment in [Segment::Cs, Segment::Ds, Segment::Es, Segment::Ss] {
+        for segment in [Segment::Cs, Segment::Ss] {
             assert_eq!(linear_address(&long, segment, 5), Gva::new(5));
         }
-        assert_eq!(
-            linear_address(&long, Segment::Fs, 5),
-            Gva::new(0xffff_8000_0000_0005)
-        );
-        assert_eq!(linear_address(&long, Segment::Gs, 5), Gva::new(4));
-    }
-
-    #[test]
-    fn a_16_bit_stack_uses_sp_alone() {
-        let mut vp = state(1, 0, 0, 0);
-        vp.ss.base = 0x2_0000;
-        vp.gp[Gp::Rsp as usize] = 0xdead_1000;
-        assert_eq!(linear_rsp(&vp), Gva::new(0x2_1000));
-        vp.ss.attributes = DB;
-        assert_eq!(linear_rsp(&vp), Gva::new(0xdeaf_1000));
     }
 }

@@ -166,11 +166,6 @@ impl Slot {
         self.access
     }
 
-    /// How many bytes are watched.
-    pub const fn len(&self) -> Len {
-        self.len
-    }
-
     /// Whether each data access that meets `other` meets this one.
     pub fn is_met_with(&self, other: &Self) -> bool {
         let access = match other.access {

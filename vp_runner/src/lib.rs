@@ -20,16 +20,16 @@ mod stop_cause;
 mod timekeeper;
 mod vp_thread;
 
-pub mod code_patches;
-pub mod cpu_mode;
-pub mod dr7;
-pub mod emulate;
+mod code_patches;
+mod cpu_mode;
+mod dr7;
+mod emulate;
 pub mod kvm;
 pub mod machine;
-pub mod memory;
-pub mod page_walk;
+mod memory;
+mod page_walk;
 pub mod probe;
 pub mod runner;
-pub mod xsave;
+mod xsave;
 
 pub use runner::start;

@@ -76,11 +76,6 @@ impl DebugMemory {
         }
     }
 
-    /// The RAM itself.
-    pub fn ram(&self) -> &GuestMemoryMmap {
-        &self.ram
-    }
-
     /// Translates a virtual address.
     ///
     /// # Errors

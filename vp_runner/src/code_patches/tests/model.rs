@@ -92,7 +92,7 @@ fn run(op: &Op, ram: &Ram, patches: &mut CodePatches, model: &mut Model) {
             model.lifted.retain(|other| other != at);
         }
         Op::Verify => {
-            let found = patches.verify(ram);
+            let found = verify(patches, ram);
             assert!(found.gone.is_empty());
             for found in &found.rearmed {
                 let truth = model.truth[index(found.gpa.value() - START)];
@@ -148,7 +148,7 @@ proptest! {
             let mut seen = ram.bytes();
             patches.overlay_read(Gpa::new(START), &mut seen);
             prop_assert_eq!(&seen, &model.truth, "after {:?}", op);
-            prop_assert_eq!(patches.len(), model.wanted.len());
+            prop_assert_eq!(count(&patches), model.wanted.len());
             for at in 0..SIZE {
                 prop_assert_eq!(patches.is_armed(Gpa::new(START + at)), model.armed(at));
             }
