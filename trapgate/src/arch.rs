@@ -1,3 +1,3 @@
 //! What depends on the guest's architecture.
 
-pub mod x86_64;
+pub(crate) mod x86_64;

@@ -17,7 +17,7 @@ use vmm_core_defs::debug_rpc::FreezeTime;
 /// Without a command it is `trapgate run`: it boots the built-in demo guest, holds it at its first instruction and prints the gdb line to paste.
 #[derive(Debug, Parser)]
 #[command(name = "trapgate", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -40,7 +40,7 @@ Exit codes:
 
 /// A command.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Boot a guest with the debug server
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
@@ -50,7 +50,7 @@ pub enum Command {
 
 /// What to run, and how.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Kernel: a bzImage, an ELF vmlinux, or any x86-64 ELF file with a PVH note [default: the built-in demo guest]
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
@@ -109,7 +109,7 @@ pub struct RunArgs {
 
 /// A user of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserId(pub u32);
+pub(crate) struct UserId(pub u32);
 
 impl FromStr for UserId {
     type Err = String;
@@ -144,7 +144,7 @@ pub enum OnDisconnect {
 
 /// What becomes of a guest that cannot go on while nobody debugs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnCrash {
+pub(crate) enum OnCrash {
     /// It ends, and trapgate with it
     End,
     /// It is kept, stopped, until a debugger attaches to look at it
@@ -163,7 +163,7 @@ impl From<OnDisconnect> for DetachAction {
 
 /// Whether there is a debug server, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GdbServer {
+pub(crate) enum GdbServer {
     /// None.
     Off,
     /// Here.
@@ -201,7 +201,7 @@ impl From<Freeze> for FreezeTime {
 
 /// Where the serial port goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SerialPlace {
+pub(crate) enum SerialPlace {
     /// Standard input and output.
     Stdio,
     /// Output to a file, no input.

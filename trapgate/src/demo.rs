@@ -10,7 +10,7 @@ const NAME: &str = "demo-guest.elf";
 /// Writes the file to the user's cache folder, the same place each time, and says where it is.
 ///
 /// Written aside and renamed: another Trapgate, or a GDB that has it open, never sees half a file.
-pub fn write_elf() -> io::Result<PathBuf> {
+pub(crate) fn write_elf() -> io::Result<PathBuf> {
     let folder = cache_folder().join("trapgate");
     write_to(&folder)
 }

@@ -1,10 +1,10 @@
 //! The port bus: which device answers at which I/O port.
 
-pub mod keyboard;
-pub mod power;
-pub mod pvpanic;
-pub mod reset_control;
-pub mod serial;
+pub(crate) mod keyboard;
+pub(crate) mod power;
+pub(crate) mod pvpanic;
+pub(crate) mod reset_control;
+pub(crate) mod serial;
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use vp_runner::machine::DeviceOutcome;
 /// A device at a range of I/O ports. Offsets are from the first port.
 ///
 /// Devices of the ISA bus are one byte wide: the bus of a PC splits wider accesses, as the provided methods do.
-pub trait PortDevice: Send {
+pub(crate) trait PortDevice: Send {
     /// Reads one byte.
     fn read_byte(&mut self, offset: u16) -> u8;
 
@@ -46,7 +46,7 @@ pub trait PortDevice: Send {
 
 /// Every device with its ports.
 #[derive(Default)]
-pub struct PortBus {
+pub(crate) struct PortBus {
     slots: Vec<Slot>,
 }
 
@@ -57,7 +57,7 @@ struct Slot {
 
 impl PortBus {
     /// Puts a device at `ports`.
-    pub fn add(&mut self, ports: Range<u16>, device: Box<dyn PortDevice>) {
+    pub(crate) fn add(&mut self, ports: Range<u16>, device: Box<dyn PortDevice>) {
         self.slots.push(Slot {
             ports,
             device: Mutex::new(device),
@@ -65,7 +65,7 @@ impl PortBus {
     }
 
     /// Reads; where no device answers, the bus floats and every bit reads as one.
-    pub fn read(&self, port: u16, data: &mut [u8]) {
+    pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
         match self.find(port) {
             Some((offset, mut device)) => device.read(offset, data),
             None => data.fill(0xff),
@@ -73,7 +73,7 @@ impl PortBus {
     }
 
     /// Writes; where no device answers, nothing happens.
-    pub fn write(&self, port: u16, data: &[u8]) -> DeviceOutcome {
+    pub(crate) fn write(&self, port: u16, data: &[u8]) -> DeviceOutcome {
         match self.find(port) {
             Some((offset, mut device)) => device.write(offset, data),
             None => DeviceOutcome::Done,
@@ -81,7 +81,7 @@ impl PortBus {
     }
 
     /// Puts every device into its power-on state.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for slot in &self.slots {
             lock(&slot.device).reset();
         }
@@ -94,7 +94,7 @@ impl PortBus {
 }
 
 /// A device whose last user panicked is still a device: its registers are plain values.
-pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())

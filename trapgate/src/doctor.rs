@@ -10,7 +10,7 @@ use vmm_core_defs::capability::Capability;
 use vp_runner::probe;
 
 /// Prints the table. Success is KVM being there: what does not work has its meaning in the table.
-pub fn doctor() -> ExitStatus {
+pub(crate) fn doctor() -> ExitStatus {
     let host = match KvmHost::open() {
         Ok(host) => host,
         Err(error) => {

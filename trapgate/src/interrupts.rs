@@ -12,7 +12,7 @@ use std::sync::Arc;
 use vp_runner::machine::MachineError;
 
 /// The controllers, with the state in which KVM made them.
-pub struct InterruptControllers {
+pub(crate) struct InterruptControllers {
     vm: Arc<VmFd>,
     chips: Vec<kvm_irqchip>,
     timer: kvm_pit_state2,
@@ -20,7 +20,7 @@ pub struct InterruptControllers {
 
 impl InterruptControllers {
     /// Makes them. Before the first VP: KVM gives a VP a local APIC only then.
-    pub fn create(vm: Arc<VmFd>) -> Result<Self, MachineError> {
+    pub(crate) fn create(vm: Arc<VmFd>) -> Result<Self, MachineError> {
         vm.create_irq_chip()
             .map_err(|why| failed("create the interrupt controllers", why))?;
         // The speaker's gate bit is what Linux calibrates its clock by.
@@ -49,7 +49,7 @@ impl InterruptControllers {
     }
 
     /// Puts them into the state in which they were made.
-    pub fn reset(&self) -> Result<(), MachineError> {
+    pub(crate) fn reset(&self) -> Result<(), MachineError> {
         for chip in &self.chips {
             self.vm
                 .set_irqchip(chip)

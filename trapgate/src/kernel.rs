@@ -19,7 +19,7 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
 /// A kernel and what goes with it, read into memory: a reset loads it again.
-pub struct BootFiles {
+pub(crate) struct BootFiles {
     /// The kernel.
     pub kernel: Kernel,
     /// The initial RAM disk.
@@ -27,7 +27,7 @@ pub struct BootFiles {
 }
 
 /// A kernel file of a kind that can be booted.
-pub struct Kernel {
+pub(crate) struct Kernel {
     bytes: Vec<u8>,
     kind: KernelKind,
     /// RAM it wants beyond what its headers say, in bytes.
@@ -40,7 +40,7 @@ enum KernelKind {
 }
 
 /// How the guest's first instruction is reached.
-pub enum Entry {
+pub(crate) enum Entry {
     /// The PVH entry: 32-bit protected mode at this address.
     Pvh(u64),
     /// Linux's 64-bit entry at this address, with the image's own set-up header where it has one.
@@ -49,7 +49,7 @@ pub enum Entry {
 
 /// A file that cannot be booted.
 #[derive(Debug, Error)]
-pub enum KernelError {
+pub(crate) enum KernelError {
     /// It cannot be read.
     #[error("cannot read the {what} {path}: {why}; check the path given to --{what}")]
     Read {
@@ -100,7 +100,7 @@ pub enum KernelError {
 
 impl BootFiles {
     /// Reads a kernel, and an initial RAM disk where one is given.
-    pub fn read(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
+    pub(crate) fn read(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
         let bytes = read("kernel", kernel)?;
         let kernel = Kernel::new(bytes).map_err(|why| KernelError::NotAKernel {
             path: kernel.to_owned(),
@@ -111,7 +111,11 @@ impl BootFiles {
     }
 
     /// Puts everything into memory that [`check`](Self::check) found large enough.
-    pub fn load(&self, memory: &GuestMemoryMmap, size: MemorySize) -> Result<Loaded, KernelError> {
+    pub(crate) fn load(
+        &self,
+        memory: &GuestMemoryMmap,
+        size: MemorySize,
+    ) -> Result<Loaded, KernelError> {
         let entry = self.kernel.load(memory)?;
         let initrd = match &self.initrd {
             Some(bytes) => {
@@ -141,7 +145,7 @@ impl BootFiles {
     }
 
     /// What is needed at least, checked against what there is.
-    pub fn check(&self, memory: MemorySize, command_line: &str) -> Result<(), KernelError> {
+    pub(crate) fn check(&self, memory: MemorySize, command_line: &str) -> Result<(), KernelError> {
         let end = self.kernel.end();
         let (_, low) = memory.ranges()[0];
         if end > low {
@@ -168,7 +172,7 @@ impl BootFiles {
 
 impl Kernel {
     /// Tells what `bytes` is; the error says what is wrong with it.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let kind = if bytes.starts_with(b"\x7fELF") {
             KernelKind::Elf(ElfFacts::new(&bytes)?)
         } else if let Some(facts) = BzImageFacts::new(&bytes)? {
@@ -184,7 +188,7 @@ impl Kernel {
     }
 
     /// The built-in demo guest.
-    pub fn demo() -> Self {
+    pub(crate) fn demo() -> Self {
         let kernel = Self::new(demo_guest::ELF.to_vec());
         let kernel =
             kernel.expect("the demo guest is an ELF file with a PVH note: its own tests say so");
@@ -195,7 +199,7 @@ impl Kernel {
     }
 
     /// Whether GDB can read it.
-    pub fn is_elf(&self) -> bool {
+    pub(crate) fn is_elf(&self) -> bool {
         matches!(self.kind, KernelKind::Elf(_))
     }
 
@@ -249,7 +253,7 @@ impl Kernel {
 }
 
 /// What a guest needs to be told about where things are.
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Where it starts.
     pub entry: Entry,
     /// Where the initial RAM disk is.
@@ -258,7 +262,7 @@ pub struct Loaded {
 
 /// Where the initial RAM disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InitrdPlace {
+pub(crate) struct InitrdPlace {
     /// First address.
     pub start: u64,
     /// Bytes.
@@ -296,7 +300,7 @@ mod tests {
 
     impl Kernel {
         /// Loads it as `trapgate run` would into 16 MiB, where that is enough.
-        pub fn load_for_test(self) {
+        pub(crate) fn load_for_test(self) {
             let size: MemorySize = "16M".parse().expect("an amount");
             let files = BootFiles {
                 kernel: self,

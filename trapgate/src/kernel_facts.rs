@@ -13,7 +13,7 @@ type ElfHeader = elf::FileHeader64<LittleEndian>;
 type ProgramHeader = elf::ProgramHeader64<LittleEndian>;
 
 /// What the header of a bzImage says (Linux boot protocol, "THE REAL-MODE KERNEL HEADER").
-pub struct BzImageFacts {
+pub(crate) struct BzImageFacts {
     /// The first address after what the kernel occupies while it unpacks itself.
     pub end: u64,
     /// The first address after where its initial RAM disk may lie.
@@ -23,7 +23,7 @@ pub struct BzImageFacts {
 }
 
 /// What the headers of an ELF file say.
-pub struct ElfFacts {
+pub(crate) struct ElfFacts {
     /// The entry for virtual machines (`XEN_ELFNOTE_PHYS32_ENTRY`).
     pub pvh_entry: Option<u64>,
     segments: Vec<Segment>,
@@ -45,7 +45,7 @@ impl BzImageFacts {
     const XLF_KERNEL_64: u16 = 1;
 
     /// `None` where it is no bzImage at all; an error where it is one that cannot be booted.
-    pub fn new(bytes: &[u8]) -> Result<Option<Self>, String> {
+    pub(crate) fn new(bytes: &[u8]) -> Result<Option<Self>, String> {
         if bytes.get(0x202..0x206) != Some(b"HdrS") {
             return Ok(None);
         }
@@ -80,7 +80,7 @@ impl BzImageFacts {
 
 impl ElfFacts {
     /// The error says why the file cannot be booted.
-    pub fn new(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
         let header = ElfHeader::parse(bytes)
             .and_then(|header| header.endian().map(|_| header))
             .map_err(|_| "it is not a 64-bit little-endian ELF file".to_owned())?;
@@ -139,7 +139,7 @@ impl ElfFacts {
     }
 
     /// The first address after the last segment.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.segments
             .iter()
             .map(|segment| segment.physical.end)
@@ -149,12 +149,12 @@ impl ElfFacts {
 
     /// Where its segments go.
     #[cfg(test)]
-    pub fn segments(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Range<u64>> {
         self.segments.iter().map(|segment| segment.physical.clone())
     }
 
     /// Parts of segments that the file does not hold: they have to read as zero.
-    pub fn zeroes(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn zeroes(&self) -> impl Iterator<Item = Range<u64>> {
         self.segments
             .iter()
             .map(|segment| segment.physical.start + segment.in_file..segment.physical.end)

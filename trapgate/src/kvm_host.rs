@@ -10,7 +10,7 @@ use vp_runner::probe;
 use vp_runner::probe::ProbeError;
 
 /// An open /dev/kvm and what it said about itself.
-pub struct KvmHost {
+pub(crate) struct KvmHost {
     /// The device.
     pub kvm: Kvm,
     /// vCPUs a guest may have.
@@ -25,7 +25,7 @@ pub struct KvmHost {
 
 /// No KVM to be had.
 #[derive(Debug, Error)]
-pub enum KvmHostError {
+pub(crate) enum KvmHostError {
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] ProbeError),
@@ -62,7 +62,7 @@ const NEEDED: [(Cap, &str); 6] = [
 
 impl KvmHost {
     /// Opens /dev/kvm and asks.
-    pub fn open() -> Result<Self, KvmHostError> {
+    pub(crate) fn open() -> Result<Self, KvmHostError> {
         let broken = |what| {
             move |why: kvm_ioctls::Error| KvmHostError::Broken {
                 what,

@@ -28,7 +28,7 @@ use vp_runner::machine::MachineError;
 use vp_runner::machine::MmioOutcome;
 
 /// Everything about the guest but its VPs' present state.
-pub struct Pc {
+pub(crate) struct Pc {
     /// Devices at ports.
     pub ports: PortBus,
     /// KVM's interrupt controllers and timer.
@@ -48,7 +48,7 @@ pub struct Pc {
 }
 
 /// What to put into memory before the first instruction.
-pub struct Boot {
+pub(crate) struct Boot {
     /// Kernel and initial RAM disk.
     pub files: BootFiles,
     /// Kernel command line.
@@ -63,7 +63,7 @@ pub struct Boot {
 
 impl Boot {
     /// Loads the kernel and writes what it is told; says where it starts.
-    pub fn load(&self) -> Result<StartState, KernelError> {
+    pub(crate) fn load(&self) -> Result<StartState, KernelError> {
         let memory = &self.memory;
         let loaded = self.files.load(memory, self.size)?;
         let rsdp = acpi::write(memory, self.cpus)?;

@@ -9,11 +9,11 @@ use vm_memory::GuestMemoryMmap;
 
 /// An amount of guest RAM: a whole number of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemorySize(u64);
+pub(crate) struct MemorySize(u64);
 
 /// A part of the memory map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
+pub(crate) struct Region {
     /// First address.
     pub start: u64,
     /// Bytes.
@@ -24,7 +24,7 @@ pub struct Region {
 
 /// What a region is for, with the numbers of ACPI's address ranges (ACPI 6.4, table 15-374), which PVH and Linux share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegionKind {
+pub(crate) enum RegionKind {
     /// The kernel's to use.
     Ram = 1,
     /// Not the kernel's.
@@ -33,7 +33,7 @@ pub enum RegionKind {
 
 /// RAM that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MemoryError {
+pub(crate) enum MemoryError {
     /// Not a number with a unit.
     #[error("`{0}` is no amount of memory; write a number with K, M or G, such as 512M")]
     Malformed(String),
@@ -61,17 +61,17 @@ impl MemorySize {
     const PAGE: u64 = 4096;
 
     /// In bytes.
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         self.0
     }
 
     /// The least whole number of MiB that holds so many bytes.
-    pub const fn holding(bytes: u64) -> Self {
+    pub(crate) const fn holding(bytes: u64) -> Self {
         Self(bytes.div_ceil(1 << 20) << 20)
     }
 
     /// RAM ranges, first address and length in bytes, around the hole for devices below 4 GiB.
-    pub fn ranges(self) -> Vec<(u64, u64)> {
+    pub(crate) fn ranges(self) -> Vec<(u64, u64)> {
         let low = self.0.min(layout::DEVICE_HOLE_START);
         let mut ranges = vec![(0, low)];
         if self.0 > low {
@@ -81,7 +81,7 @@ impl MemorySize {
     }
 
     /// The memory map as kernels are told it.
-    pub fn map(self) -> Vec<Region> {
+    pub(crate) fn map(self) -> Vec<Region> {
         let mut map = vec![
             Region {
                 start: 0,
@@ -106,7 +106,7 @@ impl MemorySize {
     }
 
     /// Reserves the RAM; the host provides its pages as they are first used.
-    pub fn allocate(self) -> Result<GuestMemoryMmap, MemoryError> {
+    pub(crate) fn allocate(self) -> Result<GuestMemoryMmap, MemoryError> {
         let refused = |why: String| MemoryError::Refused { size: self, why };
         let ranges: Vec<(GuestAddress, usize)> = self
             .ranges()

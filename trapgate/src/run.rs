@@ -55,7 +55,7 @@ use vp_runner::runner::StartMode;
 
 /// A guest that could not be run.
 #[derive(Debug, Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// No KVM.
     #[error(transparent)]
     Host(#[from] KvmHostError),
@@ -103,7 +103,7 @@ pub enum RunError {
 
 impl RunError {
     /// What the program ends with.
-    pub fn status(&self) -> ExitStatus {
+    pub(crate) fn status(&self) -> ExitStatus {
         match self {
             Self::Host(_)
             | Self::Kernel(_)
@@ -121,7 +121,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 }
 
 /// Runs a guest until it ends.
-pub fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
+pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     if args.on_crash == OnCrash::Stop && args.gdb == GdbServer::Off {
         return Err(RunError::KeptForNobody);
     }

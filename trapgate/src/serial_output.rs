@@ -23,28 +23,28 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Takes the guest's output, byte by byte. Clones write to the same place.
 #[derive(Clone)]
-pub struct SerialOutput(Arc<Mutex<Option<SyncSender<u8>>>>);
+pub(crate) struct SerialOutput(Arc<Mutex<Option<SyncSender<u8>>>>);
 
 /// Ends the output and waits for it to be written.
-pub struct SerialDrain {
+pub(crate) struct SerialDrain {
     output: SerialOutput,
     done: Option<Receiver<()>>,
 }
 
 impl SerialOutput {
     /// Output that goes nowhere.
-    pub fn off() -> (Self, SerialDrain) {
+    pub(crate) fn off() -> (Self, SerialDrain) {
         let output = Self(Arc::default());
         (output.clone(), SerialDrain { output, done: None })
     }
 
     /// Output to this program's own.
-    pub fn stdout() -> io::Result<(Self, SerialDrain)> {
+    pub(crate) fn stdout() -> io::Result<(Self, SerialDrain)> {
         Self::to(Box::new(io::stdout()))
     }
 
     /// Output to a file, which is made or emptied.
-    pub fn file(path: &Path) -> io::Result<(Self, SerialDrain)> {
+    pub(crate) fn file(path: &Path) -> io::Result<(Self, SerialDrain)> {
         Self::to(Box::new(File::create(path)?))
     }
 
@@ -99,7 +99,7 @@ impl Write for SerialOutput {
 
 impl SerialDrain {
     /// Takes no more output and waits until all of it is written; not for ever, as nobody may be reading.
-    pub fn wait(self) {
+    pub(crate) fn wait(self) {
         lock(&self.output.0).take();
         if let Some(done) = self.done
             && let Err(RecvTimeoutError::Timeout) = done.recv_timeout(DRAIN_TIME)

@@ -11,7 +11,7 @@ use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
 /// What is started.
-pub fn guest(args: &RunArgs, start: StartMode) -> String {
+pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
     let name = args.kernel.as_deref().map_or_else(
         || "the demo guest".to_owned(),
         |path| path.display().to_string(),
@@ -31,7 +31,7 @@ pub fn guest(args: &RunArgs, start: StartMode) -> String {
 }
 
 /// How to connect: a line to paste.
-pub fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
+pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
     let target = match address {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => path.display().to_string(),
@@ -44,12 +44,12 @@ pub fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
 }
 
 /// That there is a debug server. The first line is for programs; its form stays.
-pub fn server(address: &ListenAddress, how_to_connect: &str) -> String {
+pub(crate) fn server(address: &ListenAddress, how_to_connect: &str) -> String {
     format!("gdb: listening on {address}\n\n    {how_to_connect}\n")
 }
 
 /// That a guest cannot go on and is kept.
-pub fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {
+pub(crate) fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {
     let what = match reason {
         DebugStopReason::Crashed { vp, cause } => cannot_go_on(*vp, cause),
         DebugStopReason::TripleFault { vp, .. } => triple_fault(*vp),
@@ -69,7 +69,7 @@ fn cannot_go_on(vp: VpIndex, cause: &CrashCause) -> String {
 }
 
 /// How it ended, where that is worth a line.
-pub fn ending(exit: &RunnerExit) -> Option<String> {
+pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
     match exit {
         RunnerExit::PowerOff | RunnerExit::Stopped => None,
         RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),

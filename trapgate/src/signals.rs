@@ -38,13 +38,13 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
 }
 
 /// The signals, noted from now on and not acted upon yet.
-pub struct Signals {
+pub(crate) struct Signals {
     noted: EventFd,
 }
 
 impl Signals {
     /// Has the signals noted. Once in a process.
-    pub fn note() -> io::Result<Self> {
+    pub(crate) fn note() -> io::Result<Self> {
         let wake = EventFd::new(libc::EFD_CLOEXEC)?;
         let noted = wake.try_clone()?;
         if WAKE.set(wake).is_err() {
@@ -61,7 +61,7 @@ impl Signals {
 
     /// Calls `first` at the first signal that asks for the end, which may have been noted before, and `again` at each later one, and `evict`
     /// where the debugger is to be thrown out, on a thread of its own.
-    pub fn watch(
+    pub(crate) fn watch(
         self,
         first: impl FnOnce() + Send + 'static,
         again: impl Fn(libc::c_int) + Send + 'static,
@@ -100,11 +100,11 @@ impl Signals {
 }
 
 /// Counts the terminal's interrupt key as SIGINT, which raw mode keeps it from being.
-pub fn note_key() {
+pub(crate) fn note_key() {
     ARRIVED.store(libc::SIGINT, Ordering::SeqCst);
 }
 
 /// The last such signal, or 0.
-pub fn arrived() -> libc::c_int {
+pub(crate) fn arrived() -> libc::c_int {
     ARRIVED.load(Ordering::SeqCst)
 }

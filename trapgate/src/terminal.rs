@@ -12,20 +12,20 @@ use std::io::Write;
 use std::thread;
 
 /// What the user is told about the keys.
-pub const KEYS: &str =
+pub(crate) const KEYS: &str =
     "Ctrl-C ends Trapgate; Ctrl-A then c sends a Ctrl-C to the guest, Ctrl-A twice a Ctrl-A";
 
 const CTRL_A: u8 = 1;
 const CTRL_C: u8 = 3;
 
 /// The terminal in raw mode. Dropped, it is as it was before.
-pub struct RawTerminal {
+pub(crate) struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
     /// Has keys arrive at once and unseen. `None` where standard input is no terminal, or this is a background job, which may not touch it.
-    pub fn enter() -> io::Result<Option<Self>> {
+    pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal()
             || termios::tcgetpgrp(&stdin).ok() != Some(rustix::process::getpgrp())
@@ -44,7 +44,7 @@ impl RawTerminal {
     }
 
     /// Puts the terminal back.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         if let Err(error) = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before) {
             tracing::warn!(%error, "the terminal stays in raw mode; type `reset`");
         }
@@ -93,7 +93,7 @@ impl Keys {
 /// Passes standard input to the guest, on a thread of its own that ends with the input or the program.
 ///
 /// From a terminal, `end` is called when the user wants to leave; bytes of a pipe or a file all go to the guest.
-pub fn forward_input<W: Write + Clone + Send + 'static>(
+pub(crate) fn forward_input<W: Write + Clone + Send + 'static>(
     serial: Com1<W>,
     is_terminal: bool,
     end: impl Fn() + Send + 'static,

@@ -34,7 +34,7 @@ use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
 /// What kind of machine to make.
-pub struct VmConfig {
+pub(crate) struct VmConfig {
     /// What to boot.
     pub files: BootFiles,
     /// Kernel command line.
@@ -48,7 +48,7 @@ pub struct VmConfig {
 }
 
 /// A machine that has not run yet.
-pub struct Vm {
+pub(crate) struct Vm {
     /// The VM.
     pub fd: Arc<VmFd>,
     /// Its vCPUs, in index order.
@@ -63,7 +63,7 @@ pub struct Vm {
 
 /// A machine that cannot be made.
 #[derive(Debug, Error)]
-pub enum VmError {
+pub(crate) enum VmError {
     /// The kernel or what goes with it.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -111,7 +111,7 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 
 impl Vm {
     /// Makes the machine, with the kernel in its memory.
-    pub fn new(host: &KvmHost, config: VmConfig) -> Result<Self, VmError> {
+    pub(crate) fn new(host: &KvmHost, config: VmConfig) -> Result<Self, VmError> {
         let VmConfig {
             files,
             command_line,
@@ -169,7 +169,11 @@ impl Vm {
 }
 
 /// Checks a number of CPUs against what KVM and the local APIC allow, and `files` (the demo guest has stacks for fewer).
-pub fn check_cpus(host: &KvmHost, given: u32, guest_most: Option<u32>) -> Result<u8, VmError> {
+pub(crate) fn check_cpus(
+    host: &KvmHost,
+    given: u32,
+    guest_most: Option<u32>,
+) -> Result<u8, VmError> {
     let limits = [
         (host.max_vcpus, "this host's KVM runs no more in one guest"),
         (MOST_CPUS, "the APIC ids of a PC end there"),

@@ -14,7 +14,7 @@
 
 /// One VP and the breakpoint at its RIP, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AtBreakpoint {
+pub(crate) struct AtBreakpoint {
     right: Right,
     emulation: Emulation,
     first: FirstInstruction,
@@ -31,7 +31,7 @@ enum Right {
 
 /// Whether the instruction under a breakpoint byte can be carried out without executing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Emulation {
+pub(crate) enum Emulation {
     /// Most likely.
     Possible,
     /// No: the instruction is not one of those that can be carried out, or the attempt failed.
@@ -40,7 +40,7 @@ pub enum Emulation {
 
 /// What the first instruction of an entry does about a breakpoint at its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FirstInstruction {
+pub(crate) enum FirstInstruction {
     /// The VP meets the breakpoint.
     Meets,
     /// No breakpoint byte is there. A debug register that waits for this instruction is disarmed until it has executed.
@@ -55,7 +55,7 @@ pub enum FirstInstruction {
 
 /// The breakpoint byte at the RIP of a VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ByteAtRip {
+pub(crate) struct ByteAtRip {
     /// Which breakpoint the byte belongs to.
     pub of: ByteOf,
     /// Whether the instruction under the byte can be carried out.
@@ -64,7 +64,7 @@ pub struct ByteAtRip {
 
 /// Which breakpoint a byte belongs to. One byte of memory may be mapped at several linear addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ByteOf {
+pub(crate) enum ByteOf {
     /// A breakpoint at the linear address of the VP's RIP. The VP passes this byte only where its stop was reported.
     ThisAddress,
     /// A breakpoint at another linear address. The VP always passes this byte, and the client is not told.
@@ -73,7 +73,7 @@ pub enum ByteOf {
 
 /// What the other VPs do while this one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Others {
+pub(crate) enum Others {
     /// At least one of them runs.
     Move,
     /// All of them stay parked.
@@ -83,29 +83,29 @@ pub enum Others {
 /// What run control does with the value of a parked VP.
 impl AtBreakpoint {
     /// A VP that nothing was reported of.
-    pub const NEW: Self = Self {
+    pub(crate) const NEW: Self = Self {
         right: Right::ToMeet,
         emulation: Emulation::Possible,
         first: FirstInstruction::Meets,
     };
 
     /// A stop was reported that names this VP at its present RIP.
-    pub fn reported(&mut self) {
+    pub(crate) fn reported(&mut self) {
         self.right = Right::MayPass;
     }
 
     /// RIP was written, the VP was reset, or the session that was told of its stops is over.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = Self::NEW;
     }
 
     /// Whether a stop was reported that named this VP at its present RIP.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         self.right == Right::MayPass
     }
 
     /// Decides how the VP is entered. `byte`: the breakpoint byte at its RIP.
-    pub fn decide(&mut self, byte: Option<ByteAtRip>, others: Others) {
+    pub(crate) fn decide(&mut self, byte: Option<ByteAtRip>, others: Others) {
         let passes = match byte.map(|byte| byte.of) {
             Some(ByteOf::OtherAddress) => true,
             Some(ByteOf::ThisAddress) | None => self.may_pass(),
@@ -124,7 +124,7 @@ impl AtBreakpoint {
     }
 
     /// The entry is over, or will not take place: whatever comes next is decided anew.
-    pub fn undecided(&mut self) {
+    pub(crate) fn undecided(&mut self) {
         self.first = FirstInstruction::Meets;
     }
 }
@@ -132,12 +132,12 @@ impl AtBreakpoint {
 /// What the VP does with the value from its entry until it parks.
 impl AtBreakpoint {
     /// How the VP gets past a breakpoint at the instruction that comes next.
-    pub fn first(&self) -> FirstInstruction {
+    pub(crate) fn first(&self) -> FirstInstruction {
         self.first
     }
 
     /// Whether the breakpoint byte is out of memory for the instruction that comes next.
-    pub fn is_byte_lifted(&self) -> bool {
+    pub(crate) fn is_byte_lifted(&self) -> bool {
         matches!(
             self.first,
             FirstInstruction::Lifted | FirstInstruction::OthersStopped
@@ -145,18 +145,18 @@ impl AtBreakpoint {
     }
 
     /// The instruction under the byte could not be carried out.
-    pub fn not_carried_out(&mut self) {
+    pub(crate) fn not_carried_out(&mut self) {
         self.emulation = Emulation::Impossible;
     }
 
     /// The VP may have executed something: it enters with no breakpoint out of the way, or is led to a handler of the guest's own first.
-    pub fn may_have_moved(&mut self) {
+    pub(crate) fn may_have_moved(&mut self) {
         self.right = Right::ToMeet;
         self.emulation = Emulation::Possible;
     }
 
     /// The VP has executed an instruction.
-    pub fn executed(&mut self) {
+    pub(crate) fn executed(&mut self) {
         self.forget();
     }
 }

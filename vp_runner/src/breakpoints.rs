@@ -23,10 +23,10 @@ mod changes;
 mod guest_code;
 mod instruction_bytes;
 
-pub use changes::Changes;
-pub use guest_code::GuestCode;
-pub use guest_code::Int3Traps;
-pub use guest_code::Walks;
+pub(crate) use changes::Changes;
+pub(crate) use guest_code::GuestCode;
+pub(crate) use guest_code::Int3Traps;
+pub(crate) use guest_code::Walks;
 
 use crate::code_patches::CodePatches;
 use crate::code_patches::PatchError;
@@ -51,7 +51,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 /// What VP threads look at when they meet an `INT3`. Changed only while every VP is parked (I3), but for the bytes that a debugger writes
 /// under a patch.
 #[derive(Debug, Default)]
-pub struct Breakpoints {
+pub(crate) struct Breakpoints {
     /// What the client asked for.
     pub table: BreakpointTable,
     /// The bytes in memory.
@@ -59,7 +59,7 @@ pub struct Breakpoints {
 }
 
 /// The contents of the debug registers, as every VP has them (I5).
-pub type Slots = [Option<Slot>; SLOTS];
+pub(crate) type Slots = [Option<Slot>; SLOTS];
 
 /// How a breakpoint is made to stop the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub const DEFAULT_LIMIT: u32 = 65_536;
 
 /// All breakpoints of the session. A change of one costs the same however many there are.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BreakpointTable {
+pub(crate) struct BreakpointTable {
     /// How many there may be.
     limit: u32,
     entries: HashMap<Breakpoint, Entry>,
@@ -107,7 +107,7 @@ impl Default for BreakpointTable {
 
 impl BreakpointTable {
     /// An empty table for at most so many breakpoints.
-    pub fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32) -> Self {
         Self {
             limit,
             entries: HashMap::new(),
@@ -120,7 +120,7 @@ impl BreakpointTable {
     }
 
     /// Forgets all breakpoints, which are off the guest.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::new(self.limit);
     }
 
@@ -316,7 +316,7 @@ impl BreakpointTable {
     }
 
     /// Looks at some software breakpoints again; see the module. Pending ones get free registers in the order of `breakpoints`.
-    pub fn reconcile(&mut self, guest: &mut GuestCode<'_>, breakpoints: &[Breakpoint]) {
+    pub(crate) fn reconcile(&mut self, guest: &mut GuestCode<'_>, breakpoints: &[Breakpoint]) {
         if !guest.int3.anywhere() {
             return;
         }
@@ -327,7 +327,7 @@ impl BreakpointTable {
 
     /// Leaves this many debug registers to the guest, which is never refused one of its own: what does not fit beside them is not armed until the
     /// guest lets go, pending software breakpoints first, then the latest hardware breakpoint.
-    pub fn leave_to_guest(&mut self, guest: &mut GuestCode<'_>, registers: usize) {
+    pub(crate) fn leave_to_guest(&mut self, guest: &mut GuestCode<'_>, registers: usize) {
         self.guests = registers.min(SLOTS);
         while self.used() + self.guests > SLOTS {
             let order = |index: &usize| {
@@ -358,13 +358,13 @@ impl BreakpointTable {
     }
 
     /// Whether a debug register is in use, or would be if the guest left one.
-    pub fn wants_registers(&self) -> bool {
+    pub(crate) fn wants_registers(&self) -> bool {
         self.used() > 0 || self.has_unarmed()
     }
 
     /// Takes all bytes out of memory before the guest is reset. They come back with [`reconcile`](Self::reconcile), and the processes they belonged
     /// to are forgotten.
-    pub fn before_reset(&mut self, guest: &mut GuestCode<'_>) {
+    pub(crate) fn before_reset(&mut self, guest: &mut GuestCode<'_>) {
         for breakpoint in self.software() {
             if let Some(Armed::Byte(_)) = self.entries.get(&breakpoint).map(|entry| entry.armed) {
                 self.disarm(guest, &breakpoint);
@@ -377,7 +377,7 @@ impl BreakpointTable {
     }
 
     /// Every software breakpoint, in the order of insertion.
-    pub fn software(&self) -> Vec<Breakpoint> {
+    pub(crate) fn software(&self) -> Vec<Breakpoint> {
         self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Software)
     }
 
@@ -396,36 +396,36 @@ impl BreakpointTable {
     }
 
     /// Whether this very breakpoint is set.
-    pub fn contains(&self, breakpoint: &Breakpoint) -> bool {
+    pub(crate) fn contains(&self, breakpoint: &Breakpoint) -> bool {
         self.entries.contains_key(breakpoint)
     }
 
     /// Whether there is a software breakpoint.
-    pub fn has_software(&self) -> bool {
+    pub(crate) fn has_software(&self) -> bool {
         // Others are as many as debug registers, or share them.
         let mut set = self.entries.keys();
         set.any(|breakpoint| breakpoint.kind == BreakpointKind::Software)
     }
 
     /// How many are set.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether a breakpoint is not armed at all.
-    pub fn has_unarmed(&self) -> bool {
+    pub(crate) fn has_unarmed(&self) -> bool {
         let mut entries = self.entries.values();
         entries.any(|entry| entry.armed == Armed::Nothing)
     }
 
     /// The breakpoint that a debug register stands for; of several that share it the oldest.
-    pub fn on(&self, index: usize) -> Option<Breakpoint> {
+    pub(crate) fn on(&self, index: usize) -> Option<Breakpoint> {
         self.owners.get(index)?.first().copied()
     }
 
     /// Whether a debug register that waits for execution was met at `place` by a process that none of its breakpoints is for: they are software
     /// breakpoints of another process, which has a byte of its own at that address.
-    pub fn is_anothers(&self, index: usize, ram: &GuestMemoryMmap, place: &Place) -> bool {
+    pub(crate) fn is_anothers(&self, index: usize, ram: &GuestMemoryMmap, place: &Place) -> bool {
         let Some(owners) = self.owners.get(index).filter(|owners| !owners.is_empty()) else {
             return false;
         };
@@ -438,7 +438,7 @@ impl BreakpointTable {
 
     /// The breakpoint whose byte a VP met: one at this linear address that is this byte. `None` where the VP came to the byte by
     /// another address, which nobody asked to be told of.
-    pub fn at_byte(&self, address: Gva, gpa: Gpa) -> Option<Breakpoint> {
+    pub(crate) fn at_byte(&self, address: Gva, gpa: Gpa) -> Option<Breakpoint> {
         self.at.get(&address)?.iter().copied().find(|breakpoint| {
             let entry = self.entries.get(breakpoint);
             entry.is_some_and(|entry| entry.armed == Armed::Byte(gpa))
@@ -446,7 +446,7 @@ impl BreakpointTable {
     }
 
     /// What a hit of `breakpoint` stands for now (I7): the same while it is set, else another that is armed for the same, else nothing.
-    pub fn still_hit(&self, breakpoint: &Breakpoint) -> Option<Breakpoint> {
+    pub(crate) fn still_hit(&self, breakpoint: &Breakpoint) -> Option<Breakpoint> {
         if self.contains(breakpoint) {
             return Some(*breakpoint);
         }
@@ -457,7 +457,7 @@ impl BreakpointTable {
     }
 
     /// Whether a debug register waits for execution at the address.
-    pub fn register_at(&self, address: Gva) -> bool {
+    pub(crate) fn register_at(&self, address: Gva) -> bool {
         self.register_index(address).is_some()
     }
 
@@ -468,19 +468,19 @@ impl BreakpointTable {
     }
 
     /// The breakpoint whose debug register a VP at `place` meets.
-    pub fn at_register(&self, ram: &GuestMemoryMmap, place: &Place) -> Option<Breakpoint> {
+    pub(crate) fn at_register(&self, ram: &GuestMemoryMmap, place: &Place) -> Option<Breakpoint> {
         let index = self.register_index(place.rip)?;
         let others = self.is_anothers(index, ram, place);
         self.on(index).filter(|_| !others)
     }
 
     /// What the debug registers are to hold.
-    pub fn slots(&self) -> Slots {
+    pub(crate) fn slots(&self) -> Slots {
         self.slots
     }
 
     /// Every breakpoint, in the order of insertion, and how it is armed.
-    pub fn list(&self) -> Vec<BreakpointStatus> {
+    pub(crate) fn list(&self) -> Vec<BreakpointStatus> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.order);
         let status = |(breakpoint, entry): (&Breakpoint, &Entry)| BreakpointStatus {

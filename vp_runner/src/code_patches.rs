@@ -26,10 +26,10 @@ use thiserror::Error;
 use vmm_core_defs::addr::Gpa;
 
 /// The one-byte `INT3` (SDM volume 2, "INT n/INTO/INT3/INT1").
-pub const INT3: u8 = 0xcc;
+pub(crate) const INT3: u8 = 0xcc;
 
 /// Guest RAM, a byte at a time.
-pub trait CodeMemory {
+pub(crate) trait CodeMemory {
     /// The byte at `gpa`, or `None` where no RAM is.
     fn read_byte(&self, gpa: Gpa) -> Option<u8>;
     /// Writes the byte at `gpa`. `None` where nothing takes it.
@@ -38,7 +38,7 @@ pub trait CodeMemory {
 
 /// Why a patch was not made or changed; nothing has happened then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum PatchError {
+pub(crate) enum PatchError {
     /// There is no RAM to hold it.
     #[error(
         "no writable RAM is at guest-physical {gpa}, so no software breakpoint can be put there"
@@ -57,7 +57,7 @@ pub enum PatchError {
 
 /// What removing one reference did to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
+pub(crate) enum Removed {
     /// Nothing: others still want the patch.
     StillWanted,
     /// The saved byte is back, or was already as the patch was lifted.
@@ -70,7 +70,7 @@ pub enum Removed {
 
 /// A patch that the guest had written over, armed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rearmed {
+pub(crate) struct Rearmed {
     /// Where.
     pub gpa: Gpa,
     /// The byte saved until now.
@@ -81,7 +81,7 @@ pub struct Rearmed {
 
 /// What [`CodePatches::verify_within`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// Armed again, in the order of their addresses.
     pub rearmed: Vec<Rearmed>,
     /// No RAM takes the byte any more, in the order of their addresses.
@@ -110,7 +110,7 @@ impl Patch {
 
 /// All patches of a guest.
 #[derive(Debug, Default)]
-pub struct CodePatches {
+pub(crate) struct CodePatches {
     patches: BTreeMap<Gpa, Patch>,
 }
 
@@ -119,7 +119,7 @@ impl CodePatches {
     ///
     /// # Errors
     /// [`PatchError::NoMemory`].
-    pub fn insert(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
+    pub(crate) fn insert(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
         match self.patches.entry(gpa) {
             Entry::Occupied(mut patch) => patch.get_mut().wanted += 1,
             Entry::Vacant(free) => {
@@ -140,7 +140,11 @@ impl CodePatches {
     ///
     /// # Errors
     /// [`PatchError::NotPatched`].
-    pub fn remove(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<Removed, PatchError> {
+    pub(crate) fn remove(
+        &mut self,
+        memory: &impl CodeMemory,
+        gpa: Gpa,
+    ) -> Result<Removed, PatchError> {
         let Entry::Occupied(mut entry) = self.patches.entry(gpa) else {
             return Err(PatchError::NotPatched { gpa });
         };
@@ -152,7 +156,7 @@ impl CodePatches {
     }
 
     /// Takes every patch away, whoever wants it (I6). Returns how many there were.
-    pub fn clear(&mut self, memory: &impl CodeMemory) -> usize {
+    pub(crate) fn clear(&mut self, memory: &impl CodeMemory) -> usize {
         let patches = std::mem::take(&mut self.patches);
         for (gpa, patch) in &patches {
             restore(memory, *gpa, patch);
@@ -164,7 +168,7 @@ impl CodePatches {
     ///
     /// # Errors
     /// [`PatchError::NotPatched`]; [`PatchError::NoMemory`].
-    pub fn lift(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
+    pub(crate) fn lift(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
         let patch = self.patch(gpa)?;
         let no_memory = PatchError::NoMemory { gpa };
         if patch.hides(memory.read_byte(gpa).ok_or(no_memory)?) {
@@ -178,7 +182,7 @@ impl CodePatches {
     ///
     /// # Errors
     /// [`PatchError::NotPatched`]; [`PatchError::NoMemory`].
-    pub fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
+    pub(crate) fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
         let patch = self.patch(gpa)?;
         if patch.state == State::Lifted {
             let no_memory = PatchError::NoMemory { gpa };
@@ -191,7 +195,7 @@ impl CodePatches {
     }
 
     /// Looks at every armed patch of this range, and arms those again that the guest has written over. One read for each patch.
-    pub fn verify_within(
+    pub(crate) fn verify_within(
         &mut self,
         memory: &impl CodeMemory,
         range: RangeInclusive<Gpa>,
@@ -220,7 +224,7 @@ impl CodePatches {
     /// Makes what was read from memory at `gpa` show true bytes.
     ///
     /// The bytes have to follow each other in physical memory: a range of virtual addresses is given run by run.
-    pub fn overlay_read(&self, gpa: Gpa, data: &mut [u8]) {
+    pub(crate) fn overlay_read(&self, gpa: Gpa, data: &mut [u8]) {
         for (index, patch) in self.within(gpa, data.len()) {
             if patch.hides(data[index]) {
                 data[index] = patch.saved;
@@ -230,7 +234,7 @@ impl CodePatches {
 
     /// A debugger's write at `gpa`: `write` is given what is to go to memory, with breakpoint bytes in place, and says how many bytes got
     /// there. Those of them that lie under a patch are saved. Returns what `write` returned.
-    pub fn overlay_write(
+    pub(crate) fn overlay_write(
         &mut self,
         gpa: Gpa,
         data: &[u8],
@@ -252,19 +256,19 @@ impl CodePatches {
     }
 
     /// Whether an `INT3` executed at `gpa` is ours. A lifted patch is not: the byte executed was the guest's.
-    pub fn is_armed(&self, gpa: Gpa) -> bool {
+    pub(crate) fn is_armed(&self, gpa: Gpa) -> bool {
         self.patches
             .get(&gpa)
             .is_some_and(|patch| patch.state == State::Armed)
     }
 
     /// Whether the patch at `gpa` is armed and the guest has not written over it.
-    pub fn is_intact(&self, memory: &impl CodeMemory, gpa: Gpa) -> bool {
+    pub(crate) fn is_intact(&self, memory: &impl CodeMemory, gpa: Gpa) -> bool {
         self.is_armed(gpa) && memory.read_byte(gpa) == Some(INT3)
     }
 
     /// Whether the guest has written over any armed patch. Reads only, so VPs may run.
-    pub fn is_any_overwritten(&self, memory: &impl CodeMemory) -> bool {
+    pub(crate) fn is_any_overwritten(&self, memory: &impl CodeMemory) -> bool {
         let mut patches = self.patches.iter();
         patches.any(|(gpa, patch)| {
             patch.state == State::Armed && memory.read_byte(*gpa).is_some_and(|byte| byte != INT3)
@@ -272,7 +276,7 @@ impl CodePatches {
     }
 
     /// The patches among `len` bytes from `gpa`: those that have to be lifted for an instruction there to be executed as the guest wrote it.
-    pub fn patched(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = Gpa> {
+    pub(crate) fn patched(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = Gpa> {
         range(gpa, len)
             .into_iter()
             .flat_map(|range| self.patches.range(range))
@@ -280,7 +284,7 @@ impl CodePatches {
     }
 
     /// Whether no byte is patched.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.patches.is_empty()
     }
 

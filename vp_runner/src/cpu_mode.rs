@@ -10,7 +10,7 @@ use vmm_core_defs::regs::x86_64::segment_attributes;
 
 /// A segment register by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Segment {
+pub(crate) enum Segment {
     /// Code.
     Cs,
     /// The stack.
@@ -18,7 +18,7 @@ pub enum Segment {
 }
 
 /// How the VP decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
-pub fn cpu_mode(state: &X86VpState) -> CpuMode {
+pub(crate) fn cpu_mode(state: &X86VpState) -> CpuMode {
     let long = state.cs.attributes & segment_attributes::LONG != 0;
     let big = state.cs.attributes & segment_attributes::DEFAULT_BIG != 0;
     if state.cr0 & cr0::PE == 0 {
@@ -42,7 +42,7 @@ pub fn cpu_mode(state: &X86VpState) -> CpuMode {
 /// The current privilege level, 0 to 3.
 ///
 /// It is SS.DPL, not CS.RPL: the two differ just after CR0.PE is set and in conforming code (SDM volume 3, "Guest Register State").
-pub fn privilege(state: &X86VpState) -> u8 {
+pub(crate) fn privilege(state: &X86VpState) -> u8 {
     match cpu_mode(state) {
         CpuMode::Real => 0,
         CpuMode::Virtual8086 => 3,
@@ -57,7 +57,7 @@ pub fn privilege(state: &X86VpState) -> u8 {
 ///
 /// In 64-bit code these segments have no bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
 /// 64-bit mode"). The offset is taken as it is: a 16-bit wrap belongs to the instruction that made it.
-pub fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
+pub(crate) fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
     if cpu_mode(state) == CpuMode::Long64 {
         return Gva::new(offset);
     }

@@ -15,7 +15,7 @@ use vmm_core_defs::addr::Gva;
 
 /// The guest's own DR0-3 and DR7, as it reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuestRegisters {
+pub(crate) struct GuestRegisters {
     /// DR0-3.
     pub db: [u64; SLOTS],
     /// DR7.
@@ -24,17 +24,17 @@ pub struct GuestRegisters {
 
 impl GuestRegisters {
     /// How many it has enabled.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.slots().iter().flatten().count()
     }
 
     /// Whether it has enabled any.
-    pub fn is_any_enabled(&self) -> bool {
+    pub(crate) fn is_any_enabled(&self) -> bool {
         self.dr7 & dr7::ENABLED != 0
     }
 
     /// DR7.GD.
-    pub fn detects_access(&self) -> bool {
+    pub(crate) fn detects_access(&self) -> bool {
         self.dr7 & dr7::GENERAL_DETECT != 0
     }
 
@@ -45,7 +45,7 @@ impl GuestRegisters {
 
 /// The debugger's breakpoints and the guest's are more than there are registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoRoom;
+pub(crate) struct NoRoom;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
@@ -58,14 +58,14 @@ enum Holder {
 
 /// The debug registers of one VP. The default leaves them to the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DebugRegisters {
+pub(crate) struct DebugRegisters {
     held: [Option<(Holder, Slot)>; SLOTS],
     access: RegisterAccess,
 }
 
 /// What becomes of the guest's next access to its debug registers, where the debugger has one and this KVM reports accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RegisterAccess {
+pub(crate) enum RegisterAccess {
     /// It is an exit, with DR6.BD.
     #[default]
     Reported,
@@ -74,14 +74,14 @@ pub enum RegisterAccess {
 }
 
 /// Registers by their bits, as in DR6.B0-3; and accesses to them all, as in DR6.BD.
-pub type Hits = u64;
+pub(crate) type Hits = u64;
 
 impl DebugRegisters {
     /// Both sets in one.
     ///
     /// # Errors
     /// [`NoRoom`].
-    pub fn share(ours: &Slots, guest: &GuestRegisters) -> Result<Self, NoRoom> {
+    pub(crate) fn share(ours: &Slots, guest: &GuestRegisters) -> Result<Self, NoRoom> {
         if ours.iter().all(Option::is_none) {
             return Ok(Self::default());
         }
@@ -100,7 +100,7 @@ impl DebugRegisters {
     }
 
     /// The guest's alone, each in its place: to tell what fired while KVM was left to it.
-    pub fn of_guest(guest: &GuestRegisters) -> Self {
+    pub(crate) fn of_guest(guest: &GuestRegisters) -> Self {
         let mut held = [None; SLOTS];
         for (number, slot) in guest.slots().into_iter().enumerate() {
             held[number] = slot.map(|slot| (Holder::Guest(number), slot));
@@ -112,7 +112,7 @@ impl DebugRegisters {
     }
 
     /// These without what the guest has let go or changed since they were put together.
-    pub fn as_of(mut self, guest: &GuestRegisters) -> Self {
+    pub(crate) fn as_of(mut self, guest: &GuestRegisters) -> Self {
         let now = guest.slots();
         for held in &mut self.held {
             if let Some((Holder::Guest(number), slot)) = *held
@@ -125,13 +125,13 @@ impl DebugRegisters {
     }
 
     /// Whether the debugger has none of them, so that KVM is left to the guest's.
-    pub fn is_guests(&self) -> bool {
+    pub(crate) fn is_guests(&self) -> bool {
         let mut held = self.held.iter().flatten();
         held.all(|(holder, _)| matches!(holder, Holder::Guest(_)))
     }
 
     /// These but for some.
-    pub fn without(mut self, passed: Hits) -> Self {
+    pub(crate) fn without(mut self, passed: Hits) -> Self {
         for (index, held) in self.held.iter_mut().enumerate() {
             if passed >> index & 1 != 0 {
                 *held = None;
@@ -148,7 +148,7 @@ impl DebugRegisters {
 
     /// These and execution breakpoints at as many of the addresses as there is room for, the first ones first. One of the debugger's for another
     /// instruction makes room: a step does not get there.
-    pub fn with_traps(mut self, wanted: impl Iterator<Item = Gva>) -> Self {
+    pub(crate) fn with_traps(mut self, wanted: impl Iterator<Item = Gva>) -> Self {
         for address in wanted {
             if self.executes_at(address) {
                 continue;
@@ -172,7 +172,7 @@ impl DebugRegisters {
 
     /// These and an execution breakpoint at the address, for which any other gives way if it has to: one of the debugger's, first one that waits for
     /// execution elsewhere, before one of the guest's.
-    pub fn with_trap_at_any_rate(self, address: Gva) -> Self {
+    pub(crate) fn with_trap_at_any_rate(self, address: Gva) -> Self {
         let mut with = self.with_traps(std::iter::once(address));
         if !with.executes_at(address) {
             let debuggers =
@@ -184,7 +184,7 @@ impl DebugRegisters {
     }
 
     /// Whether an execution breakpoint of the debugger's or a step's is there.
-    pub fn executes_at(&self, address: Gva) -> bool {
+    pub(crate) fn executes_at(&self, address: Gva) -> bool {
         let mut held = self.held.iter().flatten();
         held.any(|(holder, slot)| {
             !matches!(holder, Holder::Guest(_))
@@ -194,23 +194,23 @@ impl DebugRegisters {
     }
 
     /// Whether a step's breakpoint is there.
-    pub fn is_trap_at(&self, address: Gva) -> bool {
+    pub(crate) fn is_trap_at(&self, address: Gva) -> bool {
         let mut held = self.held.iter().flatten();
         held.any(|(holder, slot)| *holder == Holder::Trap && slot.address() == address)
     }
 
     /// Whether a step's breakpoint fired.
-    pub fn trapped(&self, dr6: Dr6) -> bool {
+    pub(crate) fn trapped(&self, dr6: Dr6) -> bool {
         self.hits(dr6).any(|(_, holder, _)| holder == Holder::Trap)
     }
 
     /// What becomes of the guest's next access to its debug registers.
-    pub fn access(&self) -> RegisterAccess {
+    pub(crate) fn access(&self) -> RegisterAccess {
         self.access
     }
 
     /// DR0-3 and DR7 for KVM; `None` to leave it to the guest's.
-    pub fn programmed(&self) -> Option<([u64; SLOTS], u64)> {
+    pub(crate) fn programmed(&self) -> Option<([u64; SLOTS], u64)> {
         if self.is_guests() {
             return None;
         }
@@ -220,18 +220,18 @@ impl DebugRegisters {
     }
 
     /// The debugger's breakpoint that fired; of several the lowest.
-    pub fn ours(&self, dr6: Dr6) -> Option<usize> {
+    pub(crate) fn ours(&self, dr6: Dr6) -> Option<usize> {
         let mut hits = self.hits(dr6);
         hits.find_map(|(index, holder, _)| (holder == Holder::Debugger).then_some(index))
     }
 
     /// The guest's that fired, by its numbers.
-    pub fn guests(&self, dr6: Dr6) -> Hits {
+    pub(crate) fn guests(&self, dr6: Dr6) -> Hits {
         self.of_guest_where(dr6, |_| true)
     }
 
     /// The guest's that fired after what they waited for, by its numbers. Others fire again when the instruction is tried again.
-    pub fn guests_done(&self, dr6: Dr6) -> Hits {
+    pub(crate) fn guests_done(&self, dr6: Dr6) -> Hits {
         self.of_guest_where(dr6, |slot| slot.access() != Access::Execute)
     }
 
@@ -244,7 +244,7 @@ impl DebugRegisters {
     }
 
     /// The guest's that wait for execution at this address, by its numbers.
-    pub fn guests_at(&self, address: u64) -> Hits {
+    pub(crate) fn guests_at(&self, address: u64) -> Hits {
         let mut at = 0;
         for (holder, slot) in self.held.iter().flatten() {
             match holder {
@@ -261,7 +261,7 @@ impl DebugRegisters {
 
     /// The registers to pass where the guest has RFLAGS.RF set, which is not to meet an execution breakpoint and does on some KVMs: all that
     /// fired, or none where something else did.
-    pub fn unheeded_rf(&self, dr6: Dr6) -> Option<Hits> {
+    pub(crate) fn unheeded_rf(&self, dr6: Dr6) -> Option<Hits> {
         let mut hits = self.hits(dr6).peekable();
         hits.peek()?;
         if dr6.single_step() || dr6.debug_register_access() {

@@ -10,7 +10,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// How many debug registers x86 has (DR0 to DR3).
-pub const SLOTS: usize = 4;
+pub(crate) const SLOTS: usize = 4;
 
 /// Bit 10 of DR7 always reads as 1 (SDM volume 3, figure "Debug Registers").
 const FIXED_1: u64 = 1 << 10;
@@ -26,7 +26,7 @@ pub(crate) const ENABLED: u64 = 0xff;
 
 /// The R/W field of DR7: which access a debug register waits for (SDM volume 3, "Debug Control Register (DR7)").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Access {
+pub(crate) enum Access {
     /// 00b: the instruction at the address is about to execute.
     Execute,
     /// 01b: a watched byte is written.
@@ -59,7 +59,7 @@ impl Access {
 
 /// The LEN field of DR7. Its encoding is not in order of length: 8 is 10b, 4 is 11b.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Len {
+pub(crate) enum Len {
     /// 00b; the only legal one for [`Access::Execute`].
     One,
     /// 01b.
@@ -90,7 +90,7 @@ impl Len {
     }
 
     /// The length in bytes.
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         match self {
             Self::One => 1,
             Self::Two => 2,
@@ -100,7 +100,7 @@ impl Len {
     }
 
     /// The length of that many bytes, where a debug register can watch it.
-    pub const fn from_bytes(bytes: u64) -> Option<Self> {
+    pub(crate) const fn from_bytes(bytes: u64) -> Option<Self> {
         match bytes {
             1 => Some(Self::One),
             2 => Some(Self::Two),
@@ -113,7 +113,7 @@ impl Len {
 
 /// What one enabled debug register waits for. Only legal ones can be made: aligned, and of length 1 for execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
+pub(crate) struct Slot {
     address: Gva,
     access: Access,
     len: Len,
@@ -126,7 +126,7 @@ impl Slot {
     /// # Errors
     /// [`DebugError::BadBreakpoint`] for a watchpoint whose length is not 1, 2, 4 or 8 or whose address is not a multiple of it
     /// (SDM volume 3, "Debug Address Registers"). The length of an instruction breakpoint is the client's instruction's, and not looked at.
-    pub fn new(breakpoint: &Breakpoint) -> Result<Self, DebugError> {
+    pub(crate) fn new(breakpoint: &Breakpoint) -> Result<Self, DebugError> {
         let Breakpoint { kind, address, len } = *breakpoint;
         let refused = DebugError::BadBreakpoint { address, len };
         let (access, len) = match kind {
@@ -148,7 +148,7 @@ impl Slot {
     }
 
     /// An execution breakpoint.
-    pub const fn execute(address: Gva) -> Self {
+    pub(crate) const fn execute(address: Gva) -> Self {
         Self {
             address,
             access: Access::Execute,
@@ -157,17 +157,17 @@ impl Slot {
     }
 
     /// The first byte watched.
-    pub const fn address(&self) -> Gva {
+    pub(crate) const fn address(&self) -> Gva {
         self.address
     }
 
     /// The access waited for.
-    pub const fn access(&self) -> Access {
+    pub(crate) const fn access(&self) -> Access {
         self.access
     }
 
     /// Whether each data access that meets `other` meets this one.
-    pub fn is_met_with(&self, other: &Self) -> bool {
+    pub(crate) fn is_met_with(&self, other: &Self) -> bool {
         let access = match other.access {
             Access::Write => matches!(self.access, Access::Write | Access::ReadWrite),
             Access::ReadWrite => self.access == Access::ReadWrite,
@@ -181,7 +181,7 @@ impl Slot {
 /// DR7 for four debug registers, each on or off. The addresses go to DR0-3 by themselves.
 ///
 /// An empty set encodes to DR7's reset value (400h), with no breakpoint enabled.
-pub fn encode(slots: &[Option<Slot>; SLOTS]) -> u64 {
+pub(crate) fn encode(slots: &[Option<Slot>; SLOTS]) -> u64 {
     slots
         .iter()
         .enumerate()
@@ -196,7 +196,7 @@ pub fn encode(slots: &[Option<Slot>; SLOTS]) -> u64 {
 ///
 /// The address is cut to a multiple of the length, which is what hardware matches (SDM volume 3, "Debug Address Registers"), and the length of
 /// an execution breakpoint read as 1, since any other is undefined there.
-pub fn decode(db: &[u64; SLOTS], dr7: u64) -> [Option<Slot>; SLOTS] {
+pub(crate) fn decode(db: &[u64; SLOTS], dr7: u64) -> [Option<Slot>; SLOTS] {
     std::array::from_fn(|n| {
         if dr7 >> (2 * n) & ANY_ENABLE == 0 {
             return None;
@@ -217,7 +217,7 @@ pub fn decode(db: &[u64; SLOTS], dr7: u64) -> [Option<Slot>; SLOTS] {
 
 /// The debug status register, as `KVM_EXIT_DEBUG` reports it (SDM volume 3, "Debug Status Register (DR6)").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dr6(pub u64);
+pub(crate) struct Dr6(pub u64);
 
 impl Dr6 {
     const BLD: u64 = 1 << 11;
@@ -234,27 +234,27 @@ impl Dr6 {
     const RESERVED: u64 = 1 << 12;
 
     /// B0-3: the condition of some debug register was met. Hardware may say so of one that is not enabled.
-    pub const fn breakpoints(self) -> bool {
+    pub(crate) const fn breakpoints(self) -> bool {
         self.0 & Self::BREAKPOINTS != 0
     }
 
     /// BS: the trap came from RFLAGS.TF, a single step.
-    pub const fn single_step(self) -> bool {
+    pub(crate) const fn single_step(self) -> bool {
         self.0 & Self::BS != 0
     }
 
     /// BD: the guest touched a debug register while DR7.GD was set.
-    pub const fn debug_register_access(self) -> bool {
+    pub(crate) const fn debug_register_access(self) -> bool {
         self.0 & Self::ACCESS != 0
     }
 
     /// Whether nothing happened at all. `ICEBP` says so.
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         !self.breakpoints() && !self.single_step() && self.others().is_empty()
     }
 
     /// What happened but for B0-3 and BS: BD, a task switch (BT), a bus lock (BLD) and a transaction (RTM).
-    pub const fn others(self) -> DebugPayload {
+    pub(crate) const fn others(self) -> DebugPayload {
         let happened = self.0 ^ Self::ACTIVE_LOW;
         DebugPayload(happened & (Self::BLD | Self::ACCESS | Self::BT | Self::RTM))
     }
@@ -262,25 +262,25 @@ impl Dr6 {
 
 /// What a `#DB` adds to DR6: a bit set for each thing that happened, whichever way DR6 shows it (KVM api.rst, `KVM_CAP_EXCEPTION_PAYLOAD`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DebugPayload(pub u64);
+pub(crate) struct DebugPayload(pub u64);
 
 impl DebugPayload {
     /// A single step.
-    pub const SINGLE_STEP: Self = Self(Dr6::BS);
+    pub(crate) const SINGLE_STEP: Self = Self(Dr6::BS);
 
     /// Whether nothing happened. A `#DB` of `ICEBP` says so.
-    pub const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Both.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// DR6 when the exception is delivered: B0-3 are written, the rest is only added to (SDM volume 3, "Debug Status Register (DR6)").
-    pub const fn deliver(self, dr6: u64) -> u64 {
+    pub(crate) const fn deliver(self, dr6: u64) -> u64 {
         let kept = dr6 & !Dr6::BREAKPOINTS | Dr6::ACTIVE_LOW;
         ((kept | self.0) ^ (self.0 & Dr6::ACTIVE_LOW)) & !Dr6::RESERVED
     }

@@ -43,7 +43,7 @@ const DR7_ENABLED: u64 = 0xff;
 
 /// Whether the VP's last instruction holds interrupts back for this one (`sti`, `mov ss`, `pop ss`), as `KVM_GET_VCPU_EVENTS` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InterruptShadow {
+pub(crate) enum InterruptShadow {
     /// It does.
     Active,
     /// It does not.
@@ -55,7 +55,7 @@ pub enum InterruptShadow {
 /// The caller makes the store first, and only where the VP itself could: RAM that its page tables let it write at its privilege, through entries
 /// that are marked accessed and dirty already (the processor would mark them). Where it cannot be made, nothing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// General registers in encoding order.
     pub gp: [u64; 16],
     /// RIP.
@@ -68,7 +68,7 @@ pub struct Outcome {
 
 /// One write to memory. It may cross a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Store {
+pub(crate) struct Store {
     /// Its first byte.
     pub gva: Gva,
     value: [u8; 8],
@@ -77,14 +77,14 @@ pub struct Store {
 
 impl Store {
     /// What is written: 2, 4 or 8 bytes.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.value[..self.len]
     }
 }
 
 /// Why an instruction has to be executed by the VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unsupported {
+pub(crate) enum Unsupported {
     /// It is none of those that are known here.
     #[error("it is not one of the instructions that can be carried out without the VP")]
     Instruction,
@@ -115,7 +115,7 @@ pub enum Unsupported {
 ///
 /// # Errors
 /// [`Unsupported`]: the VP has to execute it.
-pub fn emulate(
+pub(crate) fn emulate(
     state: &X86VpState,
     bytes: &[u8],
     shadow: InterruptShadow,
@@ -156,7 +156,7 @@ pub fn emulate(
 
 /// Whether the instruction is one of those that [`emulate`] knows, in code of the usual size for this mode. Others than success may still come
 /// of it.
-pub fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
+pub(crate) fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
     let mut state = X86VpState {
         cr0: cr0::PE,
         ..Default::default()

@@ -16,7 +16,7 @@ use vmm_core_defs::stop::StopOn;
 
 /// Why the VP left the guest (KVM api.rst, section 5). The data of reads is to be filled in before the VP enters again.
 #[derive(Debug, PartialEq, Eq)]
-pub enum VpExit<'a> {
+pub(crate) enum VpExit<'a> {
     /// The guest reads a port: `data` holds one or more elements of `size` bytes (more for string instructions).
     PioRead {
         /// The port.
@@ -72,7 +72,7 @@ pub enum VpExit<'a> {
 impl VpExit<'_> {
     /// Whether KVM holds the rest of an instruction back until the VP enters again: until then its registers are not the ones at
     /// an instruction boundary (KVM api.rst, section 5, note on `KVM_EXIT_IO` and `KVM_EXIT_MMIO`).
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         match self {
             Self::PioRead { .. }
             | Self::PioWrite { .. }
@@ -93,7 +93,7 @@ impl VpExit<'_> {
 
 /// What the guest asks of the whole machine, or what befell one VP for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GuestEvent {
+pub(crate) enum GuestEvent {
     /// It wants to start over.
     Reset {
         /// On this VP; `None` where a debugger asked.
@@ -127,7 +127,7 @@ pub enum GuestEvent {
 
 impl GuestEvent {
     /// How a debugger is told.
-    pub const fn reason(self) -> DebugStopReason {
+    pub(crate) const fn reason(self) -> DebugStopReason {
         match self {
             Self::Reset { vp } => DebugStopReason::Reset { vp },
             Self::PowerOff { vp } => DebugStopReason::PowerOff { vp },
@@ -138,7 +138,7 @@ impl GuestEvent {
     }
 
     /// Whether it is a stop for a debugger that asked for these.
-    pub fn is_stop(self, on: StopOn) -> bool {
+    pub(crate) fn is_stop(self, on: StopOn) -> bool {
         on.contains(match self {
             Self::Reset { .. } => GuestEventKind::Reset,
             Self::PowerOff { .. } => GuestEventKind::PowerOff,
@@ -149,7 +149,7 @@ impl GuestEvent {
     }
 
     /// Whether acting upon the other acts upon this too.
-    pub fn is_met_by(self, other: Self) -> bool {
+    pub(crate) fn is_met_by(self, other: Self) -> bool {
         match (self, other) {
             (Self::Reset { .. }, Self::Reset { .. })
             | (Self::PowerOff { .. }, Self::PowerOff { .. }) => true,
@@ -158,14 +158,14 @@ impl GuestEvent {
     }
 
     /// Whether something is to be done about it before the guest goes on.
-    pub const fn is_acted_upon(self) -> bool {
+    pub(crate) const fn is_acted_upon(self) -> bool {
         !matches!(self, Self::Panicked { .. })
     }
 }
 
 /// What to do after an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Enter again.
     Enter,
     /// Wait: the guest halted and nothing but the debugger can wake it.
@@ -177,7 +177,7 @@ pub enum Next {
 }
 
 /// Carries out what the guest asked for.
-pub fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
+pub(crate) fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
     match exit {
         VpExit::PioRead { port, size, data } => {
             for element in data.chunks_mut(size.max(1)) {

@@ -34,7 +34,7 @@ use vmm_core_defs::memory::Translation;
 
 /// Guest RAM and the devices around it.
 #[derive(Clone)]
-pub struct DebugMemory {
+pub(crate) struct DebugMemory {
     ram: Arc<GuestMemoryMmap>,
     machine: Arc<dyn Machine>,
     breakpoints: Arc<RwLock<Breakpoints>>,
@@ -42,7 +42,7 @@ pub struct DebugMemory {
 
 /// A VP's view of virtual memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AddressSpace {
+pub(crate) struct AddressSpace {
     /// Whose it is, for messages.
     pub vp: VpIndex,
     /// Its paging registers.
@@ -64,7 +64,7 @@ enum Backing {
 
 impl DebugMemory {
     /// The memory of a VM, without the breakpoint bytes in it: reads show the guest's own bytes, writes go under ours.
-    pub fn new(
+    pub(crate) fn new(
         ram: Arc<GuestMemoryMmap>,
         machine: Arc<dyn Machine>,
         breakpoints: Arc<RwLock<Breakpoints>>,
@@ -80,7 +80,11 @@ impl DebugMemory {
     ///
     /// # Errors
     /// [`DebugError::NotMapped`].
-    pub fn translate(&self, space: &AddressSpace, gva: Gva) -> Result<Translation, DebugError> {
+    pub(crate) fn translate(
+        &self,
+        space: &AddressSpace,
+        gva: Gva,
+    ) -> Result<Translation, DebugError> {
         guest_ram::check();
         match walk(&*self.ram, &space.paging, gva) {
             Ok(found) => Ok(found.into()),
@@ -89,17 +93,17 @@ impl DebugMemory {
     }
 
     /// What the tables map from `from` on: as much as can be looked at in a few milliseconds.
-    pub fn mapped_pages(&self, space: &AddressSpace, from: Gva) -> MappedPages {
+    pub(crate) fn mapped_pages(&self, space: &AddressSpace, from: Gva) -> MappedPages {
         mapped_pages(&*self.ram, &space.paging, from)
     }
 
     /// What is like `gva`, before it and behind it: as far as can be looked at in a few milliseconds.
-    pub fn memory_region(&self, space: &AddressSpace, gva: Gva) -> MemoryRegion {
+    pub(crate) fn memory_region(&self, space: &AddressSpace, gva: Gva) -> MemoryRegion {
         memory_region(&*self.ram, &space.paging, &self.ram_ranges(), gva)
     }
 
     /// Where RAM is, in the order of its addresses.
-    pub fn ram_ranges(&self) -> Vec<RamRange> {
+    pub(crate) fn ram_ranges(&self) -> Vec<RamRange> {
         let regions = self.ram.iter();
         let mut ranges: Vec<_> = regions
             .map(|region| RamRange {
@@ -116,7 +120,7 @@ impl DebugMemory {
     /// # Errors
     /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] where not even the first byte can be read; [`DebugError::BadLength`] for more than
     /// [`MAX_TRANSFER`] or a range that passes the end of the address space.
-    pub fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
+    pub(crate) fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
         check_range(gpa.value(), len)?;
         guest_ram::check();
         let mut data = vec![0; len];
@@ -128,7 +132,7 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`read_gpa`](Self::read_gpa), and [`DebugError::NotMapped`] where not even the first byte has a translation.
-    pub fn read_gva(
+    pub(crate) fn read_gva(
         &self,
         space: &AddressSpace,
         gva: Gva,
@@ -144,7 +148,11 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`read_gpa`](Self::read_gpa).
-    pub fn read_gpa_of_ram(&self, gpa: Gpa, len: usize) -> Result<Option<Vec<u8>>, DebugError> {
+    pub(crate) fn read_gpa_of_ram(
+        &self,
+        gpa: Gpa,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, DebugError> {
         check_range(gpa.value(), len)?;
         match self.asks_devices(&[Run { gpa, len }]) {
             true => Ok(None),
@@ -156,7 +164,7 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`read_gva`](Self::read_gva).
-    pub fn read_gva_of_ram(
+    pub(crate) fn read_gva_of_ram(
         &self,
         space: &AddressSpace,
         gva: Gva,
@@ -200,7 +208,7 @@ impl DebugMemory {
     /// # Errors
     /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] with the first byte where nothing takes the write; what came before it in the range is written then.
     /// [`DebugError::BadLength`] as for a read, with nothing written.
-    pub fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
+    pub(crate) fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
         check_range(gpa.value(), data.len())?;
         guest_ram::check();
         self.write_run(gpa, data)
@@ -210,7 +218,7 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`write_gpa`](Self::write_gpa), and [`DebugError::NotMapped`] with the first address that has no translation; nothing is written then.
-    pub fn write_gva(
+    pub(crate) fn write_gva(
         &self,
         space: &AddressSpace,
         gva: Gva,
@@ -229,7 +237,7 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`write_gpa`](Self::write_gpa).
-    pub fn write_gpa_of_ram(
+    pub(crate) fn write_gpa_of_ram(
         &self,
         gpa: Gpa,
         data: &[u8],
@@ -246,7 +254,7 @@ impl DebugMemory {
     ///
     /// # Errors
     /// As [`write_gva`](Self::write_gva).
-    pub fn write_gva_of_ram(
+    pub(crate) fn write_gva_of_ram(
         &self,
         space: &AddressSpace,
         gva: Gva,

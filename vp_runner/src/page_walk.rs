@@ -18,12 +18,12 @@ mod format;
 mod mapped_pages;
 mod memory_region;
 
-pub use format::PagingMode;
-pub use mapped_pages::mapped_pages;
-pub use memory_region::memory_region;
+pub(crate) use format::PagingMode;
+pub(crate) use mapped_pages::mapped_pages;
+pub(crate) use memory_region::memory_region;
 
 /// Reads page-table entries. They are naturally aligned; a VP may be changing them, so each is read in one access.
-pub trait PhysicalMemory {
+pub(crate) trait PhysicalMemory {
     /// The 4 bytes at `gpa`, or `None` where no RAM is.
     fn read_u32(&self, gpa: Gpa) -> Option<u32>;
     /// The 8 bytes at `gpa`, or `None` where no RAM is.
@@ -59,7 +59,7 @@ impl PagingLimits {
 
 /// The registers that decide how a VP translates addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PagingState {
+pub(crate) struct PagingState {
     /// CR0, for PG.
     pub cr0: u64,
     /// CR3.
@@ -74,7 +74,7 @@ pub struct PagingState {
 
 impl PagingState {
     /// Takes them from a register file.
-    pub const fn new(state: &X86VpState, limits: PagingLimits) -> Self {
+    pub(crate) const fn new(state: &X86VpState, limits: PagingLimits) -> Self {
         Self {
             cr0: state.cr0,
             cr3: state.cr3,
@@ -148,7 +148,7 @@ impl From<Walk> for Translation {
 /// Why an address has no translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{gva} has no translation: {reason}")]
-pub struct WalkFault {
+pub(crate) struct WalkFault {
     /// The address.
     pub gva: Gva,
     /// What is wrong, with the entry the walk ended at.
@@ -159,7 +159,7 @@ pub struct WalkFault {
 ///
 /// # Errors
 /// [`WalkFault`] where a VP would fault on any access.
-pub fn walk(
+pub(crate) fn walk(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
     gva: Gva,

@@ -16,7 +16,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 
 /// A place in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The linear address of RIP.
     pub rip: Gva,
     /// The VP's paging registers.
@@ -27,7 +27,7 @@ pub struct Place {
 
 /// Whether an instruction can be fetched from a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fetch {
+pub(crate) enum Fetch {
     /// It can.
     Permitted,
     /// By user mode only: the VP, which is not in it, would fault.
@@ -38,7 +38,7 @@ pub enum Fetch {
 
 /// What `INT3` depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModeClass {
+pub(crate) enum ModeClass {
     /// CR0.PE is clear.
     Real,
     /// Protected mode, virtual-8086 mode included.
@@ -49,12 +49,12 @@ pub enum ModeClass {
 
 impl Place {
     /// The physical byte of RIP, where there is one.
-    pub fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
+    pub(crate) fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
         Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
     }
 
     /// Whether the VP can fetch an instruction from a page that it translates to (SDM volume 3, "Determination of Access Rights").
-    pub fn fetch(&self, page: &Walk) -> Fetch {
+    pub(crate) fn fetch(&self, page: &Walk) -> Fetch {
         let supervisor_on_user_page = !self.user && page.user && page.page_size.is_some();
         // Linux without SMEP, and with a root of the kernel's own for each process, forbids it that in the root's entry.
         let by_root_alone = || {
@@ -73,7 +73,7 @@ impl Place {
     }
 
     /// The root of its page tables; `None` without paging.
-    pub fn root(&self) -> Option<u64> {
+    pub(crate) fn root(&self) -> Option<u64> {
         match self.paging.cr0 & cr0::PG {
             0 => None,
             _ => Some(self.paging.cr3 & cr3::ROOT),
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// The mode it is in.
-    pub fn mode(&self) -> ModeClass {
+    pub(crate) fn mode(&self) -> ModeClass {
         if self.paging.efer & efer::LMA != 0 {
             ModeClass::Long
         } else if self.paging.cr0 & cr0::PE != 0 {

@@ -46,12 +46,12 @@ const IN_GUEST_KICKED: u8 = 3;
 
 /// The gate of one VP between user space and guest.
 #[derive(Debug)]
-pub struct RunGate(AtomicU8);
+pub(crate) struct RunGate(AtomicU8);
 
 /// What a kick found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a VP in the guest needs the signal"]
-pub enum Kick {
+pub(crate) enum Kick {
     /// The VP is in the guest, or between `enter` and `KVM_RUN`: send its thread the signal.
     Signal,
     /// The VP is in user space and will be kept there, or an earlier kick is on its way already.
@@ -60,7 +60,7 @@ pub enum Kick {
 
 /// The gate was shut: a kick came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kicked;
+pub(crate) struct Kicked;
 
 impl Default for RunGate {
     fn default() -> Self {
@@ -70,7 +70,7 @@ impl Default for RunGate {
 
 impl RunGate {
     /// An open gate.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicU8::new(IDLE))
     }
 
@@ -78,7 +78,7 @@ impl RunGate {
     ///
     /// # Errors
     /// [`Kicked`]: it must not enter the guest.
-    pub fn enter(&self) -> Result<(), Kicked> {
+    pub(crate) fn enter(&self) -> Result<(), Kicked> {
         match self
             .0
             .compare_exchange(IDLE, IN_GUEST, Ordering::AcqRel, Ordering::Acquire)
@@ -89,30 +89,30 @@ impl RunGate {
     }
 
     /// VP thread, after `KVM_RUN` returned.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         // Only a kick can have come in between, and that changes IN_GUEST to IN_GUEST_KICKED: what is cleared is the same bit.
         self.0.fetch_and(!IN_GUEST, Ordering::AcqRel);
     }
 
     /// Whether a kick waits to be taken back.
-    pub fn is_kicked(&self) -> bool {
+    pub(crate) fn is_kicked(&self) -> bool {
         self.0.load(Ordering::Acquire) & KICKED != 0
     }
 
     /// VP thread whose guest has halted: sleeps until it is kicked. The kicker unparks the thread after its kick.
-    pub fn wait_for_kick(&self) {
+    pub(crate) fn wait_for_kick(&self) {
         while !self.is_kicked() {
             thread::park();
         }
     }
 
     /// Whether the VP was in the guest just now.
-    pub fn is_in_guest(&self) -> bool {
+    pub(crate) fn is_in_guest(&self) -> bool {
         self.0.load(Ordering::Acquire) & IN_GUEST != 0
     }
 
     /// Kicker: keeps the VP out of the guest, or brings it out.
-    pub fn kick(&self) -> Kick {
+    pub(crate) fn kick(&self) -> Kick {
         match self.0.fetch_or(KICKED, Ordering::AcqRel) {
             IN_GUEST => Kick::Signal,
             _ => Kick::Noted,
@@ -120,7 +120,7 @@ impl RunGate {
     }
 
     /// Kicker, knowing the VP parked: takes the kick back.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.0.store(IDLE, Ordering::Release);
     }
 }

@@ -62,12 +62,12 @@ mod messages;
 mod reported;
 mod settle;
 
-pub use kept::Keeps;
-pub use messages::Cause;
-pub use messages::IllegalInput;
-pub use messages::OnByte;
-pub use messages::Output;
-pub use messages::Refused;
+pub(crate) use kept::Keeps;
+pub(crate) use messages::Cause;
+pub(crate) use messages::IllegalInput;
+pub(crate) use messages::OnByte;
+pub(crate) use messages::Output;
+pub(crate) use messages::Refused;
 
 use crate::at_breakpoint::AtBreakpoint;
 #[cfg(doc)]
@@ -174,7 +174,7 @@ enum Want {
 
 /// The machine. Every method is an input; a refused one changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RunState {
+pub(crate) struct RunState {
     vps: Vec<Vp>,
     phase: Phase,
     session: Session,
@@ -200,7 +200,7 @@ type Outputs = Result<Vec<Output>, Refused>;
 
 impl RunState {
     /// A guest of `vps` VPs, all parked, with no debugger.
-    pub fn new(vps: u32, keeps: Keeps) -> Self {
+    pub(crate) fn new(vps: u32, keeps: Keeps) -> Self {
         let vp = Vp {
             state: VpState::Parked(AtBreakpoint::NEW),
             plan: VpAction::Run,
@@ -223,7 +223,7 @@ impl RunState {
     }
 
     /// The VMM starts the guest without a debugger. Legal at the beginning only.
-    pub fn start(&mut self) -> Outputs {
+    pub(crate) fn start(&mut self) -> Outputs {
         self.only_in(Phase::Parked, "start")?;
         Ok(self.go_on())
     }
@@ -232,7 +232,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::AlreadyAttached`].
-    pub fn attach(&mut self) -> Outputs {
+    pub(crate) fn attach(&mut self) -> Outputs {
         self.expect_idle_shell("attach")?;
         if let Session::Attached(_) = self.session {
             return Err(DebugError::AlreadyAttached.into());
@@ -246,7 +246,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
-    pub fn detach(&mut self, action: DetachAction) -> Outputs {
+    pub(crate) fn detach(&mut self, action: DetachAction) -> Outputs {
         self.expect_idle_shell("detach")?;
         let open = self.attached()?;
         let mut outputs = Vec::new();
@@ -277,7 +277,7 @@ impl RunState {
 
     /// No debugger will ever come again: as [`Self::detach`], a guest that a debugger left stopped runs, and none is kept for a debugger any more. One
     /// that is held stays held (I6).
-    pub fn lost(&mut self) -> Outputs {
+    pub(crate) fn lost(&mut self) -> Outputs {
         self.expect_idle_shell("lost")?;
         self.keeps = Keeps::Nothing;
         match self.session {
@@ -299,7 +299,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NothingToRun`].
-    pub fn resume(
+    pub(crate) fn resume(
         &mut self,
         plan: &[VpAction],
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
@@ -330,7 +330,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
-    pub fn break_(&mut self) -> Outputs {
+    pub(crate) fn break_(&mut self) -> Outputs {
         self.expect_idle_shell("break")?;
         self.attached()?;
         Ok(self.want(Want::Break))
@@ -340,7 +340,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
-    pub fn change(&mut self) -> Outputs {
+    pub(crate) fn change(&mut self) -> Outputs {
         self.expect_idle_shell("change")?;
         self.attached()?;
         Ok(self.want(Want::Change))
@@ -351,7 +351,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`].
-    pub fn pause(&mut self) -> Outputs {
+    pub(crate) fn pause(&mut self) -> Outputs {
         self.expect_idle_shell("pause")?;
         Ok(match (self.phase, self.session) {
             (Phase::Running, Session::Attached(_)) => self.want(Want::Pause),
@@ -363,7 +363,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
-    pub fn reset(&mut self) -> Outputs {
+    pub(crate) fn reset(&mut self) -> Outputs {
         self.expect_idle_shell("reset")?;
         self.attached()?;
         self.stopped()?;
@@ -375,7 +375,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`] after the end.
-    pub fn shutdown(&mut self) -> Outputs {
+    pub(crate) fn shutdown(&mut self) -> Outputs {
         self.expect_idle_shell("shutdown")?;
         Ok(self.want(Want::Shutdown))
     }
@@ -384,7 +384,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`] where the VP was not entered in this epoch: the stop is stale.
-    pub fn parked(
+    pub(crate) fn parked(
         &mut self,
         vp: VpIndex,
         epoch: Epoch,
@@ -421,7 +421,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`].
-    pub fn acted(&mut self) -> Outputs {
+    pub(crate) fn acted(&mut self) -> Outputs {
         let Phase::Acting(after) = self.phase else {
             return Err(self.illegal("acted").into());
         };
@@ -445,7 +445,7 @@ impl RunState {
     }
 
     /// A reset has returned after `act_failed` said that it was overdue. The shell has kept the guest parked since.
-    pub fn reset_late(&mut self) {
+    pub(crate) fn reset_late(&mut self) {
         self.begin_anew();
     }
 
@@ -453,7 +453,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`].
-    pub fn act_failed(&mut self) -> Outputs {
+    pub(crate) fn act_failed(&mut self) -> Outputs {
         let Phase::Acting(_) = self.phase else {
             return Err(self.illegal("act_failed").into());
         };
@@ -465,14 +465,14 @@ impl RunState {
     }
 
     /// The client repaired a VP that had crashed (it wrote its registers): the crash is not acted upon, the VP tries again.
-    pub fn repaired(&mut self, index: VpIndex) {
+    pub(crate) fn repaired(&mut self, index: VpIndex) {
         if matches!(self.owed, Some(GuestEvent::Crashed { vp, .. }) if vp == index) {
             self.owed = None;
         }
     }
 
     /// A debugger's own write to a device asked for this: it is carried out at the next resume.
-    pub fn owe(&mut self, event: GuestEvent) {
+    pub(crate) fn owe(&mut self, event: GuestEvent) {
         if event.is_acted_upon() {
             self.owed = self.owed.or(Some(event));
         }
@@ -482,7 +482,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
-    pub fn stop_on(&mut self, set: Option<StopOn>) -> Result<StopOn, DebugError> {
+    pub(crate) fn stop_on(&mut self, set: Option<StopOn>) -> Result<StopOn, DebugError> {
         self.attached()?;
         if let Some(set) = set {
             self.stop_on = set;
@@ -507,23 +507,23 @@ impl RunState {
     }
 
     /// Whether the VP has been let go and has not said that it parked.
-    pub fn is_entered(&self, vp: VpIndex) -> bool {
+    pub(crate) fn is_entered(&self, vp: VpIndex) -> bool {
         let vp = self.vps.get(vp.index() as usize);
         vp.is_some_and(|vp| !matches!(vp.state, VpState::Parked(_)))
     }
 
     /// Whether no VP has been let go yet (I6).
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.held
     }
 
     /// Whether VPs are in the guest, or about to be, under a debugger.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.session, Session::Attached(_)) && self.phase == Phase::Running
     }
 
     /// Whether nothing moves until the debugger asks for it, or there is none.
-    pub fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         !matches!(self.session, Session::Attached(_))
             || matches!(self.phase, Phase::Parked | Phase::Ended)
     }
@@ -532,7 +532,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
-    pub fn check_stopped(&self) -> Result<(), DebugError> {
+    pub(crate) fn check_stopped(&self) -> Result<(), DebugError> {
         self.attached()?;
         self.stopped()
     }
@@ -541,7 +541,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
-    pub fn check_attached(&self) -> Result<(), DebugError> {
+    pub(crate) fn check_attached(&self) -> Result<(), DebugError> {
         self.attached().map(drop)
     }
 

@@ -53,7 +53,7 @@ mod task;
 
 pub(crate) use gate::handler;
 use kind::Flow;
-pub use kind::Kind;
+pub(crate) use kind::Kind;
 
 /// The exceptions that a step is looked after for, the likeliest first: page fault, general protection, invalid opcode, divide error.
 pub(crate) const LIKELY_FAULTS: [u8; 4] = [14, 13, 6, 0];
@@ -63,7 +63,7 @@ const TF_IN_BYTE: u8 = 1;
 
 /// A trap flag: in the guest's mind, or in an image of RFLAGS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrapFlag {
+pub(crate) enum TrapFlag {
     /// One.
     Set,
     /// Zero.
@@ -72,7 +72,7 @@ pub enum TrapFlag {
 
 impl TrapFlag {
     /// The flag in an image of RFLAGS.
-    pub const fn of(rflags: u64) -> Self {
+    pub(crate) const fn of(rflags: u64) -> Self {
         match rflags & rflags::TF {
             0 => Self::Clear,
             _ => Self::Set,
@@ -81,7 +81,7 @@ impl TrapFlag {
 }
 
 /// What has to be known of the guest besides its register file.
-pub trait Guest {
+pub(crate) trait Guest {
     /// Reads linear addresses of the VP, as long as `data`. `false` where that cannot be done.
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool;
     /// IA32_FMASK (MSR C000_0084h). Asked only after a `syscall`.
@@ -93,7 +93,7 @@ pub trait Guest {
 
 /// Where an image of RFLAGS was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Bit 0 of the byte at this address is the image's TF.
     Memory(Gva),
     /// Bit 8 of this register is.
@@ -102,7 +102,7 @@ pub enum Place {
 
 /// An image of RFLAGS in which TF is not what the guest has to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Correction {
+pub(crate) struct Correction {
     /// Where it is.
     pub place: Place,
     /// What TF has to be there.
@@ -111,7 +111,7 @@ pub struct Correction {
 
 /// Whether the guest, single-stepping itself, is to get its `#DB` (DR6.BS) now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owed {
+pub(crate) enum Owed {
     /// Yes: its own TF was set and the instruction is done.
     SingleStepTrap,
     /// No.
@@ -120,7 +120,7 @@ pub enum Owed {
 
 /// What is to be done after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aftermath {
+pub(crate) struct Aftermath {
     /// What is to be put right in the guest.
     pub correction: Option<Correction>,
     /// The guest's own TF from now on.
@@ -131,7 +131,7 @@ pub struct Aftermath {
 
 /// An instruction about to be stepped.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub(crate) struct Step {
     kind: Kind,
     flow: Flow,
     own: TrapFlag,
@@ -170,7 +170,7 @@ impl Landing {
 impl Step {
     /// Looks at the instruction at RIP, whose first bytes are `bytes` (up to 15, as many as can be read; the guest's own, no breakpoint bytes). `own` is
     /// the guest's own TF.
-    pub fn new(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest) -> Self {
+    pub(crate) fn new(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest) -> Self {
         let instruction = decode(state, bytes);
         let kind = kind::of(state, instruction.as_ref());
         let (loaded, stored) = match kind {
@@ -213,12 +213,12 @@ impl Step {
     }
 
     /// Whether it goes on with the next instruction, if nothing goes wrong.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.flow == Flow::Sequential && !matches!(self.kind, Kind::SoftwareInterrupt { .. })
     }
 
     /// Whether the trap flag would show in what the instruction stores.
-    pub fn stores_flags(&self) -> bool {
+    pub(crate) fn stores_flags(&self) -> bool {
         self.stored.is_some() || matches!(self.kind, Kind::SoftwareInterrupt { .. })
     }
 
@@ -249,7 +249,7 @@ impl Step {
     }
 
     /// What the step has left behind, given the registers after it. TF in `after` is not looked at: KVM hides it.
-    pub fn after(&self, after: &X86VpState, guest: &impl Guest) -> Aftermath {
+    pub(crate) fn after(&self, after: &X86VpState, guest: &impl Guest) -> Aftermath {
         if self.switched_task(after) {
             return Aftermath {
                 correction: tss_flags(&self.tr).and_then(|at| self.correct(at, after, guest)),

@@ -6,7 +6,7 @@ use crate::dr7::Dr6;
 
 /// What `KVM_EXIT_DEBUG` says (KVM api.rst, `kvm_run.debug`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DebugExit {
+pub(crate) struct DebugExit {
     /// The exception: 1 (`#DB`) or 3 (`#BP`).
     pub vector: u32,
     /// The linear address of RIP.
@@ -17,12 +17,12 @@ pub struct DebugExit {
 
 impl DebugExit {
     /// Whether it is a `#DB`: a `#BP`'s DR6 says nothing.
-    pub fn is_db(&self) -> bool {
+    pub(crate) fn is_db(&self) -> bool {
         self.vector == u32::from(DB_VECTOR)
     }
 
     /// Whether a single step is all that happened.
-    pub fn is_step_alone(&self) -> bool {
+    pub(crate) fn is_step_alone(&self) -> bool {
         let dr6 = self.dr6;
         self.is_db() && dr6.single_step() && !dr6.breakpoints() && dr6.others().is_empty()
     }
@@ -30,7 +30,7 @@ impl DebugExit {
 
 /// Whether the VP was made to execute one instruction only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stepping {
+pub(crate) enum Stepping {
     /// The trap flag is ours.
     On,
     /// Any single-step trap is the guest's own.
@@ -39,7 +39,7 @@ pub enum Stepping {
 
 /// Whose exception it was, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DebugCause {
+pub(crate) enum DebugCause {
     /// Our debug register of this number matched.
     Slot {
         /// Its number.
@@ -59,14 +59,18 @@ pub enum DebugCause {
 }
 
 /// Of the debug exception, `#DB`.
-pub const DB_VECTOR: u8 = 1;
+pub(crate) const DB_VECTOR: u8 = 1;
 
 /// Decodes a debug exit. `registers` are the debug registers of this VP as it entered.
 ///
 /// A breakpoint and a finished step may come together (SDM volume 3, "Debug Status Register (DR6)": several bits may be set); the
 /// breakpoint is what is reported then, and of several the lowest. What the guest asked for and has happened with ours is its own all the same; an
 /// execution breakpoint of its own at the same place is not lost either: it fires when the instruction is tried again.
-pub fn stop_cause(exit: &DebugExit, registers: &DebugRegisters, stepping: Stepping) -> DebugCause {
+pub(crate) fn stop_cause(
+    exit: &DebugExit,
+    registers: &DebugRegisters,
+    stepping: Stepping,
+) -> DebugCause {
     if !exit.is_db() {
         return DebugCause::Int3;
     }

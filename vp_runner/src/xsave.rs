@@ -24,18 +24,18 @@ const MXCSR_DEFAULT_MASK: u32 = 0xffbf;
 
 /// State components by their number, which is their bit in XCR0 and XSTATE_BV.
 mod component {
-    pub const X87: u32 = 0;
-    pub const SSE: u32 = 1;
-    pub const AVX: u32 = 2;
-    pub const OPMASK: u32 = 5;
-    pub const ZMM_HI256: u32 = 6;
-    pub const HI16_ZMM: u32 = 7;
-    pub const PKRU: u32 = 9;
+    pub(super) const X87: u32 = 0;
+    pub(super) const SSE: u32 = 1;
+    pub(super) const AVX: u32 = 2;
+    pub(super) const OPMASK: u32 = 5;
+    pub(super) const ZMM_HI256: u32 = 6;
+    pub(super) const HI16_ZMM: u32 = 7;
+    pub(super) const PKRU: u32 = 9;
 }
 
 /// Where a vCPU's extended components lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct XsaveLayout {
+pub(crate) struct XsaveLayout {
     avx: Option<usize>,
     avx512: Option<Avx512Offsets>,
     pkru: Option<usize>,
@@ -50,7 +50,7 @@ struct Avx512Offsets {
 
 /// The registers that an XSAVE area holds, as the register file has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VectorState {
+pub(crate) struct VectorState {
     /// x87.
     pub x87: X87State,
     /// XMM0-15 and MXCSR.
@@ -67,7 +67,7 @@ impl XsaveLayout {
     /// Reads the layout off a vCPU's CPUID entries, for an area of `area_len` bytes.
     ///
     /// A component counts as present when leaf 0Dh enumerates it with a size that holds our registers and it lies inside the area.
-    pub fn from_cpuid(entries: &[kvm_cpuid_entry2], area_len: usize) -> Self {
+    pub(crate) fn from_cpuid(entries: &[kvm_cpuid_entry2], area_len: usize) -> Self {
         let leaf = |subleaf: u32| {
             entries
                 .iter()
@@ -95,7 +95,7 @@ impl XsaveLayout {
     }
 
     /// Which optional register sets there are.
-    pub const fn features(&self) -> XFeatures {
+    pub(crate) const fn features(&self) -> XFeatures {
         XFeatures {
             avx: self.avx.is_some(),
             avx512: self.avx512.is_some(),
@@ -107,7 +107,7 @@ impl XsaveLayout {
     ///
     /// # Panics
     /// When `area` is shorter than the one the layout was made for.
-    pub fn read(&self, area: &[u8]) -> VectorState {
+    pub(crate) fn read(&self, area: &[u8]) -> VectorState {
         let present = |number: u32| u64_at(area, XSTATE_BV) >> number & 1 != 0;
         let sse_present = present(component::SSE);
         VectorState {
@@ -160,7 +160,7 @@ impl XsaveLayout {
     ///
     /// # Panics
     /// When `area` is shorter than the one the layout was made for.
-    pub fn write(&self, area: &mut [u8], old: &VectorState, new: &VectorState) {
+    pub(crate) fn write(&self, area: &mut [u8], old: &VectorState, new: &VectorState) {
         let mut written = 0u64;
         if new.x87 != old.x87 {
             let was_init = u64_at(area, XSTATE_BV) >> component::X87 & 1 == 0;
@@ -208,7 +208,7 @@ impl XsaveLayout {
 }
 
 /// The MXCSR bits that the processor has; setting another is a #GP.
-pub fn mxcsr_mask(area: &[u8]) -> u32 {
+pub(crate) fn mxcsr_mask(area: &[u8]) -> u32 {
     match u32_at(area, MXCSR_MASK) {
         0 => MXCSR_DEFAULT_MASK,
         mask => mask,

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// `$XDG_CACHE_HOME/trapgate`, or `~/.cache/trapgate`.
-pub struct Cache {
+pub(crate) struct Cache {
     root: PathBuf,
 }
 
 impl Cache {
     /// Opens the folder and makes it where it is missing.
-    pub fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open() -> anyhow::Result<Self> {
         let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(base) => PathBuf::from(base),
             None => match std::env::var_os("HOME") {
@@ -33,7 +33,7 @@ impl Cache {
     }
 
     /// The folder itself, for state that is not an artefact (package lists).
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
@@ -41,7 +41,7 @@ impl Cache {
     ///
     /// The folder's name carries that version and a hash of `recipe`: a changed recipe makes it anew, a newer version upstream does not
     /// (remove the folder to get it). A folder appears under its final name only when complete, and one process makes it at a time.
-    pub fn artefact(
+    pub(crate) fn artefact(
         &self,
         name: &str,
         recipe: &str,

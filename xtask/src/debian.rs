@@ -14,20 +14,20 @@ const MIRROR_VARIABLE: &str = "TRAPGATE_DEBIAN_MIRROR";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An apt configuration of its own under a cache folder, with fresh lists.
-pub struct Apt {
+pub(crate) struct Apt {
     config: PathBuf,
 }
 
 impl Apt {
     /// Of this machine's own release: sets it up below `folder` and fetches the package lists.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         Self::check()?;
         let source = Source::of_this_machine()?;
         Self::set_up(&folder.join("apt"), &source, Installed::OnThisMachine)
     }
 
     /// Of another Debian release, for which nothing counts as installed: a package comes with all that it depends on.
-    pub fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
         Self::check()?;
         let mut source = Source::of_this_machine()?;
         source.suites = vec![suite.to_owned()];
@@ -75,7 +75,7 @@ impl Apt {
     }
 
     /// The version of `package` that `wanted` accepts, of several the one that apt lists first (the highest).
-    pub fn version(
+    pub(crate) fn version(
         &self,
         package: &str,
         wanted: impl Fn(&str) -> bool,
@@ -85,7 +85,7 @@ impl Apt {
     }
 
     /// As [`Self::version`], of a source package.
-    pub fn source_version(
+    pub(crate) fn source_version(
         &self,
         package: &str,
         wanted: impl Fn(&str) -> bool,
@@ -97,7 +97,7 @@ impl Apt {
     }
 
     /// Downloads a binary package (`name` or `name=version`) and unpacks it into `folder`.
-    pub fn unpack(&self, package: &str, folder: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack(&self, package: &str, folder: &Path) -> anyhow::Result<()> {
         println!("xtask: downloading {package}");
         let downloads = folder.join("download");
         std::fs::create_dir_all(&downloads)?;
@@ -110,7 +110,11 @@ impl Apt {
     }
 
     /// Downloads binary packages and all that they depend on, and unpacks them into `folder`.
-    pub fn unpack_with_dependencies(&self, packages: &[&str], folder: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack_with_dependencies(
+        &self,
+        packages: &[&str],
+        folder: &Path,
+    ) -> anyhow::Result<()> {
         println!(
             "xtask: downloading {} and what they depend on",
             packages.join(", ")
@@ -129,7 +133,7 @@ impl Apt {
     }
 
     /// Downloads the upstream tarball of a source package into `folder` and returns the file.
-    pub fn source_tarball(
+    pub(crate) fn source_tarball(
         &self,
         package: &str,
         version: &str,

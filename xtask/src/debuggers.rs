@@ -36,13 +36,13 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// The subcommand; the result is the exit status for the process.
-pub fn main() -> anyhow::Result<i32> {
+pub(crate) fn main() -> anyhow::Result<i32> {
     provide()?;
     Ok(0)
 }
 
 /// Takes them from the cache; what is missing there is downloaded now. A release that cannot be had does not keep the others away.
-pub fn provide() -> anyhow::Result<()> {
+pub(crate) fn provide() -> anyhow::Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(
             CannotHere("newer debuggers are unpacked on x86-64 Linux only".to_owned()).into(),

@@ -14,7 +14,7 @@ const VERSION: &str = "0.20.2";
 const WITH_TESTS: &str = "xtask/deny-tests.toml";
 
 /// Arrows, licences and sources. Needs no network once cargo-deny is built.
-pub fn check() -> anyhow::Result<()> {
+pub(crate) fn check() -> anyhow::Result<()> {
     let program = program()?;
     // A crate that nobody may use has itself as the only wrapper, which is never met.
     let bans = ["--allow", "unused-wrapper", "bans"];
@@ -32,7 +32,7 @@ pub fn check() -> anyhow::Result<()> {
 }
 
 /// Known flaws, by RustSec's database, which is on GitHub only.
-pub fn advisories() -> anyhow::Result<()> {
+pub(crate) fn advisories() -> anyhow::Result<()> {
     let program = program()?;
     process::capture(deny(&program).args(["fetch", "db"])).map_err(|error| {
         CannotHere(format!(

@@ -18,7 +18,7 @@ const LOG_TAIL_LINES: usize = 25;
 /// The checkout's root: the workspace in which `cargo xtask` was typed.
 ///
 /// What cargo says now counts before what it said at build time: two checkouts that share a target folder also share the built `xtask`.
-pub fn workspace_root() -> PathBuf {
+pub(crate) fn workspace_root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest
@@ -31,7 +31,7 @@ pub fn workspace_root() -> PathBuf {
 ///
 /// Variables that `cargo run` sets for us are taken out: with them, build scripts and `env!` of the inner build would see a
 /// changed environment and rebuild.
-pub fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace_root());
     for (name, _) in std::env::vars_os() {
@@ -50,7 +50,7 @@ pub fn cargo() -> Command {
 }
 
 /// Whether a program of that name is in `PATH` or, for programs kept out of a user's `PATH` by Debian, in the `sbin` folders.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -59,14 +59,14 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// A program that is killed when the thread that starts it ends, or this process does in whatever way.
-pub fn bound_to_us(program: &Path) -> Command {
+pub(crate) fn bound_to_us(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
 /// Runs with our own output streams; an error names the command and its status.
-pub fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot start `{}`", shown(command)))?;
@@ -77,7 +77,7 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// Runs with standard output returned as text; an error carries what the command wrote to standard error.
-pub fn capture(command: &mut Command) -> anyhow::Result<String> {
+pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -95,7 +95,7 @@ pub fn capture(command: &mut Command) -> anyhow::Result<String> {
 }
 
 /// Runs with both output streams appended to `log`; an error shows the end of the log and where the whole of it is.
-pub fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+pub(crate) fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     let file = File::options()
         .create(true)
         .append(true)
@@ -123,7 +123,7 @@ pub fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs with standard output through `sink`, and ends it with all that it started when it takes longer than `timeout`.
-pub fn run_watched(
+pub(crate) fn run_watched(
     command: &mut Command,
     timeout: Duration,
     mut sink: impl Write + Send + 'static,
@@ -186,7 +186,7 @@ fn kill_tree(root: u32) {
 }
 
 /// Where cargo builds to.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace_root().join(folder),
         None => workspace_root().join("target"),
@@ -194,7 +194,7 @@ pub fn target_dir() -> PathBuf {
 }
 
 /// The command as a person would type it, good enough for messages.
-pub fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
         text.push(' ');

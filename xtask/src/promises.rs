@@ -4,13 +4,13 @@ use crate::process;
 use anyhow::Context as _;
 
 /// Where they are.
-pub const PAGE: &str = "Guide/src/conformance.md";
+pub(crate) const PAGE: &str = "Guide/src/conformance.md";
 
 /// The heading above the table of races.
 const RACES: &str = "## Races";
 
 /// A row, by what is in backticks in its second cell: files, each followed by tests in it.
-pub struct Row<'a> {
+pub(crate) struct Row<'a> {
     /// Counted from 1.
     pub line: usize,
     /// In their order.
@@ -18,13 +18,13 @@ pub struct Row<'a> {
 }
 
 /// The page's text.
-pub fn read() -> anyhow::Result<String> {
+pub(crate) fn read() -> anyhow::Result<String> {
     let path = process::workspace_root().join(PAGE);
     std::fs::read_to_string(path).with_context(|| format!("cannot read {PAGE}"))
 }
 
 /// The rows of all tables.
-pub fn rows(page: &str) -> impl Iterator<Item = Row<'_>> {
+pub(crate) fn rows(page: &str) -> impl Iterator<Item = Row<'_>> {
     page.lines().enumerate().filter_map(|(number, line)| {
         // | promise | `file.rs`: `test`, `another` | where ...
         let cell = line.strip_prefix('|')?.split('|').nth(1)?;
@@ -36,18 +36,18 @@ pub fn rows(page: &str) -> impl Iterator<Item = Row<'_>> {
 }
 
 /// The rows of the table of races.
-pub fn races(page: &str) -> impl Iterator<Item = Row<'_>> {
+pub(crate) fn races(page: &str) -> impl Iterator<Item = Row<'_>> {
     let (_, section) = page.split_once(RACES).unwrap_or_default();
     rows(section.split("\n## ").next().unwrap_or_default())
 }
 
 /// Whether a word names a file.
-pub fn is_file(word: &str) -> bool {
+pub(crate) fn is_file(word: &str) -> bool {
     word.ends_with(".rs")
 }
 
 /// The names of the functions right below a `#[test]`.
-pub fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn tests_of(text: &str) -> impl Iterator<Item = &str> {
     text.split("#[test]\n").skip(1).filter_map(|rest| {
         let line = rest
             .lines()

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 /// Arguments of `cargo xtask soak`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// How long to go on, apart from the test that is under way then.
     #[arg(long)]
     minutes: u64,
@@ -106,7 +106,7 @@ const SHORTEST: Duration = Duration::from_secs(10);
 const EXTRA: Duration = Duration::from_secs(15 * 60);
 
 /// The subcommand; the result is the exit status for the process.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let mut members: Vec<&Member> = MEMBERS
         .iter()
         .filter(|member| member.test.contains(&args.only))
@@ -284,7 +284,7 @@ impl Member {
 }
 
 /// How long each test is asked to go on; zero outside of a soak, and where that is no number: the tests say so.
-pub fn share() -> Duration {
+pub(crate) fn share() -> Duration {
     let value = std::env::var(SECONDS).unwrap_or_default();
     Duration::from_secs(value.parse().unwrap_or(0))
 }
@@ -302,7 +302,7 @@ fn first_seed() -> u64 {
 }
 
 /// SplitMix64's step and mixing (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
-pub fn next_seed(seed: u64) -> u64 {
+pub(crate) fn next_seed(seed: u64) -> u64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// This machine lacks something that xtask cannot or may not provide: no fault of the project, so a test run skips what needs it.
 #[derive(Debug)]
-pub struct CannotHere(pub String);
+pub(crate) struct CannotHere(pub String);
 
 impl std::fmt::Display for CannotHere {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -21,7 +21,7 @@ impl std::error::Error for CannotHere {}
 ///
 /// On a terminal the user is asked; with `CI=true` they are installed without a question. Otherwise, or where there is no `apt-get`,
 /// the error says what to install.
-pub fn ensure(packages: &[&str], purpose: &str) -> anyhow::Result<()> {
+pub(crate) fn ensure(packages: &[&str], purpose: &str) -> anyhow::Result<()> {
     if process::find_program("dpkg-query").is_none() || process::find_program("apt-get").is_none() {
         return Err(CannotHere(format!(
             "this is not a Debian system, so xtask installs nothing here. To {purpose}, install what Debian calls: {}",

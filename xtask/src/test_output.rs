@@ -9,7 +9,7 @@ const SKIP_MARK: &str = "SKIP: ";
 
 /// What a line said.
 #[derive(Debug, PartialEq)]
-pub enum Note {
+pub(crate) enum Note {
     /// A test did not do its work, for this reason.
     Skip(String),
     /// A test program's last line.
@@ -22,7 +22,7 @@ pub enum Note {
 }
 
 /// Passes everything on and sends what it noticed.
-pub struct Watch<W: Write> {
+pub(crate) struct Watch<W: Write> {
     inner: W,
     notes: Sender<Note>,
     line: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Watch<W: Write> {
 
 impl<W: Write> Watch<W> {
     /// Passes on to `inner`.
-    pub fn new(inner: W, notes: Sender<Note>) -> Self {
+    pub(crate) fn new(inner: W, notes: Sender<Note>) -> Self {
         Self {
             inner,
             notes,

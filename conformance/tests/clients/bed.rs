@@ -28,7 +28,7 @@ const SHOWN: usize = 25;
 
 /// How much of each cell is done.
 #[derive(Clone, Copy)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub rounds: u32,
     /// A cell ends then, after the fewest rounds that mean something.
     pub seconds: u32,
@@ -37,7 +37,7 @@ pub struct Plan {
 }
 
 /// One combination of the table.
-pub struct Cell {
+pub(crate) struct Cell {
     /// The values, in the order of the dimensions.
     pub name: String,
     debugger: usize,
@@ -52,7 +52,7 @@ const MODE: usize = 3;
 
 impl Cell {
     /// The first dimension is the client.
-    pub fn new(dimensions: &[Dimension], combination: &Combination) -> Self {
+    pub(crate) fn new(dimensions: &[Dimension], combination: &Combination) -> Self {
         let mut values: Vec<String> = dimensions
             .iter()
             .zip(combination)
@@ -89,7 +89,7 @@ struct Results {
 ///
 /// # Panics
 /// Where one failed, after all of them were tried.
-pub fn run(client: Client, debuggers: &[Debugger], cells: Vec<Cell>, plan: Plan) {
+pub(crate) fn run(client: Client, debuggers: &[Debugger], cells: Vec<Cell>, plan: Plan) {
     let start = Instant::now();
     let all = cells.len();
     let mut results = Results::default();

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 /// The values of a dimension.
-pub type Dimension = Vec<String>;
+pub(crate) type Dimension = Vec<String>;
 
 /// One value of each dimension, by its place.
-pub type Combination = Vec<usize>;
+pub(crate) type Combination = Vec<usize>;
 
 /// All combinations, in an order that depends on `seed`.
-pub fn all(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
+pub(crate) fn all(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
     let mut combinations = vec![Vec::new()];
     for dimension in dimensions {
         combinations = combinations
@@ -24,7 +24,7 @@ pub fn all(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
 }
 
 /// As few combinations as are easily found in which each two values of different dimensions meet.
-pub fn pairs(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
+pub(crate) fn pairs(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
     let all = all(dimensions, seed);
     let mut open: BTreeSet<Pair> = all.iter().flat_map(pairs_of).collect();
     let mut chosen = Vec::new();

@@ -30,14 +30,14 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// What a failure shows of what led to it.
 const REMEMBERED: usize = 24;
 
-pub struct Debugger {
+pub(crate) struct Debugger {
     pub vm: TestVm,
     model: Model,
     history: VecDeque<String>,
 }
 
 impl Debugger {
-    pub fn new(vm: TestVm, program: Program, vps: u32, report: &Report) -> Self {
+    pub(crate) fn new(vm: TestVm, program: Program, vps: u32, report: &Report) -> Self {
         vm.attach();
         program.prepare(&vm, vps);
         Self {
@@ -48,7 +48,7 @@ impl Debugger {
     }
 
     /// One operation, and what it led to.
-    pub fn operation(&mut self, random: &mut Random) {
+    pub(crate) fn operation(&mut self, random: &mut Random) {
         match random.below(100) {
             0..28 => drop(self.change(random)),
             28..52 => {
@@ -287,7 +287,7 @@ impl Debugger {
     }
 
     /// No breakpoint, every VP at the top of its loop, nobody attached.
-    pub fn come_to_rest(&mut self) {
+    pub(crate) fn come_to_rest(&mut self) {
         let removes = self.model.set.drain(..).map(BreakpointChange::Remove);
         let removes = removes.collect();
         self.vm.call(DebugRequest::SetDebugState, removes).unwrap();
@@ -309,7 +309,7 @@ impl Debugger {
     }
 
     /// The last client is lost, in any state; the guest runs on.
-    pub fn die(mut self, random: &mut Random) {
+    pub(crate) fn die(mut self, random: &mut Random) {
         self.vm.attach();
         for _ in 0..random.below(6) {
             self.change(random);

@@ -6,7 +6,7 @@ use vmm_core_defs::regs::X86VpState;
 /// Where the loop's second half is mapped too.
 const ALIAS: u64 = 0x20_0000;
 /// Nothing is mapped from here on.
-pub const UNMAPPED: u64 = 0x40_0000;
+pub(crate) const UNMAPPED: u64 = 0x40_0000;
 const BLOCK: u64 = 0x1040;
 const HANDLER: u64 = 0x1050;
 const IDT: u64 = 0x9000;
@@ -14,30 +14,30 @@ const IDT: u64 = 0x9000;
 const PD_ALIAS: u64 = 0x1_2008;
 
 /// Where the increment of the counter in memory is, and where a watchpoint on it stops.
-pub const COUNTS: u64 = 0x1002;
-pub const COUNTED: u64 = 0x1006;
+pub(crate) const COUNTS: u64 = 0x1002;
+pub(crate) const COUNTED: u64 = 0x1006;
 
 /// The counter of a VP in memory: 32 bits.
-pub fn counter(vp: u32) -> u64 {
+pub(crate) fn counter(vp: u32) -> u64 {
     0x8010 + 0x100 * u64::from(vp)
 }
 
 /// The program, and the addresses of its instructions in the order in which a turn executes them.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     pub code: Vec<u8>,
     pub turn: Vec<u64>,
 }
 
 /// Whether the guest has an `INT3` of its own, which some KVMs cannot deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnInt3 {
+pub(crate) enum OwnInt3 {
     Yes,
     No,
 }
 
 impl Program {
-    pub fn new(int3: OwnInt3) -> Self {
+    pub(crate) fn new(int3: OwnInt3) -> Self {
         // inc ebx; inc dword [rsp+10h]; nop; call block; mov eax, block + alias; call rax; xor eax, eax; int3 or nop; nop; jmp
         let mut code = vec![0xff, 0xc3, 0xff, 0x44, 0x24, 0x10, 0x90];
         code.extend([0xe8, 0x34, 0, 0, 0, 0xb8, 0x40, 0x10, 0x20, 0, 0xff, 0xd0]);
@@ -65,7 +65,7 @@ impl Program {
     }
 
     /// Tables that the machine does not make: the alias, and the gate of vector 3. The guest is stopped at its first instruction.
-    pub fn prepare(&self, vm: &TestVm, vps: u32) {
+    pub(crate) fn prepare(&self, vm: &TestVm, vps: u32) {
         vm.write_gva(0, PD_ALIAS, &0xe3_u64.to_le_bytes()).unwrap();
         let [b0, b1, b2, b3, ..] = HANDLER.to_le_bytes();
         let gate = [b0, b1, 8, 0, 0, 0x8e, b2, b3, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -77,12 +77,12 @@ impl Program {
         }
     }
 
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.turn.len() as u64
     }
 
     /// The address of the instruction that a VP which has executed so many is about to execute.
-    pub fn rip(&self, position: u64) -> u64 {
+    pub(crate) fn rip(&self, position: u64) -> u64 {
         self.turn[usize::try_from(position % self.len()).unwrap()]
     }
 
@@ -92,7 +92,7 @@ impl Program {
     }
 
     /// How many instructions a VP has executed. Every register has to agree.
-    pub fn position(&self, regs: &X86VpState) -> u64 {
+    pub(crate) fn position(&self, regs: &X86VpState) -> u64 {
         let index = self.index(regs.rip);
         let turns = regs.gp[3] - u64::from(index > 0);
         let after =
@@ -112,7 +112,7 @@ impl Program {
     }
 
     /// What the counter in memory says at a position.
-    pub fn counted(&self, position: u64) -> u64 {
+    pub(crate) fn counted(&self, position: u64) -> u64 {
         position / self.len() + u64::from(position % self.len() > self.index(COUNTS))
     }
 }

@@ -14,11 +14,11 @@ use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::probe::Report;
 
 /// Physical memory behind both mappings of the program.
-pub const MAPPED: u64 = 0x20_0000;
+pub(crate) const MAPPED: u64 = 0x20_0000;
 /// x86 has so many debug registers.
 const REGISTERS: usize = 4;
 
-pub struct Model {
+pub(crate) struct Model {
     pub program: Program,
     pub vps: Vec<Vp>,
     pub set: Vec<Breakpoint>,
@@ -27,7 +27,7 @@ pub struct Model {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Vp {
+pub(crate) struct Vp {
     /// Instructions executed.
     pub position: u64,
     due: Due,
@@ -54,7 +54,7 @@ enum Due {
 }
 
 /// A resume and what may have stopped it.
-pub struct Run {
+pub(crate) struct Run {
     pub plan: Vec<VpAction>,
     /// In force from its begin to its end.
     pub stable: Vec<Breakpoint>,
@@ -67,7 +67,7 @@ pub struct Run {
 }
 
 impl Model {
-    pub fn new(program: Program, vps: u32, report: &Report) -> Self {
+    pub(crate) fn new(program: Program, vps: u32, report: &Report) -> Self {
         Self {
             program,
             vps: vec![Vp::seen_at(0); vps as usize],
@@ -78,7 +78,7 @@ impl Model {
     }
 
     /// Why an insertion is to be refused.
-    pub fn may_insert(&self, breakpoint: Breakpoint) -> Result<(), &'static str> {
+    pub(crate) fn may_insert(&self, breakpoint: Breakpoint) -> Result<(), &'static str> {
         if breakpoint.kind == BreakpointKind::Write && !self.watches {
             return Err("this host never reports a watchpoint");
         }
@@ -94,14 +94,14 @@ impl Model {
         }
     }
 
-    pub fn inserted(&mut self, breakpoint: Breakpoint) {
+    pub(crate) fn inserted(&mut self, breakpoint: Breakpoint) {
         if !self.set.contains(&breakpoint) {
             self.set.push(breakpoint);
         }
     }
 
     /// A hit that was kept may go with it.
-    pub fn removed(&mut self, breakpoint: Breakpoint) {
+    pub(crate) fn removed(&mut self, breakpoint: Breakpoint) {
         self.set.retain(|other| *other != breakpoint);
         for index in 0..self.vps.len() {
             let vp = self.vps[index];
@@ -112,7 +112,7 @@ impl Model {
     }
 
     /// The breakpoints of the server's list that are armed. Each has to be where it belongs.
-    pub fn armed(&self, list: Vec<BreakpointStatus>) -> Vec<Breakpoint> {
+    pub(crate) fn armed(&self, list: Vec<BreakpointStatus>) -> Vec<Breakpoint> {
         use vmm_core_defs::breakpoint::Arming;
         let listed: Vec<_> = list.iter().map(|status| status.breakpoint).collect();
         assert_eq!(listed, self.set, "the list of breakpoints");
@@ -147,7 +147,7 @@ impl Model {
     }
 
     /// Whether the guest stops by itself, sooner or later.
-    pub fn ends(&self, plan: &[VpAction], armed: &[Breakpoint]) -> bool {
+    pub(crate) fn ends(&self, plan: &[VpAction], armed: &[Breakpoint]) -> bool {
         let comes_by = |index| (0..self.program.len()).any(|at| self.stops(index, at, armed));
         plan.iter().enumerate().any(|(index, action)| match action {
             VpAction::Stay => false,
@@ -157,7 +157,7 @@ impl Model {
     }
 
     /// Checks a stop, and where every VP is then.
-    pub fn check(&mut self, run: &Run, reason: DebugStopReason, positions: &[u64]) {
+    pub(crate) fn check(&mut self, run: &Run, reason: DebugStopReason, positions: &[u64]) {
         let mut moved = Vec::new();
         for (index, to) in positions.iter().enumerate() {
             let vp = self.vps[index];
@@ -279,7 +279,7 @@ impl Model {
 
 impl Vp {
     /// Where the client sees it, with nothing to be told.
-    pub fn seen_at(position: u64) -> Self {
+    pub(crate) fn seen_at(position: u64) -> Self {
         Self {
             position,
             due: Due::No,

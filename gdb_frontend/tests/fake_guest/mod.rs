@@ -18,10 +18,10 @@ use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
 
 /// First byte of the only memory there is.
-pub const MEMORY_BASE: u64 = 0x1000;
+pub(crate) const MEMORY_BASE: u64 = 0x1000;
 
 /// A guest with memory from 0x1000 to 0x31000 and four hardware breakpoints.
-pub struct FakeGuest {
+pub(crate) struct FakeGuest {
     layout: Layout,
     threads: u32,
     memory: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct FakeGuest {
 }
 
 impl FakeGuest {
-    pub fn new(layout: Layout, threads: u32) -> Self {
+    pub(crate) fn new(layout: Layout, threads: u32) -> Self {
         let registers = (1..=threads)
             .map(|thread| registers(layout, thread))
             .collect();
@@ -48,7 +48,7 @@ impl FakeGuest {
     }
 
     /// What a session with it starts from.
-    pub fn info(&self) -> TargetInfo {
+    pub(crate) fn info(&self) -> TargetInfo {
         TargetInfo {
             explanation: None,
             thread_count: self.threads,
@@ -60,7 +60,7 @@ impl FakeGuest {
         }
     }
 
-    pub fn answer(&mut self, op: &TargetOp) -> TargetReply {
+    pub(crate) fn answer(&mut self, op: &TargetOp) -> TargetReply {
         match op {
             TargetOp::ReadRegisters { thread } => {
                 TargetReply::Registers(self.registers[index(*thread)].clone())

@@ -1,50 +1,50 @@
 //! A PC as far as a kernel needs it when no firmware runs: tables, start state, CPUID.
 
-pub mod acpi;
-pub mod cpuid;
-pub mod linux_boot;
-pub mod power_on;
-pub mod pvh_boot;
-pub mod start_state;
+pub(crate) mod acpi;
+pub(crate) mod cpuid;
+pub(crate) mod linux_boot;
+pub(crate) mod power_on;
+pub(crate) mod pvh_boot;
+pub(crate) mod start_state;
 
 use vm_memory::GuestAddress;
 
 /// Where what the loader writes for the guest goes: all of it below 1 MiB, in pages that kernels treat as free or as firmware's.
-pub mod layout {
+pub(crate) mod layout {
     use super::GuestAddress;
 
     /// Global descriptor table of the start state.
-    pub const GDT: GuestAddress = GuestAddress(0x500);
+    pub(crate) const GDT: GuestAddress = GuestAddress(0x500);
     /// PVH `hvm_start_info`, followed by its memory map and module list.
-    pub const PVH_START_INFO: GuestAddress = GuestAddress(0x6000);
+    pub(crate) const PVH_START_INFO: GuestAddress = GuestAddress(0x6000);
     /// PVH memory map.
-    pub const PVH_MEMORY_MAP: GuestAddress = GuestAddress(0x6100);
+    pub(crate) const PVH_MEMORY_MAP: GuestAddress = GuestAddress(0x6100);
     /// PVH module list.
-    pub const PVH_MODULES: GuestAddress = GuestAddress(0x6f00);
+    pub(crate) const PVH_MODULES: GuestAddress = GuestAddress(0x6f00);
     /// Linux's `boot_params`.
-    pub const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
+    pub(crate) const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
     /// Page tables of the 64-bit entry: PML4, PDPT and four page directories.
-    pub const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
+    pub(crate) const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
     /// Kernel command line.
-    pub const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
+    pub(crate) const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
     /// Bytes there, the terminating zero included.
-    pub const COMMAND_LINE_SIZE: usize = 0x1_0000;
+    pub(crate) const COMMAND_LINE_SIZE: usize = 0x1_0000;
     /// The end of RAM that a PC's BIOS leaves free.
-    pub const LOW_RAM_END: u64 = 0x9_fc00;
+    pub(crate) const LOW_RAM_END: u64 = 0x9_fc00;
     /// The ACPI root pointer, where kernels that are told nothing look for it.
-    pub const RSDP: GuestAddress = GuestAddress(0xe_0000);
+    pub(crate) const RSDP: GuestAddress = GuestAddress(0xe_0000);
     /// The first byte after the legacy hole.
-    pub const HIGH_RAM_START: u64 = 0x10_0000;
+    pub(crate) const HIGH_RAM_START: u64 = 0x10_0000;
     /// Where device addresses begin below 4 GiB; RAM past this continues at 4 GiB.
-    pub const DEVICE_HOLE_START: u64 = 0xc000_0000;
+    pub(crate) const DEVICE_HOLE_START: u64 = 0xc000_0000;
     /// Where it ends.
-    pub const DEVICE_HOLE_END: u64 = 0x1_0000_0000;
+    pub(crate) const DEVICE_HOLE_END: u64 = 0x1_0000_0000;
     /// KVM's page for real mode on Intel hosts (KVM api.rst, `KVM_SET_IDENTITY_MAP_ADDR`).
-    pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+    pub(crate) const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
     /// KVM's three pages for the task state of real mode (`KVM_SET_TSS_ADDR`).
-    pub const KVM_TSS: usize = 0xfffb_d000;
+    pub(crate) const KVM_TSS: usize = 0xfffb_d000;
     /// The interrupt controller for devices.
-    pub const IO_APIC: u32 = 0xfec0_0000;
+    pub(crate) const IO_APIC: u32 = 0xfec0_0000;
     /// The interrupt controller of each CPU.
-    pub const LOCAL_APIC: u32 = 0xfee0_0000;
+    pub(crate) const LOCAL_APIC: u32 = 0xfee0_0000;
 }

@@ -4,16 +4,16 @@ use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
 /// Data port; the command port is four after it.
-pub const DATA_PORT: u16 = 0x60;
+pub(crate) const DATA_PORT: u16 = 0x60;
 /// Command and status port.
-pub const COMMAND_PORT: u16 = 0x64;
+pub(crate) const COMMAND_PORT: u16 = 0x64;
 
 /// Commands 0xf0 to 0xff pulse output lines low for each clear bit; line 0 is the CPU's reset.
 const PULSE: u8 = 0xf0;
 const LINE_RESET: u8 = 1 << 0;
 
 /// One of the controller's two ports. Status: both buffers are always empty.
-pub struct Keyboard {
+pub(crate) struct Keyboard {
     /// Which port it is.
     pub port: u16,
 }

@@ -4,15 +4,15 @@ use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
 /// PM1a event block: status and enable, two bytes each.
-pub const EVENT_PORT: u16 = 0x600;
+pub(crate) const EVENT_PORT: u16 = 0x600;
 /// Bytes of the event block.
-pub const EVENT_LEN: u8 = 4;
+pub(crate) const EVENT_LEN: u8 = 4;
 /// PM1a control block.
-pub const CONTROL_PORT: u16 = 0x604;
+pub(crate) const CONTROL_PORT: u16 = 0x604;
 /// Bytes of the control block.
-pub const CONTROL_LEN: u8 = 2;
+pub(crate) const CONTROL_LEN: u8 = 2;
 /// The first port after the control block.
-pub const END_PORT: u16 = CONTROL_PORT + CONTROL_LEN as u16;
+pub(crate) const END_PORT: u16 = CONTROL_PORT + CONTROL_LEN as u16;
 
 /// SCI_EN: ACPI mode is on, and nothing can turn it off.
 const SCI_EN: u8 = 1;
@@ -24,7 +24,7 @@ const SLP_TYP_OFF: u8 = 0;
 
 /// The event and control registers. No event ever occurs, so status is always clear.
 #[derive(Default)]
-pub struct Power {
+pub(crate) struct Power {
     enable: [u8; 2],
 }
 

@@ -4,9 +4,9 @@ use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
 /// Its one port. The DSDT tells kernels of it.
-pub const PORT: u16 = 0x505;
+pub(crate) const PORT: u16 = 0x505;
 /// The identifier by which drivers find it.
-pub const HARDWARE_ID: &str = "QEMU0001";
+pub(crate) const HARDWARE_ID: &str = "QEMU0001";
 
 /// The kernel panicked and goes no further.
 const PANICKED: u8 = 1 << 0;
@@ -14,7 +14,7 @@ const PANICKED: u8 = 1 << 0;
 const CRASH_LOADED: u8 = 1 << 1;
 
 /// The port. It keeps nothing.
-pub struct Pvpanic;
+pub(crate) struct Pvpanic;
 
 impl PortDevice for Pvpanic {
     /// The events that can be told.

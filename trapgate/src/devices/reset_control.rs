@@ -4,19 +4,19 @@ use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
 /// The first port.
-pub const FIRST_PORT: u16 = 0xcf8;
+pub(crate) const FIRST_PORT: u16 = 0xcf8;
 /// The first port after it.
-pub const END_PORT: u16 = 0xcfc;
+pub(crate) const END_PORT: u16 = 0xcfc;
 /// The reset control register.
-pub const RESET_PORT: u16 = 0xcf9;
+pub(crate) const RESET_PORT: u16 = 0xcf9;
 /// Hard reset, and do it now.
-pub const HARD_RESET: u8 = 0x06;
+pub(crate) const HARD_RESET: u8 = 0x06;
 
 const RESET_CPU: u8 = 1 << 2;
 
 /// There is no PCI bus: the address register reads as ones. A byte access at 0xcf9 is the reset register.
 #[derive(Default)]
-pub struct ResetControl {
+pub(crate) struct ResetControl {
     value: u8,
 }
 

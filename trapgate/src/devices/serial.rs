@@ -13,11 +13,11 @@ use vmm_sys_util::eventfd::EventFd;
 use vp_runner::machine::DeviceOutcome;
 
 /// The first port.
-pub const FIRST_PORT: u16 = 0x3f8;
+pub(crate) const FIRST_PORT: u16 = 0x3f8;
 /// The first port after it.
-pub const END_PORT: u16 = 0x400;
+pub(crate) const END_PORT: u16 = 0x400;
 /// Its interrupt line.
-pub const IRQ: u32 = 4;
+pub(crate) const IRQ: u32 = 4;
 
 /// Input that the guest has not read yet; more than this is lost, as on a line without flow control.
 const MAX_PENDING: usize = 64 << 10;
@@ -55,7 +55,7 @@ impl<W: Write> Port<W> {
 }
 
 /// COM1. Clones are the same port: one is on the bus, one belongs to what types into it.
-pub struct Com1<W: Write> {
+pub(crate) struct Com1<W: Write> {
     port: Arc<Mutex<Port<W>>>,
     irq: IrqLine,
     out: W,
@@ -73,7 +73,7 @@ impl<W: Write + Clone> Clone for Com1<W> {
 
 impl<W: Write + Clone> Com1<W> {
     /// A port that raises `irq` and sends what the guest writes to `out`, which must never block: a VP waits for it.
-    pub fn new(irq: EventFd, out: W) -> Self {
+    pub(crate) fn new(irq: EventFd, out: W) -> Self {
         let irq = IrqLine(Arc::new(irq));
         let port = Port {
             uart: Serial::new(irq.clone(), out.clone()),
@@ -87,7 +87,7 @@ impl<W: Write + Clone> Com1<W> {
     }
 
     /// Input for the guest.
-    pub fn receive(&self, bytes: &[u8]) {
+    pub(crate) fn receive(&self, bytes: &[u8]) {
         let mut port = lock(&self.port);
         let room = MAX_PENDING - port.pending.len();
         port.pending.extend(&bytes[..bytes.len().min(room)]);

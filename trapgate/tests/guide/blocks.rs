@@ -12,7 +12,7 @@ const PAGES: [&str; 4] = [
 ];
 
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     pub page: String,
     /// What stands behind the opening fence.
     pub kind: String,
@@ -21,7 +21,7 @@ pub struct Block {
 
 impl Block {
     /// What a person types at this prompt, without comments.
-    pub fn typed<'a>(&'a self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn typed<'a>(&'a self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
         let lines = self.text.lines();
         let typed = lines.filter_map(move |line| line.strip_prefix(prompt));
         typed.map(|line| line.split("  #").next().unwrap_or(line).trim())
@@ -55,7 +55,7 @@ fn of_page(page: &str, text: &str) -> Vec<Block> {
 }
 
 /// The blocks of all pages whose kind begins in this way, in any case.
-pub fn blocks(kind: &str) -> Vec<Block> {
+pub(crate) fn blocks(kind: &str) -> Vec<Block> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let guide = fs::read_dir(root.join("Guide/src")).unwrap();
     let mut pages: Vec<_> = guide

@@ -1,7 +1,7 @@
 //! The table of the console blocks: the text of each, and how it is checked.
 
 /// How a block is checked, besides its text.
-pub enum Check {
+pub(crate) enum Check {
     /// Its commands are not run: they build, boot other people's kernels or take long. Each subcommand and option is one that `--help` knows, each test
     /// program of `cargo test` is there.
     Options,
@@ -22,14 +22,14 @@ pub enum Check {
     Lldb(&'static [&'static str]),
 }
 
-pub struct Row {
+pub(crate) struct Row {
     pub page: &'static str,
     /// The whole block.
     pub text: &'static str,
     pub check: Check,
 }
 
-pub const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 10] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste

@@ -4,27 +4,27 @@ use conformance::packets::Packets;
 use std::net::TcpStream;
 
 /// GDB's numbers of registers.
-pub const RDI: u32 = 5;
+pub(crate) const RDI: u32 = 5;
 const RIP: u32 = 16;
 
 /// Of Linux' `struct pt_regs` on x86-64, which is what a system call's entry and an exception's get in RDI.
-pub const ARGUMENT: u64 = 0x70;
-pub const CALL_NUMBER: u64 = 0x78;
-pub const CODE_SEGMENT: u64 = 0x88;
+pub(crate) const ARGUMENT: u64 = 0x70;
+pub(crate) const CALL_NUMBER: u64 = 0x78;
+pub(crate) const CODE_SEGMENT: u64 = 0x88;
 
 /// What the guest's exercises add a round's number to, for a `getpgid` at its end.
-pub const MARK: u64 = 1_000_000;
+pub(crate) const MARK: u64 = 1_000_000;
 
 /// The most that one packet reads.
 const PAGE: u64 = 0x1000;
 
-pub struct Debugger {
+pub(crate) struct Debugger {
     packets: Packets<TcpStream>,
 }
 
 impl Debugger {
     /// Connects, which stops the guest.
-    pub fn attach(address: &str) -> Self {
+    pub(crate) fn attach(address: &str) -> Self {
         let mut packets = Packets::connect(address);
         let features = packets.ask("qSupported:swbreak+;hwbreak+");
         assert!(features.contains("swbreak+"), "{features}");
@@ -34,28 +34,28 @@ impl Debugger {
     }
 
     /// Leaves, and the guest runs.
-    pub fn detach(mut self) {
+    pub(crate) fn detach(mut self) {
         assert_eq!(self.packets.ask("D"), "OK");
     }
 
     /// Lets the guest run and goes away without a word.
-    pub fn vanish_while_it_runs(mut self) {
+    pub(crate) fn vanish_while_it_runs(mut self) {
         self.packets.send_raw(&conformance::packets::packet(b"c"));
     }
 
     #[track_caller]
-    pub fn set(&mut self, kind: u32, address: u64, len: u32) {
+    pub(crate) fn set(&mut self, kind: u32, address: u64, len: u32) {
         let reply = self.packets.ask(&format!("Z{kind},{address:x},{len:x}"));
         assert_eq!(reply, "OK", "Z{kind} at {address:#x}");
     }
 
     /// Lets the guest run until it stops: the stop reply.
-    pub fn go_on(&mut self) -> String {
+    pub(crate) fn go_on(&mut self) -> String {
         self.go_on_with_words().0
     }
 
     /// As [`go_on`](Self::go_on), with the words for people that come before the stop.
-    pub fn go_on_with_words(&mut self) -> (String, String) {
+    pub(crate) fn go_on_with_words(&mut self) -> (String, String) {
         let mut words = String::new();
         let mut reply = self.packets.ask("c");
         while let Some(piece) = reply.strip_prefix('O') {
@@ -67,7 +67,7 @@ impl Debugger {
 
     /// Lets the guest run into a breakpoint of this kind (`swbreak`, `hwbreak`): where it stands.
     #[track_caller]
-    pub fn run_into(&mut self, kind: &str) -> u64 {
+    pub(crate) fn run_into(&mut self, kind: &str) -> u64 {
         let stop = self.go_on();
         assert!(
             stop.starts_with("T05") && stop.contains(&format!("{kind}:;")),
@@ -78,25 +78,25 @@ impl Debugger {
     }
 
     /// Where the guest stands.
-    pub fn place(&mut self) -> u64 {
+    pub(crate) fn place(&mut self) -> u64 {
         self.register(RIP)
     }
 
     /// By GDB's number.
-    pub fn register(&mut self, number: u32) -> u64 {
+    pub(crate) fn register(&mut self, number: u32) -> u64 {
         let bytes = bytes(&self.packets.ask(&format!("p{number:x}")));
         u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
     }
 
     /// A field of the registers that the kernel saved at its entry, at whose first function the guest stands.
-    pub fn saved(&mut self, field: u64) -> u64 {
+    pub(crate) fn saved(&mut self, field: u64) -> u64 {
         let at = self.register(RDI) + field;
         let word = self.read(at, 8);
         u64::from_le_bytes(word.try_into().expect("eight bytes"))
     }
 
     #[track_caller]
-    pub fn read(&mut self, address: u64, len: u64) -> Vec<u8> {
+    pub(crate) fn read(&mut self, address: u64, len: u64) -> Vec<u8> {
         let reply = self.packets.ask(&format!("m{address:x},{len:x}"));
         let read = bytes(&reply);
         assert_eq!(read.len() as u64, len, "m{address:x},{len:x}: {reply}");
@@ -104,7 +104,7 @@ impl Debugger {
     }
 
     /// The whole pages that hold these addresses, each once, in the order of their addresses.
-    pub fn pages(&mut self, addresses: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
+    pub(crate) fn pages(&mut self, addresses: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
         let pages: std::collections::BTreeSet<u64> =
             addresses.map(|address| address & !(PAGE - 1)).collect();
         pages
@@ -114,7 +114,7 @@ impl Debugger {
     }
 
     /// What a `monitor` command prints.
-    pub fn monitor(&mut self, command: &str) -> String {
+    pub(crate) fn monitor(&mut self, command: &str) -> String {
         let mut text = String::new();
         let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
         let mut reply = self.packets.ask(&format!("qRcmd,{hex}"));

@@ -4,14 +4,14 @@ use crate::running::Running;
 use crate::running::kvm_here;
 
 /// The kernel's files, or `None` with the reason printed.
-pub struct Linux {
+pub(crate) struct Linux {
     pub kernel: String,
     pub initrd: String,
     symbols: String,
 }
 
 impl Linux {
-    pub fn given() -> Option<Self> {
+    pub(crate) fn given() -> Option<Self> {
         let variable = |name: &str| match std::env::var(name) {
             Ok(path) => Some(path),
             Err(_) => {
@@ -34,13 +34,13 @@ impl Linux {
     }
 
     /// Starts it; `cmdline` comes after what every test needs.
-    pub fn start(&self, args: &[&str], cmdline: &str) -> Running {
+    pub(crate) fn start(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("quiet {cmdline}");
         self.boot(&[&["--no-reboot"], args].concat(), &cmdline)
     }
 
     /// Boots it again whenever it resets, with all its messages.
-    pub fn boot(&self, args: &[&str], cmdline: &str) -> Running {
+    pub(crate) fn boot(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("console=ttyS0 nokaslr panic=-1 {cmdline}");
         let kernel = [
             "run",
@@ -55,11 +55,11 @@ impl Linux {
     }
 
     /// The address of a symbol, as GDB takes it.
-    pub fn symbol(&self, name: &str) -> String {
+    pub(crate) fn symbol(&self, name: &str) -> String {
         format!("{:#x}", self.address(name))
     }
 
-    pub fn address(&self, name: &str) -> u64 {
+    pub(crate) fn address(&self, name: &str) -> u64 {
         let mut found = self.functions(&|symbol| symbol == name);
         assert!(
             !found.is_empty(),
@@ -70,7 +70,7 @@ impl Linux {
     }
 
     /// The symbols whose names `wanted` takes, with their addresses, as they come.
-    pub fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
+    pub(crate) fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
         let symbols = std::fs::read_to_string(&self.symbols).expect("a readable file");
         let mut found = Vec::new();
         for line in symbols.lines() {

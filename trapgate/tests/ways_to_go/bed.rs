@@ -37,12 +37,12 @@ use vmm_core_defs::stop::GuestEnd;
 use vp_runner::runner::RunnerHandle;
 
 /// How many VPs the guest has.
-pub const VPS: u32 = 2;
+pub(crate) const VPS: u32 = 2;
 
 /// Guests that spin, several at a time on two cores, make each other wait for everything.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-pub struct Bed {
+pub(crate) struct Bed {
     /// Given back after the guest's end.
     _alone: MutexGuard<'static, ()>,
     machine: Arc<TestMachine>,
@@ -60,7 +60,7 @@ pub struct Bed {
 
 impl Bed {
     /// The guest runs. `None`, with the reason printed, where there is no KVM.
-    pub fn new(on_disconnect: DetachAction) -> Option<Self> {
+    pub(crate) fn new(on_disconnect: DetachAction) -> Option<Self> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let code = telling_loop(Mode::Long);
         let setup = Setup::new(Mode::Long, &code).vps(VPS).running();
@@ -126,24 +126,24 @@ impl Bed {
         })
     }
 
-    pub fn stop_server(&mut self) {
+    pub(crate) fn stop_server(&mut self) {
         self.ended = true;
         self.owner.send(WorkerRpc::Stop);
     }
 
-    pub fn drop_server(&mut self) {
+    pub(crate) fn drop_server(&mut self) {
         self.ended = true;
         let signal = self.drop_server.take().expect("dropped once");
         signal.send(());
     }
 
     /// Whether it has not been told to end.
-    pub fn has_server(&self) -> bool {
+    pub(crate) fn has_server(&self) -> bool {
         !self.ended
     }
 
     /// Waits until the session has ended and the guest has been detached from.
-    pub fn wait_detached(&self, what: &str) {
+    pub(crate) fn wait_detached(&self, what: &str) {
         let end = Instant::now() + DEADLINE;
         // A server that is gone says nothing; what it had to send is in the channel before what this asks.
         while let Ok(seen) = wait(self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ())) {
@@ -159,7 +159,7 @@ impl Bed {
     }
 
     /// Waits until so many clients are connected that have sent no packet.
-    pub fn wait_silent(&self, count: usize) {
+    pub(crate) fn wait_silent(&self, count: usize) {
         let end = Instant::now() + DEADLINE;
         loop {
             let seen = wait(self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ()));
@@ -176,12 +176,12 @@ impl Bed {
     }
 
     /// How often the VPs have told so far.
-    pub fn told(&self) -> usize {
+    pub(crate) fn told(&self) -> usize {
         self.machine.wait_until("now", |_| true).told.len()
     }
 
     /// Every VP goes round its loop, through where breakpoints were.
-    pub fn assert_runs(&self, what: &str) {
+    pub(crate) fn assert_runs(&self, what: &str) {
         let since = self.told();
         self.machine.wait_until(what, |seen| {
             let told = |vp| {
@@ -193,7 +193,7 @@ impl Bed {
     }
 
     /// Nothing of a debugger is left: not in memory, not in a register, not in what KVM was told.
-    pub fn assert_untouched(&self, what: &str) {
+    pub(crate) fn assert_untouched(&self, what: &str) {
         self.assert_memory_untouched(what);
         let attach = DebugSession::attach(&self.debug, DetachAction::Resume);
         let Attached { session, info } = answer(attach).expect("attached");
@@ -223,7 +223,7 @@ impl Bed {
         answer(session.call_failable(DebugRequest::Detach, detach)).expect("detached");
     }
 
-    pub fn assert_memory_untouched(&self, what: &str) {
+    pub(crate) fn assert_memory_untouched(&self, what: &str) {
         let now = self.machine.raw_memory();
         // A comparison of all at once is a thousand times as fast as one byte by byte, where tests are built unoptimized.
         if now == self.untouched {
@@ -235,7 +235,7 @@ impl Bed {
     }
 
     /// Waits for the guest's end.
-    pub fn end(&mut self) -> GuestEnd {
+    pub(crate) fn end(&mut self) -> GuestEnd {
         let thread = self.thread.take().expect("ends once");
         let end = Instant::now() + DEADLINE;
         while !thread.is_finished() {

@@ -20,11 +20,11 @@ pub(super) enum Undo {
 
 /// What takes the changes of one request back, where a later one of them cannot be made.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<Undo>);
+pub(crate) struct Changes(Vec<Undo>);
 
 impl Changes {
     /// Whether all are taken back.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -36,7 +36,7 @@ impl BreakpointTable {
     /// # Errors
     /// [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`],
     /// [`DebugError::NotExecutable`], [`DebugError::NoSuchBreakpoint`].
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         guest: &mut GuestCode<'_>,
         changes: &[BreakpointChange],
@@ -112,7 +112,12 @@ impl BreakpointTable {
     }
 
     /// Takes the last changes back, at most `count` of them.
-    pub fn take_back(&mut self, guest: &mut GuestCode<'_>, made: &mut Changes, count: usize) {
+    pub(crate) fn take_back(
+        &mut self,
+        guest: &mut GuestCode<'_>,
+        made: &mut Changes,
+        count: usize,
+    ) {
         let rest = made.0.len().saturating_sub(count);
         for change in made.0.drain(rest..).rev() {
             match change {

@@ -17,7 +17,7 @@ use vmm_core_defs::memory::WalkFaultReason;
 
 /// In which modes this host's KVM lets an `INT3` of ours be noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Int3Traps {
+pub(crate) struct Int3Traps {
     real: bool,
     protected: bool,
     long: bool,
@@ -25,7 +25,7 @@ pub struct Int3Traps {
 
 impl Int3Traps {
     /// As the probe found.
-    pub fn new(report: &Report) -> Self {
+    pub(crate) fn new(report: &Report) -> Self {
         Self {
             real: report.int3_real.traps(),
             protected: report.int3_protected.traps(),
@@ -42,7 +42,7 @@ impl Int3Traps {
     };
 
     /// Whether it can be made use of at all.
-    pub fn anywhere(self) -> bool {
+    pub(crate) fn anywhere(self) -> bool {
         self.real || self.protected || self.long
     }
 
@@ -56,7 +56,7 @@ impl Int3Traps {
 }
 
 /// The guest as breakpoints are armed in it, every VP being parked (I3).
-pub struct GuestCode<'a> {
+pub(crate) struct GuestCode<'a> {
     /// RAM.
     pub ram: &'a GuestMemoryMmap,
     /// The bytes in it.
@@ -71,7 +71,7 @@ pub struct GuestCode<'a> {
 
 /// Translations found so far: many breakpoints are in one page of a kernel. Good while no VP runs and the tables are as they were.
 #[derive(Debug, Default)]
-pub struct Walks {
+pub(crate) struct Walks {
     /// By VP and page.
     found: BTreeMap<(usize, Gva), Walk>,
 }

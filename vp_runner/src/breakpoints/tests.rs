@@ -494,7 +494,13 @@ fn before_paging_a_high_address_waits_and_real_mode_gets_no_byte_where_it_does_n
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x9000), in_memory(0x1000)]);
     table.before_reset(&mut guest.code());
-    assert_eq!((guest.byte(0x9000), guest.patches.patched(Gpa::new(0), 1 << 40).count()), (0, 0));
+    assert_eq!(
+        (
+            guest.byte(0x9000),
+            guest.patches.patched(Gpa::new(0), 1 << 40).count()
+        ),
+        (0, 0)
+    );
     guest.places = vec![real()];
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 0, "before long mode");

@@ -162,7 +162,11 @@ fn an_instruction_that_changes_itself_while_lifted_keeps_its_change() {
     patches.lift(&ram, gpa).unwrap();
     assert_eq!(ram.bytes(), NOPS);
     assert!(!patches.is_armed(gpa), "an INT3 met now is the guest's");
-    assert_eq!(verify(&mut patches, &ram), Verified::default(), "it stays lifted");
+    assert_eq!(
+        verify(&mut patches, &ram),
+        Verified::default(),
+        "it stays lifted"
+    );
     assert_eq!(ram.bytes(), NOPS);
     ram.write_byte(gpa, 0x55).unwrap();
     patches.lower(&ram, gpa).unwrap();

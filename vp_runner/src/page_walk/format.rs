@@ -14,7 +14,7 @@ pub(super) const NO_EXECUTE: u64 = 1 << 63;
 
 /// How linear addresses become physical ones (SDM volume 3, "Paging Modes and Control Bits").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PagingMode {
+pub(crate) enum PagingMode {
     /// CR0.PG is clear, as in real mode: they are the same.
     Off,
     /// Two levels of 32-bit entries.
@@ -29,7 +29,7 @@ pub enum PagingMode {
 
 impl PagingMode {
     /// The mode that the registers select.
-    pub const fn new(paging: &PagingState) -> Self {
+    pub(crate) const fn new(paging: &PagingState) -> Self {
         if paging.cr0 & cr0::PG == 0 {
             Self::Off
         } else if paging.cr4 & cr4::PAE == 0 {

@@ -18,7 +18,11 @@ use vmm_core_defs::memory::WalkFaultReason;
 const WALKS: usize = 1 << 14;
 
 /// The pages from the one that holds `from` on, or that follows it.
-pub fn mapped_pages(memory: &impl PhysicalMemory, paging: &PagingState, from: Gva) -> MappedPages {
+pub(crate) fn mapped_pages(
+    memory: &impl PhysicalMemory,
+    paging: &PagingState,
+    from: Gva,
+) -> MappedPages {
     let mode = PagingMode::new(paging);
     let mut pages = Vec::new();
     let mut next = match mode {

@@ -19,7 +19,7 @@ const STEPS_UP: usize = 1 << 14;
 const STEPS_DOWN: usize = STEPS_UP / 2;
 
 /// The region that holds `at`. `ram` is in the order of its addresses.
-pub fn memory_region(
+pub(crate) fn memory_region(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
     ram: &[RamRange],

@@ -32,7 +32,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`](super::IllegalInput).
-    pub fn programmed(&mut self, on_bytes: &[OnByte]) -> Outputs {
+    pub(crate) fn programmed(&mut self, on_bytes: &[OnByte]) -> Outputs {
         self.only_in(Phase::Programming, "programmed")?;
         self.held = false;
         let moving = self.vps.iter_mut().filter_map(Vp::entered_with).count();
@@ -103,7 +103,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`](super::IllegalInput).
-    pub fn program_failed(&mut self) -> Outputs {
+    pub(crate) fn program_failed(&mut self) -> Outputs {
         self.only_in(Phase::Programming, "program_failed")?;
         self.phase = Phase::Parked;
         if let Session::Attached(open) = &mut self.session {

@@ -9,7 +9,7 @@ use vmm_core_defs::stop::DebugStopReason;
 
 /// Which events keep a guest stopped that nobody debugs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Keeps {
+pub(crate) enum Keeps {
     /// None: each is acted upon.
     Nothing,
     /// Crashes. A triple fault is a reset.

@@ -13,7 +13,7 @@ use vmm_core_defs::stop::GuestEnd;
 
 /// Why a VP parked without being kicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// A breakpoint, watchpoint or finished step.
     Debug(DebugStopReason),
     /// Something of the guest's own.
@@ -58,7 +58,7 @@ impl Hit {
 
 /// What the shell has to do, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// Bring the VP out of the guest, or keep it out.
     Kick(VpIndex),
     /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
@@ -111,7 +111,7 @@ pub enum Output {
 
 /// A VP that stands on a breakpoint byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnByte {
+pub(crate) struct OnByte {
     /// Which.
     pub vp: VpIndex,
     /// What byte.
@@ -121,7 +121,7 @@ pub struct OnByte {
 /// The shell broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{input} is not legal in phase {phase}; this is a bug in the controller")]
-pub struct IllegalInput {
+pub(crate) struct IllegalInput {
     /// What came.
     pub input: &'static str,
     /// When.
@@ -130,7 +130,7 @@ pub struct IllegalInput {
 
 /// Why an input was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// The client is told; nothing has changed.
     #[error(transparent)]
     Client(#[from] DebugError),

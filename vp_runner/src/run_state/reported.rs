@@ -43,7 +43,7 @@ impl RunState {
 
     /// The client has set RIP of a parked VP, perhaps to the same value. The VP meets a breakpoint at this RIP (I8). A kept breakpoint hit of the VP
     /// is dropped, since the hit belongs to the former RIP.
-    pub fn redirected(&mut self, index: VpIndex) {
+    pub(crate) fn redirected(&mut self, index: VpIndex) {
         if let Some(VpState::Parked(at)) = self.state_of(index) {
             at.forget();
         }
@@ -60,7 +60,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
-    pub fn tell(
+    pub(crate) fn tell(
         &mut self,
         index: VpIndex,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
@@ -91,7 +91,7 @@ impl RunState {
     /// reason.
     ///
     /// `None` where the VP is to meet this breakpoint at its next resume all the same.
-    pub fn tell_standing(
+    pub(crate) fn tell_standing(
         &mut self,
         index: VpIndex,
         breakpoint: Breakpoint,

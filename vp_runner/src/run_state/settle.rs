@@ -101,7 +101,7 @@ impl RunState {
     ///
     /// # Errors
     /// [`IllegalInput`].
-    pub fn changed(
+    pub(crate) fn changed(
         &mut self,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
     ) -> Outputs {

@@ -10,7 +10,7 @@ use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// What an instruction is, as far as stepping is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Nothing special.
     Ordinary,
     /// `pushf`, `pushfd`, `pushfq`.

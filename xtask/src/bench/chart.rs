@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use plotters::prelude::*;
 
 /// A row of the chart: what was measured, and how many times better than QEMU's stub Trapgate's server is.
-pub type Ratio = (String, f64);
+pub(super) type Ratio = (String, f64);
 
 const WIDTH: u32 = 900;
 const ROW: u32 = 22;
@@ -12,7 +12,7 @@ const NAMES: f64 = 330.0;
 const MARGIN: f64 = 40.0;
 
 /// One bar for each ratio on a logarithmic scale, to the right of 1 where Trapgate is better. `None` where there is no ratio.
-pub fn draw(ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
+pub(super) fn draw(ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
     let ratios: Vec<&Ratio> = ratios
         .iter()
         .filter(|(_, ratio)| *ratio > 0.0 && ratio.is_finite())

@@ -9,18 +9,18 @@ use rustix::thread::sched_setaffinity;
 
 /// One of the cores that a thread may use.
 #[derive(Clone, Copy)]
-pub enum Core {
+pub(super) enum Core {
     First,
     /// Another than the first, where there are two.
     Last,
 }
 
 /// This thread is on one core as long as this lives.
-pub struct Pinned(CpuSet);
+pub(super) struct Pinned(CpuSet);
 
 impl Pinned {
     /// Goes there.
-    pub fn to(core: Core) -> anyhow::Result<Self> {
+    pub(super) fn to(core: Core) -> anyhow::Result<Self> {
         let before = sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core));
         let number = match core {

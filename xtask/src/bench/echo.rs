@@ -10,12 +10,12 @@ use std::io::Write as _;
 use std::net::TcpListener;
 
 /// Asks for a reply of that many bytes.
-pub fn request(size: usize) -> String {
+pub(super) fn request(size: usize) -> String {
     format!("echo:{size:x}")
 }
 
 /// Says the port on standard output, then serves one client after the other until killed.
-pub fn serve() -> anyhow::Result<()> {
+pub(super) fn serve() -> anyhow::Result<()> {
     let _core = Pinned::to(Core::Last)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());

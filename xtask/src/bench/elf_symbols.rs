@@ -5,12 +5,12 @@ use object::ObjectSymbol as _;
 use std::ops::Range;
 
 /// The value of the symbol `name`.
-pub fn address(elf: &[u8], name: &str) -> Option<u64> {
+pub(super) fn address(elf: &[u8], name: &str) -> Option<u64> {
     range(elf, name).map(|range| range.start)
 }
 
 /// The addresses that the symbol `name` covers.
-pub fn range(elf: &[u8], name: &str) -> Option<Range<u64>> {
+pub(super) fn range(elf: &[u8], name: &str) -> Option<Range<u64>> {
     let file = object::File::parse(elf).ok()?;
     let symbol = file
         .symbols()

@@ -22,7 +22,7 @@ const MEMORY_END: u64 = 9 << 20;
 const TICK: f64 = 0.01;
 
 /// The median time of `operation` in microseconds, over one batch.
-pub fn micros(
+pub(super) fn micros(
     client: &mut Client,
     mut operation: impl FnMut(&mut Client) -> anyhow::Result<()>,
 ) -> anyhow::Result<f64> {
@@ -37,7 +37,7 @@ pub fn micros(
 }
 
 /// A packet whose reply has to be one of success: an error costs no time and would look fast.
-pub fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
+pub(super) fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
     let payload = payload.to_owned();
     move |client| {
         let reply = client.request(&payload)?;
@@ -52,19 +52,23 @@ pub fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
 }
 
 /// The echo server's round trip with a reply of that many bytes, from another core.
-pub fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
+pub(super) fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
     let _apart = Pinned::to(Core::First)?;
     micros(client, request(&echo::request(size)))
 }
 
 /// The same on the echo server's own core, where nobody has to be woken on another.
-pub fn floor_on_one_core(client: &mut Client, size: usize) -> anyhow::Result<f64> {
+pub(super) fn floor_on_one_core(client: &mut Client, size: usize) -> anyhow::Result<f64> {
     let _together = Pinned::to(Core::Last)?;
     micros(client, request(&echo::request(size)))
 }
 
 /// The echo server's megabytes of guest memory a second, with replies as long as those to reads of `size` bytes.
-pub fn bulk_floor(client: &mut Client, encoding: Encoding, size: usize) -> anyhow::Result<f64> {
+pub(super) fn bulk_floor(
+    client: &mut Client,
+    encoding: Encoding,
+    size: usize,
+) -> anyhow::Result<f64> {
     let reply = match encoding {
         Encoding::Hex => size * 2,
         Encoding::Binary => size,
@@ -74,7 +78,7 @@ pub fn bulk_floor(client: &mut Client, encoding: Encoding, size: usize) -> anyho
 }
 
 /// A single step of the current thread.
-pub fn step(client: &mut Client) -> anyhow::Result<()> {
+pub(super) fn step(client: &mut Client) -> anyhow::Result<()> {
     let reply = client.request("s")?;
     if !matches!(reply.first(), Some(b'T' | b'S')) {
         bail!("`s` was answered `{}`", String::from_utf8_lossy(reply));
@@ -84,7 +88,7 @@ pub fn step(client: &mut Client) -> anyhow::Result<()> {
 
 /// How memory comes back.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Encoding {
+pub(super) enum Encoding {
     /// `m`: two hex digits for a byte.
     Hex,
     /// `x`: bytes, escaped.
@@ -107,7 +111,7 @@ impl Encoding {
     }
 
     /// What the first bytes of guest memory are, decoded, to know that both servers read the same.
-    pub fn sample(self, client: &mut Client) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn sample(self, client: &mut Client) -> anyhow::Result<Vec<u8>> {
         let size = 256;
         Ok(match self {
             Self::Hex => {
@@ -132,7 +136,7 @@ impl Encoding {
     }
 
     /// Megabytes a second with packets for `size` bytes each.
-    pub fn throughput(self, client: &mut Client, size: usize) -> anyhow::Result<f64> {
+    pub(super) fn throughput(self, client: &mut Client, size: usize) -> anyhow::Result<f64> {
         let step = u64::try_from(size)?;
         let mut address = MEMORY_START;
         let mut bytes = 0;
@@ -155,7 +159,7 @@ impl Encoding {
     }
 
     /// Sizes worth trying, up to what the server says it can send.
-    pub fn sizes(self, packet_size: usize) -> Vec<usize> {
+    pub(super) fn sizes(self, packet_size: usize) -> Vec<usize> {
         let most = match self {
             Self::Hex => packet_size.saturating_sub(4) / 2,
             Self::Binary => packet_size.saturating_sub(5),
@@ -170,7 +174,7 @@ impl Encoding {
 }
 
 /// Connect to the first `?` reply, and to the end of all that GDB asks; the guest ran before and runs afterwards.
-pub fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
+pub(super) fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
     let start = Instant::now();
     let mut client = server.client()?;
     client.request("?")?;
@@ -186,7 +190,7 @@ pub fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
 }
 
 /// From Ctrl-C to the stop reply, in microseconds, so many times.
-pub fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<f64>> {
+pub(super) fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<f64>> {
     let mut latencies = Vec::new();
     for _ in 0..times {
         client.send("c")?;
@@ -206,7 +210,7 @@ pub fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<f64>> {
 }
 
 /// Percent of a core that a server uses with a client attached that asks nothing, the guest being stopped.
-pub fn idle_cpu(server: &Server, client: &mut Client) -> anyhow::Result<f64> {
+pub(super) fn idle_cpu(server: &Server, client: &mut Client) -> anyhow::Result<f64> {
     let before = server.cpu_ticks()?;
     let start = Instant::now();
     if client.wait(Duration::from_secs(3))? {
@@ -217,7 +221,7 @@ pub fn idle_cpu(server: &Server, client: &mut Client) -> anyhow::Result<f64> {
 }
 
 /// Lets the guest run to `address` and leaves no breakpoint there, so that what is stepped is the same on both.
-pub fn run_to(client: &mut Client, address: u64) -> anyhow::Result<()> {
+pub(super) fn run_to(client: &mut Client, address: u64) -> anyhow::Result<()> {
     for packet in [
         format!("Z1,{address:x},1"),
         "c".to_owned(),

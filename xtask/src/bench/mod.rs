@@ -18,8 +18,8 @@ use crate::nested::Bed;
 use crate::process;
 use anyhow::Context as _;
 use measures::Encoding;
-pub use nested::Inside;
-pub use nested::inside;
+pub(crate) use nested::Inside;
+pub(crate) use nested::inside;
 use report::Report;
 use report::quantile;
 use rsp::Client;
@@ -35,7 +35,7 @@ const INTERRUPTED_CPUS: u32 = 8;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// How many times each measure is taken.
     #[arg(long, default_value_t = 9)]
     rounds: u32,
@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 /// The subcommand.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if cfg!(debug_assertions) {
         return optimised();
     }
@@ -383,7 +383,7 @@ impl Bound {
 }
 
 /// The hidden subcommand that [`Server::echo`] starts.
-pub fn serve_echo() -> anyhow::Result<i32> {
+pub(crate) fn serve_echo() -> anyhow::Result<i32> {
     echo::serve()?;
     Ok(0)
 }

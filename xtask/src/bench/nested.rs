@@ -32,7 +32,7 @@ const KINDS: [(&str, Breakpoint); 2] = [
 
 /// Arguments of the hidden subcommand that runs in the bed.
 #[derive(clap::Args)]
-pub struct Inside {
+pub(crate) struct Inside {
     #[arg(long)]
     qemu: PathBuf,
     #[arg(long)]
@@ -48,7 +48,7 @@ pub struct Inside {
 }
 
 /// Boots the bed and measures in it.
-pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
+pub(super) fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
     let trapgate = servers::build_trapgate()?;
     let bare_step = super::build_example("bare_step")?;
     let step_over = super::build_example("step_over")?;
@@ -105,7 +105,7 @@ pub fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
 }
 
 /// In the bed: measures, prints the table, and the same as one line of JSON on standard error.
-pub fn inside(args: &Inside) -> anyhow::Result<i32> {
+pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let logs = std::env::temp_dir();
     let qemu = Qemu::at(&args.qemu);
     let servers = [

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
 #[derive(Default, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// By measure, in the order of measuring.
     measures: Vec<Measure>,
     /// What was not measured, and why.
@@ -38,7 +38,7 @@ impl Measure {
 
 impl Report {
     /// Adds a round's value.
-    pub fn add(&mut self, name: &str, unit: &'static str, server: &'static str, value: f64) {
+    pub(super) fn add(&mut self, name: &str, unit: &'static str, server: &'static str, value: f64) {
         let index = match self
             .measures
             .iter()
@@ -62,12 +62,12 @@ impl Report {
     }
 
     /// Says that something was not measured.
-    pub fn missing(&mut self, what: &str, why: &str) {
+    pub(super) fn missing(&mut self, what: &str, why: &str) {
         self.missing.insert(what.to_owned(), why.to_owned());
     }
 
     /// The median of a measure.
-    pub fn median(&self, name: &str, server: &str) -> Option<f64> {
+    pub(super) fn median(&self, name: &str, server: &str) -> Option<f64> {
         self.measures
             .iter()
             .find(|measure| measure.name == name)?
@@ -77,7 +77,7 @@ impl Report {
     }
 
     /// The table, and what is left out of it.
-    pub fn print(&self) {
+    pub(super) fn print(&self) {
         println!(
             "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
             "median", "unit", "floor", "qemu", "trapgate", "times better"
@@ -112,7 +112,7 @@ impl Report {
     }
 
     /// Writes it to a file as JSON, and its ratios to a chart beside the file.
-    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+    pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let write = |path: &Path, text: String| {
             std::fs::write(path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;
@@ -130,7 +130,7 @@ impl Report {
 }
 
 /// The value below which that share of them lies; of an even number in the middle, the upper one.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[expect(

@@ -21,7 +21,7 @@ const FEATURES: &str = "qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;f
                         vContSupported+;QThreadEvents+;no-resumed+;memory-tagging+;xmlRegisters=i386";
 
 /// One connection, blocking.
-pub struct Client {
+pub(super) struct Client {
     stream: TcpStream,
     /// Of a fixed size, larger than any packet of a server here; `received` is the part in use.
     buffer: Vec<u8>,
@@ -34,14 +34,14 @@ pub struct Client {
 
 impl Client {
     /// Connects and agrees on features; without acknowledgements where the server can.
-    pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let mut client = Self::open(address)?;
         client.negotiate()?;
         Ok(client)
     }
 
     /// Connects only.
-    pub fn open(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream =
             TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// The largest packet that the server says it takes and sends, in bytes.
-    pub fn packet_size(&self) -> usize {
+    pub(super) fn packet_size(&self) -> usize {
         self.features
             .split(';')
             .find_map(|feature| {
@@ -89,19 +89,19 @@ impl Client {
     }
 
     /// Whether replies are acknowledged.
-    pub fn acks(&self) -> bool {
+    pub(super) fn acks(&self) -> bool {
         self.acks
     }
 
     /// Sends a packet and returns its reply as it was on the wire, between `$` and `#`.
-    pub fn request(&mut self, payload: &str) -> anyhow::Result<&[u8]> {
+    pub(super) fn request(&mut self, payload: &str) -> anyhow::Result<&[u8]> {
         self.send(payload)?;
         self.reply()
             .with_context(|| format!("no reply to `{payload}`"))
     }
 
     /// Sends a packet without waiting.
-    pub fn send(&mut self, payload: &str) -> anyhow::Result<()> {
+    pub(super) fn send(&mut self, payload: &str) -> anyhow::Result<()> {
         self.outgoing.clear();
         self.outgoing.push(b'$');
         self.outgoing.extend(payload.bytes());
@@ -112,13 +112,13 @@ impl Client {
     }
 
     /// Sends Ctrl-C.
-    pub fn interrupt(&mut self) -> anyhow::Result<()> {
+    pub(super) fn interrupt(&mut self) -> anyhow::Result<()> {
         self.stream.write_all(&[3])?;
         Ok(())
     }
 
     /// The next packet.
-    pub fn reply(&mut self) -> anyhow::Result<&[u8]> {
+    pub(super) fn reply(&mut self) -> anyhow::Result<&[u8]> {
         let mut searched = 0;
         let (start, end) = loop {
             let received = &self.buffer[self.received.clone()];
@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Waits that long for a packet to begin; `false` when none did.
-    pub fn wait(&mut self, time: Duration) -> anyhow::Result<bool> {
+    pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<bool> {
         if self.packet_begun() {
             return Ok(true);
         }
@@ -181,7 +181,7 @@ impl Client {
     }
 
     /// Detaches and waits until the server has closed its end, so that the next connection finds it free.
-    pub fn detach(mut self) -> anyhow::Result<()> {
+    pub(super) fn detach(mut self) -> anyhow::Result<()> {
         let packet = if self.multiprocess() { "D;1" } else { "D" };
         let reply = self.request(packet)?;
         if reply != b"OK" {
@@ -194,7 +194,7 @@ impl Client {
     }
 
     /// All that GDB 13 asks on `target remote`, up to the prompt.
-    pub fn attach_like_gdb(&mut self) -> anyhow::Result<()> {
+    pub(super) fn attach_like_gdb(&mut self) -> anyhow::Result<()> {
         self.negotiate()?;
         let (any_thread, all_threads) = if self.multiprocess() {
             ("Hgp0.0", "Hcp1.-1")
@@ -254,7 +254,7 @@ fn checksum(bytes: &[u8]) -> u8 {
 }
 
 /// Undoes run-length encoding and escapes (GDB manual, "Overview" of the Remote Serial Protocol).
-pub fn unescaped(wire: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(wire: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(wire.len());
     let mut bytes = wire.iter().copied();
     while let Some(byte) = bytes.next() {

@@ -28,7 +28,7 @@ const QMP_HELLO: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n";
 const LISTENING: &str = "gdb: listening on ";
 
 /// A server process, ended when dropped.
-pub struct Server {
+pub(super) struct Server {
     /// As in the report.
     pub name: &'static str,
     child: Child,
@@ -40,7 +40,7 @@ pub struct Server {
 
 impl Server {
     /// This program again, as the echo server.
-    pub fn echo() -> anyhow::Result<Self> {
+    pub(super) fn echo() -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("bench-echo");
         Self::start("echo", &mut command, |line| {
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// QEMU with its gdbstub, the guest held at its first instruction.
-    pub fn qemu(
+    pub(super) fn qemu(
         qemu: &nested::Qemu,
         kernel: &Path,
         cpus: u32,
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// Our own, as built for release, with the same guest.
-    pub fn trapgate(program: &Path, cpus: u32, logs: &Path) -> anyhow::Result<Self> {
+    pub(super) fn trapgate(program: &Path, cpus: u32, logs: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("run")
@@ -136,17 +136,17 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// A new connection with features agreed on.
-    pub fn client(&self) -> anyhow::Result<Client> {
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
         Client::connect(self.address).with_context(|| format!("no session with {}", self.name))
     }
 
     /// CPU time that the process has used, in clock ticks of 10 ms (proc(5), `/proc/pid/stat`, fields 14 and 15).
-    pub fn cpu_ticks(&self) -> anyhow::Result<u64> {
+    pub(super) fn cpu_ticks(&self) -> anyhow::Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The name in parentheses may have spaces; field 3 follows it.
         let (_, fields) = stat
@@ -171,7 +171,7 @@ impl Drop for Server {
 }
 
 /// Builds `trapgate` for release and returns the program.
-pub fn build_trapgate() -> anyhow::Result<std::path::PathBuf> {
+pub(super) fn build_trapgate() -> anyhow::Result<std::path::PathBuf> {
     process::run(process::cargo().args(["build", "--release", "--package", "trapgate"]))?;
     Ok(process::target_dir().join("release/trapgate"))
 }

@@ -30,7 +30,7 @@ const LEAST_STEPS: u32 = 1000;
 
 /// Where a breakpoint byte or a debug register stops.
 #[derive(Clone, Copy)]
-pub enum Breakpoint {
+pub(super) enum Breakpoint {
     Software,
     Hardware,
 }
@@ -46,7 +46,7 @@ impl Breakpoint {
 }
 
 /// A guest that spins, under a session.
-pub struct Spinning<'a> {
+pub(super) struct Spinning<'a> {
     /// As in the report.
     pub name: &'static str,
     server: &'a Server,
@@ -59,7 +59,7 @@ pub struct Spinning<'a> {
 
 impl<'a> Spinning<'a> {
     /// The server holds the guest at its first instruction.
-    pub fn start(server: &'a Server) -> anyhow::Result<Self> {
+    pub(super) fn start(server: &'a Server) -> anyhow::Result<Self> {
         let symbol = |name| {
             elf_symbols::range(demo_guest::ELF, name)
                 .with_context(|| format!("the demo guest has no symbol {name}"))
@@ -79,12 +79,12 @@ impl<'a> Spinning<'a> {
     }
 
     /// The session.
-    pub fn client(&mut self) -> anyhow::Result<&mut Client> {
+    pub(super) fn client(&mut self) -> anyhow::Result<&mut Client> {
         self.client.as_mut().context("the session is over")
     }
 
     /// From one hit to the next, in microseconds: with GDB's four packets (remove, step, insert, continue), and with a continue alone.
-    pub fn hits(&mut self, kind: Breakpoint, packets: Packets) -> anyhow::Result<f64> {
+    pub(super) fn hits(&mut self, kind: Breakpoint, packets: Packets) -> anyhow::Result<f64> {
         let address = self.function.start;
         let [insert, remove] = ['Z', 'z'].map(|letter| kind.packet(letter, address));
         let client = self.client()?;
@@ -103,7 +103,7 @@ impl<'a> Spinning<'a> {
     }
 
     /// From a continue with Ctrl-C right behind it to the stop, in microseconds.
-    pub fn interrupt(&mut self) -> anyhow::Result<f64> {
+    pub(super) fn interrupt(&mut self) -> anyhow::Result<f64> {
         measures::micros(self.client()?, |client| {
             client.send("c")?;
             client.interrupt()?;
@@ -112,7 +112,7 @@ impl<'a> Spinning<'a> {
     }
 
     /// Instructions a second of one `vCont;r` over a loop.
-    pub fn range_steps(&mut self) -> anyhow::Result<f64> {
+    pub(super) fn range_steps(&mut self) -> anyhow::Result<f64> {
         let Range { start, end } = self.function;
         let insert = Breakpoint::Hardware.packet('Z', start);
         let remove = Breakpoint::Hardware.packet('z', start);
@@ -148,7 +148,7 @@ impl<'a> Spinning<'a> {
     }
 
     /// Rounds of the guest's loop in a second: with the session open and nothing set, and with no session. `turn` decides which comes first.
-    pub fn rounds(&mut self, turn: u32) -> anyhow::Result<(f64, f64)> {
+    pub(super) fn rounds(&mut self, turn: u32) -> anyhow::Result<(f64, f64)> {
         Ok(match turn.is_multiple_of(2) {
             true => (self.rounds_attached()?, self.rounds_detached()?),
             false => {
@@ -191,7 +191,7 @@ impl<'a> Spinning<'a> {
 
 /// How a client moves on from a breakpoint.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Packets {
+pub(super) enum Packets {
     /// Remove it, step, insert it, continue.
     LikeGdb,
     /// Continue.
@@ -199,7 +199,7 @@ pub enum Packets {
 }
 
 /// The echo server's round trips, as many and as long as those of [`Spinning::hits`].
-pub fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
+pub(super) fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
     let times = match packets {
         Packets::LikeGdb => 4,
         Packets::Continue => 1,

@@ -12,7 +12,7 @@ use std::path::Path;
 const SUITE: &str = "conformance/tests";
 
 /// Checks the table against the tests' sources.
-pub fn check() -> anyhow::Result<Vec<Finding>> {
+pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
     let root = process::workspace_root();
     let page = promises::read()?;
     let (mut findings, named) = rows(&page, &|path| std::fs::read_to_string(root.join(path)).ok());

@@ -5,7 +5,7 @@ use crate::process;
 use std::path::Path;
 
 /// Checks the relative links of a Markdown page.
-pub fn check(path: &Path, text: &str) -> Vec<Finding> {
+pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
     if path.extension().is_none_or(|extension| extension != "md") {
         return Vec::new();
     }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// Arguments of `cargo xtask fmt`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Change nothing; say what rustfmt would change.
     #[arg(long)]
     check: bool,
@@ -37,14 +37,14 @@ impl fmt::Display for Finding {
 }
 
 /// The subcommand.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     rustfmt(args.check)?;
     lints()?;
     Ok(0)
 }
 
 /// rustfmt over the workspace.
-pub fn rustfmt(check: bool) -> anyhow::Result<()> {
+pub(crate) fn rustfmt(check: bool) -> anyhow::Result<()> {
     let mut command = process::cargo();
     command.args(["fmt", "--all"]);
     if check {
@@ -54,7 +54,7 @@ pub fn rustfmt(check: bool) -> anyhow::Result<()> {
 }
 
 /// The project's own rules; prints every finding and fails when there is one.
-pub fn lints() -> anyhow::Result<()> {
+pub(crate) fn lints() -> anyhow::Result<()> {
     let mut findings = Vec::new();
     for path in files()? {
         // A binary file has no lines.

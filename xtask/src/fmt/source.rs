@@ -42,7 +42,7 @@ const MACHINE_NAMES: &[&str] = &[
 ];
 
 /// Checks one tracked file; `path` is relative to the root.
-pub fn check(path: &Path, text: &str) -> Vec<Finding> {
+pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
     let file = path.display().to_string();
     let mut findings = Vec::new();
     let mut report = |line: usize, message: String| {

@@ -33,7 +33,7 @@ const CONSOLE_LINES: usize = 60;
 const STANDSTILL: Duration = Duration::from_secs(180);
 
 /// One boot that is over.
-pub struct Ended {
+pub(super) struct Ended {
     /// What became of it.
     pub outcome: Outcome,
     /// Where the command failed or hung: what the outer kernel said of itself meanwhile, which may be why.
@@ -46,7 +46,7 @@ pub struct Ended {
 
 /// What became of one boot.
 #[derive(Debug)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// The command ended with this exit status.
     Exited(i32),
     /// The command was still running when its time was over, the outer kernel being well.
@@ -64,15 +64,15 @@ enum Event {
 }
 
 /// Where the command's standard output goes.
-pub type Sink = Box<dyn Write + Send>;
+pub(crate) type Sink = Box<dyn Write + Send>;
 
 /// A sink that keeps what is written to it.
 #[derive(Clone, Default)]
-pub struct Collected(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Collected(Arc<Mutex<Vec<u8>>>);
 
 impl Collected {
     /// All so far; it is forgotten here.
-    pub fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().expect("no holder of this lock panics"))
     }
 }
@@ -92,7 +92,7 @@ impl Write for Collected {
 }
 
 /// Boots `plan` on `machine`, copies both outputs as they come, and waits for the end.
-pub fn boot(
+pub(super) fn boot(
     machine: &dyn Machine,
     plan: &Plan<'_>,
     stdout: Sink,

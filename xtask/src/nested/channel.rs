@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 /// How a channel appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A socket to which the machine connects.
     Socket,
     /// A named pipe, which the machine opens when it has something to write; it writes byte by byte.
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// A channel with the thread that serves it.
-pub struct Channel {
+pub(super) struct Channel {
     path: PathBuf,
     end: End,
     thread: JoinHandle<()>,
@@ -37,7 +37,7 @@ enum End {
 
 impl Channel {
     /// Makes it at `path`; `serve` gets the stream when the machine is there.
-    pub fn open(
+    pub(super) fn open(
         kind: Kind,
         path: &Path,
         serve: impl FnOnce(&mut dyn Read) + Send + 'static,
@@ -73,7 +73,7 @@ impl Channel {
     }
 
     /// With the machine gone, every stream has ended; a machine that never came leaves the thread waiting, and this wakes it.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         match self.end {
             End::Connect => drop(UnixStream::connect(&self.path)),
             End::Writer(writer) => drop(writer),

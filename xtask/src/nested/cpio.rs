@@ -8,34 +8,34 @@ const MODE_LINK: u32 = 0o120_777;
 
 /// Collects entries; parents have to be added before what is in them.
 #[derive(Default)]
-pub struct Archive {
+pub(super) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
     /// An empty folder.
-    pub fn folder(&mut self, name: &str) {
+    pub(super) fn folder(&mut self, name: &str) {
         self.entry(name, MODE_FOLDER, &[]);
     }
 
     /// A file that may be executed.
-    pub fn program(&mut self, name: &str, content: &[u8]) {
+    pub(super) fn program(&mut self, name: &str, content: &[u8]) {
         self.file(name, 0o755, content);
     }
 
     /// A file with these permissions.
-    pub fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
+    pub(super) fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
         self.entry(name, MODE_FILE | permissions, content);
     }
 
     /// A symbolic link.
-    pub fn link(&mut self, name: &str, target: &str) {
+    pub(super) fn link(&mut self, name: &str, target: &str) {
         self.entry(name, MODE_LINK, target.as_bytes());
     }
 
     /// Writes the archive with its trailer. It stays uncompressed: unpacking takes longer than reading under emulation.
-    pub fn write(mut self, path: &Path) -> std::io::Result<()> {
+    pub(super) fn write(mut self, path: &Path) -> std::io::Result<()> {
         self.entry("TRAILER!!!", 0, &[]);
         std::fs::write(path, self.bytes)
     }

@@ -15,17 +15,17 @@ const SERIES: &str = "6.12.";
 /// For the bed's machines.
 const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "kvm-intel", "virtio_blk"];
 /// For Linux guests, in the order of loading: they tell of a panic.
-pub const GUEST_MODULES: &[&str] = &["pvpanic", "pvpanic-mmio"];
+pub(super) const GUEST_MODULES: &[&str] = &["pvpanic", "pvpanic-mmio"];
 
 /// Kernel, modules and a static busybox for initramfs images.
 #[derive(Clone)]
-pub struct Kernel {
+pub(super) struct Kernel {
     folder: PathBuf,
 }
 
 impl Kernel {
     /// From the cache, or downloaded now.
-    pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
+    pub(super) fn provide(cache: &Cache) -> anyhow::Result<Self> {
         let recipe = format!("{SERIES} {} {}", MODULES.join(" "), GUEST_MODULES.join(" "));
         let folder = cache.artefact("kernel", &recipe, |folder| {
             download(&Apt::open(cache.root())?, folder)
@@ -34,22 +34,22 @@ impl Kernel {
     }
 
     /// The compressed image as Debian ships it.
-    pub fn image(&self) -> PathBuf {
+    pub(super) fn image(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }
 
     /// A statically linked busybox.
-    pub fn busybox(&self) -> PathBuf {
+    pub(super) fn busybox(&self) -> PathBuf {
         self.folder.join("busybox")
     }
 
     /// An uncompressed module of [`MODULES`] or [`GUEST_MODULES`].
-    pub fn module(&self, name: &str) -> PathBuf {
+    pub(super) fn module(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.ko"))
     }
 
     /// Names this kernel and its version, for what is derived from it.
-    pub fn identity(&self) -> String {
+    pub(super) fn identity(&self) -> String {
         let name = self.folder.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }

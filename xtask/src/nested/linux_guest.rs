@@ -65,14 +65,18 @@ const EXERCISE: &[(&str, &str)] = &[
 ];
 
 /// The artefacts in the cache.
-pub struct LinuxGuest {
+pub(super) struct LinuxGuest {
     folder: PathBuf,
     image: PathBuf,
 }
 
 impl LinuxGuest {
     /// From the cache; otherwise the bed is booted once to read the symbols.
-    pub fn provide(cache: &Cache, machine: &dyn Machine, kernel: &Kernel) -> anyhow::Result<Self> {
+    pub(super) fn provide(
+        cache: &Cache,
+        machine: &dyn Machine,
+        kernel: &Kernel,
+    ) -> anyhow::Result<Self> {
         let mut recipe = format!("{}\n{INIT}", kernel.identity());
         for (_, source) in EXERCISE {
             recipe.push_str(source);
@@ -90,7 +94,7 @@ impl LinuxGuest {
     }
 
     /// The variables through which tests find the files.
-    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 3] {
         [
             ("TRAPGATE_TEST_LINUX_KERNEL", self.image.clone()),
             (

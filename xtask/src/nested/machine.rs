@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The KVM inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kvm {
+pub(crate) enum Kvm {
     /// kvm-amd, in QEMU.
     Amd,
     /// kvm-intel, in Bochs.
@@ -20,7 +20,7 @@ pub enum Kvm {
 
 impl Kvm {
     /// As the variable `TRAPGATE_NESTED_KVM` has it.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Amd | Self::AmdBochs => "amd",
             Self::Intel => "intel",
@@ -28,16 +28,16 @@ impl Kvm {
     }
 
     /// Whether the same seed gives the same run.
-    pub fn repeats(self) -> bool {
+    pub(crate) fn repeats(self) -> bool {
         self != Self::Amd
     }
 }
 
 /// Where the init looks for the command, in the root image.
-pub const RUN_FILE: &str = ".trapgate-run";
+pub(super) const RUN_FILE: &str = ".trapgate-run";
 
 /// One boot as it is asked for.
-pub struct Plan<'a> {
+pub(super) struct Plan<'a> {
     /// A folder for sockets and images.
     pub scratch: &'a Path,
     /// Words added to the outer kernel's command line.
@@ -53,7 +53,7 @@ pub struct Plan<'a> {
 }
 
 /// How long a boot may take, by the machine's own [clock](Machine::elapsed).
-pub struct Limits {
+pub(super) struct Limits {
     /// What the clock counts, for messages.
     pub unit: &'static str,
     /// Until the init says `up`.
@@ -71,7 +71,7 @@ pub struct Limits {
 /// It gives four channels of one [kind](Self::channels), which lie in [`Plan::scratch`] under the names of [`CHANNELS`]. On `control`, the init says
 /// `up`, then `alive` now and then, and last `exit N`, or `timeout` where it has ended the command itself. It says `broken WHY` where the command would have
 /// nothing to run on.
-pub trait Machine: Sync {
+pub(super) trait Machine: Sync {
     /// For messages.
     fn name(&self) -> &'static str;
 
@@ -109,7 +109,7 @@ pub trait Machine: Sync {
 
 /// What a machine leaves behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastWords {
+pub(super) struct LastWords {
     /// From power-on to the end, with one for each turn of an idle CPU.
     pub instructions: Option<u64>,
     /// Why it ended, in its own words.
@@ -117,4 +117,4 @@ pub struct LastWords {
 }
 
 /// The channels' names.
-pub const CHANNELS: [&str; 4] = ["console", "stdout", "stderr", "control"];
+pub(super) const CHANNELS: [&str; 4] = ["console", "stdout", "stderr", "control"];

@@ -18,11 +18,11 @@ mod bochs;
 mod boot;
 mod channel;
 mod cpio;
-pub mod hunt;
+pub(crate) mod hunt;
 mod kernel;
 mod linux_guest;
 mod machine;
-pub mod places;
+pub(crate) mod places;
 mod qemu;
 mod qemu_machine;
 mod queue;
@@ -40,16 +40,16 @@ use crate::system_packages::CannotHere;
 use anyhow::bail;
 use bochs::BochsMachine;
 use bochs::Cpu;
-pub use boot::Collected;
+pub(crate) use boot::Collected;
 use boot::Outcome;
-pub use boot::Sink;
+pub(crate) use boot::Sink;
 use kernel::Kernel;
 use linux_guest::LinuxGuest;
-pub use machine::Kvm;
+pub(crate) use machine::Kvm;
 use machine::Machine;
 use machine::Plan;
 use machine::RUN_FILE;
-pub use qemu::Qemu;
+pub(crate) use qemu::Qemu;
 use qemu_machine::QemuMachine;
 use repeat::Copied;
 use repeat::Shown;
@@ -64,7 +64,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-pub use suite::Suite;
+pub(crate) use suite::Suite;
 
 /// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
@@ -84,7 +84,7 @@ const OUTER_CPUS: u32 = 1;
 
 /// Arguments of `cargo xtask nested`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Which KVM to have inside. By default, test programs that have a reason to differ run in both, `amd` and `intel`; the others, and a command, in `amd`.
     #[arg(long, value_enum)]
     kvm: Option<Kvm>,
@@ -119,7 +119,7 @@ pub struct Args {
 }
 
 /// The subcommand; the result is the exit status for the process.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let repeats = args.kvm.is_some_and(Kvm::repeats);
     anyhow::ensure!(
         args.seed == 0 || repeats,
@@ -156,14 +156,14 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
 }
 
 /// Everything that a boot needs, built or downloaded.
-pub struct Bed {
+pub(crate) struct Bed {
     machine: Box<dyn Machine>,
     kernel: Kernel,
     guest: LinuxGuest,
 }
 
 /// A command to run inside, and what it needs there.
-pub struct Job {
+pub(crate) struct Job {
     /// What the bed calls it where it has to say something.
     name: String,
     command: Vec<OsString>,
@@ -212,7 +212,7 @@ impl Job {
     }
 
     /// A command to run in `folder`, with `files` at their own paths.
-    pub fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
         let passed = ["TRAPGATE_", "RUST_", "PROPTEST_"];
         let environment = std::env::vars_os()
             .filter(|(name, _)| {
@@ -238,7 +238,7 @@ impl Job {
 
 impl Bed {
     /// Takes everything from the cache; what is missing there is downloaded and built now.
-    pub fn provide(kvm: Kvm) -> anyhow::Result<Self> {
+    pub(crate) fn provide(kvm: Kvm) -> anyhow::Result<Self> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(CannotHere("the nested bed runs on x86-64 Linux only".to_owned()).into());
         }
@@ -265,14 +265,14 @@ impl Bed {
     }
 
     /// Only the QEMU of the bed, which is also a VMM with KVM.
-    pub fn qemu() -> anyhow::Result<Qemu> {
+    pub(crate) fn qemu() -> anyhow::Result<Qemu> {
         Qemu::provide(&Cache::open()?)
     }
 
     /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
     ///
     /// Only a failure of the bed itself is tried again, each time with a line that says so, which goes where the command's errors go.
-    pub fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
+    pub(crate) fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
         let plan = Plan {
             scratch: scratch.path(),

@@ -3,7 +3,7 @@
 use super::machine::Kvm;
 
 /// Every KVM that a program may be meant for, in the order in which they are gone through.
-pub const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
+pub(crate) const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
 
 /// The test programs that have a reason to differ between kvm-amd and kvm-intel: how CPU and KVM deliver exceptions, steps and interrupts.
 const DIFFER: &[&str] = &[
@@ -19,7 +19,7 @@ const DIFFER: &[&str] = &[
 ];
 
 /// Where a test program is meant to run, as in `vp_runner/stepping`.
-pub fn of(program: &str) -> &'static [Kvm] {
+pub(crate) fn of(program: &str) -> &'static [Kvm] {
     match DIFFER.contains(&program) {
         true => &ALL,
         false => &[Kvm::Amd],

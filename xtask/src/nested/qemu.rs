@@ -98,13 +98,13 @@ const EDITS: &[Edit] = &[
 
 /// A built QEMU.
 #[derive(Clone)]
-pub struct Qemu {
+pub(crate) struct Qemu {
     folder: PathBuf,
 }
 
 impl Qemu {
     /// From the cache, or built now (a few minutes).
-    pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
+    pub(crate) fn provide(cache: &Cache) -> anyhow::Result<Self> {
         let recipe = CONFIGURE.join(" ") + &source_edit::recipe(EDITS);
         let log = cache.root().join("qemu-build.log");
         let folder = cache.artefact("qemu", &recipe, |folder| {
@@ -118,31 +118,31 @@ impl Qemu {
     }
 
     /// One that was copied with its folder.
-    pub fn at(folder: &Path) -> Self {
+    pub(crate) fn at(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
         }
     }
 
     /// What [`Self::at`] takes.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// `qemu-system-x86_64` with the path of its firmware.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(self.program());
         command.arg("-L").arg(self.firmware());
         command
     }
 
     /// The program file.
-    pub fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.folder.join("qemu-system-x86_64")
     }
 
     /// The folder for its option `-L`.
-    pub fn firmware(&self) -> PathBuf {
+    pub(crate) fn firmware(&self) -> PathBuf {
         self.folder.join("firmware")
     }
 }

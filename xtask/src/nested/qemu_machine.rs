@@ -50,7 +50,7 @@ busybox poweroff -f
 "#;
 
 /// QEMU with the kernel that it boots.
-pub struct QemuMachine {
+pub(super) struct QemuMachine {
     /// As built by us.
     pub qemu: Qemu,
     /// The outer kernel.

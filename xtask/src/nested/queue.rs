@@ -9,7 +9,7 @@ use std::sync::mpsc;
 const SPARE_MIB: u64 = 1024;
 
 /// As many as there are cores, or fewer where the memory that is free now does not suffice for that many of `each_mib` MiB; at least one.
-pub fn room(each_mib: u32) -> NonZeroUsize {
+pub(super) fn room(each_mib: u32) -> NonZeroUsize {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     // A kernel that does not say how much is free gets what has always fitted: one.
@@ -35,7 +35,7 @@ fn available_mib(meminfo: &str) -> Option<u64> {
 /// on the caller's thread as soon as it is there.
 ///
 /// After an error no further piece is begun; those under way are carried to their end, and `done` gets them. The first error is returned.
-pub fn in_parallel<R: Send>(
+pub(super) fn in_parallel<R: Send>(
     count: usize,
     at_a_time: NonZeroUsize,
     work: impl Fn(usize) -> anyhow::Result<R> + Sync,

@@ -6,7 +6,7 @@ use std::io::Write;
 
 /// What one boot showed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub(super) struct Shown {
     /// How many instructions it was.
     pub instructions: Option<u64>,
     /// How it ended.
@@ -21,7 +21,7 @@ pub struct Shown {
 
 impl Shown {
     /// The first thing that is not the same in `again`.
-    pub fn difference(&self, again: &Self) -> Option<String> {
+    pub(super) fn difference(&self, again: &Self) -> Option<String> {
         let texts = [
             (
                 "how it ended",
@@ -66,14 +66,14 @@ impl Shown {
 }
 
 /// Passes on what it keeps a copy of.
-pub struct Copied {
+pub(super) struct Copied {
     to: Sink,
     copy: Collected,
 }
 
 impl Copied {
     /// With the copy, to be taken at the end.
-    pub fn new(to: Sink) -> (Self, Collected) {
+    pub(super) fn new(to: Sink) -> (Self, Collected) {
         let copy = Collected::default();
         let kept = copy.clone();
         (Self { to, copy }, kept)

@@ -22,7 +22,7 @@ const IMAGE_SIZE: &str = "4g";
 const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 
 /// A folder being filled, removed again when dropped.
-pub struct RootImage {
+pub(super) struct RootImage {
     staging: PathBuf,
     added: BTreeSet<PathBuf>,
     /// Of those, what is linked with shared libraries: programs, and not guests.
@@ -31,7 +31,7 @@ pub struct RootImage {
 
 impl RootImage {
     /// An empty root at `staging`, with the folders that a Linux system expects.
-    pub fn new(staging: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(staging: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(staging)?;
         for folder in [
             "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp",
@@ -59,7 +59,7 @@ impl RootImage {
     }
 
     /// A small file of our own; `path` is relative to the root.
-    pub fn write(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
+    pub(super) fn write(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
         let target = self.staging.join(path);
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent)?;
@@ -69,7 +69,7 @@ impl RootImage {
     }
 
     /// As [`Self::write`], of a file that may be executed.
-    pub fn program(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
+    pub(super) fn program(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
         self.write(path, content)?;
         let target = self.staging.join(path);
         Ok(std::fs::set_permissions(
@@ -79,12 +79,12 @@ impl RootImage {
     }
 
     /// The file `from` at `path`, which is relative to the root.
-    pub fn add(&mut self, path: &str, from: &Path) -> anyhow::Result<()> {
+    pub(super) fn add(&mut self, path: &str, from: &Path) -> anyhow::Result<()> {
         place(from, &self.staging.join(path))
     }
 
     /// busybox and its applets where nothing better was added.
-    pub fn busybox(&mut self, busybox: &Path) -> anyhow::Result<()> {
+    pub(super) fn busybox(&mut self, busybox: &Path) -> anyhow::Result<()> {
         let target = self.staging.join("usr/bin/busybox");
         place(busybox, &target)?;
         let applets = process::capture(Command::new(busybox).arg("--list"))?;
@@ -104,7 +104,7 @@ impl RootImage {
     }
 
     /// A file at its own absolute path; of a program also its loader and libraries.
-    pub fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+    pub(super) fn file(&mut self, path: &Path) -> anyhow::Result<()> {
         if !self.added.insert(path.to_owned()) {
             return Ok(());
         }
@@ -124,7 +124,11 @@ impl RootImage {
     }
 
     /// A folder with all that is in it, except where `skip` says otherwise for a file name.
-    pub fn tree(&mut self, folder: &Path, skip: &dyn Fn(&str) -> bool) -> anyhow::Result<()> {
+    pub(super) fn tree(
+        &mut self,
+        folder: &Path,
+        skip: &dyn Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.inside(folder))?;
         for entry in std::fs::read_dir(folder)
             .with_context(|| format!("cannot read {}", folder.display()))?
@@ -144,7 +148,7 @@ impl RootImage {
     }
 
     /// GDB as installed on this machine, with its Python and data files, where there is one.
-    pub fn gdb(&mut self) -> anyhow::Result<()> {
+    pub(super) fn gdb(&mut self) -> anyhow::Result<()> {
         let Some(gdb) = process::find_program("gdb") else {
             return Ok(());
         };
@@ -180,7 +184,7 @@ impl RootImage {
     }
 
     /// Writes the file system image.
-    pub fn make(&self, image: &Path) -> anyhow::Result<()> {
+    pub(super) fn make(&self, image: &Path) -> anyhow::Result<()> {
         let mke2fs = process::find_program("mke2fs")
             .context("no mke2fs here: install the Debian package e2fsprogs")?;
         process::capture(
@@ -204,7 +208,7 @@ impl RootImage {
     }
 
     /// Takes the programs' debug information out: it is most of what a debug build weighs, and only a debugger of the programs would read it.
-    pub fn strip(&self) -> anyhow::Result<()> {
+    pub(super) fn strip(&self) -> anyhow::Result<()> {
         for program in &self.programs {
             let inside = self.inside(program);
             // The file is a link to this machine's own.
@@ -221,7 +225,7 @@ impl RootImage {
     }
 
     /// Everything, in the order of the names, so that the same files make the same archive.
-    pub fn archive(&self, archive: &mut Archive) -> anyhow::Result<()> {
+    pub(super) fn archive(&self, archive: &mut Archive) -> anyhow::Result<()> {
         self.archive_folder(&self.staging, archive)
     }
 

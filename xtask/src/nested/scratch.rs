@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 /// A folder for one run, removed at its end. Sockets have to fit in 108 bytes, so it is not below the checkout.
-pub struct Scratch {
+pub(super) struct Scratch {
     path: PathBuf,
 }
 
@@ -15,7 +15,7 @@ impl Scratch {
     const PREFIX: &str = "trapgate-nested-";
 
     /// Makes it.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         Self::sweep();
         let path = std::env::temp_dir().join(format!(
@@ -29,7 +29,7 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 

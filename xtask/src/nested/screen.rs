@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// Where it is shown; shared by the threads that run the programs.
-pub struct Screen<'a> {
+pub(super) struct Screen<'a> {
     /// Fresh sinks for standard output and error.
     sinks: &'a (dyn Fn() -> (Sink, Sink) + Sync),
     /// No two programs run at a time.
@@ -18,7 +18,7 @@ pub struct Screen<'a> {
 }
 
 /// How a program ended.
-pub enum Verdict<'a> {
+pub(super) enum Verdict<'a> {
     /// With this exit status.
     Exited(i32),
     /// The bed gave up.
@@ -27,7 +27,7 @@ pub enum Verdict<'a> {
 
 impl<'a> Screen<'a> {
     /// Shows through `sinks`; `live` is for programs that run one after the other.
-    pub fn new(sinks: &'a (dyn Fn() -> (Sink, Sink) + Sync), live: bool) -> Self {
+    pub(super) fn new(sinks: &'a (dyn Fn() -> (Sink, Sink) + Sync), live: bool) -> Self {
         Self {
             sinks,
             live,
@@ -36,7 +36,7 @@ impl<'a> Screen<'a> {
     }
 
     /// The program begins: a line says so. `place` is its number and how many there are.
-    pub fn begin(
+    pub(super) fn begin(
         &'a self,
         name: &'a str,
         path: &'a Path,
@@ -66,7 +66,7 @@ impl<'a> Screen<'a> {
 }
 
 /// A program that runs.
-pub struct Shown<'a> {
+pub(super) struct Shown<'a> {
     screen: &'a Screen<'a>,
     name: &'a str,
     path: &'a Path,
@@ -75,7 +75,7 @@ pub struct Shown<'a> {
 
 impl Shown<'_> {
     /// Where its standard output and error go.
-    pub fn sinks(&self) -> (Sink, Sink) {
+    pub(super) fn sinks(&self) -> (Sink, Sink) {
         if self.screen.live {
             (self.screen.sinks)()
         } else {
@@ -84,7 +84,7 @@ impl Shown<'_> {
     }
 
     /// It has ended, and all its output is in the sinks.
-    pub fn end(self, verdict: &Verdict<'_>, took: Duration) -> std::io::Result<()> {
+    pub(super) fn end(self, verdict: &Verdict<'_>, took: Duration) -> std::io::Result<()> {
         let seconds = took.as_secs_f64();
         let last = match verdict {
             Verdict::Exited(0) => format!("passed (status 0, {seconds:.1} s)"),

@@ -5,7 +5,7 @@ use anyhow::bail;
 use std::path::Path;
 
 /// One replacement.
-pub struct Edit {
+pub(super) struct Edit {
     /// Below the source tree.
     pub file: &'static str,
     /// Where to start looking; in C and C++, the end is that of the function that begins there.
@@ -18,7 +18,7 @@ pub struct Edit {
 
 impl Edit {
     /// The text with the replacement made.
-    pub fn edited(&self, text: &str) -> anyhow::Result<String> {
+    pub(super) fn edited(&self, text: &str) -> anyhow::Result<String> {
         let start = text
             .find(self.after)
             .with_context(|| format!("no `{}`", self.after))?;
@@ -45,7 +45,7 @@ impl Edit {
 }
 
 /// Makes all of `edits` in the source `tree` of `program`.
-pub fn apply(edits: &[Edit], tree: &Path, program: &str) -> anyhow::Result<()> {
+pub(super) fn apply(edits: &[Edit], tree: &Path, program: &str) -> anyhow::Result<()> {
     for edit in edits {
         let path = tree.join(edit.file);
         let text = std::fs::read_to_string(&path)
@@ -62,7 +62,7 @@ pub fn apply(edits: &[Edit], tree: &Path, program: &str) -> anyhow::Result<()> {
 }
 
 /// For the cache: another text for other edits.
-pub fn recipe(edits: &[Edit]) -> String {
+pub(super) fn recipe(edits: &[Edit]) -> String {
     edits
         .iter()
         .map(|edit| format!("\n{} {} {}", edit.file, edit.find, edit.replace))
@@ -70,7 +70,7 @@ pub fn recipe(edits: &[Edit]) -> String {
 }
 
 /// `1:10.0.2+ds-2+deb13u1` is upstream's `10.0.2`.
-pub fn upstream(version: &str) -> &str {
+pub(super) fn upstream(version: &str) -> &str {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
     version.split(['+', '-', '~']).next().unwrap_or(version)
 }

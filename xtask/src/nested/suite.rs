@@ -43,7 +43,7 @@ pub(super) const FAILED: &str = "hunt: failed: ";
 
 /// Test programs that cargo built, with the programs that they start.
 #[derive(Clone)]
-pub struct Suite {
+pub(crate) struct Suite {
     tests: Vec<TestProgram>,
     programs: Vec<PathBuf>,
     /// For the test programs: only the tests whose name contains it.
@@ -72,7 +72,7 @@ impl TestProgram {
 
 impl Suite {
     /// Builds them as `cargo test` does, in the same target folder.
-    pub fn build() -> anyhow::Result<Self> {
+    pub(crate) fn build() -> anyhow::Result<Self> {
         Self::built_by(process::cargo(), PACKAGES.iter())
     }
 
@@ -147,7 +147,7 @@ impl Suite {
     }
 
     /// Leaves the test programs whose name contains `name`, and of their tests those that `filter` selects.
-    pub fn only(mut self, name: &str, filter: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn only(mut self, name: &str, filter: Option<&str>) -> anyhow::Result<Self> {
         let all: Vec<String> = self.tests.iter().map(|test| test.name.clone()).collect();
         self.tests.retain(|test| test.name.contains(name));
         self.filter = filter.map(str::to_owned);
@@ -160,7 +160,7 @@ impl Suite {
     }
 
     /// Leaves the test programs that are [meant for](places::of) this KVM.
-    pub fn meant_for(mut self, kvm: Kvm) -> Self {
+    pub(crate) fn meant_for(mut self, kvm: Kvm) -> Self {
         self.tests
             .retain(|test| places::of(&test.name).contains(&kvm));
         self
@@ -214,7 +214,7 @@ impl Suite {
     }
 
     /// With this timing inside, and each program in two boots that have to be the same; see [`Job::seed`] and [`Job::twice`].
-    pub fn run_as(mut self, seed: u64, twice: bool) -> Self {
+    pub(crate) fn run_as(mut self, seed: u64, twice: bool) -> Self {
         self.seed = seed;
         self.twice = twice;
         self
@@ -224,7 +224,7 @@ impl Suite {
     /// `noted` gets what they say.
     ///
     /// They run in the order of their names: with the longest first, two at a time would be done 3 % earlier.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         bed: &Bed,
         jobs: Option<NonZeroUsize>,

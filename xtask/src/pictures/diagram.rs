@@ -40,7 +40,7 @@ struct Arrow {
 }
 
 /// The picture as SVG; readable on a light and on a dark page.
-pub fn draw(text: &str) -> anyhow::Result<String> {
+pub(super) fn draw(text: &str) -> anyhow::Result<String> {
     let (shapes, arrows) = parse(text)?;
     let right = shapes.values().map(|shape| shape.x).fold(0.0, f64::max);
     let bottom = shapes.values().map(|shape| shape.y).fold(0.0, f64::max);

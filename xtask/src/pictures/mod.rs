@@ -20,20 +20,20 @@ const FOLDER: &str = "Guide/src/pictures";
 
 /// Arguments of `cargo xtask pictures`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Record the GDB session anew first: boots the demo guest and types into GDB.
     #[arg(long)]
     record: bool,
 }
 
 /// A picture that is not what its text makes.
-pub struct Stale {
+pub(crate) struct Stale {
     /// The picture, relative to the root.
     pub file: String,
 }
 
 /// The subcommand.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if args.record {
         recording::record(&folder().join("session.cast"))?;
     }
@@ -45,7 +45,7 @@ pub fn main(args: &Args) -> anyhow::Result<i32> {
 }
 
 /// The pictures that differ from what their texts make.
-pub fn stale() -> anyhow::Result<Vec<Stale>> {
+pub(crate) fn stale() -> anyhow::Result<Vec<Stale>> {
     let stale = |(path, svg): (PathBuf, String)| {
         let current = std::fs::read_to_string(&path).is_ok_and(|found| found == svg);
         let file = path

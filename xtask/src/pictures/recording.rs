@@ -48,7 +48,7 @@ impl Drop for Started {
 }
 
 /// Boots the guest, types, and writes what GDB showed as an asciicast.
-pub fn record(to: &Path) -> anyhow::Result<()> {
+pub(super) fn record(to: &Path) -> anyhow::Result<()> {
     process::run(process::cargo().args(["build", "--package", "trapgate"]))?;
     let program = process::target_dir().join("debug/trapgate");
     let mut server = Started(

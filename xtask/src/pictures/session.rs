@@ -18,7 +18,7 @@ const LONGEST_PAUSE: f64 = 1.2;
 const TO_READ: f64 = 0.8;
 
 /// The whole session, one line below the other. Where animations are played, each line comes when it came in the recording.
-pub fn draw(recording: &str) -> anyhow::Result<String> {
+pub(super) fn draw(recording: &str) -> anyhow::Result<String> {
     let mut lines = recording.lines();
     let header: Value = serde_json::from_str(lines.next().context("no header")?)?;
     let columns = header["width"]

@@ -28,7 +28,7 @@ const TEST_PACKAGES: &[&str] = &["gcc", "libc6-dev", "gdb", "lldb"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Run only the steps whose name contains this (may be given again).
     #[arg(long)]
     only: Vec<String>,
@@ -55,7 +55,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// The subcommand.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let mut summary = Summary::default();
     for (name, step) in STEPS {
         if !args.only.is_empty() && !args.only.iter().any(|only| name.contains(only.as_str())) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What became of a step.
-pub enum Verdict {
+pub(super) enum Verdict {
     /// All of it is in order.
     Passed,
     /// With what failed.
@@ -17,7 +17,7 @@ pub enum Verdict {
 
 /// Filled step by step, printed at the end.
 #[derive(Default)]
-pub struct Summary {
+pub(super) struct Summary {
     steps: Vec<(String, Verdict, Duration)>,
     /// How often a reason was given, by where and why.
     skips: BTreeMap<(String, String), u32>,
@@ -27,12 +27,12 @@ pub struct Summary {
 
 impl Summary {
     /// A step has ended.
-    pub fn step(&mut self, name: &str, verdict: Verdict, took: Duration) {
+    pub(super) fn step(&mut self, name: &str, verdict: Verdict, took: Duration) {
         self.steps.push((name.to_owned(), verdict, took));
     }
 
     /// A test program said something.
-    pub fn note(&mut self, place: &str, note: Note) {
+    pub(super) fn note(&mut self, place: &str, note: Note) {
         match note {
             Note::Skip(reason) => {
                 *self.skips.entry((place.to_owned(), reason)).or_default() += 1;
@@ -45,7 +45,7 @@ impl Summary {
     }
 
     /// Whether anything failed.
-    pub fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         self.tests_failed > 0
             || self
                 .steps

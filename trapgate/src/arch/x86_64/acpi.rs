@@ -41,7 +41,7 @@ const OEM_REVISION: u32 = 1;
 const HEADER_LEN: u32 = 36;
 
 /// Writes all tables below 1 MiB and says where the root pointer is.
-pub fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMemoryError> {
+pub(crate) fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMemoryError> {
     // FACS is the one table with an alignment of its own (64 bytes).
     let facs_at = layout::RSDP.unchecked_add(0x40);
     memory.write_slice(&bytes(&facs()), facs_at)?;

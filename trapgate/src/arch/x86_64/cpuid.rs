@@ -21,7 +21,7 @@ const LEAF_AMD_SIZES: u32 = 0x8000_0008;
 const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
 
 /// The topology shown: one package with `cpus` cores of one thread each, APIC id = index.
-pub fn for_cpu(supported: &CpuId, index: u8, cpus: u8, tsc_deadline: bool) -> CpuId {
+pub(crate) fn for_cpu(supported: &CpuId, index: u8, cpus: u8, tsc_deadline: bool) -> CpuId {
     let mut cpuid = supported.clone();
     let id_bits = u32::from(cpus).next_power_of_two().trailing_zeros();
     for entry in cpuid.as_mut_slice() {

@@ -19,7 +19,7 @@ const BOOT_FLAG: u16 = 0xaa55;
 const LOADER_UNDEFINED: u8 = 0xff;
 
 /// Writes the zero page; RSI holds its address at the entry.
-pub fn write(
+pub(crate) fn write(
     memory: &GuestMemoryMmap,
     size: MemorySize,
     header: Option<setup_header>,

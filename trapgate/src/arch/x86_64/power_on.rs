@@ -34,7 +34,7 @@ const DELIVER_EXTINT: u32 = 0x700;
 const DELIVER_NMI: u32 = 0x400;
 
 /// What a fresh VP looks like.
-pub struct PowerOn {
+pub(crate) struct PowerOn {
     regs: kvm_regs,
     sregs: kvm_sregs,
     vectors: XsaveArea,
@@ -48,7 +48,11 @@ pub struct PowerOn {
 
 impl PowerOn {
     /// Reads the state of a VP that has not run, and completes it with what firmware would set up. `msrs` are the ones this KVM lists.
-    pub fn read(vcpu: &VcpuFd, xsave: XsaveSize, msrs: &[u32]) -> Result<Self, MachineError> {
+    pub(crate) fn read(
+        vcpu: &VcpuFd,
+        xsave: XsaveSize,
+        msrs: &[u32],
+    ) -> Result<Self, MachineError> {
         let mut lapic = vcpu
             .get_lapic()
             .map_err(|why| failed("read the local APIC", why))?;
@@ -82,7 +86,11 @@ impl PowerOn {
     }
 
     /// Writes it; a VP that is the first CPU gets its start state on top.
-    pub fn write(&self, vcpu: &VcpuFd, start: Option<StartState>) -> Result<(), MachineError> {
+    pub(crate) fn write(
+        &self,
+        vcpu: &VcpuFd,
+        start: Option<StartState>,
+    ) -> Result<(), MachineError> {
         let (mut regs, mut sregs) = (self.regs, self.sregs);
         if let Some(start) = start {
             regs = start.general();

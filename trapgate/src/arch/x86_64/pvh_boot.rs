@@ -17,7 +17,7 @@ const START_MAGIC: u32 = 0x336e_c578;
 const START_VERSION: u32 = 1;
 
 /// Writes the start info; EBX holds its address at the entry.
-pub fn write(
+pub(crate) fn write(
     memory: &GuestMemoryMmap,
     size: MemorySize,
     initrd: Option<InitrdPlace>,

@@ -15,7 +15,7 @@ use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// Where the first CPU starts, and in which mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartState {
+pub(crate) enum StartState {
     /// Xen's PVH start of day: flat 32-bit protected mode, EBX = address of the start info.
     Pvh {
         /// First instruction.
@@ -39,7 +39,7 @@ const TASK: u8 = 0xb;
 
 impl StartState {
     /// Writes the tables this state needs: descriptors, and page tables for the 64-bit entry.
-    pub fn write_tables(self, memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+    pub(crate) fn write_tables(self, memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
         for (index, segment) in self.segments().iter().enumerate() {
             memory.write_obj(
                 descriptor(segment),
@@ -53,7 +53,7 @@ impl StartState {
     }
 
     /// General registers.
-    pub fn general(self) -> kvm_regs {
+    pub(crate) fn general(self) -> kvm_regs {
         let (rip, rbx, rsi) = match self {
             Self::Pvh { entry } => (entry, layout::PVH_START_INFO.raw_value(), 0),
             Self::Linux64 { entry } => (entry, 0, layout::ZERO_PAGE.raw_value()),
@@ -68,7 +68,7 @@ impl StartState {
     }
 
     /// Changes the power-on system registers into this state's.
-    pub fn apply_system(self, sregs: &mut kvm_sregs) {
+    pub(crate) fn apply_system(self, sregs: &mut kvm_sregs) {
         let [code, data, task] = self.segments();
         sregs.cs = code;
         (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);

@@ -17,13 +17,13 @@ use std::process::Command;
 use std::process::Stdio;
 
 /// Where the ROM lies.
-pub const ROM: u32 = 0xd0000;
+pub(super) const ROM: u32 = 0xd0000;
 /// Where the setup code lies; the ROM enters it.
-pub const SETUP: u32 = 0x90000;
+pub(super) const SETUP: u32 = 0x90000;
 /// Where the uncompressed kernel lies: what it is linked for.
-pub const KERNEL: u32 = 0x0100_0000;
+pub(super) const KERNEL: u32 = 0x0100_0000;
 /// Where the initramfs lies: behind the kernel and its initialised data.
-pub const INITRD: u32 = 0x1000_0000;
+pub(super) const INITRD: u32 = 0x1000_0000;
 
 /// In the ROM, see `boot_rom.S`.
 const PROTECTED_ENTRY: u32 = 0x80;
@@ -39,16 +39,16 @@ const ROM_SOURCE: &str = include_str!("boot_rom.S");
 /// What the images are made with; Debian's names.
 const PACKAGES: &[&str] = &["binutils", "zstd", "xz-utils"];
 /// In the order of loading: what a module needs comes before it.
-pub const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel", "kvm-amd"];
+pub(super) const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel", "kvm-amd"];
 
 /// The images that do not change from boot to boot.
-pub struct Firmware {
+pub(super) struct Firmware {
     folder: PathBuf,
 }
 
 impl Firmware {
     /// From the cache, or made now.
-    pub fn provide(cache: &Cache, kernel: &Kernel) -> anyhow::Result<Self> {
+    pub(super) fn provide(cache: &Cache, kernel: &Kernel) -> anyhow::Result<Self> {
         let recipe = format!(
             "without BTF\n{}\n{}\n{ROM_SOURCE}",
             kernel.identity(),
@@ -63,22 +63,22 @@ impl Firmware {
     }
 
     /// The uncompressed kernel, for [`KERNEL`].
-    pub fn kernel(&self) -> PathBuf {
+    pub(super) fn kernel(&self) -> PathBuf {
         self.folder.join("kernel.img")
     }
 
     /// A module without its type information (BTF), which is most of it, and without symbols of local functions.
-    pub fn module(&self, name: &str) -> PathBuf {
+    pub(super) fn module(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.ko"))
     }
 
     /// The ROM, for [`ROM`]: `delay` rounds pass in it before the kernel starts.
-    pub fn rom(&self, delay: u32) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn rom(&self, delay: u32) -> anyhow::Result<Vec<u8>> {
         delayed(std::fs::read(self.folder.join("rom.bin"))?, delay)
     }
 
     /// The setup code with its header filled in, for [`SETUP`].
-    pub fn setup(&self, cmdline: &str, initrd_size: u64) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn setup(&self, cmdline: &str, initrd_size: u64) -> anyhow::Result<Vec<u8>> {
         setup(
             &std::fs::read(self.folder.join("setup.bin"))?,
             cmdline,

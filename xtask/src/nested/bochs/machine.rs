@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// An emulated CPU, and what makes a KVM of it.
 #[derive(Clone, Copy)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// Bochs's name.
     model: &'static str,
     /// Which KVM it has.
@@ -38,14 +38,14 @@ pub struct Cpu {
 
 impl Cpu {
     /// Newer ones give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
-    pub const INTEL: Self = Self {
+    pub(crate) const INTEL: Self = Self {
         model: "corei7_haswell_4770",
         kvm: Kvm::Intel,
         modules: ["irqbypass", "kvm", "kvm-intel"],
     };
 
     /// The outer kernel does not start on older ones, or complains of them.
-    pub const AMD: Self = Self {
+    pub(crate) const AMD: Self = Self {
         model: "ryzen",
         kvm: Kvm::AmdBochs,
         modules: ["irqbypass", "kvm", "kvm-amd"],
@@ -97,7 +97,7 @@ busybox poweroff -f
 "#;
 
 /// Bochs with the kernel that it boots.
-pub struct BochsMachine {
+pub(crate) struct BochsMachine {
     bochs: Bochs,
     firmware: Firmware,
     cpu: Cpu,
@@ -105,7 +105,7 @@ pub struct BochsMachine {
 
 impl BochsMachine {
     /// From the cache; what is missing there is built now.
-    pub fn provide(cache: &Cache, kernel: &Kernel, cpu: Cpu) -> anyhow::Result<Self> {
+    pub(crate) fn provide(cache: &Cache, kernel: &Kernel, cpu: Cpu) -> anyhow::Result<Self> {
         Ok(Self {
             bochs: Bochs::provide(cache)?,
             firmware: Firmware::provide(cache, kernel)?,

@@ -4,7 +4,7 @@ use crate::soak::next_seed;
 
 /// When things happen inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
+pub(super) struct Timing {
     /// How many instructions make a second of the guest's clocks: between which two of them a timer interrupt falls.
     pub instructions_per_second: u32,
     /// Instructions that a CPU executes before the next one has its turn.
@@ -25,7 +25,7 @@ impl Timing {
     };
 
     /// The seed 0 stands for no seed.
-    pub fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64) -> Self {
         if seed == 0 {
             return Self::DEFAULT;
         }

@@ -29,7 +29,7 @@ const SEED: &str = "TRAPGATE_SEED";
 
 /// Arguments of `cargo xtask hunt`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A test program, as in `vp_runner/races`, or some of its tests, as in `vp_runner/races::a_break`; several run one after the other.
     #[arg(required_unless_present = "races")]
     tests: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Args {
 }
 
 /// The subcommand; the result is the exit status for the process.
-pub fn main(args: &Args) -> anyhow::Result<i32> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let suite = Suite::for_hunts()?;
     let batch = chosen(args, &suite)?;
     let bed = Bed::provide(Kvm::Intel)?;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use std::collections::BTreeMap;
 
 /// Each program with its tests. `cargo xtask fmt --check` sees to it that they exist.
-pub fn tests() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+pub(super) fn tests() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let root = process::workspace_root();
     of(&promises::read()?, &|file| {
         std::fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))

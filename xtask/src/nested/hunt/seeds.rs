@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// From the first to the last, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seeds {
+pub(super) struct Seeds {
     pub(super) first: u64,
     pub(super) last: u64,
 }

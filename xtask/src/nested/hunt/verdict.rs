@@ -5,7 +5,7 @@ use crate::test_output::Note;
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// No test failed, and some ran.
     Passed,
     /// With the tests that failed or were still running at the end of their time, and the programs that they are in.
@@ -19,7 +19,11 @@ impl Verdict {
     ///
     /// # Errors
     /// No test was run.
-    pub fn of(status: i32, text: &str, notes: impl Iterator<Item = Note>) -> anyhow::Result<Self> {
+    pub(super) fn of(
+        status: i32,
+        text: &str,
+        notes: impl Iterator<Item = Note>,
+    ) -> anyhow::Result<Self> {
         match status {
             0 => of_notes(notes),
             _ => Ok(Self::Failed(failed(text))),
