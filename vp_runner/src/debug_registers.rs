@@ -146,15 +146,28 @@ impl DebugRegisters {
         }
     }
 
+    /// These but for the execution breakpoints at one address.
+    pub(crate) fn without_execution_at(mut self, address: Gva) -> Self {
+        for held in &mut self.held {
+            let here = |slot: Slot| slot.access() == Access::Execute && slot.address() == address;
+            if held.is_some_and(|(_, slot)| here(slot)) {
+                *held = None;
+            }
+        }
+        self
+    }
+
     /// These and execution breakpoints at as many of the addresses as there is room for, the first ones first. One of the debugger's for another
-    /// instruction makes room: a step does not get there.
-    pub(crate) fn with_traps(mut self, wanted: impl Iterator<Item = Gva>) -> Self {
+    /// instruction than that at `rip` makes room: a step does not get there.
+    pub(crate) fn with_traps(mut self, rip: Gva, wanted: impl Iterator<Item = Gva>) -> Self {
         for address in wanted {
             if self.executes_at(address) {
                 continue;
             }
             let gives_way = |held: &(Holder, Slot)| {
-                held.0 == Holder::Debugger && held.1.access() == Access::Execute
+                let (holder, slot) = held;
+                let elsewhere = slot.access() == Access::Execute && slot.address() != rip;
+                *holder == Holder::Debugger && elsewhere
             };
             let free = self.held.iter().position(Option::is_none);
             let other = || {
@@ -172,8 +185,8 @@ impl DebugRegisters {
 
     /// These and an execution breakpoint at the address, for which any other gives way if it has to: one of the debugger's, first one that waits for
     /// execution elsewhere, before one of the guest's.
-    pub(crate) fn with_trap_at_any_rate(self, address: Gva) -> Self {
-        let mut with = self.with_traps(std::iter::once(address));
+    pub(crate) fn with_trap_at_any_rate(self, rip: Gva, address: Gva) -> Self {
+        let mut with = self.with_traps(rip, std::iter::once(address));
         if !with.executes_at(address) {
             let debuggers =
                 |held: &Option<(Holder, Slot)>| matches!(held, Some((Holder::Debugger, _)));

@@ -108,7 +108,8 @@ impl Entry {
         Cause::NotReported
     }
 
-    /// The guest's own exception comes first. What was to be passed is not met after its handler either: that returns with RFLAGS.RF set.
+    /// The guest's own exception comes first. A debug register is not met after the guest's handler, which returns with RFLAGS.RF set; a breakpoint byte is met
+    /// again, since `INT3` does not heed RF.
     pub(crate) fn diverted(&mut self) {
         self.disarmed = 0;
         self.at.may_have_moved();

@@ -49,6 +49,7 @@ use vmm_core_defs::stop::RunnerFault;
 mod before_guest;
 mod byte;
 mod guest_debug;
+mod halt_step;
 mod messages;
 mod parked;
 mod resume_flag;
@@ -58,6 +59,7 @@ mod time;
 mod view;
 
 use guest_debug::OwnInt3;
+use guest_debug::StepTrap;
 pub(crate) use messages::Arms;
 pub(crate) use messages::Command;
 pub(crate) use messages::Debugger;
@@ -117,6 +119,7 @@ pub(crate) struct Vp {
     guests: Option<GuestRegisters>,
     /// An `INT3` of the guest's own that came to us: the next entry gives it its `#BP`.
     own_int3: Option<OwnInt3>,
+    step_trap: StepTrap,
     /// Set once the controller knows the VPs' registers.
     registers: Option<RegisterFile>,
     /// The next command. `None`: the VP was stopped for another's sake; there may be many of that kind, and the client looks at the other.
@@ -159,6 +162,7 @@ impl Vp {
             faults: None,
             guests: None,
             own_int3: None,
+            step_trap: StepTrap::Taken,
             registers: None,
             next: None,
         }
@@ -254,6 +258,16 @@ impl Vp {
                 }
                 if let Err(err) = self.prepare(entry) {
                     return Some(self.crashed(&err));
+                }
+            }
+            if stride == Stride::Over && !pending_exit {
+                match self.step_over_hlt(entry) {
+                    Ok(None) => {}
+                    Ok(Some(rip)) => match entry.executed(rip) {
+                        Some(cause) => return Some(cause),
+                        None => continue,
+                    },
+                    Err(err) => return Some(self.crashed(&err)),
                 }
             }
             let from = match entry.stepping() {

@@ -4,6 +4,8 @@ use conformance::machine;
 
 use machine::guest::*;
 use machine::*;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::VpAction;
 
 const RCX: usize = 1;
 const RSP: usize = 4;
@@ -94,6 +96,34 @@ fn a_step_over_mov_ss_may_take_one_more_instruction_and_no_other() {
         assert!((ENTRY + 2..=ENTRY + 3).contains(&rip), "{mode:?} {rip:#x}");
         vm.step(0);
         assert_eq!(vm.regs(0).rip, rip + 1, "{mode:?}");
+    }
+}
+
+/// `mov ss, eax; inc ebx` with a byte on the latter. VT-x keeps the trap of the step over `mov ss` until the VP enters again from the byte.
+#[test]
+fn a_breakpoint_behind_mov_ss_is_met_once_and_the_next_step_executes_what_is_under_it() {
+    use machine::software::*;
+    const RBX: usize = 3;
+    const BEHIND: u64 = ENTRY + 2;
+    for mode in [Mode::Protected, Mode::Long] {
+        for action in [VpAction::Step, VpAction::Run] {
+            let Some(vm) = at(mode, &[0x8e, 0xd0, 0xff, 0xc3], &[]) else {
+                return;
+            };
+            let mut regs = vm.regs(0);
+            (regs.gp[0], regs.gp[RBX]) = (16, 0);
+            vm.try_set_regs(0, regs).unwrap();
+            vm.insert(software_at(BEHIND));
+            vm.insert(software_at(BEHIND + 2));
+            // Some KVMs end the step before the byte, others meet the byte in it.
+            let reason = answer(vm.only(0, VpAction::Step)).unwrap().reason;
+            assert_eq!(reason.vp(), Some(VpIndex::BSP));
+            assert_eq!(vm.regs(0).rip, BEHIND, "{mode:?} {reason:?}");
+            let reason = answer(vm.only(0, action)).unwrap().reason;
+            let regs = vm.regs(0);
+            let found = (regs.rip, regs.gp[RBX]);
+            assert_eq!(found, (BEHIND + 2, 1), "{mode:?} {action:?}: {reason:?}");
+        }
     }
 }
 

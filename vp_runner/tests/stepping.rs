@@ -95,27 +95,34 @@ fn a_range_step_runs_until_the_range_is_left() {
     assert_eq!(vm.regs(0).rip, ENTRY + 12);
 }
 
+/// With interrupts on as well, since they are held for each step.
 #[test]
 fn a_breakpoint_inside_the_range_ends_a_range_step_and_is_passed_by_the_next() {
-    let Some(vm) = Setup::new(Mode::Long, COUNT_TO_FIVE).build() else {
-        return;
-    };
-    vm.attach();
-    vm.step(0);
-    let breakpoint = execute_at(ENTRY + 7);
-    vm.insert(breakpoint);
-    let range = VpAction::StepRange {
-        start: Gva::new(ENTRY + 5),
-        end: Gva::new(ENTRY + 11),
-    };
-    for turn in 1..=5 {
-        assert_eq!(stop(vm.only(0, range)), hit(0, breakpoint));
-        let regs = vm.regs(0);
-        assert_eq!((regs.rip, regs.gp[3]), (ENTRY + 7, turn));
+    const IF: u64 = 1 << 9;
+    for interrupts in [0, IF] {
+        let Some(vm) = Setup::new(Mode::Long, COUNT_TO_FIVE).build() else {
+            return;
+        };
+        vm.attach();
+        vm.step(0);
+        let mut regs = vm.regs(0);
+        regs.rflags |= interrupts;
+        vm.try_set_regs(0, regs).unwrap();
+        let breakpoint = execute_at(ENTRY + 7);
+        vm.insert(breakpoint);
+        let range = VpAction::StepRange {
+            start: Gva::new(ENTRY + 5),
+            end: Gva::new(ENTRY + 11),
+        };
+        for turn in 1..=5 {
+            assert_eq!(stop(vm.only(0, range)), hit(0, breakpoint), "{turn}");
+            let regs = vm.regs(0);
+            assert_eq!((regs.rip, regs.gp[3]), (ENTRY + 7, turn));
+        }
+        let vp = VpIndex::BSP;
+        assert_eq!(stop(vm.only(0, range)), DebugStopReason::SingleStep { vp });
+        assert_eq!(vm.regs(0).rip, ENTRY + 11);
     }
-    let vp = VpIndex::BSP;
-    assert_eq!(stop(vm.only(0, range)), DebugStopReason::SingleStep { vp });
-    assert_eq!(vm.regs(0).rip, ENTRY + 11);
 }
 
 #[test]

@@ -78,7 +78,7 @@ proptest! {
         };
         let count = |registers: &DebugRegisters| registers.held.iter().flatten().count();
         let guests_in = |registers: &DebugRegisters| registers.guests(Dr6(0xf)).count_ones();
-        let with = both.with_trap_at_any_rate(Gva::new(trap));
+        let with = both.with_trap_at_any_rate(Gva::new(0), Gva::new(trap));
         prop_assert!(with.executes_at(Gva::new(trap)));
         // What was not in its way is still there.
         let new = u32::from(!both.executes_at(Gva::new(trap)));
@@ -87,6 +87,31 @@ proptest! {
         let none_of_ours = guests_in(&both) == 4;
         let lost = u32::from(full && none_of_ours && new == 1);
         prop_assert_eq!(guests_in(&with), guests_in(&both) - lost);
+    }
+}
+
+#[test]
+fn the_guests_own_breakpoint_is_left_out_where_it_is_passed_and_nowhere_else() {
+    let execute = |address| Some(slot(BreakpointKind::Execute, address));
+    let write = Some(slot(BreakpointKind::Write, 0x1000));
+    let guest = guest([execute(0x1000), execute(0x2000), write, None]);
+    let registers = DebugRegisters::of_guest(&guest);
+    let left = registers.without_execution_at(Gva::new(0x1000));
+    assert_eq!(left.guests(Dr6(0xf)), 0b110);
+    assert_eq!(left.without_execution_at(Gva::new(0x3000)), left);
+}
+
+#[test]
+fn the_breakpoint_that_the_step_is_to_meet_makes_no_room_for_a_trap() {
+    let execute = |address| Some(slot(BreakpointKind::Execute, address));
+    let ours = [0x1000, 0x2000, 0x3000, 0x4000].map(execute);
+    let all = DebugRegisters::share(&ours, &guest([None; SLOTS])).unwrap();
+    let traps = [0x5000, 0x6000, 0x7000, 0x8000].map(Gva::new);
+    for rip in [0x1000, 0x2000, 0x3000, 0x4000].map(Gva::new) {
+        let with = all.with_traps(rip, traps.into_iter());
+        assert!(with.executes_at(rip), "{rip}");
+        let placed = traps.into_iter().filter(|at| with.executes_at(*at));
+        assert_eq!(placed.count(), 3, "{rip}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
 //! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
 
+mod halt;
 mod nmi;
 pub(crate) mod offers;
 mod time;

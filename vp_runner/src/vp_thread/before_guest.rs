@@ -6,12 +6,14 @@ use super::Vp;
 use crate::at_breakpoint::FirstInstruction;
 use crate::debug_registers::Hits;
 use crate::dr7::Access;
+use crate::dr7::Slot;
 use crate::entry::Entry;
 use crate::kvm::vcpu::DebugState;
 use crate::kvm::vcpu::Interrupts;
 use crate::run_state::Cause;
 use crate::stop_cause::Stepping;
 use std::ops::ControlFlow;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 
@@ -102,16 +104,24 @@ impl Vp {
 
     /// The debug registers that wait for the execution of the instruction at RIP.
     fn slots_here(&mut self) -> Result<Hits, DebugError> {
-        let slots = self.arms.slots.into_iter().enumerate();
-        let mut executing = slots
-            .filter_map(|(index, slot)| Some((index, slot?)))
-            .filter(|(_, slot)| slot.access() == Access::Execute)
-            .peekable();
-        if executing.peek().is_none() {
+        let executes = |slot: &Slot| slot.access() == Access::Execute;
+        if !self.arms.slots.iter().flatten().any(executes) {
             return Ok(0);
         }
         let rip = self.vcpu.linear_rip()?;
-        let here = executing.filter(|(_, slot)| slot.address().value() == rip);
-        Ok(here.fold(0, |hits, (index, _)| hits | 1 << index))
+        Ok(self.slots_at(Gva::new(rip)))
+    }
+
+    fn slots_at(&self, rip: Gva) -> Hits {
+        let slots = self.arms.slots.iter().enumerate();
+        let here = slots.filter(|(_, slot)| {
+            slot.is_some_and(|slot| slot.access() == Access::Execute && slot.address() == rip)
+        });
+        here.fold(0, |hits, (index, _)| hits | 1 << index)
+    }
+
+    /// Whether a debug register of ours waits for the instruction at this RIP and is not disarmed for it.
+    pub(super) fn waits_to_be_met(&self, rip: Gva, entry: &Entry) -> bool {
+        self.slots_at(rip) & !entry.disarmed() != 0
     }
 }

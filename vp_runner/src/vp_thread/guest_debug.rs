@@ -30,6 +30,18 @@ pub(super) struct OwnInt3 {
     at: u64,
 }
 
+/// The trap of our single step over an instruction that blocks debug exceptions for the next one, as `mov ss` does.
+///
+/// Where that next instruction is an `INT3` of ours, VT-x exits for the `INT3` and keeps the trap pending (SDM volume 3, "Pending Debug Exceptions"). The trap
+/// comes as soon as the VP enters again, before it executes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StepTrap {
+    /// No such trap can be pending.
+    Taken,
+    /// One may be.
+    MayBePending,
+}
+
 impl Vp {
     pub(super) fn after_debug_exit(
         &mut self,
@@ -37,6 +49,10 @@ impl Vp {
         entry: &mut Entry,
     ) -> Option<Cause> {
         self.life = Life::Started;
+        let step_trap = std::mem::replace(&mut self.step_trap, StepTrap::Taken);
+        if step_trap == StepTrap::MayBePending && self.has_not_moved(exit) {
+            return None;
+        }
         if exit.is_db() && exit.dr6.breakpoints() {
             match self.heed_resume_flag(exit, entry) {
                 Ok(true) => return None,
@@ -114,7 +130,7 @@ impl Vp {
                 self.give_back(payload, &state).err()
             }
             DebugCause::Int3 => match self.byte_here() {
-                Some(byte) => match self.pass_guests_breakpoints() {
+                Some(byte) => match self.met_after_step(exit) {
                     Ok(()) => self.met(byte, entry),
                     Err(err) => Some(self.crashed(&err)),
                 },
@@ -127,6 +143,24 @@ impl Vp {
                 }
             },
         }
+    }
+
+    /// A single-step trap alone, before the VP has executed anything: the trap of an earlier step.
+    fn has_not_moved(&self, exit: &DebugExit) -> bool {
+        let from = self.underway.as_ref().map(Underway::from);
+        exit.is_step_alone() && from.is_none_or(|from| from.value() == exit.pc)
+    }
+
+    /// A byte of ours was met, perhaps behind the instruction that was stepped.
+    fn met_after_step(&mut self, exit: &DebugExit) -> Result<(), DebugError> {
+        let stepped = self
+            .underway
+            .as_ref()
+            .is_some_and(|step| step.is_by_trap_flag() && step.from().value() != exit.pc);
+        if stepped {
+            self.step_trap = StepTrap::MayBePending;
+        }
+        self.pass_guests_breakpoints()
     }
 
     /// Tells KVM how the VP is to enter.

@@ -55,6 +55,7 @@ impl ParkedVp for Vp {
         self.forget_snapshot();
         self.life = Life::Untouched;
         self.kvm_gave_up = KvmGaveUp::No;
+        self.step_trap = StepTrap::Taken;
         self.events = Events::Unknown;
         self.guests = None;
         self.vcpu.set_own_trap_flag(TrapFlag::Clear);

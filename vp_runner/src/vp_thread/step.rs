@@ -110,6 +110,18 @@ impl Underway {
         self.place.rip
     }
 
+    /// Whether the step ends by the trap of our trap flag.
+    pub(super) fn is_by_trap_flag(&self) -> bool {
+        self.stepping == Stepping::On
+    }
+
+    /// Whether the step executes this one instruction, outside user mode, with nothing before the instruction.
+    pub(super) fn is_plain_supervisor_step(&self) -> bool {
+        let (regs, sregs) = &self.before;
+        let supervisor = sregs.ss.dpl == 0 && regs.rflags & rflags::VM == 0;
+        self.is_by_trap_flag() && self.end == End::Step && self.step.is_none() && supervisor
+    }
+
     /// By which tables it is fetched.
     pub(super) fn paging(&self) -> PagingState {
         self.place.paging
@@ -153,7 +165,7 @@ impl Vp {
             interrupts: Interrupts::Held,
             registers: match faultless {
                 true => self.debug_registers.without(entry.disarmed()),
-                false => self.registers_alone(entry)?,
+                false => self.registers_alone(entry, place.rip, regs.rflags)?,
             },
             end: End::Step,
             before: (regs, sregs),
@@ -189,13 +201,15 @@ impl Vp {
         };
         let landing = wanted[0].map(|landing| landing.first);
         if let Some(landing) = landing.filter(|_| self.own_int3.is_some()) {
-            underway.registers = underway.registers.with_trap_at_any_rate(landing);
+            underway.registers = underway.registers.with_trap_at_any_rate(place.rip, landing);
         }
         let here = |at: &Gva| underway.end == End::Step && *at == place.rip;
         // One at RIP would be met before the instruction.
         let all = wanted.into_iter().chain(faults).flatten();
         let firsts = all.clone().map(|landing| landing.first);
-        let registers = underway.registers.with_traps(firsts.filter(|at| !here(at)));
+        let registers = underway
+            .registers
+            .with_traps(place.rip, firsts.filter(|at| !here(at)));
         underway.registers = registers;
         let lands = |at: Gva| registers.executes_at(at);
         let stores = match &underway.step {
@@ -337,13 +351,23 @@ impl Vp {
     }
 
     /// What is in the debug registers without the step's own.
-    fn registers_alone(&mut self, entry: &Entry) -> Result<DebugRegisters, DebugError> {
+    fn registers_alone(
+        &mut self,
+        entry: &Entry,
+        rip: Gva,
+        rflags: u64,
+    ) -> Result<DebugRegisters, DebugError> {
         let shared = self.debug_registers.without(entry.disarmed());
         if !shared.is_guests() {
             return Ok(shared);
         }
         // KVM is not left to the guest's for this step.
-        Ok(DebugRegisters::of_guest(&self.guest_registers()?))
+        let guests = DebugRegisters::of_guest(&self.guest_registers()?);
+        Ok(match rflags & rflags::RF {
+            0 => guests,
+            // Some KVMs ignore RF, and would meet the guest's own breakpoint at each attempt.
+            _ => guests.without_execution_at(rip),
+        })
     }
 
     /// One of the traps was met.
