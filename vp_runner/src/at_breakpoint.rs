@@ -3,12 +3,11 @@
 //! The value has one owner at a time. Run control owns it while the VP is parked, and hands it over as the VP is entered; the VP gives it back as it parks.
 //!
 //! ```text
-//!               reported                          enter: MayPass or another mapping's byte
-//!      ToMeet -----------> MayPass               Meets ------------------------------------> Disarmed, Lifted, CarriedOut, OthersStopped
-//!        ^                    |                    ^                                             |
-//!        +--------------------+                    +---------------------------------------------+
-//!         executed, entered without anything         executed, dropped, parked
-//!         to pass, diverted, rip_written, forgotten
+//!               reported                       decide: MayPass, or a byte of another address
+//!      ToMeet -----------> MayPass              Meets ------------> Disarmed, Lifted, CarriedOut, OthersStopped
+//!        ^                    |                   ^                                    |
+//!        +--------------------+                   +------------------------------------+
+//!         executed, may_have_moved, forget          executed, forget, undecided
 //! ```
 //! A VP that is kicked before it has executed the first instruction keeps its right to pass (I8).
 
@@ -32,7 +31,7 @@ enum Right {
 /// Whether the instruction under a breakpoint byte can be carried out without executing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Emulation {
-    /// Most likely.
+    /// The instruction is one of those that can be carried out. An attempt may fail all the same.
     Possible,
     /// No: the instruction is not one of those that can be carried out, or the attempt failed.
     Impossible,
@@ -123,7 +122,7 @@ impl AtBreakpoint {
         };
     }
 
-    /// The entry is over, or will not take place: whatever comes next is decided anew.
+    /// The entry is over, or will not take place. The next entry is decided anew.
     pub(crate) fn undecided(&mut self) {
         self.first = FirstInstruction::Meets;
     }
@@ -149,7 +148,7 @@ impl AtBreakpoint {
         self.emulation = Emulation::Impossible;
     }
 
-    /// The VP may have executed something: it enters with no breakpoint out of the way, or is led to a handler of the guest's own first.
+    /// The VP may have executed something: the VP enters the guest with nothing to pass, or the guest's own handler runs first.
     pub(crate) fn may_have_moved(&mut self) {
         self.right = Right::ToMeet;
         self.emulation = Emulation::Possible;

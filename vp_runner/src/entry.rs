@@ -56,12 +56,12 @@ impl Entry {
         self.at.is_byte_lifted()
     }
 
-    /// Whether the VP parks after the next instruction, or after few of them.
+    /// Whether the VP executes its instructions one by one: a step, the steps of a range, or the one instruction of [`FirstInstruction::OthersStopped`].
     pub(crate) fn steps(&self) -> bool {
         self.action != VpAction::Run || self.first() == FirstInstruction::OthersStopped
     }
 
-    /// Whether the client asked for the step, and not a breakpoint that is passed.
+    /// Whether the client has asked for the step. The other steps pass a breakpoint.
     pub(crate) fn is_clients_step(&self) -> bool {
         self.action != VpAction::Run && self.first() != FirstInstruction::OthersStopped
     }
@@ -115,7 +115,7 @@ impl Entry {
         self.at.may_have_moved();
     }
 
-    /// The VP enters the guest. Where the one instruction is still to be executed that passes a breakpoint, the VP has not moved until it is.
+    /// The VP enters the guest. A VP that passes a breakpoint counts as moved only when it has executed the instruction there.
     pub(crate) fn enters_guest(&mut self) {
         if self.is_usual() {
             self.at.may_have_moved();
@@ -142,7 +142,7 @@ impl Entry {
         self.ends(self.action != VpAction::Run)
     }
 
-    /// The VP waits, and its next instruction may need the others to run: it does not execute that instruction alone.
+    /// The VP is halted or waits for its start. Another VP may have to wake it, so it does not execute its next instruction with the others stopped.
     pub(crate) fn waits_instead(&mut self) -> Option<Cause> {
         self.ends(false)
     }

@@ -103,7 +103,7 @@ struct Vp {
 }
 
 impl Vp {
-    /// What the VP had met and the client was told of it concerns nobody any more.
+    /// The session or the guest's run is over, so neither the VP's stops nor the reports of them count any more.
     fn forget(&mut self) {
         if let VpState::Parked(at) = &mut self.state {
             at.forget();

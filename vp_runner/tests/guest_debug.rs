@@ -4,6 +4,8 @@
 use conformance::machine;
 
 use machine::guest::*;
+use machine::program::LOG;
+use machine::program::Program;
 use machine::recorder::*;
 use machine::software::*;
 use machine::*;
@@ -230,18 +232,45 @@ fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
 fn breakpoints_of_the_guests_and_ours_on_one_instruction_both_stop_it() {
     let mut setup = set_debug_register(1, BODY);
     setup.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
-    let after = BODY + STORE.len() as u64 - 1;
     let sets: [&[Breakpoint]; 4] = [
         &[software_at(BODY)],
         &[execute_at(BODY)],
         &[execute_at(BODY), execute_at(LOOP)],
-        &[execute_at(after), execute_at(BODY)],
+        &[execute_at(BODY + 1), execute_at(BODY)],
     ];
-    // The step over an instruction that may fault is planned in another way than the step over a `nop`.
-    for body in [&[0x90; 9][..], &STORE] {
-        let code = program(Mode::Long, &setup, body);
-        compare("the same instruction", Mode::Long, &code, &sets);
-    }
+    let code = program(Mode::Long, &setup, &[0x90; 3]);
+    compare("the same instruction", Mode::Long, &code, &sets);
+}
+
+/// The guest has a handler of page faults too, so the step over the instruction uses debug registers of its own. RFLAGS.RF gets the step past the guest's breakpoint,
+/// also where the host's KVM ignores RF.
+#[test]
+fn a_step_from_a_byte_gets_past_the_guests_own_breakpoint_there() {
+    // inc byte [rdi]; bts dword [rsp+16], 16 (RF); iretq
+    const ON_DEBUG: &[u8] = &[0xfe, 7, 0x0f, 0xba, 0x6c, 0x24, 16, 16, 0x48, 0xcf];
+    // hlt
+    const ON_FAULT: &[u8] = &[0xf4];
+    // push rbp; pop rbp
+    let program = Program::new("a breakpoint of the guest's", Mode::Long, &[0x55, 0x5d])
+        .handler(1, ON_DEBUG)
+        .handler(14, ON_FAULT)
+        .set(|regs| (regs.debug.db[0], regs.debug.dr7) = (ENTRY, 0x402));
+    let Some(vm) = program.build() else {
+        return;
+    };
+    let ours = software_at(ENTRY);
+    vm.insert(ours);
+    assert_eq!(stop(vm.resume()), hit(0, ours));
+    assert_eq!(
+        vm.read_gva(0, LOG, 1).unwrap(),
+        [1],
+        "the guest's came first"
+    );
+    let off = DebugStopReason::PowerOff {
+        vp: Some(VpIndex::BSP),
+    };
+    assert_eq!(stop(vm.resume()), off);
+    assert_eq!(vm.read_gva(0, LOG, 1).unwrap(), [1], "and once");
 }
 
 #[test]

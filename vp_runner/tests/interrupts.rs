@@ -5,6 +5,11 @@ use conformance::machine;
 
 use machine::guest::*;
 use machine::program::*;
+use machine::software::software_at;
+use machine::ticking;
+use machine::ticking::IDLE;
+use machine::ticking::SITE;
+use machine::ticking::standing_at;
 use machine::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
@@ -174,6 +179,28 @@ fn every_continue_over_a_breakpoint_advances_by_one_turn_while_the_timer_ticks()
     }
     vm.remove(breakpoint);
     let_it_tick(&vm, 5);
+}
+
+/// The guest halts in a loop. Each tick wakes the VP, and the breakpoint on `hlt` is met again.
+#[test]
+fn every_continue_over_a_breakpoint_on_hlt_waits_for_a_tick_and_serves_it() {
+    for breakpoint in [software_at(IDLE), execute_at(IDLE)] {
+        let Some(vm) = standing_at(execute_at(SITE)) else {
+            return;
+        };
+        vm.remove(execute_at(SITE));
+        let mut regs = vm.regs(0);
+        regs.rip = IDLE;
+        vm.try_set_regs(0, regs).unwrap();
+        vm.insert(breakpoint);
+        assert_eq!(stop(vm.resume()), hit(0, breakpoint));
+        let before = ticking::ticks(&vm).count;
+        for turn in 1..=20 {
+            assert_eq!(stop(vm.resume()), hit(0, breakpoint), "{turn}");
+        }
+        let served = ticking::ticks(&vm).count - before;
+        assert!(served >= 20, "{served} ticks in 20 turns, {breakpoint:?}");
+    }
 }
 
 const IF: u64 = 1 << 9;

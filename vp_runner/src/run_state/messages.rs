@@ -24,7 +24,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// What of it is kept until the client is told.
+    /// The stop that is kept until the client is told, if the client is to be told.
     pub(super) fn hit(self) -> Option<Hit> {
         match self {
             Self::Debug(reason) => Some(Hit::Debug(reason)),
@@ -112,9 +112,9 @@ pub(crate) enum Output {
 /// A VP that stands on a breakpoint byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OnByte {
-    /// Which.
+    /// The VP.
     pub vp: VpIndex,
-    /// What byte.
+    /// The byte at the RIP of the VP.
     pub byte: ByteAtRip,
 }
 

@@ -9,6 +9,8 @@ pub(crate) enum Opcode {
     Faultless,
     /// The same, but it may write a debug register.
     DebugRegister,
+    /// `hlt`, which neither stores nor loads RFLAGS.TF.
+    Halt,
     /// `syscall`, which needs to know MSRs.
     SystemCall,
     /// It may store or load RFLAGS, or switch tasks; or there are not enough bytes to tell.
@@ -32,6 +34,7 @@ pub(crate) fn of(bytes: &[u8], long: bool) -> Opcode {
         (0x9c | 0x9d | 0xcf | 0xcc | 0xcd | 0xce | 0xf1 | 0x9a | 0xea | 0xca | 0xcb, _) => {
             Opcode::Special
         }
+        (0xf4, _) if prefixes.is_empty() => Opcode::Halt,
         (0x0f, Some(0x05)) => Opcode::SystemCall,
         (0x0f, Some(0x23)) => Opcode::DebugRegister,
         // sysret; and what is cut off.

@@ -33,13 +33,15 @@ pub(super) struct OwnInt3 {
 /// The trap of our single step over an instruction that blocks debug exceptions for the next one, as `mov ss` does.
 ///
 /// Where that next instruction is an `INT3` of ours, VT-x exits for the `INT3` and keeps the trap pending (SDM volume 3, "Pending Debug Exceptions"). The trap
-/// comes as soon as the VP enters again, before it executes anything.
+/// comes as soon as the VP enters again, before the VP executes anything. A processor may keep no such trap, so a trap that comes later is not this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepTrap {
-    /// No such trap can be pending.
+    /// No such trap is pending.
     Taken,
-    /// One may be.
+    /// Such a trap may be pending, and the VP has not entered since.
     MayBePending,
+    /// Such a trap may be pending, and the VP has entered at this linear address.
+    Expected(u64),
 }
 
 impl Vp {
@@ -50,7 +52,7 @@ impl Vp {
     ) -> Option<Cause> {
         self.life = Life::Started;
         let step_trap = std::mem::replace(&mut self.step_trap, StepTrap::Taken);
-        if step_trap == StepTrap::MayBePending && self.has_not_moved(exit) {
+        if step_trap == StepTrap::Expected(exit.pc) && exit.is_step_alone() {
             return None;
         }
         if exit.is_db() && exit.dr6.breakpoints() {
@@ -145,10 +147,17 @@ impl Vp {
         }
     }
 
-    /// A single-step trap alone, before the VP has executed anything: the trap of an earlier step.
-    fn has_not_moved(&self, exit: &DebugExit) -> bool {
-        let from = self.underway.as_ref().map(Underway::from);
-        exit.is_step_alone() && from.is_none_or(|from| from.value() == exit.pc)
+    /// The VP is about to enter. A VP that is not where the last entry left it has executed something, so the trap is not pending any more.
+    fn expect_step_trap(&mut self) -> Result<(), DebugError> {
+        self.step_trap = match self.step_trap {
+            StepTrap::Taken => return Ok(()),
+            StepTrap::MayBePending => StepTrap::Expected(self.vcpu.linear_rip()?),
+            StepTrap::Expected(at) => match self.vcpu.linear_rip()? {
+                rip if rip == at => StepTrap::Expected(at),
+                _ => StepTrap::Taken,
+            },
+        };
+        Ok(())
     }
 
     /// A byte of ours was met, perhaps behind the instruction that was stepped.
@@ -166,6 +175,7 @@ impl Vp {
     /// Tells KVM how the VP is to enter.
     pub(super) fn prepare(&mut self, entry: &Entry) -> Result<(), DebugError> {
         self.underway = None;
+        self.expect_step_trap()?;
         if entry.stepping() == Stepping::On || self.own_int3.is_some() {
             self.plan(entry)?;
         } else {

@@ -120,6 +120,10 @@ impl ParkedVp for Vp {
         if old.rip != new.rip && self.life == Life::Halted {
             self.life = Life::Started;
         }
+        if let StepTrap::Expected(_) = self.step_trap {
+            // A trap that is pending comes at the new RIP.
+            self.step_trap = StepTrap::MayBePending;
+        }
         result?;
         self.vcpu.set_own_trap_flag(TrapFlag::of(new.rflags));
         if self.kvm_gave_up == KvmGaveUp::Yes {

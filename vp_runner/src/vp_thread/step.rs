@@ -115,11 +115,12 @@ impl Underway {
         self.stepping == Stepping::On
     }
 
-    /// Whether the step executes this one instruction, outside user mode, with nothing before the instruction.
-    pub(super) fn is_plain_supervisor_step(&self) -> bool {
+    /// Whether the step is over a `hlt` that the VP may execute, with no event before the instruction.
+    pub(super) fn halts(&self) -> bool {
         let (regs, sregs) = &self.before;
         let supervisor = sregs.ss.dpl == 0 && regs.rflags & rflags::VM == 0;
-        self.is_by_trap_flag() && self.end == End::Step && self.step.is_none() && supervisor
+        let eventless = self.end == End::Step && self.step.is_none();
+        self.opcode == Opcode::Halt && self.is_by_trap_flag() && eventless && supervisor
     }
 
     /// By which tables it is fetched.
@@ -155,7 +156,7 @@ impl Vp {
         let own = TrapFlag::of(regs.rflags);
         let usual = matches!(
             opcode,
-            Opcode::Plain | Opcode::Faultless | Opcode::DebugRegister
+            Opcode::Plain | Opcode::Faultless | Opcode::DebugRegister | Opcode::Halt
         );
         let eventless = undelivered.is_none() && interrupted.is_none();
         let plain = usual && eventless && own == TrapFlag::Clear;
