@@ -25,7 +25,7 @@ pub(super) struct BlockingFlag {
 }
 
 impl BlockingFlag {
-    /// The one of a landing, if that has one.
+    /// The flag that blocks the breakpoint at this landing, if one does.
     pub(super) fn new(landing: &Landing, paging: PagingState) -> Option<Self> {
         let byte = landing.resume_flag?;
         let first = landing.first;

@@ -64,7 +64,7 @@ pub(super) struct Underway {
     /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
     pub(super) sequel: Sequel,
-    /// What would keep the step's breakpoints from being met.
+    /// RFLAGS.RF in memory, where it would keep the step's breakpoints from being met.
     pub(super) blocking: Vec<BlockingFlag>,
 }
 

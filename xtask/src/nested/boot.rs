@@ -29,7 +29,7 @@ use std::time::Instant;
 
 const CONSOLE_LINES: usize = 60;
 
-/// So long, by the clock on the wall, a machine's own clock may stand before the machine is given up: a busy host gives each process some of its time.
+/// The longest wall-clock time for which a machine's own clock may stand. After it the machine is given up, since even a busy host gives each process some time.
 const STANDSTILL: Duration = Duration::from_secs(180);
 
 /// One boot that is over.

@@ -2,7 +2,7 @@
 
 use super::machine::Kvm;
 
-/// Every KVM that a program may be meant for, in the order in which they are gone through.
+/// Every KVM that a program may be meant for, in the order of the runs.
 pub(crate) const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
 
 /// The test programs that have a reason to differ between kvm-amd and kvm-intel: how CPU and KVM deliver exceptions, steps and interrupts.
@@ -45,7 +45,7 @@ mod tests {
             assert_eq!(of(program), ALL);
         }
         assert_eq!(of("trapgate/linux_time"), [Kvm::Amd]);
-        // A part of a name is none.
+        // A name must match as a whole.
         assert_eq!(of("vp_runner/step"), [Kvm::Amd]);
     }
 }

@@ -176,7 +176,7 @@ impl Suite {
         vec![(kvm, self)]
     }
 
-    /// What is run, for messages.
+    /// The names of the programs, for messages.
     pub(super) fn names(&self) -> String {
         let names: Vec<&str> = self.tests.iter().map(TestProgram::name).collect();
         names.join(", ")
@@ -185,7 +185,7 @@ impl Suite {
     /// The one test program whose name contains `name`, or is `name`.
     ///
     /// # Errors
-    /// There is none, or there are several.
+    /// No program has this name, or several do.
     pub(super) fn program(&self, name: &str) -> anyhow::Result<&TestProgram> {
         if let Some(test) = self.tests.iter().find(|test| test.name == name) {
             return Ok(test);

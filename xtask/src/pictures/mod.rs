@@ -32,7 +32,7 @@ pub(crate) struct Stale {
     pub file: String,
 }
 
-/// The subcommand.
+/// Runs `cargo xtask pictures`.
 pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if args.record {
         recording::record(&folder().join("session.cast"))?;
@@ -58,7 +58,7 @@ pub(crate) fn stale() -> anyhow::Result<Vec<Stale>> {
     Ok(pictures()?.into_iter().filter_map(stale).collect())
 }
 
-/// Each picture's path, and what belongs there.
+/// The path of each picture, and the SVG that its text makes.
 fn pictures() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let mut pictures = Vec::new();
     for entry in std::fs::read_dir(folder())? {

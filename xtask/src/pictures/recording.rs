@@ -19,10 +19,10 @@ const COLUMNS: usize = 118;
 /// Where the server says where it listens.
 const LISTENING: &str = "gdb: listening on ";
 
-/// In the place of the true address, whose port is another one at each recording.
+/// The picture shows this address. The port of the true address changes with each recording.
 const SHOWN_ADDRESS: &str = "127.0.0.1:1234";
 
-/// What is typed.
+/// The commands that are typed into GDB.
 const COMMANDS: &[&str] = &[
     "break do_round",
     "continue",
@@ -37,7 +37,7 @@ const COMMANDS: &[&str] = &[
     "detach",
 ];
 
-/// Killed when dropped: nothing of a recording that fails stays.
+/// A process that is killed when this is dropped, so that a recording that fails leaves none behind.
 struct Started(Child);
 
 impl Drop for Started {
@@ -102,7 +102,7 @@ fn gdb(address: &str) -> anyhow::Result<String> {
     })
     .to_string()
         + "\n";
-    // Up to the first prompt GDB says what it reads.
+    // Before its first prompt GDB names the files that it reads, which is not part of the picture.
     until_prompt(&mut output)?;
     let mut type_line = |typed: &str, shown: &str| -> anyhow::Result<()> {
         let mut event = |text: &str| {

@@ -12,9 +12,9 @@ const MARGIN: usize = 14;
 const BAR: usize = 30;
 const TAB: usize = 8;
 const PROMPT: &str = "(gdb) ";
-/// A viewer that plays animations shows the lines one after the other; a pause in the recording is at most so long there.
+/// The longest pause between two lines of the animation, in seconds. Longer pauses of the recording are cut.
 const LONGEST_PAUSE: f64 = 1.2;
-/// And before a command at least so long.
+/// The shortest pause before a command of the animation, in seconds.
 const TO_READ: f64 = 0.8;
 
 /// The whole session, one line below the other. Where animations are played, each line comes when it came in the recording.

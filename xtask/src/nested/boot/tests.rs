@@ -7,7 +7,7 @@ use super::super::scratch::Scratch;
 use super::*;
 use std::process::Command;
 
-/// Writes to the channels, which lie in its current folder.
+/// A script in the place of a machine. It writes to the channels, which are files in its current folder.
 struct Script {
     text: &'static str,
     limits: fn() -> Limits,

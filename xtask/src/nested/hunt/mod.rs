@@ -150,7 +150,7 @@ fn run(
     });
     drop(sender);
     let text = output.take();
-    // Of a run that passed as well: how long it was, and what its tests said.
+    // The log is kept for runs that passed too: it has their length and the output of their tests.
     std::fs::write(log, &text)?;
     let status = result.with_context(|| format!("seed {seed}"))?;
     Verdict::of(status, &String::from_utf8_lossy(&text), notes.into_iter())

@@ -13,7 +13,7 @@ pub(super) fn tests() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     })
 }
 
-/// A file that no test stands behind counts with all of its tests.
+/// Where the page names a file without tests, all tests of the file count.
 fn of(
     page: &str,
     read: &dyn Fn(&str) -> anyhow::Result<String>,

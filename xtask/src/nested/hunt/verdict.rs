@@ -15,7 +15,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// Of a run that ended with `status`, printed `text` and said `notes`.
+    /// The verdict on a run that ended with `status` and printed `text`; the bed said `notes`.
     ///
     /// # Errors
     /// No test was run.
