@@ -19,6 +19,7 @@
 //! other VP's: it is the kernel's. (While none of them maps it, it stays as it is until the tables that led to its byte are loaded again.) Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
 //! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
 
+pub(crate) mod breakpoint_bytes;
 mod changes;
 mod guest_code;
 mod instruction_bytes;
@@ -28,12 +29,12 @@ pub(crate) use guest_code::GuestCode;
 pub(crate) use guest_code::Int3Traps;
 pub(crate) use guest_code::Walks;
 
-use crate::code_patches::CodePatches;
-use crate::code_patches::PatchError;
-use crate::dr7::Access;
-use crate::dr7::SLOTS;
-use crate::dr7::Slot;
-use crate::place::Place;
+use crate::arch::x86_64::dr7::Access;
+use crate::arch::x86_64::dr7::SLOTS;
+use crate::arch::x86_64::dr7::Slot;
+use crate::arch::x86_64::place::Place;
+use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
+use crate::breakpoints::breakpoint_bytes::PatchError;
 use changes::Undo;
 use guest_code::Home;
 use guest_code::Target;
@@ -55,7 +56,7 @@ pub(crate) struct Breakpoints {
     /// What the client asked for.
     pub table: BreakpointTable,
     /// The bytes in memory.
-    pub patches: CodePatches,
+    pub patches: BreakpointBytes,
 }
 
 /// The contents of the debug registers, as every VP has them (I5).

@@ -3,18 +3,18 @@
 //! Reads and physical writes are safe at any time; VPs may run (the copies are machine code of their own, so racing with a VP is no undefined behaviour, only
 //! a torn value). RAM that the VMM has mapped read-only, or whose file has shrunk, is an error and never a signal (I10). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
 
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::page_walk::PhysicalMemory;
+use crate::arch::x86_64::page_walk::WalkFault;
+use crate::arch::x86_64::page_walk::mapped_pages;
+use crate::arch::x86_64::page_walk::memory_region;
+use crate::arch::x86_64::page_walk::walk;
 use crate::breakpoints::Breakpoints;
-use crate::code_patches::CodeMemory;
+use crate::breakpoints::breakpoint_bytes::CodeMemory;
 use crate::kvm::guest_ram;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MmioOutcome;
-use crate::page_walk::PagingState;
-use crate::page_walk::PhysicalMemory;
-use crate::page_walk::WalkFault;
-use crate::page_walk::mapped_pages;
-use crate::page_walk::memory_region;
-use crate::page_walk::walk;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;

@@ -3,15 +3,21 @@
 //! The loop is [`Vp::go`]: check the gate, run, decode, handle. While the VP is parked it answers the controller's calls, each of them on this
 //! thread, since vCPU ioctls belong to it.
 
-use crate::at_breakpoint::AtBreakpoint;
-use crate::at_breakpoint::FirstInstruction;
+use crate::arch::x86_64::debug_registers::DebugRegisters;
+use crate::arch::x86_64::debug_registers::GuestRegisters;
+use crate::arch::x86_64::place::Place;
+use crate::arch::x86_64::step_effects::TrapFlag;
+use crate::arch::x86_64::stop_cause::Stepping;
 use crate::breakpoints::Breakpoints;
-use crate::debug_registers::DebugRegisters;
-use crate::debug_registers::GuestRegisters;
-use crate::entry::Entry;
-use crate::exit::GuestEvent;
-use crate::exit::Next;
-use crate::exit::handle;
+use crate::control::at_breakpoint::AtBreakpoint;
+use crate::control::at_breakpoint::FirstInstruction;
+use crate::control::entry::Entry;
+use crate::control::exit::Next;
+use crate::control::exit::handle;
+use crate::control::guest_event::GuestEvent;
+use crate::control::run_gate::RunGate;
+use crate::control::run_state::Cause;
+use crate::kvm::timekeeper::Timekeeper;
 use crate::kvm::vcpu::Bytes;
 use crate::kvm::vcpu::DebugState;
 use crate::kvm::vcpu::Interrupts;
@@ -19,12 +25,6 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
 use crate::machine::MachineError;
-use crate::place::Place;
-use crate::run_gate::RunGate;
-use crate::run_state::Cause;
-use crate::step_effects::TrapFlag;
-use crate::stop_cause::Stepping;
-use crate::timekeeper::Timekeeper;
 use kvm_ioctls::VmFd;
 use pal_async::awake::Busy;
 use pal_async::awake::Expected;

@@ -4,7 +4,7 @@ use super::Armed;
 use super::BreakpointTable;
 use super::Entry;
 use super::GuestCode;
-use crate::dr7::Slot;
+use crate::arch::x86_64::dr7::Slot;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;

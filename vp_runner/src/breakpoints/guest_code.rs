@@ -1,12 +1,12 @@
 //! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
 
-use crate::code_patches::CodePatches;
-use crate::page_walk::PagingState;
-use crate::page_walk::Walk;
-use crate::page_walk::walk;
-use crate::place::Fetch;
-use crate::place::ModeClass;
-use crate::place::Place;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::page_walk::Walk;
+use crate::arch::x86_64::page_walk::walk;
+use crate::arch::x86_64::place::Fetch;
+use crate::arch::x86_64::place::ModeClass;
+use crate::arch::x86_64::place::Place;
+use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
 use crate::probe::Report;
 use std::collections::BTreeMap;
 use vm_memory::GuestMemoryMmap;
@@ -60,7 +60,7 @@ pub(crate) struct GuestCode<'a> {
     /// RAM.
     pub ram: &'a GuestMemoryMmap,
     /// The bytes in it.
-    pub patches: &'a mut CodePatches,
+    pub patches: &'a mut BreakpointBytes,
     /// Every VP's, the one that stopped last first. May be empty for changes that insert no software breakpoint.
     pub places: &'a [Place],
     /// What the host can do.

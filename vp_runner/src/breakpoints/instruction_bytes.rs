@@ -1,9 +1,9 @@
 //! The bytes of the instruction at a place: what the guest has there, and how a VP is let execute it.
 
 use super::Breakpoints;
+use crate::arch::x86_64::page_walk::walk;
+use crate::arch::x86_64::place::Place;
 use crate::kvm::guest_ram;
-use crate::page_walk::walk;
-use crate::place::Place;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;

@@ -1,9 +1,9 @@
 //! The table over RAM without a VM: tables by hand, and every way a breakpoint can be armed.
 
 use super::*;
-use crate::page_walk::PagingLimits;
-use crate::page_walk::PagingState;
-use crate::place::Place;
+use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::place::Place;
 use crate::probe::Int3;
 use crate::probe::Report;
 use crate::probe::Seen;
@@ -18,7 +18,7 @@ mod not_executable;
 /// A guest of one VP, in long mode unless a test says otherwise, whose host traps INT3 outside real mode.
 struct Guest {
     ram: GuestMemoryMmap,
-    patches: CodePatches,
+    patches: BreakpointBytes,
     places: Vec<Place>,
     int3: Int3Traps,
 }
@@ -37,7 +37,7 @@ impl Guest {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let mut guest = Self {
             ram,
-            patches: CodePatches::default(),
+            patches: BreakpointBytes::default(),
             places: vec![long(ROOT)],
             int3: Int3Traps::new(&report()),
         };

@@ -1,20 +1,20 @@
 //! Breakpoints as the controller keeps them: the table, the bytes in guest memory, and where each parked VP stands.
 
 use super::ticker;
-use crate::at_breakpoint::ByteAtRip;
-use crate::at_breakpoint::ByteOf;
-use crate::at_breakpoint::Emulation;
+use crate::arch::x86_64::emulate::is_known;
+use crate::arch::x86_64::place::Place;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Changes;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::Int3Traps;
 use crate::breakpoints::Walks;
-use crate::emulate::is_known;
+use crate::control::at_breakpoint::ByteAtRip;
+use crate::control::at_breakpoint::ByteOf;
+use crate::control::at_breakpoint::Emulation;
+use crate::control::run_state::OnByte;
 use crate::kvm::guest_ram;
 use crate::kvm::vcpu::Bytes;
-use crate::place::Place;
-use crate::run_state::OnByte;
 use crate::vp_thread::Arms;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -362,8 +362,8 @@ impl Drop for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page_walk::PagingLimits;
-    use crate::page_walk::PagingState;
+    use crate::arch::x86_64::page_walk::PagingLimits;
+    use crate::arch::x86_64::page_walk::PagingState;
     use std::pin::pin;
     use std::task::Context;
     use std::task::Waker;

@@ -7,7 +7,7 @@ use super::device_calls::Returned;
 use super::device_calls::Waits;
 use super::device_calls::failed;
 use super::ticker::Tick;
-use crate::exit::GuestEvent;
+use crate::control::guest_event::GuestEvent;
 use crate::machine::DeviceOutcome;
 use crate::machine::MachineError;
 use crate::memory::AddressSpace;

@@ -1,10 +1,10 @@
 //! The debugger's requests: each checked at this boundary, then either put to the state machine or served from a stopped guest (I10).
 
 use super::*;
-use crate::cpu_mode::cpu_mode;
-use crate::cpu_mode::privilege;
+use crate::arch::x86_64::cpu_mode::cpu_mode;
+use crate::arch::x86_64::cpu_mode::privilege;
+use crate::arch::x86_64::page_walk::PagingState;
 use crate::memory::AddressSpace;
-use crate::page_walk::PagingState;
 use crate::vp_thread::ParkedVp;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::BreakpointChange;

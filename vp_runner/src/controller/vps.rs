@@ -7,13 +7,13 @@ pub(super) use link::VpLink;
 
 use super::unanswered::Unanswered;
 use crate::breakpoints::Breakpoints;
+use crate::control::run_gate::Kick;
+use crate::control::run_gate::RunGate;
 use crate::kvm::guest_ram;
 use crate::kvm::kick::KickSignal;
+use crate::kvm::timekeeper::Timekeeper;
 use crate::kvm::vcpu::offers::Offers;
 use crate::machine::Machine;
-use crate::run_gate::Kick;
-use crate::run_gate::RunGate;
-use crate::timekeeper::Timekeeper;
 use crate::vp_thread::Command;
 use crate::vp_thread::Enter;
 use crate::vp_thread::ParkedVp;

@@ -1,9 +1,9 @@
 //! The exit in `kvm_run` as a [`VpExit`] (KVM api.rst, section 5).
 #![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
 
-use crate::dr7::Dr6;
-use crate::exit::VpExit;
-use crate::stop_cause::DebugExit;
+use crate::arch::x86_64::dr7::Dr6;
+use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::control::exit::VpExit;
 use kvm_bindings::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::stop::CrashCause;

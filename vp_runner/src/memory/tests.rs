@@ -1,8 +1,8 @@
 //! Memory without KVM: RAM in two regions with a device between them, tables by hand.
 
 use super::*;
+use crate::arch::x86_64::page_walk::PagingLimits;
 use crate::machine::MachineError;
-use crate::page_walk::PagingLimits;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 use vm_memory::Bytes as _;

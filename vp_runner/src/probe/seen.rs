@@ -1,6 +1,6 @@
 //! What a scenario can see.
 
-use crate::dr7::Dr6;
+use crate::arch::x86_64::dr7::Dr6;
 
 /// How a run of the guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

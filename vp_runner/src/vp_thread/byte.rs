@@ -6,11 +6,11 @@
 
 use super::before_guest::BeforeGuest;
 use super::*;
-use crate::emulate::InterruptShadow;
-use crate::emulate::Store;
-use crate::emulate::emulate;
+use crate::arch::x86_64::emulate::InterruptShadow;
+use crate::arch::x86_64::emulate::Store;
+use crate::arch::x86_64::emulate::emulate;
+use crate::arch::x86_64::page_walk::walk;
 use crate::kvm::guest_ram;
-use crate::page_walk::walk;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use std::sync::RwLockReadGuard;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -153,7 +153,7 @@ impl Vp {
     fn store(&self, state: &X86VpState, place: &Place, store: &Store) -> Option<()> {
         let page = walk(&*self.around.ram, &place.paging, store.gva).ok()?;
         let bytes = store.bytes();
-        let user = crate::cpu_mode::privilege(state) == USER;
+        let user = crate::arch::x86_64::cpu_mode::privilege(state) == USER;
         let mut entries = page.path.entries();
         let marked = entries.all(|entry| entry.value & ACCESSED != 0)
             && page

@@ -6,14 +6,14 @@
 
 use super::before_guest::BeforeGuest;
 use super::*;
-use crate::debug_registers::GuestRegisters;
-use crate::debug_registers::Hits;
-use crate::dr7::DebugPayload;
-use crate::dr7::Dr6;
-use crate::instruction::decode;
-use crate::stop_cause::DebugCause;
-use crate::stop_cause::DebugExit;
-use crate::stop_cause::stop_cause;
+use crate::arch::x86_64::debug_registers::GuestRegisters;
+use crate::arch::x86_64::debug_registers::Hits;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::dr7::Dr6;
+use crate::arch::x86_64::instruction::decode;
+use crate::arch::x86_64::stop_cause::DebugCause;
+use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::arch::x86_64::stop_cause::stop_cause;
 use iced_x86::Code;
 use step::general;
 use vmm_core_defs::regs::x86_64::bits::rflags;

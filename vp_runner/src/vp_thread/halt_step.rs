@@ -6,7 +6,7 @@
 
 use super::Life;
 use super::Vp;
-use crate::entry::Entry;
+use crate::control::entry::Entry;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// The length of `hlt` without prefixes, in bytes.

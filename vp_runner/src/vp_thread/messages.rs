@@ -1,11 +1,11 @@
 //! What the controller and a VP thread say to each other.
 
 use super::Call;
-use crate::at_breakpoint::AtBreakpoint;
+use crate::arch::x86_64::place::Place;
 use crate::breakpoints::Slots;
+use crate::control::at_breakpoint::AtBreakpoint;
+use crate::control::run_state::Cause;
 use crate::kvm::vcpu::Bytes;
-use crate::place::Place;
-use crate::run_state::Cause;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;

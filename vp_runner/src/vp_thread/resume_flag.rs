@@ -4,9 +4,9 @@
 //! the VP is at that instruction.
 
 use super::Vp;
-use crate::page_walk::PagingState;
-use crate::run_state::Cause;
-use crate::step_effects::Landing;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::step_effects::Landing;
+use crate::control::run_state::Cause;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -67,7 +67,7 @@ impl Vp {
     /// The entry is over, or did not take place: RF is in memory where it would be without us.
     ///
     /// # Errors
-    /// [`GuestEvent::Crashed`](crate::exit::GuestEvent::Crashed).
+    /// [`GuestEvent::Crashed`](crate::control::guest_event::GuestEvent::Crashed).
     pub(super) fn show_resume_flags(&mut self) -> Result<OwedFlag, Cause> {
         if self.hidden.is_empty() {
             return Ok(OwedFlag::No);
@@ -91,7 +91,7 @@ impl Vp {
     /// Sets RF in the VP, once its exit has been looked at: an exit that comes in spite of RF would tell of a KVM that ignores RF.
     ///
     /// # Errors
-    /// [`GuestEvent::Crashed`](crate::exit::GuestEvent::Crashed).
+    /// [`GuestEvent::Crashed`](crate::control::guest_event::GuestEvent::Crashed).
     pub(super) fn pay(&mut self, owed: OwedFlag) -> Result<(), Cause> {
         match owed {
             OwedFlag::Yes => self.set_resume_flag().map_err(|err| self.crashed(&err)),

@@ -11,8 +11,8 @@ use super::step::PAGE;
 use super::step::PEEKED;
 use super::step::is_within_page;
 use super::*;
-use crate::step_effects::opcode;
-use crate::step_effects::opcode::Opcode;
+use crate::arch::x86_64::step_effects::opcode;
+use crate::arch::x86_64::step_effects::opcode::Opcode;
 
 /// What is known, before an instruction is stepped, of the step after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

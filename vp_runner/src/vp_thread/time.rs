@@ -11,10 +11,10 @@
 mod telling;
 
 use super::*;
-use crate::guest_time::Look;
-use crate::guest_time::apic_timer::CountLeft;
-use crate::guest_time::clock_code::may_look_at_a_clock;
-use crate::timekeeper::Counter;
+use crate::arch::x86_64::guest_time::Look;
+use crate::arch::x86_64::guest_time::apic_timer::CountLeft;
+use crate::arch::x86_64::guest_time::clock_code::may_look_at_a_clock;
+use crate::kvm::timekeeper::Counter;
 use std::time::Duration;
 use std::time::Instant;
 use telling::Telling;

@@ -2,10 +2,10 @@
 
 use super::Surroundings;
 use super::Vp;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::page_walk::walk;
+use crate::arch::x86_64::step_effects::Guest;
 use crate::kvm::guest_ram;
-use crate::page_walk::PagingState;
-use crate::page_walk::walk;
-use crate::step_effects::Guest;
 use std::sync::PoisonError;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;

@@ -1,9 +1,9 @@
 //! The thread of a VP on KVM, from outside.
 
 use super::*;
+use crate::control::run_gate::Kick;
 use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::Vcpu;
-use crate::run_gate::Kick;
 use crate::vp_thread::Vp;
 use std::sync::mpsc;
 use std::thread;

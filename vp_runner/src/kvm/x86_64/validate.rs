@@ -3,8 +3,8 @@
 //! KVM itself checks some of it when the registers are set (CR4 and APIC base among them, see `RegisterFile::write`), and some only when the VP next enters
 //! the guest, where it would end the guest instead of the request.
 
-use crate::cpu_mode::cpu_mode;
-use crate::page_walk::PagingLimits;
+use crate::arch::x86_64::cpu_mode::cpu_mode;
+use crate::arch::x86_64::page_walk::PagingLimits;
 use kvm_bindings::kvm_cpuid_entry2;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;

@@ -1,0 +1,3 @@
+//! One folder for each architecture.
+
+pub(crate) mod x86_64;

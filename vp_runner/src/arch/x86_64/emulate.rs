@@ -1,0 +1,364 @@
+//! Carries out the commonest first instructions of functions without the VP executing them: what lets one VP past a breakpoint byte while the
+//! others run, with the byte staying in place (I5, I7). Pure.
+//!
+//! Everything else is [`Unsupported`], and so is each of these where anything but plain success could come of it: a fault, a trap, a pending event.
+//! The tests compare with a real vCPU, in every mode.
+//!
+//! | instruction | what stands in the way |
+//! |---|---|
+//! | `endbr32`, `endbr64`, `nop` in all forms, `lea`, `mov r,r`, `xor r,r`, `add`/`sub`/`and r,imm` | |
+//! | `push r` | the stack segment, non-canonical addresses, alignment checks |
+//!
+//! For all of them: the trap flag, debug registers of the guest's own, an interrupt shadow, CR4.CET (whose tracker of indirect branches is in no register that we have), virtual-8086
+//! mode, a RIP that would leave its segment.
+
+use crate::arch::x86_64::cpu_mode::Segment;
+use crate::arch::x86_64::cpu_mode::cpu_mode;
+use crate::arch::x86_64::cpu_mode::linear_address;
+use crate::arch::x86_64::cpu_mode::privilege;
+use crate::arch::x86_64::instruction::decode;
+use crate::arch::x86_64::place::ModeClass;
+use arithmetic::Width;
+use iced_x86::Code;
+use iced_x86::Instruction;
+use iced_x86::OpKind;
+pub(crate) use operand::Operand;
+use operand::effective_address;
+use thiserror::Error;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::CpuMode;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::Gp;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
+use vmm_core_defs::regs::x86_64::bits::rflags;
+use vmm_core_defs::regs::x86_64::segment_attributes;
+
+mod arithmetic;
+mod operand;
+
+/// L0-L3 and G0-G3.
+const DR7_ENABLED: u64 = 0xff;
+
+/// Whether the VP's last instruction holds interrupts back for this one (`sti`, `mov ss`, `pop ss`), as `KVM_GET_VCPU_EVENTS` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InterruptShadow {
+    /// It does.
+    Active,
+    /// It does not.
+    None,
+}
+
+/// The registers after the instruction, and what it is to write.
+///
+/// The caller makes the store first, and only where the VP itself could: RAM that its page tables let it write at its privilege, through entries
+/// that are marked accessed and dirty already (the processor would mark them). Where it cannot be made, nothing has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// General registers in encoding order.
+    pub gp: [u64; 16],
+    /// RIP.
+    pub rip: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// The write to memory, if there is one.
+    pub store: Option<Store>,
+}
+
+/// One write to memory. It may cross a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Store {
+    /// Its first byte.
+    pub gva: Gva,
+    value: [u8; 8],
+    len: usize,
+}
+
+impl Store {
+    /// What is written: 2, 4 or 8 bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.value[..self.len]
+    }
+}
+
+/// Why an instruction has to be executed by the VP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Unsupported {
+    /// It is none of those that are known here.
+    #[error("it is not one of the instructions that can be carried out without the VP")]
+    Instruction,
+    /// Virtual-8086 mode, or no x86.
+    #[error("the mode is not supported")]
+    Mode,
+    /// The guest single-steps itself: a trap follows.
+    #[error("the guest's trap flag is set")]
+    TrapFlag,
+    /// An interrupt shadow is in force.
+    #[error("an interrupt shadow is in force")]
+    Shadow,
+    /// The guest has debug registers of its own enabled.
+    #[error("the guest uses debug registers")]
+    GuestDebug,
+    /// CR4.CET is set.
+    #[error("control-flow enforcement is on")]
+    Cet,
+    /// The instruction or the one after it is not wholly in its segment or at a canonical address.
+    #[error("RIP would leave its segment")]
+    Rip,
+    /// The push might fault.
+    #[error("the stack might not take a push")]
+    Stack,
+}
+
+/// Carries out the instruction at RIP; `bytes` is what the VP would fetch there, up to 15 bytes.
+///
+/// # Errors
+/// [`Unsupported`]: the VP has to execute it.
+pub(crate) fn emulate(
+    state: &X86VpState,
+    bytes: &[u8],
+    shadow: InterruptShadow,
+) -> Result<Outcome, Unsupported> {
+    let mode = cpu_mode(state);
+    if matches!(mode, CpuMode::Virtual8086 | CpuMode::Aarch64) {
+        return Err(Unsupported::Mode);
+    }
+    if state.rflags & rflags::TF != 0 {
+        return Err(Unsupported::TrapFlag);
+    }
+    if shadow == InterruptShadow::Active {
+        return Err(Unsupported::Shadow);
+    }
+    if state.debug.dr7 & DR7_ENABLED != 0 {
+        return Err(Unsupported::GuestDebug);
+    }
+    if state.cr4 & cr4::CET != 0 {
+        return Err(Unsupported::Cet);
+    }
+    let instruction = decode(state, bytes).ok_or(Unsupported::Instruction)?;
+    if instruction.has_lock_prefix()
+        || instruction.has_rep_prefix()
+        || instruction.has_repne_prefix()
+    {
+        return Err(Unsupported::Instruction);
+    }
+    let mut after = Outcome {
+        gp: state.gp,
+        rip: next_rip(state, mode, instruction.len())?,
+        // RF holds for one instruction (SDM volume 3, "RF Resume flag").
+        rflags: state.rflags & !rflags::RF,
+        store: None,
+    };
+    carry_out(state, mode, &instruction, &mut after)?;
+    Ok(after)
+}
+
+/// Whether the instruction is one of those that [`emulate`] knows, in code of the usual size for this mode. Others than success may still come
+/// of it.
+pub(crate) fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
+    let mut state = X86VpState {
+        cr0: cr0::PE,
+        ..Default::default()
+    };
+    let data_writable = 0b0010;
+    let present = 1 << 7;
+    for segment in [&mut state.cs, &mut state.ss] {
+        segment.limit = u32::MAX;
+        segment.attributes = data_writable | present | segment_attributes::DEFAULT_BIG;
+    }
+    match mode {
+        ModeClass::Real => state.cr0 = 0,
+        ModeClass::Protected => {}
+        ModeClass::Long => {
+            state.efer = efer::LMA;
+            state.cs.attributes |= segment_attributes::LONG;
+        }
+    }
+    state.gp[Gp::Rsp as usize] = 0x1000;
+    emulate(&state, bytes, InterruptShadow::None).is_ok()
+}
+
+fn next_rip(state: &X86VpState, mode: CpuMode, len: usize) -> Result<u64, Unsupported> {
+    let next = state.rip.checked_add(len as u64).ok_or(Unsupported::Rip)?;
+    let inside = match mode {
+        CpuMode::Long64 => canonical(state, state.rip) && canonical(state, next),
+        CpuMode::Real | CpuMode::Protected16 | CpuMode::Compatibility16 => {
+            next <= 0xffff && next <= u64::from(state.cs.limit)
+        }
+        _ => next <= u64::from(state.cs.limit),
+    };
+    inside.then_some(next).ok_or(Unsupported::Rip)
+}
+
+fn canonical(state: &X86VpState, address: u64) -> bool {
+    let unused = match state.cr4 & cr4::LA57 {
+        0 => 16,
+        _ => 7,
+    };
+    let extended = (address << unused).cast_signed() >> unused;
+    extended.cast_unsigned() == address
+}
+
+fn carry_out(
+    state: &X86VpState,
+    mode: CpuMode,
+    instruction: &Instruction,
+    after: &mut Outcome,
+) -> Result<(), Unsupported> {
+    let unsupported = Unsupported::Instruction;
+    let register = |operand| {
+        let is_register = instruction.op_kind(operand) == OpKind::Register;
+        let found = is_register.then(|| Operand::new(instruction.op_register(operand)));
+        found.flatten().ok_or(unsupported)
+    };
+    let immediate = |operand| instruction.try_immediate(operand).map_err(|_| unsupported);
+    match instruction.code() {
+        Code::Endbr32
+        | Code::Endbr64
+        | Code::Nopw
+        | Code::Nopd
+        | Code::Nopq
+        | Code::Nop_rm16
+        | Code::Nop_rm32
+        | Code::Nop_rm64 => {}
+        Code::Push_r16 | Code::Push_r32 | Code::Push_r64 => {
+            push(state, mode, register(0)?, after)?;
+        }
+        Code::Mov_r8_rm8
+        | Code::Mov_rm8_r8
+        | Code::Mov_r16_rm16
+        | Code::Mov_rm16_r16
+        | Code::Mov_r32_rm32
+        | Code::Mov_rm32_r32
+        | Code::Mov_r64_rm64
+        | Code::Mov_rm64_r64 => {
+            let value = register(1)?.read(&state.gp);
+            register(0)?.write(&mut after.gp, value);
+        }
+        Code::Lea_r16_m | Code::Lea_r32_m | Code::Lea_r64_m => {
+            let address = effective_address(instruction, &state.gp).ok_or(unsupported)?;
+            register(0)?.write(&mut after.gp, address);
+        }
+        Code::Xor_r8_rm8
+        | Code::Xor_rm8_r8
+        | Code::Xor_r16_rm16
+        | Code::Xor_rm16_r16
+        | Code::Xor_r32_rm32
+        | Code::Xor_rm32_r32
+        | Code::Xor_r64_rm64
+        | Code::Xor_rm64_r64 => {
+            let right = register(1)?.read(&state.gp);
+            compute(register(0)?, arithmetic::xor, right, after);
+        }
+        Code::Add_AL_imm8
+        | Code::Add_AX_imm16
+        | Code::Add_EAX_imm32
+        | Code::Add_RAX_imm32
+        | Code::Add_rm8_imm8
+        | Code::Add_rm16_imm16
+        | Code::Add_rm32_imm32
+        | Code::Add_rm64_imm32
+        | Code::Add_rm16_imm8
+        | Code::Add_rm32_imm8
+        | Code::Add_rm64_imm8 => compute(register(0)?, arithmetic::add, immediate(1)?, after),
+        Code::Sub_AL_imm8
+        | Code::Sub_AX_imm16
+        | Code::Sub_EAX_imm32
+        | Code::Sub_RAX_imm32
+        | Code::Sub_rm8_imm8
+        | Code::Sub_rm16_imm16
+        | Code::Sub_rm32_imm32
+        | Code::Sub_rm64_imm32
+        | Code::Sub_rm16_imm8
+        | Code::Sub_rm32_imm8
+        | Code::Sub_rm64_imm8 => compute(register(0)?, arithmetic::sub, immediate(1)?, after),
+        Code::And_AL_imm8
+        | Code::And_AX_imm16
+        | Code::And_EAX_imm32
+        | Code::And_RAX_imm32
+        | Code::And_rm8_imm8
+        | Code::And_rm16_imm16
+        | Code::And_rm32_imm32
+        | Code::And_rm64_imm32
+        | Code::And_rm16_imm8
+        | Code::And_rm32_imm8
+        | Code::And_rm64_imm8 => compute(register(0)?, arithmetic::and, immediate(1)?, after),
+        _ => return Err(unsupported),
+    }
+    Ok(())
+}
+
+fn compute(
+    target: Operand,
+    operation: fn(Width, u64, u64) -> (u64, u64),
+    right: u64,
+    after: &mut Outcome,
+) {
+    let left = target.read(&after.gp);
+    let (result, flags) = operation(target.width(), left, right);
+    target.write(&mut after.gp, result);
+    after.rflags = after.rflags & !arithmetic::STATUS_FLAGS | flags;
+}
+
+/// `push r` (SDM volume 2, "PUSH"): the value is that before the push, also of RSP itself.
+fn push(
+    state: &X86VpState,
+    mode: CpuMode,
+    source: Operand,
+    after: &mut Outcome,
+) -> Result<(), Unsupported> {
+    let len = source.width().bytes();
+    let pointer = stack_pointer(state, mode);
+    let top = pointer.read(&state.gp);
+    let offset = top.checked_sub(len as u64).ok_or(Unsupported::Stack)?;
+    // The last byte. It cannot overflow, for the stack pointer is not below it.
+    let last = top - 1;
+    let gva = linear_address(state, Segment::Ss, offset);
+    let fits = match mode {
+        CpuMode::Long64 => canonical(state, offset) && canonical(state, last),
+        _ => {
+            writable_upwards(state, mode)
+                && last <= u64::from(state.ss.limit)
+                && gva.value() + len as u64 - 1 <= u64::from(u32::MAX)
+        }
+    };
+    let checked =
+        state.cr0 & cr0::AM != 0 && state.rflags & rflags::AC != 0 && privilege(state) == 3;
+    if !fits || checked && !gva.value().is_multiple_of(len as u64) {
+        return Err(Unsupported::Stack);
+    }
+    after.store = Some(Store {
+        gva,
+        value: source.read(&state.gp).to_le_bytes(),
+        len,
+    });
+    pointer.write(&mut after.gp, offset);
+    Ok(())
+}
+
+fn stack_pointer(state: &X86VpState, mode: CpuMode) -> Operand {
+    let big = state.ss.attributes & segment_attributes::DEFAULT_BIG != 0;
+    let width = match (mode, big) {
+        (CpuMode::Long64, _) => Width::Bits64,
+        (_, true) => Width::Bits32,
+        (_, false) => Width::Bits16,
+    };
+    Operand::whole(Gp::Rsp, width)
+}
+
+/// Whether the stack segment is an ordinary one: usable, present, writable, growing upwards to its limit (SDM volume 3, "Code- and Data-Segment
+/// Descriptor Types"). In real mode only the limit counts.
+fn writable_upwards(state: &X86VpState, mode: CpuMode) -> bool {
+    const TYPE_EXPAND_WRITE: u32 = 0b1110;
+    const DATA_WRITABLE: u32 = 0b0010;
+    const PRESENT: u32 = 1 << 7;
+    let attributes = state.ss.attributes;
+    let ordinary = attributes & TYPE_EXPAND_WRITE == DATA_WRITABLE
+        && attributes & PRESENT != 0
+        && attributes & segment_attributes::UNUSABLE == 0;
+    ordinary || mode == CpuMode::Real
+}
+
+#[cfg(test)]
+mod tests;

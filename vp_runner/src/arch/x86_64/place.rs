@@ -1,0 +1,93 @@
+//! Where a parked VP stands, and by which tables it translates: what breakpoint bytes have to know of it.
+
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::page_walk::Walk;
+use crate::arch::x86_64::page_walk::walk;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::regs::x86_64::bits::cr0;
+use vmm_core_defs::regs::x86_64::bits::cr3;
+use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
+
+/// Of a page-table entry. Where it is reserved, a walk faults.
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// A place in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The linear address of RIP.
+    pub rip: Gva,
+    /// The VP's paging registers.
+    pub paging: PagingState,
+    /// Whether it is in user mode, ring 3.
+    pub user: bool,
+}
+
+/// Whether an instruction can be fetched from a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// It can.
+    Permitted,
+    /// By user mode only: the VP, which is not in it, would fault.
+    UserOnly,
+    /// No: the fetch faults.
+    Forbidden,
+}
+
+/// What `INT3` depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModeClass {
+    /// CR0.PE is clear.
+    Real,
+    /// Protected mode, virtual-8086 mode included.
+    Protected,
+    /// Long mode, compatibility mode included.
+    Long,
+}
+
+impl Place {
+    /// The physical byte of RIP, where there is one.
+    pub(crate) fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
+        Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
+    }
+
+    /// Whether the VP can fetch an instruction from a page that it translates to (SDM volume 3, "Determination of Access Rights").
+    pub(crate) fn fetch(&self, page: &Walk) -> Fetch {
+        let supervisor_on_user_page = !self.user && page.user && page.page_size.is_some();
+        // Linux without SMEP, and with a root of the kernel's own for each process, forbids it that in the root's entry.
+        let by_root_alone = || {
+            let mut entries = page.path.entries();
+            let root = entries
+                .next()
+                .is_some_and(|entry| entry.value & NO_EXECUTE != 0);
+            root && entries.all(|entry| entry.value & NO_EXECUTE == 0)
+        };
+        match (supervisor_on_user_page, page.executable) {
+            (true, true) if self.paging.cr4 & cr4::SMEP != 0 => Fetch::UserOnly,
+            (true, false) if by_root_alone() => Fetch::UserOnly,
+            (_, false) => Fetch::Forbidden,
+            (_, true) => Fetch::Permitted,
+        }
+    }
+
+    /// The root of its page tables; `None` without paging.
+    pub(crate) fn root(&self) -> Option<u64> {
+        match self.paging.cr0 & cr0::PG {
+            0 => None,
+            _ => Some(self.paging.cr3 & cr3::ROOT),
+        }
+    }
+
+    /// The mode it is in.
+    pub(crate) fn mode(&self) -> ModeClass {
+        if self.paging.efer & efer::LMA != 0 {
+            ModeClass::Long
+        } else if self.paging.cr0 & cr0::PE != 0 {
+            ModeClass::Protected
+        } else {
+            ModeClass::Real
+        }
+    }
+}

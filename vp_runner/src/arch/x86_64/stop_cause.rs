@@ -1,0 +1,214 @@
+//! What a debug exit means: one pure function from what the exit says (vector, DR6) to the cause. Nothing is guessed from addresses.
+
+use crate::arch::x86_64::debug_registers::DebugRegisters;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::dr7::Dr6;
+
+/// What `KVM_EXIT_DEBUG` says (KVM api.rst, `kvm_run.debug`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DebugExit {
+    /// The exception: 1 (`#DB`) or 3 (`#BP`).
+    pub vector: u32,
+    /// The linear address of RIP.
+    pub pc: u64,
+    /// The debug status of this exception.
+    pub dr6: Dr6,
+}
+
+impl DebugExit {
+    /// Whether it is a `#DB`: a `#BP`'s DR6 says nothing.
+    pub(crate) fn is_db(&self) -> bool {
+        self.vector == u32::from(DB_VECTOR)
+    }
+
+    /// Whether a single step is all that happened.
+    pub(crate) fn is_step_alone(&self) -> bool {
+        let dr6 = self.dr6;
+        self.is_db() && dr6.single_step() && !dr6.breakpoints() && dr6.others().is_empty()
+    }
+}
+
+/// Whether the VP was made to execute one instruction only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stepping {
+    /// The trap flag is ours.
+    On,
+    /// Any single-step trap is the guest's own.
+    Off,
+}
+
+/// Whose exception it was, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DebugCause {
+    /// Our debug register of this number matched.
+    Slot {
+        /// Its number.
+        slot: usize,
+        /// What is the guest's of it.
+        guest: Option<DebugPayload>,
+    },
+    /// The step we asked for is done.
+    Step {
+        /// What is the guest's of it, its own trap flag apart.
+        guest: Option<DebugPayload>,
+    },
+    /// The guest's own `#DB`: it is given back.
+    GuestDebug(DebugPayload),
+    /// An `INT3`. Whether its byte is ours only memory can tell; the guest's own is given back.
+    Int3,
+}
+
+/// Of the debug exception, `#DB`.
+pub(crate) const DB_VECTOR: u8 = 1;
+
+/// Decodes a debug exit. `registers` are the debug registers of this VP as it entered.
+///
+/// A breakpoint and a finished step may come together (SDM volume 3, "Debug Status Register (DR6)": several bits may be set); the
+/// breakpoint is what is reported then, and of several the lowest. What the guest asked for and has happened with ours is its own all the same; an
+/// execution breakpoint of its own at the same place is not lost either: it fires when the instruction is tried again.
+pub(crate) fn stop_cause(
+    exit: &DebugExit,
+    registers: &DebugRegisters,
+    stepping: Stepping,
+) -> DebugCause {
+    if !exit.is_db() {
+        return DebugCause::Int3;
+    }
+    let dr6 = exit.dr6;
+    let guests_step = match (dr6.single_step(), stepping) {
+        (true, Stepping::Off) => DebugPayload::SINGLE_STEP,
+        _ => DebugPayload::default(),
+    };
+    let done = DebugPayload(registers.guests_done(dr6)).and(guests_step);
+    let guest = (!done.is_empty()).then_some(done);
+    match (registers.ours(dr6), dr6.single_step(), stepping) {
+        (Some(slot), _, _) => DebugCause::Slot { slot, guest },
+        (None, true, Stepping::On) => DebugCause::Step { guest },
+        _ => {
+            let fired = DebugPayload(registers.guests(dr6)).and(guests_step);
+            DebugCause::GuestDebug(fired.and(dr6.others()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::x86_64::debug_registers::GuestRegisters;
+    use crate::arch::x86_64::dr7;
+    use crate::arch::x86_64::dr7::Slot;
+    use vmm_core_defs::addr::Gva;
+    use vmm_core_defs::breakpoint::Breakpoint;
+    use vmm_core_defs::breakpoint::BreakpointKind;
+
+    const BD: u64 = 1 << 13;
+    const BS: u64 = 1 << 14;
+    /// The bits of DR6 that always read as one.
+    const FIXED: u64 = 0xffff_0ff0;
+
+    fn exit(vector: u32, dr6: u64) -> DebugExit {
+        DebugExit {
+            vector,
+            pc: 0x1000,
+            dr6: Dr6(FIXED | dr6),
+        }
+    }
+
+    /// Debug registers 1 and 3 are ours. The guest has 0, and its 3 is in 2.
+    fn registers() -> DebugRegisters {
+        let slot = |kind, address| {
+            let len = 1;
+            let address = Gva::new(address);
+            Slot::new(&Breakpoint { kind, address, len }).ok()
+        };
+        let ours = [
+            None,
+            slot(BreakpointKind::Execute, 0x1000),
+            None,
+            slot(BreakpointKind::Write, 0x2000),
+        ];
+        let guests = [
+            slot(BreakpointKind::Execute, 0x1000),
+            None,
+            None,
+            slot(BreakpointKind::Write, 0x3000),
+        ];
+        let guest = GuestRegisters {
+            db: guests.map(|slot| slot.map_or(0, |slot| slot.address().value())),
+            dr7: dr7::encode(&guests),
+        };
+        DebugRegisters::share(&ours, &guest).unwrap()
+    }
+
+    #[test]
+    fn each_combination_of_bits_has_its_cause() {
+        use Stepping::*;
+        let slot = |slot, guest: Option<u64>| DebugCause::Slot {
+            slot,
+            guest: guest.map(DebugPayload),
+        };
+        let step = |guest: Option<u64>| DebugCause::Step {
+            guest: guest.map(DebugPayload),
+        };
+        let guests = |bits| DebugCause::GuestDebug(DebugPayload(bits));
+        let table = [
+            (0b0010, Off, slot(1, None)),
+            (0b1000, Off, slot(3, None)),
+            (0b1010, Off, slot(1, None)),
+            (0b1000 | BS, On, slot(3, None)),
+            (BS, On, step(None)),
+            // The guest's own: its trap flag, its debug registers by its numbers, ICEBP, DR7.GD.
+            (BS, Off, guests(BS)),
+            (0b0001, Off, guests(0b0001)),
+            (0b0100, Off, guests(0b1000)),
+            (0b0101 | BS, Off, guests(0b1001 | BS)),
+            (0, Off, guests(0)),
+            (0, On, guests(0)),
+            (BD, On, guests(BD)),
+            // Both: what was done for the guest is not lost, and what is yet to come for it comes again.
+            (0b1100, Off, slot(3, Some(0b1000))),
+            (0b0011, Off, slot(1, None)),
+            (0b1000 | BS, Off, slot(3, Some(BS))),
+            (0b0100 | BS, On, step(Some(0b1000))),
+            (0b0001 | BS, On, step(None)),
+        ];
+        for (bits, stepping, cause) in table {
+            assert_eq!(
+                stop_cause(&exit(1, bits), &registers(), stepping),
+                cause,
+                "{bits:#x} {stepping:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn hardware_may_set_the_bits_of_registers_that_nobody_has() {
+        let none = DebugRegisters::default();
+        let step = DebugCause::Step { guest: None };
+        assert_eq!(stop_cause(&exit(1, 0b0101 | BS), &none, Stepping::On), step);
+    }
+
+    #[test]
+    fn a_step_is_alone_without_any_other_bit() {
+        const BUS_LOCK: u64 = 1 << 11;
+        assert!(exit(1, BS).is_step_alone());
+        for more in [0b0001, 0b0010, 0b0100, 0b1000, BD, 1 << 15] {
+            assert!(!exit(1, BS | more).is_step_alone(), "{more:#x}");
+            assert!(!exit(1, more).is_step_alone(), "{more:#x}");
+        }
+        assert!(!exit(1, 0).is_step_alone());
+        assert!(!exit(3, BS).is_step_alone());
+        // This one is clear when it has happened.
+        let mut locked = exit(1, BS);
+        locked.dr6.0 &= !BUS_LOCK;
+        assert!(!locked.is_step_alone());
+    }
+
+    #[test]
+    fn an_int3_is_one_whatever_dr6_says() {
+        assert_eq!(
+            stop_cause(&exit(3, 0b1010), &registers(), Stepping::On),
+            DebugCause::Int3
+        );
+    }
+}
