@@ -103,7 +103,7 @@ impl Cache {
 }
 
 /// FNV-1a, 64 bits: names folders, guards nothing. (The standard library's hasher may change from release to release.)
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -194,7 +194,7 @@ Thread 1 "vCPU 0" received signal SIGQUIT, Quit.
         text: r#"$ cargo xtask nested                                   # the real-guest tests, each program in a fresh boot, some in both KVMs
 $ cargo xtask nested --only vp_runner/stepping
 $ cargo xtask nested --jobs 1                          # one boot at a time, with its output as it comes
-$ cargo xtask nested -- target/debug/trapgate doctor   # any command, with its exit status
+$ cargo xtask nested -- trapgate doctor                # any command, with its exit status
 $ cargo xtask nested --kvm intel --only vp_runner/stepping --seed 7 --twice
 $ cargo xtask hunt vp_runner/races::a_break_that_crosses vp_runner/many_vps --seeds 1..200
 $ cargo xtask hunt --races --seeds 1..20                 # the tests of the Guide's table of races

@@ -4,7 +4,7 @@
 //! console, which is kept for the case that the outer kernel crashes.
 //!
 //! On the control channel the init says `up`, then `alive` now and then, and last `exit N`. So a command that hangs (ours to mend) and
-//! an outer kernel that hangs (the bed's fault) are told apart. When this process is killed, the channels close, which ends the machine.
+//! an outer kernel that hangs (the bed's fault) are told apart. What else is written there counts for nothing. When this process is killed, the channels close, which ends the machine.
 
 use super::channel::Channel;
 use super::channel::Kind;
@@ -59,6 +59,7 @@ pub(super) enum Outcome {
 }
 
 enum Event {
+    /// A word of the init, without its mark.
     Control(String),
     MachineEnded,
 }
@@ -110,9 +111,13 @@ pub(super) fn boot(
         Some(Box::new(move |stream| copy(stream, stderr, whole_lines))),
         Some({
             let events = events.clone();
+            let mark = plan.mark.clone();
             Box::new(move |stream| {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = events.send(Event::Control(line));
+                // The command may write here too, and not only text.
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    if let Some(word) = mark.word(&String::from_utf8_lossy(&line)) {
+                        let _ = events.send(Event::Control(word.to_owned()));
+                    }
                 }
             })
         }),
@@ -301,7 +306,7 @@ impl Word {
 }
 
 fn word(line: &str) -> Option<Word> {
-    match line.trim() {
+    match line {
         "up" | "alive" => Some(Word::Alive),
         "timeout" => Some(Word::TimedOut),
         line => match line.split_once(' ')? {

@@ -18,6 +18,7 @@ use super::cpio::Archive;
 use super::kernel::GUEST_MODULES;
 use super::kernel::Kernel;
 use super::machine::Machine;
+use super::machine::Mark;
 use super::machine::Plan;
 use super::machine::RUN_FILE;
 use super::root_image::RootImage;
@@ -25,6 +26,7 @@ use super::scratch::Scratch;
 use crate::cache::Cache;
 use crate::process;
 use anyhow::bail;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -160,6 +162,7 @@ fn symbols(machine: &dyn Machine, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         memory_mib: 1024,
         timeout: Duration::from_secs(900),
         seed: 0,
+        mark: Mark::of([OsStr::new(RUN_FILE)], 0),
     };
     machine.prepare(image, &plan)?;
     let ended = boot(

@@ -2,6 +2,8 @@
 
 use super::channel::Kind;
 use super::root_image::RootImage;
+use crate::cache::fnv1a;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -50,6 +52,41 @@ pub(super) struct Plan<'a> {
     pub timeout: Duration,
     /// Chooses one of many timings, where the machine has a choice.
     pub seed: u64,
+    /// What tells the init's words on `control` from all else.
+    pub mark: Mark,
+}
+
+/// A word that the init says before each of its words on `control`. The command does not know this word: a line without it is no word of the init's,
+/// whatever the command writes to that channel.
+///
+/// The same command with the same seed has the same mark, since the same files have to give the same run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark(String);
+
+impl Mark {
+    /// Where the mark belongs in an init's text.
+    pub(super) const PLACE: &str = "MARK";
+
+    /// The mark of the boots of one command.
+    pub(super) fn of<'a>(words: impl IntoIterator<Item = &'a OsStr>, seed: u64) -> Self {
+        let mut bytes = seed.to_le_bytes().to_vec();
+        for word in words {
+            bytes.extend(word.as_encoded_bytes());
+            bytes.push(0);
+        }
+        Self(format!("{:016x}", fnv1a(&bytes)))
+    }
+
+    /// The init's text with the mark in its places.
+    pub(super) fn fill(&self, init: &str) -> String {
+        init.replace(Self::PLACE, &self.0)
+    }
+
+    /// What follows the mark. What stands before the mark is a line that somebody else began.
+    pub(super) fn word<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let (_, word) = line.rsplit_once(self.0.as_str())?;
+        Some(word.trim())
+    }
 }
 
 /// How long a boot may take, by the machine's own [clock](Machine::elapsed).
@@ -70,7 +107,7 @@ pub(super) struct Limits {
 ///
 /// It gives four channels of one [kind](Self::channels), which lie in [`Plan::scratch`] under the names of [`CHANNELS`]. On `control`, the init says
 /// `up`, then `alive` now and then, and last `exit N`, or `timeout` where it has ended the command itself. It says `broken WHY` where the command would have
-/// nothing to run on.
+/// nothing to run on. Each of these words comes behind the [`Mark`].
 pub(super) trait Machine: Sync {
     /// For messages.
     fn name(&self) -> &'static str;
@@ -118,3 +155,21 @@ pub(super) struct LastWords {
 
 /// The channels' names.
 pub(super) const CHANNELS: [&str; 4] = ["console", "stdout", "stderr", "control"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_follows_the_mark_is_a_word() {
+        let mark = |text: &str, seed| Mark::of([OsStr::new(text)], seed);
+        let ours = mark("sh", 1);
+        assert_eq!(ours, mark("sh", 1));
+        assert_ne!(ours, mark("sh", 2));
+        assert_ne!(ours, mark("bash", 1));
+        let line = ours.fill("begun MARK exit 7");
+        assert_eq!(ours.word(&line), Some("exit 7"));
+        assert_eq!(ours.word("exit 0"), None);
+        assert_eq!(ours.word(&mark("sh", 2).fill("MARK exit 0")), None);
+    }
+}

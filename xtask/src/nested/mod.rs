@@ -31,6 +31,7 @@ mod root_image;
 mod scratch;
 mod screen;
 mod source_edit;
+mod sources;
 mod suite;
 
 use crate::cache::Cache;
@@ -47,6 +48,7 @@ use kernel::Kernel;
 use linux_guest::LinuxGuest;
 pub(crate) use machine::Kvm;
 use machine::Machine;
+use machine::Mark;
 use machine::Plan;
 use machine::RUN_FILE;
 pub(crate) use qemu::Qemu;
@@ -68,6 +70,8 @@ pub(crate) use suite::Suite;
 
 /// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
+/// The project's own program, which needs no path in a command.
+const OURS: &str = "trapgate";
 /// For every run; what only the build of QEMU needs is asked for there.
 const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "gcc", "libc-bin", "libc6-dev", "xz-utils"];
 const MEMORY_MIB: u32 = 2048;
@@ -82,6 +86,9 @@ const EXIT_NOT_REPEATED: i32 = 126;
 /// also without a debugger: 4 of 22 boots of a Linux guest, fewer of small ones. With one, none was seen. A test's threads meet in any order all the same.
 const OUTER_CPUS: u32 = 1;
 
+/// No test needs more, and in Bochs one core of this machine emulates them all.
+const MOST_CPUS: u32 = 8;
+
 /// Arguments of `cargo xtask nested`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -94,28 +101,37 @@ pub(crate) struct Args {
     /// In Bochs: run everything in a second boot as well, and fail where its output, its console or its number of instructions differs.
     #[arg(long)]
     twice: bool,
-    /// Seconds that each command inside may take; in Bochs, of the time inside.
-    #[arg(long, default_value_t = 300)]
+    /// Seconds that the command inside may take; in Bochs, of the time inside.
+    #[arg(long, default_value_t = 300, requires = "command")]
     timeout: u64,
-    /// vCPUs of the outer machine.
-    #[arg(long, default_value_t = OUTER_CPUS)]
+    /// With a command: vCPUs of the outer machine.
+    #[arg(long, default_value_t = OUTER_CPUS, value_parser = cpus, requires = "command")]
     cpus: u32,
-    /// A further file to have inside, at its own path (may be given again).
-    #[arg(long)]
+    /// With a command: a further file to have inside, at its own path (may be given again).
+    #[arg(long, requires = "command")]
     file: Vec<PathBuf>,
     /// Without a command: only the test programs whose name contains this, as in `trapgate/linux`.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", conflicts_with = "command")]
     only: String,
     /// Without a command: only the tests whose name contains this.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "command")]
     filter: Option<String>,
     /// Without a command: how many test programs to run at a time, each in a boot of its own. By default as many as this machine has cores, fewer
     /// where memory is short. With 1, the output is seen as it comes; with more, a program's output comes in one piece when it ends.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "command")]
     jobs: Option<NonZeroUsize>,
     /// The command to run inside instead of the tests. It, the arguments that name files, and their shared libraries are copied in.
     #[arg(last = true)]
     command: Vec<OsString>,
+}
+
+fn cpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number @ 1..=MOST_CPUS) => Ok(number),
+        _ => Err(format!(
+            "the outer machine can have 1 to {MOST_CPUS} CPUs; give one of these numbers"
+        )),
+    }
 }
 
 /// The subcommand; the result is the exit status for the process.
@@ -130,18 +146,21 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         "--twice needs --kvm intel or amd-bochs: in QEMU no run is like another"
     );
     if args.command.is_empty() {
-        let suite = Suite::build()?
-            .only(&args.only, args.filter.as_deref())?
+        let filter = args.filter.as_deref();
+        let suite = Suite::unbuilt()?
+            .only(&args.only, filter)?
             .run_as(args.seed, args.twice);
+        suite.check_filter()?;
         let mut failed = 0;
         for (kvm, suite) in suite.by_kvm(args.kvm) {
             println!("nested: {} in kvm-{}", suite.names(), kvm.word());
+            let suite = suite.built(kvm)?;
             failed += suite.run(&Bed::provide(kvm)?, args.jobs, &mut |_| {})?;
         }
         return Ok(i32::from(failed > 0));
     }
     let bed = Bed::provide(args.kvm.unwrap_or(Kvm::Amd))?;
-    let mut job = Job::of_command(&args.command)?;
+    let mut job = Job::of_command(&args.command, &built())?;
     job.files.extend(args.file.iter().cloned());
     job.cpus = args.cpus;
     job.timeout = Duration::from_secs(args.timeout);
@@ -182,11 +201,19 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A command line as typed on this machine.
-    fn of_command(command: &[OsString]) -> anyhow::Result<Self> {
+    /// A command line as typed on this machine. `built` is the folder of the project's own program.
+    fn of_command(command: &[OsString], built: &Path) -> anyhow::Result<Self> {
         let here = std::env::current_dir()?;
         let program = &command[0];
-        let path = if Path::new(program).components().count() > 1 {
+        let ours = built.join(OURS);
+        let path = if program == OURS {
+            anyhow::ensure!(
+                ours.is_file(),
+                "no program {}: `cargo build` makes it",
+                ours.display()
+            );
+            Some(ours.clone())
+        } else if Path::new(program).components().count() > 1 {
             Some(here.join(program))
         } else {
             program.to_str().and_then(process::find_program)
@@ -208,6 +235,11 @@ impl Job {
                 .map(|argument| here.join(argument))
                 .filter(|path| path.is_file()),
         );
+        let named = |word: &OsString| word.to_string_lossy().contains(OURS);
+        if command.iter().any(named) && ours.is_file() {
+            // For a shell inside: its folder is in `PATH` there.
+            files.push(ours);
+        }
         Ok(Self::new(command, here, files))
     }
 
@@ -281,6 +313,7 @@ impl Bed {
             memory_mib: MEMORY_MIB,
             timeout: job.timeout,
             seed: job.seed,
+            mark: Mark::of(job.command.iter().map(OsString::as_os_str), job.seed),
         };
         let machine = self.machine.as_ref();
         machine.prepare(self.root_image(job, &scratch.path().join("root"))?, &plan)?;
@@ -395,8 +428,9 @@ impl Bed {
         }
         image.busybox(&self.kernel.busybox())?;
 
-        let mut script = String::from(
-            "export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TRAPGATE_NESTED=1\n",
+        let mut script = format!(
+            "export PATH=/usr/bin:/bin:/usr/sbin:/sbin:{} HOME=/root LANG=C.UTF-8 TRAPGATE_NESTED=1\n",
+            quoted(built().as_os_str())
         );
         writeln!(
             script,
@@ -425,6 +459,11 @@ impl Bed {
     }
 }
 
+/// Where `cargo build` puts the project's own program.
+fn built() -> PathBuf {
+    process::target_dir().join("debug")
+}
+
 /// One word for a shell.
 fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
@@ -443,5 +482,45 @@ mod tests {
                 .arg(format!("printf %s {}", quoted(OsStr::new(hard)))),
         );
         assert_eq!(output.unwrap(), hard);
+    }
+
+    #[test]
+    fn our_own_program_needs_no_path() {
+        let folder = Scratch::new().unwrap();
+        let job = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            Job::of_command(&words, folder.path())
+        };
+        let error = job(&[OURS, "doctor"]).err().unwrap().to_string();
+        assert!(error.contains("`cargo build`"), "{error}");
+        let program = folder.path().join(OURS);
+        std::fs::write(&program, "").unwrap();
+        let alone = job(&[OURS, "doctor"]).unwrap();
+        assert_eq!(alone.command, [program.as_os_str(), OsStr::new("doctor")]);
+        let shell = job(&["sh", "-c", "trapgate doctor"]).unwrap();
+        assert!(alone.files.contains(&program) && shell.files.contains(&program));
+        assert!(!job(&["sh", "-c", "date"]).unwrap().files.contains(&program));
+    }
+
+    #[test]
+    fn a_machine_without_a_cpu_or_with_options_that_have_no_part_in_the_run_is_refused() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let refused = |line: &str| {
+            let words = ["nested"].into_iter().chain(line.split(' '));
+            Line::try_parse_from(words).err().map(|err| err.to_string())
+        };
+        let error = refused("--cpus 0 -- date").unwrap();
+        assert!(error.contains("1 to 8 CPUs"), "{error}");
+        for line in ["--cpus 9 -- date", "--cpus 2", "--only x -- date"] {
+            assert!(refused(line).is_some(), "{line}");
+        }
+        for line in ["--cpus 2 -- date", "--only x", "--timeout 5 -- date"] {
+            assert_eq!(refused(line), None, "{line}");
+        }
     }
 }

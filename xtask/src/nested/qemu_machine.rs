@@ -39,12 +39,12 @@ export PATH=/usr/bin
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 exec 3<>/dev/vport0p3
-[ -c /dev/kvm ] || echo "broken there is no /dev/kvm" >&3
-echo up >&3
+[ -c /dev/kvm ] || echo "MARK broken there is no /dev/kvm" >&3
+echo MARK up >&3
 (cat <&3 >/dev/null; busybox poweroff -f) &
-while sleep 5; do echo alive >&3; done &
+while sleep 5; do echo MARK alive >&3; done &
 sh /.trapgate-run </dev/null >/dev/vport0p1 2>/dev/vport0p2 3>&-
-echo "exit $?" >&3
+echo "MARK exit $?" >&3
 busybox poweroff -f
 '
 "#;
@@ -83,7 +83,7 @@ impl Machine for QemuMachine {
                 &std::fs::read(self.kernel.module(module))?,
             );
         }
-        archive.program("init", INIT.as_bytes());
+        archive.program("init", plan.mark.fill(INIT).as_bytes());
         Ok(archive.write(&plan.scratch.join(INITRD))?)
     }
 

@@ -1,14 +1,22 @@
 //! A folder for one run of the bed.
 
 use anyhow::Context as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 /// A folder for one run, removed at its end. Sockets have to fit in 108 bytes, so it is not below the checkout.
+///
+/// A process of its own removes the folder when this process has ended, in whatever way: Ctrl-C leaves no time for destructors.
 pub(super) struct Scratch {
     path: PathBuf,
+    /// Waits for the end of its standard input, of which only this process has the other end.
+    remover: Child,
 }
 
 impl Scratch {
@@ -24,8 +32,18 @@ impl Scratch {
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         ));
-        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path })
+        let remover = Command::new("sh")
+            .args(["-c", "read _; exec rm -rf -- \"$1\"", "remover"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            // The terminal's Ctrl-C goes to our group.
+            .process_group(0)
+            .spawn()
+            .context("cannot start `sh`")?;
+        let scratch = Self { path, remover };
+        let path = scratch.path();
+        std::fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(scratch)
     }
 
     /// Where it is.
@@ -33,7 +51,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Removes what runs left behind that were ended by Ctrl-C: a disk image is 200 MB.
+    /// Removes what runs left behind whose remover was killed with them: a disk image is 200 MB.
     fn sweep() {
         let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
             return;
@@ -53,6 +71,65 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        drop(self.remover.stdin.take());
+        let _ = self.remover.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufRead as _;
+    use std::io::BufReader;
+    use std::io::Read as _;
+
+    /// Set for the process that is ended while it has a folder.
+    const CHILD: &str = "TRAPGATE_SCRATCH_CHILD";
+
+    #[test]
+    fn a_folder_goes_with_its_process_however_that_ends() {
+        if std::env::var_os(CHILD).is_some() {
+            let scratch = Scratch::new().unwrap();
+            std::fs::write(scratch.path().join("image"), "x").unwrap();
+            println!("\nfolder {}", scratch.path().display());
+            // Until it is killed.
+            let _ = std::io::stdin().read(&mut [0]);
+            panic!("nobody ended this process");
+        }
+        for signal in ["INT", "TERM", "KILL"] {
+            let test = "nested::scratch::tests::a_folder_goes_with_its_process_however_that_ends";
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(CHILD, "1")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let folder = lines
+                .find_map(|line| Some(PathBuf::from(line.unwrap().strip_prefix("folder ")?)))
+                .unwrap();
+            assert!(folder.join("image").exists());
+            // As a terminal does it: to the whole group.
+            let killed = Command::new("sh")
+                .args(["-c", "kill -s $1 -- -$2", "kill", signal])
+                .arg(child.id().to_string())
+                .status();
+            assert!(killed.unwrap().success());
+            // The remover has our end of the pipe as its standard output too.
+            assert_eq!(lines.map_while(Result::ok).count(), 0);
+            assert!(!folder.exists(), "{signal}");
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_goes_when_it_is_dropped() {
+        let scratch = Scratch::new().unwrap();
+        let path = scratch.path().to_owned();
+        std::fs::create_dir_all(path.join("a/b")).unwrap();
+        drop(scratch);
+        assert!(!path.exists());
     }
 }

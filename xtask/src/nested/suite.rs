@@ -10,16 +10,19 @@ use super::queue;
 use super::quoted;
 use super::screen::Screen;
 use super::screen::Verdict;
+use super::sources;
 use crate::process;
 use crate::soak;
 use crate::test_output::Note;
 use crate::test_output::Watch;
 use anyhow::Context as _;
 use cargo_metadata::Message;
+use cargo_metadata::Target;
 use cargo_metadata::TargetKind;
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -64,24 +67,70 @@ pub(super) struct TestProgram {
 }
 
 impl TestProgram {
+    /// A target of the package in this folder; `path` is where the program is, or its source.
+    pub(super) fn new(folder: &Path, target: &Target, path: PathBuf) -> Self {
+        let package = folder.file_name().unwrap_or_default().to_string_lossy();
+        let kind = if target.kind.contains(&TargetKind::Test) {
+            target.name.as_str()
+        } else {
+            "unit"
+        };
+        Self {
+            name: format!("{package}/{kind}"),
+            folder: folder.to_owned(),
+            path,
+        }
+    }
+
     /// The package's and the program's, as in `vp_runner/races`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Suite {
-    /// Builds them as `cargo test` does, in the same target folder.
-    pub(crate) fn build() -> anyhow::Result<Self> {
-        Self::built_by(process::cargo(), PACKAGES.iter())
+    /// The tests that open /dev/kvm, not yet built: the path of each program is that of its source.
+    pub(crate) fn unbuilt() -> anyhow::Result<Self> {
+        Ok(Self::of(sources::programs(PACKAGES)?))
     }
 
-    /// For many runs: with the tests of races between threads, which need no KVM, and optimized. A run of `vp_runner/races` is 2.0 billion
-    /// instructions instead of more than 4. The other crates are those of every build, and are not built again.
+    /// Builds them for this KVM.
+    pub(crate) fn built(self, kvm: Kvm) -> anyhow::Result<Self> {
+        let mut built = Self::built_by(cargo(kvm), PACKAGES.iter())?;
+        let wanted = |test: &TestProgram| self.tests.iter().any(|it| it.name == test.name);
+        built.tests.retain(wanted);
+        Ok(Self {
+            tests: built.tests,
+            programs: built.programs,
+            ..self
+        })
+    }
+
+    /// For many runs: with the tests of races between threads, which need no KVM.
     pub(super) fn for_hunts() -> anyhow::Result<Self> {
-        let mut cargo = process::cargo();
-        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-        Self::built_by(cargo, PACKAGES.iter().chain(WITH_RACES))
+        Self::built_by(cargo(Kvm::Intel), PACKAGES.iter().chain(WITH_RACES))
+    }
+
+    /// The same of [`Self::for_hunts`].
+    pub(super) fn unbuilt_for_hunts() -> anyhow::Result<Self> {
+        Ok(Self::of(sources::programs(
+            &[PACKAGES, WITH_RACES].concat(),
+        )?))
+    }
+
+    fn of(tests: Vec<TestProgram>) -> Self {
+        Self {
+            tests,
+            programs: Vec::new(),
+            filter: None,
+            seed: 0,
+            twice: false,
+        }
     }
 
     fn built_by<'a>(
@@ -103,13 +152,7 @@ impl Suite {
             .spawn()
             .context("cannot start cargo")?;
         let stdout = child.stdout.take().expect("standard output is a pipe");
-        let mut suite = Self {
-            tests: Vec::new(),
-            programs: Vec::new(),
-            filter: None,
-            seed: 0,
-            twice: false,
-        };
+        let mut suite = Self::of(Vec::new());
         for message in Message::parse_stream(BufReader::new(stdout)) {
             let Message::CompilerArtifact(artifact) = message? else {
                 continue;
@@ -126,17 +169,10 @@ impl Suite {
                 .manifest_path
                 .parent()
                 .context("a manifest lies in a folder")?;
-            let package = folder.file_name().unwrap_or_default();
-            let kind = if artifact.target.kind.contains(&TargetKind::Test) {
-                artifact.target.name.as_str()
-            } else {
-                "unit"
-            };
-            suite.tests.push(TestProgram {
-                name: format!("{package}/{kind}"),
-                folder: folder.into(),
-                path,
-            });
+            let folder = folder.as_std_path();
+            suite
+                .tests
+                .push(TestProgram::new(folder, &artifact.target, path));
         }
         let status = child.wait()?;
         if !status.success() {
@@ -157,6 +193,25 @@ impl Suite {
             all.join(", ")
         );
         Ok(self)
+    }
+
+    /// Of an unbuilt suite: whether its filter may select a test.
+    ///
+    /// # Errors
+    /// It selects none.
+    pub(super) fn check_filter(&self) -> anyhow::Result<()> {
+        let Some(filter) = &self.filter else {
+            return Ok(());
+        };
+        for test in &self.tests {
+            if sources::may_have(&test.path, filter)? {
+                return Ok(());
+            }
+        }
+        anyhow::bail!(
+            "no test of {} has a name with `{filter}` in it",
+            self.names()
+        )
     }
 
     /// Leaves the test programs that are [meant for](places::of) this KVM.
@@ -337,6 +392,16 @@ pub(super) struct Chosen<'a> {
     pub(super) filters: Vec<String>,
 }
 
+/// Builds as `cargo test` does, in the same target folder. For Bochs it optimizes: a run of `vp_runner/races` is 2.0 billion instructions instead of more than 4, and
+/// `trapgate/ways_to_go` would take a quarter of an hour. The crates that are not ours are those of every build, and are not built again.
+fn cargo(kvm: Kvm) -> Command {
+    let mut cargo = process::cargo();
+    if kvm.repeats() {
+        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+    }
+    cargo
+}
+
 fn command(test: &TestProgram, filters: &[String]) -> Vec<OsString> {
     let mut command: Vec<OsString> = vec![
         test.path.clone().into(),
@@ -389,7 +454,7 @@ mod tests {
     use super::*;
 
     /// A program whose answer to its arguments is `script`.
-    fn program(folder: &std::path::Path, name: &str, script: &str) -> TestProgram {
+    fn program(folder: &Path, name: &str, script: &str) -> TestProgram {
         use std::os::unix::fs::PermissionsExt as _;
         let path = folder.join(name);
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -407,13 +472,7 @@ mod tests {
             folder: PathBuf::new(),
             path: PathBuf::new(),
         };
-        Suite {
-            tests: names.iter().map(program).collect(),
-            programs: Vec::new(),
-            filter: None,
-            seed: 0,
-            twice: false,
-        }
+        Suite::of(names.iter().map(program).collect())
     }
 
     #[test]

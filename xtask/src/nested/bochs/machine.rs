@@ -77,10 +77,10 @@ mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 for port in 1 2 3; do busybox stty -F /dev/ttyS$port raw -echo 115200; done
 busybox mkfifo /dev/.out /dev/.err
 exec 3>/dev/ttyS3
-[ -c /dev/kvm ] || echo "broken there is no /dev/kvm" >&3
-echo up >&3
-while sleep 5; do echo alive >&3; done &
-(sleep TIMEOUT; echo timeout >&3) & timer=$!
+[ -c /dev/kvm ] || echo "MARK broken there is no /dev/kvm" >&3
+echo MARK up >&3
+while sleep 5; do echo MARK alive >&3; done &
+(sleep TIMEOUT; echo MARK timeout >&3) & timer=$!
 busybox cat /dev/.out >/dev/ttyS1 3>&- & out=$!
 busybox cat /dev/.err >/dev/ttyS2 3>&- & err=$!
 sh /.trapgate-run </dev/null >/dev/.out 2>/dev/.err 3>&-
@@ -91,7 +91,7 @@ for process in /proc/[0-9]*; do
     case $process in 1 | $out | $err) ;; *) kill -9 $process 2>/dev/null;; esac
 done
 wait $out $err
-echo "exit $status" >&3
+echo "MARK exit $status" >&3
 exec 3>&-
 busybox poweroff -f
 "#;
@@ -179,7 +179,7 @@ impl Machine for BochsMachine {
             )?;
         }
         let timeout = plan.timeout.as_secs().to_string();
-        root.program("init", &INIT.replace("TIMEOUT", &timeout))?;
+        root.program("init", &plan.mark.fill(INIT).replace("TIMEOUT", &timeout))?;
         root.strip()?;
         let mut archive = Archive::default();
         root.archive(&mut archive)?;

@@ -2,12 +2,14 @@
 
 use super::super::machine::Kvm;
 use super::super::machine::LastWords;
+use super::super::machine::Mark;
 use super::super::root_image::RootImage;
 use super::super::scratch::Scratch;
 use super::*;
+use std::ffi::OsStr;
 use std::process::Command;
 
-/// A script in the place of a machine. It writes to the channels, which are files in its current folder.
+/// A script in the place of a machine. It writes to the channels, which are files in its current folder. `say` is what an init says on `control`.
 struct Script {
     text: &'static str,
     limits: fn() -> Limits,
@@ -43,8 +45,11 @@ impl Machine for Script {
     }
 
     fn command(&self, plan: &Plan<'_>) -> Command {
+        let say = "say() { echo \"MARK $*\" >control; }";
         let mut command = Command::new("sh");
-        command.args(["-c", self.text]).current_dir(plan.scratch);
+        command
+            .args(["-c", &format!("{}; {}", plan.mark.fill(say), self.text)])
+            .current_dir(plan.scratch);
         command
     }
 
@@ -78,6 +83,7 @@ fn boot_script(text: &'static str, limits: fn() -> Limits) -> (Ended, String) {
         memory_mib: 1,
         timeout: Duration::from_secs(60),
         seed: 0,
+        mark: Mark::of([OsStr::new(text)], 0),
     };
     let written = Collected::default();
     let sink = || Box::new(written.clone());
@@ -97,14 +103,8 @@ fn failure(text: &'static str, limits: fn() -> Limits) -> String {
 #[test]
 fn the_commands_status_and_all_of_its_output_come_through() {
     for (text, status) in [
-        (
-            "echo up >control; seq 1 5000 >stdout; echo exit 7 >control",
-            7,
-        ),
-        (
-            "echo up >control; seq 1 5000 >stdout; echo exit 0 >control",
-            0,
-        ),
+        ("say up; seq 1 5000 >stdout; say exit 7", 7),
+        ("say up; seq 1 5000 >stdout; say exit 0", 0),
     ] {
         let (ended, written) = boot_script(text, usual);
         assert!(
@@ -119,15 +119,15 @@ fn the_commands_status_and_all_of_its_output_come_through() {
 
 #[test]
 fn a_machine_that_ends_before_the_command_has_no_result() {
-    let why = failure("echo up >control; echo 'test result: ok' >stdout", usual);
+    let why = failure("say up; echo 'test result: ok' >stdout", usual);
     assert!(
         why.starts_with("the script ended (exit status: 0) before"),
         "{why}"
     );
     // A status that is cut off is none.
-    let why = failure("echo up >control; echo exit >control", usual);
+    let why = failure("say up; say exit", usual);
     assert!(why.contains("before the command did"), "{why}");
-    let panic = "echo up >control; echo '[  1.0] Kernel panic - not syncing: x' >console";
+    let panic = "say up; echo '[  1.0] Kernel panic - not syncing: x' >console";
     assert_eq!(
         failure(panic, usual),
         "the outer kernel crashed: Kernel panic - not syncing: x"
@@ -135,15 +135,41 @@ fn a_machine_that_ends_before_the_command_has_no_result() {
 }
 
 #[test]
+fn a_command_that_writes_to_the_inits_channel_ends_nothing() {
+    for (text, status) in [
+        ("say up; echo exit 0 >control; say exit 7", 7),
+        ("say up; echo timeout >control; say exit 0", 0),
+        // Without the end of a line, and what is no text.
+        ("say up; printf 'exit 0 ' >control; say exit 7", 7),
+        ("say up; printf '\\377\\n' >control; say exit 7", 7),
+    ] {
+        let (ended, _) = boot_script(text, usual);
+        assert!(
+            matches!(ended.outcome, Outcome::Exited(code) if code == status),
+            "{text}: {:?}",
+            ended.outcome
+        );
+    }
+    // Nor does it show that the init is alive.
+    let quick_alive = || Limits {
+        alive: Duration::from_millis(500),
+        ..usual()
+    };
+    let text = "say up; while sleep 0.1; do echo alive >control; done";
+    let why = failure(text, quick_alive);
+    assert!(why.contains("gave no sign of life for"), "{why}");
+}
+
+#[test]
 fn an_init_that_finds_its_machine_broken_says_why() {
-    let text = "echo broken no such thing >control; echo up >control; echo exit 0 >control";
+    let text = "say broken no such thing; say up; say exit 0";
     assert_eq!(failure(text, usual), "no such thing");
 }
 
 #[test]
 fn a_command_that_failed_while_the_kernel_complained_has_that_told() {
     let (ended, _) = boot_script(
-        "echo up >control; echo '[  1.0] Oops: 0000' >console; sleep 0.2; echo exit 1 >control",
+        "say up; echo '[  1.0] Oops: 0000' >console; sleep 0.2; say exit 1",
         usual,
     );
     assert!(matches!(ended.outcome, Outcome::Exited(1)));
@@ -166,7 +192,7 @@ fn a_machine_or_a_command_that_says_nothing_is_ended() {
         alive: Duration::from_millis(500),
         ..usual()
     };
-    let why = failure("echo up >control; exec sleep 600", quick_alive);
+    let why = failure("say up; exec sleep 600", quick_alive);
     assert!(
         why.starts_with("the outer kernel gave no sign of life for"),
         "{why}"
@@ -177,8 +203,8 @@ fn a_machine_or_a_command_that_says_nothing_is_ended() {
     };
     for text in [
         // By our clock, and by the init's.
-        "echo up >control; while sleep 0.1; do echo alive >control; done",
-        "echo up >control; echo timeout >control; exec sleep 600",
+        "say up; while sleep 0.1; do say alive; done",
+        "say up; say timeout; exec sleep 600",
     ] {
         let (ended, _) = boot_script(text, quick_command);
         assert!(
@@ -195,10 +221,7 @@ fn a_machine_that_does_not_power_off_is_ended_and_the_status_stands() {
         off: Duration::from_millis(200),
         ..usual()
     };
-    let (ended, _) = boot_script(
-        "echo up >control; echo exit 3 >control; exec sleep 600",
-        quick_off,
-    );
+    let (ended, _) = boot_script("say up; say exit 3; exec sleep 600", quick_off);
     assert!(matches!(ended.outcome, Outcome::Exited(3)));
 }
 

@@ -13,6 +13,7 @@ use super::boot::Collected;
 use super::boot::Sink;
 use super::machine::Kvm;
 use super::queue;
+use super::sources;
 use super::suite::Chosen;
 use crate::process;
 use crate::test_output::Watch;
@@ -46,6 +47,7 @@ pub(crate) struct Args {
 
 /// The subcommand; the result is the exit status for the process.
 pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
+    check(args)?;
     let suite = Suite::for_hunts()?;
     let batch = chosen(args, &suite)?;
     let bed = Bed::provide(Kvm::Intel)?;
@@ -116,6 +118,21 @@ fn chosen<'a>(args: &Args, suite: &'a Suite) -> anyhow::Result<Vec<Chosen<'a>>> 
         "the table of races names no test of such a program"
     );
     Ok(batch)
+}
+
+/// Looks for what is named in the sources, since a build takes minutes.
+fn check(args: &Args) -> anyhow::Result<()> {
+    let unbuilt = Suite::unbuilt_for_hunts()?;
+    for Chosen { program, filters } in chosen(args, &unbuilt)? {
+        for filter in filters {
+            anyhow::ensure!(
+                sources::may_have(program.path(), &filter)?,
+                "no test of {} has a name with `{filter}` in it; give a part of one, as in `vp_runner/races::a_break`",
+                program.name()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn one<'a>(test: &str, suite: &'a Suite) -> anyhow::Result<Chosen<'a>> {
