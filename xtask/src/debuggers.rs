@@ -1,7 +1,7 @@
 //! `cargo xtask debuggers`: the GDB and LLDB of newer Debian releases, unpacked beside this machine's own and never in their place.
 //!
 //! Each release is one artefact in the cache, with `gdb` and `lldb` as shell scripts at its top: they start the programs with the libraries and the Python
-//! of that release. The tests of `conformance/tests/clients` look for these scripts.
+//! of that release. The tests of `test_support/conformance/tests/clients` look for these scripts.
 
 use crate::cache::Cache;
 use crate::debian::Apt;

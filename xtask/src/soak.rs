@@ -317,8 +317,11 @@ mod tests {
     fn every_test_of_the_soak_exists() {
         for member in MEMBERS {
             let path = format!("{}/tests/{}", member.package, member.program);
-            let path = process::workspace_root().join(path);
-            let files = [path.with_extension("rs"), path.join("main.rs")];
+            let files: Vec<_> = ["", "reference_vmm", "test_support"]
+                .into_iter()
+                .map(|group| process::workspace_root().join(group).join(&path))
+                .flat_map(|path| [path.with_extension("rs"), path.join("main.rs")])
+                .collect();
             let text = files
                 .iter()
                 .find_map(|file| std::fs::read_to_string(file).ok());

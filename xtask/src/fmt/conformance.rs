@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The suite's own tests: each has a row.
-const SUITE: &str = "conformance/tests";
+const SUITE: &str = "test_support/conformance/tests";
 
 /// Checks the table against the tests' sources.
 pub(super) fn check() -> anyhow::Result<Vec<Finding>> {

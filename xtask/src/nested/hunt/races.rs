@@ -42,14 +42,17 @@ fn of(
     Ok(programs)
 }
 
-/// `vp_runner/races` for `vp_runner/tests/races.rs`, `vp_runner/unit` for a file below `vp_runner/src`.
+/// `vp_runner/races` for `vp_runner/tests/races.rs`, `trapgate/gdb` for `reference_vmm/trapgate/tests/gdb/stops.rs`, `vp_runner/unit` for a file below
+/// `vp_runner/src`.
 fn program(file: &str) -> Option<String> {
     let mut parts = file.strip_suffix(".rs")?.split('/');
-    let (package, kind) = (parts.next()?, parts.next()?);
-    match kind {
-        "tests" => Some(format!("{package}/{}", parts.next()?)),
-        "src" => Some(format!("{package}/unit")),
-        _ => None,
+    let mut package = parts.next()?;
+    loop {
+        match parts.next()? {
+            "tests" => return Some(format!("{package}/{}", parts.next()?)),
+            "src" => return Some(format!("{package}/unit")),
+            folder => package = folder,
+        }
     }
 }
 
@@ -61,9 +64,9 @@ mod tests {
     fn each_program_has_the_tests_of_all_rows_once() {
         let page = "## Races\n\
                     | a | `p/tests/one.rs`: `x`, `y`; `p/src/z/tests.rs`: `u` |\n\
-                    | b | `p/tests/one.rs`: `y`; with GDB: `q/tests/gdb/deep.rs` |\n";
+                    | b | `p/tests/one.rs`: `y`; with GDB: `group/q/tests/gdb/deep.rs` |\n";
         let read = |file: &str| {
-            assert_eq!(file, "q/tests/gdb/deep.rs");
+            assert_eq!(file, "group/q/tests/gdb/deep.rs");
             Ok("#[test]\nfn all() {}\n\n#[test]\nfn of_them() {}\n".to_owned())
         };
         let programs = of(page, &read).unwrap();

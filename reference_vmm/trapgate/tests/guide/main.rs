@@ -17,7 +17,7 @@ fn every_rust_block_is_a_piece_of_what_compiles() {
         assert_eq!(block.kind, "rust", "{page}: a block that nothing compiles");
         assert!(
             is_whole_piece(&compiled, &block.text),
-            "{page}: this is no whole item, or items, of trapgate/tests/guide/embedding.rs, letter for letter:\n{}",
+            "{page}: this is no whole item, or items, of reference_vmm/trapgate/tests/guide/embedding.rs, letter for letter:\n{}",
             block.text
         );
     }

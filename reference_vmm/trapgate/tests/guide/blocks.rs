@@ -56,7 +56,10 @@ fn of_page(page: &str, text: &str) -> Vec<Block> {
 
 /// The blocks of all pages whose kind begins in this way, in any case.
 pub(crate) fn blocks(kind: &str) -> Vec<Block> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap();
     let guide = fs::read_dir(root.join("Guide/src")).unwrap();
     let mut pages: Vec<_> = guide
         .map(|page| page.unwrap().file_name().into_string().unwrap())

@@ -37,7 +37,7 @@ fn every_console_block_is_the_text_of_a_row() {
         let there = blocks.iter().any(|block| is_of(row, block));
         assert!(
             there,
-            "{}: the block of this row is gone: remove the row from trapgate/tests/guide/checks.rs, or change its text to the block's:\n{}",
+            "{}: the block of this row is gone: remove the row from reference_vmm/trapgate/tests/guide/checks.rs, or change its text to the block's:\n{}",
             row.page, row.text
         );
     }
@@ -87,7 +87,7 @@ fn row_of(block: &Block) -> &'static Row {
     let nearest = ROWS.iter().filter(|row| row.page == block.page);
     let same = nearest.map(|row| same_lines(&row)).max().unwrap_or(0);
     panic!(
-        "{}: no row of trapgate/tests/guide/checks.rs has this block's text. A new block: add a row that says how it is checked. A changed block: \
+        "{}: no row of reference_vmm/trapgate/tests/guide/checks.rs has this block's text. A new block: add a row that says how it is checked. A changed block: \
          change the row's text, and the parts of the output that it compares. The first line that differs from the nearest row is `{}`. The block:\n{}",
         block.page,
         block.text.lines().nth(same).unwrap_or("(the end)"),
@@ -119,7 +119,7 @@ fn is_printed(block: &Block, parts: &[&str], printed: &str) {
     for part in parts {
         assert!(
             shape(printed).contains(&shape(part)),
-            "{}: `{part}` is not in the output, so the block or its row in trapgate/tests/guide/checks.rs is out of date:\n{printed}",
+            "{}: `{part}` is not in the output, so the block or its row in reference_vmm/trapgate/tests/guide/checks.rs is out of date:\n{printed}",
             block.page
         );
     }
@@ -180,7 +180,10 @@ fn lldb(block: &Block, parts: &[&str]) {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
 }
 
 /// What `program subcommand --help` prints.
@@ -214,7 +217,7 @@ fn options(block: &Block) {
                 assert_eq!(name, Some(any_vmm::COMMAND), "{}", block.page);
             }
             _ => panic!(
-                "{}: `{line}` cannot be checked: add its program to `options` in trapgate/tests/guide/console.rs",
+                "{}: `{line}` cannot be checked: add its program to `options` in reference_vmm/trapgate/tests/guide/console.rs",
                 block.page
             ),
         }
@@ -241,7 +244,11 @@ fn options_of(block: &Block, program: &str, words: &[&str]) {
 }
 
 fn test_programs(block: &Block, package: &str, words: &[&str]) {
-    let tests = root().join(package).join("tests");
+    let tests = ["", "reference_vmm", "test_support"]
+        .map(|group| root().join(group).join(package).join("tests"))
+        .into_iter()
+        .find(|folder| folder.is_dir());
+    let tests = tests.unwrap_or_else(|| panic!("{}: {package} has no tests", block.page));
     for pair in words.windows(2).filter(|pair| pair[0] == "--test") {
         let one_file = tests.join(pair[1]).with_extension("rs").is_file();
         let folder = tests.join(pair[1]).join("main.rs").is_file();
