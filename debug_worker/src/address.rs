@@ -1,4 +1,4 @@
-//! Where to listen, as a user writes it.
+//! Listening addresses, as users write them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,46 +7,47 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// Where a debug server listens.
+/// The address on which a debug server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A TCP port. Port 0 takes a free one.
+    /// A TCP address. Port 0 selects a free port.
     Tcp(SocketAddr),
-    /// A socket in the file system, for its owner only.
+    /// A socket in the file system, with mode 0600.
     Unix(PathBuf),
 }
 
-/// Who may reach a TCP port. The protocol has no authentication: who reaches it owns the guest.
+/// Which machines may reach a TCP port. The protocol has no authentication: any program that reaches the port controls
+/// the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Exposure {
-    /// Only addresses of this machine.
+    /// Only this machine: the address must be a loopback address.
     #[default]
     LoopbackOnly,
-    /// Any address. The user has asked for it by an explicit flag.
+    /// Any machine. The user has asked for this by an explicit flag.
     Network,
 }
 
-/// A listening address that cannot be understood.
+/// The error for a listening address that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// Neither form.
+    /// The text has neither the form HOST:PORT nor the form unix:PATH.
     #[error(
-        "`{0}` is no address to listen on; write HOST:PORT (127.0.0.1:1234, or port 0 for a free one) or unix:PATH"
+        "`{0}` is not a listening address; write HOST:PORT (127.0.0.1:1234, or port 0 for a free port) or unix:PATH"
     )]
     Malformed(String),
-    /// The host has no address.
+    /// The resolver found no address for the host name.
     #[error(
-        "the host of `{address}` has no address: {why}; write an IP address such as 127.0.0.1:1234"
+        "no IP address was found for the host in `{address}`: {why}; write an IP address such as 127.0.0.1:1234"
     )]
     UnknownHost {
-        /// What was given.
+        /// The text that was parsed.
         address: String,
-        /// What the resolver said.
+        /// The resolver's error.
         why: String,
     },
 }
 
-/// `HOST:PORT`, `:PORT` (on the loopback address) or `unix:PATH`.
+/// Parses `HOST:PORT`, `:PORT` (on the loopback address) or `unix:PATH`.
 impl FromStr for ListenAddress {
     type Err = AddressError;
 
@@ -75,7 +76,7 @@ impl FromStr for ListenAddress {
         addresses
             .next()
             .map(Self::Tcp)
-            .ok_or_else(|| unknown("nothing found".to_owned()))
+            .ok_or_else(|| unknown("the resolver returned no address".to_owned()))
     }
 }
 

@@ -1,10 +1,11 @@
-//! What a host's capabilities mean for a person who debugs with GDB.
+//! The meaning of a host's capabilities for a user of GDB.
 
 use vmm_core_defs::capability::Capability;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::capability::Support;
 
-/// What it means for the user of GDB that the host has a capability or lacks it, and what helps.
+/// Explains to a user of GDB what works because the host has a capability, or what does not work without the capability
+/// and what helps.
 pub fn capability_meaning(capability: &Capability) -> &'static str {
     use CapabilityKind::*;
     let works = capability.works();
@@ -12,42 +13,42 @@ pub fn capability_meaning(capability: &Capability) -> &'static str {
     match capability.kind {
         SoftwareBreakpointsInRealMode => either(
             "`break` works before the guest has left real mode.",
-            "`break` in real-mode code needs a debug register each, four at most; `hbreak` says so plainly.",
+            "Each `break` in real-mode code needs a debug register, and there are four. Use `hbreak` there.",
         ),
         SoftwareBreakpoints => either(
-            "`break` works anywhere, with no limit on their number.",
-            "`break` needs a debug register each, four at most; delete one that is not needed before setting a fifth.",
+            "`break` works at any address, in any number.",
+            "Each `break` needs a debug register, and there are four. Delete a breakpoint before you set a fifth.",
         ),
         ExecutionBreakpoints => either(
-            "`hbreak` works, also on code that is not in memory yet; four at once.",
-            "`hbreak` does not stop the guest: use `break`, and update the host's kernel if that does not work either.",
+            "`hbreak` works, also at code that is not in memory yet. There are four.",
+            "`hbreak` does not stop the guest. Use `break`; if `break` does not work either, update the host's kernel.",
         ),
         DataWatchpoints => either(
-            "`watch`, `rwatch` and `awatch` on 1, 2, 4 or 8 bytes work; four at once.",
-            "`watch`, `rwatch` and `awatch` are refused: this KVM accepts them and never reports a hit. Break where the data is used, step, or use another host \
-             (the project's nested KVM has working ones).",
+            "`watch`, `rwatch` and `awatch` work for 1, 2, 4 or 8 bytes. There are four.",
+            "`watch`, `rwatch` and `awatch` are refused, because this KVM accepts them and never reports a hit. Use `break` where the data is used, step, or use another host \
+             (watchpoints work in the nested KVM of `cargo xtask nested`).",
         ),
         SingleStep => either(
             "`stepi`, `step` and `next` work.",
-            "`stepi`, `step` and `next` do not work, and `continue` cannot get past a breakpoint: update the host's kernel.",
+            "`stepi`, `step` and `next` do not work, and `continue` cannot pass a breakpoint. Update the host's kernel.",
         ),
         InterruptsHeld => interrupts_held(capability.support),
         RegisterAccessReported => either(
-            "A debug register that a guest sets for itself is in force at once beside an `hbreak` or `watch` of yours.",
-            "A debug register that a guest sets for itself may not fire for the first 25 ms beside an `hbreak` or `watch` of yours. Nothing else depends on it.",
+            "A breakpoint that the guest sets in its own debug registers takes effect at once, also beside your `hbreak` or `watch`.",
+            "Beside your `hbreak` or `watch`, a breakpoint that the guest sets in its own debug registers may take up to 25 ms to take effect. Nothing else is affected.",
         ),
         ResumeFlag => either(
-            "RFLAGS.RF gets past an armed breakpoint.",
-            "Nothing you will notice: breakpoints are taken out for one step instead, which costs some microseconds each time.",
+            "RFLAGS.RF lets a vCPU pass an armed breakpoint.",
+            "No visible effect: a breakpoint is disarmed for one step instead, which takes some microseconds each time.",
         ),
         RegistersWithExit => either(
-            "Registers come with each stop (KVM_CAP_SYNC_REGS), without a system call.",
-            "Nothing you will notice: registers are fetched by system calls, which costs some microseconds at each stop.",
+            "KVM passes the registers with each exit (KVM_CAP_SYNC_REGS), so no system call is needed.",
+            "No visible effect: the registers are read by system calls, which takes some microseconds at each stop.",
         ),
         FrozenTime => frozen_time(capability.support),
         _ => either(
-            "This server does not know what it is good for.",
-            "This server does not know what is missing without it; a newer one may.",
+            "This server does not know this feature; a newer server may.",
+            "This server does not know what is missing without this feature; a newer server may.",
         ),
     }
 }
@@ -55,37 +56,37 @@ pub fn capability_meaning(capability: &Capability) -> &'static str {
 fn interrupts_held(support: Support) -> &'static str {
     match support {
         Support::Works => {
-            "A step stays in the code it is in; a pending interrupt is delivered when the guest next runs."
+            "A step stays in the code that is stepped. A pending interrupt is delivered when the guest next runs."
         }
         Support::Replaced => {
-            "A step stays in the code it is in all the same: an interrupt shadow is cast before each step, which costs two more system calls."
+            "A step stays in the code that is stepped: the server sets an interrupt shadow before each step, which takes two more system calls."
         }
         Support::NotOffered => {
-            "A step can end in an interrupt handler: `finish` leaves it. The host's kernel does not offer KVM_GUESTDBG_BLOCKIRQ: update it to Linux 5.15 or later."
+            "A step can end in an interrupt handler; `finish` leaves the handler. The host's kernel does not offer KVM_GUESTDBG_BLOCKIRQ: update it to Linux 5.15 or later."
         }
         _ => {
-            "A step can end in an interrupt handler: `finish` leaves it. The host's KVM offers KVM_GUESTDBG_BLOCKIRQ, but it has no effect here."
+            "A step can end in an interrupt handler; `finish` leaves the handler. The host's KVM offers KVM_GUESTDBG_BLOCKIRQ, but the flag has no effect here."
         }
     }
 }
 
-/// What helps depends on why a guest's clocks cannot be put back.
+/// The advice depends on the reason why the guest's clocks cannot be set back.
 fn frozen_time(support: Support) -> &'static str {
     match support {
         Support::Works => {
-            "The guest's clocks and timers stand while it is stopped (`--freeze-time`, `monitor freeze-time`)."
+            "The guest's clocks and timers stop while the guest is stopped (`--freeze-time`, `monitor freeze-time`)."
         }
         Support::ClockScaled => {
-            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM scales the guest's time-stamp counter. Use a \
-             host that lets it run at its own rate."
+            "The guest's clocks run on while the guest is stopped, and its timers expire at once afterwards, because this host's KVM scales the guest's time-stamp counter. Use a \
+             host whose KVM does not scale the counter."
         }
         Support::NoEffect => {
-            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM accepts a new time and does not keep it, and no \
-             update is known to help. Use another host if the guest must not notice its stops."
+            "The guest's clocks run on while the guest is stopped, and its timers expire at once afterwards, because this host's KVM accepts a new time without effect. No \
+             update is known to help. Use another host if the guest must not notice a stop."
         }
         _ => {
-            "The guest's clocks go on while it is stopped, and its timers fire at once afterwards: this host's KVM refuses to set them, as kernels before Linux \
-             5.16 do. Update an older kernel; on a newer one, use another host."
+            "The guest's clocks run on while the guest is stopped, and its timers expire at once afterwards, because this host's KVM refuses to set them, as kernels before Linux \
+             5.16 do. Update an older kernel; with a newer kernel, use another host."
         }
     }
 }
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// A kernel that has the call is new enough: another version of it would not help.
+    /// If the kernel has the call, another version of the kernel would not help.
     #[test]
     fn an_update_is_advised_only_where_the_kernel_lacks_something() {
         let clocks = CapabilityKind::FrozenTime;

@@ -1,6 +1,6 @@
-//! The bytes of one client: reads and writes at the same time, neither without bounds.
+//! The bytes of one client. Reads and writes proceed at the same time, and both are bounded.
 
-use crate::opening::Opening;
+use crate::protocol::Protocol;
 use crate::server::Socket;
 use futures::AsyncReadExt;
 use futures::AsyncWrite;
@@ -19,59 +19,59 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
-/// One read takes in a whole packet of the largest size.
+/// A read takes a whole packet of the maximum size.
 const READ_SIZE: usize = 256 << 10;
 
-/// While more than this waits to be written, no packet is acted upon: a client that does not read its replies cannot make
-/// them pile up.
+/// While more unsent bytes than this are queued, the session acts on no packet, so a client that does not read its
+/// replies cannot make the queue grow.
 const MAX_UNSENT: usize = 1 << 20;
 
-/// What one dump of the protocol trace shows at most.
+/// The maximum number of bytes in one line of the protocol trace.
 const MAX_TRACED: usize = 4096;
 
-/// Both directions of one client's connection.
+/// Both directions of a client's connection.
 pub(crate) struct Connection {
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
 }
 
-/// Bytes from the client.
+/// The bytes from the client.
 pub(crate) struct Incoming {
     half: ReadHalf<socket2::Socket>,
     buffer: Box<[u8]>,
-    /// What has to come first; `None` once it has.
-    opening: Option<Opening>,
+    /// The protocol that the first bytes are checked against. `None` after the check.
+    protocol: Option<Protocol>,
 }
 
-/// Bytes for the client.
+/// The bytes to the client.
 pub(crate) struct Outgoing {
     half: WriteHalf<socket2::Socket>,
     unsent: Vec<u8>,
-    /// The first byte of `unsent` that has not been sent.
+    /// The index in `unsent` of the first byte that has not been sent.
     start: usize,
-    /// Since when the client has taken no byte of what is unsent.
+    /// The time since when the client has accepted no unsent byte.
     stuck_since: Option<Instant>,
     timer: PolledTimer,
-    /// How long that may last.
+    /// The maximum time for which a client may accept no byte.
     idle_timeout: Duration,
 }
 
-/// What became of what was queued.
+/// The result of sending the queued bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// All of it is sent.
+    /// All queued bytes are sent.
     All,
-    /// The client has not read for too long.
+    /// The client has read nothing for the idle timeout.
     Stuck,
 }
 
 impl Connection {
-    /// The bytes of a client that is to speak the protocol of `opening`. One that does not read what is sent to it for `idle_timeout` is
-    /// given up.
+    /// A connection to a client that has to speak `protocol`. A client that does not read for `idle_timeout` is given
+    /// up.
     pub(crate) fn new(
         driver: &dyn Driver,
         socket: Socket,
-        opening: Opening,
+        protocol: Protocol,
         idle_timeout: Duration,
     ) -> Self {
         let (read, write) = socket.split();
@@ -79,7 +79,7 @@ impl Connection {
             incoming: Incoming {
                 half: read,
                 buffer: vec![0; READ_SIZE].into_boxed_slice(),
-                opening: Some(opening),
+                protocol: Some(protocol),
             },
             outgoing: Outgoing {
                 half: write,
@@ -94,16 +94,17 @@ impl Connection {
 }
 
 impl Incoming {
-    /// The next bytes, none at the end of the stream. Bytes of a client that speaks another protocol are an error, with a
-    /// [`Stranger`](crate::opening::Stranger) inside. Cancel safe: bytes are taken only in the poll that returns them.
+    /// Reads the next bytes; an empty slice at the end of the stream. If the first bytes belong to another protocol,
+    /// the error contains a
+    /// [`WrongProtocol`](crate::protocol::WrongProtocol). Cancel safe: a poll takes bytes only if it returns them.
     pub(crate) async fn read(&mut self) -> io::Result<&[u8]> {
         let count = self.half.read(&mut self.buffer).await?;
         let bytes = &self.buffer[..count];
         tracing::trace!(target: "rsp", "<- {}", Traced(bytes));
         if count > 0
-            && let Some(opening) = self.opening.take()
+            && let Some(protocol) = self.protocol.take()
         {
-            opening.admit(bytes).map_err(io::Error::other)?;
+            protocol.admit(bytes).map_err(io::Error::other)?;
         }
         Ok(bytes)
     }
@@ -127,7 +128,8 @@ impl Outgoing {
         self.unsent.len() > MAX_UNSENT
     }
 
-    /// Writes all that is queued, unless the client takes no byte for the idle timeout. Cancel safe: progress is kept here.
+    /// Writes all queued bytes, unless the client accepts no byte for the idle timeout. Cancel safe: `self` keeps the
+    /// progress.
     pub(crate) async fn flush(&mut self) -> io::Result<Written> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
@@ -155,13 +157,13 @@ impl Outgoing {
         Poll::Ready(Ok(Written::All))
     }
 
-    /// Tells the client that nothing more comes.
+    /// Closes the direction to the client.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         self.half.close().await
     }
 }
 
-/// Text as it is, all else as in a byte string of Rust.
+/// Displays printable ASCII unchanged and other bytes as escapes, as in a Rust byte string.
 struct Traced<'a>(&'a [u8]);
 
 impl fmt::Display for Traced<'_> {

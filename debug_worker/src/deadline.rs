@@ -1,4 +1,4 @@
-//! Waiting for the VM's answer, but not for ever.
+//! Waits for the VM's answers, with a time limit.
 
 use crate::error_table::text_for_gdb;
 use futures::FutureExt;
@@ -14,21 +14,23 @@ use std::time::Duration;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// How often other tasks get a turn before a timer is set. A controller on the same executor answers in the first; the
-/// second is for one that has to ask another task.
+/// The number of turns that other tasks get before a timer is set. A controller on the same executor answers in the
+/// first turn. The second turn is for a controller that has to ask another task.
 const TURNS_BEFORE_TIMER: u32 = 2;
 
-/// Why a request has no result.
+/// The reason why a request has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
-    /// The VM said why. The text is the one for GDB's user.
+    /// The VM refused the request. The text of this error is written for GDB's user.
     #[error("{}", text_for_gdb(.0))]
     Refused(#[from] DebugError),
-    /// The VM did not answer in time. The request may still be carried out.
+    /// The VM did not answer in time. It may still carry out the request.
     #[error("the VMM did not answer within {} s; the guest may be stuck, see the VMM's log", .0.as_secs_f32())]
     TimedOut(Duration),
-    /// The VM is gone.
-    #[error("the VMM has closed its side; the guest is gone")]
+    /// The VM's side of the channel is gone.
+    #[error(
+        "the VMM has closed the channel: the guest is gone; see the VMM's log, and start the guest again"
+    )]
     Gone,
 }
 
@@ -48,7 +50,7 @@ impl From<RpcError<DebugError>> for CallError {
     }
 }
 
-/// The longest time any request but `Resume` may take.
+/// The time limit of every request but `Resume`.
 #[derive(Clone)]
 pub(crate) struct Deadline {
     driver: Arc<dyn Driver>,
@@ -60,7 +62,8 @@ impl Deadline {
         Self { driver, limit }
     }
 
-    /// The answer of `pending`, or [`CallError::TimedOut`]. Cancelling it gives up the answer, not the request.
+    /// Returns the answer of `pending`, or [`CallError::TimedOut`]. Cancelling this future drops the answer, but does
+    /// not cancel the request.
     pub(crate) async fn answer<T>(
         &self,
         mut pending: PendingFailableRpc<T, DebugError>,
@@ -76,11 +79,11 @@ impl Deadline {
         }
     }
 
-    /// Waits for `future`, false if it did not end in time. For what is not a request.
+    /// Waits for `future`, which is not a request. Returns false if `future` did not end in time.
     pub(crate) async fn limit(&self, future: impl Future<Output = ()>) -> bool {
         let mut timer = PolledTimer::new(&*self.driver);
         let mut future = std::pin::pin!(future.fuse());
-        // race: the caller drops what has not ended
+        // race: the caller drops a future that has not ended
         select! {
             () = future => true,
             _ = timer.sleep(self.limit).fuse() => false,
@@ -88,7 +91,8 @@ impl Deadline {
     }
 }
 
-/// The answer if it comes while other ready tasks take a few turns. Setting a timer costs more than such an answer.
+/// Returns the answer if it comes while other ready tasks take a few turns. Setting a timer costs more than such an
+/// answer.
 pub(crate) async fn answer_within_turns<T>(
     pending: &mut PendingFailableRpc<T, DebugError>,
 ) -> Option<Result<T, CallError>> {
@@ -101,7 +105,7 @@ pub(crate) async fn answer_within_turns<T>(
 }
 
 trait InTurn: Future + Unpin {
-    /// Polls, and where that is too early, once more after every other ready task has had a turn.
+    /// Polls, and if the result is pending, polls once more after every other ready task has had a turn.
     async fn now_or_never_in_turn(&mut self) -> Option<Self::Output> {
         let mut polled = false;
         poll_fn(|cx| match self.poll_unpin(cx) {

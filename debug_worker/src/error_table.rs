@@ -1,4 +1,5 @@
-//! Errors as a client sees them: a number, and words that say what to do next with GDB's commands and ours.
+//! Errors in the form that a client sees: a number, and a text that says what to do next with the commands of GDB and
+//! of `monitor`.
 
 use crate::capability_text::capability_meaning;
 use crate::deadline::CallError;
@@ -6,7 +7,7 @@ use gdb_frontend::target::TargetError;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
 
-/// GDB's numbers for errors are those of Linux (GDB manual, node "Errno Values"), which it shows only as a number.
+/// Error numbers of the protocol are those of Linux (GDB manual, node "Errno Values"). GDB shows only the number.
 mod errno {
     pub(super) const EIO: u8 = 5;
     pub(super) const EFAULT: u8 = 14;
@@ -18,7 +19,7 @@ mod errno {
     pub(super) const ETIMEDOUT: u8 = 110;
 }
 
-/// The one place where an error gets its number.
+/// The one place that assigns a number to an error.
 pub(crate) fn target_error(error: &CallError) -> TargetError {
     let errno = match error {
         CallError::TimedOut(_) => errno::ETIMEDOUT,
@@ -53,18 +54,18 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
     }
 }
 
-/// What went wrong, and what GDB's user can type next.
+/// Says what went wrong, and what GDB's user can type next.
 pub(crate) fn text_for_gdb(error: &DebugError) -> String {
     match error {
         DebugError::NoSuchVp { vp, count } => {
             format!("there is no VP {vp}: this guest has {count}; see `info threads`")
         }
         DebugError::MemoryOutOfReach { gpa } => format!(
-            "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without access, or the file behind it has shrunk; for \
-             code there use `hbreak`"
+            "the memory at physical address {gpa} cannot be accessed: the VMM has mapped it read-only or without access, or the file behind it has shrunk; use \
+             `hbreak` for code there"
         ),
         DebugError::TooManyBreakpoints { limit } => format!(
-            "{limit} breakpoints are set, and this VMM permits no more: `delete` some first"
+            "{limit} breakpoints are set, and this VMM permits no more; `delete` some first"
         ),
         DebugError::NoFreeSlot { slots } => {
             format!("all {slots} debug registers are in use; `info breakpoints`, then `delete` one")
@@ -74,15 +75,15 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
             guest,
             yours,
         } => format!(
-            "of the {slots} debug registers the guest uses {guest} for breakpoints of its own and yours have {yours}: use `break` instead of `hbreak`, \
-             `delete` one of yours, or let the guest's own debugger (ptrace, perf, kgdb) remove one of its own"
+            "the guest uses {guest} of the {slots} debug registers for its own breakpoints, and your breakpoints use {yours}; use `break` instead of `hbreak`, \
+             `delete` one of your breakpoints, or let the guest's own debugger (ptrace, perf, kgdb) remove one of its breakpoints"
         ),
         DebugError::NotExecutable { address } => format!(
-            "the page of {address} is not executable: a breakpoint there needs a debug register, and none is free; `info breakpoints`, then `delete` a \
+            "the page of {address} is not executable, so a breakpoint there needs a debug register, and none is free; `info breakpoints`, then `delete` a \
              hardware breakpoint or a watchpoint"
         ),
         DebugError::NoSuchBreakpoint { address } => format!(
-            "no such breakpoint at {address} is set; `monitor breakpoints` lists the ones that are"
+            "no such breakpoint is set at {address}; `monitor breakpoints` lists the breakpoints"
         ),
         DebugError::Unsupported(Unsupported::Host(missing)) => format!(
             "not possible here: {}. {}",
@@ -90,13 +91,13 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
             capability_meaning(missing)
         ),
         DebugError::Unsupported(why @ Unsupported::NotStarted { .. }) => {
-            format!("not possible here: {why}; choose another VP, or let the guest start it")
+            format!("not possible here: {why}; choose another VP, or let the guest start this VP")
         }
         other => other.to_string(),
     }
 }
 
-/// For what the worker itself finds wrong with a request.
+/// The error for a request that the worker itself finds invalid.
 pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
     TargetError {
         errno: errno::EINVAL,

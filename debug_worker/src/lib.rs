@@ -2,25 +2,25 @@
 //!
 //! ```text
 //!  client --- socket ---> server --- one session at a time ---> DebugRequest ---> the VMM's controller
-//!             (listener,   |                |
-//!              lobby)      |                +- gdb_frontend: bytes to operations and back
-//!             others are   |                +- operation: operations to requests and back
-//!             refused <----+
+//!             (listener,        |                |
+//!              pending_clients) |                +- gdb_frontend: bytes to operations and back
+//!             other clients     |                +- operation: operations to requests and back
+//!             are refused <-----+
 //! ```
 //!
-//! A VMM binds a [`DebugListener`], so that it can print the address or say why there is none, and then either runs [`serve`]
-//! as a task beside its controller, which is the fast way: a request and its answer are two turns of one executor. Or it
-//! launches [`DebugWorker`], which brings its own thread.
+//! A VMM binds a [`DebugListener`] first, so that it can print the address or report an error. Then the VMM either runs [`serve`]
+//! as a task beside its controller, or launches [`DebugWorker`], which has its own thread. The task is faster, because a request and its answer
+//! are two turns of one executor.
 //!
-//! A connection is nobody's debugger before its first well-formed packet: until then nothing is done to the guest.
+//! A connection attaches to the guest at its first well-formed packet. Before that, the server does nothing to the guest.
 //!
-//! What holds for every session:
-//! - it survives any input; only a lost connection, the client's own wish or [`WorkerRpc::Stop`](mesh::worker::WorkerRpc::Stop)
-//!   ends it (I10);
-//! - however it ends, `Detach` is sent once and its answer awaited before the next client is served (I6);
-//! - no request to the VM waits longer than the deadline, except `Resume`, which waits for the guest.
+//! These rules hold for every session:
+//! - Any input leaves the session alive. Only a lost connection, a `D` or `k` packet, an eviction or
+//!   [`WorkerRpc::Stop`](mesh::worker::WorkerRpc::Stop) ends it (I10).
+//! - However the session ends, the server sends `Detach` once and awaits the answer before it serves the next client (I6).
+//! - No request to the VM waits longer than the deadline, except `Resume`, which waits for the guest.
 //!
-//! `RUST_LOG=rsp=trace` shows the protocol as it goes over the wire.
+//! `RUST_LOG=rsp=trace` logs the bytes of the protocol.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -31,12 +31,12 @@ mod connection;
 mod deadline;
 mod error_table;
 mod listener;
-mod lobby;
 mod log_limit;
 mod monitor;
-mod opening;
 mod operation;
 mod peer_owner;
+mod pending_clients;
+mod protocol;
 mod refusal;
 mod refused;
 mod registers;

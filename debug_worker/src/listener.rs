@@ -1,11 +1,11 @@
-//! The socket clients connect to: made safe when bound, gone when dropped.
+//! The listening socket. It is bound with safe permissions, and dropping it removes the socket file.
 
 use crate::address::Exposure;
 use crate::address::ListenAddress;
 use crate::log_limit::LogLimit;
-use crate::peer_owner::Ends;
+use crate::peer_owner::Endpoints;
 use crate::peer_owner::PeerOwner;
-use crate::peer_owner::Uninvited;
+use crate::peer_owner::PeerRefused;
 use crate::peer_owner::Users;
 use pal_async::socket::PolledSocket;
 use socket2::Domain;
@@ -27,37 +27,37 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Room for a burst of connections that are all refused but one.
+/// The kernel's queue of connections that have not been accepted, large enough for a burst of refused clients.
 const BACKLOG: i32 = 16;
 
-/// Why a debug server cannot listen.
+/// The reason why a debug server cannot listen.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// A network address without [`Exposure::Network`].
+    /// The address is not a loopback address, and [`Exposure::Network`] was not given.
     #[error(
-        "{0} can be reached from other machines, and who reaches the debug port owns the guest: the protocol has no \
-         authentication; listen on 127.0.0.1 and forward the port with ssh -L, or allow it explicitly"
+        "other machines can reach {0}, and the protocol has no authentication: any program that reaches the debug port controls the guest; \
+         listen on 127.0.0.1 and forward the port with ssh -L, or allow network addresses explicitly"
     )]
     NotLoopback(SocketAddr),
-    /// Somebody else listens there.
+    /// Another program listens on the address.
     #[error(
         "{0} is in use, perhaps by another debug server; choose another address, or port 0 for a free port"
     )]
     InUse(ListenAddress),
-    /// Something is at the path that is not ours to replace.
+    /// The path names a file that is not a socket. The server does not replace such a file.
     #[error("{0} exists and is not a socket; choose another path, or remove it")]
     NotASocket(PathBuf),
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot listen on {address}: {source}; choose another address")]
     System {
-        /// Where.
+        /// The address that was given.
         address: ListenAddress,
-        /// What it said.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
-/// A bound socket that is not polled yet. It accepts connections, which wait until a server runs.
+/// A bound socket that is not polled yet. The kernel accepts connections, and they wait until a server runs.
 #[derive(Debug)]
 pub struct DebugListener {
     bound: Bound,
@@ -66,18 +66,18 @@ pub struct DebugListener {
     evictions: mesh::Receiver<Eviction>,
 }
 
-/// The operator wants the client gone that is served.
+/// The message that the operator evicts the present client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Eviction;
 
-/// Throws out the client of a debug server, such as one that was stopped or forgotten and keeps the guest stopped. For an operator's signal
-/// or command.
+/// Endpoints the session of the present client of a debug server, for example of a suspended or forgotten debugger that
+/// keeps the guest stopped. An operator's signal or command calls this.
 #[derive(Debug, Clone)]
 pub struct Evictor(mesh::Sender<Eviction>);
 
 impl Evictor {
-    /// Ends the session of the client that is served now, as if its connection had been lost, without waiting for it to read anything. Does
-    /// nothing where nobody is served.
+    /// Endpoints the present session as if the connection had been lost, without waiting until the client has read its
+    /// replies. Has no effect if no client is served.
     pub fn evict(&self) {
         self.0.send(Eviction);
     }
@@ -92,8 +92,8 @@ enum Bound {
 impl DebugListener {
     /// Binds `address`.
     ///
-    /// A unix socket is open to its owner only from its first moment. A socket file that nobody listens on is replaced; one
-    /// in use, and any other file, is left alone.
+    /// A unix socket has mode 0600 before it accepts connections. A socket file on which no program listens is
+    /// replaced. A socket in use, and any other file, is left unchanged.
     pub fn bind(address: &ListenAddress, exposure: Exposure) -> Result<Self, BindError> {
         match address {
             ListenAddress::Tcp(tcp) => bind_tcp(*tcp, exposure),
@@ -110,22 +110,23 @@ impl DebugListener {
         })
     }
 
-    /// Lets in TCP clients of this machine that are programs of this user. Without it only our own user's are, and root's. Who may connect
-    /// to a unix socket is said by the permissions of its file.
+    /// Admits TCP clients on this machine that run as the user `uid`. By default only clients that run as the server's
+    /// user or as root are admitted. For a unix socket, the permissions of its file decide.
     pub fn allow_user(&mut self, uid: u32) {
         self.users.allow(uid);
     }
 
-    /// What throws out the clients that come by this listener. It may outlive the server.
+    /// The handle that evicts clients of this listener. It may outlive the server.
     pub fn evictor(&self) -> Evictor {
         self.evict.clone()
     }
 
-    /// Where it listens, with the port that was found where 0 was asked for.
+    /// The address on which the socket listens. If port 0 was requested, the address has the port that was selected.
     pub fn local_addr(&self) -> ListenAddress {
         match &self.bound {
             Bound::Tcp(listener) => ListenAddress::Tcp(
-                // It cannot fail on a bound socket; were it to, the address is only shown.
+                // `local_addr` does not fail on a bound socket. The address is only displayed, so a placeholder would
+                // do no harm.
                 listener
                     .local_addr()
                     .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))),
@@ -134,7 +135,7 @@ impl DebugListener {
         }
     }
 
-    /// The same listening socket again, to break it.
+    /// A second handle of the listening socket, with which a test breaks the socket.
     #[cfg(test)]
     pub(crate) fn try_clone_for_test(&self) -> Socket {
         match &self.bound {
@@ -168,7 +169,7 @@ fn bind_tcp(address: SocketAddr, exposure: Exposure) -> Result<Bound, BindError>
             Exposure::LoopbackOnly => return Err(BindError::NotLoopback(address)),
             Exposure::Network => tracing::warn!(
                 %address,
-                "the debug port is open to other machines and has no authentication: who reaches it owns the guest"
+                "other machines can reach the debug port, and the protocol has no authentication: any program that reaches the port controls the guest"
             ),
         }
     }
@@ -191,7 +192,7 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::note(path)?;
-        // Nobody gets in before `listen`, so there is no moment at which another user could.
+        // Before `listen` no client can connect, so no other user can connect before the mode is set.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         socket.listen(BACKLOG)?;
         Ok(Bound::Unix(file, socket.into()))
@@ -215,12 +216,12 @@ fn clear_stale_socket(path: &Path) -> Result<(), BindError> {
     }
     let connect = || {
         let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A live server with a full backlog would block it.
+        // A connection attempt to a live server with a full backlog would block.
         probe.set_nonblocking(true)?;
         probe.connect(&SockAddr::unix(path)?)
     };
     match connect() {
-        // Only this answer says that nobody listens.
+        // Only this error proves that no program listens.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(system)
         }
@@ -228,7 +229,7 @@ fn clear_stale_socket(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// The file of a unix socket, removed on drop unless it has been replaced by then.
+/// The file of a unix socket. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -262,7 +263,8 @@ impl Drop for SocketFile {
 #[derive(Debug)]
 pub(crate) enum PolledListener {
     Tcp(PolledSocket<TcpListener>, PeerOwner, LogLimit),
-    /// The file goes first: while the socket is open, no other file can have its inode.
+    /// The fields are dropped in order, so the file is removed while the socket is open. Until then no other file can
+    /// have the same inode.
     Unix(
         #[expect(dead_code, reason = "removes the file when dropped")] SocketFile,
         PolledSocket<UnixListener>,
@@ -272,14 +274,14 @@ pub(crate) enum PolledListener {
 /// A client that has connected.
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
-    /// What to call it.
+    /// The client's address, for texts.
     pub(crate) peer: String,
-    /// Why it must not stay, if it must not.
-    pub(crate) uninvited: Option<Uninvited>,
+    /// The reason why the client is refused, if it is.
+    pub(crate) refused: Option<PeerRefused>,
 }
 
 impl PolledListener {
-    /// The next client. Cancel safe.
+    /// Accepts the next client. Cancel safe.
     pub(crate) async fn accept(&mut self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener, owners, log) => {
@@ -290,23 +292,23 @@ impl PolledListener {
                 Ok(Accepted {
                     socket,
                     peer: peer.to_string(),
-                    uninvited: owners.check(Ends { peer, ours }).err(),
+                    refused: owners.check(Endpoints { peer, ours }).err(),
                 })
             }
-            // Its file is our user's alone, and the kernel sees to that.
+            // The mode of the socket file admits only the server's user and root; the kernel enforces this.
             Self::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok(Accepted {
                     socket: stream.into(),
                     peer: "a local client".to_owned(),
-                    uninvited: None,
+                    refused: None,
                 })
             }
         }
     }
 }
 
-/// Neither setting is needed for a session to work, so a refusal is only logged.
+/// A session works without these settings, so a failure is only logged.
 fn tune_tcp(socket: &Socket, peer: SocketAddr, log: &mut LogLimit) {
     let socket = SockRef::from(socket);
     // Each reply is one write that the client waits for.
@@ -315,7 +317,8 @@ fn tune_tcp(socket: &Socket, peer: SocketAddr, log: &mut LogLimit) {
     {
         tracing::warn!(%peer, %error, "replies to the debugger may be delayed by 40 ms{left_out}");
     }
-    // A client whose machine has vanished sends no FIN; the guest must not stay stopped for it for ever.
+    // A machine that has disappeared sends no FIN. Without keepalive its debugger would keep the guest stopped for
+    // ever.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))
@@ -323,7 +326,7 @@ fn tune_tcp(socket: &Socket, peer: SocketAddr, log: &mut LogLimit) {
     if let Err(error) = socket.set_tcp_keepalive(&keepalive)
         && let Some(left_out) = log.admit()
     {
-        tracing::warn!(%peer, %error, "a debugger whose machine vanishes will not be noticed{left_out}");
+        tracing::warn!(%peer, %error, "the loss of a debugger whose machine disappears will not be noticed{left_out}");
     }
 }
 
@@ -402,7 +405,7 @@ mod tests {
     fn a_dead_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gdb");
-        // The standard library leaves the file behind, as a killed server does.
+        // The standard library leaves the file behind when it drops a listener, as a killed server does.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let _listener = unix(&path).unwrap();

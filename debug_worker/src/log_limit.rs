@@ -1,26 +1,27 @@
-//! Log lines that a client can cause by itself, as often as it likes: the first few, then one now and then that says how many were left out.
+//! A limit for log lines that a client can cause as often as it likes: the first few lines are written, then one line
+//! per period with the number of lines left out.
 
 use pal_async::timer::Instant;
 use std::fmt;
 use std::time::Duration;
 
-/// So many lines are written at once.
+/// The number of lines that may be written at once.
 const BURST: u32 = 5;
 
-/// After that, one in this time.
+/// The time after which one more line may be written.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The limit for lines of one kind.
+/// The limit for the lines of one kind.
 #[derive(Debug)]
 pub(crate) struct LogLimit {
-    /// Lines that may be written now.
+    /// The number of lines that may be written now.
     left: u32,
-    /// When the last of them was added.
+    /// The time at which `left` was last increased.
     refilled: Instant,
     left_out: u64,
 }
 
-/// Lines that were not written since the last one, for the end of a line.
+/// The number of lines that were left out since the last line. Its text is appended to a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeftOut(u64);
 
@@ -43,7 +44,7 @@ impl LogLimit {
         }
     }
 
-    /// Whether a line may be written now. Where not, it is counted.
+    /// Returns the number of lines left out if a line may be written now. Otherwise counts the line as left out.
     pub(crate) fn admit(&mut self) -> Option<LeftOut> {
         self.admit_at(Instant::now())
     }
@@ -74,7 +75,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = LogLimit::new();
         let (mut written, mut left_out, mut lines) = (0_u64, 0, 0);
-        // A day at 100 a second.
+        // One line every 10 ms for a day.
         for step in 0..8_640_000_u64 {
             lines += 1;
             if let Some(LeftOut(count)) =
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(told, BURST as usize);
     }
 
-    /// One line in each period, wherever in the period that line comes.
+    /// One line in each period, at any time within the period.
     #[test]
     fn what_is_left_of_a_period_counts() {
         let start = Instant::now();

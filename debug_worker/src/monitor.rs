@@ -1,7 +1,9 @@
-//! `monitor` commands: what GDB has no packet for, for people to read, and what scripts written for QEMU send.
+//! `monitor` commands: functions for which GDB has no packet, for people to read, and the commands that scripts written
+//! for QEMU send.
 //!
-//! Each answer about one VP names it in its first line: a client may have told us of another thread than the one its user has selected (GDB 13
-//! to 16 do not say that they went back to the first after `info threads`).
+//! The first line of an answer about a VP names the VP, because the server's selected thread may differ from the one
+//! that GDB's user sees (GDB 13 to 16 do not tell the server that they selected the first thread again after `info
+//! threads`).
 
 mod bit_names;
 mod breakpoints;
@@ -23,10 +25,10 @@ use crate::operation::vp_line;
 use crate::registers;
 use command_line::Command;
 use command_line::EVENTS;
-use command_line::OfGuest;
-use command_line::OfVp;
+use command_line::GuestCommand;
+use command_line::VpCommand;
 use command_line::parse;
-use disassembly::Place;
+use disassembly::CodeLocation;
 use gdb_frontend::target::TargetReply;
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gpa;
@@ -49,22 +51,22 @@ use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
 
-/// More than anybody reads in a terminal.
+/// The maximum number of bytes for a terminal.
 const MAX_PHYS_LEN: u64 = 4096;
 
-/// No more than fit a terminal or two.
+/// The maximum number of lines for a terminal.
 const MAX_INSTRUCTIONS: u64 = 200;
 
-/// Lines of `info tlb`, and pages that `info mem` looks at: page tables may map more than can be listed.
+/// Limits for `info tlb` and `info mem`: page tables can map more pages than can be listed.
 const MAX_PAGE_LINES: usize = 1 << 15;
 const MAX_REQUESTS_FOR_RANGES: usize = 1 << 8;
 
-/// Runs a command for the VP of the selected thread. What it says, an error too, is for a person, or for a script that sends such a line.
+/// Runs a command for the VP of the selected thread. The answer, also an error, is a text for a person or for a script.
 pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> TargetReply {
     match parse(line) {
-        // A script sends a line that only another server knows, to find out which server it talks to.
+        // Scripts send commands that only another server knows, to find out which server they are connected to.
         Err(problem) => TargetReply::Listing(problem),
-        Ok(command) if command.is_of_scripts() => {
+        Ok(command) if command.is_for_scripts() => {
             TargetReply::Listing(answer(guest, selected, command).await)
         }
         Ok(command) => TargetReply::Text(answer(guest, selected, command).await),
@@ -73,10 +75,10 @@ pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> Tar
 
 async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> String {
     match command {
-        Command::OfGuest(command) => of_guest(guest, command)
+        Command::Guest(command) => of_guest(guest, command)
             .await
             .unwrap_or_else(|error| format!("{error}\n")),
-        Command::OfVp(command, named) => {
+        Command::Vp(command, named) => {
             let (vp, count) = (named.unwrap_or(selected), guest.info.vp_count);
             if vp.index() >= count {
                 let refused = DebugError::NoSuchVp { vp, count };
@@ -89,49 +91,49 @@ async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> Strin
     }
 }
 
-async fn of_guest(guest: &mut Guest, command: OfGuest) -> Result<String, CallError> {
+async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, CallError> {
     Ok(match command {
-        OfGuest::Help => help::text(),
-        OfGuest::Status => status(guest).await?,
-        OfGuest::Breakpoints => {
+        GuestCommand::Help => help::text(),
+        GuestCommand::Status => status(guest).await?,
+        GuestCommand::Breakpoints => {
             let armed = guest.vm.call(DebugRequest::Breakpoints, ()).await?;
             let mut text = breakpoints::list(&armed);
             text.push_str(&breakpoints::refused(guest.refused.iter()));
             text
         }
-        OfGuest::Phys { address, len } => physical(guest, address, len).await?,
-        OfGuest::Xp { format, address } => {
+        GuestCommand::Phys { address, len } => physical(guest, address, len).await?,
+        GuestCommand::Xp { format, address } => {
             let request = (GuestAddress::Gpa(address), format.bytes());
             match guest.vm.call(DebugRequest::ReadMemory, request).await {
                 Ok(bytes) => format.text(address, &bytes),
-                // The words that scripts look for.
+                // Scripts search for this text.
                 Err(error) => format!("Cannot access memory: {error}\n"),
             }
         }
-        OfGuest::MsrNames => msr_names::list(),
-        OfGuest::Doctor => capabilities_text(&guest.info.capabilities),
-        OfGuest::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
-        OfGuest::FreezeTime(wanted) => {
+        GuestCommand::MsrNames => msr_names::list(),
+        GuestCommand::Doctor => capabilities_text(&guest.info.capabilities),
+        GuestCommand::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
+        GuestCommand::FreezeTime(wanted) => {
             let now = guest.vm.call(DebugRequest::FreezeTime, wanted).await?;
             freeze_time_text(now).to_owned()
         }
-        OfGuest::StepInterrupts(wanted) => {
+        GuestCommand::StepInterrupts(wanted) => {
             let set = guest.vm.call(DebugRequest::StepInterrupts, wanted).await?;
             step_interrupts_text(set).to_owned()
         }
-        OfGuest::Reset => {
+        GuestCommand::Reset => {
             guest.vm.forget();
             guest.vm.call(DebugRequest::Reset, ()).await?;
             guest.was_reset();
-            "The guest was reset and is stopped at its first instruction. Tell GDB: `maintenance flush \
-             register-cache`\n"
+            "The guest was reset and is stopped at its first instruction. Type `maintenance flush \
+             register-cache`, so that GDB reads the registers again.\n"
                 .to_owned()
         }
-        OfGuest::Quit => {
+        GuestCommand::Quit => {
             guest.vm.detach(DetachAction::Kill).await?;
-            "The guest has been ended, and this debug session with it: `disconnect`\n".to_owned()
+            "The guest and this debug session have ended. Type `disconnect`.\n".to_owned()
         }
-        OfGuest::AllRegisters => {
+        GuestCommand::AllRegisters => {
             let mut text = String::new();
             for vp in (0..guest.info.vp_count).map(VpIndex::new) {
                 text.push_str(&qemu_registers(guest, vp).await?);
@@ -139,63 +141,65 @@ async fn of_guest(guest: &mut Guest, command: OfGuest) -> Result<String, CallErr
             }
             text
         }
-        OfGuest::MemoryTree => {
+        GuestCommand::MemoryTree => {
             qemu::memory_tree(&guest.vm.call(DebugRequest::RamRanges, ()).await?)
         }
-        OfGuest::HostAddress => qemu::NO_HOST_ADDRESS.to_owned(),
+        GuestCommand::HostAddress => qemu::NO_HOST_ADDRESS.to_owned(),
     })
 }
 
-async fn of_vp(guest: &mut Guest, vp: VpIndex, command: OfVp) -> Result<String, CallError> {
+async fn of_vp(guest: &mut Guest, vp: VpIndex, command: VpCommand) -> Result<String, CallError> {
     Ok(match command {
-        OfVp::Regs => {
+        VpCommand::Regs => {
             let registers = guest.vm.registers(vp).await?;
             system_registers::table(vp, &registers.state)
         }
-        OfVp::Mode => {
+        VpCommand::Mode => {
             let mode = mode(guest, vp).await?;
             format!("VP {vp}: {}\n", mode.map_or("running", mode_name))
         }
-        OfVp::Disas { address, count } => disassemble(guest, vp, address, count).await?,
-        OfVp::Translate(gva) => {
+        VpCommand::Disas { address, count } => disassemble(guest, vp, address, count).await?,
+        VpCommand::Translate(gva) => {
             let walk = guest.vm.call(DebugRequest::Translate, (vp, gva)).await?;
             format!("VP {vp}\n{}", memory_text::translation(gva, &walk))
         }
-        OfVp::MsrRead(msr) => {
+        VpCommand::MsrRead(msr) => {
             let value = guest.vm.call(DebugRequest::ReadMsr, (vp, msr)).await?;
             let msr = msr_names::describe(msr);
             format!("MSR {msr} of VP {vp} = {value:#018x}\n")
         }
-        OfVp::MsrWrite(msr, value) => {
-            // Some registers of the file are MSRs.
+        VpCommand::MsrWrite(msr, value) => {
+            // Some registers of the cached register file are MSRs.
             guest.vm.forget();
             let request = (vp, msr, value);
             guest.vm.call(DebugRequest::WriteMsr, request).await?;
             let msr = msr_names::describe(msr);
             format!(
-                "MSR {msr} of VP {vp} set to {value:#018x}. If it is a register GDB shows: `maintenance flush \
-                 register-cache`\n"
+                "MSR {msr} of VP {vp} set to {value:#018x}. If GDB shows this register, type `maintenance flush \
+                 register-cache`.\n"
             )
         }
-        OfVp::Nmi => {
+        VpCommand::Nmi => {
             guest.vm.call(DebugRequest::Nmi, vp).await?;
             format!("VP {vp} has an NMI, and takes it when it runs.\n")
         }
-        OfVp::Dump(name) => dump::dump(guest, vp, &name).await?,
-        OfVp::Registers => qemu_registers(guest, vp).await?,
-        OfVp::MappedRanges => mapped_ranges(guest, vp).await?,
-        OfVp::MappedPages => mapped_pages(guest, vp).await?,
-        OfVp::GuestAddress(gva) => match guest.vm.call(DebugRequest::Translate, (vp, gva)).await {
-            Ok(walk) => format!("VP {vp} gpa: {}\n", walk.gpa),
-            Err(CallError::Refused(DebugError::NotMapped { .. })) => {
-                format!("VP {vp}: Unmapped\n")
+        VpCommand::Dump(name) => dump::dump(guest, vp, &name).await?,
+        VpCommand::Registers => qemu_registers(guest, vp).await?,
+        VpCommand::MappedRanges => mapped_ranges(guest, vp).await?,
+        VpCommand::MappedPages => mapped_pages(guest, vp).await?,
+        VpCommand::GuestAddress(gva) => {
+            match guest.vm.call(DebugRequest::Translate, (vp, gva)).await {
+                Ok(walk) => format!("VP {vp} gpa: {}\n", walk.gpa),
+                Err(CallError::Refused(DebugError::NotMapped { .. })) => {
+                    format!("VP {vp}: Unmapped\n")
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        },
+        }
     })
 }
 
-/// `None`: it runs, and nobody knows.
+/// The processor mode of a VP. `None` if the VP runs.
 async fn mode(guest: &mut Guest, vp: VpIndex) -> Result<Option<CpuMode>, CallError> {
     let status = guest.vm.status().await?;
     let index = usize::try_from(vp.index()).unwrap_or(usize::MAX);
@@ -222,23 +226,23 @@ async fn disassemble(
     let Some((bitness, mode)) = mode.and_then(|mode| Some((disassembly::bitness(mode)?, mode)))
     else {
         return Ok(format!(
-            "VP {vp}: only x86 code can be disassembled here; GDB's `x/i` knows others\n"
+            "VP {vp}: this command disassembles only x86 code; use GDB's `x/i`\n"
         ));
     };
     let linear = address.unwrap_or(pc);
-    // In 64-bit code the segment has no base.
+    // In 64-bit code the base of CS is zero.
     let base = if bitness == 64 { 0 } else { base };
-    let place = Place { linear, base, pc };
+    let location = CodeLocation { linear, base, pc };
     let gva = Gva::new(linear);
     let len = count * MAX_INSTRUCTION_LEN;
     let request = (GuestAddress::Gva { vp, gva }, len);
     let bytes = guest.vm.call(DebugRequest::ReadMemory, request).await?;
     let mut text = format!("VP {vp}, {}\n", mode_name(mode));
-    text.push_str(&disassembly::list(bitness, place, &bytes, count));
+    text.push_str(&disassembly::list(bitness, location, &bytes, count));
     if wanted > MAX_INSTRUCTIONS {
         let _ = writeln!(
             text,
-            "({MAX_INSTRUCTIONS} of {wanted} instructions: one command shows no more)"
+            "({MAX_INSTRUCTIONS} of {wanted} instructions, which is the maximum of one command)"
         );
     }
     Ok(text)
@@ -266,7 +270,7 @@ async fn qemu_registers(guest: &mut Guest, vp: VpIndex) -> Result<String, CallEr
     })
 }
 
-/// Whether the VP translates addresses at all. Another architecture than x86 has its tables elsewhere.
+/// Whether the VP has paging off. Only x86 is supported.
 async fn paging_is_off(guest: &mut Guest, vp: VpIndex) -> Result<bool, CallError> {
     Ok(match &*guest.vm.registers(vp).await?.state {
         DebuggerVpState::X86_64(state) => state.cr0 & cr0::PG == 0,
@@ -293,7 +297,7 @@ async fn mapped_ranges(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErr
 
 async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallError> {
     if paging_is_off(guest, vp).await? {
-        // The words that scripts look for.
+        // Scripts search for this text.
         return Ok(format!("VP {vp}: PG disabled\n"));
     }
     let mut text = String::new();
@@ -308,7 +312,7 @@ async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErro
         for page in &some.pages {
             if lines == MAX_PAGE_LINES {
                 let MappedPage { gva, .. } = page;
-                let _ = writeln!(text, "{}", qemu::given_up(*gva));
+                let _ = writeln!(text, "{}", qemu::rest_not_listed(*gva));
                 return Ok(text);
             }
             qemu::page(&mut text, vp, page);
@@ -316,7 +320,7 @@ async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErro
         }
     }
     if let Some(at) = next {
-        let _ = writeln!(text, "{}", qemu::given_up(at));
+        let _ = writeln!(text, "{}", qemu::rest_not_listed(at));
     }
     if text.is_empty() {
         text = format!("VP {vp}: no page is mapped\n");
@@ -327,12 +331,12 @@ async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErro
 fn events_text(on: StopOn) -> String {
     let mut text = String::new();
     for (name, kind) in EVENTS {
-        let what = match (on.contains(kind), kind) {
+        let effect = match (on.contains(kind), kind) {
             (true, _) => "a stop",
             (false, GuestEventKind::Panic) => "no stop",
             (false, _) => "no stop: carried out at once",
         };
-        let _ = writeln!(text, "{name:12}  {what}");
+        let _ = writeln!(text, "{name:12}  {effect}");
     }
     text
 }
@@ -341,15 +345,15 @@ fn step_interrupts_text(set: StepInterrupts) -> &'static str {
     match set {
         StepInterrupts::Held => "Steps hold interrupts back.\n",
         StepInterrupts::Taken => {
-            "Steps take interrupts: where one waits, the step ends at its handler.\n"
+            "Steps take interrupts: if an interrupt is pending, the step ends at its handler.\n"
         }
     }
 }
 
 fn freeze_time_text(now: FreezeTime) -> &'static str {
     match now {
-        FreezeTime::On => "The guest's clocks stand while it is stopped.\n",
-        FreezeTime::Off => "The guest's clocks go on while it is stopped.\n",
+        FreezeTime::On => "The guest's clocks stop while the guest is stopped.\n",
+        FreezeTime::Off => "The guest's clocks run on while the guest is stopped.\n",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Operations of the protocol as requests to the VM: the only place where one becomes the other.
+//! Maps operations of the protocol to requests to the VM. No other file does this.
 
 use crate::deadline::CallError;
 use crate::error_table::target_error;
@@ -37,24 +37,24 @@ use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// The guest of one session, ready to carry out operations.
+/// The guest of one session. It carries out operations.
 pub(crate) struct Guest {
     pub(crate) vm: AttachedVm,
     pub(crate) info: AttachInfo,
     pub(crate) layout: Layout,
-    /// Why the guest was stopped when the session began, until it is let go.
+    /// The reason why the guest was stopped when the session began. `None` after the first resume.
     at_attach: Option<DebugStopReason>,
-    /// Where `monitor dump` may make files.
+    /// The folder in which `monitor dump` may create files.
     pub(crate) dump_folder: Option<PathBuf>,
-    /// For `monitor breakpoints`.
+    /// The refused breakpoints, for `monitor breakpoints`.
     pub(crate) refused: Refused,
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) reply: TargetReply,
-    /// Present where the guest was let go.
+    /// Present if the operation has resumed the guest.
     pub(crate) resumed: Option<Resumed>,
 }
 
@@ -82,7 +82,7 @@ impl Guest {
         }
     }
 
-    /// Carries out one operation. Whatever goes wrong is in the reply.
+    /// Carries out one operation. An error is a reply too.
     pub(crate) async fn carry_out(&mut self, op: TargetOp) -> Outcome {
         match op {
             TargetOp::Resume(resume) => self.resume(resume).await,
@@ -129,7 +129,7 @@ impl Guest {
                 Ok(monitor::run(self, vp_of(thread), &line).await).into()
             }
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
-            // GDB's `detach` promises that the program runs on, whatever is to happen to lost clients.
+            // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
         }
@@ -199,7 +199,8 @@ impl Guest {
         let layout = self.layout;
         let redirects = values.iter().any(|(num, _)| registers::is_pc(layout, *num));
         self.change_registers(thread, |state| {
-            // The program counter last: it is told as an address, and kept as an offset in the code segment that is written with it.
+            // Writes the program counter last. The protocol has a linear address, and the register file has an offset
+            // in the code segment, whose base may be in the same write.
             let pc = |value: &&(RegNum, _)| registers::is_pc(layout, value.0);
             let others = values.iter().filter(|value| !pc(value));
             others
@@ -213,7 +214,7 @@ impl Guest {
         Ok(TargetReply::Done)
     }
 
-    /// The client has set the program counter, perhaps to the value that it had.
+    /// Reports that the client has set the program counter, perhaps to its present value.
     async fn redirect(&mut self, thread: Tid) -> Result<(), TargetError> {
         let redirected = self.vm.call(DebugRequest::Redirect, vp_of(thread)).await;
         redirected.map_err(|error| target_error(&error))
@@ -227,7 +228,7 @@ impl Guest {
         ))
     }
 
-    /// All or nothing: `change` works on a copy.
+    /// Changes all registers or none: `change` works on a copy.
     async fn change_registers(
         &mut self,
         thread: Tid,
@@ -296,7 +297,8 @@ impl Guest {
         }
     }
 
-    /// Why this VP could not go on when the session began, as the end of the VP's line; empty if the VP could.
+    /// The crash of this VP that was the reason for the stop when the session began, as the end of the VP's line. Empty
+    /// if the VP had not crashed.
     pub(crate) fn crash_at_attach(&self, vp: VpIndex) -> String {
         let reason = self.at_attach.filter(|reason| reason.vp() == Some(vp));
         let summary = reason.as_ref().and_then(crash_summary);
@@ -305,7 +307,7 @@ impl Guest {
             .unwrap_or_default()
     }
 
-    /// The machine was reset, so the stop at which the session began says nothing any more.
+    /// Forgets the stop at which the session began, because the guest was reset.
     pub(crate) fn was_reset(&mut self) {
         self.at_attach = None;
     }
@@ -362,7 +364,7 @@ const fn vp_action(action: target::ResumeAction) -> VpAction {
     }
 }
 
-/// What a VP is doing, in a few words.
+/// The activity, mode and privilege level of a VP as a short text.
 pub(crate) fn vp_line(status: &VpStatus) -> String {
     let activity = match status.activity {
         VpActivity::Running => "running",

@@ -1,5 +1,6 @@
-//! Which user's program is at the other end of a TCP connection, where that end is on this machine. The kernel does not tell, as it does for a
-//! unix socket; but the other end is a socket of its own here, and sockets have owners.
+//! Finds the user of the client of a TCP connection on this machine. For a TCP connection the kernel does not report
+//! the peer's user, as it does for a unix socket. But the client's end of the connection is a socket on this machine,
+//! and every socket has an owner.
 
 mod proc_net;
 mod sock_diag;
@@ -11,82 +12,82 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use thiserror::Error;
 
-/// What users there are has to be known to tell them apart: see `Users::is_known`.
+/// The overflow user id stands for several users: see `several_users`.
 const OVERFLOW_UID: &str = "/proc/sys/kernel/overflowuid";
 const UID_MAP: &str = "/proc/self/uid_map";
 
-/// Both ends of a connection, as we see it.
+/// The two addresses of a connection, as the server sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ends {
+pub(crate) struct Endpoints {
     pub(crate) peer: SocketAddr,
     pub(crate) ours: SocketAddr,
 }
 
-/// The socket at the other end, as the kernel describes it.
+/// The client's socket, as the kernel describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
+struct PeerSocket {
     uid: u32,
-    /// 0 where no program holds it any more: then `uid` says nothing (it is 0, which is root's).
+    /// 0 if no program holds the socket any more. Then `uid` is 0 as well and does not mean root.
     inode: u64,
 }
 
-/// Who is at the other end.
+/// The program at the client's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
-    /// A program of this user's.
+    /// A program of this user.
     User(u32),
-    /// A program of this machine that has closed its socket already.
+    /// A program on this machine that has closed its socket already.
     Gone,
-    /// A program of this machine, and the kernel does not say whose.
+    /// A program on this machine, and the kernel does not report its user.
     Unknown,
-    /// Another machine.
+    /// A program on another machine.
     Elsewhere,
 }
 
-/// Why a client of this machine is not served.
+/// The reason why a client on this machine is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Uninvited {
-    /// It is another user's.
+pub(crate) enum PeerRefused {
+    /// The client runs as another user.
     #[error(
-        "this debug server is for programs of the user with the id {ours} and of root, and the client is one of user {theirs}'s; \
-         use a unix socket (unix:PATH), or have the user let in (--gdb-allow-user)"
+        "this debug server admits programs of the user with the id {ours} and of root, and the client runs as the user {theirs}; \
+         use a unix socket (unix:PATH), or ask the operator to admit the user (--gdb-allow-user)"
     )]
     OtherUser {
         /// The client's user.
         theirs: u32,
-        /// Ours.
+        /// The server's user.
         ours: u32,
     },
-    /// It has gone already, and what it sent may be anybody's.
+    /// The client has closed its socket, so its user is unknown.
     #[error("the client has closed its connection")]
     Gone,
-    /// Nobody can say whose it is.
+    /// The client's user cannot be determined.
     #[error(
-        "this debug server is for programs of the user with the id {ours} and of root, and whose the client is cannot be found out; \
+        "this debug server admits programs of the user with the id {ours} and of root, and the user of the client cannot be determined; \
          use a unix socket (unix:PATH)"
     )]
     Unknown {
-        /// Our user.
+        /// The server's user.
         ours: u32,
     },
 }
 
-/// Who may connect from this machine.
+/// The users whose programs may connect from this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Users {
     ours: u32,
     allowed: Vec<u32>,
-    /// Stands for every user that this user namespace has no number for.
-    nobody_known: Option<u32>,
+    /// The user id that stands for all users that this user namespace does not map.
+    overflow_uid: Option<u32>,
 }
 
 impl Users {
-    /// Our own user and root.
+    /// The server's own user and root.
     pub(crate) fn ours() -> Self {
         Self {
             ours: rustix::process::geteuid().as_raw(),
             allowed: Vec::new(),
-            nobody_known: overflow_uid(),
+            overflow_uid: overflow_uid(),
         }
     }
 
@@ -94,33 +95,33 @@ impl Users {
         self.allowed.push(uid);
     }
 
-    fn admit(&self, peer: Peer) -> Result<(), Uninvited> {
+    fn admit(&self, peer: Peer) -> Result<(), PeerRefused> {
         let ours = self.ours;
         match peer {
             Peer::Elsewhere => Ok(()),
-            Peer::Gone => Err(Uninvited::Gone),
-            Peer::Unknown => Err(Uninvited::Unknown { ours }),
-            Peer::User(uid) if self.nobody_known == Some(uid) => Err(Uninvited::Unknown { ours }),
+            Peer::Gone => Err(PeerRefused::Gone),
+            Peer::Unknown => Err(PeerRefused::Unknown { ours }),
+            Peer::User(uid) if self.overflow_uid == Some(uid) => Err(PeerRefused::Unknown { ours }),
             Peer::User(uid) if uid == ours || uid == 0 || self.allowed.contains(&uid) => Ok(()),
-            Peer::User(theirs) => Err(Uninvited::OtherUser { theirs, ours }),
+            Peer::User(theirs) => Err(PeerRefused::OtherUser { theirs, ours }),
         }
     }
 }
 
-/// The number that stands for several users here, if there is one.
+/// The user id that stands for several users here, if there is one.
 fn overflow_uid() -> Option<u32> {
     let overflow = fs::read_to_string(OVERFLOW_UID).ok()?;
-    // Where the map cannot be read, the number is not trusted.
+    // If the map cannot be read, the user id is treated as one that stands for several users.
     several_users(&overflow, &fs::read_to_string(UID_MAP).unwrap_or_default())
 }
 
-/// The number in the text `overflow`, unless that is a user of its own in a namespace with this map.
+/// Returns the user id in the text `overflow`, unless the namespace with this map contains a user with this id.
 fn several_users(overflow: &str, map: &str) -> Option<u32> {
     let overflow = overflow.trim().parse().ok()?;
     (!is_mapped(map, overflow)).then_some(overflow)
 }
 
-/// Whether `uid` is a user of its own in a namespace with this map (user_namespaces(7)).
+/// Whether the namespace with this map contains the user `uid` (user_namespaces(7)).
 fn is_mapped(map: &str, uid: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().ok());
@@ -133,14 +134,15 @@ fn is_mapped(map: &str, uid: u32) -> bool {
     })
 }
 
-/// Looks up who is at the other end.
+/// Looks up the user of a client.
 #[derive(Debug)]
 pub(crate) struct PeerOwner {
     users: Users,
     lookup: Lookup,
 }
 
-/// How. The first costs the same however many sockets there are; not every kernel has it, and not every sandbox allows it.
+/// The method of the lookup. The time of the first does not depend on the number of sockets, but not every kernel has
+/// it, and not every sandbox allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lookup {
     SockDiag,
@@ -148,7 +150,7 @@ enum Lookup {
 }
 
 impl PeerOwner {
-    /// `listening` is an address of a socket that exists, to try what works.
+    /// `listening` is the address of an existing socket, on which the methods are tried.
     pub(crate) fn new(users: Users, listening: SocketAddr) -> Self {
         let lookup = match sock_diag::is_usable(listening) {
             true => Lookup::SockDiag,
@@ -157,35 +159,36 @@ impl PeerOwner {
         Self { users, lookup }
     }
 
-    /// Whether the client may stay.
+    /// Checks whether the client may stay.
     ///
     /// # Errors
-    /// [`Uninvited`].
-    pub(crate) fn check(&self, ends: Ends) -> Result<(), Uninvited> {
-        let ends = Ends {
-            peer: canonical(ends.peer),
-            ours: canonical(ends.ours),
+    /// [`PeerRefused`].
+    pub(crate) fn check(&self, endpoints: Endpoints) -> Result<(), PeerRefused> {
+        let endpoints = Endpoints {
+            peer: canonical(endpoints.peer),
+            ours: canonical(endpoints.ours),
         };
         let found = match self.lookup {
-            Lookup::SockDiag => sock_diag::find(ends),
-            Lookup::ProcNet => proc_net::find(ends),
+            Lookup::SockDiag => sock_diag::find(endpoints),
+            Lookup::ProcNet => proc_net::find(endpoints),
         };
-        self.users.admit(who(found, || is_this_machines(ends)))
+        self.users
+            .admit(peer_of(found, || is_on_this_machine(endpoints)))
     }
 }
 
-/// What a lookup says.
-fn who(found: io::Result<Option<Found>>, is_this_machines: impl Fn() -> bool) -> Peer {
+/// Evaluates the result of a lookup.
+fn peer_of(found: io::Result<Option<PeerSocket>>, is_on_this_machine: impl Fn() -> bool) -> Peer {
     match found {
-        Ok(Some(Found { inode: 0, .. })) => Peer::Gone,
-        Ok(Some(Found { uid, .. })) => Peer::User(uid),
-        Ok(None) if is_this_machines() => Peer::Gone,
-        Err(_) if is_this_machines() => Peer::Unknown,
+        Ok(Some(PeerSocket { inode: 0, .. })) => Peer::Gone,
+        Ok(Some(PeerSocket { uid, .. })) => Peer::User(uid),
+        Ok(None) if is_on_this_machine() => Peer::Gone,
+        Err(_) if is_on_this_machine() => Peer::Unknown,
         Ok(None) | Err(_) => Peer::Elsewhere,
     }
 }
 
-/// An IPv4 address that is written as one of IPv6 is one of IPv4.
+/// Converts an IPv4-mapped IPv6 address to the IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
@@ -193,13 +196,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether the other end has an address of this machine's.
-fn is_this_machines(ends: Ends) -> bool {
-    let ip = ends.peer.ip();
-    ip.is_loopback() || ip == ends.ours.ip() || is_own_address(ends.peer).unwrap_or(true)
+/// Whether the client's address belongs to this machine.
+fn is_on_this_machine(endpoints: Endpoints) -> bool {
+    let ip = endpoints.peer.ip();
+    ip.is_loopback() || ip == endpoints.ours.ip() || is_own_address(endpoints.peer).unwrap_or(true)
 }
 
-/// Traffic to an address of our own goes out from that address. Nothing is sent to find out.
+/// Traffic to an own address has this address as its source. `connect` on a UDP socket selects the source address
+/// without sending a packet.
 fn is_own_address(address: SocketAddr) -> io::Result<bool> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),

@@ -1,13 +1,13 @@
-//! Turning a client away so that it knows why.
+//! Refuses a client with a text that says why.
 
 use crate::connection::Connection;
 use crate::connection::Written;
 use crate::deadline::Deadline;
 use std::fmt::Write as _;
 
-/// Tells a client that has sent a packet why it cannot stay, and waits, not for long, until it has gone.
+/// Sends the reason to a client that has sent a packet, and waits up to `deadline` until the client has closed its end.
 ///
-/// It is shown by GDB as the failure of its first request, and readable in a plain terminal too.
+/// GDB shows the text as the failure of its first request. The text is also readable in a plain terminal.
 pub(crate) async fn refuse(mut connection: Connection, deadline: Deadline, why: &str) {
     let Connection { incoming, outgoing } = &mut connection;
     outgoing.queue(error_packet(why));
@@ -15,16 +15,16 @@ pub(crate) async fn refuse(mut connection: Connection, deadline: Deadline, why: 
         if !matches!(outgoing.flush().await, Ok(Written::All)) || outgoing.close().await.is_err() {
             return;
         }
-        // Closing a socket with unread bytes resets the connection, and the client may never see the text.
+        // Closing a socket with unread bytes resets the connection, and then the client may not receive the text.
         while matches!(incoming.read().await, Ok([_, ..])) {}
     };
     deadline.limit(polite).await;
 }
 
-/// An acknowledgement of the packet that the client sends first, and an error as the reply to it
-/// (GDB manual, node "Standard Replies").
+/// An acknowledgement of the client's first packet, and an error as the reply to it (GDB manual, node "Standard
+/// Replies").
 fn error_packet(why: &str) -> Vec<u8> {
-    // These would end or alter the packet; in words they are not missed.
+    // These characters would end or change the packet.
     let text: String = why
         .chars()
         .filter(|c| matches!(c, ' '..='~') && !"#$}*".contains(*c))

@@ -1,18 +1,19 @@
-//! The breakpoints that the VM refused last, and why: clients do not show the text of such an error.
+//! The breakpoints that the VM refused last, with the reasons. Clients do not show the text of such an error.
 
 use std::collections::VecDeque;
 use vmm_core_defs::breakpoint::Breakpoint;
 
-/// More than a person looks through.
+/// The number of refused breakpoints that are kept.
 const KEPT: usize = 8;
 
-/// A client may ask for the impossible without end; the log takes this much of it in one session.
+/// The maximum number of log lines about refused breakpoints in a session, since a client may send such requests
+/// without end.
 const LOGGED: u32 = 32;
 
-/// What a session was refused.
+/// The refused breakpoints of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
-    /// The last one first.
+    /// The last refused breakpoint first.
     last: VecDeque<(Breakpoint, String)>,
     logged: u32,
 }
@@ -28,12 +29,12 @@ impl Refused {
         self.last.truncate(KEPT);
     }
 
-    /// It is not refused any more.
+    /// Removes a breakpoint that the VM has accepted now.
     pub(crate) fn accepted(&mut self, breakpoint: &Breakpoint) {
         self.last.retain(|(refused, _)| refused != breakpoint);
     }
 
-    /// The last one first.
+    /// The refused breakpoints, with the last one first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(Breakpoint, String)> {
         self.last.iter()
     }

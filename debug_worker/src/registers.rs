@@ -1,7 +1,7 @@
-//! Between the protocol's register tables and the VM's register files.
+//! Converts between the protocol's register tables and the VM's register files.
 //!
-//! Each architecture has one function that finds the field of a register, and both directions go through it: what is read
-//! and what is written cannot be two different things.
+//! Each architecture has one function that finds the field of a register. Reads and writes both use it, so they cannot
+//! access different fields.
 
 mod aarch64;
 mod x86_64;
@@ -18,29 +18,29 @@ use vmm_core_defs::regs::DebuggerVpState;
 
 use crate::error_table::bad_argument;
 
-/// The widest register: 256 bits.
+/// The width of the widest register: 256 bits.
 const MAX_BYTES: usize = 32;
 
-/// Where the value of a register lies, by its width in the register file, which is not always the one in the table.
+/// The field of a register, by its width in the register file. The width in the protocol's table may differ.
 enum Field<'a> {
     Bits16(&'a mut u16),
     Bits32(&'a mut u32),
     Bits64(&'a mut u64),
-    /// The instruction pointer, which the protocol knows as a linear address: `rip` is an offset from `base`, and outside 64-bit code both and
-    /// their sum have 32 bits.
+    /// The instruction pointer. The protocol has a linear address; `rip` is an offset from `base`. Outside 64-bit code
+    /// the linear address and the offset have 32 bits.
     Pc {
         rip: &'a mut u64,
         base: u64,
         mask: u64,
     },
-    /// The low half of a 64-bit register; the high half is left alone.
+    /// The low half of a 64-bit register. A write does not change the high half.
     Low32(&'a mut u64),
-    /// One or two 128-bit pieces, the lowest first.
+    /// One or two 128-bit parts, with the lowest part first.
     Vector(&'a mut [u128]),
 }
 
 impl Field<'_> {
-    /// Little-endian, zeros above.
+    /// The value in little-endian order, padded with zeros.
     fn get(&self) -> [u8; MAX_BYTES] {
         let mut bytes = [0; MAX_BYTES];
         match self {
@@ -61,7 +61,7 @@ impl Field<'_> {
         bytes
     }
 
-    /// False, and nothing is changed, where the value does not fit the field.
+    /// Writes the value. Returns false, and changes nothing, if the value does not fit the field.
     fn set(self, bytes: &[u8]) -> bool {
         let width = match &self {
             Self::Bits16(_) => 2,
@@ -101,7 +101,7 @@ fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     result
 }
 
-/// The field of a register; `None` where the VP has no such register.
+/// The field of a register. `None` if the VP does not have the register.
 fn field(state: &mut DebuggerVpState, id: RegId) -> Option<Field<'_>> {
     match (state, id) {
         (DebuggerVpState::X86_64(state), RegId::X86(reg)) => x86_64::field(state, reg),
@@ -111,7 +111,7 @@ fn field(state: &mut DebuggerVpState, id: RegId) -> Option<Field<'_>> {
     }
 }
 
-/// The layout of a session with this guest.
+/// The register layout of a session with this guest.
 pub(crate) fn layout(info: &AttachInfo) -> Layout {
     match info.arch {
         GuestArch::X86_64 => Layout::X86_64 {
@@ -123,7 +123,7 @@ pub(crate) fn layout(info: &AttachInfo) -> Layout {
     }
 }
 
-/// All registers of the layout. What the VP does not have stays unavailable. The state is not changed.
+/// Reads all registers of the layout. A register that the VP does not have stays unavailable. The state is not changed.
 pub(crate) fn read_all(layout: Layout, state: &mut DebuggerVpState) -> RegisterBlock {
     let mut block = RegisterBlock::new(layout);
     for reg in layout.table() {
@@ -134,7 +134,7 @@ pub(crate) fn read_all(layout: Layout, state: &mut DebuggerVpState) -> RegisterB
     block
 }
 
-/// Changes one register in `state`. Nothing is changed where that fails.
+/// Changes one register in `state`. After an error nothing has changed.
 pub(crate) fn write(
     layout: Layout,
     state: &mut DebuggerVpState,
@@ -143,26 +143,26 @@ pub(crate) fn write(
 ) -> Result<(), TargetError> {
     let reg = layout.reg(num).ok_or_else(|| {
         bad_argument(format!(
-            "there is no register {}; `info registers` lists the ones there are",
+            "there is no register {}; `info registers` lists the registers",
             num.0
         ))
     })?;
     let field = field(state, reg.id).ok_or_else(|| {
         bad_argument(format!(
-            "this processor has no {} now, so it cannot be written",
+            "this processor has no {} in its present state; `monitor mode` shows the state",
             reg.name
         ))
     })?;
     match field.set(value) {
         true => Ok(()),
         false => Err(bad_argument(format!(
-            "the value is too wide for {}; nothing was changed",
+            "the value is too wide for {}, and nothing was changed; write a smaller value",
             reg.name
         ))),
     }
 }
 
-/// Moves the program counter to a linear address.
+/// Sets the program counter to a linear address.
 pub(crate) fn set_pc(state: &mut DebuggerVpState, address: u64) {
     match state {
         DebuggerVpState::X86_64(state) => {
@@ -172,7 +172,7 @@ pub(crate) fn set_pc(state: &mut DebuggerVpState, address: u64) {
     }
 }
 
-/// The linear address of the next instruction, and of the code segment that it is an offset in.
+/// The linear address of the next instruction, and the base of the code segment.
 pub(crate) fn pc(state: &mut DebuggerVpState) -> (u64, u64) {
     match state {
         DebuggerVpState::X86_64(state) => match x86_64::pc(state) {
@@ -213,7 +213,7 @@ mod tests {
         })
     }
 
-    /// Fits the narrowest field behind a register, and differs from that of every other register.
+    /// A value that fits the narrowest field behind a register, and differs from the value of every other register.
     fn distinct(num: RegNum, bytes: usize) -> Vec<u8> {
         let mut value = (num.0 + 0x101).to_le_bytes().to_vec();
         let fits_all_of_it = bytes == 8 || bytes >= 10;
@@ -221,7 +221,7 @@ mod tests {
         value
     }
 
-    /// GDB knows one address space: what it is told and what it writes is linear in every mode.
+    /// GDB has one address space, so it reads and writes linear addresses in every mode.
     #[test]
     fn the_program_counter_is_a_linear_address_in_every_mode() {
         let rip = X86
@@ -229,7 +229,7 @@ mod tests {
             .iter()
             .find(|reg| reg.name == "rip")
             .expect("rip");
-        // EFER, CS attributes, CS base, RIP, linear.
+        // EFER, CS attributes, CS base, RIP, linear address.
         let long = 1 << 13;
         let table = [
             (0, 0, 0xffff_0000, 0xfff0, 0xffff_fff0_u64),
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_x86_register_keeps_its_own_value() {
-        // The program counter depends on others: see the test of its own.
+        // The program counter depends on other registers. The test above checks it.
         round_trip(X86, &mut x86(), &["rip"]);
     }
 
@@ -306,7 +306,7 @@ mod tests {
             fp: Some(Box::default()),
             ..Default::default()
         });
-        // SP is another name for SP_EL0 or SP_EL1; it has a test of its own.
+        // SP is SP_EL0 or SP_EL1. The test `the_arm_stack_pointer_is_the_one_in_use` checks it.
         round_trip(Layout::Aarch64, &mut state, &["sp"]);
     }
 
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn the_arm_stack_pointer_is_the_one_in_use() {
         let sp = Layout::Aarch64.by_name("sp").unwrap().num;
-        // EL0, EL1 with SP_EL0, EL1 with SP_EL1.
+        // EL0; EL1 with SP_EL0; EL1 with SP_EL1.
         for (cpsr, expected) in [(0b0000, 10_u64), (0b0100, 10), (0b0101, 11)] {
             let mut state = DebuggerVpState::Aarch64(Aarch64VpState {
                 cpsr,
@@ -405,7 +405,7 @@ mod tests {
                 "{cpsr:#b}"
             );
         }
-        // EL2 is not modelled.
+        // EL2 is not supported.
         let mut state = DebuggerVpState::Aarch64(Aarch64VpState {
             cpsr: 0b1001,
             ..Default::default()

@@ -1,11 +1,11 @@
-//! The actor: listens, serves one client at a time, refuses the others, answers its owner.
+//! The actor: listens, serves one client at a time, refuses other clients, and answers its owner.
 //!
 //! ```text
-//!  listener ---> Lobby ---- first packet, nobody is served ----------------------------> State::Serving
-//!                  |                                                                        ^
-//!                  +------- first packet, another is served ---> queue --- that one ended --+
-//!                                                                  |
-//!                                                                  +------ that one stays ---> refused
+//!  listener ---> PendingClients --- first packet, no client is served ----------------------------> State::Serving
+//!                  |                                                                                  ^
+//!                  +--------------- first packet, another is served ---> queue --- its session ended -+
+//!                                                                          |
+//!                                                                          +------ waited too long ---> refused
 //! ```
 
 use crate::connection::Connection;
@@ -14,18 +14,18 @@ use crate::listener::Accepted;
 use crate::listener::DebugListener;
 use crate::listener::Eviction;
 use crate::listener::PolledListener;
-use crate::lobby::Left;
-use crate::lobby::Lobby;
-use crate::lobby::Visitor;
 use crate::log_limit::LogLimit;
-use crate::opening::Opening;
-use crate::peer_owner::Uninvited;
+use crate::peer_owner::PeerRefused;
+use crate::pending_clients::NoFirstPacket;
+use crate::pending_clients::PendingClients;
+use crate::pending_clients::ReadyClient;
+use crate::protocol::Protocol;
 use crate::refusal::refuse;
+use crate::session::ClientDone;
+use crate::session::EndRequest;
 use crate::session::Ending;
-use crate::session::Leaving;
 use crate::session::Session;
 use crate::session::SessionEnd;
-use crate::session::Told;
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -51,51 +51,54 @@ use vmm_core_defs::debug_rpc::DetachAction;
 /// A connected client.
 pub(crate) type Socket = PolledSocket<socket2::Socket>;
 
-/// How long to leave the listener alone after a failed accept: such as "too many open files" do not pass at once.
+/// The pause after a failed accept. Errors such as "too many open files" do not disappear at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// So many refused clients may linger; further ones are cut off without a word.
+/// The number of refused clients that may stay connected to read the reason. The connections of further refused clients
+/// are closed at once.
 const MAX_REFUSED: usize = 8;
 
-/// How long a refused client may take to read why.
+/// The time that a refused client gets to read the reason.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
-/// So many clients may wait for the end of a session; further ones are refused at once.
+/// The number of clients that may wait for the end of a session. Further clients are refused at once.
 const MAX_WAITING: usize = 8;
 
-/// A session whose client has gone ends in three steps that each take the deadline of a request at most: the request that is out, what is
-/// left to send, and the detach.
-const STEPS_OF_AN_END: u32 = 3;
+/// The end of a session whose client has gone has three steps: the request that is in progress, the unsent bytes, and
+/// the detach. Each takes at most the deadline of a request.
+const STEPS_OF_SESSION_END: u32 = 3;
 
-/// What a debug server needs.
+/// The parameters of a debug server.
 #[derive(Debug)]
 pub struct DebuggerParameters {
-    /// Where clients come from.
+    /// The socket on which clients connect.
     pub listener: DebugListener,
-    /// Where the guest is controlled.
+    /// The channel to the VMM that controls the guest.
     pub requests: Sender<DebugMessage>,
-    /// How sessions behave.
+    /// The settings of all sessions.
     pub settings: SessionSettings,
 }
 
-/// How sessions behave.
+/// The settings of all sessions.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
-    /// What becomes of the guest when a client is lost or sends `k`. After GDB's `detach` it always runs on.
+    /// What happens to the guest when a client is lost or sends `k`. After GDB's `detach` the guest always runs on.
     pub on_disconnect: DetachAction,
-    /// How long the VM may take for any request but `Resume`.
+    /// The time limit of every request to the VM but `Resume`.
     pub rpc_deadline: Duration,
-    /// How long a client may take to send its first packet, and how long any client may leave unread what is sent to it. A client that has
-    /// sent a packet is never closed for being quiet.
+    /// The maximum time to a client's first packet, and the maximum time for which a client may leave bytes of the
+    /// server unread. A client that has sent a packet may be silent for any time.
     pub idle_timeout: Duration,
-    /// How long a client waits for one that is served before it is refused. Where that one is going already it waits for the end of its session.
+    /// The time that a client waits for the present client before it is refused. If the present client is already gone,
+    /// the waiting client waits for the end of the session.
     pub refuse_after: Duration,
-    /// Where `monitor dump` may make files on this machine. A client chooses their names, and overwrites none. `None`: the command is refused.
+    /// The folder on this machine in which `monitor dump` may create files. A client chooses the names, and cannot
+    /// overwrite a file. With `None` the command is refused.
     pub dump_folder: Option<PathBuf>,
 }
 
 impl Default for SessionSettings {
-    /// The guest runs on; 5 seconds; 30 seconds; half a second; no dumps.
+    /// The guest runs on; the time limits are 5 s, 30 s and 0.5 s; no dumps.
     fn default() -> Self {
         Self {
             on_disconnect: DetachAction::Resume,
@@ -107,12 +110,12 @@ impl Default for SessionSettings {
     }
 }
 
-/// Serves debuggers until `requests` says stop or closes, or the VM is gone.
+/// Serves debuggers until `requests` receives `Stop` or closes, or until the VM is gone.
 ///
-/// A session that is under way then is ended first. Dropping the future detaches too, but does not wait for it.
+/// If a session is in progress then, it ends first. Dropping the future detaches too, but does not wait for the detach.
 ///
 /// # Errors
-/// Only where the listening socket cannot be polled at all. What goes wrong with a client ends that client's session.
+/// The listening socket cannot be polled. An error of a client ends only the session of that client.
 pub async fn serve(
     driver: impl Driver + 'static,
     parameters: DebuggerParameters,
@@ -131,7 +134,7 @@ pub async fn serve(
         accept_pause: PolledTimer::new(&*driver),
         accept_after: None,
         queue_timer: PolledTimer::new(&*driver),
-        lobby: Lobby::new(driver.clone(), settings.idle_timeout),
+        pending: PendingClients::new(driver.clone(), settings.idle_timeout),
         queue: VecDeque::new(),
         driver,
         listener,
@@ -154,8 +157,8 @@ struct Server {
     vm: Sender<DebugMessage>,
     settings: SessionSettings,
     evictions: Receiver<Eviction>,
-    lobby: Lobby,
-    /// Clients that wait for the end of a session, in the order in which they spoke.
+    pending: PendingClients,
+    /// Clients that wait for the end of a session, in the order of their first packets.
     queue: VecDeque<Waiting>,
     queue_timer: PolledTimer,
     refused: FuturesUnordered<BoxFuture<'static, ()>>,
@@ -165,31 +168,32 @@ struct Server {
     state: State,
 }
 
-/// What the server does with clients that have sent a packet.
+/// What the server does with a client that has sent its first packet.
 enum State {
-    /// The next one is served.
+    /// The next client is served.
     Listening,
-    /// The next one waits, and is refused where this one stays.
+    /// The next client waits, and is refused if this session goes on.
     Serving(Serving),
-    /// The next one waits until the VM has been told that the last one is gone.
+    /// The next client waits until the VM has been detached from the last client.
     Ending(BoxFuture<'static, SessionEnd>),
 }
 
 struct Serving {
     remote_addr: String,
-    /// Ends the session. `None` once it was told to.
-    told: Option<OneshotSender<Told>>,
-    leaving: Leaving,
+    /// Tells the session to end. `None` after it was used.
+    request_end: Option<OneshotSender<EndRequest>>,
+    client_done: ClientDone,
     session: BoxFuture<'static, Ending>,
 }
 
-/// A client that waits for the end of another's session.
+/// A client that waits for the end of another client's session.
 struct Waiting {
-    visitor: Visitor,
+    client: ReadyClient,
     since: Instant,
 }
 
-/// Limits for the lines that a client can cause, one for each kind: a flood of one hides no other.
+/// The limits for log lines that a client can cause. Each kind has its own limit, so many lines of one kind hide no
+/// line of another kind.
 struct Log {
     connected: LogLimit,
     disconnected: LogLimit,
@@ -217,20 +221,22 @@ impl Server {
             Session(SessionEvent),
             Refused,
             Evict,
-            Arrived(String, Result<Visitor, Left>),
-            Impatient,
+            FirstPacket(String, Result<ReadyClient, NoFirstPacket>),
+            WaitedTooLong,
             Accepted(io::Result<Accepted>),
         }
-        while !self.is_pointless() {
-            let impatient_at = self.impatient_at();
-            // merge; the session comes before those who wait for its end, and they before those who have said nothing
+        while !self.nothing_left_to_do() {
+            let queue_deadline = self.queue_deadline();
+            // The session comes before the clients that wait for its end, and these come before the clients without a
+            // packet.
+            // merge
             let event = select_biased! {
                 event = self.state.event().fuse() => Event::Session(event),
                 request = requests.next() => Event::Owner(request),
                 Eviction = self.evictions.select_next_some() => Event::Evict,
                 () = self.refused.select_next_some() => Event::Refused,
-                (peer, arrival) = self.lobby.next().fuse() => Event::Arrived(peer, arrival),
-                () = sleep_until(&mut self.queue_timer, impatient_at).fuse() => Event::Impatient,
+                (peer, result) = self.pending.next().fuse() => Event::FirstPacket(peer, result),
+                () = sleep_until(&mut self.queue_timer, queue_deadline).fuse() => Event::WaitedTooLong,
                 accepted = accept(
                     &mut self.listener,
                     &mut self.accept_pause,
@@ -242,7 +248,7 @@ impl Server {
                 Event::Owner(Some(WorkerRpc::Stop)) => break,
                 Event::Owner(None) => {
                     tracing::warn!(
-                        "the debug server ends, since its owner has dropped the channel to it; keep the sender to keep the server"
+                        "the debug server ends, because its owner has dropped the sender of its channel; keep the sender as long as the server has to run"
                     );
                     break;
                 }
@@ -250,9 +256,9 @@ impl Server {
                 Event::Session(SessionEvent::Ended(end)) => self.session_ended(&end),
                 Event::Refused => {}
                 Event::Evict => self.evict(),
-                Event::Arrived(_, Ok(visitor)) => self.spoke(visitor),
-                Event::Arrived(peer, Err(left)) => self.left(&peer, &left),
-                Event::Impatient => self.refuse_impatient(),
+                Event::FirstPacket(_, Ok(client)) => self.first_packet(client),
+                Event::FirstPacket(peer, Err(left)) => self.no_first_packet(&peer, &left),
+                Event::WaitedTooLong => self.refuse_first_in_queue(),
                 Event::Accepted(Ok(accepted)) => self.accepted(accepted),
                 Event::Accepted(Err(error)) => self.accept_failed(&error),
             }
@@ -265,7 +271,7 @@ impl Server {
         let Accepted {
             socket,
             peer,
-            uninvited,
+            refused,
         } = accepted;
         let socket = match PolledSocket::new(&*self.driver, socket) {
             Ok(socket) => socket,
@@ -279,106 +285,109 @@ impl Server {
         let connection = Connection::new(
             &*self.driver,
             socket,
-            Opening::Packets,
+            Protocol::Gdb,
             self.settings.idle_timeout,
         );
-        match uninvited {
+        match refused {
             None => {}
-            Some(Uninvited::Gone) => return self.left(&peer, &Left::Gone),
-            Some(uninvited) => return self.refuse(connection, uninvited.to_string()),
+            Some(PeerRefused::Gone) => return self.no_first_packet(&peer, &NoFirstPacket::Gone),
+            Some(refused) => return self.refuse(connection, refused.to_string()),
         }
-        if let Some(peer) = self.lobby.enter(connection, peer) {
-            self.left(&peer, &Left::CrowdedOut);
+        if let Some(peer) = self.pending.add(connection, peer) {
+            self.no_first_packet(&peer, &NoFirstPacket::TooMany);
         }
     }
 
-    /// A client went, or was sent away, before it had sent a packet.
-    fn left(&mut self, peer: &str, left: &Left) {
+    /// Logs that a client without a packet is gone or was closed.
+    fn no_first_packet(&mut self, peer: &str, left: &NoFirstPacket) {
         let Some(left_out) = self.log.left.admit() else {
             return;
         };
         match left {
-            // Port probes are nothing to worry about.
-            Left::Gone | Left::Lost(_) => tracing::info!(peer, "{left}{left_out}"),
-            Left::Silent(_) | Left::CrowdedOut => {
+            // Port probes are harmless.
+            NoFirstPacket::Gone | NoFirstPacket::Lost(_) => {
+                tracing::info!(peer, "{left}{left_out}")
+            }
+            NoFirstPacket::Silent(_) | NoFirstPacket::TooMany => {
                 tracing::info!(peer, "connection closed: {left}{left_out}");
             }
-            Left::NoDebugger(_) | Left::Stranger(_) => {
+            NoFirstPacket::NotADebugger(_) | NoFirstPacket::WrongProtocol(_) => {
                 tracing::warn!(peer, "connection closed: {left}{left_out}")
             }
         }
     }
 
-    /// A client has sent its first packet.
-    fn spoke(&mut self, visitor: Visitor) {
+    /// Handles a client that has sent its first packet.
+    fn first_packet(&mut self, client: ReadyClient) {
         match &self.state {
-            State::Listening => self.start_session(visitor),
+            State::Listening => self.start_session(client),
             State::Serving(_) | State::Ending(_) if self.queue.len() < MAX_WAITING => {
                 let since = Instant::now();
-                self.queue.push_back(Waiting { visitor, since });
+                self.queue.push_back(Waiting { client, since });
             }
-            State::Serving(_) | State::Ending(_) => self.refuse_second(visitor),
+            State::Serving(_) | State::Ending(_) => self.refuse_second(client),
         }
     }
 
-    fn start_session(&mut self, visitor: Visitor) {
-        let remote_addr = visitor.peer.clone();
+    fn start_session(&mut self, client: ReadyClient) {
+        let remote_addr = client.peer.clone();
         if let Some(left_out) = self.log.connected.admit() {
             tracing::info!(remote_addr, "debugger connected{left_out}");
         }
-        let (tell, told) = mesh::oneshot();
-        let leaving = Leaving::default();
+        let (request_end, end_requested) = mesh::oneshot();
+        let client_done = ClientDone::default();
         let deadline = Deadline::new(self.driver.clone(), self.settings.rpc_deadline);
         let session = Session::run(
-            visitor,
+            client,
             self.vm.clone(),
             deadline,
             self.settings.on_disconnect,
             self.settings.dump_folder.clone(),
-            told,
-            leaving.clone(),
+            end_requested,
+            client_done.clone(),
         );
         self.state = State::Serving(Serving {
             remote_addr,
-            told: Some(tell),
-            leaving,
+            request_end: Some(request_end),
+            client_done,
             session: session.boxed(),
         });
     }
 
-    /// How long a client may wait for the present session's end.
-    fn patience(&self) -> Duration {
+    /// The time that a client may wait for the end of the present session.
+    fn queue_limit(&self) -> Duration {
         match &self.state {
-            State::Serving(serving) if !serving.leaving.get() => self.settings.refuse_after,
-            State::Listening | State::Serving(_) | State::Ending(_) => {
-                self.settings.rpc_deadline.saturating_mul(STEPS_OF_AN_END)
-            }
+            State::Serving(serving) if !serving.client_done.get() => self.settings.refuse_after,
+            State::Listening | State::Serving(_) | State::Ending(_) => self
+                .settings
+                .rpc_deadline
+                .saturating_mul(STEPS_OF_SESSION_END),
         }
     }
 
-    /// When the client that has waited for the longest has waited for too long.
-    fn impatient_at(&self) -> Option<Instant> {
+    /// The time at which the client that has waited longest is refused.
+    fn queue_deadline(&self) -> Option<Instant> {
         let first = self.queue.front()?;
-        first.since.checked_add(self.patience())
+        first.since.checked_add(self.queue_limit())
     }
 
-    fn refuse_impatient(&mut self) {
+    fn refuse_first_in_queue(&mut self) {
         if let Some(first) = self.queue.pop_front() {
-            self.refuse_second(first.visitor);
+            self.refuse_second(first.client);
         }
     }
 
-    fn refuse_second(&mut self, visitor: Visitor) {
+    fn refuse_second(&mut self, client: ReadyClient) {
         let why = match &self.state {
             State::Serving(serving) => format!(
-                "another debugger is connected, from {}; close that one first, or have the operator of the VM evict it",
+                "another debugger is connected, from {}; close that debugger first, or ask the operator of the VM to evict it",
                 serving.remote_addr
             ),
             State::Listening | State::Ending(_) => {
                 "the last debugger's session has not ended yet; try again".to_owned()
             }
         };
-        self.refuse(visitor.connection, why);
+        self.refuse(client.connection, why);
     }
 
     fn refuse(&mut self, connection: Connection, why: String) {
@@ -399,13 +408,13 @@ impl Server {
         self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
     }
 
-    /// The operator throws out whoever is served.
+    /// Ends the present session by order of the operator.
     fn evict(&mut self) {
         match &mut self.state {
             State::Serving(serving) => {
                 tracing::warn!(remote_addr = serving.remote_addr, "evicting the debugger");
-                if let Some(told) = serving.told.take() {
-                    told.send(Told::Evict);
+                if let Some(request_end) = serving.request_end.take() {
+                    request_end.send(EndRequest::Evict);
                 }
             }
             State::Listening | State::Ending(_) => {
@@ -415,7 +424,7 @@ impl Server {
     }
 
     fn end_session(&mut self, mut ending: Ending) {
-        if let Some(connection) = ending.turned_away.take() {
+        if let Some(connection) = ending.refused.take() {
             self.refuse(connection, ending.why().to_string());
         }
         self.state = State::Ending(ending.end().boxed());
@@ -425,9 +434,9 @@ impl Server {
         self.log_end(end);
         self.state = State::Listening;
         if let Some(first) = self.queue.pop_front() {
-            self.start_session(first.visitor);
+            self.start_session(first.client);
         }
-        // Those behind wait for another client now.
+        // The other clients wait for another session now.
         let now = Instant::now();
         for waiting in &mut self.queue {
             waiting.since = now;
@@ -440,12 +449,12 @@ impl Server {
         }
     }
 
-    /// The VM is gone, and nobody is left who has to be told.
-    fn is_pointless(&self) -> bool {
+    /// Whether the VM is gone and no client is left that has to be informed.
+    fn nothing_left_to_do(&self) -> bool {
         matches!(self.state, State::Listening)
             && self.vm.is_closed()
             && self.refused.is_empty()
-            && self.lobby.len() == 0
+            && self.pending.len() == 0
     }
 
     fn inspect(&self, deferred: inspect::Deferred) {
@@ -453,7 +462,7 @@ impl Server {
             response
                 .field("local_addr", &self.local_addr)
                 .field("state", self.state.name())
-                .field("silent", self.lobby.len())
+                .field("silent", self.pending.len())
                 .field("waiting", self.queue.len());
             if let State::Serving(serving) = &self.state {
                 response.field("remote_addr", &serving.remote_addr);
@@ -464,9 +473,13 @@ impl Server {
     async fn stop(mut self) {
         let end = match std::mem::replace(&mut self.state, State::Listening) {
             State::Listening => return,
-            State::Serving(Serving { told, session, .. }) => {
-                if let Some(told) = told {
-                    told.send(Told::Stop);
+            State::Serving(Serving {
+                request_end,
+                session,
+                ..
+            }) => {
+                if let Some(request_end) = request_end {
+                    request_end.send(EndRequest::Stop);
                 }
                 session.await.end().await
             }
@@ -500,7 +513,7 @@ impl State {
     }
 }
 
-/// The next client, but not before `after`. Cancel safe.
+/// Accepts the next client, but not before `after`. Cancel safe.
 async fn accept(
     listener: &mut PolledListener,
     pause: &mut PolledTimer,
@@ -512,7 +525,7 @@ async fn accept(
     listener.accept().await
 }
 
-/// Waits until then, for ever without a time. Cancel safe.
+/// Waits until `then`, or for ever if `then` is `None`. Cancel safe.
 async fn sleep_until(timer: &mut PolledTimer, then: Option<Instant>) {
     match then {
         Some(then) => drop(timer.sleep_until(then).await),

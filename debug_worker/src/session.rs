@@ -1,9 +1,9 @@
-//! One client's session, from its first packet to the guest's detachment.
+//! The session of one client, from its first packet to the detach of the guest.
 //!
 //! ```text
-//!  Session::run:  attach -> serve ---+--- client gone, D, k, error, told to end, VM gone ---> Ending
-//!                    |               ^                                                          |
-//!                    +-- refused ----+                                        Ending::end: await Detach
+//!  Session::run:  attach -> serve ---+--- client gone, D, k, error, end requested, VM gone ---> Ending
+//!                    |               ^                                                            |
+//!                    +-- refused ----+                                          Ending::end: await Detach
 //! ```
 
 use crate::connection::Connection;
@@ -12,9 +12,9 @@ use crate::connection::Outgoing;
 use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
-use crate::lobby::Visitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
+use crate::pending_clients::ReadyClient;
 use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
@@ -48,7 +48,7 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Debug, Error)]
 pub(crate) enum SessionEnd {
     #[error("the debugger closed the connection")]
@@ -70,30 +70,30 @@ pub(crate) enum SessionEnd {
 }
 
 impl SessionEnd {
-    /// The end of a session that was told to end. A server that is gone has stopped.
-    fn of(told: Result<Told, RecvError>) -> Self {
-        match told {
-            Ok(Told::Evict) => Self::Evicted,
-            Ok(Told::Stop) | Err(RecvError::Closed) => Self::Stopped,
+    /// The end of a session that was asked to end. If the server has dropped the sender, it has stopped.
+    fn of(end_requested: Result<EndRequest, RecvError>) -> Self {
+        match end_requested {
+            Ok(EndRequest::Evict) => Self::Evicted,
+            Ok(EndRequest::Stop) | Err(RecvError::Closed) => Self::Stopped,
         }
     }
 }
 
-/// What a session is told from outside.
+/// A request from outside to end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// The server stops: end once the client has been sent what is left.
+pub(crate) enum EndRequest {
+    /// The server stops. The session ends after the unsent bytes were sent to the client.
     Stop,
-    /// The operator throws the client out, which may not read any more: end at once.
+    /// The operator evicts the client. The client may not read any more, so the session ends at once.
     Evict,
 }
 
-/// How a session looks from outside.
+/// Whether the client will send more, as the server sees it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Leaving(Arc<AtomicBool>);
+pub(crate) struct ClientDone(Arc<AtomicBool>);
 
-impl Leaving {
-    /// Whether the client sends nothing more: its session ends by itself, in bounded time.
+impl ClientDone {
+    /// Whether the client has closed its direction of the connection. Then the session ends by itself in bounded time.
     pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -110,25 +110,26 @@ pub(crate) struct Session {
     deadline: Deadline,
 }
 
-/// A session whose client is done with. The guest may not know yet.
+/// A session that serves its client no longer. The guest may still be attached.
 pub(crate) struct Ending {
     guest: Option<Box<Guest>>,
     why: SessionEnd,
-    /// A client that has to be told why there is no session.
-    pub(crate) turned_away: Option<Connection>,
+    /// A client that has to be end_requested why there is no session.
+    pub(crate) refused: Option<Connection>,
 }
 
 impl Ending {
-    /// Why it ended.
+    /// The reason why the session ended.
     pub(crate) fn why(&self) -> &SessionEnd {
         &self.why
     }
 
-    /// The one way every session ends: the guest is detached before anybody else is served. The connection is closed by now.
+    /// The only way in which a session ends: the guest is detached before another client is served. The connection is
+    /// already closed.
     pub(crate) async fn end(self) -> SessionEnd {
         if let Some(mut guest) = self.guest
-            && let Err(error) = guest.vm.lose().await
-            // A guest that has ended has nothing left to detach from.
+            && let Err(error) = guest.vm.detach_lost().await
+            // A guest that has ended cannot be detached.
             && !error.is_end()
         {
             tracing::warn!(%error, "the VM did not confirm that the debugger was detached");
@@ -138,27 +139,27 @@ impl Ending {
 }
 
 impl Session {
-    /// Serves a client until it goes away or `told` resolves.
+    /// Serves a client until the client goes away or `end_requested` resolves.
     ///
     /// Dropping the future detaches from the guest without waiting.
     pub(crate) async fn run(
-        visitor: Visitor,
+        client: ReadyClient,
         requests: Sender<DebugMessage>,
         deadline: Deadline,
         on_disconnect: DetachAction,
         dump_folder: Option<PathBuf>,
-        mut told: OneshotReceiver<Told>,
-        leaving: Leaving,
+        mut end_requested: OneshotReceiver<EndRequest>,
+        client_done: ClientDone,
     ) -> Ending {
         let attach = AttachedVm::attach(requests, deadline.clone(), on_disconnect);
         let mut attach = pin!(attach.fuse());
         // race
         let attached = select_biased! {
-            told = told => {
-                // The VM may have attached already, and is to be detached before the next client attaches.
+            end_requested = end_requested => {
+                // The VM may have attached already. It has to be detached before the next client attaches.
                 let attached = attach.await.ok();
                 let guest = attached.map(|(vm, info)| Box::new(Guest::new(vm, info, None)));
-                return Ending { guest, why: SessionEnd::of(told), turned_away: None };
+                return Ending { guest, why: SessionEnd::of(end_requested), refused: None };
             }
             attached = attach => attached,
         };
@@ -169,7 +170,7 @@ impl Session {
                 return Ending {
                     guest: None,
                     why,
-                    turned_away: Some(visitor.connection),
+                    refused: Some(client.connection),
                 };
             }
         };
@@ -181,15 +182,15 @@ impl Session {
             explanation: explanation(&guest.info.stop.reason)
                 .map(|text| format!("When this debugger attached: {text}")),
         };
-        let Connection { incoming, outgoing } = visitor.connection;
+        let Connection { incoming, outgoing } = client.connection;
         let link = Link {
             incoming,
             outgoing,
-            frontend: visitor.opening.into_session(target),
-            told,
+            frontend: client.first_packet.into_session(target),
+            end_requested,
             running: None,
             end_of_stream: false,
-            leaving,
+            client_done,
         };
         let mut session = Self {
             guest,
@@ -200,7 +201,7 @@ impl Session {
         Ending {
             guest: Some(session.guest),
             why,
-            turned_away: None,
+            refused: None,
         }
     }
 
@@ -214,7 +215,7 @@ impl Session {
             match result {
                 Ok(()) => {}
                 Err(SessionEnd::Stopped) => {
-                    // How the guest ended may be on its way to the client.
+                    // The text that says how the guest ended may be unsent.
                     return self.drain().await.err().unwrap_or(SessionEnd::Stopped);
                 }
                 Err(end) => return end,
@@ -236,20 +237,20 @@ impl Session {
     }
 
     async fn wait(&mut self) -> Result<(), SessionEnd> {
-        // The answer to a resume that is out tells the client first.
+        // While a resume is pending, its answer tells the client that the guest is gone.
         if self.guest.vm.is_gone() && self.link.running.is_none() {
             self.drain().await?;
             return Err(SessionEnd::VmGone);
         }
         if self.link.end_of_stream {
-            // What was asked has been answered, and nobody is left to see the guest stop.
+            // All requests are answered, and no client is left that waits for a stop.
             self.drain().await?;
             return Err(SessionEnd::ClientGone);
         }
         self.link.turn(pin!(future::pending())).await.map(drop)
     }
 
-    /// Sends what is left to send, to a client that may not care.
+    /// Sends the unsent bytes, within the deadline.
     async fn drain(&mut self) -> Result<(), SessionEnd> {
         let mut result = Ok(Written::Stuck);
         let flush = async { result = self.link.outgoing.flush().await };
@@ -266,15 +267,15 @@ struct Link {
     incoming: Incoming,
     outgoing: Outgoing,
     frontend: gdb_frontend::session::Session,
-    told: OneshotReceiver<Told>,
-    /// The answer to the `Resume` that is out. It stays here until it comes, whatever the client sends meanwhile.
+    end_requested: OneshotReceiver<EndRequest>,
+    /// The pending answer to a `Resume`. It stays here until the answer comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,
-    /// The client sends nothing more. It may still read.
+    /// Whether the client has closed its direction of the connection. It may still read.
     end_of_stream: bool,
-    leaving: Leaving,
+    client_done: ClientDone,
 }
 
-/// What a session does next.
+/// The next step of a session.
 enum Step {
     CarryOut(TargetOp),
     Wait,
@@ -294,29 +295,31 @@ impl Link {
         Step::Wait
     }
 
-    /// Moves the session on by one event. The output of `op` where that was it. Cancel safe.
+    /// Handles one event of the session. Returns the output of `op` if `op` has completed. Cancel safe.
     async fn turn<F>(&mut self, mut op: Pin<&mut F>) -> Result<Option<Outcome>, SessionEnd>
     where
         F: FusedFuture<Output = Outcome>,
     {
         enum Event<'a> {
-            Told(Result<Told, RecvError>),
+            EndRequest(Result<EndRequest, RecvError>),
             Completed(Outcome),
             Written(io::Result<Written>),
             Stopped(Result<StopEvent, CallError>),
             Read(io::Result<&'a [u8]>),
         }
         let may_read = !self.end_of_stream && self.frontend.wants_input();
-        // merge; what the VM has answered goes first, since the answer may be that there is no VM any more, after which the session is told to stop
+        // Answers of the VM come first: an answer may say that the VM is gone, and after that the session is asked to
+        // stop.
+        // merge
         let event = select_biased! {
             outcome = op => Event::Completed(outcome),
             stop = pin!(next_stop(&mut self.running).fuse()) => Event::Stopped(stop),
-            told = &mut self.told => Event::Told(told),
+            end_requested = &mut self.end_requested => Event::EndRequest(end_requested),
             written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
             read = pin!(read_if(may_read, &mut self.incoming).fuse()) => Event::Read(read),
         };
         match event {
-            Event::Told(told) => return Err(SessionEnd::of(told)),
+            Event::EndRequest(end_requested) => return Err(SessionEnd::of(end_requested)),
             Event::Completed(outcome) => return Ok(Some(outcome)),
             Event::Written(Ok(Written::All)) => {}
             Event::Written(Ok(Written::Stuck)) => return Err(SessionEnd::NotReading),
@@ -329,10 +332,10 @@ impl Link {
         Ok(None)
     }
 
-    /// The client sends nothing more.
+    /// The client has closed its direction of the connection.
     fn ends(&mut self) {
         self.end_of_stream = true;
-        self.leaving.set();
+        self.client_done.set();
     }
 
     fn complete(&mut self, outcome: Outcome) {
@@ -358,7 +361,7 @@ impl Link {
                 };
                 self.frontend.stopped(ending(&how), text.as_deref());
             }
-            // The client has been told that the guest runs. The only way to tell it otherwise is a stop.
+            // The client was end_requested that the guest runs. Only a stop can correct this.
             Err(error) => {
                 let reason = match error.is_end() {
                     true => StopReason::Terminated(EndSignal::Kill),
@@ -373,7 +376,7 @@ impl Link {
     }
 }
 
-/// Writes what is queued, if anything is. Cancel safe.
+/// Writes the queued bytes, if there are any. Cancel safe.
 async fn flush(outgoing: &mut Outgoing) -> io::Result<Written> {
     if outgoing.is_empty() {
         std::future::pending::<()>().await;
@@ -381,7 +384,7 @@ async fn flush(outgoing: &mut Outgoing) -> io::Result<Written> {
     outgoing.flush().await
 }
 
-/// The answer to the resume that is out, if one is. Cancel safe.
+/// Waits for the answer to the pending resume, if there is one. Cancel safe.
 async fn next_stop(running: &mut Option<PendingStop>) -> Result<StopEvent, CallError> {
     match running {
         Some(pending) => Ok(pending.await?),
@@ -389,7 +392,7 @@ async fn next_stop(running: &mut Option<PendingStop>) -> Result<StopEvent, CallE
     }
 }
 
-/// The next bytes, if any are wanted. Cancel safe.
+/// Reads the next bytes, if `wanted`. Cancel safe.
 async fn read_if(wanted: bool, incoming: &mut Incoming) -> io::Result<&[u8]> {
     if !wanted {
         std::future::pending::<()>().await;

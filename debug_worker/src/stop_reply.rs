@@ -1,4 +1,4 @@
-//! Stops of the guest in the protocol's words, and threads for VPs.
+//! Converts stops of the guest to stop replies of the protocol, and VPs to threads.
 
 use gdb_frontend::target::BreakpointKind as GdbKind;
 use gdb_frontend::target::EndSignal;
@@ -13,17 +13,17 @@ use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::RunnerFault;
 
-/// The VP behind a thread. The VM says whether it exists.
+/// The VP of a thread. The VM checks whether it exists.
 pub(crate) const fn vp_of(thread: Tid) -> VpIndex {
     VpIndex::new(thread.get() - 1)
 }
 
-/// The thread in front of a VP; `None` for an index no thread id can have.
+/// The thread of a VP. `None` if the index has no thread id.
 pub(crate) fn thread_of(vp: VpIndex) -> Option<Tid> {
     vp.index().checked_add(1).and_then(Tid::new)
 }
 
-/// What a stop is to the client.
+/// Converts a stop reason to a stop reply.
 pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
     let reason = match *why {
         DebugStopReason::Break => StopReason::Interrupt,
@@ -31,7 +31,8 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
         DebugStopReason::Breakpoint { breakpoint, .. } => match gdb_kind(breakpoint.kind) {
             GdbKind::Software => StopReason::SoftwareBreakpoint,
             GdbKind::Hardware => StopReason::HardwareBreakpoint,
-            // The VM met a watchpoint as an instruction: say what is known without inventing an access.
+            // The VM reported a watchpoint as an instruction breakpoint. A plain trap claims no access that did not
+            // happen.
             GdbKind::Write | GdbKind::Read | GdbKind::Access => StopReason::Trap,
         },
         DebugStopReason::Watchpoint {
@@ -54,7 +55,8 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
     }
 }
 
-/// What a client that waits for a stop is told of a guest that has ended. Exit statuses are those of `trapgate`.
+/// The stop reply for a guest that has ended, for a client that waits for a stop. The exit statuses are those of
+/// `trapgate`.
 pub(crate) fn ending(how: &GuestEnd) -> Stop {
     let reason = match how {
         GuestEnd::PowerOff => StopReason::Exited(0),
@@ -80,7 +82,7 @@ const fn gdb_kind(kind: BreakpointKind) -> GdbKind {
     }
 }
 
-/// The VM's kind for the protocol's.
+/// Converts the protocol's breakpoint kind to the VM's.
 pub(crate) const fn vm_kind(kind: GdbKind) -> BreakpointKind {
     match kind {
         GdbKind::Software => BreakpointKind::Software,
@@ -91,7 +93,7 @@ pub(crate) const fn vm_kind(kind: GdbKind) -> BreakpointKind {
     }
 }
 
-/// What a signal number alone does not tell: shown before the stop, so that nobody wonders about a SIGQUIT.
+/// The explanation of a stop whose signal number alone says little, such as SIGQUIT. It is shown before the stop reply.
 pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
     match reason {
         DebugStopReason::Break
@@ -102,12 +104,12 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
             let left = match registers {
                 FaultRegisters::Kept => "All state is as it was then",
                 FaultRegisters::ResetByHypervisor => {
-                    "This host's KVM has reset the VP before anybody could look (AMD's processors leave nothing to read), so its registers, but for \
-                     x87 and vector registers, say nothing of the fault; memory and the other VPs are as they were then"
+                    "This host's KVM has reset the VP before its registers could be read (AMD's processors leave the state undefined), so only its x87 and \
+                     vector registers are those at the fault; memory and the other VPs are unchanged"
                 }
             };
             Some(format!(
-                "VP {vp} met a triple fault: it could not deliver an exception. {left}. `continue` lets the machine react to it.\n"
+                "VP {vp} met a triple fault: it could not deliver an exception. {left}. `continue` lets the machine react to the fault.\n"
             ))
         }
         DebugStopReason::Reset { vp } => Some(format!(
@@ -123,15 +125,17 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
             crash(cause)
         )),
         DebugStopReason::Panic { vp } => Some(format!(
-            "The guest's kernel panicked on VP {vp}. `continue` lets it do what it does then.\n"
+            "The guest's kernel panicked on VP {vp}. `continue` lets the kernel go on with its panic.\n"
         )),
     }
 }
 
-/// Why the VP that a stop names cannot go on, in a few words; `None` if it can.
+/// The reason why the VP of a stop has crashed, as a short text. `None` if it has not crashed.
 pub(crate) fn crash_summary(reason: &DebugStopReason) -> Option<String> {
     match reason {
-        DebugStopReason::Crashed { cause, .. } => Some(format!("cannot go on: {}", crash(cause))),
+        DebugStopReason::Crashed { cause, .. } => {
+            Some(format!("cannot go on: {}", crash(cause)))
+        }
         DebugStopReason::TripleFault { .. } => Some("met a triple fault".to_owned()),
         _ => None,
     }
@@ -145,11 +149,11 @@ fn crash(cause: &CrashCause) -> String {
     match cause {
         CrashCause::Internal { suberror } => {
             let meaning = match suberror {
-                1 => "it cannot emulate the instruction at the program counter",
-                2 => "an exception came while another was delivered",
+                1 => "KVM cannot emulate the instruction at the program counter",
+                2 => "an exception occurred while another was delivered",
                 3 => "an event could not be delivered",
                 4 => "the processor left the guest for an unexpected reason",
-                _ => "a reason this version does not know",
+                _ => "this version does not know the reason",
             };
             format!("KVM reports internal error {suberror} ({meaning})")
         }
@@ -166,12 +170,12 @@ fn crash(cause: &CrashCause) -> String {
             format!("KVM exit {reason}, which this version does not know")
         }
         CrashCause::Runner(fault) => {
-            let what = match fault {
+            let fault = match fault {
                 RunnerFault::DebugState => "KVM refused to read or set the debug state of this VP",
                 RunnerFault::ThreadPanicked => "a panic in the VMM ended the thread of this VP",
-                RunnerFault::ThreadGone => "the thread of this VP takes no commands any more",
+                RunnerFault::ThreadGone => "the thread of this VP no longer accepts commands",
             };
-            format!("{what}; the log of the VMM says more")
+            format!("{fault}; the VMM's log has the details")
         }
     }
 }

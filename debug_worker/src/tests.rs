@@ -1,4 +1,4 @@
-//! The whole server over real sockets, with a VM that is a fake. What is in one file belongs to one promise.
+//! Tests of the whole server over real sockets, with a fake VM. Each file tests one promise.
 
 mod bed;
 mod connections;
@@ -13,7 +13,7 @@ mod strangers;
 
 pub(crate) use log_text::Text;
 
-/// What a web browser sends to a port, by the name of the file.
+/// The bytes that web browsers send to a port, by the name of the file.
 pub(crate) fn recordings() -> Vec<(String, Vec<u8>)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../gdb_frontend/tests/browser");
     let recordings: Vec<_> = std::fs::read_dir(folder)

@@ -1,4 +1,4 @@
-//! The VM as one debug session sees it: requests with deadlines, a cache that lives as long as a stop, and the duty to
+//! The VM as a debug session uses it: requests with deadlines, a cache that is valid during a stop, and the duty to
 //! detach.
 
 use crate::deadline::CallError;
@@ -27,44 +27,46 @@ use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::StopEvent;
 
-/// The answer to a `Resume`: the next stop.
+/// The pending answer to a `Resume`: the next stop.
 pub(crate) type PendingStop = PendingFailableRpc<StopEvent, DebugError>;
 
-/// What a resume has led to by the time other tasks had a turn.
+/// The state of a resume after other tasks had a turn.
 #[derive(Debug)]
 pub(crate) enum Resumed {
     /// The guest runs.
     Running(PendingStop),
-    /// It has stopped again already, or is gone for good.
+    /// The guest has stopped again already, or it is gone for good.
     Over(Result<StopEvent, CallError>),
 }
 
-/// A VM that this session has attached to. Dropping it ends the VM's side of the session as chosen for clients that go away, without waiting: the fallback
-/// for a session that is dropped instead of ended.
+/// A VM to which this session is attached. Dropping it ends the session on the VM's side, with the action for lost
+/// clients, and does not wait. This is the fallback for a session that is dropped before its end.
 pub(crate) struct AttachedVm {
     session: DebugSession,
     deadline: Deadline,
-    /// What to do with the guest if the client just goes away.
+    /// What happens to the guest if the client is lost.
     on_disconnect: DetachAction,
     duty: DetachDuty,
     cache: StopCache,
 }
 
-/// Whether a `Detach` is still owed to the VM. It is sent once for each session, and again only where the VM said that it did not carry it out (I6).
+/// Whether the session still has to send `Detach`. Each session sends `Detach` once, and again only if the VM said that
+/// it did not carry it out (I6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DetachDuty {
     Owed,
     Done,
 }
 
-/// What does not change while the guest stands still.
+/// Values that do not change while the guest is stopped.
 #[derive(Debug, Default)]
 struct StopCache {
     registers: HashMap<VpIndex, VpRegisters>,
     status: Option<VmStatus>,
 }
 
-/// A VP's register file, in the VM's form and, once asked for, in the protocol's: making that takes as long as a packet.
+/// The register file of a VP in the VM's form and, after the first use, in the protocol's form. The conversion takes as
+/// long as a packet.
 #[derive(Debug)]
 pub(crate) struct VpRegisters {
     pub(crate) state: Box<DebuggerVpState>,
@@ -82,7 +84,8 @@ impl VpRegisters {
 impl AttachedVm {
     /// Attaches, which stops the guest.
     ///
-    /// Where the VM does not answer in time, or this future is dropped before it does, the session ends as soon as it has begun: nobody takes it.
+    /// If the VM does not answer in time, or if this future is dropped before the answer, the session ends as soon as
+    /// it begins, because the answer is dropped.
     pub(crate) async fn attach(
         requests: Sender<DebugMessage>,
         deadline: Deadline,
@@ -100,7 +103,7 @@ impl AttachedVm {
         Ok((vm, info))
     }
 
-    /// Sends a request and waits for its answer up to the deadline.
+    /// Sends a request and waits for its answer until the deadline.
     pub(crate) async fn call<I, R>(
         &self,
         request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
@@ -111,7 +114,7 @@ impl AttachedVm {
             .await
     }
 
-    /// Lets the guest go.
+    /// Resumes the guest.
     pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
         self.forget();
         let mut pending = self.session.call_failable(DebugRequest::Resume, request);
@@ -122,7 +125,7 @@ impl AttachedVm {
         }
     }
 
-    /// A VP's registers, asked for once per stop.
+    /// The registers of a VP. They are requested once per stop.
     pub(crate) async fn registers(&mut self, vp: VpIndex) -> Result<&mut VpRegisters, CallError> {
         if !self.cache.registers.contains_key(&vp) {
             let state = self.call(DebugRequest::GetVpState, vp).await?;
@@ -131,11 +134,11 @@ impl AttachedVm {
                 .registers
                 .insert(vp, VpRegisters { state, block });
         }
-        // Looked up again because a reference held over the await would keep `self` borrowed.
+        // The entry is looked up again, because a reference from before the await would borrow `self` too long.
         self.cache.registers.get_mut(&vp).ok_or(CallError::Gone)
     }
 
-    /// Writes a VP's registers. What the VM made of them is read back when somebody asks.
+    /// Writes the registers of a VP. The next read requests them from the VM again.
     pub(crate) async fn set_registers(
         &mut self,
         vp: VpIndex,
@@ -146,13 +149,13 @@ impl AttachedVm {
             .await
     }
 
-    /// What every VP is doing, asked for once per stop.
+    /// The status of every VP. It is requested once per stop.
     pub(crate) async fn status(&mut self) -> Result<VmStatus, CallError> {
         if let Some(status) = &self.cache.status {
             return Ok(status.clone());
         }
         let status = self.call(DebugRequest::Status, ()).await?;
-        // Of a guest that runs it is old by the time it is here.
+        // The status of a running guest is outdated when it arrives.
         let running = |vp: &VpStatus| vp.activity == VpActivity::Running;
         if !status.vps.iter().any(running) {
             self.cache.status = Some(status.clone());
@@ -160,19 +163,20 @@ impl AttachedVm {
         Ok(status)
     }
 
-    /// Forgets what was true of the guest, because it has run or was changed in some other way.
+    /// Clears the cache, because the guest has run or was changed in another way.
     pub(crate) fn forget(&mut self) {
         self.cache = StopCache::default();
     }
 
-    /// Ends the VM's side of the session: nothing of ours stays in the guest. Does nothing if that has happened.
+    /// Ends the session on the VM's side: no breakpoint and no register value of the debugger stays in the guest. Has
+    /// no effect after the first time.
     pub(crate) async fn detach(&mut self, action: DetachAction) -> Result<(), CallError> {
         if self.duty == DetachDuty::Done {
             return Ok(());
         }
         self.forget();
         let pending = self.session.call_failable(DebugRequest::Detach, action);
-        // It is on its way whatever becomes of the answer, so nobody has to send it again.
+        // The request is sent, whatever happens to the answer, so it must not be sent again.
         self.duty = DetachDuty::Done;
         let result = self.deadline.answer(pending).await;
         match &result {
@@ -183,17 +187,17 @@ impl AttachedVm {
         result
     }
 
-    /// [`AttachedVm::detach`] for a client that says `k`: in the way chosen for clients that go away.
+    /// [`AttachedVm::detach`] for a client that sends `k`, with the action for lost clients.
     pub(crate) async fn kill(&mut self) -> Result<(), CallError> {
         self.detach(self.on_disconnect.unless_crashed()).await
     }
 
-    /// [`AttachedVm::detach`] for a client that was lost: in the way chosen for that, but a guest that nobody has resumed stays held (I6).
-    pub(crate) async fn lose(&mut self) -> Result<(), CallError> {
+    /// [`AttachedVm::detach`] for a client that was lost, with the action for lost clients. A guest that no client has resumed stays held (I6).
+    pub(crate) async fn detach_lost(&mut self) -> Result<(), CallError> {
         self.detach(self.on_disconnect.unless_held()).await
     }
 
-    /// Whether the VM has gone away.
+    /// Whether the VM has closed its side of the channel.
     pub(crate) fn is_gone(&self) -> bool {
         self.session.is_closed()
     }

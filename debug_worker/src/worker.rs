@@ -1,4 +1,4 @@
-//! The server as a worker with a thread of its own.
+//! The debug server as a worker on its own thread.
 
 use crate::server::DebuggerParameters;
 use crate::server::serve;

@@ -1,4 +1,5 @@
-//! A process with no descriptor left to accept a client with. Alone in its own, since the limit is the whole process's.
+//! A process without a free descriptor for another client. The test has its own process, because the limit applies to
+//! the whole process.
 
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
@@ -73,7 +74,7 @@ fn a_client_that_cannot_be_accepted_yet_is_served_once_it_can() {
         .connect(&address.into())
         .expect("it waits in the backlog");
     client.send(b"$?#3f").expect("room for a packet");
-    // Turns enough for the executor to have looked at its sockets.
+    // Enough turns for the executor to poll its sockets.
     block_on(driver.spawn("settle", async {
         for _ in 0..200 {
             let mut yielded = false;

@@ -1,5 +1,6 @@
-//! What a packet says: one file for each group of packets, each parser under its syntax as the GDB manual gives it (appendix
-//! "Remote Protocol", nodes "Packets", "General Query Packets" and "vCont"). Nothing here knows of a session or a guest.
+//! Parses packets. Each group of packets has a file, and each parser has the packet's syntax from the GDB manual above
+//! it (appendix "Remote Protocol", nodes "Packets", "General Query Packets" and "vCont"). The parsers do not depend on
+//! a session or a guest.
 
 mod breakpoints;
 mod features;
@@ -32,143 +33,145 @@ use crate::target::StepInterrupts;
 use crate::target::Tid;
 use std::borrow::Cow;
 
-/// A packet, understood.
+/// A parsed packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `?`
+    /// `?`: the reason of the last stop.
     StopReason,
-    /// `g`
+    /// `g`: reads all registers.
     ReadRegisters,
-    /// `G`
+    /// `G`: writes all registers.
     WriteRegisters {
-        /// All registers, in hex.
+        /// The values of all registers, in hex.
         hex: &'a [u8],
     },
-    /// `p`
+    /// `p`: reads the register with this number.
     ReadRegister(u64),
-    /// `P`
+    /// `P`: writes one register.
     WriteRegister {
-        /// Which.
+        /// The number of the register.
         num: u64,
         /// The value, little-endian.
         value: Vec<u8>,
     },
-    /// `m` and `x`
+    /// `m` and `x`: reads memory.
     ReadMemory {
-        /// First byte.
+        /// The address of the first byte.
         address: u64,
-        /// As asked for; nothing is checked.
+        /// The length as the client sent it. Nothing is checked.
         len: u64,
-        /// How the reply is written.
+        /// The encoding of the reply.
         format: MemoryFormat,
     },
-    /// `M` and `X`
+    /// `M` and `X`: writes memory.
     WriteMemory {
-        /// First byte.
+        /// The address of the first byte.
         address: u64,
-        /// The bytes; `address + data.len()` does not wrap.
+        /// The bytes to write. The range does not pass the end of the address space.
         data: Cow<'a, [u8]>,
     },
-    /// `c`, `C`, `s` and `S`
+    /// `c`, `C`, `s` and `S`: continues or steps.
     Resume {
         /// Continue or step.
         action: ResumeAction,
-        /// Where to, when it is not to go on where it stopped.
+        /// The new program counter, if the packet has one.
         address: Option<u64>,
     },
-    /// `vCont`
+    /// `vCont`: continues or steps, with an action for each thread.
     VCont(VCont),
-    /// `vCont?`
+    /// `vCont?`: the supported actions of `vCont`.
     VContQuery,
-    /// `vCtrlC`
+    /// `vCtrlC`: stops the guest.
     Interrupt,
-    /// `Z`
+    /// `Z`: inserts a breakpoint or watchpoint.
     InsertBreakpoint(Breakpoint),
-    /// `z`
+    /// `z`: removes a breakpoint or watchpoint.
     RemoveBreakpoint(Breakpoint),
-    /// `Hg`
+    /// `Hg`: selects the thread of `g`, `m` and similar packets.
     SelectThread(ThreadSelector),
-    /// `Hc`
+    /// `Hc`: selects the thread of `c` and `s`.
     SelectResumedThread(ThreadSelector),
-    /// `T`
+    /// `T`: whether the thread exists.
     ThreadAlive(Tid),
-    /// `qC`
+    /// `qC`: the current thread.
     CurrentThread,
-    /// `qfThreadInfo`
+    /// `qfThreadInfo`: the first part of the list of threads.
     FirstThreads,
-    /// `qsThreadInfo`
+    /// `qsThreadInfo`: the next part of the list of threads.
     MoreThreads,
-    /// `qThreadExtraInfo`
+    /// `qThreadExtraInfo`: a text about a thread.
     ThreadExtraInfo(Tid),
-    /// `qThreadStopInfo`
+    /// `qThreadStopInfo`: the stop reply of a thread.
     ThreadStopInfo(Tid),
-    /// `jThreadsInfo`
+    /// `jThreadsInfo`: the stop reasons of all threads.
     ThreadsInfo,
-    /// `qAttached`
+    /// `qAttached`: whether the server attached to an existing process.
     Attached,
-    /// `qSupported`, with the client's features, or without any: plug-ins send it so in the middle of a session, to read the reply.
+    /// `qSupported` with the client's features. Plug-ins send `qSupported` without features in the middle of a session,
+    /// to read the reply.
     Supported(Option<ClientFeatures>),
-    /// A packet without effect here that LLDB alone sends, each time it connects: `QThreadSuffixSupported`.
-    OfLldb,
-    /// `QStartNoAckMode`
+    /// `QThreadSuffixSupported`. The server does not support it, but only LLDB sends this packet, each time it
+    /// connects.
+    ThreadSuffixSupported,
+    /// `QStartNoAckMode`: turns acknowledgements off.
     StartNoAckMode,
-    /// `qXfer:OBJECT:read`
+    /// `qXfer:OBJECT:read`: reads a part of a document.
     Transfer {
-        /// What.
+        /// The document.
         object: TransferObject,
-        /// First byte of the document that is asked for.
+        /// The offset of the first byte.
         offset: u64,
-        /// At most that many bytes.
+        /// The maximum number of bytes.
         len: u64,
     },
-    /// `qMemoryRegionInfo`
+    /// `qMemoryRegionInfo`: the memory region around an address.
     MemoryRegion(u64),
-    /// `qMemoryRegionInfo` without an address.
+    /// `qMemoryRegionInfo` without an address: whether the server supports the packet.
     HasMemoryRegions,
-    /// `_M` and `_m`
+    /// `_M` and `_m`: allocates or frees memory in the guest.
     Allocation,
-    /// `qRcmd`
+    /// `qRcmd`: a `monitor` command.
     Monitor(String),
-    /// `qqemu.sstepbits`
+    /// `qqemu.sstepbits`: the supported step flags.
     StepBits,
-    /// `qqemu.sstep`
+    /// `qqemu.sstep`: the present step flags.
     StepInterrupts,
-    /// `Qqemu.sstep`
+    /// `Qqemu.sstep`: sets the step flags.
     SetStepInterrupts(StepInterrupts),
-    /// `qqemu.Supported`
+    /// `qqemu.Supported`: the supported packets of QEMU.
     QemuFeatures,
-    /// `qqemu.PhyMemMode`
+    /// `qqemu.PhyMemMode`: whether memory packets use physical addresses.
     PhysicalMemory,
-    /// `Qqemu.PhyMemMode`
+    /// `Qqemu.PhyMemMode`: sets whether memory packets use physical addresses.
     SetPhysicalMemory(bool),
-    /// `D`
+    /// `D`: detaches.
     Detach,
-    /// `k`
+    /// `k`: kills the guest, or what the policy says instead. It has no reply.
     Kill,
-    /// `vKill`
+    /// `vKill`: as `k`, with a reply.
     KillWithReply,
-    /// Anything else: the reply is an empty packet.
+    /// Any other packet. The reply is empty.
     Unknown,
 }
 
-/// Why a packet cannot be carried out, whatever the guest is doing.
+/// The reason why a packet is invalid in every state of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// It is not what the manual says.
+    /// The packet does not have the syntax of the manual. The text is the correct syntax.
     #[error("malformed packet; its form is: {0}")]
     Syntax(&'static str),
-    /// A breakpoint with conditions or commands, which were not announced.
+    /// The breakpoint has conditions or commands, which the server does not announce.
     #[error(
-        "conditions and commands of breakpoints are not supported here; GDB checks them itself after: set breakpoint condition-evaluation host"
+        "this server does not evaluate conditions and commands of breakpoints; say `set breakpoint condition-evaluation host`, and GDB evaluates them itself"
     )]
     BreakpointConditions,
-    /// A range that goes past the end of the address space.
-    #[error("the range goes past the last address")]
+    /// The range passes the end of the address space.
+    #[error("the range passes the end of the address space; use a smaller length")]
     Wraps,
 }
 
 impl<'a> Command<'a> {
-    /// Reads a packet: what was between `$` and `#`.
+    /// Parses a packet: the bytes between `$` and `#`.
     pub fn parse(packet: &'a [u8]) -> Result<Self, CommandError> {
         let Some((&first, rest)) = packet.split_first() else {
             return Ok(Self::Unknown);
@@ -200,13 +203,13 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// `;` and the number of a process, whichever: there is but one.
+    /// Whether `arguments` is `;` and a process number. Any number is accepted, because there is only one process.
     fn is_process(arguments: &[u8]) -> bool {
         let number = arguments.strip_prefix(b";").and_then(syntax::number);
         number.is_some()
     }
 
-    /// Packets with a name, which ends at the first `:`, `;`, `,` or `?`, or at the end.
+    /// Parses a packet with a name. The name ends at the first `:`, `;`, `,` or `?`, or at the end of the packet.
     fn named(packet: &'a [u8]) -> Result<Self, CommandError> {
         let end = packet
             .iter()
@@ -229,12 +232,12 @@ impl<'a> Command<'a> {
             (b"qAttached", _) => Ok(Self::Attached),
             (b"qSupported", b"") => Ok(Self::Supported(None)),
             (b"qSupported", _) => Ok(Self::Supported(Some(ClientFeatures::parse(arguments)))),
-            (b"QThreadSuffixSupported", b"") => Ok(Self::OfLldb),
+            (b"QThreadSuffixSupported", b"") => Ok(Self::ThreadSuffixSupported),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
             (b"qMemoryRegionInfo", _) => lldb::memory_region(arguments),
-            // Scripts write the questions with either letter.
+            // Scripts write these queries with either letter.
             (b"qqemu.sstepbits" | b"Qqemu.sstepbits", b"") => Ok(Self::StepBits),
             (b"qqemu.sstep" | b"Qqemu.sstep", b"") => Ok(Self::StepInterrupts),
             (b"qqemu.Supported" | b"Qqemu.Supported", b"") => Ok(Self::QemuFeatures),
@@ -243,7 +246,7 @@ impl<'a> Command<'a> {
             (_, b"") if let Some(flags) = name.strip_prefix(b"Qqemu.sstep=") => {
                 qemu::set_step(flags)
             }
-            // `vMustReplyEmpty` is among these by design.
+            // `vMustReplyEmpty` belongs here: its reply has to be empty.
             _ => Ok(Self::Unknown),
         }
     }

@@ -1,4 +1,5 @@
-//! The bytes between the parties (GDB manual, nodes "Overview" and "Packet Acknowledgment" of "Remote Protocol").
+//! Packets and acknowledgements as bytes (GDB manual, nodes "Overview" and "Packet Acknowledgment" of "Remote
+//! Protocol").
 
 mod decode;
 mod encode;
@@ -9,21 +10,21 @@ pub use decode::Frame;
 pub use encode::PacketWriter;
 pub(crate) use outbox::Outbox;
 
-/// The longest packet, in either direction, in bytes between `$` and `#`: what `PacketSize` announces. A quarter of a mebibyte holds
-/// 128 KiB of memory in hex, or nearly twice that in binary.
+/// The maximum number of bytes between `$` and `#` of a packet, in either direction. `PacketSize` announces it. 256 KiB
+/// hold 128 KiB of memory in hex, or nearly 256 KiB in binary.
 pub const PACKET_SIZE: usize = 0x4_0000;
 
-/// The sum of all bytes, modulo 256.
+/// The checksum of a packet: the sum of all bytes modulo 256.
 fn checksum(payload: &[u8]) -> u8 {
     payload
         .iter()
         .fold(0, |sum: u8, &byte| sum.wrapping_add(byte))
 }
 
-/// What a client makes of the payload of a reply: runs expanded and escapes resolved. For clients and tests; the server itself never
-/// gets run-length encoding.
+/// Decodes the payload of a reply as a client does: expands runs and resolves escapes. For clients and tests. The
+/// server itself never receives run-length encoding.
 ///
-/// `None` where an escape or a run has no end, or a run no beginning.
+/// Returns `None` if an escape or a run is incomplete, or if a run has no byte to repeat.
 pub fn expand(payload: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(payload.len());
     let mut bytes = payload.iter().copied();

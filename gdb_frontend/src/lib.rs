@@ -1,7 +1,8 @@
-//! The GDB Remote Serial Protocol without IO.
+//! The GDB Remote Serial Protocol without I/O.
 //!
-//! Bytes from a client go into a [`Session`](session::Session); out come bytes for the client and operations on the guest
-//! ([`target::TargetOp`]), whose results are handed back. The crate has no sockets, no async, no channels and no hypervisor in it.
+//! A [`Session`](session::Session) takes bytes from a client and returns bytes for the client and operations on the
+//! guest ([`target::TargetOp`]). The caller carries out the operations and returns their results. The crate uses no
+//! sockets, no async, no channels and no hypervisor.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -1,7 +1,7 @@
-//! Register tables, one for each architecture: everything about registers in the protocol is derived from them: the layout of `g`
-//! and `G`, the numbers of `p` and `P`, the target description, the page in the Guide.
+//! Register tables, one for each architecture. All register data of the protocol is derived from them: the layout of
+//! `g` and `G`, the numbers of `p` and `P`, the target description, and the page in the Guide.
 //!
-//! A layout never changes within a session, so that the answer to `g` never changes its size under GDB.
+//! A layout is constant within a session, because GDB requires that the length of `g` replies does not change.
 
 pub mod aarch64;
 mod block;
@@ -17,20 +17,21 @@ use crate::regs::types::Type;
 use crate::regs::x86_64::X86Reg;
 use std::sync::OnceLock;
 
-/// A register's number in the protocol: its place in the table.
+/// The number of a register in the protocol: its index in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegNum(pub u16);
 
-/// Which registers a session has, in which order.
+/// The registers of a session and their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// x86 in all modes, 64-bit register file.
+    /// x86 in all modes, with the 64-bit register file.
     X86_64 {
-        /// The upper halves of YMM.
+        /// Whether there are upper halves of the YMM registers.
         avx: bool,
-        /// AVX-512. Without `avx` it is left out too: GDB refuses a description that has one without the other.
+        /// Whether there are AVX-512 registers. Without `avx` they are left out: GDB refuses a description with AVX-512
+        /// and without AVX.
         avx512: bool,
-        /// PKRU.
+        /// Whether there is PKRU.
         pkru: bool,
     },
     /// 64-bit Arm.
@@ -38,7 +39,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// All registers of this layout, by number.
+    /// All registers of this layout, in the order of their numbers.
     pub fn table(self) -> &'static [Reg] {
         static TABLES: [OnceLock<Vec<Reg>>; Layout::COUNT] =
             [const { OnceLock::new() }; Layout::COUNT];
@@ -48,10 +49,10 @@ impl Layout {
         })
     }
 
-    /// How many layouts there are.
+    /// The number of layouts.
     pub(crate) const COUNT: usize = 9;
 
-    /// A number for each layout, below [`COUNT`](Self::COUNT).
+    /// The index of this layout, below [`COUNT`](Self::COUNT).
     pub(crate) fn index(self) -> usize {
         match self {
             Self::X86_64 { avx, avx512, pkru } => {
@@ -61,17 +62,17 @@ impl Layout {
         }
     }
 
-    /// The register with this number, where there is one.
+    /// The register with this number, if there is one.
     pub fn reg(self, num: RegNum) -> Option<&'static Reg> {
         self.table().get(usize::from(num.0))
     }
 
-    /// The register with this name, where there is one.
+    /// The register with this name, if there is one.
     pub fn by_name(self, name: &str) -> Option<&'static Reg> {
         self.table().iter().find(|reg| reg.name == name)
     }
 
-    /// Bytes of all registers together: half the length of a `g` reply.
+    /// The length of all registers in bytes: half the length of a `g` reply.
     pub fn total_bytes(self) -> usize {
         self.table()
             .last()
@@ -87,58 +88,59 @@ impl Layout {
     }
 }
 
-/// One register.
+/// A register of the table.
 #[derive(Debug)]
 pub struct Reg {
-    /// Its number: its place in the table.
+    /// The number: the index in the table.
     pub num: RegNum,
-    /// Its name, as GDB knows it.
+    /// The name that GDB uses.
     pub name: String,
-    /// Its width in bits, a multiple of 8.
+    /// The width in bits, a multiple of 8.
     pub bits: u16,
-    /// Where it starts in a `g` packet, in bytes of the register file (not of hex text).
+    /// The offset in a `g` packet, in bytes of the register file (not of the hex text).
     pub offset: usize,
-    /// The target description's feature it belongs to (GDB manual, node "Standard Target Features").
+    /// The feature of the target description (GDB manual, node "Standard Target Features").
     pub feature: &'static str,
-    /// What lists it.
+    /// The group in which clients list the register.
     pub group: Group,
-    /// How it is shown.
+    /// The type, which determines how clients show the register.
     pub ty: &'static Type,
-    /// Which register it is, for those who fetch the value.
+    /// The register of the architecture, for the code that reads and writes the value.
     pub id: RegId,
 }
 
 impl Reg {
-    /// Its width in bytes.
+    /// The width in bytes.
     pub fn bytes(&self) -> usize {
         usize::from(self.bits / 8)
     }
 }
 
-/// Which register of which architecture.
+/// A register of an architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RegId {
-    /// Of x86.
+    /// An x86 register.
     X86(X86Reg),
-    /// Of 64-bit Arm.
+    /// A 64-bit Arm register.
     Aarch64(Aarch64Reg),
 }
 
-/// The group of a register (GDB manual, node "Target Description Format", `group`), which `info registers GROUP` lists. GDB's own
-/// code for x86 does not look at it; LLDB has nothing else to go by.
+/// The group of a register (GDB manual, node "Target Description Format", `group`). `info registers GROUP` lists it.
+/// GDB's own code for x86 ignores the group; LLDB uses only the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// As GDB finds from name and type; to LLDB it is a general register, which a plain `register read` prints.
+    /// GDB derives the group from the name and the type. LLDB takes the register for a general register, which a plain
+    /// `register read` prints.
     ByType,
-    /// Of the floating-point unit.
+    /// A register of the floating-point unit.
     Float,
-    /// Of the vector unit.
+    /// A register of the vector unit.
     Vector,
-    /// Of no interest to programs that run on the system.
+    /// A system register, which user programs do not use.
     System,
 }
 
-/// Lays registers one after the other: numbers and offsets come from the order alone.
+/// Adds registers to a table. The order determines numbers and offsets.
 struct TableBuilder {
     regs: Vec<Reg>,
     offset: usize,
@@ -156,7 +158,7 @@ impl TableBuilder {
         }
     }
 
-    /// What follows belongs to this feature and group.
+    /// Sets the feature and the group of the registers that follow.
     fn feature(&mut self, feature: &'static str, group: Group) {
         self.feature = feature;
         self.group = group;

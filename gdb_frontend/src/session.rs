@@ -1,4 +1,4 @@
-//! One client's session: bytes in, actions out. It begins with an [`Opening`], which ends with the first packet.
+//! The session of one client: takes bytes and returns actions. It begins with a [`FirstPacket`], which waits for the first packet.
 //!
 //! ```text
 //!                         push                                    poll_action
@@ -8,16 +8,16 @@
 //!                                                                                                     |
 //!                          reply <---- Pending <-------------------------------- complete <-----------+
 //! ```
-//! Everything is done in the order in which it came. One operation is out at a time, and what comes in meanwhile waits; that
-//! includes Ctrl-C, which so never overtakes the `c` before it.
+//! The session handles all input in order. One operation is in progress at a time, and later input waits. Ctrl-C waits too, so it never
+//! overtakes the `c` before it.
 //!
-//! A Ctrl-C stands until the guest has stopped for it or the client has shown another stop. GDB keeps many stops to itself (a condition that is
-//! false, an ignore count, `dprintf`), and a Ctrl-C from the middle of one has to end the resume that follows. A stop that GDB shows is one
-//! after which it reads the list of threads, which it never does for the others; a Ctrl-C from before that crossed with the stop, and the user has what they wanted.
+//! A Ctrl-C stays pending until the guest has stopped for it, or until the client has shown another stop. GDB does not show every stop (a condition that is
+//! false, an ignore count, `dprintf`), and a Ctrl-C during a stop that is not shown has to end the next resume. After a stop that GDB shows, it reads the list of
+//! threads; after other stops it never does. A Ctrl-C from before such a stop has crossed with it, and the user has the stop that they wanted.
 
 mod complete;
 mod execute;
-mod opening;
+mod first_packet;
 mod pending;
 mod refusals;
 mod stop_info;
@@ -42,30 +42,30 @@ use crate::target::Tid;
 use pending::Pending;
 use refusals::Refusals;
 
-pub use opening::NoDebugger;
-pub use opening::Opening;
-pub use opening::Progress;
+pub use first_packet::FirstPacket;
+pub use first_packet::NotADebugger;
+pub use first_packet::Progress;
 
-/// What the driver has to do next.
+/// An action of the session, for the driver to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Write these bytes to the client, in one write.
     Send(Vec<u8>),
-    /// Carry this out and call [`Session::complete`].
+    /// Carry out this operation and call [`Session::complete`].
     Target(TargetOp),
-    /// Close the connection, after what was sent before has gone out.
+    /// Close the connection after all earlier bytes were sent.
     Close,
 }
 
-/// One client's session.
+/// The session of one client.
 #[derive(Debug)]
 pub struct Session {
     decoder: Decoder,
-    // Apart from the decoder, so that a packet can be looked at where it lies.
+    // A separate struct, so that a packet in the decoder's buffer can be borrowed while the session executes it.
     core: Core,
 }
 
-/// A session without its input.
+/// A session without its decoder.
 #[derive(Debug)]
 struct Core {
     info: TargetInfo,
@@ -74,48 +74,49 @@ struct Core {
     operation: Operation,
     guest: Guest,
     connection: Connection,
-    /// The thread of `g`, `m` and the like, chosen by `Hg` or by the last stop.
+    /// The thread of `g`, `m` and similar packets: selected by `Hg` or by the last stop.
     current: Tid,
-    /// The thread that the stop reply names where the stop concerns no single thread, as an interrupt does. The last resume let this thread go.
+    /// The thread in the stop reply of a stop that concerns no single thread, such as an interrupt. The last resume has
+    /// run this thread.
     interrupt_thread: Tid,
-    /// The threads of `c` and `s`, chosen by `Hc`.
+    /// The threads of `c` and `s`, selected by `Hc`.
     resumed: ThreadSelector,
-    /// A buffer that the driver is done with.
-    spare: Vec<u8>,
-    /// The list of threads as it was when the client began to read it.
+
+    /// The list of threads at the time when the client began to read it.
     threads: Vec<u8>,
-    /// Memory is read and written by physical addresses (`Qqemu.PhyMemMode`). Breakpoints are not concerned.
+    /// Whether memory packets use physical addresses (`Qqemu.PhyMemMode`). Breakpoints always use virtual addresses.
     physical_memory: bool,
-    /// The user wants a stop, and has not been shown one since.
+    /// Whether the user has asked for a stop, and no stop has been shown since.
     interrupt_wanted: bool,
-    /// The byte that showed that the client is no debugger.
+    /// The byte which shows that the client is no debugger.
     foreign: Option<u8>,
-    /// What the user is to be told of breakpoints as soon as the protocol allows it.
+    /// The refused breakpoints that the user is told of as soon as the protocol allows it.
     refusals: Refusals,
 }
 
-/// The operation that the driver has been asked for, or is about to be.
+/// The operation in progress, if there is one.
 #[derive(Debug)]
 enum Operation {
     None,
-    /// `poll_action` has not handed it out yet.
+    /// `poll_action` has not returned the operation yet.
     Asked(TargetOp, Pending),
     Out(Pending),
 }
 
-/// What the guest does.
+/// The state of the guest, as the client knows it.
 #[derive(Debug)]
 enum Guest {
-    /// It stands still, for this reason.
+    /// The guest is stopped, for this reason.
     Stopped(Stop),
-    /// It runs, and the client waits for a stop reply. A stop that came while an operation was out waits for its end.
+    /// The guest runs, and the client waits for a stop reply. A stop that came during an operation waits for the end of
+    /// the operation.
     Running(Option<(Stop, Option<String>)>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Connection {
     Open,
-    /// To be closed once everything has been sent.
+    /// The connection will be closed after all bytes were sent.
     Closing,
     Closed,
 }
@@ -135,7 +136,7 @@ impl Session {
                 current: info.stop.thread.unwrap_or(first),
                 interrupt_thread: info.stop.thread.unwrap_or(first),
                 resumed: ThreadSelector::Any,
-                spare: Vec::new(),
+
                 threads: Vec::new(),
                 physical_memory: false,
                 interrupt_wanted: false,
@@ -146,34 +147,27 @@ impl Session {
         }
     }
 
-    /// Takes bytes from the client, in whatever pieces they come. Never fails: bad input gets an error reply.
+    /// Takes bytes from the client, in parts of any length. Never fails: bad input gets an error reply.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.core.connection == Connection::Open {
             self.decoder.push(bytes);
         }
     }
 
-    /// Whether there is room for more input. While this says no, leave what comes in the socket: a client that does not wait for
-    /// replies would else fill the memory.
+    /// Whether the session can take more input. While it cannot, leave further bytes in the socket: a client that does
+    /// not wait for replies would otherwise exhaust the memory.
     pub fn wants_input(&self) -> bool {
         self.decoder.buffered() <= PACKET_SIZE
     }
 
-    /// The first byte of the client that no debugger sends before its first packet; after [`Action::Close`], the reason for it.
+    /// The first byte of the client that no debugger sends before its first packet. After [`Action::Close`] it is the
+    /// reason for closing.
     pub fn foreign_byte(&self) -> Option<u8> {
         self.core.foreign
     }
 
-    /// Takes back the buffer of an [`Action::Send`] that has been written. Not a must; but a fresh quarter of a mebibyte costs more
-    /// in page faults than it takes to fill.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.core.spare.capacity() < buffer.capacity() && buffer.capacity() <= 2 * PACKET_SIZE {
-            self.core.spare = buffer;
-        }
-    }
-
-    /// The next thing to do; `None` until more comes in. While an operation is out, everything the client sends waits, except that
-    /// what is ready is sent. A Ctrl-C while the guest runs yields [`TargetOp::Interrupt`].
+    /// Returns the next action. `None` if the session needs more input. During an operation, further packets wait, but
+    /// bytes that are ready are returned. A Ctrl-C while the guest runs results in [`TargetOp::Interrupt`].
     pub fn poll_action(&mut self) -> Option<Action> {
         loop {
             let ready = self.core.outbox.take_ready();
@@ -204,7 +198,7 @@ impl Session {
         }
     }
 
-    /// Answers the operation that is out. Without one that is out, nothing happens.
+    /// Completes the operation in progress. Has no effect if there is none.
     pub fn complete(&mut self, reply: TargetReply) {
         match std::mem::replace(&mut self.core.operation, Operation::None) {
             Operation::Out(pending) => self.core.complete(pending, reply),
@@ -213,9 +207,9 @@ impl Session {
         self.core.report_stop();
     }
 
-    /// The guest has stopped, after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`]. `console` is text to
-    /// show the user before the stop reply, where there is some. A stop that nothing led to is dropped. One that says that there is no guest any more
-    /// ends the session.
+    /// Reports that the guest has stopped after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`].
+    /// `console` is text that the user sees before the stop reply. A stop without a preceding resume is dropped. A stop
+    /// which says that the guest has ended ends the session.
     pub fn stopped(&mut self, stop: Stop, console: Option<&str>) {
         if let Guest::Running(waiting @ None) = &mut self.core.guest {
             *waiting = Some((stop, console.map(str::to_owned)));
@@ -242,7 +236,7 @@ impl Core {
             Frame::Interrupt => self.interrupt(Pending::Interrupt),
             Frame::BadChecksum => {
                 self.outbox.received(false);
-                // With acknowledgements the `-` asks for the packet again; without, somebody waits for a reply.
+                // With acknowledgements, `-` asks for the packet again. Without them, the client waits for a reply.
                 if !self.outbox.has_acks() {
                     self.error(&TargetError {
                         errno: 22,
@@ -250,7 +244,7 @@ impl Core {
                     });
                 }
             }
-            // An answer would only tell a web page what is here.
+            // An answer would only tell a web page that a debug server is here.
             Frame::Foreign(byte) => {
                 self.foreign = Some(byte);
                 self.close();
@@ -259,13 +253,15 @@ impl Core {
                 self.outbox.received(true);
                 self.error(&TargetError {
                     errno: 22,
-                    text: format!("the packet is longer than {PACKET_SIZE:#x} bytes, the size that was announced"),
+                    text: format!(
+                        "the packet is longer than the announced size of {PACKET_SIZE:#x} bytes; send shorter packets"
+                    ),
                 });
             }
         }
     }
 
-    /// Stops a guest that runs; where it stands still, the resume that follows.
+    /// Stops a running guest. If the guest is stopped, the next resume ends at once.
     fn interrupt(&mut self, pending: Pending) {
         self.interrupt_wanted = true;
         match (&self.guest, pending) {
@@ -275,7 +271,7 @@ impl Core {
         }
     }
 
-    /// Sends the stop reply that is due, once no operation is out.
+    /// Sends the pending stop reply, if no operation is in progress.
     fn report_stop(&mut self) {
         if !matches!(self.operation, Operation::None) || self.connection != Connection::Open {
             return;
@@ -303,7 +299,7 @@ impl Core {
         }
     }
 
-    /// Tells of a stop and makes its thread the current one, as the client does for itself.
+    /// Sends a stop reply and makes its thread the current thread, as the client does.
     fn send_stop(&mut self, stop: Stop) {
         self.current = stop.thread.unwrap_or(self.interrupt_thread);
         let packet = stop_reply::packet(stop.reason, self.current, self.client);
@@ -314,11 +310,6 @@ impl Core {
         self.operation = Operation::Asked(op, pending);
     }
 
-    /// A packet for a reply of some size.
-    fn large_packet(&mut self, payload: usize) -> PacketWriter {
-        PacketWriter::in_buffer(std::mem::take(&mut self.spare), payload)
-    }
-
     fn ok(&mut self) {
         self.text("OK");
     }
@@ -327,7 +318,7 @@ impl Core {
         self.outbox.packet(PacketWriter::text(text));
     }
 
-    /// `E NN`, or `E.` and words for clients that take them.
+    /// `E NN`, or `E.` and a text for clients that accept texts.
     fn error(&mut self, error: &TargetError) {
         let mut packet = PacketWriter::default();
         if self.client.error_message {
@@ -340,7 +331,8 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// The client waits for a stop or for the answer to a `monitor` command: the user can be told.
+    /// Shows the pending texts. The client waits for a stop or for the answer to a `monitor` command, so the protocol
+    /// allows text.
     fn tell_waiting(&mut self) {
         if let Some(text) = self.info.explanation.take() {
             self.console(&text);
@@ -350,7 +342,7 @@ impl Core {
         }
     }
 
-    /// Shows text to the user, in as many `O` packets as it takes.
+    /// Shows text to the user, in as many `O` packets as necessary.
     fn console(&mut self, text: &str) {
         for chunk in text.as_bytes().chunks((PACKET_SIZE - 1) / 2) {
             let mut packet = PacketWriter::with_capacity(1 + 2 * chunk.len());

@@ -1,17 +1,17 @@
-//! What the protocol asks of the guest: operations and their results.
+//! The operations that the protocol needs of the guest, and their results.
 //!
-//! Whoever drives the session carries out one operation at a time and answers it with [`TargetReply`], in any way it likes.
-//! Stops are no replies: they come whenever they come, through [`Session::stopped`](crate::session::Session::stopped).
+//! The driver of the session carries out one operation at a time and answers it with a [`TargetReply`]. A stop is no
+//! reply: the driver reports it at any time by [`Session::stopped`](crate::session::Session::stopped).
 
 use crate::regs::RegNum;
 use crate::regs::RegisterBlock;
 
-/// A GDB thread id. Thread `n` is VP `n - 1`; 0 and -1 never get here.
+/// A GDB thread id. Thread `n` is VP `n - 1`. The values 0 and -1 of the protocol are not thread ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tid(std::num::NonZeroU32);
 
 impl Tid {
-    /// The thread with this id, `None` for 0.
+    /// The thread with this id. `None` for 0.
     pub const fn new(id: u32) -> Option<Self> {
         match std::num::NonZeroU32::new(id) {
             Some(id) => Some(Self(id)),
@@ -19,285 +19,294 @@ impl Tid {
         }
     }
 
-    /// The plain number, from 1.
+    /// The id as a plain number, starting at 1.
     pub const fn get(self) -> u32 {
         self.0.get()
     }
 }
 
-/// What the driver must know of the guest before it can speak for it.
+/// The properties of the guest that a session needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetInfo {
-    /// Threads are 1 to this.
+    /// The number of threads. The ids are 1 to this number.
     pub thread_count: u32,
-    /// Which register table the session uses; it never changes within a session.
+    /// The register table of the session. It is constant during the session.
     pub layout: crate::regs::Layout,
-    /// Why the guest stands still as the session begins: what the first `?` is told.
+    /// The reason why the guest is stopped when the session begins: the reply to the first `?`.
     pub stop: Stop,
-    /// Text about that stop for the user, where there is some. The protocol has no place for it before the answer to `?`, so it is shown with the next
-    /// `monitor` command that is no script's, or the next resume.
+    /// A text about that stop for the user. The protocol does not allow text before the reply to `?`, so the session
+    /// shows the text with the next `monitor` command that no script sends, or at the next resume.
     pub explanation: Option<String>,
 }
 
-/// One operation on the guest. Each is answered by [`Session::complete`](crate::session::Session::complete), once.
+/// An operation on the guest. The driver answers each operation once, by
+/// [`Session::complete`](crate::session::Session::complete).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetOp {
-    /// All registers of a thread. Answer: [`TargetReply::Registers`].
+    /// Reads all registers of a thread. Answer: [`TargetReply::Registers`].
     ReadRegisters {
-        /// Whose.
+        /// The thread.
         thread: Tid,
     },
-    /// Some registers of a thread, all or none. Answer: [`TargetReply::Done`].
+    /// Writes registers of a thread, all of them or none. Answer: [`TargetReply::Done`].
     WriteRegisters {
-        /// Whose.
+        /// The thread.
         thread: Tid,
-        /// Number and new bytes, as long as the register is, little-endian.
+        /// The number and the new value of each register. The value has the register's length and is little-endian.
         values: Vec<(RegNum, Vec<u8>)>,
     },
-    /// Memory as this thread sees it. Answer: [`TargetReply::Memory`], possibly shorter than asked for.
+    /// Reads memory in the address space of a thread. Answer: [`TargetReply::Memory`], which may be shorter than
+    /// requested.
     ReadMemory {
-        /// Whose address space.
+        /// The thread whose page tables translate the address.
         thread: Tid,
-        /// First byte.
+        /// The virtual address of the first byte.
         address: u64,
-        /// Bytes, at least 1; the last one, at `address + len - 1`, is in the address space, and the reply fits a packet.
+        /// The length in bytes, at least 1. The last byte, at `address + len - 1`, is in the address space, and the
+        /// reply fits in a packet.
         len: usize,
     },
-    /// Memory by guest physical addresses. Answer: [`TargetReply::Memory`], possibly shorter than asked for.
+    /// Reads memory by guest physical addresses. Answer: [`TargetReply::Memory`], which may be shorter than requested.
     ReadPhysical {
-        /// First byte.
+        /// The physical address of the first byte.
         address: u64,
-        /// As for [`ReadMemory`](Self::ReadMemory).
+        /// The length in bytes, as in [`ReadMemory`](Self::ReadMemory).
         len: usize,
     },
-    /// Memory by guest physical addresses. Answer: [`TargetReply::Done`].
+    /// Writes memory by guest physical addresses. Answer: [`TargetReply::Done`].
     WritePhysical {
-        /// First byte.
+        /// The physical address of the first byte.
         address: u64,
-        /// What to write; never empty.
+        /// The bytes to write, at least one.
         data: Vec<u8>,
     },
-    /// Memory as this thread sees it. Answer: [`TargetReply::Done`].
+    /// Writes memory in the address space of a thread. Answer: [`TargetReply::Done`].
     WriteMemory {
-        /// Whose address space.
+        /// The thread whose page tables translate the address.
         thread: Tid,
-        /// First byte.
+        /// The virtual address of the first byte.
         address: u64,
-        /// What to write; never empty.
+        /// The bytes to write, at least one.
         data: Vec<u8>,
     },
-    /// Answer: [`TargetReply::Done`].
+    /// Inserts a breakpoint. Answer: [`TargetReply::Done`].
     InsertBreakpoint(Breakpoint),
-    /// Answer: [`TargetReply::Done`].
+    /// Removes a breakpoint. Answer: [`TargetReply::Done`].
     RemoveBreakpoint(Breakpoint),
-    /// Lets threads go. Answer: [`TargetReply::Done`] when they have been let go (or the error why not); the stop comes later.
+    /// Resumes threads. Answer: [`TargetReply::Done`] when the threads run, or an error; the stop comes later.
     Resume(Resume),
-    /// Stops every thread. Answer: [`TargetReply::Done`]; the stop itself comes as a stop.
+    /// Stops all threads. Answer: [`TargetReply::Done`]. The stop itself is reported as a stop.
     Interrupt,
-    /// A line for people about a thread. Answer: [`TargetReply::Text`].
+    /// Returns a line of text about a thread. Answer: [`TargetReply::Text`].
     ThreadExtraInfo {
-        /// Which.
+        /// The thread.
         thread: Tid,
     },
-    /// Why a thread stands still, where it has a reason of its own; a hit that is told by this is not told by a later stop. Answer:
+    /// Returns the stop reason of a thread, if it has one of its own. A later stop does not report a hit again that
+    /// this operation has reported. Answer:
     /// [`TargetReply::StopReason`].
     StopReason {
-        /// Which.
+        /// The thread.
         thread: Tid,
     },
-    /// What is around an address, as a thread sees it. Answer: [`TargetReply::MemoryRegion`].
+    /// Returns the memory region around an address, in the address space of a thread. Answer:
+    /// [`TargetReply::MemoryRegion`].
     MemoryRegion {
-        /// Whose address space.
+        /// The thread whose page tables are used.
         thread: Tid,
         /// A virtual address.
         address: u64,
     },
-    /// A `monitor` command. Answer: [`TargetReply::Text`] or [`TargetReply::Listing`], shown to the user as it is (an error too).
+    /// A `monitor` command. Answer: [`TargetReply::Text`] or [`TargetReply::Listing`], which is shown to the user
+    /// unchanged, also if it is an error.
     Monitor {
-        /// The thread selected for `g`/`m`, which the command may refer to.
+        /// The thread selected by `Hg`, to which the command may refer.
         thread: Tid,
         /// The command line.
         line: String,
     },
-    /// Sets whether steps take interrupts, or asks. Answer: [`TargetReply::StepInterrupts`] with what is in force then.
+    /// Sets whether steps take interrupts, or only returns the setting. Answer: [`TargetReply::StepInterrupts`] with
+    /// the present setting.
     StepInterrupts(Option<StepInterrupts>),
-    /// Ends the session, the guest runs on. Answer: [`TargetReply::Done`], after which the session closes.
+    /// Ends the session; the guest runs on. Answer: [`TargetReply::Done`], after which the session closes.
     Detach,
-    /// Ends the session by `k` or `vKill`. What it means for the guest is the driver's policy. Answer: [`TargetReply::Done`].
+    /// Ends the session by `k` or `vKill`. The driver's policy decides what happens to the guest. Answer:
+    /// [`TargetReply::Done`].
     Kill,
 }
 
 /// The result of a [`TargetOp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetReply {
-    /// It is done, there is nothing to say.
+    /// The operation succeeded without a value.
     Done,
-    /// Registers, in the table's order.
+    /// All registers, in the order of the table.
     Registers(RegisterBlock),
-    /// Memory, from the address asked for.
+    /// The bytes from the requested address on.
     Memory(Vec<u8>),
-    /// The memory region that holds the address.
+    /// The region that contains the requested address.
     MemoryRegion(MemoryRegion),
-    /// Words for a person.
+    /// A text for a person.
     Text(String),
-    /// Text that scripts take apart: no other words may come with it.
+    /// A text that scripts parse. No other text may come with it.
     Listing(String),
     /// Whether steps take interrupts.
     StepInterrupts(StepInterrupts),
-    /// Why a thread stands still; `None` where it was only stopped with the others.
+    /// The stop reason of a thread. `None` if the thread stopped only because other threads stopped.
     StopReason(Option<StopReason>),
-    /// It was not done.
+    /// The operation failed.
     Error(TargetError),
 }
 
-/// Addresses that follow each other and are all alike.
+/// A range of addresses with the same properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRegion {
     /// The address of the region's first byte.
     pub first: u64,
-    /// The address of the region's last byte. The address after it may not fit 64 bits.
+    /// The address of the region's last byte. The address behind it may not fit in 64 bits.
     pub last: u64,
-    /// What is there; `None` where nothing is mapped.
+    /// The allowed accesses. `None` if the region is not mapped.
     pub access: Option<RegionAccess>,
 }
 
-/// What can be done with the memory of a region.
+/// The allowed accesses to a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionAccess {
-    /// Whether there is memory to read. Elsewhere is a device, or nothing.
+    /// Whether the region is RAM. Otherwise it is mapped to a device or to nothing.
     pub read: bool,
-    /// Whether a write is allowed.
+    /// Whether writes are allowed.
     pub write: bool,
     /// Whether code can be executed.
     pub execute: bool,
 }
 
-/// What becomes of an interrupt that waits when a thread steps.
+/// What a step does with a pending interrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StepInterrupts {
-    /// It goes on waiting.
+    /// The interrupt stays pending.
     #[default]
     Held,
-    /// The step ends at its handler.
+    /// The step delivers the interrupt and ends at its handler.
     Taken,
 }
 
-/// Why an operation was not carried out.
+/// The reason why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetError {
-    /// The number for clients that take only that: 14 unmapped, 22 bad argument, 28 no slot free, 95 not supported, 110 timed out, 5 else.
+    /// The number for clients that accept only a number: 14 not mapped, 22 bad argument, 28 no free debug register, 95
+    /// not supported, 110 timed out, 5 any other error.
     pub errno: u8,
-    /// What happened and what to do, for clients that take text.
+    /// The text for clients that accept a text. It says what happened and what to do next.
     pub text: String,
 }
 
-/// Where and on what to stop (GDB manual, node "Packets", `Z`).
+/// A breakpoint or watchpoint (GDB manual, node "Packets", `Z`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Breakpoint {
-    /// The packet's type digit.
+    /// The type digit of the packet.
     pub kind: BreakpointKind,
-    /// First byte.
+    /// The address of the first byte.
     pub address: u64,
-    /// The packet's `kind` field: bytes watched, or the length of a breakpoint instruction.
+    /// The `kind` field of the packet: the number of watched bytes, or the length of a breakpoint instruction.
     pub len: u64,
 }
 
 /// The type digit of `Z` and `z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BreakpointKind {
-    /// `Z0`.
+    /// `Z0`: a software breakpoint.
     Software,
-    /// `Z1`.
+    /// `Z1`: a hardware breakpoint.
     Hardware,
-    /// `Z2`.
+    /// `Z2`: a write watchpoint.
     Write,
-    /// `Z3`.
+    /// `Z3`: a read watchpoint.
     Read,
-    /// `Z4`.
+    /// `Z4`: an access watchpoint.
     Access,
 }
 
-/// What each thread is to do.
+/// The action of each thread in a resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// For threads that `actions` does not name.
+    /// The action of the threads that `actions` does not name.
     pub others: ResumeAction,
-    /// At most one for each thread.
+    /// The actions of single threads, at most one for each thread.
     pub actions: Vec<(Tid, ResumeAction)>,
-    /// `c ADDR`, `s ADDR` and the like: this thread's program counter is set first.
+    /// The new program counter of a thread, from `c ADDR` or `s ADDR`.
     pub jump: Option<(Tid, u64)>,
 }
 
-/// What one thread is to do. A signal to deliver (`C`, `S`) means nothing to a guest and is dropped before it gets here.
+/// The action of one thread in a resume. The parser drops the signal of `C` and `S`, because a guest has no signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumeAction {
-    /// Nothing.
+    /// The thread stays stopped.
     Stay,
-    /// `c`.
+    /// `c`: the thread runs.
     Continue,
-    /// `s`.
+    /// `s`: the thread executes one instruction.
     Step,
-    /// `r START,END`.
+    /// `r START,END`: the thread executes instructions until the program counter is outside the range.
     StepRange {
-        /// First address inside.
+        /// The first address inside the range.
         start: u64,
-        /// First address after it.
+        /// The first address behind the range.
         end: u64,
     },
 }
 
-/// Why the guest stands still.
+/// A stop of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// The thread it happened on; `None` where it concerns all of them.
+    /// The thread with the event. `None` if the event concerns all threads.
     pub thread: Option<Tid>,
-    /// What happened.
+    /// The reason of the stop.
     pub reason: StopReason,
 }
 
-/// What a guest that did not end by itself died of, in words a client knows.
+/// The signal that a client shows for a guest that ended abnormally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndSignal {
-    /// SIGABRT: the hypervisor gave up.
+    /// SIGABRT: the hypervisor could not run the guest any more.
     Abort,
-    /// SIGKILL: the debugger ended it, or nobody can tell.
+    /// SIGKILL: the debugger ended the guest, or the reason is unknown.
     Kill,
-    /// SIGSEGV: a triple fault.
+    /// SIGSEGV: the guest had a triple fault.
     Fault,
     /// SIGTERM: the VMM was told to end.
     Terminate,
 }
 
-/// What the client is told about a stop.
+/// The reason in a stop reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// An interrupt: SIGINT.
     Interrupt,
     /// A step ended, or the session began: SIGTRAP.
     Trap,
-    /// SIGTRAP with `swbreak`.
+    /// A software breakpoint: SIGTRAP with `swbreak`.
     SoftwareBreakpoint,
-    /// SIGTRAP with `hwbreak`.
+    /// A hardware breakpoint: SIGTRAP with `hwbreak`.
     HardwareBreakpoint,
-    /// SIGTRAP with `watch`, `rwatch` or `awatch`, as `kind` says.
+    /// A watchpoint: SIGTRAP with `watch`, `rwatch` or `awatch`, according to `kind`.
     Watchpoint {
         /// Write, Read or Access.
         kind: BreakpointKind,
-        /// The address watched.
+        /// The watched address.
         address: u64,
     },
-    /// The guest asked for a reset: SIGQUIT, plus console text.
+    /// The guest asked for a reset: SIGQUIT with console text.
     Reset,
-    /// The guest asked to be switched off: SIGQUIT too, plus console text. The session stays, state is readable.
+    /// The guest asked to be powered off: SIGQUIT with console text. The session goes on, and state can be read.
     PowerOff,
-    /// SIGSEGV, plus console text.
+    /// The guest had a triple fault: SIGSEGV with console text.
     TripleFault,
-    /// The hypervisor gave up: SIGABRT, plus console text.
+    /// The hypervisor cannot run the guest any more: SIGABRT with console text.
     Crashed,
-    /// The guest's kernel gave up: SIGABRT, plus console text.
+    /// The guest's kernel reported a panic: SIGABRT with console text.
     Panic,
-    /// There is no guest any more: `W`, with this exit status. It ends the session.
+    /// The guest has ended: `W` with this exit status. The session ends.
     Exited(u8),
-    /// There is no guest any more: `X`, with GDB's number of this signal. It ends the session.
+    /// The guest has ended: `X` with GDB's number of this signal. The session ends.
     Terminated(EndSignal),
 }

@@ -1,4 +1,4 @@
-//! The target description: a register table in GDB's own XML (GDB manual, appendix "Target Descriptions").
+//! The target description: a register table as XML (GDB manual, appendix "Target Descriptions").
 
 use crate::regs::Group;
 use crate::regs::Layout;
@@ -7,10 +7,10 @@ use crate::regs::types::Type;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-/// The description of a layout.
+/// The target description of a layout.
 ///
-/// The OS ABI is `none`: the guest's kernel is the program, and with GDB's default, GNU/Linux, it would look for a dynamic linker and
-/// ignore relocations that the server tells it of.
+/// The OS ABI is `none`, because the guest's kernel is the program. With GDB's default, GNU/Linux, GDB would look for a
+/// dynamic linker and ignore the relocations that the server reports.
 pub fn target_xml(layout: Layout) -> &'static str {
     static DOCUMENTS: [OnceLock<String>; Layout::COUNT] =
         [const { OnceLock::new() }; Layout::COUNT];
@@ -47,7 +47,7 @@ fn write(layout: Layout) -> String {
     xml
 }
 
-/// Defines a type, unless it is predefined or this feature has it already, and what it is made of before it.
+/// Defines a type and the types of its parts, unless the type is predefined or already defined in this feature.
 fn define(xml: &mut String, ty: &'static Type, defined: &mut Vec<&'static str>) {
     if defined.contains(&ty.id()) {
         return;
@@ -99,7 +99,8 @@ fn define(xml: &mut String, ty: &'static Type, defined: &mut Vec<&'static str>) 
 }
 
 fn register(xml: &mut String, reg: &Reg) {
-    // What switches modes or page tables is not to be saved and restored around a call of a guest function from GDB.
+    // GDB must not save and restore system registers around a call of a guest function, because they switch modes or
+    // page tables.
     let group = match reg.group {
         Group::ByType => "",
         Group::Float => " group=\"float\"",

@@ -1,4 +1,4 @@
-//! What a web browser sends, as recorded in `tests/browser/`: a session takes none of it for a packet.
+//! Bytes that web browsers send, recorded in `tests/browser/`. A session takes none of them for a packet.
 
 mod fake_guest;
 
@@ -19,7 +19,7 @@ fn nothing_that_a_browser_sends_reaches_the_guest() {
         }
         let bytes = std::fs::read(&path).unwrap();
         count += 1;
-        // In one piece, and byte by byte.
+        // In one part, and byte by byte.
         for size in [bytes.len(), 1] {
             let mut guest = FakeGuest::new(Layout::Aarch64, 2);
             let mut session = Session::new(guest.info());

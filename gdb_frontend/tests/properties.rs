@@ -1,4 +1,4 @@
-//! Whatever a client sends, a session neither panics nor sends anything malformed.
+//! Whatever a client sends, a session does not panic and sends only well-formed packets.
 
 mod fake_guest;
 
@@ -21,7 +21,7 @@ const LAYOUT: Layout = Layout::X86_64 {
     pkru: true,
 };
 
-/// Everything a session did, as one string of bytes and a list of operations.
+/// The bytes that a session sent, and its operations.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     sent: Vec<u8>,
@@ -45,7 +45,7 @@ impl Client {
         }
     }
 
-    /// Sends bytes and carries out everything that follows. The guest stops as soon as it has been let go.
+    /// Sends bytes and carries out all actions. The guest stops as soon as it is resumed.
     fn send(&mut self, bytes: &[u8]) {
         self.session.push(bytes);
         while let Some(action) = self.session.poll_action() {
@@ -89,7 +89,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     [b"$", payload, format!("#{sum:02x}").as_bytes()].concat()
 }
 
-/// Everything sent is `+`, `-` and packets that a client can read.
+/// The sent bytes are only `+`, `-` and packets that a client can decode.
 fn assert_well_formed(sent: &[u8]) -> Result<(), TestCaseError> {
     let mut decoder = Decoder::default();
     decoder.push(sent);
@@ -108,7 +108,7 @@ fn assert_well_formed(sent: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Packets that do something, and ones that nearly do.
+/// Valid packets, and packets that are almost valid.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => proptest::sample::select(vec![
@@ -133,7 +133,7 @@ proptest! {
         packets in proptest::collection::vec(packet(), 0..30),
         cuts in proptest::collection::vec(1..60_usize, 0..40),
     ) {
-        // The first packet opens the session: noise before it would close the connection.
+        // The first packet opens the session. Random bytes before it would close the connection.
         let stream = [frame(b"?"), packets.concat()].concat();
         let mut pieces = Vec::new();
         let mut rest = &stream[..];
@@ -154,7 +154,7 @@ proptest! {
         let cs_limit = LAYOUT.by_name("cs_limit").unwrap();
         let before = hex_reply(&mut client, b"g");
         let mut wanted: String = values.iter().map(|byte| format!("{byte:02x}")).collect();
-        // The one that this guest does not let be written stays as it is.
+        // The register that cannot be written in this guest keeps its value.
         let range = 2 * cs_limit.offset..2 * (cs_limit.offset + cs_limit.bytes());
         wanted.replace_range(range.clone(), &before[range]);
         prop_assert_eq!(hex_reply(&mut client, format!("G{wanted}").as_bytes()), "OK");
@@ -196,7 +196,7 @@ fn each_register_is_written_alone() {
         let value = "5a".repeat(reg.bytes());
         let reply = hex_reply(&mut client, format!("P{:x}={value}", reg.num.0).as_bytes());
         if reg.name == "cs_limit" {
-            // 95, in hex.
+            // 95 in hex.
             assert_eq!(reply, "E5f");
             assert_eq!(hex_reply(&mut client, b"g"), before);
             continue;
@@ -287,7 +287,7 @@ fn a_stop_while_an_operation_is_out_is_told_after_it() {
         reason: StopReason::Trap,
     };
     session.stopped(stop, None);
-    // A second one for the same resume is dropped.
+    // A second stop for the same resume is dropped.
     let second = Stop {
         thread: Tid::new(1),
         reason: StopReason::Interrupt,
@@ -299,7 +299,7 @@ fn a_stop_while_an_operation_is_out_is_told_after_it() {
         &mut session,
         Some(Action::Send(b"$00#60$T05thread:2;#d8".to_vec())),
     );
-    // An answer that nobody asked for changes nothing.
+    // An answer without an operation has no effect.
     session.complete(guest.answer(&read));
     expect(&mut session, None);
 }

@@ -1,7 +1,5 @@
-//! GDB and LLDB themselves, over TCP, against a session with a fake guest: they take the target description and the replies, and
-//! show what they are to show.
-//!
-//! Skipped with a word where the debugger is not installed.
+//! GDB and LLDB, over TCP, with a session on a fake guest. They accept the target description and the replies, and show
+//! the right values.
 
 mod fake_guest;
 
@@ -27,10 +25,10 @@ const X86_64: Layout = Layout::X86_64 {
     pkru: true,
 };
 
-/// Long enough for a debugger on a busy machine; a hang is a failure, not a wait.
+/// Long enough for a debugger on a busy machine. A hang is a failure.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Serves one client until it goes. The guest stops at once whenever it is let go.
+/// Serves one client until it disconnects. The guest stops as soon as it is resumed.
 fn serve(listener: &TcpListener, layout: Layout) {
     let (mut socket, _) = listener.accept().unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -65,7 +63,7 @@ fn serve(listener: &TcpListener, layout: Layout) {
     }
 }
 
-/// What a debugger prints; `None` if it is not installed. `connect` makes the command that connects of the address.
+/// The output of a debugger. `None` if it is not installed. `connect` makes the connect command from the address.
 fn run(
     layout: Layout,
     program: &str,
@@ -175,7 +173,7 @@ fn gdb_shows_the_registers_of_x86() {
             "cs_attr        0xa09b              [ TYPE=11 S DPL=0 P L G ]",
             "$1 = {v4_float = {",
             "v2_int64 = {4136, 0}, uint128 = 4136}",
-            // 4136 and 4198 are what the fake guest has in xmm0 and ymm0h.
+            // 4136 and 4198 are the values of xmm0 and ymm0h in the fake guest.
             "v2_int128 = {4136, 4198}}",
             "v4_int128 = {4229, 4245, 4277, 0}}",
             "$4 = [ IM DM ZM OM UM PM ]",
@@ -252,7 +250,7 @@ fn gdb_assigns_a_plain_number_to_every_register_of_at_most_64_bits() {
             .filter(|reg| reg.bits <= 64 && reg.name != "cs_limit")
             .map(|reg| reg.name.as_str())
             .collect();
-        // As people type it, and as wide as it may be: an `int`, and a `long`.
+        // The numbers as people type them, with the maximum width: an `int` and a `long`.
         let commands: Vec<_> = names
             .iter()
             .flat_map(|name| [format!("set var ${name} = 0x81"), format!("p/x ${name}")])
@@ -295,7 +293,7 @@ fn gdb_shows_the_registers_of_arm() {
         &output,
         &[
             "$1 = 0x101e",
-            // 4130 is what the fake guest has in v0.
+            // 4130 is the value of v0 in the fake guest.
             "$2 = 4130",
             "$3 = [ SP EL=0 BTYPE=0 SSBS ]",
             "$4 = 0x1046",

@@ -1,6 +1,6 @@
-//! GDB itself, and a Ctrl-C that crosses with a stop.
+//! A real GDB, with a Ctrl-C that crosses with a stop.
 //!
-//! Skipped with a word where GDB is not installed.
+//! If GDB is not installed, the test prints `SKIP:` and the reason.
 
 mod fake_guest;
 
@@ -26,10 +26,11 @@ const LAYOUT: Layout = Layout::X86_64 {
     pkru: false,
 };
 
-/// Long enough for GDB on a busy machine; a hang is a failure, not a wait.
+/// Long enough for GDB on a busy machine. A hang is a failure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The first time the guest runs, the user presses Ctrl-C, and the guest stops for a reason of its own just then. The second time it ends by itself.
+/// When the guest runs for the first time, the user presses Ctrl-C, and the guest stops for another reason at that
+/// moment. The second time the guest ends by itself.
 #[test]
 fn a_ctrl_c_that_crosses_with_a_stop_does_not_end_a_later_continue() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,7 +88,7 @@ fn a_ctrl_c_that_crosses_with_a_stop_does_not_end_a_later_continue() {
                         assert!(sent.success());
                         continue;
                     }
-                    // What it asks for next, it asks for at once.
+                    // The session requests its next operation at once.
                     if let Some(Action::Target(op)) = session.poll_action() {
                         interrupts.push((runs, op));
                     }

@@ -1,4 +1,4 @@
-//! The register tables, the target descriptions made of them, and the page of the Guide.
+//! The register tables, the target descriptions that are generated from them, and the page of the Guide.
 
 use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegNum;
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// Types that GDB has without a definition (GDB manual, node "Predefined Target Types"), with their width in bits.
+/// Types that are predefined in GDB (GDB manual, node "Predefined Target Types"), with their width in bits.
 const PREDEFINED: &[(&str, u32)] = &[
     ("int", 32),
     ("int8", 8),
@@ -106,7 +106,7 @@ fn avx512_without_avx_is_left_out() {
     assert!(EVERYTHING.by_name("k0").is_some());
 }
 
-/// What GDB refuses a description for (GDB manual, node "i386 Features").
+/// GDB refuses a description that breaks these rules (GDB manual, node "i386 Features").
 #[test]
 fn standard_features_have_all_their_registers() {
     let with_number = |name: &str, range: std::ops::Range<u32>, end: &str| -> Vec<String> {
@@ -133,7 +133,7 @@ fn standard_features_have_all_their_registers() {
     }
 }
 
-/// The width of a type in bits, of a name that is predefined or was defined before.
+/// The width of a type in bits. The type is predefined or was defined before.
 fn width(types: &HashMap<String, u32>, name: &str) -> u32 {
     let predefined = PREDEFINED.iter().find(|(known, _)| *known == name);
     match predefined {

@@ -57,7 +57,7 @@ fn transcripts_hold() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// The first line that differs, and what is around it.
+/// The first line that differs, with the lines around it.
 fn difference(out: &mut String, written: &str, played: &str) {
     let at = written
         .lines()
@@ -72,7 +72,7 @@ fn difference(out: &mut String, written: &str, played: &str) {
     }
 }
 
-/// Plays what the client and the guest do and writes down everything.
+/// Plays the actions of the client and of the guest, and writes down all events.
 fn play(script: &str) -> String {
     let mut guest = FakeGuest::new(LAYOUT, 3);
     let mut session = Session::new(guest.info());
@@ -111,7 +111,7 @@ fn shorten(op: &TargetOp) -> String {
     }
 }
 
-/// `THREAD REASON [CONSOLE TEXT]`, thread 0 for none.
+/// Parses `THREAD REASON [CONSOLE TEXT]`. Thread 0 means none.
 fn event(text: &str) -> (Stop, Option<&str>) {
     let mut words = text.splitn(3, ' ');
     let thread = words

@@ -1,25 +1,25 @@
-//! Ids and addresses, each its own type, so that one cannot be given for another.
+//! Ids and addresses. Each is its own type, so the compiler rejects one kind in the place of another.
 
 use serde::Deserialize;
 use serde::Serialize;
 use std::fmt;
 
-/// The index of a virtual processor: 0 up to the VP count less one.
+/// The index of a virtual processor: 0 up to the VP count minus 1.
 ///
-/// It starts at 0. Where a client counts from another number, the conversion is the client's.
+/// A client that counts from another number converts the index itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VpIndex(u32);
 
 impl VpIndex {
-    /// The VP that starts first (the bootstrap processor).
+    /// The bootstrap processor, which starts first.
     pub const BSP: Self = Self(0);
 
-    /// Names the VP with this index. Whether it exists is checked by who receives it.
+    /// Names the VP with this index. The receiver of a request checks whether the VP exists.
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
 
-    /// The plain number.
+    /// The index as a plain number.
     pub const fn index(self) -> u32 {
         self.0
     }
@@ -38,17 +38,17 @@ macro_rules! address {
         pub struct $name(u64);
 
         impl $name {
-            /// The address with this value, in bytes.
+            /// Makes an address from its value, in bytes.
             pub const fn new(value: u64) -> Self {
                 Self(value)
             }
 
-            /// The plain value, in bytes.
+            /// The address as a plain number, in bytes.
             pub const fn value(self) -> u64 {
                 self.0
             }
 
-            /// The address `bytes` further on, or `None` where it would pass the end of the 64-bit space.
+            /// The address `bytes` higher. `None` if the sum exceeds 64 bits.
             pub fn checked_add(self, bytes: u64) -> Option<Self> {
                 self.0.checked_add(bytes).map(Self)
             }
@@ -75,26 +75,26 @@ macro_rules! address {
 }
 
 address! {
-    /// A guest physical address: what the guest's page tables yield.
+    /// A guest physical address: the result of a walk of the guest's page tables.
     Gpa
 }
 address! {
-    /// A guest virtual address. On x86 it is a *linear* address: segment bases are already added.
+    /// A guest virtual address. On x86 it is a *linear* address: the segment base is already added.
     Gva
 }
 
-/// Where a memory request begins.
+/// The first byte of a memory request.
 ///
-/// The kinds are kept apart all the way from the client, since the same number means different bytes in each.
+/// A virtual and a physical address with the same number mean different bytes, so a request keeps the two kinds apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GuestAddress {
-    /// Translated by the paging state of `vp` at the time of the request.
+    /// A virtual address. The paging state of `vp` at the time of the request translates it.
     Gva {
-        /// Whose page tables translate.
+        /// The VP whose page tables translate the address.
         vp: VpIndex,
-        /// The first byte.
+        /// The virtual address of the first byte.
         gva: Gva,
     },
-    /// Not translated.
+    /// A physical address, which is not translated.
     Gpa(Gpa),
 }

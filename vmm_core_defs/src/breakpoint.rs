@@ -1,4 +1,4 @@
-//! What a debugger can ask to be stopped at.
+//! Breakpoints and watchpoints that a debugger can set.
 
 use crate::addr::Gpa;
 use crate::addr::Gva;
@@ -7,43 +7,45 @@ use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
-/// A place, and what has to happen there.
+/// A breakpoint or watchpoint: an address, and the event that stops a VP there.
 ///
-/// It holds for every VP of the guest. Two breakpoints are the same when all fields are: inserting one twice is one
-/// breakpoint: a client may insert again what it is not sure of.
+/// It applies to every VP of the guest. Two breakpoints are equal if all fields are equal. Inserting an equal
+/// breakpoint again has no effect, so a client may repeat an insertion whose reply it has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Breakpoint {
-    /// What has to happen.
+    /// The event that stops a VP.
     pub kind: BreakpointKind,
-    /// The first byte watched, a linear address on x86.
+    /// The first byte that is watched: a linear address on x86.
     pub address: Gva,
-    /// How many bytes are watched. For [`BreakpointKind::Software`] and [`BreakpointKind::Execute`] it is the length of the
-    /// breakpoint instruction as the client gives it (1 on x86) and not otherwise used.
+    /// The number of bytes that are watched. For [`BreakpointKind::Software`] and [`BreakpointKind::Execute`] it is the
+    /// length of the breakpoint instruction as the client gives it (1 on x86), and is not otherwise used.
     ///
-    /// x86 debug registers watch 1, 2, 4 or 8 bytes at an address that is a multiple of that (SDM volume 3, "Debug Address
-    /// Registers"); anything else is refused with [`DebugError::BadBreakpoint`](crate::debug_rpc::DebugError::BadBreakpoint).
+    /// x86 debug registers watch 1, 2, 4 or 8 bytes at an address that is a multiple of the length (SDM volume 3,
+    /// "Debug Address Registers"). Any other length or address is refused with
+    /// [`DebugError::BadBreakpoint`](crate::debug_rpc::DebugError::BadBreakpoint).
     pub len: u64,
 }
 
-/// The events a breakpoint can wait for.
+/// The events that a breakpoint can stop at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BreakpointKind {
-    /// The instruction at the address is about to execute; the client asked for a software breakpoint.
+    /// The VP is about to execute the instruction at the address. The client asked for a software breakpoint.
     ///
-    /// How it is armed is the runner's choice and never visible to client or guest.
+    /// The runner chooses between a breakpoint instruction and a debug register. Neither the client nor the guest sees
+    /// the choice.
     Software,
-    /// The instruction at the address is about to execute; held in a debug register.
+    /// The VP is about to execute the instruction at the address. A debug register holds the breakpoint.
     Execute,
-    /// A watched byte was written.
+    /// The VP wrote a watched byte.
     Write,
-    /// A watched byte was read. x86 has no read-only watchpoint: there it also stops on writes.
+    /// The VP read a watched byte. x86 has no read-only watchpoint, so on x86 the VP also stops at a write.
     Read,
-    /// A watched byte was read or written.
+    /// The VP read or wrote a watched byte.
     ReadWrite,
 }
 
 impl BreakpointKind {
-    /// Whether it waits for a data access rather than for an instruction.
+    /// Whether the event is a data access and not the execution of an instruction.
     pub const fn is_watchpoint(self) -> bool {
         matches!(self, Self::Write | Self::Read | Self::ReadWrite)
     }
@@ -52,73 +54,76 @@ impl BreakpointKind {
 /// One change of the breakpoint table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BreakpointChange {
-    /// Adds it. Adding what is there already is no error.
+    /// Adds a breakpoint. Adding an equal breakpoint again is not an error.
     Insert(Breakpoint),
-    /// Takes it away. Taking away what is not there is
+    /// Removes a breakpoint. Removing a breakpoint that is not set is
     /// [`DebugError::NoSuchBreakpoint`](crate::debug_rpc::DebugError::NoSuchBreakpoint).
     Remove(Breakpoint),
 }
 
-/// A breakpoint and how the guest is made to stop at it, for people.
+/// A breakpoint and how it is armed. The text is for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakpointStatus {
-    /// As the client inserted it.
+    /// The breakpoint, as the client inserted it.
     pub breakpoint: Breakpoint,
-    /// What stands for it now.
+    /// How the breakpoint is armed now.
     pub arming: Arming,
 }
 
-/// What stands for a breakpoint.
+/// How a breakpoint is armed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arming {
-    /// A breakpoint instruction in guest memory.
+    /// By a breakpoint instruction in guest memory.
     Memory {
-        /// Its byte.
+        /// The physical address of the breakpoint instruction.
         gpa: Gpa,
     },
-    /// A debug register.
+    /// By a debug register.
     DebugRegister {
-        /// 0 to 3 on x86.
+        /// The number of the debug register: 0 to 3 on x86.
         number: usize,
-        /// For a software breakpoint: why it is not in memory. `None` where every software breakpoint is on a debug register.
+        /// For a software breakpoint: the reason why it is not in memory. `None` if the host needs a debug register for
+        /// every software breakpoint.
         why: Option<Pending>,
     },
-    /// Nothing yet: the guest runs past it.
+    /// Not armed: VPs execute past the address without a stop.
     Pending {
-        /// What it waits for, if not for a debug register only. `None` where it has not been armed yet.
+        /// The reason. `None` if the breakpoint has not been armed yet, or if only a free debug register is missing.
         why: Option<Pending>,
     },
 }
 
-/// Why a software breakpoint is not in memory. A debug register holds it where one is free.
+/// The reason why a software breakpoint is not in memory. A debug register holds such a breakpoint while one is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Pending {
-    /// No page maps its address.
+    /// No page maps the address.
     #[error("no page maps it yet: {0}")]
     Unmapped(WalkFaultReason),
-    /// Its address needs long mode, which the guest has not entered.
+    /// The address is valid only in long mode, and the guest has not entered long mode.
     #[error("it is not an address before long mode")]
     TooHigh,
-    /// Its address leads to a device, to read-only memory or to nothing.
+    /// The address leads to a device, to read-only memory, or to a physical address without RAM.
     #[error("no writable RAM is there")]
     NoRam,
-    /// The breakpoint instruction does not stop a VP in the mode that the VP is in.
+    /// The breakpoint instruction does not stop a VP in the present processor mode on this host.
     #[error("INT3 does not trap in this processor mode on this host")]
     NotTrapped,
-    /// An `INT3` there is never met: the fetch faults. What a client calls on a guest's stack returns to such a page.
+    /// The page is not executable: the instruction fetch faults before a breakpoint instruction could trap. The return
+    /// address of a function call that a client makes on the guest's stack is on such a page.
     #[error("its page is not executable, so an INT3 there would never be met")]
     NotExecutable,
-    /// Its page is executable for the process that the page belongs to, and the VP is in the kernel.
+    /// The page is executable for user mode only, and the VP is in supervisor mode (SMEP).
     #[error("its page is executable in user mode only, and the VP is not in user mode")]
     UserOnly,
-    /// The guest was reset. It is armed when the guest goes on.
+    /// The guest was reset. The breakpoint is armed before the guest runs.
     #[error("the guest was reset")]
     Reset,
-    /// Its byte was overwritten while another process was running.
+    /// The guest overwrote the breakpoint instruction while another process was running.
     #[error("its byte was overwritten while its process was not running")]
     Overwritten,
-    /// The guest took the debug registers. It is armed again when one is free.
+    /// The guest uses the debug register that the breakpoint had. The breakpoint is armed again when a debug register
+    /// is free.
     #[error("the guest uses the debug registers for breakpoints of its own")]
     GuestHasRegisters,
 }

@@ -1,10 +1,11 @@
-//! What a host can do for a debugger, found by trying.
+//! The features of a host that a debugger depends on, and whether they work. The runner finds out by trying each
+//! feature.
 
 use serde::Deserialize;
 use serde::Serialize;
 use std::fmt;
 
-/// One thing that a debugger may rely on or not.
+/// A feature of the host's hypervisor that a debugger depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CapabilityKind {
@@ -12,26 +13,26 @@ pub enum CapabilityKind {
     SoftwareBreakpointsInRealMode,
     /// A breakpoint instruction in memory stops a VP in protected mode and in long mode.
     SoftwareBreakpoints,
-    /// A debug register stops a VP before it executes an instruction.
+    /// A debug register stops a VP before the VP executes the instruction at an address.
     ExecutionBreakpoints,
-    /// A debug register stops a VP after it accesses memory.
+    /// A debug register stops a VP after the VP has accessed an address.
     DataWatchpoints,
-    /// A VP stops after one instruction.
+    /// A VP can stop after one instruction.
     SingleStep,
-    /// Pending interrupts wait while a VP steps.
+    /// A step does not deliver pending interrupts.
     InterruptsHeld,
-    /// A VP that accesses its debug registers exits first.
+    /// An access of a VP to its debug registers exits to the runner before it takes effect.
     RegisterAccessReported,
-    /// RFLAGS.RF gets a VP past a breakpoint that is armed.
+    /// With RFLAGS.RF set, a VP executes the instruction at an armed execution breakpoint.
     ResumeFlag,
-    /// The hypervisor hands registers over with each exit.
+    /// The hypervisor passes the registers to the runner with each exit, so no system call is needed to read them.
     RegistersWithExit,
-    /// The guest's clocks can be put back after a stop.
+    /// The guest's clocks can be set back after a stop.
     FrozenTime,
 }
 
 impl CapabilityKind {
-    /// Every kind, in the order in which people read about them.
+    /// All kinds, in the order in which reports list them.
     pub const ALL: &[Self] = &[
         Self::SoftwareBreakpointsInRealMode,
         Self::SoftwareBreakpoints,
@@ -63,40 +64,40 @@ impl fmt::Display for CapabilityKind {
     }
 }
 
-/// Whether a host has a capability, and if not, why.
+/// Whether a host has a feature, and the reason if it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Support {
-    /// The host has it.
+    /// The feature works.
     Works,
-    /// The host lacks it, and the runner reaches the same by other means, at a cost.
+    /// The feature does not work. The runner has the same effect in another way, which is slower.
     Replaced,
-    /// The hypervisor does not offer it, or refuses to do it. A newer one may.
+    /// The hypervisor does not offer the feature, or refuses to use it. A newer hypervisor may have it.
     NotOffered,
-    /// The hypervisor accepts it and does something else. An update is not known to help.
+    /// The hypervisor accepts the feature without the promised effect. No hypervisor version is known to differ.
     NoEffect,
-    /// The guest's clock counts at another rate than the host's, so it cannot be put back.
+    /// The guest's clock counts at another rate than the host's, so the runner cannot set it back.
     ClockScaled,
 }
 
-/// A capability, and what became of it when it was tried on this host.
+/// A feature, and the result of trying it on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capability {
-    /// Which one.
+    /// The feature that was tried.
     pub kind: CapabilityKind,
-    /// Whether the host has it.
+    /// The result.
     pub support: Support,
-    /// What was seen, in the hypervisor's terms.
+    /// The observation on which the result is based, in the hypervisor's terms.
     pub seen: String,
 }
 
 impl Capability {
-    /// Whether the host has it.
+    /// Whether the feature works.
     pub fn works(&self) -> bool {
         self.support == Support::Works
     }
 
-    /// Whether the user goes without it: the host lacks it, and the runner has nothing in its place.
+    /// Whether users have to do without the feature: it does not work, and the runner has no replacement.
     pub fn is_wanting(&self) -> bool {
         !matches!(self.support, Support::Works | Support::Replaced)
     }
@@ -108,22 +109,22 @@ impl fmt::Display for Capability {
     }
 }
 
-/// The capabilities that were tried on a host, each once. Empty where the VMM has not probed its host.
+/// The features that were tried on a host, each once. The set is empty if the VMM has not probed its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities(Vec<Capability>);
 
 impl Capabilities {
-    /// What is known of one.
+    /// The result for a feature. `None` if it was not tried.
     pub fn get(&self, kind: CapabilityKind) -> Option<&Capability> {
         self.0.iter().find(|capability| capability.kind == kind)
     }
 
-    /// The capability where it was tried and the host lacks it.
+    /// The result for a feature, if it was tried and does not work.
     pub fn missing(&self, kind: CapabilityKind) -> Option<&Capability> {
         self.get(kind).filter(|capability| !capability.works())
     }
 
-    /// All of them, in the order in which they were given.
+    /// All results, in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = &Capability> {
         self.0.iter()
     }

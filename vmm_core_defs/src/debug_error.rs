@@ -1,4 +1,4 @@
-//! Why a request was not carried out.
+//! The errors that answer debug requests.
 
 use crate::addr::Gpa;
 use crate::addr::Gva;
@@ -13,61 +13,61 @@ use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
-/// Why a request was not carried out: what is wrong, as facts. The text of an error is for logs and for programs; a server that talks to a debugger's user adds
-/// what the user can type.
+/// The reason why a request failed, as facts. The text of an error is for logs and for programs. A server that talks to
+/// a debugger's user adds the commands that the user can type.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum DebugError {
-    /// Another debugger is attached.
+    /// `Attach` failed because another debugger is attached to the guest.
     #[error("another debugger is attached to this guest; detach it first")]
     AlreadyAttached,
-    /// No debugger is attached.
+    /// The request needs an attached debugger, and no debugger is attached.
     #[error("no debugger is attached; attach first")]
     NotAttached,
-    /// Another session is attached than the one that the request names.
+    /// The request names another session than the one that is attached.
     #[error(
         "another debugger is attached to this guest, and this request is not of its session; attach again once that debugger has detached"
     )]
     NotYourSession,
-    /// The debugger detached while its request waited.
+    /// The debugger detached while a `Resume` was waiting for a stop.
     #[error("the debugger detached before the guest stopped")]
     Detached,
-    /// The guest has ended for good: a `Resume` has no stop then.
+    /// The guest has ended for good, so a `Resume` gets no stop.
     #[error("the guest has ended: {how}")]
     Ended {
-        /// In which way.
+        /// How the guest ended.
         how: GuestEnd,
     },
-    /// It needs a stopped guest.
+    /// The request is legal only while the guest is stopped.
     #[error("the guest is running; interrupt it first")]
     NotStopped,
-    /// There is no such VP.
+    /// The guest has no VP with this index.
     #[error("there is no VP {vp}: this guest has {count}, counted from 0")]
     NoSuchVp {
-        /// The index asked for.
+        /// The index in the request.
         vp: VpIndex,
-        /// How many there are.
+        /// The number of VPs that the guest has.
         count: u32,
     },
-    /// Every VP was to stay stopped.
+    /// The `Resume` names no VP that is to run or step.
     #[error("no VP is to run: resume or step at least one")]
     NothingToRun,
-    /// The address has no mapping.
+    /// No page maps the virtual address.
     #[error("no page maps {gva} on VP {vp}: {why}")]
     NotMapped {
-        /// Whose page tables were asked.
+        /// The VP whose page tables were walked.
         vp: VpIndex,
-        /// The first byte that has none.
+        /// The first byte that is not mapped.
         gva: Gva,
-        /// Where the walk ended.
+        /// The reason why the page walk ended.
         why: WalkFaultReason,
     },
-    /// Neither memory nor a device is there.
+    /// The physical address has neither RAM nor a device.
     #[error("neither memory nor a device is at physical address {gpa}")]
     NoMemory {
-        /// The first byte where nothing is.
+        /// The first byte without RAM and without a device.
         gpa: Gpa,
     },
-    /// RAM is there, and the VMM's mapping of it does not allow the access.
+    /// The physical address has RAM, but the VMM's mapping of the RAM does not allow the access.
     #[error(
         "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without access, or the file behind it has shrunk; \
          a breakpoint there needs a debug register"
@@ -76,78 +76,81 @@ pub enum DebugError {
         /// The first byte that could not be accessed.
         gpa: Gpa,
     },
-    /// A length of more than [`MAX_TRANSFER`](crate::memory::MAX_TRANSFER), or one that wraps around the address space.
+    /// The length is more than [`MAX_TRANSFER`](crate::memory::MAX_TRANSFER), or the range passes the end of the
+    /// address space.
     #[error(
         "{len} bytes from {address:#x} is too long for one request or passes the end of the address space; ask for less"
     )]
     BadLength {
-        /// The first byte.
+        /// The address of the first byte, virtual or physical as in the request.
         address: u64,
-        /// The bytes asked for.
+        /// The length in the request, in bytes.
         len: u64,
     },
-    /// The hardware cannot watch that.
+    /// The hardware cannot watch this length at this address.
     #[error(
         "cannot watch {len} bytes at {address}: x86 watches 1, 2, 4 or 8 bytes at a multiple of that length"
     )]
     BadBreakpoint {
-        /// The first byte.
+        /// The address of the first byte.
         address: Gva,
-        /// The bytes asked for.
+        /// The length in the request, in bytes.
         len: u64,
     },
-    /// The session has as many breakpoints as the VMM permits.
+    /// The session already has the number of breakpoints that the VMM permits.
     #[error("{limit} breakpoints are set, and this VMM permits no more: remove some first")]
     TooManyBreakpoints {
-        /// How many are permitted.
+        /// The number of breakpoints that a session may have.
         limit: u32,
     },
-    /// All debug registers are in use.
+    /// All debug registers hold breakpoints of the debugger.
     #[error("all {slots} debug registers are in use; remove a breakpoint that has one")]
     NoFreeSlot {
-        /// How many there are.
+        /// The number of debug registers.
         slots: u32,
     },
-    /// The guest uses some debug registers itself, and breakpoints have the others. They are never taken from the guest.
+    /// The guest uses some debug registers itself, and breakpoints of the debugger hold the others. The runner never
+    /// takes a debug register from the guest.
     #[error(
         "of the {slots} debug registers the guest uses {guest} for breakpoints of its own and yours have {yours}: use a software breakpoint, remove \
          one of yours, or let the guest remove one of its own"
     )]
     GuestUsesSlots {
-        /// How many there are.
+        /// The number of debug registers.
         slots: u32,
-        /// How many the guest uses, on the VP where it uses most.
+        /// The number of debug registers that the guest uses, on the VP that uses most.
         guest: u32,
-        /// How many the debugger's breakpoints have.
+        /// The number of debug registers that hold breakpoints of the debugger.
         yours: u32,
     },
-    /// A breakpoint on a page that is not executable, where an `INT3` is never met, and there is no debug register for it.
+    /// The page is not executable, so a breakpoint instruction on it would never execute, and no debug register is
+    /// free.
     #[error(
         "the page of {address} is not executable: a breakpoint there needs a debug register, and none is free; remove a hardware breakpoint or a \
          watchpoint"
     )]
     NotExecutable {
-        /// The address asked for.
+        /// The address of the breakpoint.
         address: Gva,
     },
-    /// There is no such breakpoint.
+    /// The breakpoint to remove is not set.
     #[error("no such breakpoint at {address} is set")]
     NoSuchBreakpoint {
-        /// The address asked for.
+        /// The address of the breakpoint.
         address: Gva,
     },
-    /// A register that the VP lacks, or a value it refuses.
+    /// The VP lacks the register, or refuses the value.
     #[error("register {name}: {why}")]
     BadRegister {
-        /// The register.
+        /// The name of the register.
         name: String,
         /// What is wrong, and what would be right.
         why: String,
     },
-    /// This host or this VMM cannot do it.
+    /// The host or the VMM cannot carry out the request.
     #[error("not possible here: {0}")]
     Unsupported(#[from] Unsupported),
-    /// The VMM's own code for a device or a reset blocks.
+    /// A method of the VMM for a device or for a reset has not returned.
     #[error(
         "{what} has not returned for {seconds} s: the VMM's code blocks there. Requests that need no device are served meanwhile; ask again later, and look \
          for a deadlock in this method of the VMM"
@@ -155,36 +158,36 @@ pub enum DebugError {
     Overdue {
         /// The method of the VMM's, and the address if there is one.
         what: String,
-        /// How long ago the call was made.
+        /// The time since the call of the method, in seconds.
         seconds: u64,
     },
-    /// The hypervisor refused.
+    /// The hypervisor refused a call.
     #[error("the hypervisor refused to {what}: {why}; see the VMM's log")]
     Hypervisor {
-        /// What was asked of it.
+        /// The purpose of the call, as a verb phrase.
         what: String,
-        /// What it said.
+        /// The hypervisor's reason.
         why: String,
     },
 }
 
-/// What a host, a VMM or a guest in its present state cannot do.
+/// What a host, a VMM, or a guest in its present state cannot do.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// The host was found to lack what the request needs.
+    /// The host lacks a feature that the request needs.
     #[error("this host lacks {0}")]
     Host(Capability),
-    /// The VMM has not tried whether the host has what the request needs.
+    /// The VMM has not tried whether the host has the feature that the request needs.
     #[error("{0}: the VMM has not probed this host")]
     NotProbed(CapabilityKind),
-    /// The VMM gave the guest's time-stamp counter another rate than the host's.
+    /// The VMM has set the rate of the guest's time-stamp counter to another rate than the host's.
     #[error(
         "{}: the guest's time-stamp counter runs at another rate than the host's, because the VMM has set that rate",
         CapabilityKind::FrozenTime
     )]
     ClockRateSet,
-    /// The hypervisor does not say how fast the guest's time-stamp counter runs.
+    /// The hypervisor does not report the rate of the guest's time-stamp counter.
     #[error(
         "{}: the hypervisor does not say how fast the guest's time-stamp counter runs",
         CapabilityKind::FrozenTime
@@ -193,13 +196,13 @@ pub enum Unsupported {
     /// The guest has not started the VP, so an interrupt would have no effect.
     #[error("an NMI for VP {vp}: the guest has not started that VP (INIT-SIPI)")]
     NotStarted {
-        /// The VP asked for.
+        /// The VP in the request.
         vp: VpIndex,
     },
-    /// The VMM has no such operation.
+    /// The VMM does not implement the request.
     #[error("{request}: this VMM does not implement the request")]
     Request {
-        /// The request's name, as in [`DebugRequest::NAMES`].
+        /// The name of the request, as in [`DebugRequest::NAMES`].
         request: String,
     },
 }

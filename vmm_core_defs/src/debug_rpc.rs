@@ -1,7 +1,7 @@
-//! The requests a debugger sends to a VMM, and how they are answered.
+//! The requests that a debugger sends to a VMM, and their replies.
 //!
-//! The sender is a debug worker or a program; the receiver is the actor that owns the VPs (`vp_runner`'s controller). Every
-//! request carries its reply, and every reply can say why not: nothing is fire-and-forget.
+//! The sender is a debug worker or another program. The receiver is the actor that owns the VPs (`vp_runner`'s controller). Every request
+//! has a reply, and every reply can be an error: no request is fire-and-forget.
 //!
 //! ```text
 //!              Attach                     Resume
@@ -13,9 +13,9 @@
 //!     +------------------------------------------------------+
 //! ```
 //!
-//! The states named in the requests' documentation are these three. [`DebugMessage::Attach`] returns the [session](crate::session) that every other
-//! request needs, reads included. A session that is dropped means the same as [`DebugRequest::Detach`] with what its `Attach` said. Where the last sender
-//! is dropped, the guest runs, unless it is held before its first instruction.
+//! The documentation of a request names the states in which the request is legal. [`DebugMessage::Attach`] returns the [session](crate::session) that
+//! every other request needs, also a request that only reads. Dropping a session has the effect of [`DebugRequest::Detach`] with the action that
+//! `Attach` named. When the last sender is dropped, the guest runs, unless it is held before its first instruction.
 
 use crate::addr::GuestAddress;
 use crate::addr::Gva;
@@ -42,183 +42,206 @@ use serde::Serialize;
 pub use crate::debug_error::DebugError;
 pub use crate::debug_error::Unsupported;
 
-/// A request with an answer that may be an error a client can be told.
+/// A request whose answer is a value or a [`DebugError`].
 pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
 
-/// What a debugger sends to the VMM.
+/// A message of a debugger to the VMM.
 #[derive(Debug)]
 pub enum DebugMessage {
-    /// Makes the sender the guest's debugger and stops the guest. [`DebugSession::attach`](crate::session::DebugSession::attach) sends this.
+    /// Makes the sender the guest's debugger and stops the guest.
+    /// [`DebugSession::attach`](crate::session::DebugSession::attach) sends this message.
     ///
-    /// Legal when Detached. The answer comes when every VP is parked.
-    /// Errors: [`DebugError::AlreadyAttached`].
+    /// Legal when Detached. The answer comes when every VP is parked. Errors: [`DebugError::AlreadyAttached`].
     Attach(DebugRpc<AttachRequest, Attached>),
 
-    /// A request of the session that `Attach` returned. [`DebugSession`](crate::session::DebugSession) sends these.
+    /// A request of the session that `Attach` returned. [`DebugSession`](crate::session::DebugSession) sends this
+    /// message.
     ///
-    /// Errors besides those of the request: [`DebugError::NotAttached`] where nobody is attached, [`DebugError::NotYourSession`] where another session is.
-    /// The request does nothing then.
+    /// Errors in addition to those of the request: [`DebugError::NotAttached`] if no debugger is attached,
+    /// [`DebugError::NotYourSession`] if another session is attached. In both cases the request has no effect.
     InSession(SessionId, DebugRequest),
 
-    /// The session was dropped. Where it has not ended before, it ends as [`AttachRequest::if_lost`] says.
+    /// The session was dropped. If it has not ended before, it ends as [`AttachRequest::if_lost`] says.
     Lost(SessionId),
 }
 
-/// A request from the debugger that is attached.
+/// A request of the attached debugger.
 #[derive(Debug)]
 pub enum DebugRequest {
-    /// Ends the debug session: breakpoints, step flags and debug registers of ours are gone when the answer comes
-    /// (invariant I6). A pending `Resume` is answered with [`DebugError::Detached`].
+    /// Ends the debug session. When the answer comes, no breakpoint, no step flag and no debug register value of the
+    /// debugger is left in the guest (invariant I6). A pending `Resume` is answered with [`DebugError::Detached`].
     ///
     /// Legal when Stopped or Running; [`DebugError::NotAttached`] otherwise.
     Detach(DebugRpc<DetachAction, ()>),
 
-    /// Lets VPs go as `ResumeRequest` says. The answer is the next stop (invariant I1: one for each).
+    /// Runs or steps the VPs that the `ResumeRequest` names. The answer is the next stop. Each `Resume` gets exactly
+    /// one answer (invariant I1).
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
-    /// [`DebugError::NothingToRun`] where no VP is to run. The answer names a VP that this request lets go, or none. A stop of such a VP
-    /// that already waits (a second VP hit at the same time) is answered at once, without any VP running (invariant I7). Where the guest ends instead of stopping, the answer is
+    /// [`DebugError::NothingToRun`] if the request runs no VP. The answer names a VP that this request runs, or no VP. If such a VP has a stop that
+    /// waits to be reported, because two VPs hit at the same time, this stop is the answer, and no VP runs (invariant
+    /// I7). If the guest ends instead of stopping, the answer is
     /// [`DebugError::Ended`].
     Resume(DebugRpc<ResumeRequest, StopEvent>),
 
-    /// Stops the guest. Answered when every VP is parked; the pending `Resume` is answered before it, with
-    /// [`DebugStopReason::Break`] unless something else stopped the guest first.
+    /// Stops the guest. The answer comes when every VP is parked. The pending `Resume` is answered before it, with
+    /// [`DebugStopReason::Break`] unless another event stopped the guest first.
     ///
-    /// A VP whose thread is in the VMM's own code, such as a device that blocks, parks when that code returns. The answer waits for it without a limit; the runner
-    /// logs which VP is awaited. A caller that cannot wait drops the answer.
+    /// If the thread of a VP is in the VMM's own code, such as a device that blocks, the VP parks when that code
+    /// returns. The answer waits for the VP without a limit, and the runner logs the VP. A caller that cannot wait
+    /// drops the answer.
     ///
-    /// Legal when Stopped (nothing happens) or Running. Errors: [`DebugError::NotAttached`].
+    /// Legal when Stopped (without effect) or Running. Errors: [`DebugError::NotAttached`].
     Break(DebugRpc<(), ()>),
 
-    /// Changes the breakpoint table. The changes are made in order up to the first that fails; it is undone whole then.
+    /// Changes the breakpoint table. The runner makes the changes in order, up to the first change that fails, and
+    /// undoes a failed change completely.
     ///
-    /// A software breakpoint at an address that is not mapped yet is accepted and waits; [`DebugRequest::Breakpoints`] tells.
+    /// A software breakpoint at an address that is not mapped yet is accepted and waits. [`DebugRequest::Breakpoints`]
+    /// shows that it waits.
     ///
-    /// Legal when Stopped or Running (VPs are parked for the change where they have to be, invariant I3).
-    /// Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`], [`DebugError::NoFreeSlot`],
+    /// Legal when Stopped or Running. When Running, the runner parks the VPs for the change where it has to (invariant
+    /// I3). Errors: [`DebugError::NotAttached`], [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`],
+    /// [`DebugError::NoFreeSlot`],
     /// [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`], [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
-    /// Says of each breakpoint how it is armed, in the order of insertion, for people. Legal in every state but Detached.
+    /// Lists the breakpoints with how each is armed, in the order of insertion. The list is for people. Legal in every
+    /// state but Detached.
     Breakpoints(DebugRpc<(), Vec<BreakpointStatus>>),
 
-    /// Sets whether steps take interrupts, where something is given, and says what is in force then. A session begins with
+    /// Sets whether steps take interrupts, if the request contains a value, and returns the present setting. A session
+    /// begins with
     /// [`StepInterrupts::Held`].
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`].
     StepInterrupts(DebugRpc<Option<StepInterrupts>, StepInterrupts>),
 
-    /// Reads a VP's whole register file.
+    /// Reads the whole register file of a VP.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
     /// [`DebugError::Hypervisor`].
     GetVpState(DebugRpc<VpIndex, Box<DebuggerVpState>>),
 
-    /// Writes a VP's register file. Only what differs from the present state is written to the hypervisor.
+    /// Writes the register file of a VP. The runner writes only the registers that differ from the present state.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the VP has no such register or
-    /// refuses the value; nothing is changed then.
+    /// Legal when Stopped. Errors: those of `GetVpState`, and [`DebugError::BadRegister`] if the VP lacks the register
+    /// or refuses the value. After an error no register has changed.
     ///
-    /// A breakpoint at a new RIP is met when the VP goes on. So is one at the same RIP where the stack pointer is another, as for a call of the function
-    /// at whose breakpoint the VP stands.
+    /// If the new RIP is at a breakpoint, the VP stops at the breakpoint when it runs. The VP also stops there if RIP
+    /// is unchanged but the stack pointer differs: this is a call of the function at whose breakpoint the VP has
+    /// stopped.
     SetVpState(DebugRpc<(VpIndex, Box<DebuggerVpState>), ()>),
 
-    /// Says that the client has set the VP's RIP, perhaps to the value that it had: the breakpoint there is met again when the VP goes on.
+    /// Reports that the client has set the VP's RIP, perhaps to its present value. If RIP is at a breakpoint, the VP
+    /// stops there again when it runs.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     Redirect(DebugRpc<VpIndex, ()>),
 
-    /// Says why a VP stopped, where the last `Resume` let the VP go and the VP was not only stopped with the others. A hit of such a VP that waits for a
-    /// later `Resume` (invariant I7) is told by this request, and is not told again. Where the VP is just about to meet a breakpoint, the breakpoint counts
-    /// as met.
+    /// Returns the reason why a VP stopped. The answer is `None` if the last `Resume` did not run the VP, or if the VP
+    /// stopped only because other VPs stopped. If the VP has a hit that waits for a later `Resume` (invariant I7), this
+    /// request reports the hit, and no `Resume` reports it again. If the VP is about to reach a breakpoint, the
+    /// breakpoint counts as hit.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`].
     StopReason(DebugRpc<VpIndex, Option<DebugStopReason>>),
 
-    /// Reads a model-specific register by number.
+    /// Reads a model-specific register by its number.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::BadRegister`] where the hypervisor knows no such MSR.
+    /// Legal when Stopped. Errors: those of `GetVpState`, and [`DebugError::BadRegister`] if the hypervisor does not
+    /// know the MSR.
     ReadMsr(DebugRpc<(VpIndex, u32), u64>),
 
-    /// Writes a model-specific register by number. Legal and failing as `ReadMsr`.
+    /// Writes a model-specific register by its number. Legal when `ReadMsr` is legal, with the same errors.
     WriteMsr(DebugRpc<(VpIndex, u32, u64), ()>),
 
-    /// Reads memory: the bytes up to the first one that cannot be read, which may be fewer than asked for.
+    /// Reads memory. The answer contains the bytes up to the first byte that cannot be read, which may be fewer bytes
+    /// than requested.
     ///
-    /// Legal when Stopped or Running; a `Gva` read needs its VP's paging state and is [`DebugError::NotStopped`] when Running.
-    /// Bytes that no RAM backs are read from the device there, in naturally aligned pieces of 8, 4, 2 or 1. The requests that follow do not wait for
-    /// the device; where it does not answer within 2 s the error is [`DebugError::Overdue`], as for each further request that needs a device.
-    /// Errors, when not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`], [`DebugError::MemoryOutOfReach`]; also
+    /// Legal when Stopped or Running. A read by a `Gva` needs the paging state of its VP, and is
+    /// [`DebugError::NotStopped`] when Running. If an address has no RAM, the runner reads the device at the address,
+    /// in naturally aligned accesses of 8, 4, 2 or 1 bytes. Other requests do not wait for the device. If the device
+    /// does not answer within 2 s, the error is [`DebugError::Overdue`], also for each further request that needs a
+    /// device. Errors, if not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`],
+    /// [`DebugError::MemoryOutOfReach`]; also
     /// [`DebugError::NotAttached`], [`DebugError::NoSuchVp`], [`DebugError::BadLength`].
     ReadMemory(DebugRpc<(GuestAddress, usize), Vec<u8>>),
 
-    /// Writes memory, ignoring the page's write protection as debuggers do. All or nothing as far as translation goes: every page
-    /// is translated before the first byte is written. Legal and failing as `ReadMemory`.
+    /// Writes memory, and ignores the write protection of pages, as debuggers do. The runner translates every page
+    /// before it writes the first byte, so a translation error leaves memory unchanged. Legal when `ReadMemory` is
+    /// legal, with the same errors.
     WriteMemory(DebugRpc<(GuestAddress, Vec<u8>), ()>),
 
     /// Translates a guest virtual address with the paging state of a VP.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::NotMapped`].
+    /// Legal when Stopped. Errors: those of `GetVpState`, and [`DebugError::NotMapped`].
     Translate(DebugRpc<(VpIndex, Gva), Translation>),
 
-    /// Lists what a VP's page tables map from an address on: as much as can be looked at in a few milliseconds. Nothing where paging is off.
+    /// Lists the pages that a VP's page tables map, from an address on. The runner ends the list after a few
+    /// milliseconds. The list is empty if paging is off.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`.
+    /// Legal when Stopped. Errors: those of `GetVpState`.
     MappedPages(DebugRpc<(VpIndex, Gva), MappedPages>),
 
-    /// Says which virtual addresses around one are alike to a VP: a range that is not mapped, or one that is mapped with the same rights and to RAM, or not
-    /// to RAM. Where paging is off every physical address is mapped. What takes longer to find than some milliseconds is left out: a range may then be a
-    /// part of a longer one, but answers that begin where the last one ended never overlap.
+    /// Returns the region around a virtual address: the range of addresses with the same properties for a VP. A region
+    /// is not mapped, or it is mapped with the same rights and completely to RAM or completely to other memory. If
+    /// paging is off, every physical address is mapped. The runner ends the search after some milliseconds, so a region
+    /// may be a part of a longer region. Regions of requests that begin where the last answer ended never overlap.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`.
+    /// Legal when Stopped. Errors: those of `GetVpState`.
     MemoryRegion(DebugRpc<(VpIndex, Gva), MemoryRegion>),
 
-    /// Says where RAM is, in the order of its addresses. Legal in every state but Detached.
+    /// Lists the RAM ranges in the order of their addresses. Legal in every state but Detached.
     RamRanges(DebugRpc<(), Vec<RamRange>>),
 
-    /// Raises a non-maskable interrupt on a VP. The VP takes it when it runs.
+    /// Raises a non-maskable interrupt on a VP. The VP takes the interrupt when it runs.
     ///
-    /// Legal when Stopped. Errors: as `GetVpState`, and [`DebugError::Unsupported`] where the guest has not started the VP.
+    /// Legal when Stopped. Errors: those of `GetVpState`, and [`DebugError::Unsupported`] if the guest has not started
+    /// the VP.
     Nmi(DebugRpc<VpIndex, ()>),
 
-    /// Sets whether the guest's clocks stand while it is stopped, in force from the end of the present or next stop on; `None` only asks. The answer
-    /// is what is in force. It outlives the session.
+    /// Sets whether the guest's clocks stop while the guest is stopped, or only returns the setting (`None`). A change
+    /// takes effect at the end of the present or next stop. The answer is the present setting. The setting outlives the
+    /// session.
     ///
-    /// Legal in every state but Detached. Errors: [`DebugError::NotAttached`], [`DebugError::Unsupported`] where this host cannot freeze them.
+    /// Legal in every state but Detached. Errors: [`DebugError::NotAttached`], [`DebugError::Unsupported`] if this host
+    /// cannot stop the clocks.
     FreezeTime(DebugRpc<Option<FreezeTime>, FreezeTime>),
 
-    /// Says what each VP is doing, for people. Legal in every state but Detached.
+    /// Returns the activity of each VP. The answer is for people. Legal in every state but Detached.
     Status(DebugRpc<(), VmStatus>),
 
-    /// Says which of the guest's own doings are stops, after setting it where there is something to set. It holds until the session ends; the next
-    /// one begins with [`StopOn::default`].
+    /// Sets which guest events are stops, if the request contains a value, and returns the present setting. The setting
+    /// holds until the session ends. The next session begins with [`StopOn::default`].
     ///
     /// Legal when Stopped or Running. Errors: [`DebugError::NotAttached`].
     StopOn(DebugRpc<Option<StopOn>, StopOn>),
 
-    /// Resets the guest as its reset button would, keeping breakpoints. The guest stays stopped, at its first instruction.
+    /// Resets the guest as its reset button would, and keeps the breakpoints. The guest stays stopped, at its first
+    /// instruction.
     ///
-    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`] where
-    /// the VMM cannot, [`DebugError::Hypervisor`], [`DebugError::Overdue`] where the VMM's code has not returned after 2 s: until it has, a `Resume` gets the same
-    /// error, and a guest that is detached runs only then.
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`]
+    /// if the VMM has no reset, [`DebugError::Hypervisor`], [`DebugError::Overdue`] if the VMM's code has not returned
+    /// after 2 s. Until the code returns, a `Resume` gets the same error, and a detached guest does not run.
     Reset(DebugRpc<(), ()>),
 }
 
-/// What is the same for every request.
+/// Implements the methods that are the same for every request.
 macro_rules! for_every_request {
     ($($request:ident)*) => {
         impl DebugRequest {
-            /// The name of every request.
+            /// The names of all requests.
             pub const NAMES: &[&str] = &[$(stringify!($request)),*];
 
-            /// The request's name.
+            /// The name of this request.
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$request(_) => stringify!($request),)*
                 }
             }
 
-            /// Answers with an error.
+            /// Answers the request with an error.
             pub fn refuse(self, error: DebugError) {
                 match self {
                     $(Self::$request(rpc) => rpc.complete(Err(error)),)*
@@ -228,7 +251,7 @@ macro_rules! for_every_request {
     };
 }
 
-// A request that is missing here does not compile.
+// The match in `name` does not compile if a request is missing from this list.
 for_every_request! {
     Detach
     Resume
@@ -255,22 +278,22 @@ for_every_request! {
     Reset
 }
 
-/// What a debugger learns when it attaches. It stays true until it detaches.
+/// The properties of the guest that a debugger gets when it attaches. All but `stop` are constant during the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachInfo {
-    /// The guest's architecture.
+    /// The architecture of the guest.
     pub arch: GuestArch,
-    /// How many VPs there are, started or not: indexes 0 up to this less one.
+    /// The number of VPs, including those that the guest has not started. The indexes are 0 up to this number minus 1.
     pub vp_count: u32,
-    /// Which extended register sets the VPs have; it decides the layout of the register file for the whole session.
+    /// The extended register sets that the VPs have. They decide the layout of the register file for the whole session.
     pub xfeatures: XFeatures,
-    /// What works on this host, as found by trying.
+    /// The features that work on this host. The set is empty if the VMM has not probed its host.
     pub capabilities: Capabilities,
-    /// Why the guest stands still now: [`DebugStopReason::Break`], or what had stopped it before.
+    /// The reason why the guest is stopped: [`DebugStopReason::Break`], or an earlier stop.
     pub stop: StopEvent,
 }
 
-/// The guest's instruction set.
+/// The instruction set of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestArch {
     /// x86 in all its modes.
@@ -279,26 +302,29 @@ pub enum GuestArch {
     Aarch64,
 }
 
-/// What becomes of the guest when its debugger leaves.
+/// What happens to the guest when its debugger detaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DetachAction {
-    /// It runs on. A reset or power-off it had asked for is carried out, and a crash that the debugger was told of ends it.
+    /// The guest runs. A reset or power-off that the guest has asked for is carried out. A crash that was reported to
+    /// the debugger ends the guest.
     Resume,
-    /// It stays stopped until the next debugger attaches.
+    /// The guest stays stopped until the next debugger attaches.
     Stay,
-    /// It ends, with [`GuestEnd::Killed`](crate::stop::GuestEnd::Killed).
+    /// The guest ends with [`GuestEnd::Killed`](crate::stop::GuestEnd::Killed).
     Kill,
-    /// As [`Resume`](Self::Resume), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
+    /// As [`Resume`](Self::Resume), but a guest that is held before its first instruction, and that no client has
+    /// resumed, stays held (I6).
     ResumeUnlessHeld,
-    /// As [`Kill`](Self::Kill), but a guest that is held before its first instruction, and that nobody has resumed, stays held (I6).
+    /// As [`Kill`](Self::Kill), but a guest that is held before its first instruction, and that no client has resumed,
+    /// stays held (I6).
     KillUnlessHeld,
-    /// As [`Resume`](Self::Resume), but a guest that has crashed stays stopped where the VMM keeps crashed guests for a debugger.
+    /// As [`Resume`](Self::Resume), but a crashed guest stays stopped if the VMM keeps crashed guests for a debugger.
     /// [`ResumeUnlessHeld`](Self::ResumeUnlessHeld) does the same.
     ResumeUnlessCrashed,
 }
 
 impl DetachAction {
-    /// The same action for a debugger that was lost and did not say that it leaves.
+    /// The same action for a debugger that was lost without a detach.
     #[must_use]
     pub const fn unless_held(self) -> Self {
         match self {
@@ -310,7 +336,7 @@ impl DetachAction {
         }
     }
 
-    /// The same action for a debugger that leaves without a word on what becomes of a guest that has crashed.
+    /// The same action for a debugger that detaches without choosing what happens to a crashed guest.
     #[must_use]
     pub const fn unless_crashed(self) -> Self {
         match self {
@@ -320,89 +346,89 @@ impl DetachAction {
     }
 }
 
-/// Whether the guest's clocks (its time-stamp counters, paravirtual clock and timers) stand while every VP is stopped.
+/// Whether the guest's clocks (its time-stamp counters, paravirtual clock and timers) stop while every VP is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FreezeTime {
-    /// They do: a stop takes no time that the guest could see.
+    /// The clocks stop: the guest sees no time pass during a stop.
     On,
-    /// They go on: a stop is time in which the guest did nothing.
+    /// The clocks run on: the guest sees a stop as time in which it did not run.
     Off,
 }
 
-/// What each VP is to do.
+/// The input of [`DebugRequest::Resume`]: one action for each VP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeRequest {
-    /// For the VPs that `actions` does not name.
+    /// The action of the VPs that `actions` does not name.
     pub others: VpAction,
-    /// At most one entry for each VP.
+    /// The actions of single VPs, at most one for each VP.
     pub actions: Vec<(VpIndex, VpAction)>,
 }
 
-/// What one VP is to do.
+/// The action of one VP in a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VpAction {
-    /// Stay parked.
+    /// The VP stays parked.
     Stay,
-    /// Run until something stops it.
+    /// The VP runs until it stops or is stopped.
     Run,
-    /// Execute one instruction.
+    /// The VP executes one instruction.
     Step,
-    /// Execute instructions until RIP is outside `start..end` (linear addresses; at least one instruction).
+    /// The VP executes instructions until RIP is outside `start..end` (linear addresses), and at least one instruction.
     StepRange {
-        /// The first address inside.
+        /// The first address inside the range.
         start: Gva,
-        /// The first address after it.
+        /// The first address behind the range.
         end: Gva,
     },
 }
 
-/// What becomes of an interrupt that may be delivered when a VP is to step.
+/// What a step does with an interrupt that can be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum StepInterrupts {
-    /// It waits until the VP runs: steps stay in the code they are in.
+    /// The step does not deliver the interrupt. The VP takes the interrupt when it runs.
     #[default]
     Held,
-    /// The step delivers it, and ends before the first instruction of its handler.
+    /// The step delivers the interrupt, and ends before the first instruction of the interrupt handler.
     Taken,
 }
 
-/// What the guest is doing, for people.
+/// The activity of the guest, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmStatus {
-    /// One for each VP, in order.
+    /// The status of each VP, in the order of their indexes.
     pub vps: Vec<VpStatus>,
 }
 
-/// What one VP is doing.
+/// The activity, mode and privilege level of one VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VpStatus {
-    /// Whether it runs guest code.
+    /// Whether the VP runs guest code.
     pub activity: VpActivity,
-    /// The processor mode when parked; `None` when it runs, for then nobody knows.
+    /// The processor mode of a parked VP. `None` for a running VP, whose mode cannot be read.
     pub mode: Option<CpuMode>,
-    /// The current privilege level when parked: 0 (kernel) to 3 (user).
+    /// The current privilege level of a parked VP: 0 (kernel) to 3 (user).
     pub privilege: Option<u8>,
 }
 
 /// Whether a VP runs guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VpActivity {
-    /// In the guest, or about to be.
+    /// The VP is in the guest or about to enter.
     Running,
-    /// Parked by the debugger.
+    /// The debugger has parked the VP.
     Stopped,
-    /// Parked by the debugger, while the guest had it waiting for an interrupt (`hlt`).
+    /// The debugger has parked the VP while the VP was waiting for an interrupt (`hlt`).
     Halted,
-    /// Never started by the guest: it waits for its start-up message (INIT-SIPI on x86).
+    /// The guest has not started the VP: the VP waits for its start-up message (INIT-SIPI on x86).
     WaitingForStart,
 }
 
-/// How an x86 VP decodes instructions.
+/// The mode in which a VP decodes instructions (SDM volume 3, "Modes of Operation").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CpuMode {
-    /// CR0.PE is clear.
+    /// Real mode: CR0.PE is clear.
     Real,
-    /// EFLAGS.VM is set.
+    /// Virtual-8086 mode: EFLAGS.VM is set.
     Virtual8086,
     /// Protected mode, 16-bit code segment.
     Protected16,

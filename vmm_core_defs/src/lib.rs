@@ -1,9 +1,17 @@
-//! The contract between a debugger and a VMM.
+//! The messages between a debugger and a VMM.
 //!
-//! This crate holds only types: the requests a debug worker sends ([`debug_rpc`]), whom they
-//! may come from ([`session`]), why a guest stopped ([`stop`]), the
-//! breakpoints it can ask for ([`breakpoint`]), what the host can do ([`capability`]), the register files ([`regs`]) and the ids and addresses they are
-//! written in ([`addr`]). It knows no hypervisor, no debugger's protocol and no sockets, and both architectures are always compiled in.
+//! This crate contains only types:
+//!
+//! - [`debug_rpc`]: the requests that a debugger sends, and their errors
+//! - [`session`]: the sessions to which requests belong
+//! - [`stop`]: the reasons why a guest stops or ends
+//! - [`breakpoint`]: the breakpoints that a debugger can set
+//! - [`capability`]: the features of a host
+//! - [`memory`]: replies about memory and page tables
+//! - [`regs`]: the register files of all architectures, which are always compiled
+//! - [`addr`]: ids and addresses
+//!
+//! The crate does not depend on a hypervisor, on a debugger's protocol or on sockets.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

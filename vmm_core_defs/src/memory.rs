@@ -6,121 +6,122 @@ use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
-/// The longest read or write one request may ask for, in bytes.
+/// The maximum length of a memory read or write in one request, in bytes.
 ///
-/// Far above what a client's packet can carry, and small enough that no client can make the VMM run out of memory.
+/// The limit is far above what a packet of a client can contain, and so small that a client cannot exhaust the memory
+/// of the VMM.
 pub const MAX_TRANSFER: usize = 16 << 20;
 
-/// What a guest virtual address translates to.
+/// The translation of a guest virtual address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Translation {
-    /// The byte's guest physical address.
+    /// The guest physical address of the byte.
     pub gpa: Gpa,
-    /// How large the page is that maps it, in bytes; `None` where paging is off.
+    /// The size of the page that maps the byte, in bytes. `None` if paging is off.
     pub page_size: Option<u64>,
-    /// Whether a write is allowed at every level of the walk.
+    /// Whether every level of the walk allows writes.
     pub writable: bool,
-    /// Whether user mode may touch it at every level of the walk.
+    /// Whether every level of the walk allows accesses from user mode.
     pub user: bool,
-    /// Whether instructions may be fetched from it.
+    /// Whether every level of the walk allows instruction fetches.
     pub executable: bool,
-    /// The table entries the walk read, the root's first.
+    /// The table entries that the walk read, from the root down.
     pub entries: Vec<TableEntry>,
 }
 
-/// Some of what a VP's page tables map, in the order of its addresses.
+/// Pages that a VP's page tables map, in the order of their virtual addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedPages {
-    /// The pages, of whatever size each is.
+    /// The mapped pages, with their different sizes.
     pub pages: Vec<MappedPage>,
-    /// Where the next request is to begin; `None` where no page is mapped further on.
+    /// The address at which the next request has to begin. `None` if no page is mapped above the last one.
     pub next: Option<Gva>,
 }
 
 /// A page that page tables map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedPage {
-    /// Its first byte.
+    /// The virtual address of the first byte.
     pub gva: Gva,
-    /// The physical address of its first byte.
+    /// The physical address of the first byte.
     pub gpa: Gpa,
-    /// How large it is, in bytes.
+    /// The size of the page, in bytes.
     pub size: u64,
-    /// Whether a write is allowed at every level of the walk.
+    /// Whether every level of the walk allows writes.
     pub writable: bool,
-    /// Whether user mode may touch it at every level of the walk.
+    /// Whether every level of the walk allows accesses from user mode.
     pub user: bool,
-    /// Whether instructions may be fetched from it.
+    /// Whether every level of the walk allows instruction fetches.
     pub executable: bool,
-    /// The entry that maps it; 32-bit entries are zero-extended.
+    /// The entry that maps the page. A 32-bit entry is zero-extended.
     pub entry: u64,
 }
 
-/// Virtual addresses that follow each other and are all alike to a VP.
+/// A range of virtual addresses with the same properties for a VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryRegion {
-    /// Its first byte.
+    /// The first byte of the region.
     pub first: Gva,
-    /// Its last byte: one past it has no number at the end of the address space.
+    /// The last byte of the region. (The end of a region at the top of the address space has no 64-bit number.)
     pub last: Gva,
-    /// What the page tables allow there; `None` where nothing is mapped.
+    /// The rights in the page tables. `None` if the region is not mapped.
     pub rights: Option<RegionRights>,
 }
 
-/// What is the same for every byte of a region that is mapped.
+/// The properties that all bytes of a mapped region share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegionRights {
-    /// Whether RAM is there. Elsewhere is a device, or nothing.
+    /// Whether the region is mapped to RAM. Otherwise it is mapped to a device or to nothing.
     pub ram: bool,
-    /// Whether a write is allowed at every level of the walk.
+    /// Whether every level of the walk allows writes.
     pub writable: bool,
-    /// Whether instructions may be fetched.
+    /// Whether every level of the walk allows instruction fetches.
     pub executable: bool,
 }
 
-/// A range of guest physical memory that RAM backs.
+/// A range of guest physical addresses with RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RamRange {
-    /// Its first byte.
+    /// The first byte of the range.
     pub gpa: Gpa,
-    /// How many bytes.
+    /// The length of the range, in bytes.
     pub len: u64,
 }
 
-/// One entry read by a page walk.
+/// A table entry that a page walk read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableEntry {
-    /// 5 down to 1, as the SDM numbers the levels (1 is the page table). x86 only so far.
+    /// The level of the table, 5 down to 1, as the SDM numbers the levels (1 is the page table). Only x86 is supported.
     pub level: u8,
-    /// Where the entry lies.
+    /// The physical address of the entry.
     pub gpa: Gpa,
-    /// The entry itself; 32-bit entries are zero-extended.
+    /// The value of the entry. A 32-bit entry is zero-extended.
     pub value: u64,
 }
 
-/// Why a page walk ends before it finds a page: what is wrong with the address, or with an entry on its way.
+/// The reason why a page walk finds no page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum WalkFaultReason {
-    /// The upper bits are not all equal to the highest one translated.
+    /// The address is not canonical: its upper bits differ from the highest bit that is translated.
     #[error("it is not canonical")]
     NonCanonical,
-    /// The P bit is clear.
+    /// The P bit of an entry is clear.
     #[error("the entry {:#x} of level {} at {} is not present", .0.value, .0.level, .0.gpa)]
     NotPresent(TableEntry),
-    /// A reserved bit is set.
+    /// An entry has reserved bits set.
     #[error("the entry {:#x} of level {} at {} has reserved bits {bits:#x} set", .entry.value, .entry.level, .entry.gpa)]
     Reserved {
-        /// The entry.
+        /// The entry with the reserved bits.
         entry: TableEntry,
         /// The reserved bits that are set.
         bits: u64,
     },
-    /// The table itself is not in RAM.
+    /// The table that an entry points to is not in RAM.
     #[error("its table of level {level} would be at {gpa}, where no memory is")]
     NoTable {
-        /// The table's level.
+        /// The level of the table that is not in RAM.
         level: u8,
-        /// Where the entry would be.
+        /// The physical address at which the walk would read the entry.
         gpa: Gpa,
     },
 }

@@ -1,6 +1,6 @@
-//! Register files, one type for each architecture, both always compiled.
+//! Register files, one type for each architecture. Both types are always compiled.
 //!
-//! What a VP does not have is `None`, never zero.
+//! A register that a VP does not have is `None`, never zero.
 
 pub mod aarch64;
 pub mod x86_64;
@@ -24,7 +24,8 @@ pub enum DebuggerVpState {
     Aarch64(Aarch64VpState),
 }
 
-/// The extended register sets that a guest's VPs have. They are the same for all VPs and do not change while the guest lives.
+/// The extended register sets that a guest's VPs have. They are the same for all VPs, and are constant for the lifetime
+/// of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct XFeatures {
     /// The upper halves of YMM0-15 ([`X86VpState::avx`]).
@@ -39,7 +40,7 @@ pub struct XFeatures {
 mod tests {
     use super::*;
 
-    /// A state in which no two fields hold the same value, so that a swapped field shows.
+    /// A state in which no two fields have the same value, so that a test notices two exchanged fields.
     fn distinct() -> X86VpState {
         let mut state = X86VpState {
             avx: Some([u128::MAX; 16]),

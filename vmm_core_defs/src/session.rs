@@ -1,10 +1,10 @@
-//! Debug sessions: whom the guest belongs to while it is debugged.
+//! Debug sessions: each request belongs to the session of the debugger that is attached.
 //!
 //! ```text
 //!  program                                            runner
 //!     | ---- DebugMessage::Attach -------------------->  |
 //!     | <--- Attached { session, info } ---------------  |  the session begins
-//!     | ---- DebugMessage::InSession(id, request) ---->  |  refused unless `id` is the session that is attached
+//!     | ---- DebugMessage::InSession(id, request) ---->  |  refused unless session `id` is attached
 //!     | ---- DebugRequest::Detach, or                 >  |
 //!     |      DebugMessage::Lost(id) when it is dropped>  |  the session ends
 //! ```
@@ -22,13 +22,13 @@ use serde::Serialize;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 
-/// Names one debug session. It cannot be guessed from another one.
+/// The id of a debug session. A client cannot guess the id of another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(u64);
 
 impl SessionId {
     fn unpredictable() -> Self {
-        // Keyed with random bytes of the operating system, and with other keys at each call.
+        // `RandomState` takes its keys from random bytes of the operating system, and uses other keys at each call.
         Self(RandomState::new().hash_one(()))
     }
 }
@@ -36,10 +36,10 @@ impl SessionId {
 /// The input of [`DebugMessage::Attach`].
 #[derive(Debug)]
 pub struct AttachRequest {
-    /// What becomes of the guest where the session ends without [`DebugRequest::Detach`]. A guest that is held before its first instruction, and that
-    /// nobody has resumed, stays held then ([`DetachAction::unless_held`]).
+    /// What happens to the guest if the session ends without [`DebugRequest::Detach`]. A guest that is held before its
+    /// first instruction, and that no client has resumed, stays held in that case ([`DetachAction::unless_held`]).
     pub if_lost: DetachAction,
-    /// The channel that the request itself is sent over: the session's requests go there.
+    /// The channel over which this request is sent. The requests of the session are sent over it too.
     pub requests: Sender<DebugMessage>,
 }
 
@@ -48,11 +48,11 @@ pub struct AttachRequest {
 pub struct Attached {
     /// The session that has begun.
     pub session: DebugSession,
-    /// What the debugger learns of the guest.
+    /// The properties of the guest.
     pub info: AttachInfo,
 }
 
-/// A debug session: whoever owns it is the guest's debugger, and sends requests over it.
+/// A debug session. The owner of this value is the guest's debugger, and sends requests over it.
 ///
 /// ```no_run
 /// # async fn debug(requests: mesh::Sender<vmm_core_defs::debug_rpc::DebugMessage>) -> Result<(), Box<dyn std::error::Error>> {
@@ -68,8 +68,8 @@ pub struct Attached {
 /// # Ok(()) }
 /// ```
 ///
-/// Where it is dropped without [`DebugRequest::Detach`], the session ends after the requests that were sent before, as `Attach` said. That holds wherever it
-/// is dropped: with the program that attached, or in an answer to `Attach` that nobody waited for.
+/// If the value is dropped without [`DebugRequest::Detach`], the session ends after the requests that were sent before, as `Attach` said. This also holds
+/// when the program that attached exits, and when an answer to `Attach` is dropped because its caller no longer waits.
 #[derive(Debug)]
 #[must_use = "the session ends when this is dropped"]
 pub struct DebugSession {
@@ -78,10 +78,11 @@ pub struct DebugSession {
 }
 
 impl DebugSession {
-    /// Makes the caller the guest's debugger and stops the guest. `if_lost` is what becomes of the guest where the session ends without
+    /// Makes the caller the guest's debugger and stops the guest. `if_lost` says what happens to the guest if the
+    /// session ends without
     /// [`DebugRequest::Detach`].
     ///
-    /// Dropping the future gives the session up. The errors are those of [`DebugMessage::Attach`].
+    /// Dropping the future ends the session. The errors are those of [`DebugMessage::Attach`].
     pub fn attach(
         requests: &Sender<DebugMessage>,
         if_lost: DetachAction,
@@ -93,18 +94,19 @@ impl DebugSession {
         requests.call_failable(DebugMessage::Attach, request)
     }
 
-    /// A new session, for the VM's side to answer [`DebugMessage::Attach`] with. Its requests, and the word that it is lost, go to `requests`.
+    /// Begins a session. The VM's side answers [`DebugMessage::Attach`] with the result. The session sends its
+    /// requests, and the message that it was dropped, to `requests`.
     pub fn begin(requests: Sender<DebugMessage>) -> Self {
         let id = SessionId::unpredictable();
         Self { id, requests }
     }
 
-    /// Which session this is.
+    /// The id of this session.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Whether the VM has gone away.
+    /// Whether the VM's side of the channel has been dropped.
     pub fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }

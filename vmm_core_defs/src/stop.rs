@@ -1,4 +1,4 @@
-//! Why a guest stopped.
+//! The reasons why a guest stopped or ended.
 
 use crate::addr::Gva;
 use crate::addr::VpIndex;
@@ -7,22 +7,23 @@ use serde::Deserialize;
 use serde::Serialize;
 use std::fmt;
 
-/// Counts the resumes of a guest under a debugger: the first `Attach` is epoch 0, each `Resume` the next.
+/// The number of a resume of the guest under a debugger. The first `Attach` is epoch 0, and each `Resume` increments
+/// the epoch.
 ///
-/// It ties a stop to the `Resume` that led to it (invariant I1): a stop of an older epoch is stale and dropped.
+/// The epoch ties a stop to the `Resume` that led to it (invariant I1). The receiver drops a stop of an older epoch.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// The epoch after this one.
+    /// The epoch of the next resume.
     pub const fn next(self) -> Self {
-        // At one resume a nanosecond, 64 bits last for 584 years.
+        // At one resume per nanosecond, 64 bits last for 584 years.
         Self(self.0.wrapping_add(1))
     }
 
-    /// The plain number.
+    /// The epoch as a plain number.
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -30,77 +31,78 @@ impl Epoch {
 
 /// The reply to [`DebugRequest::Resume`](crate::debug_rpc::DebugRequest::Resume).
 ///
-/// When it arrives, every VP that was to stop is parked in user space, and its pending I/O or MMIO exit is completed
-/// (invariant I2): registers read from now on are the ones at the stop.
+/// When the reply arrives, every VP that had to stop is parked in user space, and its pending I/O or MMIO exit is
+/// completed (invariant I2). Registers that are read from now on are the registers at the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopEvent {
-    /// The resume it answers.
+    /// The epoch of the `Resume` that this event answers.
     pub epoch: Epoch,
-    /// What happened.
+    /// The reason of the stop.
     pub reason: DebugStopReason,
 }
 
-/// What stopped the guest.
+/// The reason why the guest stopped.
 ///
-/// It is decoded from the exit itself (exception vector, DR6, RIP), never guessed from addresses afterwards.
+/// The runner decodes the reason from the exit itself (exception vector, DR6, RIP), never from addresses alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DebugStopReason {
-    /// A [`Break`](crate::debug_rpc::DebugRequest::Break), or the stop that `Attach` itself makes.
+    /// A [`Break`](crate::debug_rpc::DebugRequest::Break), or the stop by `Attach` itself.
     Break,
-    /// A step (or a step through a range) ended.
+    /// A step or a step through a range has ended.
     SingleStep {
         /// The VP that stepped.
         vp: VpIndex,
     },
-    /// An instruction breakpoint was met. RIP is on the breakpoint and its instruction has not executed.
+    /// A VP reached an instruction breakpoint. RIP is at the breakpoint, and the instruction has not executed.
     Breakpoint {
-        /// The VP that met it.
+        /// The VP that reached the breakpoint.
         vp: VpIndex,
-        /// Which one, as the client inserted it.
+        /// The breakpoint, as the client inserted it.
         breakpoint: Breakpoint,
     },
-    /// A watched access was made. On x86 the access is complete and RIP is after the instruction.
+    /// A VP made a watched access. On x86 the access is complete, and RIP is behind the instruction.
     Watchpoint {
         /// The VP that made the access.
         vp: VpIndex,
-        /// Which one, as the client inserted it.
+        /// The watchpoint, as the client inserted it.
         breakpoint: Breakpoint,
-        /// The first watched byte, which is all that x86 tells.
+        /// The first watched byte. x86 does not report which of the watched bytes was accessed.
         address: Gva,
     },
-    /// The VP met a fault it could not deliver. Acted upon at the next resume.
+    /// A VP had a triple fault. The next resume acts upon it.
     TripleFault {
-        /// The VP that failed.
+        /// The VP with the triple fault.
         vp: VpIndex,
-        /// What can be read of it. Memory and the other VPs are as they were in any case.
+        /// What the VP's registers contain. Memory and the other VPs are unchanged in either case.
         registers: FaultRegisters,
     },
     /// The guest asked for a reset. It is carried out at the next resume.
     Reset {
-        /// The VP that asked; `None` where a debugger's write to a device did.
+        /// The VP that asked for the reset. `None` if a debugger's write to a device asked for it.
         vp: Option<VpIndex>,
     },
-    /// The guest asked to be switched off. It is carried out at the next resume.
+    /// The guest asked to be powered off. The next resume carries this out.
     PowerOff {
-        /// The VP that asked; `None` where a debugger's write to a device did.
+        /// The VP that asked for the power-off. `None` if a debugger's write to a device asked for it.
         vp: Option<VpIndex>,
     },
-    /// A VP cannot go on: the hypervisor gave up on it. The guest stays inspectable.
+    /// The hypervisor cannot run a VP any more. Registers and memory of the guest can still be read.
     Crashed {
         /// The VP that cannot run.
         vp: VpIndex,
-        /// What the hypervisor said.
+        /// The hypervisor's or the runner's reason.
         cause: CrashCause,
     },
-    /// The guest's kernel says that it cannot go on (pvpanic, or a hypervisor's crash register). It may run on after the next resume.
+    /// The guest's kernel reported a panic, through a pvpanic device or a crash register of the hypervisor. The guest
+    /// may run on after the next resume.
     Panic {
-        /// The VP that said so.
+        /// The VP that reported the panic.
         vp: VpIndex,
     },
 }
 
 impl DebugStopReason {
-    /// The VP it happened on; `None` where it concerns the whole guest.
+    /// The VP with the event. `None` if the event concerns the whole guest.
     pub const fn vp(&self) -> Option<VpIndex> {
         match *self {
             Self::SingleStep { vp }
@@ -115,28 +117,29 @@ impl DebugStopReason {
     }
 }
 
-/// Something of the guest's own doing that is a stop for the debugger if [`StopOn`] names it.
+/// A guest event that is a stop if [`StopOn`] contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GuestEventKind {
-    /// [`DebugStopReason::Reset`].
+    /// The guest asked for a reset ([`DebugStopReason::Reset`]).
     Reset,
-    /// [`DebugStopReason::PowerOff`].
+    /// The guest asked to be powered off ([`DebugStopReason::PowerOff`]).
     PowerOff,
-    /// [`DebugStopReason::TripleFault`].
+    /// A VP had a triple fault ([`DebugStopReason::TripleFault`]).
     TripleFault,
-    /// [`DebugStopReason::Panic`].
+    /// The guest's kernel reported a panic ([`DebugStopReason::Panic`]).
     Panic,
 }
 
-/// Which events stop the guest. One that does not is acted upon at once, as without a debugger. (A VP that cannot go on is always a stop.)
+/// The set of guest events that are stops. The runner acts upon any other event at once, as without a debugger. (A VP
+/// that cannot run any more is always a stop.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StopOn {
-    /// A bit for each kind, in the order of the enum.
+    /// One bit for each kind, in the order of the enum.
     kinds: u8,
 }
 
 impl StopOn {
-    /// Whether events of this kind do.
+    /// Whether events of this kind are stops.
     pub const fn contains(self, kind: GuestEventKind) -> bool {
         self.kinds & kind.bit() != 0
     }
@@ -156,49 +159,50 @@ impl FromIterator<GuestEventKind> for StopOn {
 }
 
 impl Default for StopOn {
-    /// All but a panic: kernels have their own ways with it, such as a dump and a reboot.
+    /// All events but a panic: kernels handle a panic themselves, for example by a dump and a reboot.
     fn default() -> Self {
         use GuestEventKind::*;
         Self::from_iter([Reset, PowerOff, TripleFault])
     }
 }
 
-/// What a triple fault has left of a VP's registers.
+/// What the registers of a VP contain after a triple fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FaultRegisters {
-    /// They are as they were when the fault could not be delivered.
+    /// The registers at the fault.
     Kept,
-    /// They are those of a VP after INIT. AMD's processors leave the guest state undefined at a shutdown (APM volume 2, "Shutdown Intercept"), so
-    /// hypervisors reset the VP before anybody else sees it; x87 and vector registers are left alone.
+    /// The registers of a VP after INIT. AMD's processors leave the guest state undefined at a shutdown (APM volume 2,
+    /// "Shutdown Intercept"), so the hypervisor resets the VP before the runner can read the registers. The x87 and
+    /// vector registers are unchanged.
     ResetByHypervisor,
 }
 
-/// How a guest ended for good: no VP will run again, and no debugger can attach.
+/// How a guest ended for good. No VP runs again, and no debugger can attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GuestEnd {
-    /// The guest switched itself off.
+    /// The guest powered itself off.
     PowerOff,
-    /// The guest asked for a reset, and the VMM's policy is not to start it again.
+    /// The guest asked for a reset, and the VMM's policy is not to start the guest again.
     Reset,
-    /// The guest asked for a reset, or met a triple fault, and could not be started again. The VMM's log says why.
+    /// The guest asked for a reset or had a triple fault, and starting it again failed. The VMM's log has the reason.
     ResetFailed,
-    /// A VP met a triple fault, and the VMM's policy is not to start the guest again.
+    /// A VP had a triple fault, and the VMM's policy is not to start the guest again.
     TripleFault {
-        /// Which.
+        /// The VP with the triple fault.
         vp: VpIndex,
-        /// Whether a debugger was stopped there first.
+        /// Whether the triple fault was reported to a debugger as a stop before.
         shown: bool,
     },
-    /// A VP cannot go on, and no debugger is attached or it has continued.
+    /// A VP cannot run any more, and no debugger is attached or the debugger has continued.
     Crashed {
-        /// Which.
+        /// The VP that cannot run.
         vp: VpIndex,
-        /// Why.
+        /// The hypervisor's or the runner's reason.
         cause: CrashCause,
-        /// Whether a debugger was stopped there first.
+        /// Whether the crash was reported to a debugger as a stop before.
         shown: bool,
     },
-    /// The debugger ended it with [`DetachAction::Kill`](crate::debug_rpc::DetachAction::Kill).
+    /// The debugger ended the guest with [`DetachAction::Kill`](crate::debug_rpc::DetachAction::Kill).
     Killed,
     /// The VMM was told to end.
     Stopped,
@@ -225,40 +229,41 @@ impl fmt::Display for GuestEnd {
     }
 }
 
-/// Why a VP cannot go on.
+/// The reason why a VP cannot run any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CrashCause {
-    /// The hypervisor failed inside.
+    /// The hypervisor reported an internal error.
     Internal {
-        /// What failed: 1 emulation of an instruction, 2 nested exceptions, 3 delivery of an event, 4 an unexpected exit reason.
+        /// The hypervisor's number for the error: 1 emulation of an instruction, 2 nested exceptions, 3 delivery of an
+        /// event, 4 an unexpected exit reason.
         suberror: u32,
     },
     /// The hardware refused to enter the guest.
     FailEntry {
-        /// The hardware's own code.
+        /// The hardware's code for the reason.
         hardware_reason: u64,
     },
     /// The system call that runs the VP failed.
     Run {
-        /// The `errno`.
+        /// The `errno` of the system call.
         errno: i32,
     },
-    /// An exit that this version does not know.
+    /// The hypervisor returned with an exit that this version does not know.
     UnknownExit {
-        /// The hypervisor's number for it.
+        /// The hypervisor's number for the exit.
         reason: u32,
     },
-    /// The runner cannot run the VP. The hypervisor has said nothing of the guest.
+    /// The runner cannot run the VP. The hypervisor has reported no error of the guest.
     Runner(RunnerFault),
 }
 
-/// What failed in the runner. Its log has the details.
+/// What failed in the runner. The runner's log has the details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunnerFault {
     /// The hypervisor refused to read or set the debug state of the VP.
     DebugState,
     /// A panic ended the thread of the VP.
     ThreadPanicked,
-    /// The thread of the VP takes no commands any more.
+    /// The thread of the VP no longer accepts commands.
     ThreadGone,
 }

@@ -1,6 +1,7 @@
-//! Names of the bits that are set in a control register (SDM volume 3, "Control Registers", "Extended Feature Enable Register"; APM volume 2, "EFER").
+//! Names of the bits in control registers (SDM volume 3, "Control Registers", "Extended Feature Enable Register"; APM
+//! volume 2, "EFER").
 
-/// Bit numbers and names, in ascending order.
+/// Bit numbers and names, in ascending order of the numbers.
 type Bits = &'static [(u32, &'static str)];
 
 pub(super) const CR0: Bits = &[
@@ -57,7 +58,7 @@ pub(super) const EFER: Bits = &[
     (15, "TCE"),
 ];
 
-/// The names of the bits of `value` that are set, each after a space. A bit without a name is left out.
+/// The names of the bits that are set in `value`, each after a space. A bit without a name is left out.
 pub(super) fn set(bits: Bits, value: u64) -> String {
     let set = bits.iter().filter(|(bit, _)| value & 1 << bit != 0);
     set.map(|(_, name)| format!(" {name}")).collect()

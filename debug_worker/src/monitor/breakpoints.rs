@@ -1,4 +1,4 @@
-//! How breakpoints are armed, as text for people.
+//! Breakpoints and how they are armed, as text for people.
 
 use std::fmt::Write as _;
 use vmm_core_defs::breakpoint::Arming;
@@ -7,7 +7,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::breakpoint::Pending;
 
-/// One line for each.
+/// One line for each breakpoint.
 pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
     let mut text = String::new();
     for BreakpointStatus { breakpoint, arming } in breakpoints {
@@ -28,7 +28,7 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
     }
     if text.is_empty() {
         text.push_str(
-            "No breakpoint is set. (GDB sets its own when the guest goes on, and removes them when it stops.)\n",
+            "No breakpoint is set. (GDB inserts its breakpoints when it resumes the guest, and removes them at a stop.)\n",
         );
     }
     text
@@ -37,11 +37,15 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
 fn not_armed(why: Option<Pending>) -> String {
     match why {
         None => "it has not been armed yet".to_owned(),
-        Some(why @ Pending::Reset) => format!("{why}; it is armed when the guest goes on"),
-        Some(why @ Pending::GuestHasRegisters) => {
-            format!("{why}; it is armed again when the guest removes one, or you `delete` another")
+        Some(why @ Pending::Reset) => {
+            format!("{why}; the breakpoint is armed when the guest runs")
         }
-        Some(why) => format!("{why}; and no debug register is free"),
+        Some(why @ Pending::GuestHasRegisters) => {
+            format!(
+                "{why}; the breakpoint is armed when the guest removes one of its breakpoints, or when you `delete` another breakpoint"
+            )
+        }
+        Some(why) => format!("{why}, and no debug register is free"),
     }
 }
 
@@ -55,12 +59,12 @@ const fn kind_name(kind: BreakpointKind) -> &'static str {
     }
 }
 
-/// Those that were refused last, and why. Nothing where none was.
+/// The breakpoints that were refused last, with the reasons. Empty if none was refused.
 pub(super) fn refused<'a>(last: impl Iterator<Item = &'a (Breakpoint, String)>) -> String {
     let mut text = String::new();
     for (Breakpoint { kind, address, len }, why) in last {
         if text.is_empty() {
-            text.push_str("Refused, the last one first:\n");
+            text.push_str("Refused breakpoints, with the last one first:\n");
         }
         let kind = kind_name(*kind);
         let _ = writeln!(text, "{address}  {kind:8}  length {len}: {why}");
@@ -106,10 +110,10 @@ mod tests {
             "0x1000  software  in memory, physical 0x5000\n\
              0x1000  hardware  debug register 2\n\
              0x1000  software  debug register 2, as no writable RAM is there\n\
-             0x1000  software  NOT ARMED: no writable RAM is there; and no debug register is free\n\
-             0x1000  software  NOT ARMED: the guest was reset; it is armed when the guest goes on\n\
-             0x1000  software  NOT ARMED: the guest uses the debug registers for breakpoints of its own; it is armed again when the guest removes one, or \
-             you `delete` another\n\
+             0x1000  software  NOT ARMED: no writable RAM is there, and no debug register is free\n\
+             0x1000  software  NOT ARMED: the guest was reset; the breakpoint is armed when the guest runs\n\
+             0x1000  software  NOT ARMED: the guest uses the debug registers for breakpoints of its own; the breakpoint is armed when the guest removes \
+             one of its breakpoints, or when you `delete` another breakpoint\n\
              0x1000  software  NOT ARMED: it has not been armed yet\n"
         );
         assert!(list(&[]).starts_with("No breakpoint is set"));

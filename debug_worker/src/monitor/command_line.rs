@@ -1,4 +1,5 @@
-//! From a line to a command. No guest is needed, and what cannot be understood is answered with how it should be written.
+//! Parses a `monitor` line. The parser needs no guest, and a line that cannot be parsed is answered with its correct
+//! form.
 
 use super::msr_names;
 use super::xp;
@@ -11,31 +12,34 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
 
-/// As many as `x/i` is usually asked for.
+/// The number of instructions that `x/8i` shows.
 const DEFAULT_INSTRUCTIONS: u64 = 8;
 
-/// A command line that was understood.
+/// A parsed command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// It is about the guest as a whole.
-    OfGuest(OfGuest),
-    /// It is about one VP: this one, or that of the selected thread.
-    OfVp(OfVp, Option<VpIndex>),
+    /// A command about the whole guest.
+    Guest(GuestCommand),
+    /// A command about one VP: the VP that the line names, or the VP of the selected thread.
+    Vp(VpCommand, Option<VpIndex>),
 }
 
 impl Command {
-    /// Scripts written for QEMU send it. They take the answer apart, and show it to nobody.
-    pub(super) const fn is_of_scripts(&self) -> bool {
+    /// Whether scripts written for QEMU send this command. Scripts parse the answer and do not show it to a person.
+    pub(super) const fn is_for_scripts(&self) -> bool {
         matches!(
             self,
-            Self::OfGuest(
-                OfGuest::Help
-                    | OfGuest::Xp { .. }
-                    | OfGuest::AllRegisters
-                    | OfGuest::MemoryTree
-                    | OfGuest::HostAddress
-            ) | Self::OfVp(
-                OfVp::Registers | OfVp::MappedRanges | OfVp::MappedPages | OfVp::GuestAddress(_),
+            Self::Guest(
+                GuestCommand::Help
+                    | GuestCommand::Xp { .. }
+                    | GuestCommand::AllRegisters
+                    | GuestCommand::MemoryTree
+                    | GuestCommand::HostAddress
+            ) | Self::Vp(
+                VpCommand::Registers
+                    | VpCommand::MappedRanges
+                    | VpCommand::MappedPages
+                    | VpCommand::GuestAddress(_),
                 _
             )
         )
@@ -44,7 +48,7 @@ impl Command {
 
 /// A command about the guest as a whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum OfGuest {
+pub(super) enum GuestCommand {
     Help,
     Status,
     Breakpoints,
@@ -64,7 +68,7 @@ pub(super) enum OfGuest {
 
 /// A command about one VP.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum OfVp {
+pub(super) enum VpCommand {
     Regs,
     Mode,
     Disas { address: Option<u64>, count: u64 },
@@ -79,7 +83,7 @@ pub(super) enum OfVp {
     GuestAddress(Gva),
 }
 
-/// The words that begin a command.
+/// The first words of all commands.
 const FIRST_WORDS: [&str; 21] = [
     "help",
     "status",
@@ -115,93 +119,95 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         return Err(not_understood(words));
     }
     if let Some(command) = of_vp(&numbers, words)? {
-        return Ok(Command::OfVp(command, vp));
+        return Ok(Command::Vp(command, vp));
     }
     match (of_guest(&numbers, words)?, vp) {
-        (Some(command), None) => Ok(Command::OfGuest(command)),
+        (Some(command), None) => Ok(Command::Guest(command)),
         (Some(_), Some(vp)) => Err(format!(
-            "`monitor {}` is about the whole guest: leave `vp {vp}` out\n",
+            "`monitor {}` is about the whole guest; omit `vp {vp}`\n",
             words.join(" ")
         )),
         (None, _) => Err(not_understood(words)),
     }
 }
 
-fn of_vp(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<OfVp>, String> {
+fn of_vp(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<VpCommand>, String> {
     Ok(Some(match *words {
-        ["regs"] => OfVp::Regs,
-        ["mode"] => OfVp::Mode,
-        ["disas"] => OfVp::Disas {
+        ["regs"] => VpCommand::Regs,
+        ["mode"] => VpCommand::Mode,
+        ["disas"] => VpCommand::Disas {
             address: None,
             count: DEFAULT_INSTRUCTIONS,
         },
-        ["disas", address] => OfVp::Disas {
+        ["disas", address] => VpCommand::Disas {
             address: Some(numbers.read(address)?),
             count: DEFAULT_INSTRUCTIONS,
         },
-        ["disas", address, count] => OfVp::Disas {
+        ["disas", address, count] => VpCommand::Disas {
             address: Some(numbers.read(address)?),
             count: numbers.read(count)?,
         },
-        ["translate", address] => OfVp::Translate(Gva::new(numbers.read(address)?)),
-        ["msr", "read", msr] => OfVp::MsrRead(numbers.msr(msr)?),
-        ["msr", "write", msr, value] => OfVp::MsrWrite(numbers.msr(msr)?, numbers.read(value)?),
-        ["nmi"] => OfVp::Nmi,
-        ["dump", name] => OfVp::Dump(name.to_owned()),
-        ["info", "registers"] => OfVp::Registers,
-        ["info", "mem"] => OfVp::MappedRanges,
-        ["info", "tlb"] => OfVp::MappedPages,
-        ["gva2gpa", address] => OfVp::GuestAddress(Gva::new(numbers.read(address)?)),
+        ["translate", address] => VpCommand::Translate(Gva::new(numbers.read(address)?)),
+        ["msr", "read", msr] => VpCommand::MsrRead(numbers.msr(msr)?),
+        ["msr", "write", msr, value] => {
+            VpCommand::MsrWrite(numbers.msr(msr)?, numbers.read(value)?)
+        }
+        ["nmi"] => VpCommand::Nmi,
+        ["dump", name] => VpCommand::Dump(name.to_owned()),
+        ["info", "registers"] => VpCommand::Registers,
+        ["info", "mem"] => VpCommand::MappedRanges,
+        ["info", "tlb"] => VpCommand::MappedPages,
+        ["gva2gpa", address] => VpCommand::GuestAddress(Gva::new(numbers.read(address)?)),
         _ => return Ok(None),
     }))
 }
 
-fn of_guest(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<OfGuest>, String> {
+fn of_guest(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<GuestCommand>, String> {
     Ok(Some(match *words {
-        [] | ["help"] => OfGuest::Help,
-        ["status"] => OfGuest::Status,
-        ["breakpoints"] => OfGuest::Breakpoints,
-        ["phys", "x", address, len] => OfGuest::Phys {
+        [] | ["help"] => GuestCommand::Help,
+        ["status"] => GuestCommand::Status,
+        ["breakpoints"] => GuestCommand::Breakpoints,
+        ["phys", "x", address, len] => GuestCommand::Phys {
             address: Gpa::new(numbers.read(address)?),
             len: numbers.read(len)?,
         },
-        ["xp", address] => OfGuest::Xp {
+        ["xp", address] => GuestCommand::Xp {
             format: Format::default(),
             address: Gpa::new(numbers.read(address)?),
         },
-        // QEMU takes the format with a space before it and without.
-        ["xp", format, address] => OfGuest::Xp {
+        // QEMU accepts the format with and without a space before it.
+        ["xp", format, address] => GuestCommand::Xp {
             format: xp::format(format.strip_prefix('/').unwrap_or(format))?,
             address: Gpa::new(numbers.read(address)?),
         },
-        [first, address] if first.starts_with("xp/") => OfGuest::Xp {
+        [first, address] if first.starts_with("xp/") => GuestCommand::Xp {
             format: xp::format(&first[3..])?,
             address: Gpa::new(numbers.read(address)?),
         },
-        ["msr"] => OfGuest::MsrNames,
-        ["doctor"] => OfGuest::Doctor,
-        ["stop-on"] => OfGuest::StopOn(None),
-        ["stop-on", list] => OfGuest::StopOn(Some(events(list)?)),
-        ["freeze-time"] => OfGuest::FreezeTime(None),
-        ["freeze-time", "on"] => OfGuest::FreezeTime(Some(FreezeTime::On)),
-        ["freeze-time", "off"] => OfGuest::FreezeTime(Some(FreezeTime::Off)),
-        ["step-irqs"] => OfGuest::StepInterrupts(None),
-        ["step-irqs", "on"] => OfGuest::StepInterrupts(Some(StepInterrupts::Taken)),
-        ["step-irqs", "off"] => OfGuest::StepInterrupts(Some(StepInterrupts::Held)),
-        // OpenOCD's words: its targets are stopped at their first instruction after both.
-        ["reset" | "system_reset"] | ["reset", "halt" | "init"] => OfGuest::Reset,
+        ["msr"] => GuestCommand::MsrNames,
+        ["doctor"] => GuestCommand::Doctor,
+        ["stop-on"] => GuestCommand::StopOn(None),
+        ["stop-on", list] => GuestCommand::StopOn(Some(events(list)?)),
+        ["freeze-time"] => GuestCommand::FreezeTime(None),
+        ["freeze-time", "on"] => GuestCommand::FreezeTime(Some(FreezeTime::On)),
+        ["freeze-time", "off"] => GuestCommand::FreezeTime(Some(FreezeTime::Off)),
+        ["step-irqs"] => GuestCommand::StepInterrupts(None),
+        ["step-irqs", "on"] => GuestCommand::StepInterrupts(Some(StepInterrupts::Taken)),
+        ["step-irqs", "off"] => GuestCommand::StepInterrupts(Some(StepInterrupts::Held)),
+        // OpenOCD's commands. OpenOCD's targets are stopped at their first instruction after either command.
+        ["reset" | "system_reset"] | ["reset", "halt" | "init"] => GuestCommand::Reset,
         ["reset", "run"] => {
             return Err(
-                "a client that is told nothing of it would miss the guest's stops: write `monitor reset`, then `continue`\n"
+                "GDB would not know that the guest runs, and would miss its stops; type `monitor reset`, then `continue`\n"
                     .to_owned(),
             );
         }
-        ["quit" | "q"] => OfGuest::Quit,
-        ["info", "registers", "-a"] => OfGuest::AllRegisters,
-        ["info", "mtree"] | ["info", "mtree", "-f"] => OfGuest::MemoryTree,
+        ["quit" | "q"] => GuestCommand::Quit,
+        ["info", "registers", "-a"] => GuestCommand::AllRegisters,
+        ["info", "mtree"] | ["info", "mtree", "-f"] => GuestCommand::MemoryTree,
         ["gpa2hva", address] => {
             numbers.read(address)?;
-            OfGuest::HostAddress
+            GuestCommand::HostAddress
         }
         _ => return Ok(None),
     }))
@@ -209,17 +215,17 @@ fn of_guest(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<OfGuest>, St
 
 fn not_understood(words: &[&str]) -> String {
     match *words {
-        ["info", ..] => "unknown command: of `monitor info ...` there are registers, mem, tlb and mtree; `monitor help` \
-                         lists the others\n"
+        ["info", ..] => "unknown command: `monitor info` supports registers, mem, tlb and mtree; `monitor help` \
+                         lists all commands\n"
             .to_owned(),
         [name, ..] if FIRST_WORDS.contains(&name) => {
-            format!("`monitor {name}` is not used like that; `monitor help` shows how\n")
+            format!("`monitor {name}` has another syntax; `monitor help` shows how to write it\n")
         }
         [name, ..] => format!(
-            "unknown command: `{}`; `monitor help` lists the ones there are\n",
+            "unknown command: `{}`; `monitor help` lists all commands\n",
             short(name)
         ),
-        [] => "`vp N` goes at the end of a command; `monitor help` lists them\n".to_owned(),
+        [] => "write `vp N` at the end of a command; `monitor help` lists the commands\n".to_owned(),
     }
 }
 
@@ -227,9 +233,9 @@ fn short(word: &str) -> String {
     word.chars().take(40).collect()
 }
 
-/// Reads numbers, and says how the line is to be written where there is none.
+/// Parses numbers. An error contains the correct form of the line.
 struct Numbers<'a> {
-    /// The whole line.
+    /// The words of the whole line.
     words: &'a [&'a str],
 }
 
@@ -242,7 +248,7 @@ impl Numbers<'_> {
         let index = number(word).and_then(|index| u32::try_from(index).ok());
         index.map(VpIndex::new).ok_or_else(|| {
             format!(
-                "`{}` is no VP: write its number, as in `vp 0`; `monitor status` lists them\n",
+                "`{}` is no VP; write the number of a VP, as in `vp 0`; `monitor status` lists the VPs\n",
                 short(word)
             )
         })
@@ -251,7 +257,7 @@ impl Numbers<'_> {
     fn msr(&self, word: &str) -> Result<u32, String> {
         match number(word) {
             Some(msr) => u32::try_from(msr).map_err(|_| {
-                format!("`{word}` is no MSR; their numbers have 32 bits\n")
+                format!("`{word}` is no MSR; write a number of at most 32 bits\n")
             }),
             None => msr_names::number(word).ok_or_else(|| {
                 format!(
@@ -262,7 +268,7 @@ impl Numbers<'_> {
         }
     }
 
-    /// GDB passes `monitor` lines on as they are typed, but its `eval` can put a value into one.
+    /// GDB sends a `monitor` line as it is typed, but GDB's `eval` can put a value into the line.
     fn no_number(&self, word: &str) -> String {
         let line = self.words.iter();
         let line: Vec<_> = line
@@ -283,7 +289,7 @@ fn number(word: &str) -> Option<u64> {
     }
 }
 
-/// The names of the guest's own doings.
+/// The names of the guest events in `stop-on`.
 pub(super) const EVENTS: [(&str, GuestEventKind); 4] = [
     ("reset", GuestEventKind::Reset),
     ("poweroff", GuestEventKind::PowerOff),
@@ -298,7 +304,7 @@ fn events(list: &str) -> Result<StopOn, String> {
             let event = EVENTS.into_iter().find(|(known, _)| *known == name);
             event.map(|(_, kind)| kind).ok_or_else(|| {
                 format!(
-                    "`{}` names no event; write a list of reset, poweroff, triple-fault and panic with commas between, or none\n",
+                    "`{}` names no event; write reset, poweroff, triple-fault and panic, separated by commas, or none\n",
                     short(name)
                 )
             })
@@ -311,40 +317,43 @@ mod tests {
     use super::*;
     use crate::monitor::help;
 
-    fn of_guest(line: &str) -> OfGuest {
+    fn of_guest(line: &str) -> GuestCommand {
         match parse(line) {
-            Ok(Command::OfGuest(command)) => command,
+            Ok(Command::Guest(command)) => command,
             other => panic!("{line}: {other:?}"),
         }
     }
 
-    fn of_vp(line: &str) -> (OfVp, Option<VpIndex>) {
+    fn of_vp(line: &str) -> (VpCommand, Option<VpIndex>) {
         match parse(line) {
-            Ok(Command::OfVp(command, vp)) => (command, vp),
+            Ok(Command::Vp(command, vp)) => (command, vp),
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
     fn lines_are_understood_or_answered_with_help() {
-        assert_eq!(of_guest(""), OfGuest::Help);
+        assert_eq!(of_guest(""), GuestCommand::Help);
         let gva = Gva::new(0xffff_8000_0000_1000);
         assert_eq!(
             of_vp(" translate  0xffff800000001000 "),
-            (OfVp::Translate(gva), None)
+            (VpCommand::Translate(gva), None)
         );
         let address = Gpa::new(4096);
         assert_eq!(
             of_guest("phys x 4096 16"),
-            OfGuest::Phys { address, len: 16 }
+            GuestCommand::Phys { address, len: 16 }
         );
         assert_eq!(
             of_vp("msr write 0xc0000080 0x500"),
-            (OfVp::MsrWrite(0xc000_0080, 0x500), None)
+            (VpCommand::MsrWrite(0xc000_0080, 0x500), None)
         );
-        assert_eq!(of_vp("msr read MSR_EFER").0, OfVp::MsrRead(0xc000_0080));
+        assert_eq!(
+            of_vp("msr read MSR_EFER").0,
+            VpCommand::MsrRead(0xc000_0080)
+        );
         for line in ["reset halt", "reset init", "system_reset"] {
-            assert_eq!(of_guest(line), OfGuest::Reset);
+            assert_eq!(of_guest(line), GuestCommand::Reset);
         }
         for (line, said) in [
             ("frobnicate", "`monitor help` lists"),
@@ -386,12 +395,12 @@ mod tests {
             let line = example(usage);
             let with_vp = parse(&format!("{line} vp 1"));
             match parse(&line) {
-                Ok(Command::OfVp(command, None)) => {
+                Ok(Command::Vp(command, None)) => {
                     about_one += 1;
                     let vp = Some(VpIndex::new(1));
-                    assert_eq!(with_vp, Ok(Command::OfVp(command, vp)), "{line}");
+                    assert_eq!(with_vp, Ok(Command::Vp(command, vp)), "{line}");
                 }
-                Ok(Command::OfGuest(_)) => {
+                Ok(Command::Guest(_)) => {
                     let problem = with_vp.unwrap_err();
                     assert!(problem.contains("whole guest"), "{line}: {problem}");
                 }
@@ -403,7 +412,7 @@ mod tests {
         assert!(parse("vp 1").unwrap_err().contains("at the end"));
     }
 
-    /// A line that is written like this.
+    /// A line with example values for the placeholders.
     fn example(usage: &str) -> String {
         usage
             .replace("[ADDR [COUNT]]", "0x1000 3")
@@ -418,7 +427,7 @@ mod tests {
             .replace("[-f]", "-f")
     }
 
-    /// The Guide's table and `monitor help` are read side by side.
+    /// Readers compare the Guide's table with `monitor help`.
     #[test]
     fn the_guide_has_a_row_for_every_command() {
         let guide = include_str!("../../../Guide/src/monitor.md");
@@ -435,9 +444,9 @@ mod tests {
         let wanted = StopOn::from_iter([GuestEventKind::Panic, GuestEventKind::Reset]);
         assert_eq!(
             of_guest("stop-on panic,reset"),
-            OfGuest::StopOn(Some(wanted))
+            GuestCommand::StopOn(Some(wanted))
         );
         let none = StopOn::from_iter([]);
-        assert_eq!(of_guest("stop-on none"), OfGuest::StopOn(Some(none)));
+        assert_eq!(of_guest("stop-on none"), GuestCommand::StopOn(Some(none)));
     }
 }

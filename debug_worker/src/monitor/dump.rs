@@ -1,4 +1,4 @@
-//! `monitor dump`: the guest as a core file, in slices, so that other requests come in between.
+//! `monitor dump`: writes the guest as a core file, in slices, so that other requests are served between two slices.
 
 mod core_file;
 mod dump_file;
@@ -19,14 +19,14 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::regs::DebuggerVpState;
 
-/// So many bytes are read at a time.
+/// The number of bytes in one read request.
 const SLICE: u64 = 1 << 20;
 
-/// Memory that cannot be read is left out in pieces of so many bytes.
+/// Memory that cannot be read is left out in units of this length.
 const HOLE: u64 = 4096;
 
-/// So many times the page tables are asked for a list of mapped pages.
-const MAX_LOOKS: usize = 1 << 10;
+/// The maximum number of requests for mapped pages.
+const MAX_PAGE_REQUESTS: usize = 1 << 10;
 
 /// Writes the file, with the virtual addresses of `vp`.
 pub(super) async fn dump(guest: &mut Guest, vp: VpIndex, name: &str) -> Result<String, CallError> {
@@ -41,7 +41,7 @@ pub(super) async fn dump(guest: &mut Guest, vp: VpIndex, name: &str) -> Result<S
         match &**state {
             DebuggerVpState::X86_64(state) => vps.push((pc, state.clone())),
             DebuggerVpState::Aarch64(_) => {
-                return Ok(format!("VP {vp}: only x86 guests can be dumped\n"));
+                return Ok(format!("VP {vp}: this command dumps only x86 guests\n"));
             }
         }
     }
@@ -55,24 +55,27 @@ pub(super) async fn dump(guest: &mut Guest, vp: VpIndex, name: &str) -> Result<S
     };
     let path = path.display();
     let mut text = format!(
-        "VP {vp}: {path} written, {} bytes, with {} ranges of this VP's addresses and the registers of {} VPs. Open it with: gdb PROGRAM {path}\n",
+        "VP {vp}: {path} written, {} bytes, with {} virtual ranges of this VP and the registers of {} VPs. Open the file with: gdb PROGRAM {path}\n",
         core.len,
         core.segments,
         vps.len(),
     );
     if !complete {
-        text.push_str("(more is mapped than a file has room for: the lower half was cut)\n");
+        text.push_str(
+            "(the file has no room for all mapped ranges: ranges of the lower half are missing)\n",
+        );
     }
     if unreadable > 0 {
         let _ = writeln!(
             text,
-            "({unreadable} bytes of RAM could not be read, and are zeros)"
+            "({unreadable} bytes of RAM could not be read, and are zeros in the file)"
         );
     }
     Ok(text)
 }
 
-/// Everything that `vp` has mapped to RAM, the kernel's half first. False where there is more.
+/// Adds all RAM that `vp` maps, beginning with the upper half of the address space. Returns false if not everything
+/// fits.
 async fn add_segments(
     guest: &mut Guest,
     vp: VpIndex,
@@ -83,14 +86,15 @@ async fn add_segments(
         segments.add_all();
         return Ok(true);
     }
-    let mut looks = 0;
+    let mut requests = 0;
     for upper in [true, false] {
-        // A processor without long mode has no upper half, and lists what it has for it.
+        // A processor without long mode has no upper half. For an address in the upper half, the VM then lists pages of
+        // the lower half.
         let inside = |gva: Gva| (gva.value() >= UPPER_HALF) == upper;
         let mut next = Some(Gva::new(if upper { UPPER_HALF } else { 0 }));
         while let Some(from) = next.filter(|from| inside(*from)) {
-            looks += 1;
-            if looks > MAX_LOOKS {
+            requests += 1;
+            if requests > MAX_PAGE_REQUESTS {
                 return Ok(false);
             }
             let some = guest.vm.call(DebugRequest::MappedPages, (vp, from)).await?;
@@ -105,7 +109,7 @@ async fn add_segments(
     Ok(true)
 }
 
-/// How many bytes could not be read.
+/// Writes the file. Returns the number of bytes that could not be read.
 async fn write(
     guest: &Guest,
     core: &CoreFile,

@@ -1,18 +1,18 @@
-//! The list of commands, for `monitor help`. The Guide's table has the same rows.
+//! The list of commands for `monitor help`. The Guide's table has the same rows.
 
-/// How each command is written, and what it is for.
+/// The syntax of each command, and its purpose.
 pub(super) const COMMANDS: [(&str, &str); 30] = [
     ("help", "this list"),
     ("status", "what each VP is doing"),
     (
         "breakpoints",
-        "each breakpoint, how it is armed, and which were refused last and why",
+        "each breakpoint and how it is armed; the last refused breakpoints with the reasons",
     ),
     ("regs", "all system registers of a VP"),
     ("mode", "the processor mode of a VP"),
     (
         "disas [ADDR [COUNT]]",
-        "code as a VP decodes it in its mode, from its next instruction or ADDR on",
+        "code, decoded in the mode of a VP, from its next instruction or ADDR on",
     ),
     (
         "translate ADDR",
@@ -22,76 +22,88 @@ pub(super) const COMMANDS: [(&str, &str); 30] = [
         "phys x ADDR LEN",
         "physical memory, at most 4096 bytes at a time",
     ),
-    ("msr", "the names of MSRs that can be given for NUM"),
+    ("msr", "the names of the MSRs that NUM accepts"),
     (
         "msr read NUM",
         "a model-specific register of a VP, by number or name",
     ),
-    ("msr write NUM VALUE", "writes one"),
-    ("nmi", "an NMI for a VP, delivered when it runs"),
+    (
+        "msr write NUM VALUE",
+        "writes a model-specific register of a VP",
+    ),
+    ("nmi", "raises an NMI on a VP, which takes it when it runs"),
     (
         "dump FILE",
-        "an ELF core file of the guest, in the folder that --dump-dir named",
+        "writes an ELF core file of the guest into the folder that --dump-dir names",
     ),
-    ("doctor", "what works on this host and what does not"),
+    (
+        "doctor",
+        "the features of this host that work, and those that do not",
+    ),
     (
         "stop-on [LIST]",
-        "which of reset,poweroff,triple-fault,panic stop the guest; none: none of them",
+        "the events that stop the guest: a list of reset,poweroff,triple-fault,panic, or none",
     ),
     (
         "freeze-time",
-        "whether the guest's clocks stand while it is stopped",
+        "whether the guest's clocks stop while the guest is stopped",
     ),
     (
         "freeze-time on|off",
-        "chooses, from the end of the present stop on",
+        "changes this setting, from the end of the present stop on",
     ),
     ("step-irqs", "whether steps take interrupts"),
     (
         "step-irqs on",
-        "a step ends at the handler of an interrupt that waits",
+        "a step takes a pending interrupt and ends at its handler",
     ),
     (
         "step-irqs off",
-        "interrupts wait until the guest runs (so at first)",
+        "a pending interrupt waits until the guest runs (default)",
     ),
     (
         "reset",
-        "resets the guest; it stays stopped at its first instruction",
+        "resets the guest, which stays stopped at its first instruction",
     ),
     ("quit", "ends the guest for good"),
     (
         "info registers [-a]",
-        "as QEMU's monitor shows them: of a VP, or of all",
+        "in QEMU's format: the registers of a VP, or of all VPs",
     ),
-    ("info mem", "as QEMU's: what a VP's page tables map"),
-    ("info tlb", "as QEMU's: each page they map"),
-    ("info mtree [-f]", "as QEMU's: where RAM is"),
+    (
+        "info mem",
+        "in QEMU's format: the ranges that a VP's page tables map",
+    ),
+    (
+        "info tlb",
+        "in QEMU's format: the pages that a VP's page tables map",
+    ),
+    ("info mtree [-f]", "in QEMU's format: the RAM ranges"),
     (
         "xp /FMT ADDR",
-        "as QEMU's: physical memory; FMT is a count, one of x d u o c and one of b h w g",
+        "in QEMU's format: physical memory; FMT is a count, one of x d u o c and one of b h w g",
     ),
     (
         "gva2gpa ADDR",
-        "as QEMU's: the physical address of a virtual one on a VP",
+        "in QEMU's format: the physical address of a virtual address on a VP",
     ),
-    ("gpa2hva ADDR", "as QEMU's, but refused, with the reason"),
+    ("gpa2hva ADDR", "refused, with the reason"),
     (
         "system_reset",
-        "as `reset`, and so are `reset halt` and `reset init`",
+        "as `reset`; `reset halt` and `reset init` do the same",
     ),
 ];
 
-/// What is true of several commands.
+/// Notes that apply to several commands.
 const NOTES: &str = "\
 Numbers are decimal, or hexadecimal with 0x. For a symbol or a register: eval \"monitor translate %p\", SYMBOL
-What is about one VP is about that of the selected thread, and says so; with `vp N` at its end, about VP N.
+A command about one VP uses the VP of the selected thread, or VP N with `vp N` at its end. The output names the VP.
 ";
 
 pub(super) fn text() -> String {
     let mut text = "Commands:\n".to_owned();
-    for (usage, what) in COMMANDS {
-        text.push_str(&format!("  monitor {usage:22} {what}\n"));
+    for (usage, purpose) in COMMANDS {
+        text.push_str(&format!("  monitor {usage:22} {purpose}\n"));
     }
     text.push_str(NOTES);
     text

@@ -5,7 +5,7 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::memory::Translation;
 
-/// A page walk, entry by entry, and where it leads.
+/// The entries of a page walk, one line each, and the result of the walk.
 pub(super) fn translation(gva: Gva, translation: &Translation) -> String {
     let mut text = String::new();
     for entry in &translation.entries {
@@ -46,7 +46,8 @@ fn size_text(bytes: u64) -> String {
         )
 }
 
-/// Sixteen bytes in a line. What is missing of the bytes wanted is said at the end, and why: `read` of them were looked for.
+/// A hex dump with 16 bytes in a line. If `bytes` has fewer bytes than `wanted`, the last line says so. `read` is the
+/// number of bytes that were requested from the VM.
 pub(super) fn dump(address: Gpa, bytes: &[u8], read: u64, wanted: u64) -> String {
     let mut text = String::new();
     for (index, row) in bytes.chunks(16).enumerate() {
@@ -69,13 +70,13 @@ pub(super) fn dump(address: Gpa, bytes: &[u8], read: u64, wanted: u64) -> String
     if shown < read {
         let _ = writeln!(
             text,
-            "({shown} of {wanted} bytes; nothing is there further on)"
+            "({shown} of {wanted} bytes; there is no memory behind them)"
         );
     } else if read < wanted {
         let next = address.value().wrapping_add(read);
         let _ = writeln!(
             text,
-            "({shown} of {wanted} bytes: one command shows no more; the next are `monitor phys x {next:#x} {}`)",
+            "({shown} of {wanted} bytes, which is the maximum of one command; for the rest: `monitor phys x {next:#x} {}`)",
             wanted - read
         );
     }
@@ -94,7 +95,7 @@ mod tests {
             text,
             "0x000000001000   48 65 6c 6c 6f 2c 20 67  75 65 73 74 00 ff 20 61  |Hello, guest.. a|\n\
              0x000000001010   6e 64 20 6d 6f 72 65                              |nd more|\n\
-             (23 of 64 bytes; nothing is there further on)\n"
+             (23 of 64 bytes; there is no memory behind them)\n"
         );
     }
 
@@ -103,7 +104,7 @@ mod tests {
         let text = dump(Gpa::new(0x1000), &[0; 16], 16, 10_000);
         assert!(
             text.ends_with(
-                "(16 of 10000 bytes: one command shows no more; the next are `monitor phys x 0x1010 9984`)\n"
+                "(16 of 10000 bytes, which is the maximum of one command; for the rest: `monitor phys x 0x1010 9984`)\n"
             ),
             "{text}"
         );

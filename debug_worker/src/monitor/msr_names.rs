@@ -1,9 +1,9 @@
-//! Names of model-specific registers: those that people who debug kernels ask for (SDM volume 4, "Architectural MSRs"; APM volume 2,
-//! appendix A; for the paravirtual ones, Documentation/virt/kvm/x86/msr.rst).
+//! Names of model-specific registers that are useful to debug a kernel (SDM volume 4, "Architectural MSRs"; APM volume
+//! 2, appendix A; Documentation/virt/kvm/x86/msr.rst for the paravirtual registers).
 
 use std::fmt::Write as _;
 
-/// By number.
+/// Sorted by number.
 const NAMES: [(u32, &str); 45] = [
     (0x10, "tsc"),
     (0x1b, "apic_base"),
@@ -52,7 +52,7 @@ const NAMES: [(u32, &str); 45] = [
     (0xc001_0117, "vm_hsave_pa"),
 ];
 
-/// Other names for them.
+/// Further names of these registers.
 const SYNONYMS: [(&str, u32); 4] = [
     ("fmask", 0xc000_0084),
     ("syscall_mask", 0xc000_0084),
@@ -60,7 +60,7 @@ const SYNONYMS: [(&str, u32); 4] = [
     ("cr_pat", 0x277),
 ];
 
-/// The number of this name, also as Linux (`MSR_LSTAR`) and the SDM (`IA32_LSTAR`) write it.
+/// The number of a register by name. Accepts the spelling of Linux (`MSR_LSTAR`) and of the SDM (`IA32_LSTAR`) too.
 pub(super) fn number(name: &str) -> Option<u32> {
     let mut name = &*name.to_ascii_lowercase();
     for prefix in ["msr_", "ia32_", "amd64_", "k8_"] {
@@ -73,7 +73,7 @@ pub(super) fn number(name: &str) -> Option<u32> {
         .or_else(|| synonym().map(|(_, number)| number))
 }
 
-/// An MSR for a person: its number, and its name where it has one.
+/// The number of an MSR, with its name if the MSR has one.
 pub(super) fn describe(number: u32) -> String {
     match NAMES.into_iter().find(|(known, _)| *known == number) {
         Some((_, name)) => format!("{number:#x} ({name})"),
@@ -86,7 +86,7 @@ pub(super) fn list() -> String {
     for (number, name) in NAMES {
         let _ = writeln!(text, "{number:#010x}  {name}");
     }
-    text.push_str("Others can be given by number. `monitor msr read lstar` reads one.\n");
+    text.push_str("Use the number for any other MSR. Example: `monitor msr read lstar`\n");
     text
 }
 

@@ -1,9 +1,10 @@
-//! What QEMU's monitor shows of a VP and of memory, in the shape that scripts take apart (`CR3=`, `START-END SIZE urw`), for the scripts that people
-//! have. Words and layout are our own where no script depends on them; what is not known here is left out rather than made up.
+//! VPs and memory in the format of QEMU's monitor, which existing scripts parse (`CR3=`, `START-END SIZE urw`). Texts
+//! and layout differ from QEMU's where no script depends on them. A field vp_suffix value the server does not know is left
+//! out.
 //!
-//! Each answer about one VP names it in its first line. In `info mem` and `info tlb` scripts take *every* line apart, so there the first line
-//! has it at its end. A line of `info mem` that is no range ends pwndbg's `vmmap`, `telescope` and `context`, so every line is one, and what else there is to say
-//! stands at the end of a range.
+//! The first line of an answer about a VP names the VP. Scripts parse *every* line of `info mem` and `info tlb`, so
+//! there the VP is at the end of the first line. A line of `info mem` that is no range makes pwndbg's `vmmap`,
+//! `telescope` and `context` fail. Therefore every line is a range, and every other text is at the end of a range.
 
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gva;
@@ -17,7 +18,7 @@ use vmm_core_defs::regs::x86_64::TableRegister;
 use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
-/// Bits of an entry that maps a page (SDM volume 3, "4-Level Paging"), and the letters for them.
+/// The bits of an entry that maps a page (SDM volume 3, "4-Level Paging"), with QEMU's letters for them.
 const ENTRY_BITS: [(u32, char); 9] = [
     (63, 'X'),
     (8, 'G'),
@@ -30,7 +31,7 @@ const ENTRY_BITS: [(u32, char); 9] = [
     (1, 'W'),
 ];
 
-/// The general registers in the order they are shown in, four to a line.
+/// The general registers in QEMU's order, four in a line.
 const GENERAL: [(&str, Gp); 16] = [
     ("AX", Gp::Rax),
     ("BX", Gp::Rbx),
@@ -50,7 +51,8 @@ const GENERAL: [(&str, Gp); 16] = [
     ("R15", Gp::R15),
 ];
 
-/// `info registers`. In 64-bit code registers are `RAX` and have 16 digits, else `EAX` and 8.
+/// `info registers`. In 64-bit code the names have the form `RAX` and the values 16 digits; in other code `EAX` and 8
+/// digits.
 pub(super) fn registers(vp: VpIndex, halted: bool, state: &X86VpState) -> String {
     let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
     let (letter, count, digits) = if long { ('R', 16, 16) } else { ('E', 8, 8) };
@@ -144,7 +146,7 @@ fn floating_point(text: &mut String, state: &X86VpState, count: usize) {
     }
 }
 
-/// The seven flags that conditions look at, by their letters.
+/// The seven flags that QEMU shows, by their letters.
 fn flags(rflags: u64) -> String {
     let letters = [
         (10, 'D'),
@@ -163,12 +165,12 @@ const fn privilege(register: &SegmentRegister) -> u32 {
     register.attributes >> 5 & 3
 }
 
-/// The second half of the segment's descriptor, without the parts of base and limit in it.
+/// The upper half of the segment descriptor, without the parts of the base and the limit.
 const fn descriptor(register: &SegmentRegister) -> u32 {
     register.attributes << 8 & 0x00f0_ff00
 }
 
-/// `info mem`: ranges that are mapped with the same rights, and where the listing was given up.
+/// `info mem`: ranges that are mapped with the same rights.
 pub(super) struct Ranges {
     text: String,
     vp: VpIndex,
@@ -178,13 +180,13 @@ pub(super) struct Ranges {
 #[derive(Clone, Copy)]
 struct Range {
     start: u64,
-    /// The last byte: one past it has no number at the end of the address space.
+    /// The last byte of the range. (The end of a range at the top of the address space has no 64-bit number.)
     last: u64,
     user: bool,
     writable: bool,
 }
 
-/// `info mem` without paging: a linear address is a physical one.
+/// `info mem` without paging: linear addresses are physical addresses.
 pub(super) fn range_without_paging(vp: VpIndex) -> String {
     format!("0000000000000000-0000000100000000 0000000100000000 -rw,VP{vp},PG-disabled\n")
 }
@@ -217,7 +219,7 @@ impl Ranges {
         }
     }
 
-    /// `cut`: how far it was looked, where that was not everywhere.
+    /// Completes the listing. `cut` is the address from which on pages were not listed, if there is one.
     pub(super) fn finish(mut self, cut: Option<Gva>) -> String {
         self.flush();
         if self.text.is_empty() {
@@ -225,7 +227,7 @@ impl Ranges {
             self.text = format!("{0}-{0} {0} ---,VP{vp},no-page-is-mapped\n", "0".repeat(16));
         }
         if let Some(at) = cut {
-            // The letter for "writable" is searched in these words too, and is not in them.
+            // Scripts search the text for the letter of "writable", so the text must not contain this letter.
             self.text.truncate(self.text.trim_end().len());
             let _ = writeln!(self.text, ",rest-not-listed-from-{at}");
         }
@@ -237,13 +239,13 @@ impl Ranges {
             return;
         };
         let size = (range.last - range.start).wrapping_add(1);
-        let whose = match self.text.is_empty() {
+        let vp_suffix = match self.text.is_empty() {
             true => format!(",VP{}", self.vp),
             false => String::new(),
         };
         let _ = writeln!(
             self.text,
-            "{:016x}-{:016x} {size:016x} {}r{}{whose}",
+            "{:016x}-{:016x} {size:016x} {}r{}{vp_suffix}",
             range.start,
             range.last.wrapping_add(1),
             if range.user { 'u' } else { '-' },
@@ -252,32 +254,32 @@ impl Ranges {
     }
 }
 
-/// `info tlb`: one line for each page. The first names the VP at its end.
+/// `info tlb`: one line for each page. The first line names the VP at its end.
 pub(super) fn page(text: &mut String, vp: VpIndex, page: &MappedPage) {
     let letters = ENTRY_BITS.into_iter().map(|(bit, letter)| {
-        // In an entry of the last level the seventh bit says something else.
+        // In an entry of the lowest level, bit 7 is not the page size bit.
         let set = page.entry >> bit & 1 != 0 && (bit != 7 || page.size > 4096);
         if set { letter } else { '-' }
     });
-    let whose = match text.is_empty() {
+    let vp_suffix = match text.is_empty() {
         true => format!(" VP {vp}"),
         false => String::new(),
     };
     let letters: String = letters.collect();
     let _ = writeln!(
         text,
-        "{:016x}: {:016x} {letters}{whose}",
+        "{:016x}: {:016x} {letters}{vp_suffix}",
         page.gva.value(),
         page.gpa.value()
     );
 }
 
-/// `info tlb`. Without the characters that scripts look for in a line.
-pub(super) fn given_up(at: Gva) -> String {
+/// `info tlb`. The text must not contain the characters that scripts search for in a line.
+pub(super) fn rest_not_listed(at: Gva) -> String {
     format!("(more is mapped from {at} on; the rest is not listed)")
 }
 
-/// `info mtree -f`. Devices are the VMM's own business, and not known here.
+/// `info mtree -f`. The server does not know the VMM's devices.
 pub(super) fn memory_tree(ranges: &[RamRange]) -> String {
     let mut text =
         "FlatView #0\n AS \"memory\", root: system\n Root memory region: system\n".to_owned();
@@ -298,9 +300,10 @@ pub(super) fn memory_tree(ranges: &[RamRange]) -> String {
     text
 }
 
-/// Why no host address is told. It must not look like an answer: scripts take the last word for the address, and `is 0x` for its beginning.
-pub(super) const NO_HOST_ADDRESS: &str = "gpa2hva is refused: an address in the VMM's own memory is of use only to a program that reads and writes that memory behind \
-     the debugger's back. `monitor xp /FMT ADDR` and `maintenance packet Qqemu.PhyMemMode:1` read physical memory instead\n";
+/// The reason why no host address is returned. Scripts take the last word of an answer, or the text after `is 0x`, for
+/// the address, so the text must not match either.
+pub(super) const NO_HOST_ADDRESS: &str = "gpa2hva is refused: a host address is useful only to a program that accesses the VMM's memory without \
+     the debug server. Use `monitor xp /FMT ADDR` or `maintenance packet Qqemu.PhyMemMode:1` to read physical memory instead\n";
 
 #[cfg(test)]
 mod tests {
@@ -319,7 +322,7 @@ mod tests {
         }
     }
 
-    /// What is left of a line after the first `needle`, up to the next space.
+    /// The text after the first `needle`, up to the next space.
     fn value<'a>(text: &'a str, needle: &str) -> &'a str {
         let (_, rest) = text.split_once(needle).expect(needle);
         rest.split([' ', '\n']).next().unwrap()
@@ -401,7 +404,8 @@ mod tests {
         );
     }
 
-    /// As pwndbg takes every line apart: start, end, size, and whether the last word has the letters of the rights.
+    /// Parses every line as pwndbg does: start, end, size, and whether the last word contains the letters of the
+    /// rights.
     fn as_scripts_do(text: &str) -> Vec<(u64, u64, u64, bool, bool)> {
         let number = |digits: &str| u64::from_str_radix(digits, 16).expect(text);
         let line = |line: &str| {
@@ -442,19 +446,19 @@ mod tests {
 
     #[test]
     fn a_list_of_pages_that_was_given_up_has_no_colon_in_its_last_line() {
-        let text = given_up(Gva::new(0x4000));
+        let text = rest_not_listed(Gva::new(0x4000));
         assert_eq!(
             text,
             "(more is mapped from 0x4000 on; the rest is not listed)"
         );
     }
 
-    /// As public scripts take a line apart: both addresses before and after the colon, and the letters that follow.
+    /// Parses a line as public scripts do: the addresses before and after the colon, and the letters behind them.
     #[test]
     fn each_page_has_a_line_with_its_bits() {
         let mut text = String::new();
         let mut small = page_of(0x1000, 0x1000, "");
-        // The memory type's bit of a small page is not "page size".
+        // In the entry of a 4 KiB page, bit 7 selects the memory type.
         small.entry = 1 << 63 | 0xe7;
         let mut large = page_of(0xffff_8000_0020_0000, 0x20_0000, "");
         large.entry = 0x1e3;
@@ -485,7 +489,7 @@ mod tests {
         );
     }
 
-    /// gdb-pt-dump takes the last word, gef what follows `is`, for an address.
+    /// gdb-pt-dump takes the last word for an address; gef takes the text after `is`.
     #[test]
     fn a_refused_host_address_cannot_be_taken_for_one() {
         let last = NO_HOST_ADDRESS.split(' ').next_back().unwrap().trim();

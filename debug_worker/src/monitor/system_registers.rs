@@ -8,7 +8,7 @@ use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 
-/// The registers that say where a VP is and how it translates addresses.
+/// The registers that determine the VP's mode and its address translation.
 pub(super) fn table(vp: VpIndex, state: &DebuggerVpState) -> String {
     match state {
         DebuggerVpState::X86_64(state) => x86(vp, state),

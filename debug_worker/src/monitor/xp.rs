@@ -1,17 +1,18 @@
-//! `xp`: physical memory as QEMU's monitor shows it, for scripts that read page tables with it.
+//! `xp`: physical memory in the format of QEMU's monitor, for scripts that read page tables with this command.
 
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gpa;
 
-/// Scripts read page tables and whole pages with it; what is larger than this is `dump`'s and the protocol's own business.
+/// The maximum length of an answer, in bytes. Scripts read page tables and whole pages; `dump` and the protocol's
+/// packets read more.
 const MAX_BYTES: u64 = 256 << 10;
 
-/// What to show.
+/// The format of an `xp` command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     count: usize,
     base: Base,
-    /// Bytes of each item: 1, 2, 4 or 8.
+    /// The size of an item in bytes: 1, 2, 4 or 8.
     size: usize,
 }
 
@@ -25,7 +26,7 @@ enum Base {
 }
 
 impl Default for Format {
-    /// One word, as QEMU has it.
+    /// One 4-byte word in hexadecimal, as in QEMU.
     fn default() -> Self {
         Self {
             count: 1,
@@ -36,12 +37,12 @@ impl Default for Format {
 }
 
 impl Format {
-    /// How many bytes it shows.
+    /// The number of bytes to show.
     pub(super) fn bytes(self) -> usize {
         self.count * self.size
     }
 
-    /// One line for every 16 bytes, or 8 where they are shown singly, up to the last whole item that there is.
+    /// One line for every 16 bytes, or for every 8 bytes if the items are bytes, up to the last complete item.
     pub(super) fn text(self, address: Gpa, bytes: &[u8]) -> String {
         let in_line = if self.size == 1 { 8 } else { 16 };
         let mut text = String::new();
@@ -82,7 +83,7 @@ impl Format {
     }
 }
 
-/// A count, a base and a size, each of which may be left out.
+/// Parses a count, a base and a size. Each of them is optional.
 pub(super) fn format(text: &str) -> Result<Format, String> {
     let letters = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = &text[..text.len() - letters.len()];
@@ -100,7 +101,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
             'g' => format.size = 8,
             'i' => {
                 return Err(
-                    "`xp` shows no instructions here: `monitor disas ADDR` does, at a virtual address\n".to_owned(),
+                    "this `xp` shows no instructions; use `monitor disas ADDR`, which takes a virtual address\n".to_owned(),
                 );
             }
             _ => return Err(not_understood(text)),
@@ -110,7 +111,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
         let most = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX) / format.size;
         let count = digits.parse().ok().filter(|count| *count <= most);
         format.count = count.ok_or_else(|| {
-            format!("`{digits}` is too many for one `xp`: it shows {MAX_BYTES} bytes, so ask for {most} at a time\n")
+            format!("`{digits}` is too many for one `xp`, which shows at most {MAX_BYTES} bytes; ask for {most} at a time\n")
         })?;
     }
     Ok(format)
@@ -139,7 +140,8 @@ mod tests {
         );
     }
 
-    /// The shapes that public scripts take apart: by `:` and by spaces, each item with `int(item, 16)`.
+    /// The formats that public scripts parse: they split at `:` and at spaces, and parse each item with `int(item,
+    /// 16)`.
     #[test]
     fn words_have_the_shape_that_scripts_take_apart() {
         let bytes: Vec<u8> = (0..20).collect();

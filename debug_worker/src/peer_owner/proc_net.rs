@@ -1,7 +1,8 @@
-//! `/proc/net/tcp` and `/proc/net/tcp6` (proc(5), proc_pid_net(5)): every TCP socket of this network namespace, a line each.
+//! `/proc/net/tcp` and `/proc/net/tcp6` (proc(5), proc_pid_net(5)) list every TCP socket of this network namespace, one
+//! per line.
 
-use super::Ends;
-use super::Found;
+use super::Endpoints;
+use super::PeerSocket;
 use super::canonical;
 use std::fs;
 use std::io;
@@ -9,47 +10,47 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
-/// The state of a socket that listens.
+/// The state of a listening socket.
 const LISTEN: &str = "0A";
 
-/// The socket at the other end, if there is one.
-pub(super) fn find(ends: Ends) -> io::Result<Option<Found>> {
+/// Finds the client's socket.
+pub(super) fn find(endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = match fs::read_to_string(table) {
             Ok(text) => text,
-            // A kernel without IPv6.
+            // The kernel has no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        if let Some(found) = find_in(&text, ends) {
+        if let Some(found) = find_in(&text, endpoints) {
             return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
-fn find_in(table: &str, ends: Ends) -> Option<Found> {
+fn find_in(table: &str, endpoints: Endpoints) -> Option<PeerSocket> {
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         let local = address(words.next()?)?;
         let remote = address(words.next()?)?;
         let state = words.next()?;
-        if (local, remote) != (bare(ends.peer), bare(ends.ours)) || state == LISTEN {
+        if (local, remote) != (bare(endpoints.peer), bare(endpoints.ours)) || state == LISTEN {
             return None;
         }
-        // Queues, timer, retransmits.
+        // Skips the queues, the timer and the retransmits.
         let uid = words.nth(3)?.parse().ok()?;
         let inode = words.nth(1)?.parse().ok()?;
-        Some(Found { uid, inode })
+        Some(PeerSocket { uid, inode })
     })
 }
 
-/// Without the scope of a link-local address, which the table does not have.
+/// The address without the scope of a link-local address, which the table does not contain.
 fn bare(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 
-/// `0100007F:04D2`: words of 32 bits in the order of this machine's memory, and the port as a number.
+/// Parses `0100007F:04D2`: 32-bit words in this machine's byte order, and the port as a number.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -78,7 +79,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// As a kernel prints them on a little-endian machine.
+    /// The tables as a little-endian kernel prints them.
     const TCP: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:04D2 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 20 1 0 100 0 0 10 0
@@ -92,8 +93,8 @@ mod tests {
    1: 0000000000000000FFFF00000100007F:C004 0000000000000000FFFF00000100007F:04D2 01 00000000:00000000 00:00000000 00000000  1003        0 24 1 0 20 4 30 10 -1
 ";
 
-    fn ends(peer: &str, ours: &str) -> Ends {
-        Ends {
+    fn endpoints(peer: &str, ours: &str) -> Endpoints {
+        Endpoints {
             peer: peer.parse().expect("an address"),
             ours: ours.parse().expect("an address"),
         }
@@ -105,13 +106,13 @@ mod tests {
             println!("SKIP: the tables are of a little-endian machine");
             return;
         }
-        let found = |uid, inode| Some(Found { uid, inode });
-        let v4 = |port: u16| ends(&format!("127.0.0.1:{port}"), "127.0.0.1:1234");
+        let found = |uid, inode| Some(PeerSocket { uid, inode });
+        let v4 = |port: u16| endpoints(&format!("127.0.0.1:{port}"), "127.0.0.1:1234");
         assert_eq!(find_in(TCP, v4(0xc001)), found(1001, 22));
         assert_eq!(find_in(TCP, v4(0xc002)), found(0, 0), "an orphan");
         assert_eq!(find_in(TCP, v4(0xc009)), None);
-        assert_eq!(find_in(TCP, ends("0.0.0.0:1234", "0.0.0.0:0")), None);
-        let v6 = ends("[::1]:49155", "[::1]:1234");
+        assert_eq!(find_in(TCP, endpoints("0.0.0.0:1234", "0.0.0.0:0")), None);
+        let v6 = endpoints("[::1]:49155", "[::1]:1234");
         assert_eq!(find_in(TCP6, v6), found(1002, 23));
         assert_eq!(find_in(TCP6, v4(0xc004)), found(1003, 24), "mapped");
         assert_eq!(find_in("", v6), None);

@@ -1,7 +1,7 @@
-//! The kernel's answer about one socket (sock_diag(7)), which costs the same however many sockets there are.
+//! Asks the kernel about one socket (sock_diag(7)). The time does not depend on the number of sockets.
 
-use super::Ends;
-use super::Found;
+use super::Endpoints;
+use super::PeerSocket;
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_core::NetlinkHeader;
 use netlink_packet_core::NetlinkMessage;
@@ -32,13 +32,13 @@ use std::time::Duration;
 const AF_NETLINK: i32 = 16;
 const NETLINK_SOCK_DIAG: i32 = 4;
 
-/// The kernel answers before the request has been sent; this is for one that does not.
+/// The kernel answers before `send` returns. The timeout is for a kernel that does not answer.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Any socket with these addresses.
+/// Matches any socket with the addresses.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
-/// Whether this kernel answers, tried on a socket that listens.
+/// Whether this kernel answers for a listening socket.
 pub(super) fn is_usable(listening: SocketAddr) -> bool {
     let nobody: IpAddr = match listening {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -48,17 +48,17 @@ pub(super) fn is_usable(listening: SocketAddr) -> bool {
     matches!(ask(listening, nobody), Ok(Some(_)))
 }
 
-/// The socket at the other end, if there is one.
-pub(super) fn find(ends: Ends) -> io::Result<Option<Found>> {
-    let found = ask(ends.peer, ends.ours)?;
-    // Where there is none, the kernel tells of one that listens at the client's port.
+/// Finds the client's socket.
+pub(super) fn find(endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
+    let found = ask(endpoints.peer, endpoints.ours)?;
+    // If there is no such socket, the kernel returns a socket that listens on the client's port.
     Ok(found
         .filter(|found| {
             let id = &found.socket_id;
             let ports = (id.source_port, id.destination_port);
-            found.state != TCP_LISTEN && ports == (ends.peer.port(), ends.ours.port())
+            found.state != TCP_LISTEN && ports == (endpoints.peer.port(), endpoints.ours.port())
         })
-        .map(|found| Found {
+        .map(|found| PeerSocket {
             uid: found.uid,
             inode: found.inode.into(),
         }))

@@ -1,4 +1,4 @@
-//! Who is let in, and real sockets looked up in each way.
+//! Tests which users are admitted, and looks up real sockets by each method.
 
 use super::*;
 use std::net::TcpListener;
@@ -11,47 +11,51 @@ fn users() -> Users {
     Users {
         ours: OURS,
         allowed: Vec::new(),
-        nobody_known: None,
+        overflow_uid: None,
     }
 }
 
-fn held(uid: u32) -> Option<Found> {
-    Some(Found { uid, inode: 1 })
+fn held(uid: u32) -> Option<PeerSocket> {
+    Some(PeerSocket { uid, inode: 1 })
 }
 
 #[test]
 fn our_user_and_root_are_let_in_and_others_where_they_are_allowed() {
     let mut users = users();
-    let ask = |users: &Users, uid| users.admit(who(Ok(held(uid)), || true));
+    let ask = |users: &Users, uid| users.admit(peer_of(Ok(held(uid)), || true));
     assert_eq!(ask(&users, OURS), Ok(()));
     assert_eq!(ask(&users, 0), Ok(()));
-    let uninvited = Uninvited::OtherUser {
+    let refused = PeerRefused::OtherUser {
         theirs: OTHERS,
         ours: OURS,
     };
-    assert_eq!(ask(&users, OTHERS), Err(uninvited));
+    assert_eq!(ask(&users, OTHERS), Err(refused));
     users.allow(OTHERS);
     assert_eq!(ask(&users, OTHERS), Ok(()));
-    assert!(uninvited.to_string().contains("unix:PATH"));
+    assert!(refused.to_string().contains("unix:PATH"));
 }
 
-/// The kernel says 0 for the user of a socket that nobody holds: that is not root.
+/// For a socket that no program holds, the kernel reports the user id 0. This does not mean root.
 #[test]
 fn a_socket_that_is_closed_already_is_nobodys() {
-    let orphan = Some(Found { uid: 0, inode: 0 });
-    let gone = Err(Uninvited::Gone);
-    assert_eq!(users().admit(who(Ok(orphan), || true)), gone);
-    assert_eq!(users().admit(who(Ok(orphan), || false)), gone);
-    assert_eq!(users().admit(who(Ok(None), || true)), gone);
-    assert_eq!(users().admit(who(Ok(None), || false)), Ok(()), "elsewhere");
+    let orphan = Some(PeerSocket { uid: 0, inode: 0 });
+    let gone = Err(PeerRefused::Gone);
+    assert_eq!(users().admit(peer_of(Ok(orphan), || true)), gone);
+    assert_eq!(users().admit(peer_of(Ok(orphan), || false)), gone);
+    assert_eq!(users().admit(peer_of(Ok(None), || true)), gone);
+    assert_eq!(
+        users().admit(peer_of(Ok(None), || false)),
+        Ok(()),
+        "elsewhere"
+    );
 }
 
 #[test]
 fn where_nothing_can_be_looked_up_only_other_machines_get_in() {
     let failed = || Err(io::ErrorKind::PermissionDenied.into());
-    let unknown = Err(Uninvited::Unknown { ours: OURS });
-    assert_eq!(users().admit(who(failed(), || true)), unknown);
-    assert_eq!(users().admit(who(failed(), || false)), Ok(()));
+    let unknown = Err(PeerRefused::Unknown { ours: OURS });
+    assert_eq!(users().admit(peer_of(failed(), || true)), unknown);
+    assert_eq!(users().admit(peer_of(failed(), || false)), Ok(()));
 }
 
 #[test]
@@ -60,8 +64,8 @@ fn a_number_that_stands_for_several_users_is_none_of_them() {
     users.ours = 65534;
     users.allow(65534);
     assert_eq!(users.admit(Peer::User(65534)), Ok(()));
-    users.nobody_known = Some(65534);
-    let unknown = Err(Uninvited::Unknown { ours: 65534 });
+    users.overflow_uid = Some(65534);
+    let unknown = Err(PeerRefused::Unknown { ours: 65534 });
     assert_eq!(users.admit(Peer::User(65534)), unknown);
 }
 
@@ -79,35 +83,35 @@ fn a_user_is_known_where_the_namespace_maps_it() {
 
 #[test]
 fn addresses_of_this_machine_are_told_from_others() {
-    let peer = |address: &str| Ends {
+    let peer = |address: &str| Endpoints {
         peer: address.parse().unwrap(),
         ours: "10.1.2.3:4".parse().unwrap(),
     };
-    assert!(is_this_machines(peer("127.0.0.2:5")));
-    assert!(is_this_machines(peer("[::1]:5")));
-    assert!(is_this_machines(peer("10.1.2.3:5")));
+    assert!(is_on_this_machine(peer("127.0.0.2:5")));
+    assert!(is_on_this_machine(peer("[::1]:5")));
+    assert!(is_on_this_machine(peer("10.1.2.3:5")));
     // TEST-NET-1 (RFC 5737): nobody's.
     assert!(!is_own_address("192.0.2.77:5".parse().unwrap()).unwrap_or(false));
     match is_own_address("192.0.2.77:5".parse().unwrap()) {
-        Ok(_) => assert!(!is_this_machines(peer("192.0.2.77:5"))),
+        Ok(_) => assert!(!is_on_this_machine(peer("192.0.2.77:5"))),
         Err(error) => println!("SKIP: no way leads to other machines: {error}"),
     }
     assert!(is_own_address("127.0.0.1:5".parse().unwrap()).unwrap());
 }
 
-fn connected(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream, Ends) {
+fn connected(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream, Endpoints) {
     let client = TcpStream::connect(to).unwrap();
     let (server, peer) = listener.accept().unwrap();
-    let ends = Ends {
+    let endpoints = Endpoints {
         peer: canonical(peer),
         ours: canonical(server.local_addr().unwrap()),
     };
-    (client, server, ends)
+    (client, server, endpoints)
 }
 
-type Find = fn(Ends) -> io::Result<Option<Found>>;
+type Find = fn(Endpoints) -> io::Result<Option<PeerSocket>>;
 
-/// Each way of looking things up, against real sockets of every family.
+/// Each method of the lookup, with real sockets of every address family.
 #[test]
 fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
     let listeners = ["127.0.0.1:0", "[::1]:0", "[::]:0"];
@@ -127,7 +131,8 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
         }
         let mut targets = vec![listening];
         if address == "[::]:0" {
-            // A client of IPv4, which is seen as one of IPv6, and one that says so itself.
+            // A client of IPv4 that the server sees as an IPv4-mapped IPv6 address, and a client that uses the mapped
+            // address itself.
             targets = vec![
                 ([127, 0, 0, 1], listening.port()).into(),
                 format!("[::ffff:127.0.0.1]:{}", listening.port())
@@ -138,19 +143,19 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
         for target in targets {
             for (name, find) in &ways {
                 let what = format!("{name}, {target}");
-                let (client, _server, ends) = connected(&listener, target);
-                let found = find(ends).unwrap().expect(&what);
+                let (client, _server, endpoints) = connected(&listener, target);
+                let found = find(endpoints).unwrap().expect(&what);
                 assert_eq!(found.uid, rustix::process::geteuid().as_raw(), "{what}");
                 assert_ne!(found.inode, 0, "{what}");
                 drop(client);
-                let gone = find(ends).unwrap();
+                let gone = find(endpoints).unwrap();
                 assert!(gone.is_none_or(|gone| gone.inode == 0), "{what}: {gone:?}");
             }
         }
     }
 }
 
-/// By either way to look, also where we are root, whom everybody lets in.
+/// Both methods; also when the server runs as root, whose programs are always admitted.
 #[test]
 fn a_real_client_is_let_in_or_sent_away_by_its_owner() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -160,36 +165,36 @@ fn a_real_client_is_let_in_or_sent_away_by_its_owner() {
             println!("SKIP: sock_diag does not work here");
             continue;
         }
-        let (client, _server, ends) = connected(&listener, listening);
+        let (client, _server, endpoints) = connected(&listener, listening);
         let ours = rustix::process::geteuid().as_raw();
-        let check = |nobody_known| {
+        let check = |overflow_uid| {
             let users = Users {
                 ours,
                 allowed: Vec::new(),
-                nobody_known,
+                overflow_uid,
             };
-            PeerOwner { users, lookup }.check(ends)
+            PeerOwner { users, lookup }.check(endpoints)
         };
         assert_eq!(check(None), Ok(()), "{lookup:?}");
-        let unknown = Err(Uninvited::Unknown { ours });
+        let unknown = Err(PeerRefused::Unknown { ours });
         assert_eq!(check(Some(ours)), unknown, "{lookup:?}");
         drop(client);
-        assert_eq!(check(None), Err(Uninvited::Gone), "{lookup:?}");
+        assert_eq!(check(None), Err(PeerRefused::Gone), "{lookup:?}");
     }
 }
 
-/// The port of a client that is gone may be one that somebody listens on.
+/// A program may listen on the port of a client that is gone.
 #[test]
 fn a_listening_socket_is_no_client() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ends = Ends {
+    let endpoints = Endpoints {
         peer: other.local_addr().unwrap(),
         ours: listener.local_addr().unwrap(),
     };
-    assert_eq!(proc_net::find(ends).unwrap(), None);
-    if sock_diag::is_usable(ends.ours) {
-        assert_eq!(sock_diag::find(ends).unwrap(), None);
+    assert_eq!(proc_net::find(endpoints).unwrap(), None);
+    if sock_diag::is_usable(endpoints.ours) {
+        assert_eq!(sock_diag::find(endpoints).unwrap(), None);
     }
 }
 
@@ -199,13 +204,13 @@ fn where_there_is_no_socket_at_all_none_is_found() {
     let listening = listener.local_addr().unwrap();
     let usable = sock_diag::is_usable(listening);
     drop(listener);
-    let ends = Ends {
+    let endpoints = Endpoints {
         peer: listening,
         ours: listening,
     };
-    assert_eq!(proc_net::find(ends).unwrap(), None);
+    assert_eq!(proc_net::find(endpoints).unwrap(), None);
     match usable {
-        true => assert_eq!(sock_diag::find(ends).unwrap(), None),
+        true => assert_eq!(sock_diag::find(endpoints).unwrap(), None),
         false => println!("SKIP: sock_diag does not work here"),
     }
 }

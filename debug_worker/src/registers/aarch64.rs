@@ -1,4 +1,4 @@
-//! The 64-bit Arm register file.
+//! The fields of the 64-bit Arm registers.
 
 use super::Field;
 use gdb_frontend::regs::aarch64::Aarch64Reg;
@@ -24,8 +24,8 @@ pub(super) fn field(state: &mut Aarch64VpState, reg: Aarch64Reg) -> Option<Field
     })
 }
 
-/// The stack pointer that instructions use (Arm ARM, "The stack pointer registers"): PSTATE.EL is bits 2-3 of the SPSR
-/// form, PSTATE.SP bit 0. EL2 and EL3 are not modelled.
+/// The stack pointer that instructions use (Arm ARM, "The stack pointer registers"). In the format of SPSR, PSTATE.EL
+/// is in bits 2-3 and PSTATE.SP in bit 0. EL2 and EL3 are not supported.
 const fn stack_pointer(state: &mut Aarch64VpState) -> Option<&mut u64> {
     match state.cpsr & 0b1101 {
         0b0000 | 0b0001 | 0b0100 => Some(&mut state.sp_el0),

@@ -1,4 +1,4 @@
-//! The x86 register file.
+//! The fields of the x86 registers.
 
 use super::Field;
 use gdb_frontend::regs::x86_64::DescriptorTable;
@@ -12,7 +12,8 @@ use vmm_core_defs::regs::x86_64::TableRegister;
 use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
-/// Vector registers below this number have their low parts in the SSE and AVX state, the others are whole in AVX-512's.
+/// The low parts of the vector registers below this number are in the SSE and AVX state. The other vector registers are
+/// completely in the AVX-512 state.
 const LEGACY_VECTORS: usize = 16;
 
 pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
@@ -65,8 +66,9 @@ pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
     })
 }
 
-/// GDB has one address space and no segments: it compares this with the addresses of breakpoints and reads code at it. In 64-bit code CS has no base
-/// (SDM volume 1, "Segmentation in 64-bit mode").
+/// The program counter as a linear address. GDB has one address space without segments: it compares the program counter
+/// with addresses of breakpoints, and reads code at this address. In 64-bit code the base of CS is zero (SDM volume 1,
+/// "Segmentation in 64-bit mode").
 pub(super) fn pc(state: &mut X86VpState) -> Field<'_> {
     let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
     let (base, mask) = match long {
@@ -77,12 +79,12 @@ pub(super) fn pc(state: &mut X86VpState) -> Field<'_> {
     Field::Pc { rip, base, mask }
 }
 
-/// ZMM16 to ZMM31, whole.
+/// All bits of ZMM16 to ZMM31.
 fn high_vector(state: &mut X86VpState, n: usize) -> Option<&mut [u128; 4]> {
     state.avx512.as_mut()?.hi16_zmm.get_mut(n)
 }
 
-/// From GDB's order to that of the instruction encoding.
+/// Converts GDB's register order to the order of the instruction encoding.
 const fn encoding(gp: GdbGp) -> Gp {
     match gp {
         GdbGp::Rax => Gp::Rax,

@@ -1,4 +1,4 @@
-//! A server beside a fake VM on one thread, and a client with deadlines.
+//! The test fixture: a server beside a fake VM on one thread, and a client with deadlines.
 
 use super::fake_vm::FakeVm;
 use crate::DebugListener;
@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Long enough for a busy machine; a test that waits it out has failed.
+/// Long enough for a busy machine. A test in which this time passes has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Bed {
@@ -88,8 +88,8 @@ impl Bed {
         }
     }
 
-    /// With a session over a unix socket: its buffers are small and do not grow (net.core.wmem_default is 208 KiB), and what
-    /// was sent is there to be read at once.
+    /// A fixture with a session over a unix socket. The buffers of a unix socket are small and do not grow
+    /// (net.core.wmem_default is 208 KiB), and sent bytes can be read at once.
     pub(super) fn with_unix_session(dir: &Path) -> (Self, Client) {
         Self::with_unix_session_and(dir, SessionSettings::default())
     }
@@ -115,7 +115,7 @@ impl Bed {
         }
     }
 
-    /// A client that has got through to the guest and switched acknowledgements off.
+    /// A client that has attached to the guest and has switched acknowledgements off.
     pub(super) fn attach(&self) -> Client {
         let mut client = self.connect();
         client.start();
@@ -132,7 +132,7 @@ impl Bed {
     pub(super) fn let_run(&self, client: &mut Client) {
         client.send("vCont;c");
         self.vm.wait_running();
-        // The session takes a few turns to be sure that the resume was not refused.
+        // The session waits a few turns for a refusal of the resume.
         self.settle();
     }
 
@@ -141,7 +141,7 @@ impl Bed {
         block_on(pending).unwrap().get(field).map(str::to_owned)
     }
 
-    /// Waits until the server says so.
+    /// Waits until the server's inspection shows this value.
     pub(super) fn wait_for(&self, field: &str, value: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -153,7 +153,7 @@ impl Bed {
         }
     }
 
-    /// Lets the server's executor go round so often that it has looked at its sockets, and every task has had many turns.
+    /// Runs the server's executor until it has polled its sockets and every task has had many turns.
     pub(super) fn settle(&self) {
         let driver = self.driver.as_ref().expect("present until dropped");
         block_on(driver.spawn("settle", async {
@@ -182,18 +182,18 @@ impl Bed {
         block_on(self.server.take().expect("joined once")).unwrap();
     }
 
-    /// Drops the server as an executor that goes away does, without a word.
+    /// Drops the server without a message, as an executor that goes away does.
     pub(super) fn drop_server(&mut self) {
         drop(self.server.take());
     }
 
-    /// The VMM goes away.
+    /// Drops the VM's side of the channel.
     pub(super) fn drop_vm(&mut self) {
         block_on(self.vm_task.take().expect("dropped once").cancel());
     }
 }
 
-/// No test leaves its thread behind.
+/// Joins the thread, so that no test leaves it running.
 impl Drop for Bed {
     fn drop(&mut self) {
         drop((self.server.take(), self.vm_task.take(), self.driver.take()));
@@ -206,7 +206,7 @@ impl Drop for Bed {
     }
 }
 
-/// A client of the protocol. It acknowledges nothing before [`Client::start`] and need not after.
+/// A client of the protocol. It sends no acknowledgement before [`Client::start`], and needs none afterwards.
 pub(super) struct Client {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
@@ -264,7 +264,7 @@ impl Client {
         self.reply()
     }
 
-    /// What a `monitor` command prints.
+    /// The output of a `monitor` command.
     pub(super) fn monitor(&mut self, line: &str) -> String {
         self.send(&format!("qRcmd,{}", hex(line)));
         let mut text = String::new();
@@ -277,13 +277,13 @@ impl Client {
         }
     }
 
-    /// The body of the next packet, acknowledgements left out, run lengths not undone.
+    /// The body of the next packet, without acknowledgements and with run lengths as they are.
     pub(super) fn reply(&mut self) -> String {
         self.try_reply()
             .expect("a reply, not the end of the connection")
     }
 
-    /// `None` at the end of the connection.
+    /// The next packet. `None` at the end of the connection.
     pub(super) fn try_reply(&mut self) -> Option<String> {
         loop {
             let start = self.received.iter().position(|&byte| byte == b'$');
@@ -305,7 +305,7 @@ impl Client {
         }
     }
 
-    /// The server has closed the connection, with nothing more to say.
+    /// Expects that the server closes the connection without another byte.
     pub(super) fn expect_closed(&mut self) {
         assert_eq!(self.try_reply(), None);
     }
@@ -314,7 +314,7 @@ impl Client {
         self.socket().shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Vanishes as a killed process with unread data does: the server sees a reset.
+    /// Disappears as a killed process with unread data does: the server sees a reset.
     pub(super) fn reset(self) {
         self.socket().set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -325,7 +325,7 @@ pub(super) fn packet(body: &str) -> String {
     format!("${body}#{sum:02x}")
 }
 
-/// Text as `qRcmd` and `O` carry it.
+/// Decodes text as `qRcmd` and `O` carry it.
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

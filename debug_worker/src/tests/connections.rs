@@ -1,4 +1,4 @@
-//! Who becomes a debugger, who does not, and who waits for whom.
+//! Which connections become debuggers, which do not, and which wait for others.
 
 use super::bed::Bed;
 use super::bed::Client;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::time::Instant;
 use vmm_core_defs::debug_rpc::DetachAction;
 
-/// What the VM is told of a lost client.
+/// The action that the VM gets for a lost client.
 const LOST: [DetachAction; 1] = [DetachAction::ResumeUnlessHeld];
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -89,7 +89,7 @@ fn a_client_that_sends_no_packet_in_time_is_closed() {
     for mut client in silent_clients(&bed) {
         client.expect_closed();
     }
-    // However its bytes trickle in.
+    // A client whose bytes arrive one by one.
     let mut trickle = bed.connect();
     let end = Instant::now() + Duration::from_secs(20);
     while trickle.try_send_raw(b"+").is_ok() {
@@ -103,7 +103,7 @@ fn a_client_that_sends_no_packet_in_time_is_closed() {
 fn a_client_that_has_spoken_may_be_quiet_for_as_long_as_it_likes() {
     let bed = Bed::with(idle_timeout(Duration::from_millis(50)));
     let mut stopped = bed.attach();
-    // Each of these is closed after the timeout.
+    // Each of these connections is closed after the timeout.
     bed.connect().expect_closed();
     bed.connect().expect_closed();
     assert_eq!(stopped.ask("m1,1"), "01");
@@ -121,7 +121,7 @@ fn what_a_client_may_send_before_its_first_packet_is_bounded() {
         let mut client = bed.connect();
         let piece = piece.repeat(0x8000 / piece.len());
         let end = Instant::now() + Duration::from_secs(20);
-        // Its own socket takes some more.
+        // The client's own socket takes some more bytes.
         while client.try_send_raw(&piece).is_ok() {
             assert!(Instant::now() < end, "it may still send");
         }
@@ -134,7 +134,7 @@ fn a_crowd_of_silent_clients_keeps_no_debugger_out() {
     let bed = Bed::with(idle_timeout(LONG));
     let mut crowd: Vec<_> = (0..100).map(|_| bed.connect()).collect();
     bed.attach();
-    // The one that has been silent for the longest made room.
+    // The client that had been silent longest was closed.
     crowd[0].expect_closed();
     let silent: usize = bed.inspect("silent").expect("a number").parse().unwrap();
     assert!(silent <= 16, "{silent} are there");
@@ -146,17 +146,17 @@ fn a_client_that_stops_reading_is_given_up() {
     let settings = idle_timeout(Duration::from_millis(100));
     let (bed, mut client) = Bed::with_unix_session_and(dir.path(), settings);
     for _ in 0..400 {
-        // It may be given up before it has sent all of them.
+        // The server may close the connection before the client has sent all of them.
         if client.try_send_raw(packet("m0,8000").as_bytes()).is_err() {
             break;
         }
     }
     assert_eq!(bed.vm.wait_detached(), LOST);
-    // It gets what was on its way, and then the end.
+    // The client gets the replies that were already sent, and then the end of the stream.
     while client.try_reply().is_some() {}
 }
 
-/// What counts is how long the client takes no byte, not how long its replies take.
+/// The timeout limits the time for which the client takes no byte, not the total time of its replies.
 #[test]
 fn a_client_that_reads_late_time_and_again_is_served() {
     let dir = tempfile::tempdir().unwrap();
@@ -165,19 +165,19 @@ fn a_client_that_reads_late_time_and_again_is_served() {
     for _ in 0..2 {
         let before = bed.vm.asked("read memory");
         client.send_raw(packet("m0,8000").repeat(32).as_bytes());
-        // More than the socket holds is on its way then.
+        // More bytes are unsent than the socket holds.
         bed.vm.wait_asked_more("read memory", before + 12);
         bed.settle();
         for _ in 0..32 {
             client.reply();
         }
-        // The timeout passes, and more.
+        // More time than the timeout passes.
         bed.connect().expect_closed();
     }
     assert_eq!(client.ask("m1,1"), "01");
 }
 
-/// However long the request takes that was in flight: longer here than a client waits for one that stays.
+/// The client waits even if the request that was in flight takes longer than `refuse_after`.
 #[test]
 fn a_client_that_follows_one_which_closed_with_a_request_in_flight_is_served() {
     let bed = Bed::with(SessionSettings {
@@ -197,7 +197,7 @@ fn a_client_that_follows_one_which_closed_with_a_request_in_flight_is_served() {
         bed.vm.mute("");
         assert_eq!(next.ask("m1,1"), "01");
     }
-    // As it goes in practice.
+    // The order in which this usually happens.
     for _ in 0..300 {
         let mut client = bed.attach();
         client.send("g");
@@ -227,7 +227,7 @@ fn those_who_wait_are_served_in_turn() {
     }
 }
 
-/// Those behind wait for another client then, and that from the moment at which it is served.
+/// The clients behind wait for another client then, from the moment at which it is served.
 #[test]
 fn how_long_a_client_may_wait_begins_anew_with_each_client_before_it() {
     let refuse_after = Duration::from_secs(1);
@@ -245,7 +245,7 @@ fn how_long_a_client_may_wait_begins_anew_with_each_client_before_it() {
         bed.wait_for("waiting", count);
         client
     });
-    // Closed after the idle timeout.
+    // The connection is closed after the idle timeout.
     bed.connect().expect_closed();
     bed.vm.answer_muted();
     assert!(next.reply().starts_with("T02"));
@@ -275,13 +275,13 @@ fn a_queue_of_clients_is_bounded() {
         refusal.starts_with("E.the last debugger's session has not ended yet"),
         "{refusal}"
     );
-    // Nobody else was sent away for it.
+    // No other client was refused because of it.
     bed.wait_for("waiting", "8");
     bed.vm.answer_muted();
     drop(waiting);
 }
 
-/// Each of the requests that were in flight may take the time of one, and there may be many.
+/// Each request that was in flight may take the deadline, and there may be many requests.
 #[test]
 fn a_client_that_follows_one_whose_requests_take_long_waits_not_for_all_of_them() {
     let bed = Bed::with(SessionSettings {
@@ -302,7 +302,7 @@ fn a_client_that_follows_one_whose_requests_take_long_waits_not_for_all_of_them(
     assert_eq!(bed.vm.asked("detach"), 0);
 }
 
-/// Waiting for a session that does not end has an end.
+/// Waiting for a session that does not end is limited.
 #[test]
 fn a_client_that_waits_for_too_long_is_told_so() {
     let rpc_deadline = Duration::from_millis(500);
@@ -316,7 +316,7 @@ fn a_client_that_waits_for_too_long_is_told_so() {
     bed.vm.wait_asked("detach");
     let start = Instant::now();
     let mut next = bed.connect();
-    // The fake is still attached when the server gives up on its answer.
+    // The fake is still attached when the server gives up waiting for its answer.
     assert!(next.ask("?").starts_with("E."));
     assert!(start.elapsed() < 4 * rpc_deadline);
 }
@@ -330,7 +330,7 @@ fn an_evicted_client_is_a_lost_one_and_the_next_is_served() {
     bed.evictor.evict();
     assert_eq!(bed.vm.wait_detached(), LOST);
     client.expect_closed();
-    // One that does not read: nothing is waited for.
+    // A client that does not read: the eviction waits for nothing.
     let dir = tempfile::tempdir().unwrap();
     let settings = SessionSettings {
         rpc_deadline: LONG,

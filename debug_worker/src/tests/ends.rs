@@ -1,4 +1,4 @@
-//! However a session ends, and in whatever state: the guest is detached from exactly once (I6), and the next client is
+//! However a session ends, and in whatever state: the guest is detached exactly once (I6), and the next client is
 //! served.
 
 use super::bed::Bed;
@@ -10,17 +10,17 @@ use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::GuestEnd;
 
-/// What the VM is told of a lost client: a guest that nobody has resumed stays held (I6).
+/// The action that the VM gets for a lost client: a guest that no client has resumed stays held (I6).
 const LOST: DetachAction = DetachAction::ResumeUnlessHeld;
 
-/// In which state the client goes.
+/// The state in which the client goes.
 #[derive(Debug, Clone, Copy)]
 enum When {
     Stopped,
     Running,
     MidPacket,
     MidPacketRunning,
-    /// An operation has been asked for and is not answered.
+    /// An operation is in progress.
     Waiting,
 }
 
@@ -49,7 +49,7 @@ fn client_in_state(bed: &Bed, when: When) -> Client {
     client
 }
 
-/// The client goes; the guest is let go once; another client is served.
+/// The client goes, the guest is detached once, and another client is served.
 fn ends_by(how: impl Fn(Client) -> Option<Client>) {
     for when in EVERY_STATE {
         for action in [DetachAction::Resume, DetachAction::Stay] {
@@ -102,7 +102,7 @@ fn by_a_half_closed_connection() {
 #[test]
 fn by_kill() {
     use DetachAction::*;
-    // `k` is no word on what becomes of a guest that has crashed.
+    // `k` does not choose what happens to a crashed guest.
     for (when, policy, action) in [
         (When::Stopped, Stay, Stay),
         (When::Waiting, Resume, ResumeUnlessCrashed),
@@ -116,7 +116,7 @@ fn by_kill() {
         let bed = Bed::with(settings);
         let mut client = client_in_state(&bed, when);
         client.send("k");
-        // A word of the client's own: it holds for a guest that is held too.
+        // An explicit request of the client also applies to a held guest.
         assert_eq!(bed.vm.wait_detached(), [action], "{when:?}");
         while client.try_reply().is_some() {}
         let _next = bed.attach();
@@ -145,7 +145,7 @@ fn by_stopping_the_worker() {
         });
         let mut client = client_in_state(&bed, when);
         bed.stop();
-        // The server has ended, so the answer to its detach has been awaited.
+        // The server has ended, so it has awaited the answer to its detach.
         assert_eq!(bed.vm.asked("detach"), 1, "{when:?}");
         while client.try_reply().is_some() {}
     }
@@ -255,7 +255,7 @@ fn the_next_client_is_served_however_soon_it_comes() {
     for _ in 0..100 {
         let mut client = bed.attach();
         assert_eq!(client.ask("D"), "OK");
-        // Neither waits for the other: the new connection may be there before the old one is closed.
+        // The two events are independent: the new connection may arrive before the old one is closed.
         let mut next = bed.connect();
         next.start();
         drop((client, next));
@@ -265,7 +265,8 @@ fn the_next_client_is_served_however_soon_it_comes() {
     }
 }
 
-/// Not a bare end of the connection, which every client takes for a crash of the server: how the guest ended, in the client's own words.
+/// The client gets a packet that says how the guest ended. Clients report a connection that ends without one as a crash
+/// of the server.
 #[test]
 fn by_the_end_of_the_guest_which_the_client_is_told_of() {
     let vp = vmm_core_defs::addr::VpIndex::new(1);
@@ -308,7 +309,7 @@ fn by_the_end_of_the_guest_which_the_client_is_told_of() {
                     }
                 };
                 if told_to_stop && !at_once {
-                    // As the VMM does when the guest has ended.
+                    // The VMM stops the server when the guest has ended.
                     bed.stop();
                 }
                 let mut console = String::new();

@@ -1,4 +1,4 @@
-//! A VM that keeps its state in a struct, remembers what it was asked, and can be told to misbehave.
+//! A VM that keeps its state in a struct, records its requests, and misbehaves on demand.
 
 use mesh::Receiver;
 use std::collections::VecDeque;
@@ -57,12 +57,12 @@ use vmm_core_defs::stop::StopEvent;
 use vmm_core_defs::stop::StopOn;
 
 pub(super) const VP_COUNT: u32 = 2;
-/// Cannot be read.
+/// An MSR that cannot be read.
 const NO_MSR: u32 = 0xdead;
 pub(super) const MEMORY_SIZE: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The test's handle to the fake.
+/// The test's handle of the fake.
 #[derive(Clone)]
 pub(super) struct FakeVm(Arc<(Mutex<State>, Condvar)>);
 
@@ -74,12 +74,12 @@ struct State {
     epoch: Epoch,
     running: Option<DebugRpc<ResumeRequest, StopEvent>>,
     resumes: Vec<ResumeRequest>,
-    /// Stops that meet the next resumes at once.
+    /// The stops that answer the next resumes at once.
     waiting_stops: VecDeque<DebugStopReason>,
     ends: Option<GuestEnd>,
     registers: Vec<X86VpState>,
     memory: Vec<u8>,
-    /// Requests of this name are never answered, and kept so that the caller is not told.
+    /// Requests with these names are never answered, and kept, so that the caller does not see a closed channel.
     mute: &'static str,
     stop_on: StopOn,
     refuses_watchpoints: bool,
@@ -121,7 +121,7 @@ impl FakeVm {
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
-    /// Answers requests until the last sender is gone.
+    /// Answers requests until the last sender is dropped.
     pub(super) async fn run(self, mut requests: Receiver<DebugMessage>) {
         while let Ok(message) = requests.recv().await {
             self.change(|state| state.handle(message));
@@ -148,12 +148,12 @@ impl FakeVm {
         );
     }
 
-    /// Leaves requests of this name unanswered from now on. With `detach` it does not hear of lost sessions either.
+    /// Leaves requests with this name unanswered from now on. With `detach` the fake ignores lost sessions too.
     pub(super) fn mute(&self, name: &'static str) {
         self.change(|state| state.mute = name);
     }
 
-    /// Carries out what has been left unanswered, and answers from now on.
+    /// Carries out the unanswered requests, and answers all requests from now on.
     pub(super) fn answer_muted(&self) {
         self.change(|state| {
             state.mute = "";
@@ -163,17 +163,17 @@ impl FakeVm {
         });
     }
 
-    /// No watchpoint is accepted from now on.
+    /// Refuses every watchpoint from now on.
     pub(super) fn refuse_watchpoints(&self) {
         self.change(|state| state.refuses_watchpoints = true);
     }
 
-    /// Every one is accepted from now on.
+    /// Accepts every watchpoint from now on.
     pub(super) fn accept_watchpoints(&self) {
         self.change(|state| state.refuses_watchpoints = false);
     }
 
-    /// Every VP has paging on from now on.
+    /// Turns paging on for every VP.
     pub(super) fn enable_paging(&self) {
         self.change(|state| state.registers.iter_mut().for_each(|vp| vp.cr0 |= 1 << 31));
     }
@@ -182,7 +182,7 @@ impl FakeVm {
         self.wait_until(name, |state| state.asked.contains(&name));
     }
 
-    /// Waits for another request of this name than the first `before`.
+    /// Waits until there are more than `before` requests with this name.
     pub(super) fn wait_asked_more(&self, name: &str, before: usize) {
         self.wait_until(name, |state| {
             state.asked.iter().filter(|asked| **asked == name).count() > before
@@ -201,18 +201,18 @@ impl FakeVm {
         self.change(|state| state.resumes.clone())
     }
 
-    /// Waits for the guest to be let go by its debugger, and says how often and how that was asked for.
+    /// Waits until the debugger detaches. Returns the actions of all detaches.
     pub(super) fn wait_detached(&self) -> Vec<DetachAction> {
         self.wait_until("detach", |state| !state.detached.is_empty());
         self.change(|state| state.detached.clone())
     }
 
-    /// Something happens to the running guest.
+    /// Stops the running guest.
     pub(super) fn stop(&self, reason: DebugStopReason) {
         self.change(|state| assert!(state.stop(reason), "the guest runs"));
     }
 
-    /// The VM forgets whom to tell that the guest has stopped, as one that goes away does.
+    /// Drops the pending answer of the resume, as a VM that goes away does.
     pub(super) fn forget_running(&self) {
         self.change(|state| {
             state.running = None;
@@ -220,7 +220,7 @@ impl FakeVm {
         });
     }
 
-    /// The running guest ends.
+    /// Ends the running guest.
     pub(super) fn end(&self, how: GuestEnd) {
         self.change(|state| {
             let running = state.running.take().expect("the guest runs");
@@ -228,12 +228,12 @@ impl FakeVm {
         });
     }
 
-    /// The guest ends as soon as it is to run again.
+    /// Ends the guest at its next resume.
     pub(super) fn end_at_next_resume(&self, how: GuestEnd) {
         self.change(|state| state.ends = Some(how));
     }
 
-    /// Something happens as soon as the guest runs again.
+    /// Stops the guest at its next resume.
     pub(super) fn stop_at_next_resume(&self, reason: DebugStopReason) {
         self.change(|state| state.waiting_stops.push_back(reason));
     }
@@ -269,7 +269,7 @@ impl State {
         }
     }
 
-    /// The session was dropped.
+    /// Handles a dropped session.
     fn lost(&mut self, id: SessionId) {
         if let Some(session) = self.session
             && session.id == id
@@ -467,7 +467,7 @@ impl State {
     }
 }
 
-/// Mapped from 4 GiB on, each address to the one 4 GiB below.
+/// Addresses from 4 GiB on are mapped, each to the address 4 GiB below.
 fn translate(vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
     let gpa = gva.value().checked_sub(1 << 32);
     let gpa = gpa.map(Gpa::new).ok_or_else(|| not_mapped(vp, gva))?;
@@ -490,7 +490,7 @@ fn not_mapped(vp: VpIndex, gva: Gva) -> DebugError {
     DebugError::NotMapped { vp, gva, why }
 }
 
-/// One of each kind of arming.
+/// One breakpoint of each kind of arming.
 fn breakpoints() -> Vec<BreakpointStatus> {
     let armings = [
         Arming::Memory {
@@ -515,7 +515,7 @@ fn breakpoints() -> Vec<BreakpointStatus> {
     armings.into_iter().map(status).collect()
 }
 
-/// Two pages, told in one answer each.
+/// Two pages, with one answer each.
 fn mapped_pages(from: Gva) -> MappedPages {
     let page = |gva| MappedPage {
         gva: Gva::new(gva),

@@ -1,4 +1,4 @@
-//! Input and silence that are not nice: from clients, and from the VM.
+//! Hostile input and missing answers, from clients and from the VM.
 
 use super::bed::Bed;
 use super::bed::packet;
@@ -57,7 +57,7 @@ fn a_vm_that_cannot_be_interrupted_does_not_hold_up_the_client() {
         unhex(&console[1..]).contains("did not answer within 0.05 s"),
         "{console}"
     );
-    // The stop comes after all, and is told like any other.
+    // The stop comes after all, and is reported as usual.
     bed.vm
         .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
     assert!(client.reply().starts_with("T05"));
@@ -82,19 +82,19 @@ fn a_vm_that_does_not_attach_is_told_to_the_client() {
 
 #[test]
 fn a_vm_that_goes_away_ends_the_server() {
-    // While the guest stands still.
+    // While the guest is stopped.
     let mut bed = Bed::new();
     let mut client = bed.attach();
-    // So that the next thing the session sees is a request.
+    // This makes the request the next event that the session sees.
     client.ask("m0,1");
     bed.drop_vm();
     assert_eq!(client.ask("m0,1"), "E13");
     client.expect_closed();
     bed.join();
-    // While it runs.
+    // While the guest runs.
     let mut bed = Bed::new();
     let mut client = bed.attach_and_continue();
-    // An interrupt gets through only once the guest counts as running.
+    // An interrupt reaches the VM only after the session has seen the guest running.
     bed.vm.mute("break");
     client.send_raw(b"\x03");
     bed.vm.wait_asked("break");
@@ -109,13 +109,13 @@ fn a_vm_that_goes_away_ends_the_server() {
         }
     };
     assert!(
-        console.contains("The guest no longer runs: the VMM has closed its side"),
+        console.contains("The guest no longer runs: the VMM has closed the channel"),
         "{console}"
     );
     assert_eq!(stop, "X09");
     client.expect_closed();
     bed.join();
-    // Before anybody is there.
+    // Before a client is attached.
     let mut bed = Bed::new();
     assert_eq!(bed.inspect("state").as_deref(), Some("listening"));
     bed.drop_vm();
@@ -144,7 +144,7 @@ fn nothing_a_client_sends_ends_its_session() {
     ] {
         client.send_raw(sent.as_bytes());
         if let Some(expected) = reply {
-            // Errors about the rest may come first, never after.
+            // Error replies to the remaining bytes may come before the reply, never after it.
             while client.reply() != expected {}
         }
     }
@@ -181,7 +181,7 @@ fn a_client_that_does_not_read_is_left_waiting_and_then_gets_everything() {
 fn an_interrupt_is_read_while_replies_wait_to_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let (bed, mut client) = Bed::with_unix_session(dir.path());
-    // More than the socket holds, less than makes the server wait.
+    // More bytes than the socket holds, and fewer than make the session wait.
     let replies = 10;
     for _ in 0..replies {
         client.send("m0,8000");
@@ -262,7 +262,7 @@ fn a_listener_that_fails_for_a_while_does_not_end_the_server() {
     bed.stop();
 }
 
-/// The number of times the server's thread has gone to sleep.
+/// The number of times that the server's thread has gone to sleep.
 fn sleeps(thread: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
     let line = status
@@ -292,8 +292,8 @@ fn an_idle_server_sleeps() {
     client.send("vCont;c");
     bed.vm.wait_running();
     let thread = thread_named("idle-bed");
-    // A window to look through, not a wait for something to happen: nothing is to happen in it. The thread may still be on its
-    // way to sleep when it begins.
+    // The test observes a period in which nothing has to happen; it does not wait for an event. The thread may still be
+    // about to sleep when the period begins.
     let look = |window| {
         let (_keep, nothing) = mpsc::channel::<()>();
         let before = sleeps(thread);

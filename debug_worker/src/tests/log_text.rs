@@ -1,4 +1,4 @@
-//! What is logged on one thread.
+//! The log of one thread.
 
 use std::io;
 use std::io::Write;
@@ -20,7 +20,7 @@ impl Write for Text {
 }
 
 impl Text {
-    /// What `act` logs on this thread, at WARN and above.
+    /// The lines at WARN and above that `act` logs on this thread.
     pub(crate) fn of_warnings(act: impl FnOnce()) -> String {
         let text = Self::default();
         let writer = text.clone();

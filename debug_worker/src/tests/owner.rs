@@ -1,4 +1,4 @@
-//! The owner of the server: whoever holds the channel that `serve` was given.
+//! The owner of the server: the holder of the channel that was passed to `serve`.
 
 use super::Text;
 use super::fake_vm::FakeVm;
@@ -11,9 +11,9 @@ use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
 use pal_async::task::Spawn;
 
-/// What is logged, at WARN and above, while a server starts and its owner does `last`.
+/// The lines at WARN and above that are logged while a server starts and its owner does `last`.
 fn log_of(last: impl FnOnce(mesh::Sender<WorkerRpc>)) -> String {
-    // The executor runs on this thread, so its log is this test's alone.
+    // The executor runs on this thread, so the log contains only this test's lines.
     Text::of_warnings(|| {
         DefaultPool::run_with(async |driver| {
             let listener =
@@ -38,10 +38,10 @@ fn a_server_whose_owner_has_gone_says_why_it_ends() {
     let log = log_of(drop);
     assert!(log.contains("WARN"), "{log}");
     assert!(
-        log.contains("the debug server ends, since its owner has dropped the channel to it"),
+        log.contains("the debug server ends, because its owner has dropped the sender"),
         "{log}"
     );
-    assert!(log.contains("keep the sender to keep the server"), "{log}");
+    assert!(log.contains("keep the sender as long as"), "{log}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What the client sends crosses what the guest does: both sides agree afterwards on whether it runs, and no stop is lost or told twice.
+//! Packets of the client cross events of the guest. Afterwards both sides agree whether the guest runs, and no stop is
+//! lost or reported twice.
 
 use super::bed::Bed;
 use super::bed::Client;
@@ -19,7 +20,7 @@ const WATCHED: DebugStopReason = DebugStopReason::Watchpoint {
     address: Gva::new(0x2000),
 };
 
-/// The next resume is ended by nothing but `WATCHED`: nothing that was asked for before it reaches it, and nothing was told in between.
+/// Only `WATCHED` ends the next resume: no earlier interrupt ends it, and nothing was reported in between.
 fn runs_until_watched(bed: &Bed, client: &mut Client) {
     bed.let_run(client);
     bed.vm.stop(WATCHED);
@@ -27,7 +28,7 @@ fn runs_until_watched(bed: &Bed, client: &mut Client) {
     assert!(stop.contains("watch:2000;"), "{stop}");
 }
 
-/// What GDB asks once it shows a stop to the user.
+/// The packets that GDB sends after a stop that it shows to the user.
 fn shown(client: &mut Client) {
     assert_eq!(client.ask("qfThreadInfo"), "m1,2");
 }
@@ -38,7 +39,7 @@ fn an_interrupt_behind_a_stop_leaves_the_guest_stopped_and_the_next_resume_alone
     let mut client = bed.attach();
     runs_until_watched(&bed, &mut client);
     client.send_raw(b"\x03");
-    // Its reply is the next thing that comes.
+    // The reply to this packet is the next packet.
     assert_eq!(client.ask("m1,1"), "01");
     assert_eq!(bed.vm.asked("break"), 0, "a stopped guest was interrupted");
     assert_eq!(bed.vm.resumes().len(), 1, "and it was not resumed");
@@ -72,7 +73,7 @@ fn a_hit_while_an_interrupt_is_on_its_way_is_told_instead_of_it() {
         client.send_raw(b"\x03");
         bed.vm.wait_asked_more("break", before);
         bed.vm.stop(WATCHED);
-        // The interrupt finds a guest that stands still.
+        // The interrupt reaches a guest that is already stopped.
         bed.vm.answer_muted();
         let stop = client.reply();
         assert!(stop.contains("watch:2000;"), "the hit is lost: {stop}");
@@ -101,7 +102,7 @@ fn a_resume_while_the_guest_runs_reaches_no_vm_and_loses_no_stop() {
     let bed = Bed::new();
     let mut client = bed.attach();
     bed.let_run(&mut client);
-    // The fake panics where a running guest is resumed.
+    // The fake panics if a running guest is resumed.
     for resume in ["vCont;c", "vCont;s:1"] {
         let refusal = client.ask(resume);
         assert!(refusal.starts_with('E'), "{resume}: {refusal}");
@@ -136,7 +137,7 @@ fn a_detach_that_crosses_a_stop_ends_the_session_and_the_next_client_is_told_not
         let mut next = if said {
             bed.vm.stop(WATCHED);
             client.send("D");
-            // Sent before the client has read of the stop.
+            // The client sends this before it has read the stop reply.
             assert!(client.reply().contains("watch:2000;"));
             assert_eq!(client.reply(), "OK");
             client.expect_closed();
@@ -145,7 +146,7 @@ fn a_detach_that_crosses_a_stop_ends_the_session_and_the_next_client_is_told_not
             bed.vm.mute("detach");
             drop(client);
             bed.vm.wait_asked("detach");
-            // The stop is known to the VM, and on its way to nobody.
+            // The VM knows the stop, and no resume is pending.
             bed.vm.stop(WATCHED);
             bed.vm.answer_muted();
             bed.connect()

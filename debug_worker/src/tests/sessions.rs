@@ -1,4 +1,4 @@
-//! What a client gets from a session, and what the VM is asked for it.
+//! The replies that a client gets from a session, and the requests that the VM gets.
 
 use super::bed::Bed;
 use super::bed::Client;
@@ -29,17 +29,17 @@ fn registers_are_fetched_once_per_stop() {
     assert_eq!(client.ask("g"), first);
     assert_eq!(client.ask("p10"), "0010000000000000", "rip");
     assert_eq!(bed.vm.asked("get vp state"), 1);
-    // Another VP's are its own.
+    // Each VP has its own registers.
     assert_eq!(client.ask("Hg2"), "OK");
     assert_eq!(client.ask("p10"), "0110000000000000");
     assert_eq!(bed.vm.asked("get vp state"), 2);
-    // A write is read back, from that VP only.
+    // A write is read back, and only from the VP that was written.
     assert_eq!(client.ask("P10=2143658700000000"), "OK");
     assert_eq!(client.ask("p10"), "2143658700000000");
     assert_eq!(client.ask("Hg1"), "OK");
     assert_eq!(client.ask("p10"), "0010000000000000");
     assert_eq!(bed.vm.asked("get vp state"), 3);
-    // Running makes all of it stale.
+    // Running the guest makes the cache stale.
     bed.vm
         .stop_at_next_resume(DebugStopReason::SingleStep { vp: VpIndex::BSP });
     assert!(client.ask("vCont;s:1").starts_with("T05"));
@@ -161,7 +161,7 @@ fn physical_memory_is_read_and_written_while_the_mode_is_on() {
             "{request}: {error}"
         );
     }
-    // The next session begins without it.
+    // The next session begins without the setting.
     assert_eq!(client.ask("D"), "OK");
     client.expect_closed();
     let mut client = bed.attach();
@@ -175,7 +175,7 @@ fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
     for round in 0..50 {
         client.send("vCont;c");
         bed.vm.wait_running();
-        // Both orders, and neither.
+        // Both orders, and at the same time.
         let hit = DebugStopReason::SingleStep { vp: VpIndex::BSP };
         if round % 2 == 0 {
             bed.vm.stop(hit);
@@ -185,9 +185,9 @@ fn an_interrupt_that_crosses_a_stop_leaves_both_sides_agreed() {
         }
         let stop = client.reply();
         assert!(stop.starts_with("T05") || stop.starts_with("T02"), "{stop}");
-        // One stop for one resume: the next packet's reply is the next thing that comes.
+        // One resume has one stop: the reply to the next packet comes next.
         assert_eq!(client.ask("m1,1"), "01", "round {round}");
-        // The user has seen it.
+        // The client has shown the stop to its user.
         client.ask("qfThreadInfo");
     }
 }
@@ -234,7 +234,8 @@ fn monitor_commands_answer_people() {
     assert!(monitor("help").contains("monitor translate ADDR"));
 }
 
-/// Scripts for QEMU take every line of `info mem` apart, so its first names the VP at its end. An error names the VP too.
+/// Scripts for QEMU parse every line of `info mem`, so the first line names the VP at its end. An error names the VP
+/// too.
 #[test]
 fn each_answer_about_one_vp_names_it_in_its_first_line() {
     let bed = Bed::new();
@@ -270,7 +271,7 @@ fn each_answer_about_one_vp_names_it_in_its_first_line() {
     };
     answers("1", "", "VP 0");
     answers("2", "", "VP 1");
-    // Whatever the client has told of its selected thread.
+    // `vp N` has priority over the selected thread.
     answers("1", " vp 1", "VP 1");
     answers("2", " vp 0", "VP 0");
     assert!(client.monitor("mode vp 2").contains("there is no VP 2"));
@@ -310,18 +311,19 @@ fn scripts_for_qemu_find_what_they_search() {
         assert!(monitor(line).contains("first instruction"));
         assert_eq!(bed.vm.asked("reset"), resets);
     }
-    assert!(monitor("quit").contains("has been ended"));
+    assert!(monitor("quit").contains("debug session have ended"));
     assert_eq!(bed.vm.wait_detached(), [DetachAction::Kill]);
 }
 
-/// No client shows the text of the error, so it comes where the protocol allows words: at the next `monitor` command or resume, once.
+/// No client shows the text of the error, so the server prints it once where the protocol allows text: at the next
+/// `monitor` command or resume.
 #[test]
 fn why_a_watchpoint_was_refused_reaches_the_person() {
     let bed = Bed::new();
     bed.vm.refuse_watchpoints();
     let mut client = bed.attach();
     let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints: the VMM has not probed this host\n";
-    // GDB gives the resume up that it was inserted for: nothing may come by itself.
+    // GDB gives up the resume for which it inserted the breakpoint, so the server must not send anything by itself.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     assert_eq!(client.ask("m0,1"), "00");
     // A plug-in takes these apart, or looks for words in them, and shows them to nobody.
@@ -345,9 +347,9 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     assert_eq!(answer, format!("{reason}Steps hold interrupts back.\n"));
     assert_eq!(client.monitor("step-irqs"), "Steps hold interrupts back.\n");
     let listed = client.monitor("breakpoints");
-    let refused = "Refused, the last one first:\n0x1000  write     length 8: not possible here: data watchpoints: the VMM has";
+    let refused = "Refused breakpoints, with the last one first:\n0x1000  write     length 8: not possible here: data watchpoints: the VMM has";
     assert!(listed.contains(refused), "{listed}");
-    // One that resumes all the same is told while it waits for the stop.
+    // If the client resumes all the same, it gets the text while it waits for the stop.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     client.send("vCont;c");
     let console = client.reply();
@@ -357,14 +359,15 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     bed.vm
         .stop(DebugStopReason::SingleStep { vp: VpIndex::BSP });
     assert!(client.reply().starts_with("T05"));
-    // Accepted after all.
+    // The breakpoint is accepted after all.
     bed.vm.accept_watchpoints();
     assert_eq!(client.ask("Z2,1000,8"), "OK");
     let listed = client.monitor("breakpoints");
     assert!(!listed.contains("Refused"), "{listed}");
 }
 
-/// The VP may pass a breakpoint at its RIP only where nobody has set RIP, so each write of RIP is told, also one of the same value.
+/// A VP passes a breakpoint at its RIP only if no client has set RIP. So each write of RIP is reported to the VM, also
+/// a write of the same value.
 #[test]
 fn that_the_client_sets_rip_is_told_in_each_way_to_set_it() {
     let bed = Bed::new();
@@ -375,7 +378,7 @@ fn that_the_client_sets_rip_is_told_in_each_way_to_set_it() {
     assert_eq!(client.ask(&format!("P10={rip}")), "OK");
     assert_eq!(bed.vm.asked("redirect"), 1);
     let mut all = client.ask("g");
-    // After sixteen registers of 8 bytes.
+    // Behind sixteen registers of 8 bytes.
     let place = 16 * 16..17 * 16;
     assert_eq!(all[place.clone()], rip);
     all.replace_range(place, "0020000000000000");
@@ -404,7 +407,7 @@ fn what_is_cut_says_so() {
     assert!(dump.contains("(4096 of 10000 bytes"), "{dump}");
     assert!(dump.ends_with("`monitor phys x 0x1000 5904`)\n"), "{dump}");
     let code = client.monitor("disas 0 100000");
-    assert!(code.ends_with("(200 of 100000 instructions: one command shows no more)\n"));
+    assert!(code.ends_with("(200 of 100000 instructions, which is the maximum of one command)\n"));
 }
 
 #[test]
@@ -435,7 +438,7 @@ fn a_second_client_is_told_and_the_first_notices_nothing() {
             refusal.starts_with("E.another debugger is connected, from 127.0.0.1:"),
             "{refusal}"
         );
-        // A client that writes before it reads is not cut off before it has read.
+        // A client that writes before it reads must still be able to read the refusal.
         second.send("qSupported");
         second.send("g");
         second.expect_closed();
@@ -477,7 +480,7 @@ fn a_detach_that_is_never_answered_does_not_hold_up_the_next_client_for_ever() {
     let client = bed.attach();
     bed.vm.mute("detach");
     drop(client);
-    // The fake is still attached, since it has not carried out the detach; that is what the next client is told.
+    // The fake is still attached, because it has not carried out the detach. The next client is told so.
     let mut next = bed.connect();
     assert!(
         next.ask("?")

@@ -1,11 +1,12 @@
-//! Programs that are no debuggers: a web browser above all, which sends what a page likes to any port of this machine.
+//! Clients that are no debuggers, above all web browsers: a page can make a browser send bytes to any port of this
+//! machine.
 
 use super::bed::Bed;
 use super::bed::packet;
 use super::recordings;
 use crate::connection::Connection;
-use crate::opening::Opening;
-use crate::opening::Stranger;
+use crate::protocol::Protocol;
+use crate::protocol::WrongProtocol;
 use pal_async::DefaultPool;
 use pal_async::socket::PolledSocket;
 use std::io::Write;
@@ -22,7 +23,7 @@ fn a_browser_is_cut_off_and_none_of_its_bytes_reach_the_guest() {
         assert_eq!(bed.vm.asked("write memory"), 0, "{name}");
         assert_eq!(bed.vm.asked("read memory"), 0, "{name}");
     }
-    // The next debugger gets through.
+    // The next debugger can attach.
     let mut client = bed.attach();
     assert_eq!(client.ask("m0,4"), "00010203");
 }
@@ -34,13 +35,13 @@ fn what_a_debugger_may_send_first_lets_no_stranger_in() {
         let mut client = bed.connect();
         let request = format!("{start}POST / HTTP/1.1\r\n\r\n{}", packet("M0,1:ff"));
         client.send_raw(request.as_bytes());
-        // An answer to the packet that did not arrive whole asks for it again.
+        // An answer to the incomplete packet asks for the packet again.
         assert_eq!(client.try_reply(), None, "{start:?}");
         assert_eq!(bed.vm.asked("write memory"), 0, "{start:?}");
     }
 }
 
-/// Whatever is to read them: it is the connection itself that asks for the right first byte.
+/// The connection itself checks the first byte, whatever reads the bytes afterwards.
 #[test]
 fn no_protocol_is_handed_the_bytes_of_a_browser() {
     DefaultPool::run_with(async |driver| {
@@ -49,13 +50,13 @@ fn no_protocol_is_handed_the_bytes_of_a_browser() {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let socket = PolledSocket::new(&driver, ours.into()).unwrap();
             let timeout = Duration::from_secs(20);
-            let mut connection = Connection::new(&driver, socket, Opening::Packets, timeout);
+            let mut connection = Connection::new(&driver, socket, Protocol::Gdb, timeout);
             theirs.write_all(&bytes).unwrap();
             match connection.incoming.read().await {
                 Ok(read) => assert!(is_client && read == bytes),
                 Err(error) => {
-                    let stranger = error.downcast::<Stranger>().unwrap();
-                    assert_eq!((stranger, is_client), (Stranger(bytes[0]), false));
+                    let stranger = error.downcast::<WrongProtocol>().unwrap();
+                    assert_eq!((stranger, is_client), (WrongProtocol(bytes[0]), false));
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Any bytes are cut into the same frames whether they come whole or one by one, and what is written is read again.
+//! Any bytes result in the same frames, whether they come together or one by one, and encoded packets are decoded
+//! again.
 
 #![no_main]
 

@@ -67,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
     let mut guest = FakeGuest::new(layout, THREADS);
     let mut session = Session::new(guest.info());
     let mut sent = Vec::new();
-    // The first packet opens the session: most noise before it closes the connection.
+    // The first packet opens the session. Most random bytes before it would close the connection.
     session.push(b"$?#3f");
     for line in input.split(|byte| *byte == b'\n') {
         match line.strip_prefix(b"!") {
@@ -83,7 +83,7 @@ fuzz_target!(|input: &[u8]| {
                 Action::Target(op) => {
                     check(&op);
                     session.complete(guest.answer(&op));
-                    // Let go one thread alone, and the guest runs on: packets meet it in both states.
+                    // If a single thread was resumed, the guest runs on, so packets arrive in both states of the guest.
                     if matches!(&op, TargetOp::Resume(resume) if resume.actions.len() != 1) {
                         let stop = Stop {
                             thread: Tid::new(2),

@@ -1,11 +1,11 @@
-//! `Z` and `z`.
+//! The packets `Z` and `z`.
 
 use super::CommandError;
 use super::syntax;
 use crate::target::Breakpoint;
 use crate::target::BreakpointKind;
 
-/// Without these GDB would move the program counter back by itself after a breakpoint.
+/// Without these features GDB would decrement the program counter after a breakpoint.
 pub(super) const FEATURES: &[&str] = &["swbreak+", "hwbreak+"];
 
 const SYNTAX: &str =

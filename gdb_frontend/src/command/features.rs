@@ -1,4 +1,4 @@
-//! `qSupported`: what either party can do.
+//! `qSupported`: the features of the client and of the server.
 
 use super::breakpoints;
 use super::memory;
@@ -6,25 +6,26 @@ use super::query;
 use super::resume;
 use crate::framing::PACKET_SIZE;
 
-/// What the client says of itself, as far as it changes replies.
+/// The features of the client that change replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientFeatures {
-    /// Understands the stop reason `swbreak`.
+    /// The client understands the stop reason `swbreak`.
     pub swbreak: bool,
-    /// Understands the stop reason `hwbreak`.
+    /// The client understands the stop reason `hwbreak`.
     pub hwbreak: bool,
-    /// Understands `E.` and words in every error reply.
+    /// The client understands `E.` with a text in every error reply.
     pub error_message: bool,
-    /// GDB or LLDB itself, which both expand runs. Simple clients do not, and they name the features they have copied from somewhere: those that count
-    /// here are ones that only GDB has a use for. LLDB shows itself by a packet of its own.
+    /// The client expands run-length encoding, as GDB and LLDB do. Simple clients do not, but they announce features
+    /// that they have copied from elsewhere. Therefore this is set only by features that only GDB uses, and by the
+    /// packet that only LLDB sends.
     pub expands_runs: bool,
-    /// LLDB, which wants an answer to `k`.
+    /// The client is LLDB, which expects a reply to `k`.
     pub lldb: bool,
 }
 
 impl ClientFeatures {
-    /// `qSupported [:gdbfeature [;gdbfeature]...]`: each `name=value`, `name+`, `name-` or `name?`. Those it does not know are
-    /// ignored, as the manual asks.
+    /// `qSupported [:gdbfeature [;gdbfeature]...]`: each feature is `name=value`, `name+`, `name-` or `name?`. The
+    /// manual requires that unknown features are ignored.
     pub(super) fn parse(arguments: &[u8]) -> Self {
         let mut features = Self::default();
         for feature in arguments
@@ -44,7 +45,7 @@ impl ClientFeatures {
     }
 }
 
-/// The reply: what each file here says of itself.
+/// The reply to `qSupported`: the features that the files of this folder announce.
 pub(crate) fn supported(client: ClientFeatures) -> String {
     let mut reply = format!("PacketSize={PACKET_SIZE:x};QStartNoAckMode+");
     let optional: &[&str] = if client.error_message {

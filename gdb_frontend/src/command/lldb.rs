@@ -6,7 +6,7 @@ use super::syntax;
 
 const REGION: &str = "qMemoryRegionInfo:addr, in hex";
 
-/// `qMemoryRegionInfo:<addr>`; without an address LLDB asks whether the packet is there.
+/// `qMemoryRegionInfo:<addr>`. LLDB sends it without an address to find out whether the server supports the packet.
 pub(super) fn memory_region(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     if arguments.is_empty() {
         return Ok(Command::HasMemoryRegions);
@@ -18,11 +18,11 @@ pub(super) fn memory_region(arguments: &[u8]) -> Result<Command<'_>, CommandErro
         .ok_or(CommandError::Syntax(REGION))
 }
 
-/// Whether this is the rest of `_M<size>,<permissions>` or of `_m<addr>`.
+/// Whether `rest` is the rest of `_M<size>,<permissions>` or of `_m<addr>`.
 pub(super) fn is_allocation(rest: &[u8]) -> bool {
     matches!(rest.first(), Some(b'M' | b'm'))
 }
 
-/// Why there is nothing to allocate, for clients that show words.
-pub(crate) const NO_ALLOCATION: &str = "no memory can be allocated in the guest: all of its memory and its page tables are the guest's own; \
-     GDB's `call`, which needs none, works";
+/// The reason why no memory can be allocated, for clients that show error texts.
+pub(crate) const NO_ALLOCATION: &str = "no memory can be allocated in the guest, because all memory and page tables belong to the guest; \
+     use GDB's `call`, which needs only the stack";

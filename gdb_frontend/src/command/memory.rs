@@ -1,4 +1,4 @@
-//! `m`, `M`, `x` and `X`.
+//! The packets `m`, `M`, `x` and `X`.
 
 use super::Command;
 use super::CommandError;
@@ -6,13 +6,13 @@ use super::syntax;
 use crate::framing::PACKET_SIZE;
 use std::borrow::Cow;
 
-/// `x` and its reply are the ones of GDB 16 and later.
+/// `x` with its reply, as in GDB 16 and later.
 pub(super) const FEATURES: &[&str] = &["binary-upload+"];
 
 const READ: &str = "m addr,length, or x addr,length, both in hex";
 const WRITE: &str = "M addr,length:XX..., or X addr,length:binary data";
 
-/// How memory is written into a reply.
+/// The encoding of memory in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryFormat {
     /// `m`: two hex digits for each byte.
@@ -21,7 +21,7 @@ pub enum MemoryFormat {
     Binary,
 }
 
-/// The most bytes that a reply of the longest allowed size holds.
+/// The maximum number of bytes that a reply can contain.
 pub(crate) const fn max_read(format: MemoryFormat) -> usize {
     match format {
         MemoryFormat::Hex => PACKET_SIZE / 2,
@@ -62,14 +62,14 @@ fn write<'a>(range: &[u8], data: Cow<'a, [u8]>) -> Result<Command<'a>, CommandEr
     if len != data.len() as u64 {
         return Err(CommandError::Syntax(WRITE));
     }
-    // The last byte may be the very last of the address space.
+    // The last byte may be the last byte of the address space.
     if len > 0 && address.checked_add(len - 1).is_none() {
         return Err(CommandError::Wraps);
     }
     Ok(Command::WriteMemory { address, data })
 }
 
-/// Resolves escapes (GDB manual, node "Overview"): `}` and the byte with bit 5 flipped.
+/// Resolves escapes (GDB manual, node "Overview"): `}` is followed by the byte with bit 5 inverted.
 fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(mut escape) = memchr::memchr(b'}', data) else {
         return Some(Cow::Borrowed(data));

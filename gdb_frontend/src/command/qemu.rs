@@ -1,19 +1,20 @@
-//! QEMU's packets about steps and physical memory, for scripts that use them (QEMU documentation, "GDB usage", nodes "Changing single-stepping
-//! behaviour" and "Examining physical memory").
+//! QEMU's packets for steps and physical memory, for scripts that use them (QEMU documentation, "GDB usage", nodes
+//! "Changing single-stepping behaviour" and "Examining physical memory").
 
 use super::Command;
 use super::CommandError;
 use super::syntax;
 use crate::target::StepInterrupts;
 
-/// What may be set. Without `ENABLE` a step would be a continue, and timers are no business of a step's on KVM: QEMU refuses them there as well.
+/// The supported flags. Without `ENABLE` a step would be a continue. `NOTIMER` does not exist on KVM; QEMU refuses it
+/// there as well.
 pub(crate) const STEP_BITS: &str = "ENABLE=1,NOIRQ=2";
 
 const ENABLE: u64 = 1;
 const NOIRQ: u64 = 2;
 const SYNTAX: &str = "Qqemu.sstep=FLAGS, in hex: 3 to hold interrupts back while stepping, 1 to take them; nothing else is supported";
 
-/// `Qqemu.sstep=HEX`, the name and `=` left out.
+/// Parses the flags of `Qqemu.sstep=HEX`.
 pub(super) fn set_step(digits: &[u8]) -> Result<Command<'_>, CommandError> {
     let digits = digits.strip_prefix(b"0x").unwrap_or(digits);
     const HOLD: u64 = ENABLE | NOIRQ;
@@ -25,10 +26,10 @@ pub(super) fn set_step(digits: &[u8]) -> Result<Command<'_>, CommandError> {
     Ok(Command::SetStepInterrupts(interrupts))
 }
 
-/// What there is, in the words of `qqemu.Supported`.
+/// The reply to `qqemu.Supported`.
 pub(crate) const FEATURES: &str = "sstepbits;sstep;PhyMemMode";
 
-/// `Qqemu.PhyMemMode:0` or `1`.
+/// `Qqemu.PhyMemMode:0` or `Qqemu.PhyMemMode:1`.
 pub(super) fn set_physical_memory(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     match arguments {
         b":0" => Ok(Command::SetPhysicalMemory(false)),
@@ -39,7 +40,7 @@ pub(super) fn set_physical_memory(arguments: &[u8]) -> Result<Command<'_>, Comma
     }
 }
 
-/// The flags that are set.
+/// The flags of a setting.
 pub(crate) fn step_flags(interrupts: StepInterrupts) -> u64 {
     match interrupts {
         StepInterrupts::Held => ENABLE | NOIRQ,

@@ -1,4 +1,4 @@
-//! `qXfer` and `qRcmd`.
+//! The packets `qXfer` and `qRcmd`.
 
 use super::Command;
 use super::CommandError;
@@ -9,7 +9,7 @@ pub(super) const FEATURES: &[&str] = &["qXfer:features:read+", "qXfer:threads:re
 const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads";
 const MONITOR: &str = "qRcmd,command, with command in hex digits, two for each character";
 
-/// What `qXfer` reads.
+/// The documents that `qXfer` reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferObject {
     /// `features`, annex `target.xml`: the target description.

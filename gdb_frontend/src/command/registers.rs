@@ -1,4 +1,4 @@
-//! `p` and `P`. (`g` has nothing to parse, and `G` needs the register table.)
+//! The packets `p` and `P`. (`g` has nothing to parse, and `G` needs the register table.)
 
 use super::Command;
 use super::CommandError;

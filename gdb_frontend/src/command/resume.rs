@@ -1,4 +1,4 @@
-//! `c`, `C`, `s`, `S` and `vCont`.
+//! The packets `c`, `C`, `s`, `S` and `vCont`.
 
 use super::Command;
 use super::CommandError;
@@ -9,17 +9,18 @@ use crate::target::ResumeAction;
 
 pub(super) const FEATURES: &[&str] = &["vContSupported+"];
 
-/// The reply to `vCont?`. Without `C` and `S` GDB takes it that stepping is not there. There is no `t`: threads stop all together.
+/// The reply to `vCont?`. Without `C` and `S` GDB assumes that stepping is not supported. `t` is missing because all
+/// threads stop together.
 pub(crate) const VCONT_ACTIONS: &str = "vCont;c;C;s;S;r";
 
 const PLAIN: &str = "c [addr], or s [addr], with addr in hex";
 const SIGNAL: &str = "C sig[;addr], or S sig[;addr], both in hex";
 const VCONT: &str = "vCont;action[:thread-id]..., with action c, C sig, s, S sig or r start,end, and at most one action without a thread";
 
-/// What `vCont` asks for: actions in the packet's order. For each thread the first that names it counts.
+/// The actions of `vCont` in the packet's order. For each thread, the first action that names the thread applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VCont {
-    /// Never empty.
+    /// The actions, at least one.
     pub actions: Vec<(ResumeAction, ThreadSelector)>,
 }
 
@@ -36,7 +37,7 @@ pub(super) fn plain(kind: u8, rest: &[u8]) -> Result<Command<'_>, CommandError> 
     })
 }
 
-/// `C sig[;addr]`, `S sig[;addr]`: the same with a signal, which means nothing to a guest.
+/// `C sig[;addr]`, `S sig[;addr]`: the same with a signal. A guest has no signals, so the signal is ignored.
 pub(super) fn with_signal(kind: u8, rest: &[u8]) -> Result<Command<'_>, CommandError> {
     let syntax = CommandError::Syntax(SIGNAL);
     let (signal, address) = match syntax::split_once(rest, b';') {

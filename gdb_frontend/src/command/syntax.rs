@@ -1,6 +1,7 @@
-//! The pieces that packets are made of.
+//! The parts of which packets consist.
 
-/// A number in hex, most significant digit first, without a prefix. Leading zeros do not count; more than 64 bits is no number.
+/// Parses a hex number without a prefix, with the most significant digit first. Leading zeros are allowed. A number of
+/// more than 64 bits is an error.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -11,21 +12,21 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Bytes in hex, two digits each.
+/// Parses bytes in hex, with two digits each.
 pub(super) fn bytes(hex: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = vec![0; hex.len() / 2];
     faster_hex::hex_decode(hex, &mut bytes).ok()?;
-    // An odd digit at the end is no byte; the decoder does not look at what does not fit.
+    // The decoder ignores an odd digit at the end, which is an error here.
     hex.len().is_multiple_of(2).then_some(bytes)
 }
 
-/// What is before the first `separator` and what is after it.
+/// Splits at the first `separator`.
 pub(super) fn split_once(packet: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(separator, packet)?;
     Some((&packet[..at], &packet[at + 1..]))
 }
 
-/// `ADDRESS,LENGTH`
+/// Parses `ADDRESS,LENGTH`.
 pub(super) fn range(packet: &[u8]) -> Option<(u64, u64)> {
     let (address, len) = split_once(packet, b',')?;
     Some((number(address)?, number(len)?))

@@ -1,4 +1,4 @@
-//! `H`, `T`, `qThreadExtraInfo` and `qThreadStopInfo`.
+//! The packets `H`, `T`, `qThreadExtraInfo` and `qThreadStopInfo`.
 
 use super::Command;
 use super::CommandError;
@@ -10,19 +10,19 @@ const ALIVE: &str = "T thread-id, in hex";
 const STOP_INFO: &str = "qThreadStopInfo thread-id, in hex";
 const EXTRA_INFO: &str = "qThreadExtraInfo,thread-id, in hex";
 
-/// A thread-id of a packet (GDB manual, node "Packets", "thread-id").
+/// A thread-id in a packet (GDB manual, node "Packets", "thread-id").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThreadSelector {
-    /// `-1`.
+    /// `-1`: all threads.
     All,
-    /// `0`: any thread will do.
+    /// `0`: any thread.
     Any,
-    /// This thread, whether or not there is one.
+    /// One thread, which may not exist.
     One(Tid),
 }
 
-/// "A thread-id can also be a literal ‘-1’ to indicate all threads, or ‘0’ to pick any thread." The form with `p` is for
-/// multiprocess clients, which this server is not announced to.
+/// "A thread-id can also be a literal ‘-1’ to indicate all threads, or ‘0’ to pick any thread." The form with `p` is
+/// for multiprocess servers, which this server is not.
 pub(super) fn selector(id: &[u8]) -> Option<ThreadSelector> {
     match id {
         b"-1" => Some(ThreadSelector::All),

@@ -1,4 +1,4 @@
-//! From bytes to frames.
+//! Decodes bytes to frames.
 //!
 //! ```text
 //!              '$'                  '#' digits
@@ -7,42 +7,44 @@
 //!      |  '#' digits     v
 //!      +------------ Oversized                              Frame::Oversized
 //! ```
-//! A `$` inside a packet starts a new one: it is always escaped in payloads, so the end of the old one got lost.
+//! A `$` inside a packet starts a new packet: payloads always escape `$`, so the end of the old packet was lost.
 //!
-//! Until the first packet with a good checksum, a byte that no debugger sends between packets ends the stream: [`Frame::Foreign`]. A web
-//! browser puts the headers of its request before everything that a page can choose, so no packet in a page's request is ever reached.
+//! Before the first packet with a correct checksum, a byte that no debugger sends between packets ends the stream: [`Frame::Foreign`]. A web
+//! browser sends the headers of its request before any bytes that a page can choose, so the decoder never reaches a packet in the request of a page.
 
 use super::PACKET_SIZE;
 use super::checksum;
 
-/// What a client sent.
+/// A decoded part of the client's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A packet with a good checksum: what was between `$` and `#`, escapes untouched.
+    /// A packet with a correct checksum: the bytes between `$` and `#`, with escapes.
     Packet(&'a [u8]),
-    /// `+`.
+    /// `+`: the client has received a packet.
     Ack,
-    /// `-`.
+    /// `-`: the client asks for the last packet again.
     Nack,
-    /// Ctrl-C, outside a packet. Inside, the byte is data.
+    /// Ctrl-C outside a packet. Inside a packet the byte is data.
     Interrupt,
-    /// A packet whose checksum is wrong or no hex number.
+    /// A packet whose checksum is wrong or not a hex number.
     BadChecksum,
-    /// A packet longer than [`PACKET_SIZE`]; its contents are gone.
+    /// A packet longer than [`PACKET_SIZE`]. Its contents are dropped.
     Oversized,
-    /// Before the first packet, this byte, which is none of `+`, `-`, `$` and Ctrl-C: the client is no debugger. Nothing comes after.
+    /// A byte before the first packet that is none of `+`, `-`, `$` and Ctrl-C, so the client is no debugger. No frame
+    /// follows.
     Foreign(u8),
 }
 
-/// Cuts a stream of bytes into frames. Holds no more than one packet and what was pushed since the last call of
+/// Splits a stream of bytes into frames. The decoder holds at most one packet and the bytes that were pushed since the
+/// last call of
 /// [`next_frame`](Self::next_frame).
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// Everything before this is done with.
+    /// The bytes before this index have been decoded.
     start: usize,
     state: State,
-    /// A packet with a good checksum has come.
+    /// Whether a packet with a correct checksum was received.
     opened: bool,
 }
 
@@ -50,32 +52,33 @@ pub struct Decoder {
 enum State {
     #[default]
     Between,
-    /// In a packet; `buffer[start]` is its first payload byte and nothing before `scanned` ends it.
+    /// In a packet. `buffer[start]` is the first payload byte, and no byte before `scanned` ends the packet.
     Packet { scanned: usize },
-    /// In a packet that has grown too long.
+    /// In a packet that is too long.
     Oversized,
-    /// The client is no debugger; nothing it sends is kept.
+    /// The client is no debugger. Its bytes are dropped.
     Foreign,
 }
 
-/// What the two bytes after `#` say.
+/// The two bytes after `#`.
 enum Trailer {
-    /// They have not all come.
+    /// At least one byte is missing.
     Missing,
-    /// A checksum.
+    /// The checksum.
     Sum(u8),
-    /// Not a number. So many of the bytes are the damaged packet's: one that may stand between packets starts what comes next.
+    /// The bytes are not a number. The value is the number of bytes that belong to the damaged packet: a byte that may
+    /// stand between packets starts the next frame.
     Garbage(usize),
 }
 
 impl Decoder {
-    /// Takes bytes, in whatever pieces they come.
+    /// Takes bytes, in parts of any length.
     pub fn push(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Foreign) {
             return;
         }
         if self.start > 0 {
-            // Everything up to `start` has been handed out; move what is left of the last packet to the front.
+            // Everything before `start` has been returned. Move the rest to the front.
             self.buffer.drain(..self.start);
             if let State::Packet { scanned } = &mut self.state {
                 *scanned -= self.start;
@@ -85,7 +88,8 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame; `None` until more is pushed. Garbage between packets is skipped once there has been a packet.
+    /// Returns the next complete frame. `None` if more bytes are needed. After the first packet, unknown bytes between
+    /// packets are skipped.
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {
             match self.state {
@@ -153,7 +157,7 @@ impl Decoder {
                         return None;
                     }
                     Some(end) if self.buffer[end] == b'$' => {
-                        // The `$` is looked at again: it starts the next packet.
+                        // This `$` starts the next packet.
                         self.start = end;
                         self.state = State::Between;
                         return Some(Frame::Oversized);
@@ -174,17 +178,17 @@ impl Decoder {
         }
     }
 
-    /// Bytes held that are not done with.
+    /// The number of bytes that have not been decoded.
     pub(crate) fn buffered(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// Where the next `#` or `$` is.
+    /// The index of the next `#` or `$`.
     fn find_end(&self, from: usize) -> Option<usize> {
         memchr::memchr2(b'#', b'$', &self.buffer[from..]).map(|at| from + at)
     }
 
-    /// Reads what follows the `#` at `end`.
+    /// Parses the two bytes after the `#` at `end`.
     fn trailer(&self, end: usize) -> Trailer {
         let digit = |at: usize| self.buffer.get(at).map(|&b| char::from(b).to_digit(16));
         match (digit(end + 1), digit(end + 2)) {
@@ -204,7 +208,7 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    /// However much a client sends in one session, and whatever it sends.
+    /// Any number of any bytes in one session.
     #[test]
     fn nothing_that_is_done_with_is_kept() {
         for piece in [
@@ -234,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Its end has not come, and much that came before it is not done with.
+    /// The end of the packet is missing, and many bytes before it have not been decoded.
     #[test]
     fn the_largest_packet_may_come_in_pieces_and_behind_others() {
         let largest = vec![b'+'; PACKET_SIZE];
@@ -248,7 +252,7 @@ mod tests {
                 assert_eq!(decoder.next_frame(), Some(Frame::Ack));
             }
             assert_eq!(decoder.next_frame(), None);
-            // A multiple of 256 bytes of one kind.
+            // The checksum is 0: a multiple of 256 equal bytes.
             decoder.push(b"#00");
             assert_eq!(decoder.next_frame(), Some(Frame::Packet(&largest)));
         }

@@ -1,9 +1,9 @@
-//! From replies to bytes.
+//! Encodes replies to bytes.
 
 use super::PACKET_SIZE;
 use super::checksum;
 
-/// One packet in the making: `$`, payload, `#`, checksum.
+/// A packet that is being written: `$`, payload, `#`, checksum.
 #[derive(Debug)]
 pub struct PacketWriter {
     bytes: Vec<u8>,
@@ -16,29 +16,21 @@ impl Default for PacketWriter {
 }
 
 impl PacketWriter {
-    /// An empty packet with room for this many payload bytes.
+    /// An empty packet with capacity for this number of payload bytes.
     pub fn with_capacity(payload: usize) -> Self {
         let mut bytes = Vec::with_capacity(payload + 4);
         bytes.push(b'$');
         Self { bytes }
     }
 
-    /// An empty packet in a buffer that was used before, whose pages are there already.
-    pub(crate) fn in_buffer(mut buffer: Vec<u8>, payload: usize) -> Self {
-        buffer.clear();
-        buffer.reserve(payload + 4);
-        buffer.push(b'$');
-        Self { bytes: buffer }
-    }
-
-    /// A packet with this payload, which has nothing in it that needs an escape.
+    /// A packet with this payload. The payload must not contain bytes that need an escape.
     pub fn text(text: &str) -> Vec<u8> {
         let mut packet = Self::with_capacity(text.len());
         packet.str(text);
         packet.finish()
     }
 
-    /// Adds text that has nothing in it that needs an escape.
+    /// Adds text. The text must not contain bytes that need an escape.
     pub fn str(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
     }
@@ -73,14 +65,14 @@ impl PacketWriter {
         }
     }
 
-    /// Adds bytes in binary (GDB manual, node "Overview", "binary data"), as many as the longest packet holds. Says how many those
-    /// were.
+    /// Adds bytes in binary (GDB manual, node "Overview", "binary data"), up to the maximum length of a packet. Returns
+    /// the number of bytes that were added.
     pub fn binary(&mut self, data: &[u8]) -> usize {
-        // The `$` at the front is not of the payload.
+        // The `$` at the front does not belong to the payload.
         let limit = PACKET_SIZE + 1;
         self.bytes
             .reserve(limit.min(data.len() + data.len() / 32) + 4);
-        // Two searches by vector instructions side by side: there is none for four bytes at once.
+        // Two vectorised searches in parallel, because `memchr` has no search for four bytes.
         let mut markers = memchr::memchr3_iter(b'#', b'$', b'}', data).peekable();
         let mut stars = memchr::memchr_iter(b'*', data).peekable();
         let mut done = 0;
@@ -109,7 +101,8 @@ impl PacketWriter {
         }
     }
 
-    /// Adds words for people. What would need an escape, which clients do not look for here, becomes `?`.
+    /// Adds text for people. A character that would need an escape becomes `?`, because clients do not resolve escapes
+    /// here.
     pub(crate) fn message(&mut self, text: &str) {
         self.bytes
             .extend(text.chars().map(|character| match u8::try_from(character) {
@@ -118,12 +111,12 @@ impl PacketWriter {
             }));
     }
 
-    /// Shortens runs of equal characters. Not for payloads in binary.
+    /// Encodes runs of equal characters. Not for binary payloads.
     pub fn shorten_runs(&mut self) {
         self.bytes = shorten_runs(&self.bytes);
     }
 
-    /// Ends the packet: what is to be sent.
+    /// Completes the packet and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         let sum = checksum(&self.bytes[1..]);
         self.bytes.push(b'#');
@@ -132,14 +125,14 @@ impl PacketWriter {
     }
 }
 
-/// Bytes that would end a packet, start one, start an escape or a run.
+/// Whether the byte would end or start a packet, or start an escape or a run.
 fn needs_escape(byte: u8) -> bool {
     matches!(byte, b'#' | b'$' | b'}' | b'*')
 }
 
-/// GDB manual, node "Overview": a character, `*`, and a character that is the number of further repeats plus 29. The count is at
-/// least 3 and prints as a character up to `~`. Counts that would read `#`, `$`, `+` or `-` are one or two lower, and the run goes on
-/// after them.
+/// Run-length encoding (GDB manual, node "Overview"): a character, `*`, and a character whose code is the number of
+/// further repeats plus 29. The count is at least 3, and the code is at most that of `~`. A count whose code is `#`,
+/// `$`, `+` or `-` is reduced by one or two, and the run continues after it.
 fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
     const MAX_REPEATS: usize = 126 - 29;
     let mut out = Vec::with_capacity(bytes.len());
@@ -163,7 +156,8 @@ fn shorten_runs(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How many of the first bytes are `byte`. In words of eight, since most of a register file is zeros.
+/// The number of leading bytes that equal `byte`. Compares eight bytes at a time, because most of a register file is
+/// zero.
 fn leading(bytes: &[u8], byte: u8) -> usize {
     let word = [byte; 8];
     let (words, _) = bytes.as_chunks::<8>();

@@ -1,15 +1,15 @@
-//! Acknowledgements: what has been sent and may have to be sent again (GDB manual, node "Packet Acknowledgment").
+//! The packets that were sent and may have to be sent again (GDB manual, node "Packet Acknowledgment").
 
 use std::collections::VecDeque;
 
-/// Packets for the client, in order. With acknowledgements on, a packet goes out only when the one before it was acknowledged: a
-/// client that missed one would else get them in the wrong order.
+/// Packets to the client, in order. With acknowledgements on, a packet is sent only after the packet before it was
+/// acknowledged. Otherwise a client that missed a packet would receive the packets in the wrong order.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     mode: Mode,
-    /// The first one has been sent.
+    /// Packets without an acknowledgement. The first one has been sent.
     unacknowledged: VecDeque<Vec<u8>>,
-    /// Ready to be written.
+    /// Bytes to write now.
     ready: Vec<u8>,
 }
 
@@ -21,12 +21,12 @@ enum Mode {
 }
 
 impl Outbox {
-    /// What is to be written now; empty when there is nothing.
+    /// Takes the bytes to write now. May be empty.
     pub(crate) fn take_ready(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ready)
     }
 
-    /// Sends a packet, framed.
+    /// Sends a complete packet.
     pub(crate) fn packet(&mut self, packet: Vec<u8>) {
         if self.mode == Mode::NoAcks {
             return self.write(packet);
@@ -37,16 +37,17 @@ impl Outbox {
         self.unacknowledged.push_back(packet);
     }
 
-    /// The client's packet was received, well or not; the reply to a bad one without acknowledgements is the caller's.
+    /// Handles a packet from the client, intact or damaged. Without acknowledgements, the caller has to reply to a
+    /// damaged packet.
     pub(crate) fn received(&mut self, intact: bool) {
-        // Whoever sends the next packet has given up on acknowledging what came before.
+        // A client that sends its next packet will not acknowledge earlier packets any more.
         self.send_all();
         if self.mode == Mode::Acks {
             self.ready.push(if intact { b'+' } else { b'-' });
         }
     }
 
-    /// Sends everything that is left, acknowledged or not: the connection is about to be closed.
+    /// Sends all remaining packets, acknowledged or not, because the connection is about to be closed.
     pub(crate) fn send_all(&mut self) {
         let unsent: Vec<_> = self.unacknowledged.drain(..).skip(1).collect();
         for packet in unsent {
@@ -54,25 +55,25 @@ impl Outbox {
         }
     }
 
-    /// The client sent `+`.
+    /// Handles a `+` from the client.
     pub(crate) fn acknowledged(&mut self) {
         self.unacknowledged.pop_front();
         self.send_front();
     }
 
-    /// The client sent `-`: the last packet goes out again.
+    /// Handles a `-` from the client: sends the last packet again.
     pub(crate) fn send_again(&mut self) {
         self.send_front();
     }
 
-    /// From the next packet of the client on there are no acknowledgements. The reply in between, `OK`, still has one, and may
-    /// still be asked for again.
+    /// Turns acknowledgements off from the client's next packet on. The reply `OK` is still acknowledged, and the
+    /// client may ask for it again.
     pub(crate) fn stop_acks(&mut self) {
         self.packet(super::PacketWriter::text("OK"));
         self.mode = Mode::NoAcks;
     }
 
-    /// Whether the client is told of bad packets by `-`.
+    /// Whether acknowledgements are on, so that `-` reports a damaged packet.
     pub(crate) fn has_acks(&self) -> bool {
         self.mode == Mode::Acks
     }

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A frame that owns its payload.
+/// A frame with its own copy of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owned {
     Packet(Vec<u8>),
@@ -68,7 +68,7 @@ fn before_the_first_packet_any_other_byte_ends_the_stream() {
             _ => assert_eq!(frames[3..], [foreign()], "{byte:#x}"),
         }
     }
-    // Only a packet that arrived whole opens the stream.
+    // Only a complete packet opens the stream.
     for bad in [&b"$g#68"[..], b"$g#zz"] {
         let mut bytes = bad.to_vec();
         bytes.extend_from_slice(b"\r\n$g#67");
@@ -98,7 +98,7 @@ fn a_checksum_that_is_no_number_does_not_eat_the_next_packet() {
             packet(b"g")
         ]
     );
-    // It is not noise before the first packet either.
+    // The same applies before the first packet.
     assert_eq!(frames(b"$g#zz$g#67"), [Owned::Other("bad"), packet(b"g")]);
 }
 
@@ -117,7 +117,7 @@ fn the_longest_packet_passes_and_one_byte_more_does_not() {
         bytes.extend_from_slice(b"$g#67");
         let expected = [expected.unwrap_or_else(|| packet(&payload)), packet(b"g")];
         assert_eq!(frames(&bytes), expected);
-        // The same in pieces, none of which ends the packet.
+        // The same bytes in parts, none of which contains a whole packet.
         let mut decoder = Decoder::default();
         let mut out = Vec::new();
         for piece in bytes.chunks(1000) {

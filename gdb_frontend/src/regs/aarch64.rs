@@ -14,40 +14,40 @@ use super::types::VEC128;
 use super::types::bit;
 use super::types::bits;
 
-/// A register of 64-bit Arm. Values are little-endian and as wide as the table says.
+/// A register of 64-bit Arm. Values are little-endian, with the width in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Aarch64Reg {
     /// `X0` to `X30`, 64 bits.
     X(u8),
-    /// The stack pointer in use: of the exception level and selection that PSTATE says; 64 bits.
+    /// The stack pointer that PSTATE.EL and PSTATE.SP select, 64 bits.
     Sp,
     /// Program counter, 64 bits.
     Pc,
-    /// PSTATE in the form of SPSR, 32 bits.
+    /// PSTATE in the format of SPSR, 32 bits.
     Cpsr,
     /// `V0` to `V31`, 128 bits.
     V(u8),
-    /// Floating-point status, 32 bits.
+    /// Floating-point status register, 32 bits.
     Fpsr,
-    /// Floating-point control, 32 bits.
+    /// Floating-point control register, 32 bits.
     Fpcr,
     /// Stack pointer of EL0, 64 bits.
     SpEl0,
     /// Stack pointer of EL1, 64 bits.
     SpEl1,
-    /// System control of EL1, 64 bits.
+    /// System control register of EL1, 64 bits.
     SctlrEl1,
-    /// Translation control of EL1, 64 bits.
+    /// Translation control register of EL1, 64 bits.
     TcrEl1,
-    /// Translation table base 0 of EL1, 64 bits.
+    /// Translation table base register 0 of EL1, 64 bits.
     Ttbr0El1,
-    /// Translation table base 1 of EL1, 64 bits.
+    /// Translation table base register 1 of EL1, 64 bits.
     Ttbr1El1,
 }
 
 const CORE: &str = "org.gnu.gdb.aarch64.core";
 const FPU: &str = "org.gnu.gdb.aarch64.fpu";
-/// Ours: GDB shows what it does not know of as it is described.
+/// A feature of Trapgate. GDB shows the registers of an unknown feature as they are described.
 const SYSTEM: &str = "org.trapgate.aarch64.system";
 
 static CPSR: Type = Type::Flags {

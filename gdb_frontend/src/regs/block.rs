@@ -1,21 +1,21 @@
-//! The values of a whole register file.
+//! The values of all registers of a VP.
 
 use super::Layout;
 use super::Reg;
 use super::RegNum;
 
-/// The bytes of all registers of a layout, in table order, each available or not. New ones start unavailable: what nobody sets is
-/// shown as `<unavailable>`, never as 0.
+/// The bytes of all registers of a layout, in table order, with a flag for each register that is available. A new block
+/// has no available register: a register that is not set is shown as `<unavailable>`, never as 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterBlock {
     layout: Layout,
     bytes: Vec<u8>,
-    /// By number.
+    /// Indexed by the register's number.
     available: Vec<bool>,
 }
 
 impl RegisterBlock {
-    /// A block with every register unavailable.
+    /// A block in which every register is unavailable.
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -24,14 +24,14 @@ impl RegisterBlock {
         }
     }
 
-    /// The layout it was made for.
+    /// The layout of this block.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Sets a register from little-endian bytes; shorter ones are extended with zeros. A number outside the table, or a value with
-    /// anything but zeros past the register's width, is a fault of the caller: a debug build panics, a release build leaves the
-    /// register as it is.
+    /// Sets a register from little-endian bytes. A shorter value is extended with zeros. It is an error of the caller
+    /// if the number is not in the table, or if the value has other bytes than zeros beyond the register's width: a
+    /// debug build panics, and a release build does not change the register.
     pub fn set(&mut self, num: RegNum, value: &[u8]) {
         let Some(reg) = self.layout.reg(num) else {
             debug_assert!(false, "register {} is not in {:?}", num.0, self.layout);
@@ -48,23 +48,23 @@ impl RegisterBlock {
         self.available[usize::from(num.0)] = true;
     }
 
-    /// [`set`](Self::set) for a number, of whatever width the register has.
+    /// [`set`](Self::set) for a number. The register may have any width.
     pub fn set_uint(&mut self, num: RegNum, value: impl Into<u128>) {
         self.set(num, &value.into().to_le_bytes());
     }
 
-    /// A register's bytes, little-endian; `None` where it is unavailable or not in the table.
+    /// The bytes of a register, little-endian. `None` if the register is unavailable or not in the table.
     pub fn get(&self, num: RegNum) -> Option<&[u8]> {
         let reg = self.layout.reg(num)?;
         self.available[usize::from(num.0)].then(|| self.bytes_of(reg))
     }
 
-    /// All bytes in table order, zeros where a register is unavailable.
+    /// All bytes in table order, with zeros for unavailable registers.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The registers without a value.
+    /// The registers that are unavailable.
     pub(crate) fn unavailable(&self) -> impl Iterator<Item = &'static Reg> {
         self.layout
             .table()

@@ -1,11 +1,11 @@
-//! The register table for people.
+//! The register table as a page for people.
 
 use super::Group;
 use super::Layout;
 use crate::regs::types::Type;
 use std::fmt::Write;
 
-/// A layout as a table in Markdown: what the Guide shows.
+/// A layout as a table in Markdown, for the Guide.
 pub fn markdown(layout: Layout) -> String {
     let mut page =
         String::from("| number | name | bits | type | group |\n|---:|---|---:|---|---|\n");

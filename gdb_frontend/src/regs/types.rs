@@ -1,33 +1,33 @@
 //! Register types of target descriptions (GDB manual, nodes "Predefined Target Types" and "Types" of "Target Description Format").
 
-/// How a register is shown.
+/// The type of a register, which determines how clients show it.
 #[derive(Debug)]
 pub enum Type {
-    /// A type that GDB knows by this name.
+    /// A type that is predefined in GDB, by its name.
     Predefined(&'static str),
-    /// Single bits and bit fields with names.
+    /// Named bits and bit fields.
     Flags {
-        /// The type's name in the description.
+        /// The name of the type in the description.
         id: &'static str,
-        /// Width of the register, in bytes.
+        /// The width of the register, in bytes.
         bytes: u8,
-        /// Named bits, lowest first. Bits without a name are not shown.
+        /// The named bits, with the lowest first. Bits without a name are not shown.
         fields: &'static [Field],
     },
-    /// Equal elements side by side.
+    /// An array of equal elements.
     Vector {
-        /// The type's name in the description.
+        /// The name of the type in the description.
         id: &'static str,
-        /// Type of each element.
+        /// The type of each element.
         element: &'static Type,
-        /// How many.
+        /// The number of elements.
         count: u8,
     },
-    /// The same bits seen in several ways.
+    /// The same bits with several types.
     Union {
-        /// The type's name in the description.
+        /// The name of the type in the description.
         id: &'static str,
-        /// Name and type of each way.
+        /// The name and the type of each member.
         members: &'static [(&'static str, &'static Type)],
     },
 }
@@ -35,16 +35,16 @@ pub enum Type {
 /// A named bit or bit field of [`Type::Flags`].
 #[derive(Debug)]
 pub struct Field {
-    /// Shown when the bit is set, or before `=` and the value of a wider field.
+    /// The name, which is shown if the bit is set, or before `=` and the value of a wider field.
     pub name: &'static str,
-    /// Lowest bit.
+    /// The number of the lowest bit.
     pub start: u8,
-    /// Highest bit.
+    /// The number of the highest bit.
     pub end: u8,
 }
 
 impl Type {
-    /// The name by which a register refers to it.
+    /// The name by which a register refers to the type.
     pub const fn id(&self) -> &'static str {
         match self {
             Self::Predefined(id)
@@ -55,12 +55,12 @@ impl Type {
     }
 }
 
-/// One bit.
+/// A named bit.
 pub(crate) const fn bit(name: &'static str, bit: u8) -> Field {
     bits(name, bit, bit)
 }
 
-/// Several bits that make a number.
+/// A named bit field.
 pub(crate) const fn bits(name: &'static str, start: u8, end: u8) -> Field {
     Field { name, start, end }
 }
@@ -71,7 +71,7 @@ pub(crate) static UINT64: Type = Type::Predefined("uint64");
 pub(crate) static UINT128: Type = Type::Predefined("uint128");
 pub(crate) static INT32: Type = Type::Predefined("int32");
 pub(crate) static INT64: Type = Type::Predefined("int64");
-/// The group `float` belongs to a register with the plain type `int`.
+/// GDB puts a register with the plain type `int` into the group `float`.
 pub(crate) static INT: Type = Type::Predefined("int");
 pub(crate) static CODE_PTR: Type = Type::Predefined("code_ptr");
 pub(crate) static DATA_PTR: Type = Type::Predefined("data_ptr");
@@ -81,7 +81,7 @@ static DOUBLE: Type = Type::Predefined("ieee_double");
 static INT8: Type = Type::Predefined("int8");
 static INT16: Type = Type::Predefined("int16");
 
-/// The ways in which GDB shows a 128-bit vector.
+/// The types with which GDB shows a 128-bit vector.
 pub(crate) static VEC128: Type = Type::Union {
     id: "vec128",
     members: &[
@@ -95,7 +95,7 @@ pub(crate) static VEC128: Type = Type::Union {
     ],
 };
 
-/// Bits 256 to 511 of a 512-bit vector. LLDB knows vectors by names that begin with `vec`.
+/// Bits 256 to 511 of a 512-bit vector. LLDB recognises vectors by type names that begin with `vec`.
 pub(crate) static VEC256: Type = vector("vec256", &UINT128, 2);
 
 static V4_FLOAT: Type = vector("v4f", &SINGLE, 4);

@@ -1,7 +1,7 @@
 //! The registers of x86.
 //!
-//! The order up to `mxcsr` is the one GDB has always used for this architecture (GDB manual, node "i386 Features"); what depends on
-//! the processor comes last.
+//! The order up to `mxcsr` is GDB's traditional order for this architecture (GDB manual, node "i386 Features").
+//! Registers that some processors lack come last.
 
 mod flags;
 
@@ -23,58 +23,58 @@ use super::types::UINT128;
 use super::types::VEC128;
 use super::types::VEC256;
 
-/// A register of x86. Values are little-endian and as wide as the table says.
+/// A register of x86. Values are little-endian, with the width in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum X86Reg {
     /// A general register, 64 bits.
     Gp(Gp),
-    /// The offset in CS, 64 bits.
+    /// The linear address of the next instruction, 64 bits.
     Rip,
     /// The low 32 bits of RFLAGS.
     Eflags,
-    /// The visible part of a segment register: 32 bits for CS to GS, where GDB wants it so, 16 for TR and LDTR.
+    /// The selector of a segment register: 32 bits for CS to GS, as GDB requires, and 16 bits for TR and LDTR.
     Selector(Segment),
-    /// A segment's first byte, 64 bits.
+    /// The linear address of a segment's first byte, 64 bits.
     SegmentBase(Segment),
     /// A segment's last valid offset in bytes, 32 bits.
     SegmentLimit(Segment),
-    /// A segment's access rights as VMX writes them (SDM volume 3, "Guest Register State"), 32 bits.
+    /// The access rights of a segment in the format of VMX (SDM volume 3, "Guest Register State"), 32 bits.
     SegmentAttributes(Segment),
-    /// The GS base that `swapgs` brings in, 64 bits.
+    /// The base that `swapgs` exchanges with the GS base, 64 bits.
     KernelGsBase,
-    /// A descriptor table's first byte, 64 bits.
+    /// The linear address of a descriptor table's first byte, 64 bits.
     TableBase(DescriptorTable),
     /// A descriptor table's last valid offset, 16 bits.
     TableLimit(DescriptorTable),
     /// `ST(n)`, 0 to 7, 80 bits.
     St(u8),
-    /// x87 control word; 32 bits like all of these, whatever the hardware has.
+    /// x87 control word. In the protocol all x87 control registers have 32 bits.
     Fctrl,
     /// x87 status word.
     Fstat,
-    /// x87 tag word, the full form with two bits for each register.
+    /// x87 tag word in the full form, with two bits for each register.
     Ftag,
-    /// Last x87 instruction: selector.
+    /// Selector of the last x87 instruction.
     Fiseg,
-    /// Last x87 instruction: offset.
+    /// Offset of the last x87 instruction.
     Fioff,
-    /// Last x87 operand: selector.
+    /// Selector of the last x87 memory operand.
     Foseg,
-    /// Last x87 operand: offset.
+    /// Offset of the last x87 memory operand.
     Fooff,
-    /// Last x87 opcode.
+    /// Opcode of the last x87 instruction.
     Fop,
-    /// Bits 0-127 of vector register 0 to 31 (from 16 on with AVX-512 only).
+    /// Bits 0-127 of vector register 0 to 31 (16 to 31 only with AVX-512).
     Xmm(u8),
-    /// SSE control and status, 32 bits.
+    /// SSE control and status register, 32 bits.
     Mxcsr,
-    /// Bits 128-255 of vector register 0 to 31 (from 16 on with AVX-512 only).
+    /// Bits 128-255 of vector register 0 to 31 (16 to 31 only with AVX-512).
     YmmHigh(u8),
     /// Bits 256-511 of vector register 0 to 31.
     ZmmHigh(u8),
-    /// Mask register 0 to 7, 64 bits.
+    /// Opmask register 0 to 7, 64 bits.
     K(u8),
-    /// Protection key rights, 32 bits.
+    /// Protection key rights register, 32 bits.
     Pkru,
     /// Control register 0, 64 bits.
     Cr0,
@@ -84,9 +84,9 @@ pub enum X86Reg {
     Cr3,
     /// Control register 4, 64 bits.
     Cr4,
-    /// Task priority, 64 bits.
+    /// Task priority (control register 8), 64 bits.
     Cr8,
-    /// Extended features, 64 bits.
+    /// Extended feature enable register, 64 bits.
     Efer,
     /// Extended control register 0, 64 bits.
     Xcr0,
@@ -96,7 +96,7 @@ pub enum X86Reg {
     Dr(u8),
 }
 
-/// The general registers in GDB's order, which is not the order of the instruction encoding: do not index anything with it.
+/// The general registers in GDB's order, which differs from the instruction encoding. Do not use it as an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the registers' own")]
 pub enum Gp {
@@ -118,7 +118,7 @@ pub enum Gp {
     R15,
 }
 
-/// The segment registers, in GDB's order, and the two that are like them.
+/// The segment registers in GDB's order, then TR and LDTR, which have the same hidden parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the registers' own")]
 pub enum Segment {
@@ -146,7 +146,7 @@ const SEGMENTS: &str = "org.gnu.gdb.i386.segments";
 const AVX: &str = "org.gnu.gdb.i386.avx";
 const AVX512: &str = "org.gnu.gdb.i386.avx512";
 const PKEYS: &str = "org.gnu.gdb.i386.pkeys";
-/// Ours: GDB shows what it does not know of as it is described.
+/// A feature of Trapgate. GDB shows the registers of an unknown feature as they are described.
 const SYSTEM: &str = "org.trapgate.x86.system";
 
 const GP: [(Gp, &str, &Type); 16] = [
@@ -244,7 +244,7 @@ fn segments(table: &mut TableBuilder) {
     table.x86(X86Reg::KernelGsBase, "k_gs_base", 64, &INT64);
 }
 
-/// The names of the control registers are QEMU's, so that scripts written for it work.
+/// The control registers have QEMU's names, so scripts for QEMU can use them.
 fn system(table: &mut TableBuilder) {
     table.feature(SYSTEM, Group::System);
     table.x86(X86Reg::Cr0, "cr0", 64, &UINT64);
@@ -287,7 +287,7 @@ fn system(table: &mut TableBuilder) {
 }
 
 fn hidden_part(table: &mut TableBuilder, segment: Segment, name: &str) {
-    // FS and GS have theirs where GDB looks for them.
+    // GDB looks for the bases of FS and GS in another feature.
     if !matches!(segment, Segment::Fs | Segment::Gs) {
         table.x86(
             X86Reg::SegmentBase(segment),

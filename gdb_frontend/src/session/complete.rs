@@ -1,4 +1,4 @@
-//! From the result of an operation to the reply.
+//! Converts the result of an operation to the reply.
 
 use super::Core;
 use super::Guest;
@@ -18,7 +18,7 @@ use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
 
-/// What a region is called that is mapped to a device, or to nothing.
+/// The name of a region that is mapped to a device or to nothing.
 const NO_RAM: &[u8] = b"no RAM";
 
 impl Core {
@@ -57,7 +57,7 @@ impl Core {
                 }
             }
             (Pending::Interrupt, TargetReply::Done) => {}
-            // Nobody waits for a reply to Ctrl-C, but somebody sits there and waits for the guest to stop.
+            // Ctrl-C has no reply, but the user waits for the guest to stop.
             (Pending::Interrupt, TargetReply::Error(error)) => {
                 self.console(&format!("The guest could not be stopped: {}\n", error.text));
             }
@@ -82,13 +82,13 @@ impl Core {
             (Pending::ThreadsInfo { thread, list }, TargetReply::StopReason(reason)) => {
                 self.add_thread_info(thread, list, reason);
             }
-            // As console output rather than as the final reply, since LLDB shows only that as text.
+            // The text is sent as console output and not as the final reply, because LLDB shows only console output.
             (Pending::Monitor, TargetReply::Text(text)) => {
                 self.tell_waiting();
                 self.console(&text);
                 self.ok();
             }
-            // A script takes this answer apart. The words that wait are for a person, who would not see them here.
+            // Scripts parse this answer. Pending texts are for a person, who would not see them here.
             (Pending::Monitor, TargetReply::Listing(text)) => {
                 self.console(&text);
                 self.ok();
@@ -103,7 +103,8 @@ impl Core {
                 self.close();
             }
             (Pending::Kill, _) => {
-                // GDB has left by then; LLDB calls the kill a failure unless it hears of an end.
+                // GDB has closed the connection by then. LLDB reports an error unless it receives the end of the
+                // process.
                 if self.client.lldb {
                     let ended = StopReason::Terminated(EndSignal::Kill);
                     self.outbox.packet(stop_reply::ending(ended).expect("an end"));
@@ -122,7 +123,7 @@ impl Core {
         if block.layout() != self.info.layout {
             return self.wrong_layout();
         }
-        let mut packet = self.large_packet(2 * block.bytes().len());
+        let mut packet = PacketWriter::with_capacity(2 * block.bytes().len());
         packet.hex_except(
             block.bytes(),
             block
@@ -154,8 +155,8 @@ impl Core {
         });
     }
 
-    /// Writes the registers whose wanted value is known and not the one they have. A value of 0 for a register that has none is
-    /// what clients send for `xx`.
+    /// Writes the registers whose new value is known and differs from the present value. If a register has no value, a
+    /// new value of 0 is ignored: clients send 0 for `xx`.
     fn write_different(&mut self, thread: Tid, hex: &[u8], block: &RegisterBlock) {
         if block.layout() != self.info.layout {
             return self.wrong_layout();
@@ -164,7 +165,7 @@ impl Core {
         for reg in self.info.layout.table() {
             let mut wanted = vec![0; reg.bytes()];
             let digits = &hex[2 * reg.offset..2 * (reg.offset + reg.bytes())];
-            // Has an `x` in it: unknown.
+            // The digits contain an `x`, so the value is unknown.
             if faster_hex::hex_decode(digits, &mut wanted).is_err() {
                 continue;
             }
@@ -185,19 +186,19 @@ impl Core {
     fn send_memory(&mut self, format: MemoryFormat, data: &[u8]) {
         let packet = match format {
             MemoryFormat::Hex if data.is_empty() => {
-                // An empty reply would say that the packet is unknown.
+                // An empty reply would mean that the packet is unknown.
                 return self.error(&TargetError {
                     errno: 14,
-                    text: "no memory at this address".to_owned(),
+                    text: "there is no memory at this address; `monitor info mem` lists the mapped ranges".to_owned(),
                 });
             }
             MemoryFormat::Hex => {
-                let mut packet = self.large_packet(2 * data.len());
+                let mut packet = PacketWriter::with_capacity(2 * data.len());
                 packet.hex(data);
                 packet
             }
             MemoryFormat::Binary => {
-                let mut packet = self.large_packet(1 + data.len());
+                let mut packet = PacketWriter::with_capacity(1 + data.len());
                 packet.str("b");
                 packet.binary(data);
                 packet
@@ -206,7 +207,8 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// LLDB's `qMemoryRegionInfo`. LLDB asks on at the end of each region, which has to be a number: the very last byte is left out.
+    /// The reply to LLDB's `qMemoryRegionInfo`. LLDB continues at the end of each region, which has to be a number.
+    /// Therefore the last byte of the address space is left out.
     fn send_region(&mut self, region: &MemoryRegion) {
         let end = region.last.saturating_add(1);
         let mut packet = PacketWriter::default();
@@ -236,7 +238,8 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// Adds a thread to the list and asks for the next, or sends the list. A thread of which nothing can be said is in it too.
+    /// Adds a thread to the list, and requests the next thread or sends the list. A thread without a text is in the
+    /// list too.
     fn add_thread(
         &mut self,
         thread: Tid,

@@ -1,4 +1,4 @@
-//! From a command to an operation or, where no guest is needed, to the reply.
+//! Executes a command: requests an operation, or replies at once if no operation is needed.
 
 use super::Connection;
 use super::Core;
@@ -56,7 +56,7 @@ impl Core {
                 len,
                 format,
             } => self.read_memory(address, len, format),
-            // GDB finds out whether `X` is there by writing nothing.
+            // GDB finds out whether the server supports `X` by writing zero bytes.
             Command::WriteMemory { data, .. } if data.is_empty() => self.ok(),
             Command::WriteMemory { address, data } => {
                 let data = data.into_owned();
@@ -117,7 +117,7 @@ impl Core {
                 }
             }
             Command::ThreadsInfo => self.threads_info(),
-            // "The remote server attached to an existing process": GDB offers to detach at its end, not to kill.
+            // "The remote server attached to an existing process": at its end GDB offers to detach and not to kill.
             Command::Attached => self.text("1"),
             Command::Supported(named) => {
                 if let Some(client) = named {
@@ -125,7 +125,7 @@ impl Core {
                 }
                 self.text(&supported(self.client));
             }
-            Command::OfLldb => {
+            Command::ThreadSuffixSupported => {
                 self.client.expands_runs = true;
                 self.client.lldb = true;
                 self.text("");
@@ -184,14 +184,15 @@ impl Core {
         }
     }
 
-    /// The client asks what it asks only after a stop that the user sees. A Ctrl-C from before has crossed with that stop.
+    /// Handles a packet that the client sends only after a stop that the user sees. An earlier Ctrl-C has crossed with
+    /// that stop.
     fn stop_is_shown(&mut self) {
         if matches!(self.guest, Guest::Stopped(_)) {
             self.interrupt_wanted = false;
         }
     }
 
-    /// Ends the session once everything has been sent.
+    /// Ends the session after all bytes were sent.
     pub(super) fn close(&mut self) {
         self.outbox.send_all();
         self.connection = Connection::Closing;
@@ -204,7 +205,7 @@ impl Core {
         });
     }
 
-    /// The register of this number, which may be any that a client can write.
+    /// The register with this number, which a client may choose freely.
     fn register(&self, num: u64) -> Option<&'static Reg> {
         let num = RegNum(u16::try_from(num).ok()?);
         self.info.layout.reg(num)
@@ -213,7 +214,7 @@ impl Core {
     fn no_such_register(&mut self, num: u64) {
         let last = self.info.layout.table().len() - 1;
         self.bad_argument(&format!(
-            "there is no register {num:#x}; the last is {last:#x}"
+            "there is no register {num:#x}; the last register is {last:#x}"
         ));
     }
 
@@ -224,13 +225,13 @@ impl Core {
         });
     }
 
-    /// `G`. Clients write back registers that they did not change, and many cannot be written, so the ones that differ have to be
-    /// found first.
+    /// `G`. Clients also write back registers that they did not change, and many registers cannot be written. So the
+    /// session first reads the registers and then writes those that differ.
     fn write_registers(&mut self, hex: &[u8]) {
         let bytes = self.info.layout.total_bytes();
         if hex.len() != 2 * bytes || !hex.iter().all(|d| d.is_ascii_hexdigit() || *d == b'x') {
             return self.bad_argument(&format!(
-                "G takes the {bytes} bytes that g gives, in hex, or xx where a byte is unknown"
+                "G needs {bytes} bytes in hex, as g returns them, with xx for an unknown byte"
             ));
         }
         let thread = self.current;
@@ -247,7 +248,7 @@ impl Core {
         };
         if value.len() != reg.bytes() {
             return self.bad_argument(&format!(
-                "{} has {} bytes, not {}",
+                "{} has {} bytes, and the value has {}",
                 reg.name,
                 reg.bytes(),
                 value.len()
@@ -260,15 +261,17 @@ impl Core {
         self.ask(op, Pending::Ok);
     }
 
-    /// Asks for as much as a reply holds and the address space has: replies may be shorter than what was asked for.
+    /// Reads as many bytes as fit in a reply and in the address space. A reply may be shorter than requested.
     fn read_memory(&mut self, address: u64, len: u64, format: MemoryFormat) {
         let room = (u64::MAX - address).saturating_add(1);
         let max = max_read(format);
         let len = usize::try_from(len.min(room)).map_or(max, |len| len.min(max));
         if len == 0 {
-            // In binary that is how a client finds out whether `x` is there.
+            // A client sends `x` with length 0 to find out whether the server supports `x`.
             return match format {
-                MemoryFormat::Hex => self.bad_argument("nothing to read: the length is 0"),
+                MemoryFormat::Hex => {
+                    self.bad_argument("the length is 0; ask for at least one byte");
+                }
                 MemoryFormat::Binary => self.text("b"),
             };
         }
@@ -283,7 +286,8 @@ impl Core {
         self.ask(op, Pending::Memory(format));
     }
 
-    /// `c` and `s`. One thread chosen by `Hc` goes alone; without a choice all go, and `s` steps the current one.
+    /// `c` and `s`. A thread that `Hc` selected runs alone. Otherwise all threads run, and `s` steps the current
+    /// thread.
     fn resume_plainly(&mut self, action: ResumeAction, address: Option<u64>) {
         let (thread, others) = match self.resumed {
             ThreadSelector::One(tid) => (tid, ResumeAction::Stay),
@@ -300,7 +304,7 @@ impl Core {
         });
     }
 
-    /// The leftmost action that matches a thread is its own; threads that nothing matches stay.
+    /// The leftmost action that matches a thread applies to it. A thread without a matching action stays stopped.
     fn resume_vcont(&mut self, vcont: &VCont) {
         let mut resume = Resume {
             others: ResumeAction::Stay,
@@ -346,12 +350,12 @@ impl Core {
         self.ok();
     }
 
-    /// The selector, if it names no thread that does not exist; else an error reply has been sent.
+    /// Returns the selector, unless it names a thread that does not exist. In that case an error reply has been sent.
     fn existing(&mut self, selector: ThreadSelector) -> Option<ThreadSelector> {
         match selector {
             ThreadSelector::One(tid) if tid.get() > self.info.thread_count => {
                 self.bad_argument(&format!(
-                    "there is no thread {}; the last is {}",
+                    "there is no thread {}; the last thread is {}",
                     tid.get(),
                     self.info.thread_count
                 ));
@@ -361,7 +365,7 @@ impl Core {
         }
     }
 
-    /// `m id,id...`: all that fit, which are more than there can be VPs.
+    /// `m id,id...`. All threads fit in one packet, because the number of VPs is limited.
     fn list_threads(&mut self) {
         let mut packet = PacketWriter::default();
         packet.str("m");
@@ -374,7 +378,7 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// The list is made when the client begins to read it, with a word on each thread from the guest.
+    /// The list is created when the client begins to read it, with a text about each thread from the guest.
     fn read_threads(&mut self, offset: u64, len: u64) {
         if offset > 0 {
             let packet = transfer::piece(&self.threads, offset, len);

@@ -1,62 +1,62 @@
-//! What becomes of the answer to an operation.
+//! What the session does with the result of an operation.
 
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
 use crate::target::Tid;
 
-/// What becomes of the answer to the operation that is out.
+/// What the session does with the result of the operation in progress.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// `OK` to the client.
+    /// Replies `OK`.
     Ok,
-    /// `OK`, or an error whose text is told to the user later.
+    /// Replies `OK`, or an error whose text the user gets later.
     Insert(Breakpoint),
-    /// Every register, in hex.
+    /// Replies with all registers, in hex.
     Registers,
-    /// One register, in hex.
+    /// Replies with one register, in hex.
     Register(RegNum),
-    /// Compare with these and write those that differ.
+    /// Compares the registers with these values and writes those that differ.
     WriteDifferent {
         thread: Tid,
-        /// A `g` reply with the wanted values.
+        /// The new values, in the format of a `g` reply.
         hex: Vec<u8>,
     },
-    /// Memory.
+    /// Replies with memory.
     Memory(MemoryFormat),
-    /// The region that holds an address.
+    /// Replies with the region that contains an address.
     MemoryRegion,
-    /// The guest runs now.
+    /// Sends no reply, because the guest runs now.
     Resume,
-    /// No reply: the stop is one.
+    /// Sends no reply; the stop reply follows.
     Interrupt,
-    /// Text in hex.
+    /// Replies with a text in hex.
     ExtraInfo,
-    /// Text for the list of threads, which is complete up to this thread.
+    /// Adds the text to the list of threads, which is complete up to this thread.
     Threads {
         thread: Tid,
-        /// The list up to here.
+        /// The list up to this thread.
         list: Vec<u8>,
-        /// What the client asked for of the whole list.
+        /// The part of the list that the client asked for.
         offset: u64,
         len: u64,
     },
-    /// Why this thread stands still, as a stop reply.
+    /// Replies with the stop reply of this thread.
     StopInfo(Tid),
-    /// The same for the list of threads, which is complete up to this thread.
+    /// Adds the stop reason to the list of threads, which is complete up to this thread.
     ThreadsInfo {
         thread: Tid,
-        /// The list up to here.
+        /// The list up to this thread.
         list: String,
     },
-    /// Text for the console, then `OK`.
+    /// Shows the text on the console, then replies `OK`.
     Monitor,
-    /// QEMU's flags of a step.
+    /// Replies with QEMU's step flags.
     StepFlags,
-    /// `OK`, and the end of the session.
+    /// Replies `OK` and ends the session.
     Detach,
-    /// The end of the session without a word.
+    /// Ends the session without a reply.
     Kill,
-    /// `OK`, and the end of the session.
+    /// Replies `OK` and ends the session.
     KillWithReply,
 }

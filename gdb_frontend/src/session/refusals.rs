@@ -1,21 +1,22 @@
-//! Why breakpoints were refused, for the person in front of the client.
+//! The reasons why breakpoints were refused, for the user of the client.
 //!
-//! Clients drop the text of an error reply to `Z`. The protocol lets us write to the console only while the client waits for a stop or for the answer to
-//! `qRcmd` (GDB manual, node "Stop Reply Packets", `O`; node "General Query Packets", `qRcmd`), so the reasons wait for the next of these: the next
-//! resume, and for a client that gives up its resume because of them the next `monitor` command that no script sends.
+//! Clients drop the text of an error reply to `Z`. The protocol allows console output only while the client waits for a
+//! stop or for the answer to `qRcmd` (GDB manual, node "Stop Reply Packets", `O`; node "General Query Packets",
+//! `qRcmd`). So the reasons wait for the next resume. If the client gives up its resume because of the errors, they
+//! wait for the next `monitor` command that no script sends.
 
 use crate::target::Breakpoint;
 use crate::target::BreakpointKind;
 use std::fmt::Write as _;
 
-/// A client that goes on inserting what is refused is not told more often than this.
+/// The maximum number of reasons that are kept for a client that inserts refused breakpoints again and again.
 const MOST: usize = 8;
 
-/// What the user has not been told yet.
+/// The reasons that the user has not seen yet.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     waiting: Vec<(Breakpoint, String)>,
-    /// How many there were besides.
+    /// The number of further refused breakpoints.
     more: u32,
 }
 
@@ -29,12 +30,12 @@ impl Refusals {
         }
     }
 
-    /// It was accepted after all.
+    /// Removes a breakpoint that was accepted after all.
     pub(super) fn withdraw(&mut self, accepted: &Breakpoint) {
         self.waiting.retain(|(refused, _)| refused != accepted);
     }
 
-    /// All of it, as text. It is told once.
+    /// Takes all reasons as text. The user sees them once.
     pub(super) fn take(&mut self) -> Option<String> {
         let mut text = String::new();
         for (breakpoint, why) in self.waiting.drain(..) {
@@ -53,7 +54,7 @@ impl Refusals {
             more => {
                 let _ = writeln!(
                     text,
-                    "{more} more were refused; `monitor breakpoints` has the last ones."
+                    "{more} further breakpoints were refused; `monitor breakpoints` lists the last ones."
                 );
             }
         }
@@ -94,6 +95,6 @@ mod tests {
         }
         let text = refusals.take().unwrap();
         assert_eq!(text.lines().count(), MOST + 1);
-        assert!(text.contains("992 more"), "{text}");
+        assert!(text.contains("992 further breakpoints"), "{text}");
     }
 }

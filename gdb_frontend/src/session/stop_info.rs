@@ -1,4 +1,4 @@
-//! Why each thread stands still, for clients that ask for more than the stop reply (LLDB's `qThreadStopInfo` and `jThreadsInfo`).
+//! The stop reason of each thread, for LLDB's `qThreadStopInfo` and `jThreadsInfo`.
 
 use super::Core;
 use super::Guest;
@@ -13,7 +13,7 @@ use crate::target::TargetReply;
 use crate::target::Tid;
 
 impl Core {
-    /// `jThreadsInfo`: every thread, one after the other.
+    /// `jThreadsInfo`: requests the stop reasons of all threads, one after the other.
     pub(super) fn threads_info(&mut self) {
         let first = Tid::new(1).expect("1 is not 0");
         let list = "[".to_owned();
@@ -26,7 +26,7 @@ impl Core {
         );
     }
 
-    /// Asks for the reason of one thread. What the client was told in the stop reply is not asked for.
+    /// Requests the stop reason of a thread. The reason in the last stop reply is used without a request.
     pub(super) fn ask_stop_reason(&mut self, thread: Tid, pending: Pending) {
         match self.guest {
             Guest::Stopped(stop) if stop.thread.unwrap_or(self.interrupt_thread) == thread => {
@@ -36,7 +36,7 @@ impl Core {
         }
     }
 
-    /// Adds a thread to the list and asks for the next, or sends the list.
+    /// Adds a thread to the list, and requests the next thread or sends the list.
     pub(super) fn add_thread_info(
         &mut self,
         thread: Tid,
@@ -56,8 +56,8 @@ impl Core {
         self.outbox.packet(packet.finish());
     }
 
-    /// The thread that the stop reply after this resume names where the stop concerns no single thread. While GDB steps one thread alone, GDB asserts
-    /// that the next stop reply names this thread.
+    /// The thread in the next stop reply if the stop concerns no single thread. While GDB steps one thread alone, GDB
+    /// asserts that the next stop reply names this thread.
     pub(super) fn interrupt_thread_after(&self, resume: &Resume) -> Tid {
         let goes = |thread: Tid| {
             let action = resume.actions.iter().find(|(named, _)| *named == thread);

@@ -7,7 +7,7 @@ use crate::target::EndSignal;
 use crate::target::StopReason;
 use crate::target::Tid;
 
-/// The numbers are GDB's own, not the host's (GDB's `include/gdb/signals.def`).
+/// GDB's signal numbers, which differ from the host's (GDB's `include/gdb/signals.def`).
 const SIGINT: u8 = 2;
 const SIGQUIT: u8 = 3;
 const SIGTRAP: u8 = 5;
@@ -16,7 +16,8 @@ const SIGKILL: u8 = 9;
 const SIGSEGV: u8 = 11;
 const SIGTERM: u8 = 15;
 
-/// `W AA`: "The process exited, and AA is the exit status." `X AA`: "The process terminated with signal AA." `None` where it lives.
+/// `W AA`: "The process exited, and AA is the exit status." `X AA`: "The process terminated with signal AA." `None` if
+/// the guest has not ended.
 pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
     let (kind, number) = match reason {
         StopReason::Exited(status) => ("W", status),
@@ -37,7 +38,7 @@ pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
     Some(packet.finish())
 }
 
-/// `T AA n1:r1;n2:r2;...`, with the thread and, for clients that know it, the kind of stop.
+/// `T AA n1:r1;n2:r2;...`, with the thread and, if the client understands it, the kind of the stop.
 pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
     let mut packet = PacketWriter::default();
     packet.str("T");
@@ -64,7 +65,7 @@ pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) ->
     packet.finish()
 }
 
-/// The stop reply of one thread among others. Signal 0 says that it has no reason of its own.
+/// The stop reply of one of several threads. Signal 0 means that the thread has no stop reason of its own.
 pub(super) fn of_thread(
     reason: Option<StopReason>,
     thread: Tid,
@@ -82,7 +83,7 @@ pub(super) fn of_thread(
     }
 }
 
-/// One thread of `jThreadsInfo`, with the keys and words of LLDB's "GDB Remote Protocol Extensions".
+/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions".
 pub(super) fn json(reason: Option<StopReason>, thread: Tid) -> String {
     let id = thread.get();
     let head = format!("{{\"tid\":{id},\"name\":\"vCPU {}\"", id - 1);
@@ -94,7 +95,8 @@ pub(super) fn json(reason: Option<StopReason>, thread: Tid) -> String {
         StopReason::SoftwareBreakpoint | StopReason::HardwareBreakpoint => {
             ",\"reason\":\"breakpoint\"".to_owned()
         }
-        // The description holds the address and the index of the watchpoint, which LLDB looks up by the address where the index is none.
+        // The description contains the address and the index of the watchpoint. If the index is invalid, LLDB looks up
+        // the watchpoint by the address.
         StopReason::Watchpoint { address, .. } => {
             format!(
                 ",\"reason\":\"watchpoint\",\"description\":\"{address} {}\"",
@@ -116,7 +118,7 @@ const fn signal(reason: StopReason) -> u8 {
         StopReason::Reset | StopReason::PowerOff => SIGQUIT,
         StopReason::TripleFault => SIGSEGV,
         StopReason::Crashed | StopReason::Panic => SIGABRT,
-        // These have packets of their own.
+        // These reasons have their own packets.
         StopReason::Exited(_) | StopReason::Terminated(_) => SIGKILL,
     }
 }

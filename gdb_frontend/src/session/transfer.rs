@@ -1,14 +1,14 @@
-//! Documents that a client reads in pieces (`qXfer`).
+//! Documents that a client reads in parts (`qXfer`).
 
 use crate::framing::PacketWriter;
 use crate::target::Tid;
 
-/// `m data` or `l data`: "The data is [...] the last" with `l`. An offset at or past the end is answered with an empty last piece.
+/// `m data` or `l data`: "The data is [...] the last" with `l`. An offset at or behind the end gets an empty last part.
 pub(super) fn piece(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     let start = clamp(offset, document.len());
     let wanted = clamp(len, document.len() - start);
     let rest = &document[start..];
-    // How much fits is known only after escaping, so the letter is put right afterwards.
+    // The length of the part is known only after escaping, so the letter is corrected afterwards.
     let mut packet = PacketWriter::with_capacity(1 + wanted);
     packet.str("m");
     let taken = packet.binary(&rest[..wanted]);
@@ -29,7 +29,7 @@ pub(super) fn threads_head() -> Vec<u8> {
     b"<?xml version=\"1.0\"?>\n<threads>\n".to_vec()
 }
 
-/// One thread. Its name is the number that the field uses, from 0.
+/// A thread in the list. Its name contains the VP's index, which starts at 0.
 pub(super) fn thread(list: &mut Vec<u8>, thread: Tid, info: &str) {
     let id = thread.get();
     let line = format!("<thread id=\"{id:x}\" name=\"vCPU {}\">", id - 1);
@@ -39,7 +39,7 @@ pub(super) fn thread(list: &mut Vec<u8>, thread: Tid, info: &str) {
             '<' => list.extend_from_slice(b"&lt;"),
             '>' => list.extend_from_slice(b"&gt;"),
             '&' => list.extend_from_slice(b"&amp;"),
-            // XML has no way to write most control characters.
+            // XML cannot represent most control characters.
             control if control.is_control() => list.push(b' '),
             other => list.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }

@@ -1,4 +1,4 @@
-//! A guest made of a few tables, which answers a session's operations at once.
+//! A guest that consists of a few tables, and answers a session's operations at once.
 
 use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::Reg;
@@ -17,7 +17,7 @@ use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
 
-/// First byte of the only memory there is.
+/// The address of the first byte of the only memory.
 pub(crate) const MEMORY_BASE: u64 = 0x1000;
 
 /// A guest with memory from 0x1000 to 0x31000 and four hardware breakpoints.
@@ -25,7 +25,7 @@ pub(crate) struct FakeGuest {
     layout: Layout,
     threads: u32,
     memory: Vec<u8>,
-    /// By thread.
+    /// Indexed by the thread.
     registers: Vec<RegisterBlock>,
     breakpoints: Vec<Breakpoint>,
     step_interrupts: StepInterrupts,
@@ -47,7 +47,7 @@ impl FakeGuest {
         }
     }
 
-    /// What a session with it starts from.
+    /// The properties with which a session begins.
     pub(crate) fn info(&self) -> TargetInfo {
         TargetInfo {
             explanation: None,
@@ -144,7 +144,7 @@ impl FakeGuest {
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())
             }
-            // Where there is a breakpoint, thread 2 has hit it too, which waits to be told.
+            // If there is a breakpoint, thread 2 has hit it too, and its hit was not reported yet.
             TargetOp::StopReason { thread } => {
                 let hit = thread.get() == 2 && !self.breakpoints.is_empty();
                 TargetReply::StopReason(hit.then_some(StopReason::SoftwareBreakpoint))
@@ -164,7 +164,7 @@ impl FakeGuest {
         }
     }
 
-    /// All instructions are one byte long.
+    /// Every instruction has one byte.
     fn step(&mut self, thread: Tid) {
         let pc = self
             .layout
@@ -188,7 +188,7 @@ fn index(thread: Tid) -> usize {
     thread.get() as usize - 1
 }
 
-/// Every register has a value of its own, except for the few that this guest does not tell.
+/// Every register has a different value, except a few that are unavailable in this guest.
 fn registers(layout: Layout, thread: u32) -> RegisterBlock {
     let mut block = RegisterBlock::new(layout);
     for reg in layout.table() {

@@ -78,7 +78,7 @@ mod tests {
         let replaced = row(Support::Replaced);
         assert!(replaced.starts_with("yes  interrupts held"), "{replaced}");
         assert!(
-            replaced.contains("an interrupt shadow is cast"),
+            replaced.contains("sets an interrupt shadow"),
             "{replaced}"
         );
         let missing = row(Support::NotOffered);

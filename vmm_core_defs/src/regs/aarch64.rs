@@ -8,23 +8,23 @@ use serde::Serialize;
 pub struct Aarch64VpState {
     /// X0 to X30.
     pub x: [u64; 31],
-    /// Stack pointer of EL0.
+    /// Stack pointer of EL0 (SP_EL0).
     pub sp_el0: u64,
-    /// Stack pointer of EL1.
+    /// Stack pointer of EL1 (SP_EL1).
     pub sp_el1: u64,
     /// Program counter.
     pub pc: u64,
-    /// Saved-program-status form of the processor state.
+    /// The processor state in the format of SPSR (Saved Program Status Register).
     pub cpsr: u64,
-    /// System control, EL1.
+    /// System control register of EL1 (SCTLR_EL1).
     pub sctlr_el1: u64,
-    /// Translation control, EL1.
+    /// Translation control register of EL1 (TCR_EL1).
     pub tcr_el1: u64,
-    /// Translation table base 0, EL1.
+    /// Translation table base register 0 of EL1 (TTBR0_EL1).
     pub ttbr0_el1: u64,
-    /// Translation table base 1, EL1.
+    /// Translation table base register 1 of EL1 (TTBR1_EL1).
     pub ttbr1_el1: u64,
-    /// V0 to V31, FPSR, FPCR; `None` where the VP has no floating point.
+    /// V0 to V31, FPSR, FPCR. `None` if the VP has no floating-point unit.
     pub fp: Option<Box<Aarch64FpState>>,
 }
 
@@ -33,8 +33,8 @@ pub struct Aarch64VpState {
 pub struct Aarch64FpState {
     /// V0 to V31.
     pub v: [u128; 32],
-    /// Status.
+    /// Floating-point status register.
     pub fpsr: u32,
-    /// Control.
+    /// Floating-point control register.
     pub fpcr: u32,
 }

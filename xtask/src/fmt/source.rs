@@ -19,7 +19,7 @@ const UNSAFE_FOLDER: &str = "vp_runner/src/kvm";
 /// Where guest memory is accessed by copies that may fail. A plain one ends the VMM with a signal where its mapping is read-only or gone.
 const GUEST_MEMORY: (&str, &str) = ("vp_runner/src", "vm_memory::Bytes");
 
-/// The only file of what ships that makes listening sockets, and the folder of the wrapper that it uses: its connections go through `Opening`, which
+/// The only file of what ships that makes listening sockets, and the folder of the wrapper that it uses: its connections go through `Protocol`, which
 /// turns a web browser away. Tests and this tool listen as they like.
 const LISTENERS: &[&str] = &["debug_worker/src/listener.rs", "support/pal_async"];
 
@@ -172,7 +172,7 @@ impl Marks<'_> {
                     (self.report)(
                         name.span().start().line,
                         format!(
-                            "`{name}` outside {}: a new listener goes there, with an `Opening` that turns web browsers away",
+                            "`{name}` outside {}: a new listener goes there, with a `Protocol` that turns web browsers away",
                             LISTENERS[0]
                         ),
                     );

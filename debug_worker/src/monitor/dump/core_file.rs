@@ -1,10 +1,10 @@
-//! A guest as an ELF core file: where its parts go, and the bytes in front of its memory (ELF specification; the notes are those of Linux for x86-64, which
-//! debuggers read).
+//! The layout of a guest as an ELF core file, and the bytes before its memory. (Sources: the ELF specification; the notes have the format of Linux for x86-64, which
+//! debuggers read.)
 //!
 //! ```text
 //!  ELF header | program headers | notes: registers of each VP | guest RAM, once, in the order of its addresses
 //!                     |                                            ^
-//!                     +-- one for each virtual range that is mapped to RAM, several may lead to the same bytes
+//!                     +-- one for each virtual range that is mapped to RAM; several may refer to the same bytes
 //! ```
 
 use vmm_core_defs::memory::MappedPage;
@@ -12,7 +12,7 @@ use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 
-/// So many ranges fit a file; their headers take 14 MiB.
+/// The maximum number of ranges in a file. Their headers take 14 MiB.
 const MAX_SEGMENTS: usize = 1 << 18;
 
 const ELF_HEADER: u64 = 64;
@@ -27,13 +27,14 @@ const PT_NOTE: u32 = 4;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
 const PF_R: u32 = 4;
-/// More program headers than the ELF header can count: the first section header says how many.
+/// The ELF header has this count if the number of program headers is larger. The first section header then contains the
+/// number.
 const PN_XNUM: u16 = 0xffff;
 
 const NT_PRSTATUS: u32 = 1;
 const NT_FPREGSET: u32 = 2;
 
-/// A virtual range that is mapped to one of RAM.
+/// A virtual range that is mapped to contiguous RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     gva: u64,
@@ -42,7 +43,7 @@ struct Segment {
     flags: u32,
 }
 
-/// What of RAM is to be found at which virtual address.
+/// The virtual ranges that are mapped to RAM.
 #[derive(Debug)]
 pub(super) struct Segments {
     ram: Vec<RamRange>,
@@ -50,13 +51,13 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// `ram` is in the order of its addresses.
+    /// `ram` has to be sorted by address.
     pub(super) fn new(ram: Vec<RamRange>) -> Self {
         let list = Vec::new();
         Self { ram, list }
     }
 
-    /// All of RAM, each byte at its physical address: what a VP sees without paging.
+    /// Adds all RAM with virtual addresses equal to the physical addresses, as a VP without paging uses it.
     pub(super) fn add_all(&mut self) {
         for RamRange { gpa, len } in self.ram.clone() {
             self.push(Segment {
@@ -68,7 +69,7 @@ impl Segments {
         }
     }
 
-    /// The part of a page that is RAM. False where no more ranges fit.
+    /// Adds the part of a page that is RAM. Returns false if no more ranges fit.
     pub(super) fn add(&mut self, page: &MappedPage) -> bool {
         let mut flags = PF_R;
         flags |= if page.writable { PF_W } else { 0 };
@@ -104,7 +105,7 @@ impl Segments {
         }
     }
 
-    /// The file of these ranges and `vps`, each VP with the linear address of its next instruction.
+    /// The layout of a file with these ranges and `vps`. Each VP has the linear address of its next instruction.
     pub(super) fn into_file(mut self, vps: &[(u64, X86VpState)]) -> CoreFile {
         self.list.sort_by_key(|segment| segment.gva);
         let notes = notes(vps);
@@ -149,16 +150,16 @@ impl Segments {
     }
 }
 
-/// What goes where in a file.
+/// The layout of a core file.
 #[derive(Debug)]
 pub(super) struct CoreFile {
-    /// The first bytes.
+    /// The bytes before the memory.
     pub(super) head: Vec<u8>,
-    /// RAM, and where in the file it begins.
+    /// The RAM ranges, each with its offset in the file.
     pub(super) memory: Vec<(u64, RamRange)>,
-    /// Length of the file.
+    /// The length of the file, in bytes.
     pub(super) len: u64,
-    /// How many virtual ranges it has.
+    /// The number of virtual ranges in the file.
     pub(super) segments: usize,
 }
 
@@ -186,7 +187,7 @@ impl Bytes {
         self.0.resize(self.0.len() + count, 0);
     }
 
-    /// `sections`: where the one section header is that there is for the number of program headers.
+    /// `sections` is the offset of the section header that contains the number of program headers, if it is needed.
     fn elf_header(&mut self, count: u64, sections: Option<u64>) {
         // 64 bits, little-endian, version 1, no operating system.
         self.0.extend(b"\x7fELF\x02\x01\x01\x00");
@@ -235,7 +236,7 @@ impl Bytes {
     }
 }
 
-/// The registers of each VP as those of a thread: VP `n` is thread `n + 1`, as for GDB and LLDB.
+/// The registers of each VP as the registers of a thread. VP `n` is thread `n + 1`, as in the GDB protocol.
 fn notes(vps: &[(u64, X86VpState)]) -> Vec<u8> {
     let mut notes = Bytes::default();
     for (id, (pc, state)) in (1_u32..).zip(vps) {
@@ -274,7 +275,7 @@ fn status(id: u32, pc: u64, state: &X86VpState) -> Bytes {
     ] {
         bytes.u64(state.gp[register as usize]);
     }
-    // The number of a system call that was interrupted: none.
+    // The number of the interrupted system call: none.
     bytes.u64(u64::MAX);
     bytes.u64(pc);
     bytes.u64(state.cs.selector.into());
@@ -352,7 +353,8 @@ mod tests {
         u64::from_le_bytes(number)
     }
 
-    /// Type, flags, offset, virtual and physical address, and length of each program header, as another program's reader finds them.
+    /// Type, flags, offset, virtual address, physical address and length of each program header, as the crate `object`
+    /// parses them.
     fn headers(file: &CoreFile) -> Vec<[u64; 6]> {
         let elf = elf::FileHeader64::<LittleEndian>::parse(&*file.head).expect("an ELF file");
         let headers = elf
@@ -377,11 +379,11 @@ mod tests {
     fn ranges_lead_to_the_bytes_of_their_physical_addresses() {
         const HIGH: u64 = 0xffff_8000_0000_0000;
         let mut segments = Segments::new(ram());
-        // The upper half first: it must not be lost where there are too many.
+        // The upper half comes first, so it is not lost if there are too many ranges.
         assert!(segments.add(&page(HIGH, 0x10_0000, 0x1000, true)));
         assert!(segments.add(&page(HIGH + 0x1000, 0x10_1000, 0x1000, true)));
         assert!(segments.add(&page(HIGH + 0x2000, 0x10_2000, 0x1000, false)));
-        // Larger than RAM, and beside RAM.
+        // A page larger than RAM, and a page outside RAM.
         assert!(segments.add(&page(0, 0, 0x20_0000, true)));
         assert!(segments.add(&page(0x4000_0000, 0x4000_0000, 0x1000, true)));
         let file = segments.into_file(&[(0x1234, X86VpState::default())]);

@@ -1,6 +1,8 @@
-//! A new file in the folder that the operator has named, written by a thread of its own: a slow disk holds up nobody but who waits for the dump.
+//! A new file in the folder that the operator has named. A separate thread writes the file, so a slow disk delays only
+//! the client that waits for the dump.
 //!
-//! A network client chooses the name. So the name is no path, a file that exists is never opened, and what is not finished is removed.
+//! A network client chooses the file name. Therefore the name must not contain a path, an existing file is never
+//! opened, and an unfinished file is removed.
 
 use mesh::OneshotSender;
 use std::fs::File;
@@ -13,29 +15,31 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use thiserror::Error;
 
-/// What is all zeros is left out, in pieces of this length: the file has holes there.
+/// Blocks of this length that contain only zeros are not written, so the file has holes there.
 const HOLE: usize = 64 << 10;
 
 const LONGEST_NAME: usize = 100;
 
-/// Why there is no dump.
+/// The reason why there is no dump.
 #[derive(Debug, Error)]
 pub(super) enum DumpError {
     #[error(
-        "a dump is a file on the VMM's machine, and its operator has named no folder for them: start the VMM with --dump-dir DIR"
+        "a dump is a file on the VMM's machine, and the operator has named no folder for dumps; start the VMM with --dump-dir DIR"
     )]
     NoFolder,
     #[error(
-        "`{0}` cannot be the name of a dump: write letters, digits, `.`, `_` and `-`, at most {LONGEST_NAME}, a letter or digit first; the folder is that of --dump-dir"
+        "`{0}` cannot be the name of a dump; write at most {LONGEST_NAME} letters, digits, `.`, `_` and `-`, beginning with a letter or digit; the folder is that of --dump-dir"
     )]
     BadName(String),
-    #[error("{0} exists, and a dump overwrites no file: choose another name")]
+    #[error("{0} exists, and a dump does not overwrite a file; choose another name")]
     Exists(PathBuf),
-    #[error("{path} cannot be written: {source}; no dump was left behind")]
+    #[error(
+        "{path} cannot be written: {source}; the unfinished file was removed; free disk space or choose another folder"
+    )]
     System { path: PathBuf, source: io::Error },
 }
 
-/// A file under way. Dropped unfinished, it is removed.
+/// A file that is being written. Dropping it before `finish` removes the file.
 #[derive(Debug)]
 pub(super) struct DumpFile {
     path: PathBuf,
@@ -46,7 +50,7 @@ pub(super) struct DumpFile {
 struct Work {
     at: u64,
     data: Vec<u8>,
-    /// Whether the file ends here.
+    /// Whether the file ends at `at`.
     end: bool,
     done: OneshotSender<io::Result<()>>,
 }
@@ -87,12 +91,12 @@ impl DumpFile {
         &self.path
     }
 
-    /// Writes `data`, and waits until it is written.
+    /// Writes `data` at the offset `at`, and waits until it is written.
     pub(super) async fn write(&self, at: u64, data: Vec<u8>) -> Result<(), DumpError> {
         self.work(at, data, false).await
     }
 
-    /// The file is complete, and `len` bytes long.
+    /// Completes the file with the length `len`.
     pub(super) async fn finish(mut self, len: u64) -> Result<(), DumpError> {
         self.work(len, Vec::new(), true).await?;
         self.finished = true;

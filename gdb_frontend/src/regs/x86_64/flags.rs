@@ -1,8 +1,9 @@
-//! Names of the bits of x86 registers, so that GDB prints `[ ZF IF ]` and not a number (SDM volume 1, "EFLAGS Register" and
-//! "MXCSR").
+//! The names of the bits of x86 registers, with which GDB prints `[ ZF IF ]` instead of a number (SDM volume 1, "EFLAGS
+//! Register" and "MXCSR").
 //!
-//! Only registers of 32 bits have them. GDB assigns a plain number to a value with named bits only where both have the same width, and a number that a user types is an
-//! `int`: `set var $cr0=0x80050033` would be an "Invalid cast." So the 64-bit registers with named bits in the manuals (CR0, CR4, EFER, XCR0, DR6, DR7) are plain numbers.
+//! Only 32-bit registers have named bits. GDB assigns a number to a value with named bits only if both have the same
+//! width, and a number that a user types is an `int`: `set var $cr0=0x80050033` would be an "Invalid cast." Therefore
+//! CR0, CR4, EFER, XCR0, DR6 and DR7, which have 64 bits, are plain numbers.
 
 use crate::regs::types::Type;
 use crate::regs::types::bit;
@@ -13,7 +14,7 @@ pub(super) static EFLAGS: Type = Type::Flags {
     bytes: 4,
     fields: &[
         bit("CF", 0),
-        // Always set. Without a name GDB would print it as a number.
+        // This bit is always set. Without a name GDB would print it as a number.
         bit("", 1),
         bit("PF", 2),
         bit("AF", 4),

@@ -112,7 +112,7 @@ fn why_a_breakpoint_was_refused_is_said_by_the_next_command_and_kept() {
             "was refused: all 4 debug registers are in use",
             "Steps hold interrupts back.",
             "Steps hold interrupts back.",
-            "Refused, the last one first:\n0x10001",
+            "Refused breakpoints, with the last one first:\n0x10001",
             "all 4 debug registers are in use",
         ],
     );
@@ -168,7 +168,7 @@ fn gdb_opens_a_dump_and_shows_what_it_showed_of_the_guest() {
     let end = ["delete", "detach"];
     let live = gdb(&mut guest, &[&begin[..], &look, &end].concat());
     assert!(
-        live.contains("one exists, and a dump overwrites no file"),
+        live.contains("one exists, and a dump does not overwrite a file"),
         "{live}"
     );
     assert!(
@@ -245,7 +245,7 @@ fn quit_ends_the_guest_whatever_becomes_of_it_when_a_client_is_lost() {
         return;
     };
     let text = gdb_to_the_end(&mut guest, &["monitor quit", "disconnect"]);
-    assert!(text.contains("The guest has been ended"), "{text}");
+    assert!(text.contains("The guest and this debug session have ended"), "{text}");
     let ended = guest.finish();
     assert_eq!(ended.code, Some(6), "{}", ended.output);
     assert!(ended.output.contains("the debugger ended the guest"));

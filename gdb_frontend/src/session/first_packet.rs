@@ -1,4 +1,4 @@
-//! A connection before its first packet: the guest is left alone until there is one.
+//! A connection before its first packet. The guest is not attached until the packet has come.
 
 use super::Session;
 use crate::framing::Decoder;
@@ -7,74 +7,74 @@ use crate::framing::PACKET_SIZE;
 use crate::target::TargetInfo;
 use thiserror::Error;
 
-/// Bytes that may come before the end of the first packet: one packet of the largest size, and acknowledgements.
+/// The maximum number of bytes up to the end of the first packet: one packet of the maximum size, and acknowledgements.
 const MAX_BYTES: usize = PACKET_SIZE + 64;
 
-/// A client that has connected and whose first packet is awaited.
+/// Waits for the first packet of a client that has connected.
 #[derive(Debug, Default)]
-pub struct Opening {
+pub struct FirstPacket {
     decoder: Decoder,
     first: Option<Vec<u8>>,
     taken: usize,
-    /// Packets with a wrong checksum that the client has not been told of.
+    /// The number of packets with a wrong checksum that were not answered yet.
     bad: usize,
 }
 
-/// What is known of a client by its first bytes.
+/// The state of a connection after its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// No packet yet.
+    /// No packet has come yet.
     Waiting,
-    /// A packet with a good checksum has come: attach, then call [`Opening::into_session`].
-    Spoke,
-    /// Close the connection, without an answer.
-    NoDebugger(NoDebugger),
+    /// A packet with a correct checksum has come. Attach, then call [`FirstPacket::into_session`].
+    Received,
+    /// Close the connection without an answer.
+    NotADebugger(NotADebugger),
 }
 
-/// Why a client is no debugger.
+/// The reason why a client is not a debugger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum NoDebugger {
-    /// It sent this byte, which no debugger sends before its first packet.
+pub enum NotADebugger {
+    /// The client sent this byte, which no debugger sends before its first packet.
     #[error("the client sent the byte {0:#04x}, which no debugger sends before its first packet")]
     Foreign(u8),
-    /// It sent too much.
+    /// The client sent too many bytes without a packet.
     #[error("the client sent {MAX_BYTES} bytes without a packet in them")]
     NoPacket,
 }
 
-impl Opening {
-    /// Takes bytes from the client, in whatever pieces they come.
+impl FirstPacket {
+    /// Takes bytes from the client, in parts of any length.
     pub fn push(&mut self, bytes: &[u8]) -> Progress {
         self.decoder.push(bytes);
         if self.first.is_some() {
-            return Progress::Spoke;
+            return Progress::Received;
         }
         self.taken = self.taken.saturating_add(bytes.len());
         while let Some(frame) = self.decoder.next_frame() {
             match frame {
                 Frame::Packet(packet) => {
                     self.first = Some(packet.to_vec());
-                    return Progress::Spoke;
+                    return Progress::Received;
                 }
                 Frame::BadChecksum => self.bad += 1,
-                Frame::Foreign(byte) => return Progress::NoDebugger(NoDebugger::Foreign(byte)),
-                Frame::Oversized => return Progress::NoDebugger(NoDebugger::NoPacket),
-                // Nothing has been sent that it could acknowledge, and nothing runs for it.
+                Frame::Foreign(byte) => return Progress::NotADebugger(NotADebugger::Foreign(byte)),
+                Frame::Oversized => return Progress::NotADebugger(NotADebugger::NoPacket),
+                // No packet was sent that the client could acknowledge, and no guest runs for it.
                 Frame::Ack | Frame::Nack | Frame::Interrupt => {}
             }
         }
         match self.taken > MAX_BYTES {
-            true => Progress::NoDebugger(NoDebugger::NoPacket),
+            true => Progress::NotADebugger(NotADebugger::NoPacket),
             false => Progress::Waiting,
         }
     }
 
-    /// What to send to the client while its first packet is awaited: a `-` for each one that came with a wrong checksum.
+    /// The bytes to send while the first packet is awaited: a `-` for each packet with a wrong checksum.
     pub fn take_replies(&mut self) -> Vec<u8> {
         vec![b'-'; std::mem::take(&mut self.bad)]
     }
 
-    /// The session of a client that has spoken, its first packet not yet answered. The guest is stopped.
+    /// Begins the session. The first packet is not answered yet. The guest has to be stopped.
     pub fn into_session(self, info: TargetInfo) -> Session {
         let mut session = Session::new(info);
         session.decoder = self.decoder;
@@ -126,55 +126,58 @@ mod tests {
 
     #[test]
     fn nothing_but_a_packet_with_a_good_checksum_opens_a_session() {
-        let mut opening = Opening::default();
+        let mut first = FirstPacket::default();
         for silent in ["", "+", "-", "\u{3}", "$qC", "#c5$"] {
-            assert_eq!(opening.push(silent.as_bytes()), Progress::Waiting);
+            assert_eq!(first.push(silent.as_bytes()), Progress::Waiting);
         }
-        assert_eq!(opening.take_replies(), b"-");
-        assert_eq!(opening.push(b"qC#b"), Progress::Waiting);
-        assert_eq!(opening.push(b"4$qC#b4"), Progress::Spoke);
-        let mut session = opening.into_session(info());
+        assert_eq!(first.take_replies(), b"-");
+        assert_eq!(first.push(b"qC#b"), Progress::Waiting);
+        assert_eq!(first.push(b"4$qC#b4"), Progress::Received);
+        let mut session = first.into_session(info());
         assert_eq!(sent(&mut session), "+$QC1#c5+$QC1#c5", "both packets");
     }
 
     #[test]
     fn another_protocol_opens_none() {
         for (bytes, foreign) in [("GET / HTTP/1.1", b'G'), ("+$?#00 $qC#b4", b' ')] {
-            let progress = Opening::default().push(bytes.as_bytes());
-            assert_eq!(progress, Progress::NoDebugger(NoDebugger::Foreign(foreign)));
+            let progress = FirstPacket::default().push(bytes.as_bytes());
+            assert_eq!(
+                progress,
+                Progress::NotADebugger(NotADebugger::Foreign(foreign))
+            );
         }
     }
 
     #[test]
     fn a_bad_packet_right_before_the_first_good_one_is_told_of() {
-        let mut opening = Opening::default();
-        assert_eq!(opening.push(b"$qC#00$qC#b4"), Progress::Spoke);
-        assert_eq!(sent(&mut opening.into_session(info())), "-+$QC1#c5");
+        let mut first = FirstPacket::default();
+        assert_eq!(first.push(b"$qC#00$qC#b4"), Progress::Received);
+        assert_eq!(sent(&mut first.into_session(info())), "-+$QC1#c5");
     }
 
     #[test]
     fn what_comes_before_the_first_packet_is_bounded() {
         for piece in [&b"+"[..], b"$", b"$x#00", b"$xxxxxxxxxxxxxxxx"] {
-            let mut opening = Opening::default();
+            let mut first = FirstPacket::default();
             let mut taken = 0;
-            while opening.push(piece) == Progress::Waiting {
-                opening.take_replies();
+            while first.push(piece) == Progress::Waiting {
+                first.take_replies();
                 taken += piece.len();
                 assert!(taken <= PACKET_SIZE + 64, "{piece:?}");
             }
         }
-        let mut opening = Opening::default();
+        let mut first = FirstPacket::default();
         let mut largest = vec![b'$'];
         largest.resize(1 + PACKET_SIZE, b'+');
-        // A multiple of 256 bytes of one kind.
+        // The checksum is 0: a multiple of 256 equal bytes.
         largest.extend(b"#00");
-        assert_eq!(opening.push(&largest), Progress::Spoke);
-        // However it comes.
-        let mut opening = Opening::default();
+        assert_eq!(first.push(&largest), Progress::Received);
+        // The same bytes in parts.
+        let mut first = FirstPacket::default();
         let (last, pieces) = largest.split_last().unwrap();
         for piece in pieces.chunks(1000) {
-            assert_eq!(opening.push(piece), Progress::Waiting);
+            assert_eq!(first.push(piece), Progress::Waiting);
         }
-        assert_eq!(opening.push(&[*last]), Progress::Spoke);
+        assert_eq!(first.push(&[*last]), Progress::Received);
     }
 }
