@@ -21,23 +21,24 @@
 
 pub(crate) mod breakpoint_bytes;
 mod changes;
+mod guest_bytes;
 mod guest_code;
-mod instruction_bytes;
 
 pub(crate) use changes::Changes;
 pub(crate) use guest_code::GuestCode;
 pub(crate) use guest_code::Int3Traps;
 pub(crate) use guest_code::Walks;
 
-use crate::arch::x86_64::dr7::Access;
-use crate::arch::x86_64::dr7::SLOTS;
-use crate::arch::x86_64::dr7::Slot;
-use crate::arch::x86_64::place::Place;
+use crate::arch::Access;
+use crate::arch::CodeLocation;
+use crate::arch::SLOTS;
+use crate::arch::Slot;
+use crate::arch::Slots;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
 use crate::breakpoints::breakpoint_bytes::PatchError;
 use changes::Undo;
-use guest_code::Home;
-use guest_code::Target;
+use guest_code::Owner;
+use guest_code::Placement;
 use std::collections::HashMap;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -59,9 +60,6 @@ pub(crate) struct Breakpoints {
     pub patches: BreakpointBytes,
 }
 
-/// The contents of the debug registers, as every VP has them (I5).
-pub(crate) type Slots = [Option<Slot>; SLOTS];
-
 /// How a breakpoint is made to stop the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Armed {
@@ -74,7 +72,7 @@ enum Armed {
 struct Entry {
     /// Counts insertions.
     order: u64,
-    home: Home,
+    owner: Owner,
     armed: Armed,
     /// The root of the tables that led to its byte.
     via: Option<u64>,
@@ -208,28 +206,31 @@ impl BreakpointTable {
         let Some(entry) = self.entries.get(breakpoint).copied() else {
             return;
         };
-        let target = match (guest.target(breakpoint.address, entry.home), entry.armed) {
-            (Target::UserByte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
-                Target::Byte(gpa, via)
+        let target = match (
+            guest.placement(breakpoint.address, entry.owner),
+            entry.armed,
+        ) {
+            (Placement::UserByte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
+                Placement::Byte(gpa, via)
             }
-            (Target::UserByte(gpa, via), armed) => {
+            (Placement::UserByte(gpa, via), armed) => {
                 let slot = Slot::new(breakpoint).ok();
                 let free = || slot.and_then(|slot| self.register_for(slot)).is_some();
                 match matches!(armed, Armed::Register(_)) || free() {
-                    true => Target::Pending(Pending::UserOnly),
-                    false => Target::Byte(gpa, via),
+                    true => Placement::Pending(Pending::UserOnly),
+                    false => Placement::Byte(gpa, via),
                 }
             }
             (target, _) => target,
         };
         let pending = match (target, entry.armed) {
-            (Target::Byte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
+            (Placement::Byte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
                 // Written over by the guest, or not.
                 guest.patches.verify_within(guest.ram, gpa..=gpa);
                 self.note_via(breakpoint, via);
                 return;
             }
-            (Target::Byte(gpa, via), _) => {
+            (Placement::Byte(gpa, via), _) => {
                 self.disarm(guest, breakpoint);
                 match self.arm(guest, breakpoint, Armed::Byte(gpa)) {
                     Armed::Byte(_) => return self.note_via(breakpoint, via),
@@ -237,7 +238,7 @@ impl BreakpointTable {
                 }
             }
             // A kernel that hides itself while a process runs has two roots for each.
-            (Target::Unknown | Target::Pending(Pending::Unmapped(_)), Armed::Byte(gpa))
+            (Placement::Unknown | Placement::Pending(Pending::Unmapped(_)), Armed::Byte(gpa))
                 if entry.via.is_some_and(|root| !guest.is_loaded(root)) =>
             {
                 match guest.patches.is_intact(guest.ram, gpa) {
@@ -245,8 +246,8 @@ impl BreakpointTable {
                     false => Pending::Overwritten,
                 }
             }
-            (Target::Unknown | Target::UserByte(..), _) => return,
-            (Target::Pending(pending), _) => pending,
+            (Placement::Unknown | Placement::UserByte(..), _) => return,
+            (Placement::Pending(pending), _) => pending,
         };
         let armed = self.entries.get(breakpoint).map(|entry| entry.armed);
         if !matches!(armed, Some(Armed::Register(_))) {
@@ -267,7 +268,7 @@ impl BreakpointTable {
         }
     }
 
-    /// Arms what is not armed. Returns how it is then: not at all where memory does not take the byte.
+    /// StopSet what is not armed. Returns how it is then: not at all where memory does not take the byte.
     fn arm(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint, wanted: Armed) -> Armed {
         let armed = match wanted {
             Armed::Byte(gpa) => match guest.patches.insert(guest.ram, gpa) {
@@ -371,7 +372,7 @@ impl BreakpointTable {
                 self.disarm(guest, &breakpoint);
             }
             if let Some(entry) = self.entries.get_mut(&breakpoint) {
-                entry.home = Home::Anywhere;
+                entry.owner = Owner::Any;
                 entry.pending = Some(Pending::Reset);
             }
         }
@@ -426,14 +427,19 @@ impl BreakpointTable {
 
     /// Whether a debug register that waits for execution was met at `place` by a process that none of its breakpoints is for: they are software
     /// breakpoints of another process, which has a byte of its own at that address.
-    pub(crate) fn is_anothers(&self, index: usize, ram: &GuestMemoryMmap, place: &Place) -> bool {
+    pub(crate) fn is_anothers(
+        &self,
+        index: usize,
+        ram: &GuestMemoryMmap,
+        place: &CodeLocation,
+    ) -> bool {
         let Some(owners) = self.owners.get(index).filter(|owners| !owners.is_empty()) else {
             return false;
         };
         owners.iter().all(|owner| {
             let entry = self.entries.get(owner);
             owner.kind == BreakpointKind::Software
-                && entry.is_some_and(|entry| entry.home.has_another_byte(ram, place))
+                && entry.is_some_and(|entry| entry.owner.has_another_byte(ram, place))
         })
     }
 
@@ -469,7 +475,11 @@ impl BreakpointTable {
     }
 
     /// The breakpoint whose debug register a VP at `place` meets.
-    pub(crate) fn at_register(&self, ram: &GuestMemoryMmap, place: &Place) -> Option<Breakpoint> {
+    pub(crate) fn at_register(
+        &self,
+        ram: &GuestMemoryMmap,
+        place: &CodeLocation,
+    ) -> Option<Breakpoint> {
         let index = self.register_index(place.rip)?;
         let others = self.is_anothers(index, ram, place);
         self.on(index).filter(|_| !others)

@@ -4,7 +4,7 @@
 //! overdue; and, between slices of long work, for the other tasks of its executor. It never waits for a VP that runs.
 
 mod assembly;
-mod code;
+mod breakpoint_control;
 mod device_calls;
 mod devices;
 mod latest_session;
@@ -14,27 +14,27 @@ mod unanswered;
 mod vps;
 mod waiting;
 
-use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::PagingLimits;
+use crate::arch::Timekeeper;
 use crate::breakpoints::BreakpointTable;
 use crate::control::at_breakpoint::AtBreakpoint;
+use crate::control::enter::Debugger;
+use crate::control::enter::Enter;
+use crate::control::enter::StopSet;
+use crate::control::enter::VpParked;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_state::Cause;
 use crate::control::run_state::Output;
 use crate::control::run_state::Refused;
 use crate::control::run_state::RunState;
-use crate::kvm::timekeeper::Timekeeper;
 use crate::machine::Machine;
 use crate::memory::DebugMemory;
 use crate::runner::OnCrash;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
 use crate::runner::StartMode;
-use crate::vp_thread::Arms;
-use crate::vp_thread::Debugger;
-use crate::vp_thread::Enter;
 use crate::vp_thread::VpEvent;
-use crate::vp_thread::VpParked;
-use code::Code;
+use breakpoint_control::BreakpointControl;
 use device_calls::DeviceCalls;
 use device_calls::Returned;
 use futures::StreamExt;
@@ -48,7 +48,6 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
-use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::XFeatures;
@@ -77,9 +76,9 @@ pub struct Controller {
     session: LatestSession,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
-    code: Code,
+    code: BreakpointControl,
     /// What every VP is entered with.
-    arms: Arms,
+    stops: StopSet,
     /// In force from the next entry on.
     step_interrupts: StepInterrupts,
     ticker: Ticker,
@@ -182,11 +181,11 @@ impl Controller {
             vp,
             epoch,
             cause,
-            place,
+            location,
             guest_registers,
             at,
         } = stop;
-        self.code.parked(vp, place, guest_registers);
+        self.code.parked(vp, location, guest_registers);
         let outputs = self.state.parked(vp, epoch, cause, at);
         self.feed(outputs).await;
     }
@@ -283,7 +282,7 @@ impl Controller {
             self.find_places().await;
             self.code.reconcile().await;
         }
-        self.arms = self.code.arms(self.step_interrupts);
+        self.stops = self.code.stop_set(self.step_interrupts);
         let counted = match &self.time {
             Some(time) if time.has_counters() => self.vps.call_all(|vp| vp.restart_counter()).await,
             _ => Ok(()),
@@ -311,7 +310,7 @@ impl Controller {
     /// Asks the parked VPs where they stand that have not said so themselves.
     async fn find_places(&mut self) {
         for vp in self.code.unplaced() {
-            match self.vps.call(vp, |vp| vp.place()).await {
+            match self.vps.call(vp, |vp| vp.location()).await {
                 Ok(place) => self.code.set_place(vp, place),
                 Err(err) => tracing::error!(%vp, error = %err, "where a VP stands"),
             }
@@ -342,14 +341,14 @@ impl Controller {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,
         };
-        let arms = self.arms;
+        let stops = self.stops;
         let entered = self.vps.enter(vp, |snapshot| Enter {
             action,
             epoch,
             at,
             debugger,
             snapshot,
-            arms,
+            stops,
         });
         if let Err(err) = entered {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
@@ -363,11 +362,11 @@ impl Controller {
     /// Takes every trace of the debugger off the guest (I6).
     async fn release(&mut self) {
         self.code.release();
-        self.arms = Arms::default();
+        self.stops = StopSet::default();
         self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
-        let arms = self.arms;
-        let released = self.vps.call_all(move |vp| vp.set_arms(arms));
+        let stops = self.stops;
+        let released = self.vps.call_all(move |vp| vp.set_stops(stops));
         if let Err(err) = released.await {
             tracing::error!(error = %err, "debug registers could not be taken off every VP");
         }

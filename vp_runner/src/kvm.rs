@@ -6,6 +6,7 @@ pub(crate) mod guest_ram;
 pub(crate) mod kick;
 mod pending_interrupt;
 pub mod ram;
-pub(crate) mod timekeeper;
 pub(crate) mod vcpu;
 pub mod x86_64;
+
+pub(crate) use x86_64::RegisterFile;

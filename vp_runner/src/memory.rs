@@ -3,18 +3,20 @@
 //! Reads and physical writes are safe at any time; VPs may run (the copies are machine code of their own, so racing with a VP is no undefined behaviour, only
 //! a torn value). RAM that the VMM has mapped read-only, or whose file has shrunk, is an error and never a signal (I10). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
 
-use crate::arch::x86_64::page_walk::PagingState;
-use crate::arch::x86_64::page_walk::PhysicalMemory;
-use crate::arch::x86_64::page_walk::WalkFault;
-use crate::arch::x86_64::page_walk::mapped_pages;
-use crate::arch::x86_64::page_walk::memory_region;
-use crate::arch::x86_64::page_walk::walk;
+use crate::arch::PagingState;
+use crate::arch::PhysicalMemory;
+use crate::arch::WalkFault;
+use crate::arch::mapped_pages;
+use crate::arch::memory_region;
+use crate::arch::walk;
 use crate::breakpoints::Breakpoints;
-use crate::breakpoints::breakpoint_bytes::CodeMemory;
-use crate::kvm::guest_ram;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MmioOutcome;
+
+mod ram;
+
+pub(crate) use ram::GuestRam;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -85,7 +87,7 @@ impl DebugMemory {
         space: &AddressSpace,
         gva: Gva,
     ) -> Result<Translation, DebugError> {
-        guest_ram::check();
+        self.ram.guard_accesses();
         match walk(&*self.ram, &space.paging, gva) {
             Ok(found) => Ok(found.into()),
             Err(fault) => Err(not_mapped(space, &fault)),
@@ -122,7 +124,7 @@ impl DebugMemory {
     /// [`MAX_TRANSFER`] or a range that passes the end of the address space.
     pub(crate) fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
         check_range(gpa.value(), len)?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         let mut data = vec![0; len];
         let read = self.read_run(gpa, &mut data);
         partial(data, read, || self.out_of_reach(gpa))
@@ -139,7 +141,7 @@ impl DebugMemory {
         len: usize,
     ) -> Result<Vec<u8>, DebugError> {
         check_range(gva.value(), len)?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         let (runs, fault) = self.map(space, gva, len);
         self.read_runs(space, &runs, fault, len)
     }
@@ -171,7 +173,7 @@ impl DebugMemory {
         len: usize,
     ) -> Result<Option<Vec<u8>>, DebugError> {
         check_range(gva.value(), len)?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         let (runs, fault) = self.map(space, gva, len);
         match self.asks_devices(&runs) {
             true => Ok(None),
@@ -210,7 +212,7 @@ impl DebugMemory {
     /// [`DebugError::BadLength`] as for a read, with nothing written.
     pub(crate) fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
         check_range(gpa.value(), data.len())?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         self.write_run(gpa, data)
     }
 
@@ -225,7 +227,7 @@ impl DebugMemory {
         data: &[u8],
     ) -> Result<DeviceOutcome, DebugError> {
         check_range(gva.value(), data.len())?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         let (runs, fault) = self.map(space, gva, data.len());
         if let Some(fault) = fault {
             return Err(not_mapped(space, &fault));
@@ -261,7 +263,7 @@ impl DebugMemory {
         data: &[u8],
     ) -> Result<Option<DeviceOutcome>, DebugError> {
         check_range(gva.value(), data.len())?;
-        guest_ram::check();
+        self.ram.guard_accesses();
         let (runs, fault) = self.map(space, gva, data.len());
         if let Some(fault) = fault {
             return Err(not_mapped(space, &fault));
@@ -335,12 +337,9 @@ impl DebugMemory {
             match self.backing(at) {
                 Backing::Ram(here) => {
                     let piece = &mut data[done..done + left.min(here)];
-                    let read = guest_ram::read(&self.ram, Gpa::new(at), piece);
                     let breakpoints = self.breakpoints.read();
-                    breakpoints
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .patches
-                        .overlay_read(Gpa::new(at), &mut piece[..read]);
+                    let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+                    let read = breakpoints.read_physical(&self.ram, Gpa::new(at), piece);
                     done += read;
                     if read < piece.len() {
                         return done;
@@ -373,7 +372,7 @@ impl DebugMemory {
                         .unwrap_or_else(PoisonError::into_inner)
                         .patches
                         .overlay_write(Gpa::new(at), piece, |piece| {
-                            guest_ram::write(&self.ram, Gpa::new(at), piece)
+                            self.ram.write_some(Gpa::new(at), piece)
                         });
                     if written < piece.len() {
                         return Err(self.out_of_reach(Gpa::new(at + written as u64)));
@@ -394,26 +393,6 @@ impl DebugMemory {
             }
         }
         Ok(outcome)
-    }
-}
-
-impl PhysicalMemory for GuestMemoryMmap {
-    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
-        guest_ram::load_u32(self, gpa)
-    }
-
-    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
-        guest_ram::load_u64(self, gpa)
-    }
-}
-
-impl CodeMemory for GuestMemoryMmap {
-    fn read_byte(&self, gpa: Gpa) -> Option<u8> {
-        guest_ram::load_u8(self, gpa)
-    }
-
-    fn write_byte(&self, gpa: Gpa, byte: u8) -> Option<()> {
-        guest_ram::store_u8(self, gpa, byte)
     }
 }
 

@@ -3,23 +3,23 @@
 //! KVM's capability bits say what an ioctl accepts, not what happens then: KVMs were seen that accept data watchpoints and never report one. Each
 //! scenario is bounded: a guest that does not come back is kicked out, and counts as "does not work".
 
+use crate::breakpoints::Int3Traps;
 use crate::kvm::kick::KickSignal;
+use crate::kvm::vcpu::features::SeenToWork;
 use crate::kvm::x86_64::ScratchVmError;
 use kvm_ioctls::Kvm;
-use scenario::Bench;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use x86_64::scenario::Bench;
 
-mod programs;
-mod scenario;
-mod seen;
 mod words;
+mod x86_64;
 
-pub use seen::Seen;
+pub use x86_64::seen::Seen;
 
 /// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);
@@ -184,12 +184,14 @@ pub fn run() -> Result<Report, ProbeError> {
 /// As [`run`].
 pub fn run_with(signal: KickSignal) -> Result<Report, ProbeError> {
     let kvm = open_kvm()?;
-    supervised(SCENARIO_LIMIT, signal, move |bench| {
-        match scenario::all(&kvm, bench) {
+    supervised(
+        SCENARIO_LIMIT,
+        signal,
+        move |bench| match x86_64::scenario::all(&kvm, bench) {
             Ok((report, used)) => (Ok(report), Some(used)),
             Err(err) => (Err(err), None),
-        }
-    })?
+        },
+    )?
 }
 
 /// Does the work on a thread of its own, and kicks its guest out whenever a scenario takes longer than `limit`.
@@ -243,6 +245,26 @@ fn supervised<T: Send + 'static, L>(
             Err(panic) => std::panic::resume_unwind(panic),
             Ok(()) => unreachable!("the thread sends its result before it ends"),
         })
+}
+
+/// What the runner relies on.
+impl Report {
+    /// What KVM was seen to do for a vCPU. Without a probe, nothing counts as seen but what a capability bit stands for.
+    pub(crate) fn seen_to_work(report: Option<&Self>) -> SeenToWork {
+        SeenToWork {
+            block_irq: report.is_none_or(|report| report.interrupts_held.works),
+            register_access: report.is_some_and(|report| report.register_access.works),
+        }
+    }
+
+    /// The processor modes in which an `INT3` of the debugger's can be used.
+    pub(crate) fn int3_traps(&self) -> Int3Traps {
+        Int3Traps {
+            real: self.int3_real.traps(),
+            protected: self.int3_protected.traps(),
+            long: self.int3_long.traps(),
+        }
+    }
 }
 
 #[cfg(test)]

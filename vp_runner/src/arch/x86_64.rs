@@ -1,5 +1,7 @@
-//! x86: registers, modes, paging, debug registers, and how instructions behave while they are stepped. Free of KVM.
+//! x86: registers, modes, paging, debug registers, time, and the core of a VP. Free of ioctls.
 
+pub(crate) mod code_location;
+pub(crate) mod convert;
 pub(crate) mod cpu_mode;
 pub(crate) mod debug_registers;
 pub(crate) mod dr7;
@@ -7,7 +9,8 @@ pub(crate) mod emulate;
 pub(crate) mod guest_time;
 pub(crate) mod instruction;
 pub(crate) mod page_walk;
-pub(crate) mod place;
+pub(crate) mod registers;
 pub(crate) mod step_effects;
 pub(crate) mod stop_cause;
+pub(crate) mod vp;
 pub(crate) mod xsave;

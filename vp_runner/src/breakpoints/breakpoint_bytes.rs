@@ -178,7 +178,7 @@ impl BreakpointBytes {
         Ok(())
     }
 
-    /// Arms a lifted patch again. What is in memory is saved: the instruction may have changed itself. Nothing happens to a patch that is armed.
+    /// StopSet a lifted patch again. What is in memory is saved: the instruction may have changed itself. Nothing happens to a patch that is armed.
     ///
     /// # Errors
     /// [`PatchError::NotPatched`]; [`PatchError::NoMemory`].

@@ -4,7 +4,7 @@ use super::Armed;
 use super::BreakpointTable;
 use super::Entry;
 use super::GuestCode;
-use crate::arch::x86_64::dr7::Slot;
+use crate::arch::Slot;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
@@ -63,11 +63,11 @@ impl BreakpointTable {
             return Err(DebugError::TooManyBreakpoints { limit: self.limit });
         }
         let software = breakpoint.kind == BreakpointKind::Software && guest.int3.anywhere();
-        let home = guest.home(breakpoint.address);
+        let owner = guest.owner(breakpoint.address);
         self.inserted += 1;
         let entry = Entry {
             order: self.inserted,
-            home,
+            owner,
             armed: Armed::Nothing,
             via: None,
             pending: None,

@@ -1,13 +1,12 @@
 //! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
 
-use crate::arch::x86_64::page_walk::PagingState;
-use crate::arch::x86_64::page_walk::Walk;
-use crate::arch::x86_64::page_walk::walk;
-use crate::arch::x86_64::place::Fetch;
-use crate::arch::x86_64::place::ModeClass;
-use crate::arch::x86_64::place::Place;
+use crate::arch::CodeLocation;
+use crate::arch::Fetch;
+use crate::arch::ModeClass;
+use crate::arch::PagingState;
+use crate::arch::Walk;
+use crate::arch::walk;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
-use crate::probe::Report;
 use std::collections::BTreeMap;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -15,24 +14,15 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Pending;
 use vmm_core_defs::memory::WalkFaultReason;
 
-/// In which modes this host's KVM lets an `INT3` of ours be noticed.
+/// The processor modes in which this host's KVM exits for an `INT3` of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Int3Traps {
-    real: bool,
-    protected: bool,
-    long: bool,
+    pub(crate) real: bool,
+    pub(crate) protected: bool,
+    pub(crate) long: bool,
 }
 
 impl Int3Traps {
-    /// As the probe found.
-    pub(crate) fn new(report: &Report) -> Self {
-        Self {
-            real: report.int3_real.traps(),
-            protected: report.int3_protected.traps(),
-            long: report.int3_long.traps(),
-        }
-    }
-
     /// As on a host where nothing is amiss.
     #[cfg(test)]
     pub(crate) const EVERYWHERE: Self = Self {
@@ -62,7 +52,7 @@ pub(crate) struct GuestCode<'a> {
     /// The bytes in it.
     pub patches: &'a mut BreakpointBytes,
     /// Every VP's, the one that stopped last first. May be empty for changes that insert no software breakpoint.
-    pub places: &'a [Place],
+    pub places: &'a [CodeLocation],
     /// What the host can do.
     pub int3: Int3Traps,
     /// Empty at first.
@@ -81,7 +71,7 @@ impl Walks {
         &mut self,
         ram: &GuestMemoryMmap,
         vp: usize,
-        place: &Place,
+        place: &CodeLocation,
         address: Gva,
     ) -> Result<Walk, WalkFaultReason> {
         let before = (vp, Gva::new(0))..=(vp, address);
@@ -108,7 +98,7 @@ impl Walks {
 }
 
 /// What a software breakpoint can be.
-pub(super) enum Target {
+pub(super) enum Placement {
     /// This byte, by the tables of this root.
     Byte(Gpa, Option<u64>),
     /// As [`Byte`](Self::Byte), and the VP itself would fault there.
@@ -120,18 +110,20 @@ pub(super) enum Target {
 
 /// Whose tables decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Home {
-    Anywhere,
-    Root(u64),
+pub(super) enum Owner {
+    /// No process in particular. The tables of any VP decide, first those of the VP that was last reported.
+    Any,
+    /// The process whose page tables have this root.
+    Process(u64),
 }
 
-impl Home {
+impl Owner {
     /// Whether a VP at `place`, which is the breakpoint's address, runs another process than the breakpoint's, where that one has another byte.
     ///
-    /// While it has none there, the breakpoint is of no byte yet, and who gets there first is told of. Its tables may be of a process that has ended, and
-    /// then lead anywhere or, as here, nowhere: they are only read.
-    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, place: &Place) -> bool {
-        let (Self::Root(root), Some(loaded)) = (self, place.root()) else {
+    /// Until the owning process maps the page, the breakpoint has no byte, and any process that reaches the address is reported. The root may belong to a
+    /// process that has ended. Its tables may then lead anywhere, so they are only read.
+    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, place: &CodeLocation) -> bool {
+        let (Self::Process(root), Some(loaded)) = (self, place.root()) else {
             return false;
         };
         let tables = PagingState {
@@ -148,11 +140,11 @@ impl Home {
 
 impl GuestCode<'_> {
     /// Whose tables decide on an address that is set now.
-    pub(super) fn home(&self, address: Gva) -> Home {
+    pub(super) fn owner(&self, address: Gva) -> Owner {
         let upper_half = address.value() >> 63 != 0;
-        match self.places.first().and_then(Place::root) {
-            Some(root) if !upper_half => Home::Root(root),
-            _ => Home::Anywhere,
+        match self.places.first().and_then(CodeLocation::root) {
+            Some(root) if !upper_half => Owner::Process(root),
+            _ => Owner::Any,
         }
     }
 
@@ -162,15 +154,15 @@ impl GuestCode<'_> {
         places.any(|place| place.root() == Some(root))
     }
 
-    pub(super) fn target(&mut self, address: Gva, home: Home) -> Target {
+    pub(super) fn placement(&mut self, address: Gva, owner: Owner) -> Placement {
         let paged = self.places.iter().any(|place| place.root().is_some());
         let mut why = None;
         for (vp, place) in self.places.iter().enumerate() {
-            match (place.root(), home) {
+            match (place.root(), owner) {
                 // A VP that was never started says nothing of a guest that has paging on.
-                (None, Home::Anywhere) if paged => continue,
-                (None, Home::Root(_)) => continue,
-                (Some(root), Home::Root(wanted)) if root != wanted => continue,
+                (None, Owner::Any) if paged => continue,
+                (None, Owner::Process(_)) => continue,
+                (Some(root), Owner::Process(wanted)) if root != wanted => continue,
                 _ => {}
             }
             if place.mode() != ModeClass::Long && address.value() >> 32 != 0 {
@@ -179,18 +171,18 @@ impl GuestCode<'_> {
             }
             match self.walks.walk(self.ram, vp, place, address) {
                 Ok(page) if place.fetch(&page) == Fetch::Forbidden => {
-                    return Target::Pending(Pending::NotExecutable);
+                    return Placement::Pending(Pending::NotExecutable);
                 }
                 Ok(_) if !self.int3.in_mode(place.mode()) => {
-                    return Target::Pending(Pending::NotTrapped);
+                    return Placement::Pending(Pending::NotTrapped);
                 }
                 Ok(page) if place.fetch(&page) == Fetch::UserOnly => {
-                    return Target::UserByte(page.gpa, place.root());
+                    return Placement::UserByte(page.gpa, place.root());
                 }
-                Ok(page) => return Target::Byte(page.gpa, place.root()),
+                Ok(page) => return Placement::Byte(page.gpa, place.root()),
                 Err(reason) => why = why.or(Some(Pending::Unmapped(reason))),
             }
         }
-        why.map_or(Target::Unknown, Target::Pending)
+        why.map_or(Placement::Unknown, Placement::Pending)
     }
 }

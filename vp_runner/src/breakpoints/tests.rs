@@ -1,9 +1,9 @@
 //! The table over RAM without a VM: tables by hand, and every way a breakpoint can be armed.
 
 use super::*;
-use crate::arch::x86_64::page_walk::PagingLimits;
-use crate::arch::x86_64::page_walk::PagingState;
-use crate::arch::x86_64::place::Place;
+use crate::arch::CodeLocation;
+use crate::arch::PagingLimits;
+use crate::arch::PagingState;
 use crate::probe::Int3;
 use crate::probe::Report;
 use crate::probe::Seen;
@@ -19,7 +19,7 @@ mod not_executable;
 struct Guest {
     ram: GuestMemoryMmap,
     patches: BreakpointBytes,
-    places: Vec<Place>,
+    places: Vec<CodeLocation>,
     int3: Int3Traps,
 }
 
@@ -39,7 +39,7 @@ impl Guest {
             ram,
             patches: BreakpointBytes::default(),
             places: vec![long(ROOT)],
-            int3: Int3Traps::new(&report()),
+            int3: report().int3_traps(),
         };
         for (at, entry) in [
             (ROOT, 0x2_2003),
@@ -122,8 +122,8 @@ fn report() -> Report {
     }
 }
 
-fn long(root: u64) -> Place {
-    Place {
+fn long(root: u64) -> CodeLocation {
+    CodeLocation {
         rip: Gva::new(0),
         paging: PagingState {
             cr0: 1 << 31 | 1,
@@ -136,7 +136,7 @@ fn long(root: u64) -> Place {
     }
 }
 
-fn real() -> Place {
+fn real() -> CodeLocation {
     let mut place = long(0);
     (place.paging.cr0, place.paging.cr4, place.paging.efer) = (0x10, 0, 0);
     place

@@ -3,8 +3,8 @@
 //! A debug register that waits for execution fires again at once when the VP resumes on its address: some KVMs ignore `RFLAGS.RF`, and with
 //! single step on as well the breakpoint still comes first. So the register is disarmed on this VP for the first instruction (I8).
 
-use crate::arch::x86_64::debug_registers::Hits;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::Hits;
+use crate::arch::Stepping;
 use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::run_state::Cause;

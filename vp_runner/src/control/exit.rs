@@ -2,7 +2,7 @@
 //!
 //! The layer below, in `kvm`, makes a [`VpExit`] from `kvm_run`; the one above, in `vp_thread`, is the loop.
 
-use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::arch::DebugExit;
 use crate::control::guest_event::GuestEvent;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;

@@ -1,21 +1,52 @@
 //! How a controller is put together: over the VP threads it starts, or over others (those of the tests).
 
+use super::Control;
+use super::Controller;
+use super::breakpoint_control::BreakpointControl;
+use super::device_calls::DeviceCalls;
 use super::devices::reset_failed;
-use super::*;
+use super::latest_session::LatestSession;
+use super::ticker::Tick;
+use super::ticker::Ticker;
+use super::vps;
+use super::vps::Vps;
+use super::waiting::Waiting;
+use crate::arch::PagingLimits;
+use crate::arch::Timekeeper;
+use crate::arch::TscRate;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Int3Traps;
+use crate::control::enter::StopSet;
 use crate::control::run_state::Keeps;
-use crate::kvm::timekeeper::Timekeeper;
-use crate::kvm::vcpu::offers::Offers;
+use crate::control::run_state::RunState;
+use crate::kvm::vcpu::features::KvmFeatures;
 use crate::kvm::x86_64::RegisterFile;
+use crate::kvm::x86_64::clocks;
+use crate::kvm::x86_64::clocks::KvmClocks;
+use crate::machine::Machine;
+use crate::memory::DebugMemory;
 use crate::probe::Report;
 use crate::runner::OnCrash;
+use crate::runner::ResetPolicy;
 use crate::runner::RunnerParams;
 use crate::runner::StartError;
+use crate::runner::StartMode;
+use crate::vp_thread::VpEvent;
 use futures::executor::block_on;
+use kvm_ioctls::VcpuFd;
+use std::sync::Arc;
 use std::sync::RwLock;
 use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::capability::Capabilities;
+use vmm_core_defs::capability::CapabilityKind;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
+use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::debug_rpc::Unsupported;
+use vmm_core_defs::regs::XFeatures;
 
 /// What a controller controls.
 pub(super) struct Guest {
@@ -49,30 +80,31 @@ impl Controller {
         let Some(vcpu) = params.vcpus.first() else {
             return Err(StartError::NoVcpus);
         };
-        let time = Arc::new(Timekeeper::new(
-            params.vm.clone(),
-            vcpu,
-            params.freeze_time,
-            params.report.as_ref(),
-        ));
+        let report = params.report.as_ref();
+        let rate = tsc_rate(vcpu, report);
+        if let (Err(err), FreezeTime::On, Some(_)) = (&rate, params.freeze_time, report) {
+            tracing::info!(error = %err, "the guest's clocks go on while it is stopped");
+        }
+        let clocks = Box::new(KvmClocks(params.vm.clone()));
+        let time = Arc::new(Timekeeper::new(clocks, params.freeze_time, rate));
         let (send, events) = mesh::channel();
-        let offers = Offers::of(&params.vm, params.report.as_ref());
+        let features = KvmFeatures::of(&params.vm, Report::seen_to_work(report));
         let breakpoints = Breakpoints {
             table: BreakpointTable::new(params.breakpoint_limit),
             ..Breakpoints::default()
         };
         let breakpoints = Arc::new(RwLock::new(breakpoints));
-        let around = vps::Around {
+        let around = vps::VpShared {
             machine: params.machine.clone(),
             ram: params.memory.clone(),
             breakpoints: Arc::clone(&breakpoints),
             vm: params.vm.clone(),
-            offers,
+            features,
             time: time.clone(),
             kick_signal: params.kick_signal,
         };
         let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
-        let registers = block_on(power_on(&vps, params.vm)).map_err(StartError::PowerOn)?;
+        let registers = block_on(power_on(&vps)).map_err(StartError::PowerOn)?;
         let guest = Guest {
             vps,
             events,
@@ -87,7 +119,7 @@ impl Controller {
             debug: params.debug,
             control,
             ticker: Ticker::new(),
-            int3: report.map(Int3Traps::new).unwrap_or_default(),
+            int3: report.map(Report::int3_traps).unwrap_or_default(),
             capabilities: report.map(Report::capabilities).unwrap_or_default(),
             start: params.start,
             on_reset: params.on_reset,
@@ -100,7 +132,7 @@ impl Controller {
 
     /// A controller of VPs that are there already.
     pub(super) fn over(guest: Guest, wiring: Wiring) -> Self {
-        let code = Code::new(
+        let code = BreakpointControl::new(
             guest.memory.clone(),
             Arc::clone(&guest.breakpoints),
             wiring.int3,
@@ -121,7 +153,7 @@ impl Controller {
             control: wiring.control,
             waiting: Waiting::default(),
             code,
-            arms: Arms::default(),
+            stops: StopSet::default(),
             step_interrupts: StepInterrupts::default(),
             ticker,
             ticks,
@@ -142,12 +174,20 @@ impl Controller {
     }
 }
 
+/// How fast the guest's time-stamp counter counts, or why it cannot be put back on this host. What the probe has not seen to work is not relied on.
+fn tsc_rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugError> {
+    let report = report.ok_or(Unsupported::NotProbed(CapabilityKind::FrozenTime))?;
+    match report.capabilities().missing(CapabilityKind::FrozenTime) {
+        Some(missing) => Err(Unsupported::Host(missing.clone()).into()),
+        None => clocks::tsc_rate(vcpu),
+    }
+}
+
 /// Puts every VP into its power-on state, and finds out what registers they have.
-async fn power_on(vps: &Vps, vm: Arc<kvm_ioctls::VmFd>) -> Result<RegisterFile, DebugError> {
-    vps.call_all(|vp| vp.init().map_err(reset_failed)).await?;
-    let registers = vps
-        .call(VpIndex::BSP, move |vp| vp.find_registers(&vm))
+async fn power_on(vps: &Vps) -> Result<RegisterFile, DebugError> {
+    vps.call_all(|vp| vp.power_on().map_err(reset_failed))
         .await?;
+    let registers = vps.call(VpIndex::BSP, |vp| vp.find_register_file()).await?;
     vps.call_all(move |vp| {
         vp.set_register_file(registers);
         Ok(())

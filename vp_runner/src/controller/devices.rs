@@ -25,12 +25,12 @@ use vmm_core_defs::debug_rpc::DetachAction;
 
 /// An address that can be accessed without asking a VP.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Target {
     Physical(Gpa),
     Virtual(AddressSpace, Gva),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Physical(gpa) => write!(f, "physical address {gpa}"),
@@ -42,25 +42,25 @@ impl fmt::Display for Place {
 impl Controller {
     pub(super) async fn read_memory(&mut self, rpc: DebugRpc<(GuestAddress, usize), Vec<u8>>) {
         let ((address, len), rpc) = rpc.split();
-        let place = match self.place(address).await {
-            Ok(place) => place,
+        let target = match self.target(address).await {
+            Ok(target) => target,
             Err(err) => return rpc.complete(Err(err)),
         };
-        let of_ram = match place {
-            Place::Physical(gpa) => self.memory.read_gpa_of_ram(gpa, len),
-            Place::Virtual(space, gva) => self.memory.read_gva_of_ram(&space, gva, len),
+        let of_ram = match target {
+            Target::Physical(gpa) => self.memory.read_gpa_of_ram(gpa, len),
+            Target::Virtual(space, gva) => self.memory.read_gva_of_ram(&space, gva, len),
         };
         if let Some(read) = of_ram.transpose() {
             return rpc.complete(read);
         }
         let memory = self.memory.clone();
         self.ask(DeviceCall {
-            what: format!("Machine::mmio_read for the debugger, {len} bytes at {place}"),
+            what: format!("Machine::mmio_read for the debugger, {len} bytes at {target}"),
             waits: Waits::Read(rpc),
             call: Box::new(move || {
-                Returned::Read(match place {
-                    Place::Physical(gpa) => memory.read_gpa(gpa, len),
-                    Place::Virtual(space, gva) => memory.read_gva(&space, gva, len),
+                Returned::Read(match target {
+                    Target::Physical(gpa) => memory.read_gpa(gpa, len),
+                    Target::Virtual(space, gva) => memory.read_gva(&space, gva, len),
                 })
             }),
         });
@@ -68,35 +68,35 @@ impl Controller {
 
     pub(super) async fn write_memory(&mut self, rpc: DebugRpc<(GuestAddress, Vec<u8>), ()>) {
         let ((address, data), rpc) = rpc.split();
-        let place = match self.place(address).await {
-            Ok(place) => place,
+        let target = match self.target(address).await {
+            Ok(target) => target,
             Err(err) => return rpc.complete(Err(err)),
         };
-        let of_ram = match place {
-            Place::Physical(gpa) => self.memory.write_gpa_of_ram(gpa, &data),
-            Place::Virtual(space, gva) => self.memory.write_gva_of_ram(&space, gva, &data),
+        let of_ram = match target {
+            Target::Physical(gpa) => self.memory.write_gpa_of_ram(gpa, &data),
+            Target::Virtual(space, gva) => self.memory.write_gva_of_ram(&space, gva, &data),
         };
         if let Some(written) = of_ram.transpose() {
             return rpc.complete(written.map(drop));
         }
         let (memory, len) = (self.memory.clone(), data.len());
         self.ask(DeviceCall {
-            what: format!("Machine::mmio_write for the debugger, {len} bytes at {place}"),
+            what: format!("Machine::mmio_write for the debugger, {len} bytes at {target}"),
             waits: Waits::Write(rpc),
             call: Box::new(move || {
-                Returned::Written(match place {
-                    Place::Physical(gpa) => memory.write_gpa(gpa, &data),
-                    Place::Virtual(space, gva) => memory.write_gva(&space, gva, &data),
+                Returned::Written(match target {
+                    Target::Physical(gpa) => memory.write_gpa(gpa, &data),
+                    Target::Virtual(space, gva) => memory.write_gva(&space, gva, &data),
                 })
             }),
         });
     }
 
-    async fn place(&mut self, address: GuestAddress) -> Result<Place, DebugError> {
+    async fn target(&mut self, address: GuestAddress) -> Result<Target, DebugError> {
         self.state.check_attached()?;
         Ok(match address {
-            GuestAddress::Gpa(gpa) => Place::Physical(gpa),
-            GuestAddress::Gva { vp, gva } => Place::Virtual(self.address_space(vp).await?, gva),
+            GuestAddress::Gpa(gpa) => Target::Physical(gpa),
+            GuestAddress::Gva { vp, gva } => Target::Virtual(self.address_space(vp).await?, gva),
         })
     }
 
@@ -173,11 +173,11 @@ impl Controller {
     }
 
     async fn power_on_vps(&self) -> Result<(), DebugError> {
-        let arms = self.arms;
+        let stops = self.stops;
         self.vps
             .call_all(move |vp| {
-                vp.init().map_err(reset_failed)?;
-                vp.set_arms(arms)
+                vp.power_on().map_err(reset_failed)?;
+                vp.set_stops(stops)
             })
             .await
     }

@@ -1,17 +1,25 @@
 //! The debugger's requests: each checked at this boundary, then either put to the state machine or served from a stopped guest (I10).
 
-use super::*;
-use crate::arch::x86_64::cpu_mode::cpu_mode;
-use crate::arch::x86_64::cpu_mode::privilege;
-use crate::arch::x86_64::page_walk::PagingState;
+use super::Controller;
+use super::still_hit;
+use super::vps;
+use crate::arch::Gp;
+use crate::arch::PagingState;
+use crate::arch::cpu_mode;
+use crate::arch::privilege;
+use crate::control::run_state::Refused;
 use crate::memory::AddressSpace;
 use crate::vp_thread::ParkedVp;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugMessage;
+use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
@@ -24,11 +32,12 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::memory::Translation;
 use vmm_core_defs::regs::DebuggerVpState;
-use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::session::AttachRequest;
 use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::session::SessionId;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::StopEvent;
 
 impl Controller {
@@ -313,7 +322,7 @@ impl Controller {
             return Ok(told);
         }
         let next = self.vps.call(vp, |vp| match vp.activity()? {
-            VpActivity::Running | VpActivity::Stopped => vp.place().map(Some),
+            VpActivity::Running | VpActivity::Stopped => vp.location().map(Some),
             // An interrupt comes before the instruction.
             VpActivity::Halted | VpActivity::WaitingForStart => Ok(None),
         });
@@ -339,7 +348,7 @@ impl Controller {
         if activity == VpActivity::WaitingForStart {
             return Err(Unsupported::NotStarted { vp }.into());
         }
-        self.on_stopped(vp, |vp| vp.nmi()).await
+        self.on_stopped(vp, |vp| vp.raise_nmi()).await
     }
 
     fn freeze_time(&self, wanted: Option<FreezeTime>) -> Result<FreezeTime, DebugError> {

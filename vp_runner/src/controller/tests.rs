@@ -16,7 +16,7 @@ mod world;
 use super::assembly::Guest;
 use super::assembly::Wiring;
 use super::*;
-use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::PagingLimits;
 use crate::breakpoints::Int3Traps;
 use client::Client;
 use fake_vp::FakeVp;

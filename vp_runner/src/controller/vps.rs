@@ -6,20 +6,22 @@ pub(super) use link::ThreadGone;
 pub(super) use link::VpLink;
 
 use super::unanswered::Unanswered;
+use crate::arch::GuestMemory;
+use crate::arch::Snapshots;
+use crate::arch::Timekeeper;
+use crate::arch::VpContext;
+use crate::arch::VpState;
 use crate::breakpoints::Breakpoints;
+use crate::control::enter::Enter;
+use crate::control::enter::Snapshot;
 use crate::control::run_gate::Kick;
 use crate::control::run_gate::RunGate;
 use crate::kvm::guest_ram;
 use crate::kvm::kick::KickSignal;
-use crate::kvm::timekeeper::Timekeeper;
-use crate::kvm::vcpu::offers::Offers;
+use crate::kvm::vcpu::features::KvmFeatures;
 use crate::machine::Machine;
 use crate::vp_thread::Command;
-use crate::vp_thread::Enter;
 use crate::vp_thread::ParkedVp;
-use crate::vp_thread::Snapshot;
-use crate::vp_thread::Snapshots;
-use crate::vp_thread::Surroundings;
 use crate::vp_thread::VpEvent;
 use futures::FutureExt;
 use kvm_ioctls::VcpuFd;
@@ -36,7 +38,6 @@ use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpAction;
-use vmm_core_defs::regs::X86VpState;
 
 /// A VP in the guest answers a kick within a millisecond, one on a busy host within some.
 const SOON: Duration = Duration::from_millis(200);
@@ -47,12 +48,12 @@ pub(super) struct Vps {
 }
 
 /// What all VPs share.
-pub(super) struct Around {
+pub(super) struct VpShared {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     pub(super) vm: Arc<VmFd>,
-    pub(super) offers: Offers,
+    pub(super) features: KvmFeatures,
     pub(super) time: Arc<Timekeeper>,
     pub(super) kick_signal: KickSignal,
 }
@@ -72,7 +73,7 @@ impl Vps {
     /// Starts a thread for each vCPU. What they have to tell comes out of `events`.
     pub(super) fn start(
         vcpus: Vec<VcpuFd>,
-        shared: &Around,
+        shared: &VpShared,
         events: &mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         guest_ram::install();
@@ -83,17 +84,18 @@ impl Vps {
         for (index, fd) in (0..).zip(vcpus) {
             let gate = Arc::new(RunGate::new());
             let snapshot = Snapshots::default();
-            let around = Surroundings {
+            let context = VpContext {
                 index: VpIndex::new(index),
                 machine: shared.machine.clone(),
                 gate: gate.clone(),
                 snapshot: snapshot.clone(),
-                ram: shared.ram.clone(),
-                breakpoints: shared.breakpoints.clone(),
+                memory: GuestMemory {
+                    ram: shared.ram.clone(),
+                    breakpoints: shared.breakpoints.clone(),
+                },
                 time: shared.time.clone(),
-                vm: shared.vm.clone(),
             };
-            let thread = KvmThread::start(fd, shared, around, events.clone())?;
+            let thread = KvmThread::start(fd, shared, context, events.clone())?;
             vps.threads
                 .push(VpThread::new(gate, Box::new(thread), snapshot));
         }
@@ -233,7 +235,7 @@ impl Vps {
     }
 
     /// Every register of a parked VP; without waking its thread where they have been read since it parked.
-    pub(super) async fn registers(&mut self, vp: VpIndex) -> Result<Arc<X86VpState>, DebugError> {
+    pub(super) async fn registers(&mut self, vp: VpIndex) -> Result<Arc<VpState>, DebugError> {
         self.check(vp)?;
         let thread = &mut self.threads[vp.index() as usize];
         thread.looked_at = Snapshot::Ahead;

@@ -4,6 +4,9 @@
 
 use super::guarded;
 use super::guarded::HostRange;
+use crate::arch::x86_64::page_walk::PhysicalMemory;
+use crate::breakpoints::breakpoint_bytes::CodeMemory;
+use crate::memory::GuestRam;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend;
 use vm_memory::GuestMemoryMmap;
@@ -11,7 +14,6 @@ use vm_memory::GuestMemoryRegion;
 use vm_memory::MemoryRegionAddress;
 use vmm_core_defs::addr::Gpa;
 
-pub(crate) use guarded::check;
 pub(crate) use guarded::install;
 
 /// What is behind an address: up to `len` bytes of the same region.
@@ -38,7 +40,7 @@ fn is_natural(at: usize, len: usize) -> bool {
 }
 
 /// Reads up to the first byte that cannot be read. Returns how many. A naturally aligned value of up to 8 bytes is read in one access.
-pub(crate) fn read(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
+pub(super) fn read(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
     let mut done = 0;
     while done < data.len() {
         let piece = &mut data[done..];
@@ -62,7 +64,7 @@ pub(crate) fn read(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
 }
 
 /// Writes up to the first byte that cannot be written. Returns how many. A naturally aligned value of up to 8 bytes is written in one access.
-pub(crate) fn write(ram: &GuestMemoryMmap, gpa: Gpa, data: &[u8]) -> usize {
+pub(super) fn write(ram: &GuestMemoryMmap, gpa: Gpa, data: &[u8]) -> usize {
     let mut done = 0;
     while done < data.len() {
         let piece = &data[done..];
@@ -87,31 +89,60 @@ pub(crate) fn write(ram: &GuestMemoryMmap, gpa: Gpa, data: &[u8]) -> usize {
     done
 }
 
-/// Reads all of `data`. `false` where that cannot be.
-pub(crate) fn read_all(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> bool {
-    read(ram, gpa, data) == data.len()
-}
-
 /// One byte.
-pub(crate) fn load_u8(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u8> {
+fn load_u8(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u8> {
     let [byte, ..] = guarded::load(whole(ram, gpa, 1)?, 1)?.to_le_bytes();
     Some(byte)
 }
 
 /// Four bytes, in one access.
-pub(crate) fn load_u32(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u32> {
+pub(super) fn load_u32(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u32> {
     let value = guarded::load(whole(ram, gpa, 4)?, 4)?;
     u32::try_from(value).ok()
 }
 
 /// Eight bytes, in one access.
-pub(crate) fn load_u64(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u64> {
+pub(super) fn load_u64(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u64> {
     guarded::load(whole(ram, gpa, 8)?, 8)
 }
 
 /// Writes one byte.
-pub(crate) fn store_u8(ram: &GuestMemoryMmap, gpa: Gpa, byte: u8) -> Option<()> {
+pub(super) fn store_u8(ram: &GuestMemoryMmap, gpa: Gpa, byte: u8) -> Option<()> {
     guarded::store(whole(ram, gpa, 1)?, 1, byte.into())
+}
+
+impl GuestRam for GuestMemoryMmap {
+    fn read_some(&self, gpa: Gpa, data: &mut [u8]) -> usize {
+        read(self, gpa, data)
+    }
+
+    fn write_some(&self, gpa: Gpa, data: &[u8]) -> usize {
+        write(self, gpa, data)
+    }
+
+    fn guard_accesses(&self) {
+        guarded::check();
+    }
+}
+
+impl PhysicalMemory for GuestMemoryMmap {
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        load_u32(self, gpa)
+    }
+
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        load_u64(self, gpa)
+    }
+}
+
+impl CodeMemory for GuestMemoryMmap {
+    fn read_byte(&self, gpa: Gpa) -> Option<u8> {
+        load_u8(self, gpa)
+    }
+
+    fn write_byte(&self, gpa: Gpa, byte: u8) -> Option<()> {
+        store_u8(self, gpa, byte)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! KVM on x86: the register file of a vCPU.
 
 pub(crate) mod clocks;
-mod convert;
+
 pub(in crate::kvm) mod guarded_access;
 mod msr;
 mod register_file;
@@ -9,10 +9,10 @@ mod scratch_vm;
 mod validate;
 mod xsave_area;
 
-pub use convert::apply_general;
-pub use convert::apply_system;
-pub use convert::read_general;
-pub use convert::read_system;
+pub use crate::arch::x86_64::convert::apply_general;
+pub use crate::arch::x86_64::convert::apply_system;
+pub use crate::arch::x86_64::convert::read_general;
+pub use crate::arch::x86_64::convert::read_system;
 pub use msr::read_msr;
 pub use msr::write_msr;
 pub use register_file::RegisterFile;

@@ -1,7 +1,7 @@
 //! Memory without KVM: RAM in two regions with a device between them, tables by hand.
 
 use super::*;
-use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::PagingLimits;
 use crate::machine::MachineError;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;

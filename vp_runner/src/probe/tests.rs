@@ -43,12 +43,12 @@ fn a_guest_that_does_not_come_back_is_kicked_out_and_the_next_scenario_still_run
         Duration::from_millis(5),
         KickSignal::default(),
         move |bench| {
-            let scratch = ScratchVm::new(&kvm, scenario::PAGE).unwrap();
-            let mut guest = scenario::Guest::new(scratch, bench);
+            let scratch = ScratchVm::new(&kvm, x86_64::scenario::PAGE).unwrap();
+            let mut guest = x86_64::scenario::Guest::new(scratch, bench);
             let jump_to_itself = [0xeb, 0xfe];
             guest.start(StartIn::Real, &jump_to_itself).unwrap();
             let hung = guest.run(0, None);
-            guest.start(StartIn::Real, &programs::NOPS).unwrap();
+            guest.start(StartIn::Real, &x86_64::programs::NOPS).unwrap();
             ([hung, guest.run(0, None)], ())
         },
     )

@@ -1,6 +1,7 @@
 //! `cargo xtask fmt`: rustfmt, then the rules of this project that no other tool checks.
 
 mod conformance;
+mod layers;
 mod links;
 mod source;
 
@@ -62,6 +63,7 @@ pub(crate) fn lints() -> anyhow::Result<()> {
             continue;
         };
         findings.extend(source::check(&path, &text));
+        findings.extend(layers::check(&path, &text));
         findings.extend(links::check(&path, &text));
     }
     findings.extend(conformance::check()?);

@@ -17,25 +17,48 @@ pub(crate) enum Segment {
     Ss,
 }
 
+/// The processor mode as far as `INT3` depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModeClass {
+    /// CR0.PE is clear.
+    Real,
+    /// Protected mode, virtual-8086 mode included.
+    Protected,
+    /// Long mode, compatibility mode included.
+    Long,
+}
+
+impl ModeClass {
+    /// The class by CR0.PE and EFER.LMA (SDM volume 3, "Modes of Operation").
+    pub(crate) const fn of(cr0: u64, efer: u64) -> Self {
+        if cr0 & cr0::PE == 0 {
+            Self::Real
+        } else if efer & efer::LMA != 0 {
+            Self::Long
+        } else {
+            Self::Protected
+        }
+    }
+}
+
 /// How the VP decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
 pub(crate) fn cpu_mode(state: &X86VpState) -> CpuMode {
     let long = state.cs.attributes & segment_attributes::LONG != 0;
     let big = state.cs.attributes & segment_attributes::DEFAULT_BIG != 0;
-    if state.cr0 & cr0::PE == 0 {
-        CpuMode::Real
-    } else if state.efer & efer::LMA != 0 {
+    let virtual_8086 = state.rflags & rflags::VM != 0;
+    match ModeClass::of(state.cr0, state.efer) {
+        ModeClass::Real => CpuMode::Real,
         // EFLAGS.VM does nothing while long mode is active.
-        match (long, big) {
+        ModeClass::Long => match (long, big) {
             (true, _) => CpuMode::Long64,
             (false, true) => CpuMode::Compatibility32,
             (false, false) => CpuMode::Compatibility16,
-        }
-    } else if state.rflags & rflags::VM != 0 {
-        CpuMode::Virtual8086
-    } else if big {
-        CpuMode::Protected32
-    } else {
-        CpuMode::Protected16
+        },
+        ModeClass::Protected => match (virtual_8086, big) {
+            (true, _) => CpuMode::Virtual8086,
+            (false, true) => CpuMode::Protected32,
+            (false, false) => CpuMode::Protected16,
+        },
     }
 }
 
@@ -58,14 +81,19 @@ pub(crate) fn privilege(state: &X86VpState) -> u8 {
 /// In 64-bit code these segments have no bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
 /// 64-bit mode"). The offset is taken as it is: a 16-bit wrap belongs to the instruction that made it.
 pub(crate) fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
-    if cpu_mode(state) == CpuMode::Long64 {
-        return Gva::new(offset);
-    }
     let base = match segment {
         Segment::Cs => state.cs.base,
         Segment::Ss => state.ss.base,
     };
-    Gva::new(base.wrapping_add(offset) & u64::from(u32::MAX))
+    linear(cpu_mode(state) == CpuMode::Long64, base, offset)
+}
+
+/// The linear address of an offset in a code or stack segment with this base. See [`linear_address`].
+pub(crate) const fn linear(is_64_bit_code: bool, base: u64, offset: u64) -> Gva {
+    Gva::new(match is_64_bit_code {
+        true => offset,
+        false => base.wrapping_add(offset) & 0xffff_ffff,
+    })
 }
 
 #[cfg(test)]

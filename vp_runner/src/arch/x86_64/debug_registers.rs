@@ -10,7 +10,7 @@ use crate::arch::x86_64::dr7::Access;
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::dr7::SLOTS;
 use crate::arch::x86_64::dr7::Slot;
-use crate::breakpoints::Slots;
+use crate::arch::x86_64::dr7::Slots;
 use vmm_core_defs::addr::Gva;
 
 /// The guest's own DR0-3 and DR7, as it reads them.

@@ -12,6 +12,9 @@ use vmm_core_defs::debug_rpc::DebugError;
 /// How many debug registers x86 has (DR0 to DR3).
 pub(crate) const SLOTS: usize = 4;
 
+/// The four debug registers of one owner, by number. `None`: that register is free.
+pub(crate) type Slots = [Option<Slot>; SLOTS];
+
 /// Bit 10 of DR7 always reads as 1 (SDM volume 3, figure "Debug Registers").
 const FIXED_1: u64 = 1 << 10;
 /// GD: a `mov` to or from a debug register raises `#DB` with DR6.BD.
@@ -181,7 +184,7 @@ impl Slot {
 /// DR7 for four debug registers, each on or off. The addresses go to DR0-3 by themselves.
 ///
 /// An empty set encodes to DR7's reset value (400h), with no breakpoint enabled.
-pub(crate) fn encode(slots: &[Option<Slot>; SLOTS]) -> u64 {
+pub(crate) fn encode(slots: &Slots) -> u64 {
     slots
         .iter()
         .enumerate()
@@ -196,7 +199,7 @@ pub(crate) fn encode(slots: &[Option<Slot>; SLOTS]) -> u64 {
 ///
 /// The address is cut to a multiple of the length, which is what hardware matches (SDM volume 3, "Debug Address Registers"), and the length of
 /// an execution breakpoint read as 1, since any other is undefined there.
-pub(crate) fn decode(db: &[u64; SLOTS], dr7: u64) -> [Option<Slot>; SLOTS] {
+pub(crate) fn decode(db: &[u64; SLOTS], dr7: u64) -> Slots {
     std::array::from_fn(|n| {
         if dr7 >> (2 * n) & ANY_ENABLE == 0 {
             return None;

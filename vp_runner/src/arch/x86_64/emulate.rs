@@ -12,12 +12,12 @@
 //! For all of them: the trap flag, debug registers of the guest's own, an interrupt shadow, CR4.CET (whose tracker of indirect branches is in no register that we have), virtual-8086
 //! mode, a RIP that would leave its segment.
 
+use crate::arch::x86_64::cpu_mode::ModeClass;
 use crate::arch::x86_64::cpu_mode::Segment;
 use crate::arch::x86_64::cpu_mode::cpu_mode;
 use crate::arch::x86_64::cpu_mode::linear_address;
 use crate::arch::x86_64::cpu_mode::privilege;
 use crate::arch::x86_64::instruction::decode;
-use crate::arch::x86_64::place::ModeClass;
 use arithmetic::Width;
 use iced_x86::Code;
 use iced_x86::Instruction;

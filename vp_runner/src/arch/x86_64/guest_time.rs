@@ -4,7 +4,7 @@
 //! is taken out when it ends, whole, and never later: a guest that has seen its clock once must never see it go back.
 //!
 //! ```text
-//!             the first VP enters: Entered::Thawed
+//!             the first VP enters: Entered::Resumed
 //!   Standing --------------------------------------> Flowing
 //!      |  ^                                             |
 //!      |  +---------------------------------------------+
@@ -18,6 +18,7 @@
 pub(crate) mod apic_timer;
 pub(crate) mod clock_code;
 pub(crate) mod pit;
+pub(crate) mod timekeeper;
 
 use vmm_core_defs::debug_rpc::FreezeTime;
 
@@ -32,7 +33,7 @@ pub(crate) struct Moment {
 
 /// Whether a VP that enters could look at a clock before it stops again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum ClockAccess {
     /// It could.
     Possible,
     /// It executes one instruction, which reads no clock.
@@ -47,7 +48,7 @@ pub(crate) enum Entered {
     /// The stop ends here; nothing is taken out, by choice.
     Passed,
     /// The stop ends here: the clocks go on from where they stood.
-    Thawed {
+    Resumed {
         /// When they came to stand.
         stood: Moment,
         /// What the guest ran since, in ticks of the time-stamp counter.
@@ -72,8 +73,8 @@ enum Flow {
         stood: Moment,
         ran: u64,
         /// VPs in the guest that cannot look at a clock, and since when there are any.
-        blind: u32,
-        blind_since: u64,
+        clockless: u32,
+        clockless_since: u64,
     },
 }
 
@@ -114,13 +115,13 @@ impl GuestTime {
     /// How long the present stop has lasted, in ticks. `None`: some VP is in the guest.
     pub(crate) fn standing_for(&self, now: u64) -> Option<u64> {
         match self.flow {
-            Flow::Standing { blind: 0, .. } => Some(self.flow.stood_for(now)),
+            Flow::Standing { clockless: 0, .. } => Some(self.flow.stood_for(now)),
             Flow::Standing { .. } | Flow::Flowing { .. } => None,
         }
     }
 
     /// A VP is about to enter the guest.
-    pub(crate) fn enter(&mut self, now: u64, look: Look) -> Entered {
+    pub(crate) fn enter(&mut self, now: u64, look: ClockAccess) -> Entered {
         let stood_for = self.flow.stood_for(now);
         match (&mut self.flow, look) {
             (Flow::Flowing { vps }, _) => {
@@ -129,36 +130,40 @@ impl GuestTime {
             }
             (
                 Flow::Standing {
-                    blind, blind_since, ..
+                    clockless,
+                    clockless_since,
+                    ..
                 },
-                Look::Impossible,
+                ClockAccess::Impossible,
             ) => {
-                if *blind == 0 {
-                    *blind_since = now;
+                if *clockless == 0 {
+                    *clockless_since = now;
                 }
-                *blind += 1;
+                *clockless += 1;
                 Entered::AsTheyAre
             }
             (
                 Flow::Standing {
                     stood,
                     ran,
-                    blind,
-                    blind_since,
+                    clockless,
+                    clockless_since,
                 },
-                Look::Possible,
+                ClockAccess::Possible,
             ) => {
                 let stood = *stood;
-                let ran = match *blind {
+                let ran = match *clockless {
                     0 => *ran,
-                    _ => *ran + now.saturating_sub(*blind_since),
+                    _ => *ran + now.saturating_sub(*clockless_since),
                 };
-                self.flow = Flow::Flowing { vps: *blind + 1 };
+                self.flow = Flow::Flowing {
+                    vps: *clockless + 1,
+                };
                 match self.freeze {
                     FreezeTime::Off => Entered::Passed,
                     FreezeTime::On => {
                         self.taken_out = self.taken_out.wrapping_add(stood_for);
-                        Entered::Thawed { stood, ran }
+                        Entered::Resumed { stood, ran }
                     }
                 }
             }
@@ -181,13 +186,13 @@ impl GuestTime {
             }
             Flow::Standing {
                 ran,
-                blind,
-                blind_since,
+                clockless,
+                clockless_since,
                 ..
             } => {
-                *blind = blind.saturating_sub(1);
-                if *blind == 0 {
-                    *ran += tsc().saturating_sub(*blind_since);
+                *clockless = clockless.saturating_sub(1);
+                if *clockless == 0 {
+                    *ran += tsc().saturating_sub(*clockless_since);
                 }
             }
         }
@@ -199,8 +204,8 @@ impl Flow {
         Self::Standing {
             stood,
             ran: 0,
-            blind: 0,
-            blind_since: 0,
+            clockless: 0,
+            clockless_since: 0,
         }
     }
 
@@ -211,12 +216,12 @@ impl Flow {
             Self::Standing {
                 stood,
                 ran,
-                blind,
-                blind_since,
+                clockless,
+                clockless_since,
             } => {
-                let inside = match blind {
+                let inside = match clockless {
                     0 => 0,
-                    _ => now.saturating_sub(blind_since),
+                    _ => now.saturating_sub(clockless_since),
                 };
                 now.saturating_sub(stood.tsc)
                     .saturating_sub(ran)

@@ -93,7 +93,7 @@ pub(crate) trait Guest {
 
 /// Where an image of RFLAGS was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum FlagsLocation {
     /// Bit 0 of the byte at this address is the image's TF.
     Memory(Gva),
     /// Bit 8 of this register is.
@@ -104,7 +104,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Correction {
     /// Where it is.
-    pub place: Place,
+    pub place: FlagsLocation,
     /// What TF has to be there.
     pub flag: TrapFlag,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Step {
     /// TF in what the instruction will load into RFLAGS.
     loaded: Option<TrapFlag>,
     /// Where the instruction itself will store TF.
-    stored: Option<Place>,
+    stored: Option<FlagsLocation>,
     /// The task that it switches to.
     task: Option<Landing>,
 }
@@ -176,7 +176,7 @@ impl Step {
         let (loaded, stored) = match kind {
             Kind::PushFlags { bytes } => {
                 let at = stack_at(state, 1_i64 - i64::from(bytes));
-                (None, Some(Place::Memory(at)))
+                (None, Some(FlagsLocation::Memory(at)))
             }
             Kind::PopFlags => (popped(state, 1, guest), None),
             Kind::InterruptReturn { bytes } => {
@@ -184,7 +184,7 @@ impl Step {
             }
             Kind::SystemReturn { .. } => (Some(TrapFlag::of(state.gp[Gp::R11 as usize])), None),
             Kind::SystemCall if state.efer & efer::LMA != 0 => {
-                (None, Some(Place::Register(Gp::R11)))
+                (None, Some(FlagsLocation::Register(Gp::R11)))
             }
             _ => (None, None),
         };
@@ -260,7 +260,7 @@ impl Step {
             };
         }
         if let Some(flags) = delivery::frame(self, after, guest) {
-            let at = Place::Memory(flags.trap_flag);
+            let at = FlagsLocation::Memory(flags.trap_flag);
             return Aftermath {
                 correction: self.correct(at, after, guest),
                 own: TrapFlag::Clear,
@@ -301,7 +301,12 @@ impl Step {
         }
     }
 
-    fn correct(&self, place: Place, after: &X86VpState, guest: &impl Guest) -> Option<Correction> {
+    fn correct(
+        &self,
+        place: FlagsLocation,
+        after: &X86VpState,
+        guest: &impl Guest,
+    ) -> Option<Correction> {
         let flag = self.own;
         let wrong = image(place, after, guest)? != flag;
         wrong.then_some(Correction { place, flag })
@@ -325,13 +330,13 @@ impl Step {
 }
 
 /// TF in the image of RFLAGS at a place.
-fn image(place: Place, state: &X86VpState, guest: &impl Guest) -> Option<TrapFlag> {
+fn image(place: FlagsLocation, state: &X86VpState, guest: &impl Guest) -> Option<TrapFlag> {
     let byte = match place {
-        Place::Memory(at) => {
+        FlagsLocation::Memory(at) => {
             let mut byte = [0];
             guest.read(at, &mut byte).then_some(byte[0])?
         }
-        Place::Register(register) => {
+        FlagsLocation::Register(register) => {
             let [_, byte, ..] = state.gp[register as usize].to_le_bytes();
             byte
         }
@@ -343,7 +348,11 @@ fn image(place: Place, state: &X86VpState, guest: &impl Guest) -> Option<TrapFla
 }
 
 fn popped(state: &X86VpState, displacement: i64, guest: &impl Guest) -> Option<TrapFlag> {
-    image(Place::Memory(stack_at(state, displacement)), state, guest)
+    image(
+        FlagsLocation::Memory(stack_at(state, displacement)),
+        state,
+        guest,
+    )
 }
 
 /// The linear address so many bytes from the top of the stack. SP wraps at 64 KiB and ESP at 4 GiB where they are what the stack uses.
@@ -359,8 +368,8 @@ fn stack_at(state: &X86VpState, displacement: i64) -> Gva {
 }
 
 /// TF in the flags that a TSS keeps.
-fn tss_flags(tr: &SegmentRegister) -> Option<Place> {
-    Some(Place::Memory(tss_flags_at(tr)?.byte(1)))
+fn tss_flags(tr: &SegmentRegister) -> Option<FlagsLocation> {
+    Some(FlagsLocation::Memory(tss_flags_at(tr)?.byte(1)))
 }
 
 /// EFLAGS or FLAGS in a TSS.

@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::session::Attached;

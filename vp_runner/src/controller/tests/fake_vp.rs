@@ -5,10 +5,11 @@
 
 use super::world::World;
 use super::*;
-use crate::arch::x86_64::dr7::Access;
-use crate::arch::x86_64::page_walk::PagingState;
-use crate::arch::x86_64::place::Place;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::Access;
+use crate::arch::CodeLocation;
+use crate::arch::PagingState;
+use crate::arch::Snapshots;
+use crate::arch::Stepping;
 use crate::breakpoints::breakpoint_bytes::INT3;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::entry::Entry;
@@ -21,8 +22,6 @@ use crate::kvm::x86_64::RegisterFile;
 use crate::machine::MachineError;
 use crate::vp_thread::Command;
 use crate::vp_thread::ParkedVp;
-use crate::vp_thread::Snapshots;
-use kvm_ioctls::VmFd;
 use shuttle::sync::atomic::AtomicBool;
 use shuttle::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
@@ -83,7 +82,7 @@ pub(super) struct FakeVp {
     restless: bool,
     /// The instruction of the turn that comes next.
     index: u64,
-    arms: Arms,
+    stops: StopSet,
     /// Bytes that are out of memory for this VP.
     lifted: Vec<Gpa>,
 }
@@ -144,7 +143,7 @@ impl FakeVp {
             snapshot: snapshot.clone(),
             restless: thread_rng().gen_bool(0.5),
             index: 0,
-            arms: Arms::default(),
+            stops: StopSet::default(),
             lifted: Vec::new(),
         };
         let link = Link {
@@ -172,7 +171,7 @@ impl FakeVp {
                         vp: self.vp,
                         epoch: enter.epoch,
                         cause,
-                        place: match enter.debugger {
+                        location: match enter.debugger {
                             Debugger::Present => Some(self.stands()),
                             Debugger::Absent => None,
                         },
@@ -188,8 +187,8 @@ impl FakeVp {
     }
 
     fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
-        self.arms = enter.arms;
-        self.world.armed(self.vp, self.arms);
+        self.stops = enter.stops;
+        self.world.armed(self.vp, self.stops);
         self.world.entered(self.vp, self.rip(), enter);
         let here = self.slot_here().map_or(0, |slot| 1 << slot);
         let mut entry = Entry::new(self.vp, enter.action, enter.at, here);
@@ -343,7 +342,7 @@ impl FakeVp {
     }
 
     fn slot_here(&self) -> Option<usize> {
-        self.arms.slots.iter().position(|slot| {
+        self.stops.slots.iter().position(|slot| {
             slot.is_some_and(|slot| {
                 slot.access() == Access::Execute && slot.address().value() == self.rip()
             })
@@ -351,8 +350,8 @@ impl FakeVp {
     }
 
     /// In 32-bit protected mode.
-    fn stands(&self) -> Place {
-        Place {
+    fn stands(&self) -> CodeLocation {
+        CodeLocation {
             rip: Gva::new(self.rip()),
             paging: PagingState {
                 cr0: PG | 1,
@@ -376,21 +375,21 @@ fn unheard_of() -> DebugError {
 }
 
 impl ParkedVp for FakeVp {
-    fn init(&mut self) -> Result<(), MachineError> {
+    fn power_on(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.index = 0;
         self.world.initialized(self.vp, self.rip());
         Ok(())
     }
 
-    fn set_arms(&mut self, arms: Arms) -> Result<(), DebugError> {
+    fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError> {
         thread::yield_now();
-        self.world.armed(self.vp, arms);
-        self.arms = arms;
+        self.world.armed(self.vp, stops);
+        self.stops = stops;
         Ok(())
     }
 
-    fn place(&mut self) -> Result<Place, DebugError> {
+    fn location(&mut self) -> Result<CodeLocation, DebugError> {
         thread::yield_now();
         Ok(self.stands())
     }
@@ -399,7 +398,7 @@ impl ParkedVp for FakeVp {
         Ok(0)
     }
 
-    fn find_registers(&mut self, _: &VmFd) -> Result<RegisterFile, DebugError> {
+    fn find_register_file(&mut self) -> Result<RegisterFile, DebugError> {
         Err(unheard_of())
     }
 
@@ -427,8 +426,12 @@ impl ParkedVp for FakeVp {
         Err(unheard_of())
     }
 
-    fn nmi(&mut self) -> Result<(), DebugError> {
+    fn raise_nmi(&mut self) -> Result<(), DebugError> {
         Err(unheard_of())
+    }
+
+    fn restart_counter(&mut self) -> Result<(), DebugError> {
+        Ok(())
     }
 
     fn activity(&mut self) -> Result<VpActivity, DebugError> {

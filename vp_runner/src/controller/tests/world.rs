@@ -54,7 +54,7 @@ struct Record {
     unclear: bool,
     /// Instructions in the present entry.
     executed_now: u64,
-    arms: Arms,
+    stops: StopSet,
 }
 
 /// Whether the client was told.
@@ -135,7 +135,7 @@ impl World {
             "VP {vp} goes on from a hit that nobody was told of (I7)"
         );
         assert_eq!(
-            enter.arms.slots,
+            enter.stops.slots,
             breakpoints.table.slots(),
             "VP {vp} enters with old debug registers (I5)"
         );
@@ -245,8 +245,8 @@ impl World {
         );
     }
 
-    pub(super) fn armed(&self, vp: VpIndex, arms: Arms) {
-        self.state().vps[vp.index() as usize].arms = arms;
+    pub(super) fn armed(&self, vp: VpIndex, stops: StopSet) {
+        self.state().vps[vp.index() as usize].stops = stops;
     }
 
     pub(super) fn initialized(&self, vp: VpIndex, rip: u64) {
@@ -273,13 +273,13 @@ impl World {
     pub(super) fn check_untouched(&self, when: &str) {
         assert_eq!(self.code(), PROGRAM, "{when} (I6)");
         for record in &self.state().vps {
-            assert_eq!(record.arms, Arms::default(), "{when} (I6)");
+            assert_eq!(record.stops, StopSet::default(), "{when} (I6)");
         }
     }
 
     /// Waits until nothing of a debugger is left in a guest that does not run.
     pub(super) fn wait_until_untouched(&self) {
-        let bare = |record: &Record| record.arms == Arms::default();
+        let bare = |record: &Record| record.stops == StopSet::default();
         while self.code() != PROGRAM || !self.state().vps.iter().all(bare) {
             thread::yield_now();
         }

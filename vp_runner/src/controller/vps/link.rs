@@ -1,13 +1,22 @@
 //! The thread of a VP on KVM, from outside.
 
-use super::*;
+use super::VpShared;
+use crate::arch::VpContext;
 use crate::control::run_gate::Kick;
+use crate::kvm::kick::KickSignal;
 use crate::kvm::kick::ThreadVcpu;
-use crate::kvm::vcpu::Vcpu;
-use crate::vp_thread::Vp;
+use crate::kvm::vcpu::KvmVcpu;
+use crate::kvm::vcpu::KvmVp;
+use crate::vp_thread;
+use crate::vp_thread::Command;
+use crate::vp_thread::VpEvent;
+use kvm_ioctls::VcpuFd;
+use std::io;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
+use vmm_core_defs::addr::VpIndex;
 
 /// The way to a VP's thread.
 pub(in crate::controller) trait VpLink: Send + Sync {
@@ -43,17 +52,19 @@ pub(super) struct KvmThread {
 impl KvmThread {
     pub(super) fn start(
         fd: VcpuFd,
-        shared: &Around,
-        around: Surroundings,
+        shared: &VpShared,
+        context: VpContext,
         events: mesh::Sender<VpEvent>,
     ) -> io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
-        let index = around.index;
-        let (offers, signal) = (shared.offers, shared.kick_signal);
+        let index = context.index;
+        let (features, signal) = (shared.features, shared.kick_signal);
+        let vm = Arc::clone(&shared.vm);
         let run = move || {
             let _farewell = Farewell(index, events.clone());
-            let vcpu = Vcpu::new(ThreadVcpu::new(fd, signal), offers);
-            Vp::new(vcpu, around).serve(&receiver, &events);
+            let vcpu = KvmVcpu::new(ThreadVcpu::new(fd, signal), vm, features);
+            let vp = KvmVp::new(vcpu, context);
+            vp_thread::VpThread::new(vp, receiver, events).serve();
         };
         let name = format!("vp{}", index.index());
         let thread = thread::Builder::new().name(name).spawn(run)?;

@@ -9,14 +9,22 @@
 )]
 
 use super::msr::read_msr;
+use crate::arch::x86_64::guest_time::Moment;
+use crate::arch::x86_64::guest_time::TscRate;
+use crate::arch::x86_64::guest_time::timekeeper::VmClocks;
 use kvm_bindings::KVM_CLOCK_HOST_TSC;
 use kvm_bindings::KVM_VCPU_TSC_CTRL;
 use kvm_bindings::KVM_VCPU_TSC_OFFSET;
 use kvm_bindings::KVMIO;
 use kvm_bindings::kvm_clock_data;
 use kvm_bindings::kvm_device_attr;
+use kvm_bindings::kvm_pit_state2;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
+use std::io;
+use std::sync::Arc;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::regs::x86_64::bits::msr;
 use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::ioctl_with_ref;
@@ -85,6 +93,59 @@ pub(crate) fn set_kvmclock(vm: &VmFd, ns: u64) -> Result<(), kvm_ioctls::Error> 
         clock: ns,
         ..Default::default()
     })
+}
+
+/// The PIT's interrupt line.
+const PIT_LINE: u32 = 0;
+
+/// The clocks of a VM, in KVM.
+#[derive(Debug)]
+pub(crate) struct KvmClocks(pub(crate) Arc<VmFd>);
+
+impl VmClocks for KvmClocks {
+    fn host_tsc(&self) -> u64 {
+        host_tsc()
+    }
+
+    fn now(&self) -> Moment {
+        BothClocks::look(&self.0).map_or_else(
+            || Moment {
+                tsc: host_tsc(),
+                kvmclock: None,
+            },
+            |both| Moment {
+                tsc: both.host_tsc,
+                kvmclock: Some(both.kvmclock),
+            },
+        )
+    }
+
+    fn set_kvmclock(&self, ns: u64) -> io::Result<()> {
+        Ok(set_kvmclock(&self.0, ns)?)
+    }
+
+    fn pit(&self) -> Option<kvm_pit_state2> {
+        self.0.get_pit2().ok()
+    }
+
+    fn set_pit(&self, state: &kvm_pit_state2) -> io::Result<()> {
+        Ok(self.0.set_pit2(state)?)
+    }
+
+    fn tick_pit(&self) -> io::Result<()> {
+        self.0.set_irq_line(PIT_LINE, true)?;
+        Ok(self.0.set_irq_line(PIT_LINE, false)?)
+    }
+}
+
+/// How fast the guest's time-stamp counter counts, or why it cannot be put back. `vcpu` is any vCPU of the VM.
+pub(crate) fn tsc_rate(vcpu: &VcpuFd) -> Result<TscRate, DebugError> {
+    if TscOffsets::of(vcpu) != TscOffsets::Settable {
+        return Err(Unsupported::ClockRateSet.into());
+    }
+    let khz = vcpu.get_tsc_khz().unwrap_or_default();
+    let rate = TscRate::from_khz(khz).ok_or(Unsupported::ClockRateUnknown)?;
+    Ok(rate)
 }
 
 /// Whether a vCPU's counter is the host's plus an offset that can be set.

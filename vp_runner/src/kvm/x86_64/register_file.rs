@@ -3,13 +3,14 @@
 //! All of it is vCPU ioctls: call them on the VP's own thread, with the VP parked and its last exit completed (DESIGN invariants I2 and I3), and
 //! after its CPUID is set.
 
-use super::convert;
 use super::msr;
 use super::validate;
 use super::validate::Limits;
 use super::xsave_area::XsaveArea;
 use super::xsave_area::XsaveSize;
+use crate::arch::x86_64::convert;
 use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::xsave;
 use crate::arch::x86_64::xsave::VectorState;
 use crate::arch::x86_64::xsave::XsaveLayout;
@@ -78,22 +79,23 @@ impl RegisterFile {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub fn read(&self, vcpu: &VcpuFd) -> Result<X86VpState, DebugError> {
-        self.read_with(vcpu, &get_regs(vcpu)?, &get_sregs(vcpu)?)
+        let registers = CpuRegisters {
+            general: get_regs(vcpu)?,
+            system: get_sregs(vcpu)?,
+        };
+        self.read_with(vcpu, &registers)
     }
 
     /// Reads every register, of which general and system registers are known already (`KVM_CAP_SYNC_REGS`).
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
-    pub fn read_with(
+    pub(crate) fn read_with(
         &self,
         vcpu: &VcpuFd,
-        regs: &kvm_regs,
-        sregs: &kvm_sregs,
+        registers: &CpuRegisters,
     ) -> Result<X86VpState, DebugError> {
-        let mut state = X86VpState::default();
-        convert::read_general(regs, &mut state);
-        convert::read_system(sregs, &mut state);
+        let mut state = registers.state();
         let debug = get_debug_regs(vcpu)?;
         state.debug.db = debug.db;
         state.debug.dr6 = debug.dr6;

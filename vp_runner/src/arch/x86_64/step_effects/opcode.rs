@@ -1,4 +1,4 @@
-//! Telling by the opcode alone whether an instruction needs a closer look before it is stepped: decoding costs as much as all the rest.
+//! PauseNotice by the opcode alone whether an instruction needs a closer look before it is stepped: decoding costs as much as all the rest.
 
 /// What is to be done about an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

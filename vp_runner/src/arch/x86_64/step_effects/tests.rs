@@ -109,7 +109,7 @@ fn gone_on(state: &X86VpState, len: u64, stack: i64) -> X86VpState {
 
 fn clear_tf_at(at: u64) -> Option<Correction> {
     Some(Correction {
-        place: Place::Memory(Gva::new(at)),
+        place: FlagsLocation::Memory(Gva::new(at)),
         flag: TrapFlag::Clear,
     })
 }
@@ -247,7 +247,7 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
     assert_eq!(pushf.after(&after, &guest), right);
     // A host that hides TF hides the guest's own as well: it is put there.
     guest.put_slots(RSP - 8, 8, &[2]);
-    let place = Place::Memory(Gva::new(RSP - 7));
+    let place = FlagsLocation::Memory(Gva::new(RSP - 7));
     assert_eq!(
         pushf.after(&after, &guest).correction,
         Some(Correction { place, flag: own })
@@ -313,7 +313,7 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
         assert_eq!(found.own, then);
         assert_eq!(found.owed == Owed::SingleStepTrap, then == TrapFlag::Set);
         let correction = (own == TrapFlag::Clear).then_some(Correction {
-            place: Place::Register(Gp::R11),
+            place: FlagsLocation::Register(Gp::R11),
             flag: own,
         });
         assert_eq!(found.correction, correction);

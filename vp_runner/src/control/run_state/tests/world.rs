@@ -12,7 +12,7 @@ use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::GuestEventKind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Place {
+enum RipAt {
     Parked,
     InGuest(VpAction, AtBreakpoint),
     Kicked(VpAction, AtBreakpoint),
@@ -29,7 +29,7 @@ enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) state: RunState,
-    places: Vec<Place>,
+    places: Vec<RipAt>,
     resume: Request,
     attach: Request,
     break_: Request,
@@ -108,7 +108,7 @@ impl World {
             // With two VPs there are too many states else.
             breakpoints: keeps == Keeps::Nothing || vps == 1,
             crash: Crash::None,
-            places: vec![Place::Parked; vps as usize],
+            places: vec![RipAt::Parked; vps as usize],
             resume: Request::None,
             attach: Request::None,
             break_: Request::None,
@@ -133,7 +133,7 @@ impl World {
     }
 
     fn assert_parked(&self, why: &str) {
-        let parked = self.places.iter().all(|place| *place == Place::Parked);
+        let parked = self.places.iter().all(|place| *place == RipAt::Parked);
         assert!(parked, "{why} while a VP may run (I2, I3)");
     }
 
@@ -274,9 +274,9 @@ impl World {
 
     fn park(&mut self, vp: VpIndex) -> AtBreakpoint {
         let place = &mut self.places[vp.index() as usize];
-        let at = match std::mem::replace(place, Place::Parked) {
-            Place::InGuest(_, at) | Place::Kicked(_, at) => at,
-            Place::Parked => panic!("VP {vp} parks, and is parked"),
+        let at = match std::mem::replace(place, RipAt::Parked) {
+            RipAt::InGuest(_, at) | RipAt::Kicked(_, at) => at,
+            RipAt::Parked => panic!("VP {vp} parks, and is parked"),
         };
         self.going_over.remove(&vp);
         self.alone = self.alone.filter(|other| *other != vp);
@@ -364,7 +364,7 @@ impl World {
         if let Some(vp) = self.alone.or(self.lifted) {
             let others = self.places.iter().enumerate();
             let mut others = others.filter(|(index, _)| vp_index(*index) != vp);
-            let parked = others.all(|(_, place)| *place == Place::Parked);
+            let parked = others.all(|(_, place)| *place == RipAt::Parked);
             assert!(
                 parked,
                 "others may run through the gap of {vp} (I5): {self:?}"
@@ -374,8 +374,8 @@ impl World {
             // Dropped requests tell their callers that the runner is gone.
             return;
         }
-        let in_guest = self.places.iter().any(|p| matches!(p, Place::InGuest(..)));
-        let parked = self.places.iter().all(|p| *p == Place::Parked);
+        let in_guest = self.places.iter().any(|p| matches!(p, RipAt::InGuest(..)));
+        let parked = self.places.iter().all(|p| *p == RipAt::Parked);
         let asked = [
             self.attach,
             self.break_,

@@ -59,7 +59,7 @@ fn pushed_by_a_step(mode: StartIn, slot: u64, own: TrapFlag) -> Option<(u16, u16
     let aftermath = step.after(&after, &Flat(ram));
     assert_eq!(aftermath.own, own);
     if let Some(Correction { place, flag }) = aftermath.correction {
-        let Place::Memory(gva) = place else {
+        let FlagsLocation::Memory(gva) = place else {
             panic!("pushf stores in memory, not in {place:?}");
         };
         let at = GuestAddress(gva.value());

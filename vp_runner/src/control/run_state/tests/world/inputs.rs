@@ -78,9 +78,9 @@ impl World {
         for (index, place) in self.places.iter().enumerate() {
             let vp = vp_index(index);
             let action = match place {
-                Place::Parked => continue,
-                Place::InGuest(action, _) => action,
-                Place::Kicked(action, _) => {
+                RipAt::Parked => continue,
+                RipAt::InGuest(action, _) => action,
+                RipAt::Kicked(action, _) => {
                     if self.lifted != Some(vp) {
                         inputs.push(Input::Parked(vp, None));
                     }

@@ -18,10 +18,10 @@ impl World {
         match output {
             Output::Kick(vp) => {
                 let place = &mut self.places[vp.index() as usize];
-                let Place::InGuest(action, at) = *place else {
+                let RipAt::InGuest(action, at) = *place else {
                     panic!("kicked a VP that is {place:?}");
                 };
-                *place = Place::Kicked(action, at);
+                *place = RipAt::Kicked(action, at);
             }
             Output::Program => {
                 self.assert_parked("programmed");
@@ -161,7 +161,7 @@ impl World {
             assert!(!self.not_carried_out.contains(&vp), "tried for ever");
         }
         if first == FirstInstruction::OthersStopped {
-            let parked = |place: &Place| *place == Place::Parked;
+            let parked = |place: &RipAt| *place == RipAt::Parked;
             assert!(self.places.iter().all(parked), "not alone (I5)");
             return;
         }
@@ -199,8 +199,8 @@ impl World {
             "forgot what the guest had asked for"
         );
         let place = &mut self.places[vp.index() as usize];
-        assert_eq!(*place, Place::Parked, "entered twice");
-        *place = Place::InGuest(action, at);
+        assert_eq!(*place, RipAt::Parked, "entered twice");
+        *place = RipAt::InGuest(action, at);
         assert!(!self.unreported.contains(&vp), "ran past a kept hit (I7)");
         if let Some(position) = self.dropped.iter().position(|other| *other == vp) {
             assert_eq!(

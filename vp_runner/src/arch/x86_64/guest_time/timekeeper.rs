@@ -1,42 +1,61 @@
-//! The time of one VM in KVM: `guest_time` decides, this reads and sets the clocks.
+//! The time of one VM: [`GuestTime`] decides, and the timekeeper reads and sets the clocks that all VPs share.
 //!
-//! VP threads call it on their way into the guest and out of it; the clocks that belong to one vCPU are `vp_thread`'s. The lock is held over the
-//! ioctls, so that no VP enters before the VM's clocks are set.
+//! VP threads call it on their way into the guest and out of it. The lock is held while clocks are set, so that no VP enters before the VM's clocks are right.
 
-use crate::arch::x86_64::guest_time::Entered;
-use crate::arch::x86_64::guest_time::GuestTime;
-use crate::arch::x86_64::guest_time::Look;
-use crate::arch::x86_64::guest_time::Moment;
-use crate::arch::x86_64::guest_time::TscRate;
-use crate::arch::x86_64::guest_time::pit::Pit;
-use crate::kvm::x86_64::clocks;
-use crate::kvm::x86_64::clocks::BothClocks;
-use crate::kvm::x86_64::clocks::TscOffsets;
-use crate::kvm::x86_64::clocks::host_tsc;
-use crate::probe::Report;
-use kvm_ioctls::VcpuFd;
-use kvm_ioctls::VmFd;
-use std::sync::Arc;
+use super::ClockAccess;
+use super::Entered;
+use super::GuestTime;
+use super::Moment;
+use super::TscRate;
+use super::pit::Pit;
+use kvm_bindings::kvm_pit_state2;
+use std::fmt::Debug;
+use std::io;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
-use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::FreezeTime;
-use vmm_core_defs::debug_rpc::Unsupported;
 
-/// The PIT's interrupt line.
-const PIT_LINE: u32 = 0;
+/// The clocks that all VPs of a VM share.
+pub(crate) trait VmClocks: Debug + Send + Sync {
+    /// The host's time-stamp counter.
+    fn host_tsc(&self) -> u64;
 
-/// The clocks that all VPs share.
+    /// The host's time-stamp counter and the guest's kvmclock at one moment.
+    fn now(&self) -> Moment;
+
+    /// Sets the guest's kvmclock, in ns.
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_kvmclock(&self, ns: u64) -> io::Result<()>;
+
+    /// The state of the PIT. `None` where the hypervisor has none.
+    fn pit(&self) -> Option<kvm_pit_state2>;
+
+    /// Sets the state of the PIT.
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_pit(&self, state: &kvm_pit_state2) -> io::Result<()>;
+
+    /// Raises the PIT's interrupt once.
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn tick_pit(&self) -> io::Result<()>;
+}
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Timekeeper {
-    vm: Arc<VmFd>,
+    clocks: Box<dyn VmClocks>,
     rate: Result<TscRate, DebugError>,
     state: Mutex<State>,
-    /// Local timers whose count is to be written back before any VP enters.
+    /// The number of local timers whose count is to be written back before any VP enters.
     counters: AtomicU32,
 }
 
@@ -48,26 +67,19 @@ struct State {
 }
 
 impl Timekeeper {
-    /// For a VM whose guest stands since now. `vcpu` is any of its vCPUs. What the probe has not seen to work is not relied on.
+    /// For a VM whose guest stands from now on. `rate` is how fast the guest's time-stamp counter counts, or why this host cannot put the counter back.
     pub(crate) fn new(
-        vm: Arc<VmFd>,
-        vcpu: &VcpuFd,
+        clocks: Box<dyn VmClocks>,
         wanted: FreezeTime,
-        report: Option<&Report>,
+        rate: Result<TscRate, DebugError>,
     ) -> Self {
-        let rate = rate(vcpu, report);
         let freeze = match &rate {
             Ok(_) => wanted,
-            Err(err) => {
-                if wanted == FreezeTime::On && report.is_some() {
-                    tracing::info!(error = %err, "the guest's clocks go on while it is stopped");
-                }
-                FreezeTime::Off
-            }
+            Err(_) => FreezeTime::Off,
         };
-        let time = GuestTime::new(freeze, moment(&vm));
+        let time = GuestTime::new(freeze, clocks.now());
         Self {
-            vm,
+            clocks,
             rate,
             state: Mutex::new(State {
                 time,
@@ -82,15 +94,15 @@ impl Timekeeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether stops are taken out.
+    /// Whether the time of a stop is taken out of the guest's clocks.
     pub(crate) fn freeze(&self) -> FreezeTime {
         self.state().time.freeze()
     }
 
-    /// From the end of the present stop on.
+    /// Whether the time of a stop is taken out, from the end of the present stop on.
     ///
     /// # Errors
-    /// [`DebugError::Unsupported`] where this host cannot.
+    /// [`DebugError::Unsupported`] where this host cannot put the clocks back.
     pub(crate) fn set_freeze(&self, freeze: FreezeTime) -> Result<(), DebugError> {
         if freeze == FreezeTime::On {
             self.rate.clone()?;
@@ -99,13 +111,13 @@ impl Timekeeper {
         Ok(())
     }
 
-    /// A VP is about to enter. Says what has been taken out of the time-stamp counter so far.
-    pub(crate) fn enter(&self, look: Look) -> u64 {
+    /// A VP is about to enter. Returns how many ticks were taken out of the time-stamp counter so far.
+    pub(crate) fn enter(&self, access: ClockAccess) -> u64 {
         let mut state = self.state();
-        let now = host_tsc();
-        match state.time.enter(now, look) {
+        let now = self.clocks.host_tsc();
+        match state.time.enter(now, access) {
             Entered::AsTheyAre | Entered::Passed => {}
-            Entered::Thawed { stood, ran } => {
+            Entered::Resumed { stood, ran } => {
                 if let (Some(clock), Ok(rate)) = (stood.kvmclock, &self.rate) {
                     let clock = clock.saturating_add(rate.ns(ran));
                     let late = self.put_back_kvmclock(clock, *rate, now);
@@ -122,31 +134,32 @@ impl Timekeeper {
     /// The time-stamp counter has to go on from that very moment: Linux gives up a counter that kvmclock runs ahead of, or behind, by more than
     /// 125 us in half a second (`CONFIG_CLOCKSOURCE_WATCHDOG_MAX_SKEW_US`), which many stops add up to, and one in which this thread is preempted.
     fn put_back_kvmclock(&self, clock: u64, rate: TscRate, now: u64) -> u64 {
-        if let Err(err) = clocks::set_kvmclock(&self.vm, clock) {
+        if let Err(err) = self.clocks.set_kvmclock(clock) {
             tracing::error!(error = %err, "kvmclock could not be put back");
             return 0;
         }
-        BothClocks::look(&self.vm).map_or(0, |both| {
-            let since = rate.ticks(both.kvmclock.saturating_sub(clock));
-            both.host_tsc.saturating_sub(since).saturating_sub(now)
+        let then = self.clocks.now();
+        then.kvmclock.map_or(0, |kvmclock| {
+            let since = rate.ticks(kvmclock.saturating_sub(clock));
+            then.tsc.saturating_sub(since).saturating_sub(now)
         })
     }
 
     /// A VP has left the guest.
     pub(crate) fn leave(&self) {
-        let both = || match &self.rate {
-            Ok(_) => moment(&self.vm),
+        let now = || match &self.rate {
+            Ok(_) => self.clocks.now(),
             Err(_) => Moment {
-                tsc: host_tsc(),
+                tsc: self.clocks.host_tsc(),
                 kvmclock: None,
             },
         };
-        self.state().time.leave(both, host_tsc);
+        self.state().time.leave(now, || self.clocks.host_tsc());
     }
 
     /// What would have been taken out of the time-stamp counter if the present stop ended now.
     pub(crate) fn taken_out_now(&self) -> u64 {
-        self.state().time.taken_out_by(host_tsc())
+        self.state().time.taken_out_by(self.clocks.host_tsc())
     }
 
     /// How long every VP has been out of the guest, in ns. `None`: one is inside, or time is not frozen.
@@ -154,7 +167,9 @@ impl Timekeeper {
         let rate = self.rate.as_ref().ok()?;
         let time = &self.state().time;
         match time.freeze() {
-            FreezeTime::On => time.standing_for(host_tsc()).map(|ticks| rate.ns(ticks)),
+            FreezeTime::On => time
+                .standing_for(self.clocks.host_tsc())
+                .map(|ticks| rate.ns(ticks)),
             FreezeTime::Off => None,
         }
     }
@@ -176,9 +191,9 @@ impl Timekeeper {
             return;
         }
         // A VM without a PIT in KVM has none to hold.
-        let still = self.vm.get_pit2().ok().and_then(|now| state.pit.hold(now));
+        let still = self.clocks.pit().and_then(|now| state.pit.hold(now));
         if let Some(still) = still
-            && let Err(err) = self.vm.set_pit2(&still)
+            && let Err(err) = self.clocks.set_pit(&still)
         {
             tracing::error!(error = %err, "the PIT could not be held");
         }
@@ -188,17 +203,17 @@ impl Timekeeper {
         let Ok(rate) = &self.rate else {
             return;
         };
-        let guest = host_tsc().wrapping_sub(state.time.taken_out());
+        let guest = self.clocks.host_tsc().wrapping_sub(state.time.taken_out());
         let Some(restart) = state.pit.release(rate.ns(guest)) else {
             return;
         };
-        let started = self.vm.set_pit2(&restart.state).and_then(|()| {
-            if restart.tick {
-                self.vm.set_irq_line(PIT_LINE, true)?;
-                self.vm.set_irq_line(PIT_LINE, false)?;
-            }
-            Ok(())
-        });
+        let started = self
+            .clocks
+            .set_pit(&restart.state)
+            .and_then(|()| match restart.tick {
+                true => self.clocks.tick_pit(),
+                false => Ok(()),
+            });
         if let Err(err) = started {
             tracing::error!(error = %err, "the PIT could not be started again");
         }
@@ -209,7 +224,7 @@ impl Timekeeper {
         let mut state = self.state();
         self.start_pit(&mut state);
         state.pit.forget();
-        state.reset_at = state.time.taken_out_by(host_tsc());
+        state.reset_at = state.time.taken_out_by(self.clocks.host_tsc());
     }
 
     /// What would have been taken out if the stop had ended at the last reset: one value for all VPs, whose counters stay alike.
@@ -231,37 +246,9 @@ impl Timekeeper {
     }
 }
 
-/// The host's counter, and kvmclock where there is one.
-fn moment(vm: &VmFd) -> Moment {
-    BothClocks::look(vm).map_or_else(
-        || Moment {
-            tsc: host_tsc(),
-            kvmclock: None,
-        },
-        |both| Moment {
-            tsc: both.host_tsc,
-            kvmclock: Some(both.kvmclock),
-        },
-    )
-}
-
 /// What a VP did with the count of its local timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counter {
     Kept,
     WrittenBack,
-}
-
-/// How fast the guest's counter counts, where it can be put back.
-fn rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugError> {
-    let report = report.ok_or(Unsupported::NotProbed(CapabilityKind::FrozenTime))?;
-    if let Some(missing) = report.capabilities().missing(CapabilityKind::FrozenTime) {
-        return Err(Unsupported::Host(missing.clone()).into());
-    }
-    if TscOffsets::of(vcpu) != TscOffsets::Settable {
-        return Err(Unsupported::ClockRateSet.into());
-    }
-    let khz = vcpu.get_tsc_khz().unwrap_or_default();
-    let rate = TscRate::from_khz(khz).ok_or(Unsupported::ClockRateUnknown)?;
-    Ok(rate)
 }

@@ -1,8 +1,8 @@
 //! Breakpoints as the controller keeps them: the table, the bytes in guest memory, and where each parked VP stands.
 
 use super::ticker;
-use crate::arch::x86_64::emulate::is_known;
-use crate::arch::x86_64::place::Place;
+use crate::arch::CodeLocation;
+use crate::arch::can_carry_out;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Changes;
@@ -12,10 +12,10 @@ use crate::breakpoints::Walks;
 use crate::control::at_breakpoint::ByteAtRip;
 use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
+use crate::control::enter::Int3Exits;
+use crate::control::enter::StopSet;
 use crate::control::run_state::OnByte;
-use crate::kvm::guest_ram;
-use crate::kvm::vcpu::Bytes;
-use crate::vp_thread::Arms;
+use crate::memory::GuestRam as _;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -54,15 +54,15 @@ async fn give_way(done: usize) {
 }
 
 /// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
-pub(super) struct Code {
+pub(super) struct BreakpointControl {
     breakpoints: Arc<RwLock<Breakpoints>>,
     ram: Arc<GuestMemoryMmap>,
     int3: Int3Traps,
-    vps: Vec<Stand>,
+    vps: Vec<ParkedAt>,
     /// The VP that stopped last.
     selected: VpIndex,
     /// Once there was a byte, VPs go on looking at INT3s for the session: clients take their breakpoints out at each stop, and telling KVM costs more.
-    bytes: Bytes,
+    int3_exits: Int3Exits,
     reconciled: Option<Reconciled>,
 }
 
@@ -75,13 +75,13 @@ struct Reconciled {
 
 /// What is known of a parked VP.
 #[derive(Debug, Clone, Copy, Default)]
-struct Stand {
-    place: Option<Place>,
+struct ParkedAt {
+    place: Option<CodeLocation>,
     /// How many debug registers its guest uses.
     guest_registers: Option<usize>,
 }
 
-impl Code {
+impl BreakpointControl {
     pub(super) fn new(
         ram: Arc<GuestMemoryMmap>,
         breakpoints: Arc<RwLock<Breakpoints>>,
@@ -92,9 +92,9 @@ impl Code {
             breakpoints,
             ram,
             int3,
-            vps: vec![Stand::default(); vps as usize],
+            vps: vec![ParkedAt::default(); vps as usize],
             selected: VpIndex::BSP,
-            bytes: Bytes::None,
+            int3_exits: Int3Exits::Off,
             reconciled: None,
         }
     }
@@ -111,9 +111,9 @@ impl Code {
     }
 
     fn with_guest<R>(&self, act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R) -> R {
-        guest_ram::check();
+        self.ram.guard_accesses();
         let selected = self.vps.get(self.selected.index() as usize);
-        let places: Vec<Place> = selected
+        let places: Vec<CodeLocation> = selected
             .into_iter()
             .chain(&self.vps)
             .filter_map(|vp| vp.place)
@@ -141,7 +141,7 @@ impl Code {
             .collect()
     }
 
-    pub(super) fn set_place(&mut self, vp: VpIndex, place: Place) {
+    pub(super) fn set_place(&mut self, vp: VpIndex, place: CodeLocation) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
             vp.place = Some(place);
         }
@@ -150,12 +150,12 @@ impl Code {
     /// The VP's registers were written.
     pub(super) fn forget(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            *vp = Stand::default();
+            *vp = ParkedAt::default();
         }
     }
 
     fn forget_all(&mut self) {
-        self.vps.fill(Stand::default());
+        self.vps.fill(ParkedAt::default());
     }
 
     /// The VP was let go.
@@ -170,7 +170,7 @@ impl Code {
     pub(super) fn parked(
         &mut self,
         vp: VpIndex,
-        place: Option<Place>,
+        place: Option<CodeLocation>,
         guest_registers: Option<usize>,
     ) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
@@ -274,28 +274,28 @@ impl Code {
     /// Whether there is anything to look after while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
         let Breakpoints { table, patches } = &*self.breakpoints();
-        self.bytes == Bytes::In || !patches.is_empty() || table.wants_registers()
+        self.int3_exits == Int3Exits::On || !patches.is_empty() || table.wants_registers()
     }
 
     /// Whether VPs need to come out of the guest from time to time: to look at what it did to its debug registers, and to let interrupts go that were held
     /// for an exception of its own which led elsewhere than to its handler.
     pub(super) fn needs_glances(&self) -> bool {
-        self.bytes == Bytes::In || self.uses_registers()
+        self.int3_exits == Int3Exits::On || self.uses_registers()
     }
 
-    pub(super) fn arms(&mut self, step_interrupts: StepInterrupts) -> Arms {
+    pub(super) fn stop_set(&mut self, step_interrupts: StepInterrupts) -> StopSet {
         if !self.breakpoints().patches.is_empty() {
-            self.bytes = Bytes::In;
+            self.int3_exits = Int3Exits::On;
         }
-        Arms {
+        StopSet {
             slots: self.breakpoints().table.slots(),
-            bytes: self.bytes,
+            int3_exits: self.int3_exits,
             step_interrupts,
         }
     }
 
     /// Whose breakpoint byte is at this place, if one is.
-    fn byte_at(&self, place: &Place) -> Option<ByteOf> {
+    fn byte_at(&self, place: &CodeLocation) -> Option<ByteOf> {
         let Breakpoints { table, patches } = &*self.breakpoints();
         if patches.is_empty() {
             return None;
@@ -311,7 +311,7 @@ impl Code {
     }
 
     /// The breakpoint that a VP at this place meets.
-    pub(super) fn met_at(&self, place: &Place) -> Option<Breakpoint> {
+    pub(super) fn met_at(&self, place: &CodeLocation) -> Option<Breakpoint> {
         let Breakpoints { table, patches } = &*self.breakpoints();
         let gpa = place.rip_gpa(&self.ram);
         let armed = gpa.filter(|gpa| patches.is_armed(*gpa));
@@ -323,11 +323,11 @@ impl Code {
     /// The VPs that stand on a byte.
     pub(super) fn on_bytes(&self) -> Vec<OnByte> {
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
-        let on_byte = |(vp, known): (VpIndex, &Stand)| {
+        let on_byte = |(vp, known): (VpIndex, &ParkedAt)| {
             let place = known.place?;
             let of = self.byte_at(&place)?;
             let code = self.breakpoints().code_at(&self.ram, &place);
-            let emulation = match is_known(place.mode(), &code) {
+            let emulation = match can_carry_out(place.mode(), &code) {
                 true => Emulation::Possible,
                 false => Emulation::Impossible,
             };
@@ -339,7 +339,7 @@ impl Code {
 
     /// Takes everything off the guest (I6).
     pub(super) fn release(&mut self) {
-        self.bytes = Bytes::None;
+        self.int3_exits = Int3Exits::Off;
         let mut breakpoints = self.change();
         breakpoints.table.clear();
         breakpoints.patches.clear(&*self.ram);
@@ -353,7 +353,7 @@ impl Code {
     }
 }
 
-impl Drop for Code {
+impl Drop for BreakpointControl {
     fn drop(&mut self) {
         self.release();
     }
@@ -362,8 +362,8 @@ impl Drop for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::x86_64::page_walk::PagingLimits;
-    use crate::arch::x86_64::page_walk::PagingState;
+    use crate::arch::PagingLimits;
+    use crate::arch::PagingState;
     use std::pin::pin;
     use std::task::Context;
     use std::task::Waker;
@@ -385,7 +385,7 @@ mod tests {
         }
     }
 
-    fn code(limit: usize) -> Code {
+    fn code(limit: usize) -> BreakpointControl {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]);
         let limit = u32::try_from(limit).expect("a small limit");
         let breakpoints = Breakpoints {
@@ -394,8 +394,8 @@ mod tests {
         };
         let (ram, breakpoints) = (ram.expect("a little RAM"), RwLock::new(breakpoints));
         let int3 = Int3Traps::EVERYWHERE;
-        let mut code = Code::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
-        let real_mode = Place {
+        let mut code = BreakpointControl::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
+        let real_mode = CodeLocation {
             rip: Gva::new(0),
             paging: PagingState {
                 cr0: 0x10,

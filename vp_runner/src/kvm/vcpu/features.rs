@@ -1,6 +1,5 @@
-//! What this host's KVM offers to a debugger.
+//! What this host's KVM can do for a debugger.
 
-use crate::probe::Report;
 use kvm_bindings::KVM_CAP_SYNC_REGS;
 use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
 use kvm_bindings::KVM_SYNC_X86_REGS;
@@ -16,25 +15,32 @@ pub(crate) fn offers_block_irq(vm: &VmFd) -> bool {
     known > 0 && known & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0
 }
 
-/// What this host's KVM offers, asked once for all vCPUs.
+/// What this host's KVM can do for a debugger, asked once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Offers {
+pub(crate) struct KvmFeatures {
     pub(super) sync_regs: bool,
     pub(super) block_irq: bool,
     /// Whether DR7.GD of the debugger's set makes the guest's accesses to debug registers exits.
     pub(super) register_access: bool,
 }
 
-impl Offers {
-    /// `report` is what the probe found, where there was one: the capability bit says what is accepted, not what works.
-    pub(crate) fn of(vm: &VmFd, report: Option<&Report>) -> Self {
+/// What a probe has seen to work. A capability bit says what KVM accepts, not what works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeenToWork {
+    /// `KVM_GUESTDBG_BLOCKIRQ`.
+    pub(crate) block_irq: bool,
+    /// DR7.GD of the debugger's set.
+    pub(crate) register_access: bool,
+}
+
+impl KvmFeatures {
+    pub(crate) fn of(vm: &VmFd, seen: SeenToWork) -> Self {
         let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).cast_signed();
         let sync = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
         Self {
             sync_regs: sync > 0 && sync & wanted == wanted,
-            block_irq: offers_block_irq(vm)
-                && report.is_none_or(|report| report.interrupts_held.works),
-            register_access: report.is_some_and(|report| report.register_access.works),
+            block_irq: offers_block_irq(vm) && seen.block_irq,
+            register_access: seen.register_access,
         }
     }
 }

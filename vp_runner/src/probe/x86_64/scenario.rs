@@ -1,16 +1,16 @@
 //! The scenarios: set up, run, look.
 
-use super::Finding;
-use super::Int3;
-use super::ProbeError;
-use super::Report;
+use super::super::Finding;
+use super::super::Int3;
+use super::super::ProbeError;
+use super::super::Report;
 use super::programs;
 use super::seen::Seen;
 use crate::arch::x86_64::dr7;
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::dr7::Slot;
 use crate::kvm::vcpu::SHADOW_STI;
-use crate::kvm::vcpu::offers::offers_block_irq;
+use crate::kvm::vcpu::features::offers_block_irq;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::ScratchVmError;
 use crate::kvm::x86_64::StartIn;
@@ -38,7 +38,7 @@ use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-pub(super) const PAGE: usize = 0x1000;
+pub(in crate::probe) const PAGE: usize = 0x1000;
 
 /// How a pending interrupt is held back during steps.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,7 @@ enum Hold {
 }
 
 /// Counts the scenarios, and knows when the present one has run out of time.
-pub(super) struct Bench {
+pub(in crate::probe) struct Bench {
     begin: mpsc::Sender<u32>,
     overdue: Arc<AtomicU32>,
     number: Cell<u32>,
@@ -58,7 +58,7 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Each scenario's number goes to `begin`; the one whose number stands in `overdue` has to end.
-    pub(super) fn new(begin: mpsc::Sender<u32>, overdue: Arc<AtomicU32>) -> Self {
+    pub(in crate::probe) fn new(begin: mpsc::Sender<u32>, overdue: Arc<AtomicU32>) -> Self {
         Self {
             begin,
             overdue,
@@ -78,7 +78,10 @@ impl Bench {
 }
 
 /// Runs every scenario, and hands back the VMs it used.
-pub(super) fn all(kvm: &Kvm, bench: &Bench) -> Result<(Report, [ScratchVm; 2]), ProbeError> {
+pub(in crate::probe) fn all(
+    kvm: &Kvm,
+    bench: &Bench,
+) -> Result<(Report, [ScratchVm; 2]), ProbeError> {
     let mut plain = Guest::new(ScratchVm::new(kvm, PAGE)?, bench);
     let mut with_irqchip = Guest::new(ScratchVm::with_irqchip(kvm, PAGE)?, bench);
     let both = [StartIn::Real, StartIn::Long];
@@ -113,17 +116,21 @@ fn first_failure(
     }
 }
 
-pub(super) struct Guest<'a> {
+pub(in crate::probe) struct Guest<'a> {
     scratch: ScratchVm,
     bench: &'a Bench,
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn new(scratch: ScratchVm, bench: &'a Bench) -> Self {
+    pub(in crate::probe) fn new(scratch: ScratchVm, bench: &'a Bench) -> Self {
         Self { scratch, bench }
     }
 
-    pub(super) fn start(&mut self, mode: StartIn, program: &[u8]) -> Result<(), ScratchVmError> {
+    pub(in crate::probe) fn start(
+        &mut self,
+        mode: StartIn,
+        program: &[u8],
+    ) -> Result<(), ScratchVmError> {
         self.bench.begin();
         let vector = u32::from(programs::HANDLER).to_le_bytes();
         self.scratch.load(&vector.repeat(256), 0)?;
@@ -155,7 +162,7 @@ impl<'a> Guest<'a> {
     }
 
     /// Runs with a debug state until something happens.
-    pub(super) fn run(&mut self, control: u32, slot: Option<Slot>) -> Seen {
+    pub(in crate::probe) fn run(&mut self, control: u32, slot: Option<Slot>) -> Seen {
         match self.debug(control, slot) {
             Ok(()) => self.enter(),
             Err(seen) => seen,

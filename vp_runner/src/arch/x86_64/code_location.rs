@@ -1,5 +1,6 @@
-//! Where a parked VP stands, and by which tables it translates: what breakpoint bytes have to know of it.
+//! The address of a VP's next instruction, and the tables that translate it.
 
+use crate::arch::x86_64::cpu_mode::ModeClass;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::Walk;
 use crate::arch::x86_64::page_walk::walk;
@@ -9,14 +10,13 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::cr3;
 use vmm_core_defs::regs::x86_64::bits::cr4;
-use vmm_core_defs::regs::x86_64::bits::efer;
 
 /// Of a page-table entry. Where it is reserved, a walk faults.
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// A place in the guest.
+/// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct CodeLocation {
     /// The linear address of RIP.
     pub rip: Gva,
     /// The VP's paging registers.
@@ -36,18 +36,7 @@ pub(crate) enum Fetch {
     Forbidden,
 }
 
-/// What `INT3` depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ModeClass {
-    /// CR0.PE is clear.
-    Real,
-    /// Protected mode, virtual-8086 mode included.
-    Protected,
-    /// Long mode, compatibility mode included.
-    Long,
-}
-
-impl Place {
+impl CodeLocation {
     /// The physical byte of RIP, where there is one.
     pub(crate) fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
         Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
@@ -80,14 +69,8 @@ impl Place {
         }
     }
 
-    /// The mode it is in.
+    /// The class of the processor mode.
     pub(crate) fn mode(&self) -> ModeClass {
-        if self.paging.efer & efer::LMA != 0 {
-            ModeClass::Long
-        } else if self.paging.cr0 & cr0::PE != 0 {
-            ModeClass::Protected
-        } else {
-            ModeClass::Real
-        }
+        ModeClass::of(self.paging.cr0, self.paging.efer)
     }
 }

@@ -28,7 +28,7 @@ pub(super) const INT3: [u8; 5] = [NOP, 0xcc, NOP, OUT_IMM8, END_PORT];
 pub(super) const INT3_AT: u16 = 1;
 
 /// `nop; nop; nop; nop; out END_PORT, al`, the same bytes in every mode.
-pub(super) const NOPS: [u8; 6] = [NOP, NOP, NOP, NOP, OUT_IMM8, END_PORT];
+pub(in crate::probe) const NOPS: [u8; 6] = [NOP, NOP, NOP, NOP, OUT_IMM8, END_PORT];
 
 /// `nop; mov rbx, dr0; out END_PORT, al`
 pub(super) const READS_DR0: [u8; 6] = [NOP, 0x0f, 0x21, 0xc3, OUT_IMM8, END_PORT];

@@ -1,0 +1,261 @@
+//! What a debug exit leads to: whose exception it was, what the guest gets of it, and whether the VP parks.
+
+use super::Progress;
+use super::Vp;
+use super::breakpoint_byte::ByteHere;
+use super::debug_state::DebugState;
+use super::debugging::Debugging;
+use super::vcpu::Vcpu;
+use crate::arch::x86_64::debug_registers::DebugRegisters;
+use crate::arch::x86_64::debug_registers::Hits;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::instruction::decode;
+use crate::arch::x86_64::stop_cause::DebugCause;
+use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::stop_cause;
+use crate::control::entry::Entry;
+use crate::control::guest_event::GuestEvent;
+use crate::control::run_state::Cause;
+use iced_x86::Code;
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
+
+/// KVM could not emulate an instruction.
+const EMULATION_FAILED: CrashCause = CrashCause::Internal {
+    suberror: KVM_INTERNAL_ERROR_EMULATION,
+};
+
+impl<V: Vcpu> Vp<V> {
+    /// `None`: the VP goes on.
+    pub(super) fn after_debug_exit(
+        &mut self,
+        exit: &DebugExit,
+        entry: &mut Entry,
+    ) -> Option<Cause> {
+        self.progress = Progress::Started;
+        if self.stepping.takes_pending_trap(exit) {
+            return None;
+        }
+        match self.passes_in_silence(exit, entry) {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(err) => return Some(self.crashed(&err)),
+        }
+        let state = self.debug_state(entry);
+        let registers = match Debugging::in_force(exit, &state, &mut self.cpu) {
+            Ok(registers) => registers,
+            Err(err) => return Some(self.crashed(&err)),
+        };
+        // If the guest's own single-step trap came as well, that one counts.
+        let guests_step = exit.dr6.single_step() && state.stepping == ByTrapFlag::Off;
+        if exit.is_db() && registers.trapped(exit.dr6) && !guests_step {
+            return self.trapped(exit, entry);
+        }
+        let registers = match self.met_by_another_process(exit, &registers) {
+            // Some CPUs report it together with the step that led there.
+            Some(passed) if exit.dr6.single_step() => registers.without(passed),
+            Some(passed) => {
+                entry.disarm(passed);
+                return None;
+            }
+            None => registers,
+        };
+        self.after_cause(exit, &registers, &state, entry)
+    }
+
+    /// Whether the guest is to go on without anybody being told: because RFLAGS.RF lets it pass, or because it accesses its debug registers.
+    fn passes_in_silence(
+        &mut self,
+        exit: &DebugExit,
+        entry: &mut Entry,
+    ) -> Result<bool, DebugError> {
+        if !exit.is_db() {
+            return Ok(false);
+        }
+        if exit.dr6.breakpoints() {
+            let registers = self.debug_state(entry).registers;
+            if Debugging::heeds_resume_flag(&registers, exit, entry, &mut self.cpu)? {
+                return Ok(true);
+            }
+        }
+        match exit.dr6.debug_register_access() {
+            true => Debugging::lets_access_through(entry, &mut self.cpu),
+            false => Ok(false),
+        }
+    }
+
+    fn after_cause(
+        &mut self,
+        exit: &DebugExit,
+        registers: &DebugRegisters,
+        state: &DebugState,
+        entry: &mut Entry,
+    ) -> Option<Cause> {
+        match stop_cause(exit, registers, state.stepping) {
+            DebugCause::Slot { slot, guest } => {
+                let guest = self.settle(exit).or(guest);
+                let cause = self.slot_cause(slot);
+                // The guest's part of the exception waits in KVM until the VP enters again.
+                let failed = guest.and_then(|payload| self.give_back(payload, *state));
+                Some(failed.unwrap_or(cause))
+            }
+            DebugCause::Step { guest } => {
+                let guest = self.settle(exit).or(guest);
+                let done = entry.executed(exit.pc);
+                let state = self.debug_state(entry);
+                let failed = guest.and_then(|payload| self.give_back(payload, state));
+                failed.or(done)
+            }
+            // The guest steps itself: the debugger's step is done as well.
+            DebugCause::GuestDebug(payload)
+                if self.stepping.is_planned() && exit.dr6.single_step() =>
+            {
+                self.stepping.drop_plan();
+                let done = entry.executed(exit.pc);
+                let state = self.debug_state(entry);
+                self.give_back(payload, state).or(done)
+            }
+            DebugCause::GuestDebug(payload)
+                if payload.is_empty() && state.registers.guests(exit.dr6) != 0 =>
+            {
+                // The guest had disabled the breakpoint since its registers were read.
+                self.cpu.forget_guest_registers();
+                None
+            }
+            DebugCause::GuestDebug(payload) => {
+                if exit.dr6.is_empty()
+                    && let Err(err) = self.skip_icebp()
+                {
+                    return Some(self.crashed(&err));
+                }
+                entry.diverted();
+                let state = self.debug_state(entry);
+                self.give_back(payload, state)
+            }
+            DebugCause::Int3 => self.after_int3(exit, entry),
+        }
+    }
+
+    fn after_int3(&mut self, exit: &DebugExit, entry: &mut Entry) -> Option<Cause> {
+        let Some(byte) = self.byte_here() else {
+            // The VP is not past a debug register there before the exception is delivered.
+            self.cpu.forget_guest_registers();
+            self.stepping.forget_handlers();
+            self.debugging.met_own_int3(Gva::new(exit.pc));
+            return None;
+        };
+        self.stepping.met_byte(exit);
+        match self.cpu.pass_guests_breakpoints() {
+            Ok(()) => self.met(byte, entry),
+            Err(err) => Some(self.crashed(&err)),
+        }
+    }
+
+    /// The VP met a byte of ours. `None`: it goes on.
+    fn met(&mut self, byte: ByteHere, entry: &mut Entry) -> Option<Cause> {
+        match byte {
+            ByteHere::Breakpoint(breakpoint) => {
+                let vp = self.index;
+                Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }))
+            }
+            ByteHere::OtherAddress(location) => match self.carry_out(&location) {
+                Some(rip) => entry.executed(rip.value()),
+                None => Some(entry.not_carried_out()),
+            },
+        }
+    }
+
+    /// The guest as a whole cannot go on, or KVM failed at an `INT3`: a KVM that carries out guest code by emulation gives up on one, with nothing executed. If the byte is
+    /// ours, it is a breakpoint like any other.
+    pub(super) fn after_failure(&mut self, event: GuestEvent, entry: &mut Entry) -> Option<Cause> {
+        let byte = match event {
+            GuestEvent::Crashed { cause, .. } if cause == EMULATION_FAILED => self.byte_here(),
+            _ => None,
+        };
+        let Some(byte) = byte else {
+            return Some(Cause::Guest(event));
+        };
+        match self.cpu.vcpu.drop_exception() {
+            Ok(()) => self.met(byte, entry),
+            Err(err) => Some(self.crashed(&err)),
+        }
+    }
+
+    /// A trap of the step under way was met.
+    pub(super) fn trapped(&mut self, exit: &DebugExit, entry: &mut Entry) -> Option<Cause> {
+        let Self {
+            stepping,
+            cpu,
+            memory,
+            ..
+        } = self;
+        let trapped = stepping.trapped(exit, entry, cpu, memory);
+        let state = self.debug_state(entry);
+        let failed = trapped
+            .guest
+            .and_then(|payload| self.give_back(payload, state));
+        failed.or(trapped.done)
+    }
+
+    fn settle(&mut self, exit: &DebugExit) -> Option<DebugPayload> {
+        self.stepping.settle(exit, &mut self.cpu, &self.memory)
+    }
+
+    /// Gives the guest its own `#DB` with the next entry. Returns the cause where that fails.
+    fn give_back(&mut self, payload: DebugPayload, state: DebugState) -> Option<Cause> {
+        let failed = self.cpu.inject(payload, state).err();
+        failed.map(|err| self.crashed(&err))
+    }
+
+    /// The breakpoint or watchpoint on this debug register.
+    fn slot_cause(&self, slot: usize) -> Cause {
+        let vp = self.index;
+        let Some(breakpoint) = self.memory.breakpoints().table.on(slot) else {
+            // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
+            tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
+            return Cause::NotReported;
+        };
+        let address = breakpoint.address;
+        Cause::Debug(match breakpoint.kind.is_watchpoint() {
+            true => DebugStopReason::Watchpoint {
+                vp,
+                breakpoint,
+                address,
+            },
+            false => DebugStopReason::Breakpoint { vp, breakpoint },
+        })
+    }
+
+    /// On VT-x, an `ICEBP` that exits leaves RIP at the instruction, although its `#DB` is a trap. KVM skips the instruction only where no debugger steps or has a
+    /// debug register (`handle_exception_nmi` in Linux), so RIP is moved here before the guest gets the `#DB`.
+    fn skip_icebp(&mut self) -> Result<(), DebugError> {
+        let location = self.cpu.location()?;
+        let state = self.cpu.vcpu.registers()?.state();
+        let bytes = self.memory.code_at(&location);
+        match decode(&state, &bytes) {
+            Some(icebp) if icebp.code() == Code::Int1 => self.cpu.vcpu.skip_to(icebp.next_ip()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The debug register of a pending software breakpoint, if it stopped a process that the breakpoint is not for.
+    fn met_by_another_process(
+        &mut self,
+        exit: &DebugExit,
+        registers: &DebugRegisters,
+    ) -> Option<Hits> {
+        if !exit.is_db() {
+            return None;
+        }
+        let slot = registers.ours(exit.dr6)?;
+        let location = self.cpu.location().ok()?;
+        let table = &self.memory.breakpoints().table;
+        table
+            .is_anothers(slot, &self.memory.ram, &location)
+            .then_some(1 << slot)
+    }
+}

@@ -1,0 +1,195 @@
+//! What becomes of a step when the VP has left the guest: whether it is done, and the trap flag that it left behind.
+
+use super::super::cpu::Cpu;
+use super::super::cpu::Events;
+use super::super::guest_memory::GuestMemory;
+use super::super::vcpu::Vcpu;
+use super::AtTrap;
+use super::Interrupted;
+use super::PlannedStep;
+use super::Stepping;
+use super::syscall_msrs;
+use crate::arch::x86_64::code_location::CodeLocation;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::dr7::Dr6;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::arch::x86_64::registers::CpuRegisters;
+use crate::arch::x86_64::step_effects::Aftermath;
+use crate::arch::x86_64::step_effects::Correction;
+use crate::arch::x86_64::step_effects::FlagsLocation;
+use crate::arch::x86_64::step_effects::Owed;
+use crate::arch::x86_64::step_effects::Step;
+use crate::arch::x86_64::step_effects::TrapFlag;
+use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::stop_cause::DB_VECTOR;
+use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::control::entry::Entry;
+use crate::control::run_state::Cause;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::regs::x86_64::bits::rflags;
+
+/// The VP has met one of the step's traps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Trapped {
+    /// What the guest gets for the step.
+    pub(in super::super) guest: Option<DebugPayload>,
+    /// The cause that ends the entry, if the step does.
+    pub(in super::super) done: Option<Cause>,
+}
+
+impl Stepping {
+    /// One of the step's traps was met.
+    pub(in super::super) fn trapped<V: Vcpu>(
+        &mut self,
+        exit: &DebugExit,
+        entry: &mut Entry,
+        cpu: &mut Cpu<V>,
+        memory: &GuestMemory,
+    ) -> Trapped {
+        let at_trap = self.planned.as_ref().map(|planned| planned.at_trap);
+        if at_trap == Some(AtTrap::HandlerBegins) {
+            self.interrupted = self
+                .planned
+                .as_ref()
+                .and_then(|planned| planned.find_saved_resume_flag(cpu, memory));
+        }
+        let guest = self.settle(exit, cpu, memory);
+        let done = match at_trap {
+            Some(AtTrap::StepDone) => entry.executed(exit.pc),
+            Some(AtTrap::HandlerBegins | AtTrap::HandlerReturned) | None => {
+                cpu.events = Events::Unknown;
+                None
+            }
+        };
+        Trapped { guest, done }
+    }
+
+    /// A signal may arrive when an instruction has led to a trap of the step, before the trap is met. The step is done all the same. Returns the debug exit that the VP would
+    /// have made.
+    pub(in super::super) fn landed<V: Vcpu>(&self, cpu: &mut Cpu<V>) -> Option<DebugExit> {
+        // Present: nothing has ended the step.
+        let planned = self.planned.as_ref()?;
+        let rip = cpu.linear_rip().ok()?;
+        if rip == planned.location.rip || !planned.registers.is_trap_at(rip) {
+            return None;
+        }
+        Some(DebugExit {
+            vector: DB_VECTOR.into(),
+            pc: rip.value(),
+            dr6: Dr6(0),
+        })
+    }
+
+    /// The step ended with a debug exit. Corrects what the step left behind. Returns what the guest gets for the step.
+    pub(in super::super) fn settle<V: Vcpu>(
+        &mut self,
+        exit: &DebugExit,
+        cpu: &mut Cpu<V>,
+        memory: &GuestMemory,
+    ) -> Option<DebugPayload> {
+        let planned = self.planned.take()?;
+        if planned.opcode == Opcode::Faultless && exit.dr6.single_step() {
+            cpu.vcpu.kept_trap_flag();
+        }
+        let rip = Gva::new(exit.pc);
+        let moved = exit.dr6.single_step() || planned.location.rip != rip;
+        let in_handler = planned.registers.is_trap_at(rip);
+        let may_show = planned.step.is_some() || in_handler;
+        if planned.by_trap_flag == ByTrapFlag::Off || !moved || !may_show {
+            return None;
+        }
+        let corrected = cpu.vcpu.registers().and_then(|after| {
+            let (aftermath, paging) = planned.aftermath(&after, cpu, memory);
+            correct(&aftermath, paging, &after, cpu, memory)?;
+            Ok(aftermath.owed)
+        });
+        match corrected {
+            Ok(Owed::SingleStepTrap) => Some(DebugPayload::SINGLE_STEP),
+            Ok(Owed::Nothing) => None,
+            Err(err) => {
+                tracing::warn!(error = %err, "the trap flag of a step may show in the guest");
+                None
+            }
+        }
+    }
+}
+
+impl PlannedStep {
+    /// The interrupt was delivered, and its handler is about to run.
+    fn find_saved_resume_flag<V: Vcpu>(
+        &self,
+        cpu: &mut Cpu<V>,
+        memory: &GuestMemory,
+    ) -> Option<Interrupted> {
+        let CodeLocation { rip, paging, .. } = self.location;
+        let after = cpu.vcpu.registers().ok()?.state();
+        // The frame is read by the tables that the delivery used. The guest has executed nothing since, so it has no others.
+        let view = memory.by(paging);
+        let step = Step::new(
+            &self.before.state(),
+            TrapFlag::Clear,
+            &view.code_at(rip),
+            &view,
+        );
+        let saved = step.saved_resume_flag(&after, &view);
+        Some(Interrupted { rip, saved })
+    }
+
+    fn aftermath<V: Vcpu>(
+        &self,
+        after: &CpuRegisters,
+        cpu: &mut Cpu<V>,
+        memory: &GuestMemory,
+    ) -> (Aftermath, PagingState) {
+        let paging = after.location(self.location.paging.limits).paging;
+        let mut view = memory.by(paging);
+        view.syscall = syscall_msrs(&self.before, &mut cpu.vcpu);
+        let after = after.state();
+        let aftermath = match &self.step {
+            Some(step) => step.after(&after, &view),
+            None => {
+                let bytes = memory.code_at(&self.location);
+                let step = Step::new(&self.before.state(), TrapFlag::Clear, &bytes, &view);
+                step.after(&after, &view)
+            }
+        };
+        (aftermath, paging)
+    }
+}
+
+fn correct<V: Vcpu>(
+    aftermath: &Aftermath,
+    paging: PagingState,
+    after: &CpuRegisters,
+    cpu: &mut Cpu<V>,
+    memory: &GuestMemory,
+) -> Result<(), DebugError> {
+    cpu.vcpu.set_own_trap_flag(aftermath.own);
+    let Some(Correction { place, flag }) = aftermath.correction else {
+        return Ok(());
+    };
+    let fix = |image: u64| match flag {
+        TrapFlag::Set => image | rflags::TF,
+        TrapFlag::Clear => image & !rflags::TF,
+    };
+    match place {
+        FlagsLocation::Memory(gva) => {
+            let fix = |byte: u8| {
+                let [_, byte, ..] = fix(u64::from(byte) << 8).to_le_bytes();
+                byte
+            };
+            let changed = memory.by(paging).change_byte(gva, fix);
+            changed.ok_or_else(|| DebugError::Hypervisor {
+                what: "take the trap flag out of what a step stored".into(),
+                why: format!("no RAM is at {gva}"),
+            })
+        }
+        FlagsLocation::Register(_) => {
+            let mut general = after.general;
+            general.r11 = fix(general.r11);
+            cpu.vcpu.write_general(&general)
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Stepping over `hlt`.
+//!
+//! A KVM that emulates guest code ends the step, and applies the halt one instruction later: the VP then halts in the handler of the next interrupt,
+//! with interrupts off, and nothing wakes the VP. So the runner halts the VP itself. The VP is then as any KVM leaves a VP that has stepped over `hlt`:
+//! halted, with RIP behind the instruction.
+
+use super::super::cpu::Cpu;
+use super::super::vcpu::Vcpu;
+use super::AtTrap;
+use super::Stepping;
+use crate::arch::x86_64::registers::CpuRegisters;
+use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::regs::x86_64::bits::rflags;
+
+/// The length of `hlt` without prefixes, in bytes.
+const HLT_LEN: u64 = 1;
+
+impl Stepping {
+    /// The instruction under the planned step, if it is a `hlt` that the VP may execute, with no event before the instruction.
+    pub(in super::super) fn over_hlt(&self) -> Option<Gva> {
+        let planned = self.planned.as_ref()?;
+        let CpuRegisters { general, system } = &planned.before;
+        let supervisor = system.ss.dpl == 0 && general.rflags & rflags::VM == 0;
+        let eventless = planned.at_trap == AtTrap::StepDone && planned.step.is_none();
+        let halts = planned.opcode == Opcode::Halt
+            && planned.by_trap_flag == ByTrapFlag::On
+            && eventless
+            && supervisor;
+        halts.then_some(planned.location.rip)
+    }
+
+    /// Halts the VP behind the `hlt`. Returns the linear address of RIP, or `None` with nothing done: the VP has to execute the `hlt` itself.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(in super::super) fn halt<V: Vcpu>(
+        &mut self,
+        cpu: &mut Cpu<V>,
+    ) -> Result<Option<Gva>, DebugError> {
+        let rip = cpu.vcpu.registers()?.general.rip;
+        if !cpu.vcpu.halt_at(rip.wrapping_add(HLT_LEN))? {
+            return Ok(None);
+        }
+        self.planned = None;
+        cpu.linear_rip().map(Some)
+    }
+}

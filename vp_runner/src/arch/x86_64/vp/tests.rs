@@ -1,0 +1,267 @@
+//! The core of a VP on a scripted vCPU: exits and failures that no host at hand produces.
+
+mod clocks;
+mod exits;
+mod failures;
+mod fake_vcpu;
+
+use super::Vp;
+use super::VpContext;
+use super::guest_memory::GuestMemory;
+use crate::arch::x86_64::code_location::CodeLocation;
+use crate::arch::x86_64::guest_time::Moment;
+use crate::arch::x86_64::guest_time::timekeeper::Timekeeper;
+use crate::arch::x86_64::guest_time::timekeeper::VmClocks;
+use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::x86_64::page_walk::PagingState;
+use crate::breakpoints::Breakpoints;
+use crate::breakpoints::Changes;
+use crate::breakpoints::GuestCode;
+use crate::breakpoints::Int3Traps;
+use crate::breakpoints::Walks;
+use crate::control::at_breakpoint::AtBreakpoint;
+use crate::control::enter::Debugger;
+use crate::control::enter::Enter;
+use crate::control::enter::Int3Exits;
+use crate::control::enter::Snapshot;
+use crate::control::enter::StopSet;
+use crate::control::enter::VpParked;
+use crate::control::run_gate::RunGate;
+use crate::machine::DeviceOutcome;
+use crate::machine::Machine;
+use crate::machine::MachineError;
+use crate::machine::MmioOutcome;
+use fake_vcpu::FakeVcpu;
+use fake_vcpu::Stay;
+use kvm_bindings::kvm_pit_state2;
+use kvm_ioctls::VcpuFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::debug_rpc::Unsupported;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::Epoch;
+
+/// Where the guest's code is.
+const CODE: u64 = 0x1000;
+const STACK: u64 = 0x8000;
+const IDT: u64 = 0x4000;
+const NOP: u8 = 0x90;
+/// A write to this port resets the machine.
+const RESET_PORT: u16 = 0xcf9;
+const VP: VpIndex = VpIndex::BSP;
+
+/// One VP with its guest, and nobody else.
+struct Guest {
+    vp: Vp<FakeVcpu>,
+    ram: Arc<GuestMemoryMmap>,
+    breakpoints: Arc<RwLock<Breakpoints>>,
+    stops: StopSet,
+}
+
+struct FakeMachine;
+
+impl Machine for FakeMachine {
+    fn pio_read(&self, _: VpIndex, _: u16, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn pio_write(&self, _: VpIndex, port: u16, _: &[u8]) -> DeviceOutcome {
+        match port {
+            RESET_PORT => DeviceOutcome::Reset,
+            _ => DeviceOutcome::Done,
+        }
+    }
+
+    fn mmio_read(&self, _: Option<VpIndex>, _: Gpa, data: &mut [u8]) -> MmioOutcome {
+        data.fill(0);
+        MmioOutcome::Handled
+    }
+
+    fn mmio_write(&self, _: Option<VpIndex>, _: Gpa, _: &[u8]) -> (MmioOutcome, DeviceOutcome) {
+        (MmioOutcome::Handled, DeviceOutcome::Done)
+    }
+
+    fn init_vp(&self, _: VpIndex, _: &VcpuFd) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+/// The clocks of a VM whose host's counter a test sets.
+#[derive(Debug, Clone, Default)]
+struct FakeClocks(Arc<AtomicU64>);
+
+impl FakeClocks {
+    fn pass(&self, ticks: u64) {
+        self.0.fetch_add(ticks, Ordering::Relaxed);
+    }
+}
+
+impl VmClocks for FakeClocks {
+    fn host_tsc(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            tsc: self.host_tsc(),
+            kvmclock: None,
+        }
+    }
+
+    fn set_kvmclock(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn pit(&self) -> Option<kvm_pit_state2> {
+        None
+    }
+
+    fn set_pit(&self, _: &kvm_pit_state2) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn tick_pit(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Guest {
+    /// A guest whose code is `nop`s, with these breakpoints, and RIP at [`CODE`].
+    fn new(breakpoints: &[(BreakpointKind, u64)]) -> Self {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        ram.write_slice(&[NOP; 0x100], GuestAddress(CODE)).unwrap();
+        let ram = Arc::new(ram);
+        let mut table = Breakpoints {
+            table: crate::breakpoints::BreakpointTable::new(16),
+            ..Breakpoints::default()
+        };
+        let changes: Vec<_> = breakpoints
+            .iter()
+            .map(|(kind, address)| BreakpointChange::Insert(breakpoint(*kind, *address)))
+            .collect();
+        let Breakpoints {
+            table: set,
+            patches,
+        } = &mut table;
+        let mut code = GuestCode {
+            ram: &ram,
+            patches,
+            places: &[CodeLocation {
+                rip: Gva::new(CODE),
+                paging: PagingState {
+                    cr0: 0x11,
+                    cr3: 0,
+                    cr4: 0,
+                    efer: 0,
+                    limits: PagingLimits::new(40, true),
+                },
+                user: false,
+            }],
+            int3: Int3Traps::EVERYWHERE,
+            walks: Walks::default(),
+        };
+        set.apply(&mut code, &changes, &mut Changes::default())
+            .unwrap();
+        let stops = StopSet {
+            slots: set.slots(),
+            int3_exits: match patches.is_empty() {
+                true => Int3Exits::Off,
+                false => Int3Exits::On,
+            },
+            step_interrupts: StepInterrupts::default(),
+        };
+        let gate = Arc::new(RunGate::new());
+        let vcpu = FakeVcpu::new(gate.clone(), CODE);
+        let table = Arc::new(RwLock::new(table));
+        let time = Timekeeper::new(
+            Box::new(FakeClocks::default()),
+            FreezeTime::Off,
+            Err(Unsupported::ClockRateUnknown.into()),
+        );
+        let context = VpContext {
+            index: VP,
+            machine: Arc::new(FakeMachine),
+            gate,
+            snapshot: Arc::default(),
+            memory: GuestMemory {
+                ram: ram.clone(),
+                breakpoints: table.clone(),
+            },
+            time: Arc::new(time),
+        };
+        Self {
+            vp: Vp::new(vcpu, context),
+            ram,
+            breakpoints: table,
+            stops,
+        }
+    }
+
+    fn vcpu(&mut self) -> &mut FakeVcpu {
+        self.vp.vcpu()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.ram.write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    fn byte(&self, at: u64) -> u8 {
+        self.ram.read_obj(GuestAddress(at)).unwrap()
+    }
+
+    /// Enters with this script.
+    fn enter(
+        &mut self,
+        action: VpAction,
+        at: AtBreakpoint,
+        script: impl IntoIterator<Item = Stay>,
+    ) -> VpParked {
+        self.vp.vcpu().script = script.into_iter().collect();
+        self.vp.enter(&Enter {
+            action,
+            epoch: Epoch::default(),
+            at,
+            debugger: Debugger::Present,
+            snapshot: Snapshot::OnDemand,
+            stops: self.stops,
+        })
+    }
+
+    fn run(&mut self, script: impl IntoIterator<Item = Stay>) -> VpParked {
+        self.enter(VpAction::Run, AtBreakpoint::NEW, script)
+    }
+
+    fn step(&mut self, script: impl IntoIterator<Item = Stay>) -> VpParked {
+        self.enter(VpAction::Step, AtBreakpoint::NEW, script)
+    }
+}
+
+fn breakpoint(kind: BreakpointKind, address: u64) -> Breakpoint {
+    let address = Gva::new(address);
+    let len = 1;
+    Breakpoint { kind, address, len }
+}
+
+/// An error that the scripted vCPU makes.
+fn is_scripted(err: &DebugError) -> bool {
+    matches!(err, DebugError::Hypervisor { why, .. } if why.contains("script"))
+}

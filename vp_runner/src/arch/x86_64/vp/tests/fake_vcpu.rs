@@ -1,0 +1,398 @@
+//! A vCPU that does what a script says, and notes what it is told.
+
+use crate::arch::x86_64::debug_registers::GuestRegisters;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::dr7::Dr6;
+use crate::arch::x86_64::emulate::Outcome;
+use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::x86_64::registers::CpuRegisters;
+use crate::arch::x86_64::step_effects::TrapFlag;
+use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::arch::x86_64::vp::debug_state::DebugState;
+use crate::arch::x86_64::vp::debug_state::Undelivered;
+use crate::arch::x86_64::vp::vcpu::Vcpu;
+use crate::arch::x86_64::vp::vcpu::VcpuClocks;
+use crate::control::exit::VpExit;
+use crate::control::run_gate::RunGate;
+use crate::machine::Machine;
+use crate::machine::MachineError;
+use kvm_bindings::kvm_lapic_state;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_sregs;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vmm_core_defs::addr::Gpa;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::bits::msr;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::FaultRegisters;
+
+/// One stay in the guest, or one completion of an I/O exit.
+pub(super) struct Stay {
+    /// What the guest does: changes to the vCPU, before the exit.
+    act: Box<dyn FnOnce(&mut FakeVcpu) + Send>,
+    exit: Exit,
+    /// Whether this is what happens as KVM completes the I/O exit before.
+    completes: bool,
+}
+
+/// An exit without borrowed data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Debug { vector: u32, dr6: u64 },
+    PioWrite { port: u16 },
+    MmioRead,
+    Halted,
+    Shutdown,
+    SystemReset,
+    SystemPowerOff,
+    SystemCrash,
+    Interrupted,
+    Nothing,
+    Failed(CrashCause),
+}
+
+impl Exit {
+    pub(super) fn leaves_at(self, rip: u64) -> Stay {
+        Stay {
+            act: Box::new(move |vcpu| vcpu.registers.general.rip = rip),
+            exit: self,
+            completes: false,
+        }
+    }
+
+    pub(super) fn after(self, act: impl FnOnce(&mut FakeVcpu) + Send + 'static) -> Stay {
+        Stay {
+            act: Box::new(act),
+            exit: self,
+            completes: false,
+        }
+    }
+}
+
+impl Stay {
+    pub(super) fn completing(self) -> Self {
+        Self {
+            completes: true,
+            ..self
+        }
+    }
+}
+
+/// What the vCPU was told, reads left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Program(DebugState),
+    InjectDebug(DebugPayload),
+    InjectBreakpoint,
+    DropException,
+    DropSoftException,
+    Run,
+    Complete,
+}
+
+/// See the module.
+pub(super) struct FakeVcpu {
+    pub(super) registers: CpuRegisters,
+    pub(super) guest_registers: GuestRegisters,
+    pub(super) undelivered: Option<Undelivered>,
+    pub(super) activity: VpActivity,
+    pub(super) script: VecDeque<Stay>,
+    pub(super) told: Vec<Told>,
+    /// This call that can fail does: 0 is the next. `None`: none does.
+    pub(super) fails_at: Option<usize>,
+    pub(super) failed: bool,
+    pub(super) tsc: u64,
+    pub(super) deadline: u64,
+    gate: Arc<RunGate>,
+    immediate_exit: bool,
+    data: [u8; 4],
+}
+
+impl FakeVcpu {
+    /// In 32-bit protected mode without paging, ring 0, interrupts on.
+    pub(super) fn new(gate: Arc<RunGate>, rip: u64) -> Self {
+        let mut system = kvm_sregs {
+            cr0: 0x11,
+            ..Default::default()
+        };
+        system.cs.db = 1;
+        system.cs.limit = u32::MAX;
+        system.ss.limit = u32::MAX;
+        system.cs.present = 1;
+        system.ss.db = 1;
+        let general = kvm_regs {
+            rip,
+            rflags: 0x202,
+            rsp: super::STACK,
+            ..Default::default()
+        };
+        Self {
+            registers: CpuRegisters { general, system },
+            guest_registers: GuestRegisters {
+                db: [0; 4],
+                dr7: 0x400,
+            },
+            undelivered: None,
+            activity: VpActivity::Stopped,
+            script: VecDeque::new(),
+            told: Vec::new(),
+            fails_at: None,
+            failed: false,
+            tsc: 0,
+            deadline: 0,
+            gate,
+            immediate_exit: false,
+            data: [0; 4],
+        }
+    }
+
+    fn may_fail(&mut self, call: &str) -> Result<(), DebugError> {
+        match &mut self.fails_at {
+            Some(0) => {
+                self.fails_at = None;
+                self.failed = true;
+                Err(DebugError::Hypervisor {
+                    what: call.into(),
+                    why: "the script says so".into(),
+                })
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn made(&mut self, exit: Exit) -> VpExit<'_> {
+        let pc = self.registers.linear_rip().value();
+        let gpa = Gpa::new(0xfee0_0000);
+        match exit {
+            Exit::Debug { vector, dr6 } => VpExit::Debug(DebugExit {
+                vector,
+                pc,
+                dr6: Dr6(0xffff_0ff0 | dr6),
+            }),
+            Exit::PioWrite { port } => VpExit::PioWrite {
+                port,
+                size: 1,
+                data: &self.data[..1],
+            },
+            Exit::MmioRead => VpExit::MmioRead {
+                gpa,
+                data: &mut self.data,
+            },
+            Exit::Halted => VpExit::Halted,
+            Exit::Shutdown => VpExit::Shutdown(FaultRegisters::Kept),
+            Exit::SystemReset => VpExit::SystemReset,
+            Exit::SystemPowerOff => VpExit::SystemPowerOff,
+            Exit::SystemCrash => VpExit::SystemCrash,
+            Exit::Interrupted => VpExit::Interrupted,
+            Exit::Nothing => VpExit::Nothing,
+            Exit::Failed(cause) => VpExit::Failed(cause),
+        }
+    }
+}
+
+impl Vcpu for FakeVcpu {
+    fn set_immediate_exit(&mut self, on: bool) {
+        self.immediate_exit = on;
+    }
+
+    fn want_registers(&mut self, _: bool) {}
+
+    /// At the end of the script somebody kicks the VP.
+    fn run(&mut self) -> VpExit<'_> {
+        self.told.push(match self.immediate_exit {
+            true => Told::Complete,
+            false => Told::Run,
+        });
+        let next = self.script.front().map(|stay| stay.completes);
+        let stay = match (self.immediate_exit, next) {
+            (true, Some(true)) | (false, Some(false)) => self.script.pop_front(),
+            (true, _) => return VpExit::Interrupted,
+            (false, Some(true)) => panic!("an I/O exit was not completed"),
+            (false, None) => None,
+        };
+        let Some(stay) = stay else {
+            // It is not in the guest, so nobody has to send the signal.
+            let _ = self.gate.kick();
+            return VpExit::Interrupted;
+        };
+        self.undelivered = None;
+        (stay.act)(self);
+        self.made(stay.exit)
+    }
+
+    fn program(&mut self, state: DebugState) -> Result<(), DebugError> {
+        self.may_fail("program")?;
+        self.told.push(Told::Program(state));
+        Ok(())
+    }
+
+    fn kept_trap_flag(&mut self) {}
+
+    fn set_own_trap_flag(&mut self, _: TrapFlag) {}
+
+    fn guest_debug_registers(&mut self) -> Result<GuestRegisters, DebugError> {
+        self.may_fail("guest_debug_registers")?;
+        Ok(self.guest_registers)
+    }
+
+    fn holds_interrupts(&self) -> bool {
+        true
+    }
+
+    fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
+        self.may_fail("undelivered")?;
+        Ok(self.undelivered)
+    }
+
+    fn deliverable(&mut self) -> Result<Option<u8>, DebugError> {
+        self.may_fail("deliverable")?;
+        Ok(None)
+    }
+
+    fn inject_debug(&mut self, _: DebugState, payload: DebugPayload) -> Result<(), DebugError> {
+        self.may_fail("inject_debug")?;
+        self.told.push(Told::InjectDebug(payload));
+        Ok(())
+    }
+
+    fn inject_breakpoint(&mut self, _: DebugState) -> Result<(), DebugError> {
+        self.may_fail("inject_breakpoint")?;
+        self.told.push(Told::InjectBreakpoint);
+        Ok(())
+    }
+
+    fn drop_exception(&mut self) -> Result<(), DebugError> {
+        self.may_fail("drop_exception")?;
+        self.told.push(Told::DropException);
+        Ok(())
+    }
+
+    fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
+        self.may_fail("drop_soft_exception")?;
+        self.told.push(Told::DropSoftException);
+        Ok(())
+    }
+
+    fn has_interrupt_shadow(&mut self) -> Result<bool, DebugError> {
+        self.may_fail("has_interrupt_shadow")?;
+        Ok(false)
+    }
+
+    fn raise_nmi(&mut self) -> Result<(), DebugError> {
+        self.may_fail("raise_nmi")
+    }
+
+    fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
+        self.may_fail("registers")?;
+        Ok(self.registers)
+    }
+
+    fn write_general(&mut self, general: &kvm_regs) -> Result<(), DebugError> {
+        self.may_fail("write_general")?;
+        self.registers.general = *general;
+        Ok(())
+    }
+
+    fn skip_to(&mut self, rip: u64) -> Result<(), DebugError> {
+        self.may_fail("skip_to")?;
+        self.registers.general.rip = rip;
+        Ok(())
+    }
+
+    fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), DebugError> {
+        self.may_fail("write_outcome")?;
+        let general = &mut self.registers.general;
+        (general.rip, general.rflags) = (outcome.rip, outcome.rflags);
+        Ok(())
+    }
+
+    fn paging_limits(&self) -> Result<PagingLimits, DebugError> {
+        Ok(PagingLimits::new(40, true))
+    }
+
+    fn read_state(&mut self) -> Result<X86VpState, DebugError> {
+        self.may_fail("read_state")?;
+        Ok(self.registers.state())
+    }
+
+    fn write_state(&mut self, _: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {
+        self.may_fail("write_state")?;
+        let general = &mut self.registers.general;
+        (general.rip, general.rflags) = (new.rip, new.rflags);
+        Ok(())
+    }
+
+    fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        self.may_fail("activity")?;
+        Ok(self.activity)
+    }
+
+    fn halt_at(&mut self, next_rip: u64) -> Result<bool, DebugError> {
+        self.may_fail("halt_at")?;
+        self.registers.general.rip = next_rip;
+        self.activity = VpActivity::Halted;
+        Ok(true)
+    }
+
+    fn power_on(&mut self, _: VpIndex, _: &dyn Machine) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+impl VcpuClocks for FakeVcpu {
+    fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
+        self.may_fail("read_msr")?;
+        Ok(match msr {
+            msr::TSC => self.tsc,
+            msr::TSC_DEADLINE => self.deadline,
+            _ => 0,
+        })
+    }
+
+    fn write_clock_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
+        self.may_fail("write_clock_msr")?;
+        match msr {
+            msr::TSC => self.tsc = value,
+            msr::TSC_DEADLINE => self.deadline = value,
+            _ => panic!("MSR {msr:#x} is no clock"),
+        }
+        Ok(())
+    }
+
+    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
+        self.write_clock_msr(msr, value)
+    }
+
+    fn tsc_offset(&mut self) -> Option<u64> {
+        Some(self.tsc)
+    }
+
+    fn put_back_tsc(&mut self, ticks: u64) -> Result<(), DebugError> {
+        self.may_fail("put_back_tsc")?;
+        self.tsc = self.tsc.wrapping_sub(ticks);
+        Ok(())
+    }
+
+    fn local_apic(&mut self) -> Option<kvm_lapic_state> {
+        None
+    }
+
+    fn change_local_apic(
+        &mut self,
+        _: impl FnOnce(&mut kvm_lapic_state),
+    ) -> Result<(), DebugError> {
+        self.may_fail("change_local_apic")
+    }
+
+    fn tell_of_pause(&mut self) -> bool {
+        false
+    }
+}

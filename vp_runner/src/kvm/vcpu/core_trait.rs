@@ -1,0 +1,334 @@
+//! What the core needs of a vCPU, by ioctls.
+
+use super::KvmVcpu;
+use super::Programmed;
+use super::Synced;
+use super::refused;
+use crate::arch::x86_64::debug_registers::GuestRegisters;
+use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::emulate::Outcome;
+use crate::arch::x86_64::page_walk::PagingLimits;
+use crate::arch::x86_64::registers::CpuRegisters;
+use crate::arch::x86_64::step_effects::TrapFlag;
+use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::vp::debug_state::DebugState;
+use crate::arch::x86_64::vp::debug_state::Interrupts;
+use crate::arch::x86_64::vp::debug_state::Undelivered;
+use crate::arch::x86_64::vp::vcpu::Vcpu;
+use crate::control::exit::VpExit;
+use crate::kvm::exit_decode::decode;
+use crate::kvm::pending_interrupt;
+use crate::machine::Machine;
+use crate::machine::MachineError;
+use kvm_bindings::*;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::VpActivity;
+use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::bits::rflags;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::FaultRegisters;
+
+impl Vcpu for KvmVcpu {
+    fn set_immediate_exit(&mut self, on: bool) {
+        self.vcpu.fd().set_kvm_immediate_exit(u8::from(on));
+    }
+
+    fn want_registers(&mut self, on: bool) {
+        let fields = match on && self.features.sync_regs {
+            true => KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS,
+            false => 0,
+        };
+        self.vcpu.fd().get_kvm_run().kvm_valid_regs = fields.into();
+    }
+
+    /// `KVM_RUN`.
+    fn run(&mut self) -> VpExit<'_> {
+        if let Programmed::Fresh(state) = self.programmed {
+            self.programmed = Programmed::Used(state);
+        }
+        let fd = self.vcpu.fd();
+        let result = fd.run().map(drop);
+        let run = fd.get_kvm_run();
+        let reason = run.exit_reason;
+        self.synced = match run.kvm_valid_regs {
+            0 => Synced::No,
+            _ => Synced::Yes,
+        };
+        if result.is_ok() && reason == KVM_EXIT_SHUTDOWN {
+            return VpExit::Shutdown(self.registers_after_shutdown());
+        }
+        let run = self.vcpu.fd().get_kvm_run();
+        match result.map_err(|err| err.errno()) {
+            Ok(()) => decode(run),
+            Err(libc::EINTR) => VpExit::Interrupted,
+            Err(libc::EAGAIN) => VpExit::Nothing,
+            Err(errno) => VpExit::Failed(CrashCause::Run { errno }),
+        }
+    }
+
+    /// While KVM steps, it is told the state anew before every entry, whether or not the state changed, but for [`kept_trap_flag`](Vcpu::kept_trap_flag): some KVMs lose
+    /// the trap flag when the guest's own `popf` or `iret` clears it, or when they carry an instruction out themselves.
+    fn program(&mut self, wanted: DebugState) -> Result<(), DebugError> {
+        let holds = match self.programmed {
+            Programmed::Fresh(state) => state == wanted,
+            Programmed::Used(state) => state == wanted && wanted.stepping == Stepping::Off,
+            Programmed::Unknown => false,
+        };
+        if !holds {
+            self.program_with(wanted, 0)?;
+        }
+        match (wanted.interrupts, self.features.block_irq) {
+            (Interrupts::Held, false) => self.cast_shadow(),
+            _ => Ok(()),
+        }
+    }
+
+    fn kept_trap_flag(&mut self) {
+        if let Programmed::Used(state) = self.programmed {
+            self.programmed = Programmed::Fresh(state);
+        }
+    }
+
+    fn set_own_trap_flag(&mut self, own: TrapFlag) {
+        self.own = own;
+    }
+
+    fn guest_debug_registers(&mut self) -> Result<GuestRegisters, DebugError> {
+        let registers = self.vcpu.fd().get_debug_regs();
+        let registers =
+            registers.map_err(|err| refused("read the guest's debug registers", err))?;
+        Ok(GuestRegisters {
+            db: registers.db,
+            dr7: registers.dr7,
+        })
+    }
+
+    fn holds_interrupts(&self) -> bool {
+        self.features.block_irq
+    }
+
+    fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
+        let fd = self.vcpu.fd();
+        let events = fd
+            .get_vcpu_events()
+            .map_err(|err| refused("read a VP's events", err))?;
+        Ok(
+            if events.exception.injected | events.exception.pending != 0 {
+                Some(Undelivered::Exception(events.exception.nr))
+            } else if events.interrupt.injected != 0 {
+                Some(Undelivered::Interrupt(events.interrupt.nr))
+            } else {
+                None
+            },
+        )
+    }
+
+    fn deliverable(&mut self) -> Result<Option<u8>, DebugError> {
+        let CpuRegisters { general, system } = self.registers()?;
+        if general.rflags & rflags::IF == 0 || self.has_interrupt_shadow()? {
+            return Ok(None);
+        }
+        let Some((master, slave)) = pending_interrupt::pics(&self.vm) else {
+            return Ok(None);
+        };
+        let lapic = self.vcpu.fd().get_lapic();
+        let lapic = lapic.map_err(|err| refused("read a VP's local APIC", err))?;
+        let apic_base = system.apic_base;
+        Ok(pending_interrupt::next(&lapic, apic_base, &master, &slave))
+    }
+
+    fn inject_debug(&mut self, state: DebugState, payload: DebugPayload) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let set = |err| refused("set the guest's DR6", err);
+        let mut registers = fd.get_debug_regs().map_err(set)?;
+        registers.dr6 = payload.deliver(registers.dr6);
+        fd.set_debug_regs(&registers).map_err(set)?;
+        self.program_with(state, KVM_GUESTDBG_INJECT_DB)
+    }
+
+    /// Interrupts are held for it only where `KVM_GUESTDBG_BLOCKIRQ` can: an interrupt shadow is set together with all other events, and the `#BP` would be dropped.
+    fn inject_breakpoint(&mut self, state: DebugState) -> Result<(), DebugError> {
+        self.program_with(state, KVM_GUESTDBG_INJECT_BP)
+    }
+
+    /// KVM queues a `#UD` when it fails to emulate an instruction.
+    fn drop_exception(&mut self) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let drop = |err| refused("drop a pending exception", err);
+        let mut events = fd.get_vcpu_events().map_err(drop)?;
+        events.exception.injected = 0;
+        events.exception.pending = 0;
+        fd.set_vcpu_events(&events).map_err(drop)
+    }
+
+    /// KVM does not tell of a `#BP` or `#OF`, and takes it that there is none if it is told of none (api.rst, `KVM_GET_VCPU_EVENTS`;
+    /// `kvm_vcpu_ioctl_x86_get_vcpu_events`).
+    fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        let drop = |err| refused("take back a breakpoint exception", err);
+        let events = fd.get_vcpu_events().map_err(drop)?;
+        fd.set_vcpu_events(&events).map_err(drop)
+    }
+
+    fn has_interrupt_shadow(&mut self) -> Result<bool, DebugError> {
+        let fd = self.vcpu.fd();
+        let events = fd
+            .get_vcpu_events()
+            .map_err(|err| refused("read a VP's events", err))?;
+        Ok(events.interrupt.shadow != 0)
+    }
+
+    fn raise_nmi(&mut self) -> Result<(), DebugError> {
+        let fd = self.vcpu.fd();
+        fd.nmi().map_err(|err| refused("raise an NMI", err))
+    }
+
+    /// Without an ioctl where the registers came with the last exit.
+    fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
+        let fd = self.vcpu.fd();
+        let (mut general, system) = match self.synced {
+            Synced::Yes => {
+                let sync = fd.sync_regs();
+                (sync.regs, sync.sregs)
+            }
+            Synced::No => {
+                let read = |err| refused("read a VP's registers", err);
+                (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
+            }
+        };
+        if self.hides == Stepping::On && self.own == TrapFlag::Set {
+            general.rflags |= rflags::TF;
+        }
+        Ok(CpuRegisters { general, system })
+    }
+
+    /// KVM drops pending events when general registers are written, so they are written again.
+    fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
+        self.registers_change();
+        let fd = self.vcpu.fd();
+        let write = |err| refused("write a VP's registers", err);
+        let events = fd.get_vcpu_events().map_err(write)?;
+        fd.set_regs(regs).map_err(write)?;
+        match (events.exception.injected, events.exception.pending) {
+            (0, 0) => Ok(()),
+            _ => fd.set_vcpu_events(&events).map_err(write),
+        }
+    }
+
+    fn skip_to(&mut self, rip: u64) -> Result<(), DebugError> {
+        let mut regs = self.registers()?.general;
+        regs.rip = rip;
+        self.registers_change();
+        let skip = |err| refused("move a VP behind an instruction", err);
+        let fd = self.vcpu.fd();
+        fd.set_regs(&regs).map_err(skip)?;
+        let mut events = fd.get_vcpu_events().map_err(skip)?;
+        events.interrupt.shadow = 0;
+        events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+        fd.set_vcpu_events(&events).map_err(skip)
+    }
+
+    fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), DebugError> {
+        let [
+            rax,
+            rcx,
+            rdx,
+            rbx,
+            rsp,
+            rbp,
+            rsi,
+            rdi,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+        ] = outcome.gp;
+        let registers = kvm_regs {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rsp,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip: outcome.rip,
+            rflags: outcome.rflags,
+        };
+        self.registers_change();
+        let set = self.vcpu.fd().set_regs(&registers);
+        set.map_err(|err| refused("write a VP's registers", err))
+    }
+
+    fn paging_limits(&self) -> Result<PagingLimits, DebugError> {
+        Ok(self.register_file()?.paging_limits())
+    }
+
+    fn read_state(&mut self) -> Result<X86VpState, DebugError> {
+        let file = self.register_file()?;
+        let registers = self.registers()?;
+        file.read_with(self.vcpu.fd(), &registers)
+    }
+
+    fn write_state(&mut self, old: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {
+        let file = self.register_file()?;
+        file.write(self.raw(), old, new)
+    }
+
+    /// A KVM without in-kernel interrupt controller does not know the run state, and says `Stopped`.
+    fn activity(&mut self) -> Result<VpActivity, DebugError> {
+        let state = self.vcpu.fd().get_mp_state();
+        let state = state.map_err(|err| refused("read a VP's run state", err))?;
+        Ok(match state.mp_state {
+            KVM_MP_STATE_HALTED => VpActivity::Halted,
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,
+            _ => VpActivity::Stopped,
+        })
+    }
+
+    /// See api.rst, `KVM_SET_MP_STATE`.
+    fn halt_at(&mut self, next_rip: u64) -> Result<bool, DebugError> {
+        let halted = kvm_mp_state {
+            mp_state: KVM_MP_STATE_HALTED,
+        };
+        if self.vcpu.fd().set_mp_state(halted).is_err() {
+            return Ok(false);
+        }
+        self.skip_to(next_rip)?;
+        Ok(true)
+    }
+
+    fn power_on(&mut self, vp: VpIndex, machine: &dyn Machine) -> Result<(), MachineError> {
+        machine.init_vp(vp, self.raw())
+    }
+}
+
+impl KvmVcpu {
+    /// Whether KVM has reset this VP on its triple fault: then the VP is where INIT puts it (SDM volume 3, "Processor State After Reset").
+    fn registers_after_shutdown(&mut self) -> FaultRegisters {
+        match self.registers() {
+            Ok(CpuRegisters { general, system })
+                if general.rip == 0xfff0
+                    && general.rflags == 2
+                    && system.cs.base == 0xffff_0000
+                    && system.cr3 == 0 =>
+            {
+                FaultRegisters::ResetByHypervisor
+            }
+            _ => FaultRegisters::Kept,
+        }
+    }
+}

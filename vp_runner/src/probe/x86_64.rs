@@ -1,0 +1,5 @@
+//! The scenarios for x86.
+
+pub(super) mod programs;
+pub(super) mod scenario;
+pub(super) mod seen;
