@@ -97,8 +97,7 @@ pub struct Controller {
     exit: Option<RunnerExit>,
     /// What the debugger was told of the present stop: the guest may end of it.
     told: Vec<DebugStopReason>,
-    /// `None` where the VPs have no clocks of KVM.
-    time: Option<Arc<Timekeeper>>,
+    time: Arc<Timekeeper>,
 }
 
 /// The outputs of the state machine that are yet to be carried out.
@@ -283,9 +282,9 @@ impl Controller {
             self.code.reconcile().await;
         }
         self.stops = self.code.stop_set(self.step_interrupts);
-        let counted = match &self.time {
-            Some(time) if time.has_counters() => self.vps.call_all(|vp| vp.restart_counter()).await,
-            _ => Ok(()),
+        let counted = match self.time.has_counters() {
+            true => self.vps.call_all(|vp| vp.restart_counter()).await,
+            false => Ok(()),
         };
         let outputs = match counted {
             Ok(()) => {

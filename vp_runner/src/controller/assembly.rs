@@ -3,7 +3,9 @@
 use super::Control;
 use super::Controller;
 use super::breakpoint_control::BreakpointControl;
+use super::device_calls;
 use super::device_calls::DeviceCalls;
+use super::device_calls::StartCall;
 use super::devices::reset_failed;
 use super::latest_session::LatestSession;
 use super::ticker::Tick;
@@ -64,6 +66,8 @@ pub(super) struct Wiring {
     pub(super) debug: mesh::Receiver<DebugMessage>,
     pub(super) control: mesh::Receiver<Control>,
     pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
+    pub(super) time: Arc<Timekeeper>,
+    pub(super) device_threads: StartCall,
     pub(super) int3: Int3Traps,
     pub(super) capabilities: Capabilities,
     pub(super) start: StartMode,
@@ -119,15 +123,15 @@ impl Controller {
             debug: params.debug,
             control,
             ticker: Ticker::new(),
+            time,
+            device_threads: device_calls::on_a_thread,
             int3: report.map(Report::int3_traps).unwrap_or_default(),
             capabilities: report.map(Report::capabilities).unwrap_or_default(),
             start: params.start,
             on_reset: params.on_reset,
             on_crash: params.on_crash,
         };
-        let mut controller = Self::over(guest, wiring);
-        controller.time = Some(time);
-        Ok(controller)
+        Ok(Self::over(guest, wiring))
     }
 
     /// A controller of VPs that are there already.
@@ -159,7 +163,7 @@ impl Controller {
             ticks,
             memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),
             machine: guest.machine,
-            device_calls: DeviceCalls::new(),
+            device_calls: DeviceCalls::new(wiring.device_threads),
             run_after_reset: false,
             xfeatures: guest.xfeatures,
             paging_limits: guest.paging_limits,
@@ -169,7 +173,7 @@ impl Controller {
             on_crash: wiring.on_crash,
             exit: None,
             told: Vec::new(),
-            time: None,
+            time: wiring.time,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::machine::MachineError;
 use futures::StreamExt;
 use futures::stream::SelectNextSome;
 use std::collections::VecDeque;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::thread;
@@ -42,8 +43,12 @@ pub(super) struct DeviceCall {
     pub(super) call: Box<dyn FnOnce() -> Returned + Send>,
 }
 
+/// Starts a call, and returns before or after it.
+pub(super) type StartCall = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
 /// The calls in their order, one at a time: a device that blocks is not called a second time meanwhile.
 pub(super) struct DeviceCalls {
+    start: StartCall,
     underway: Option<Underway>,
     queue: VecDeque<DeviceCall>,
     returns: mesh::Receiver<Returned>,
@@ -61,9 +66,11 @@ struct Underway {
 }
 
 impl DeviceCalls {
-    pub(super) fn new() -> Self {
+    /// `start` starts each call. A call may block, so the calls of a real machine are started [on a thread](on_a_thread).
+    pub(super) fn new(start: StartCall) -> Self {
         let (results, returns) = mesh::channel();
         Self {
+            start,
             underway: None,
             queue: VecDeque::new(),
             returns,
@@ -160,15 +167,19 @@ impl DeviceCalls {
             let returned = catch_unwind(AssertUnwindSafe(call));
             results.send(returned.unwrap_or_else(|_| Returned::Failed("it panicked".into())));
         };
-        // `shuttle` knows nothing of threads that are not its own.
-        if cfg!(test) {
-            return run();
-        }
-        let thread = thread::Builder::new().name("device call".into());
-        if let Err(err) = thread.spawn(run) {
+        if let Err(err) = (self.start)(Box::new(run)) {
             self.results.send(Returned::Failed(err.to_string()));
         }
     }
+}
+
+/// Starts a call on a thread of its own.
+///
+/// # Errors
+/// The host's, where it has no thread left.
+pub(super) fn on_a_thread(call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    let thread = thread::Builder::new().name("device call".into());
+    thread.spawn(call).map(drop)
 }
 
 impl Underway {
@@ -204,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_call_that_panics_is_an_error_and_the_next_one_is_made() {
-        let mut calls = DeviceCalls::new();
+        let mut calls = DeviceCalls::new(on_a_thread);
         let reset = |call| DeviceCall {
             what: "reset".into(),
             waits: Waits::Reset,

@@ -146,9 +146,7 @@ impl Controller {
     /// [`DebugError::Overdue`] where the VMM's code blocks: the reset is still under way then ([`late_reset`](Self::late_reset)).
     pub(super) async fn reset(&mut self) -> Result<(), DebugError> {
         self.code.before_reset();
-        if let Some(time) = &self.time {
-            time.before_reset();
-        }
+        self.time.before_reset();
         let machine = self.machine.clone();
         self.ask(DeviceCall {
             what: "Machine::reset".into(),

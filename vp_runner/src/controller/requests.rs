@@ -353,13 +353,10 @@ impl Controller {
 
     fn freeze_time(&self, wanted: Option<FreezeTime>) -> Result<FreezeTime, DebugError> {
         self.state.check_attached()?;
-        let Some(time) = &self.time else {
-            return Ok(FreezeTime::Off);
-        };
         if let Some(wanted) = wanted {
-            time.set_freeze(wanted)?;
+            self.time.set_freeze(wanted)?;
         }
-        Ok(time.freeze())
+        Ok(self.time.freeze())
     }
 
     async fn status(&mut self) -> Result<VmStatus, DebugError> {

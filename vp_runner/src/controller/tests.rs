@@ -105,6 +105,12 @@ fn session() {
         debug: requests,
         control,
         ticker: (ticker, ticks),
+        time: Arc::new(Timekeeper::without_clocks()),
+        // `shuttle` knows nothing of threads that are not its own.
+        device_threads: |call| {
+            call();
+            Ok(())
+        },
         int3: Int3Traps::EVERYWHERE,
         capabilities: Capabilities::default(),
         start,

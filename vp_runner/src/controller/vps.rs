@@ -27,7 +27,6 @@ use futures::FutureExt;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use link::KvmThread;
-use pal_async::awake::awake;
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -206,12 +205,16 @@ impl Vps {
         &self,
         vp: VpIndex,
         call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
-    ) -> Result<Asked<R>, DebugError> {
+    ) -> Result<Asked<'_, R>, DebugError> {
         let (send, receive) = mesh::oneshot();
         let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
-        let sent = self.thread(vp)?.link.command(Command::Call(boxed));
+        let link = &self.thread(vp)?.link;
+        let sent = link.command(Command::Call(boxed));
         sent.map_err(thread_gone)?;
-        Ok(Asked(receive))
+        Ok(Asked {
+            answer: receive,
+            link: &**link,
+        })
     }
 
     /// The same on every VP, at the same time. The first error, when all have answered.
@@ -252,19 +255,21 @@ impl Vps {
 }
 
 /// A parked VP that was asked something.
-struct Asked<R>(mesh::OneshotReceiver<Result<R, DebugError>>);
+struct Asked<'a, R> {
+    answer: mesh::OneshotReceiver<Result<R, DebugError>>,
+    link: &'a dyn VpLink,
+}
 
-impl<R> Asked<R> {
-    /// It answers at once, so most often it is not worth going to sleep. Not so in unit tests, where `shuttle` lets the other threads go on, which it does
-    /// not at a look.
+impl<R> Asked<'_, R> {
     async fn answer(mut self) -> Result<R, DebugError> {
-        let soon = match cfg!(test) {
-            true => None,
-            false => awake(|| (&mut self.0).now_or_never()),
-        };
+        let mut soon = None;
+        self.link.wait_briefly(&mut || {
+            soon = (&mut self.answer).now_or_never();
+            soon.is_some()
+        });
         let answer = match soon {
             Some(answer) => answer,
-            None => self.0.await,
+            None => self.answer.await,
         };
         answer.map_err(|_| thread_gone(ThreadGone))?
     }

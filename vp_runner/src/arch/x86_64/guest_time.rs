@@ -17,6 +17,8 @@
 
 pub(crate) mod apic_timer;
 pub(crate) mod clock_code;
+#[cfg(test)]
+pub(crate) mod fake_clocks;
 pub(crate) mod pit;
 pub(crate) mod timekeeper;
 

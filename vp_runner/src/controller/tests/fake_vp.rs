@@ -111,6 +111,9 @@ impl VpLink for Link {
         sent
     }
 
+    /// The scheduler lets other threads go on only when this one sleeps.
+    fn wait_briefly(&self, _: &mut dyn FnMut() -> bool) {}
+
     fn kick(&self, kick: Kick) {
         // The gate has noted it; the VP may do anything before the signal comes, and after it.
         thread::yield_now();

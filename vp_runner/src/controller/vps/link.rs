@@ -11,6 +11,7 @@ use crate::vp_thread;
 use crate::vp_thread::Command;
 use crate::vp_thread::VpEvent;
 use kvm_ioctls::VcpuFd;
+use pal_async::awake::awake;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -25,6 +26,9 @@ pub(in crate::controller) trait VpLink: Send + Sync {
     /// # Errors
     /// [`ThreadGone`].
     fn command(&self, command: Command) -> Result<(), ThreadGone>;
+
+    /// Waits until `is_done`, for as long as that is cheaper than going to sleep and being woken: a parked VP answers a call within microseconds.
+    fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool);
 
     /// Carries out a kick that the VP's gate has noted: a VP in the guest leaves it, one that waits in user space looks at its gate.
     fn kick(&self, kick: Kick);
@@ -79,6 +83,10 @@ impl KvmThread {
 impl VpLink for KvmThread {
     fn command(&self, command: Command) -> Result<(), ThreadGone> {
         self.commands.send(command).map_err(|_| ThreadGone)
+    }
+
+    fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool) {
+        awake(|| is_done().then_some(()));
     }
 
     fn kick(&self, kick: Kick) {

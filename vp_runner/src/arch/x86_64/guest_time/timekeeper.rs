@@ -90,6 +90,14 @@ impl Timekeeper {
         }
     }
 
+    /// For a unit test whose VPs have no clocks.
+    #[cfg(test)]
+    pub(crate) fn without_clocks() -> Self {
+        let clocks = Box::new(super::fake_clocks::FakeClocks::default());
+        let rate = Err(vmm_core_defs::debug_rpc::Unsupported::ClockRateUnknown.into());
+        Self::new(clocks, FreezeTime::Off, rate)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

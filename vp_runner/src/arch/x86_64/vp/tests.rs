@@ -9,9 +9,7 @@ use super::Vp;
 use super::VpContext;
 use super::guest_memory::GuestMemory;
 use crate::arch::x86_64::code_location::CodeLocation;
-use crate::arch::x86_64::guest_time::Moment;
 use crate::arch::x86_64::guest_time::timekeeper::Timekeeper;
-use crate::arch::x86_64::guest_time::timekeeper::VmClocks;
 use crate::arch::x86_64::page_walk::PagingLimits;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::breakpoints::Breakpoints;
@@ -33,13 +31,9 @@ use crate::machine::MachineError;
 use crate::machine::MmioOutcome;
 use fake_vcpu::FakeVcpu;
 use fake_vcpu::Stay;
-use kvm_bindings::kvm_pit_state2;
 use kvm_ioctls::VcpuFd;
-use std::io;
 use std::sync::Arc;
 use std::sync::RwLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
@@ -50,9 +44,7 @@ use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::StepInterrupts;
-use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::Epoch;
 
@@ -105,45 +97,6 @@ impl Machine for FakeMachine {
     }
 }
 
-/// The clocks of a VM whose host's counter a test sets.
-#[derive(Debug, Clone, Default)]
-struct FakeClocks(Arc<AtomicU64>);
-
-impl FakeClocks {
-    fn pass(&self, ticks: u64) {
-        self.0.fetch_add(ticks, Ordering::Relaxed);
-    }
-}
-
-impl VmClocks for FakeClocks {
-    fn host_tsc(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn now(&self) -> Moment {
-        Moment {
-            tsc: self.host_tsc(),
-            kvmclock: None,
-        }
-    }
-
-    fn set_kvmclock(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn pit(&self) -> Option<kvm_pit_state2> {
-        None
-    }
-
-    fn set_pit(&self, _: &kvm_pit_state2) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn tick_pit(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Guest {
     /// A guest whose code is `nop`s, with these breakpoints, and RIP at [`CODE`].
     fn new(breakpoints: &[(BreakpointKind, u64)]) -> Self {
@@ -192,11 +145,6 @@ impl Guest {
         let gate = Arc::new(RunGate::new());
         let vcpu = FakeVcpu::new(gate.clone(), CODE);
         let table = Arc::new(RwLock::new(table));
-        let time = Timekeeper::new(
-            Box::new(FakeClocks::default()),
-            FreezeTime::Off,
-            Err(Unsupported::ClockRateUnknown.into()),
-        );
         let context = VpContext {
             index: VP,
             machine: Arc::new(FakeMachine),
@@ -206,7 +154,7 @@ impl Guest {
                 ram: ram.clone(),
                 breakpoints: table.clone(),
             },
-            time: Arc::new(time),
+            time: Arc::new(Timekeeper::without_clocks()),
         };
         Self {
             vp: Vp::new(vcpu, context),

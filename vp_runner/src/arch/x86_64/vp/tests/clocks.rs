@@ -5,6 +5,8 @@ use super::super::clocks::Extent;
 use super::*;
 use crate::arch::x86_64::guest_time::ClockAccess;
 use crate::arch::x86_64::guest_time::TscRate;
+use crate::arch::x86_64::guest_time::fake_clocks::FakeClocks;
+use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::regs::x86_64::bits::msr;
 
 /// One tick is a nanosecond.

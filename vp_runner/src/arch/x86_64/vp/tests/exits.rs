@@ -12,6 +12,8 @@ use crate::control::at_breakpoint::Others;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_state::Cause;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
