@@ -22,6 +22,7 @@ pub(crate) mod hunt;
 mod kernel;
 mod linux_guest;
 mod machine;
+mod panic_check;
 pub(crate) mod places;
 mod qemu;
 mod qemu_machine;
@@ -306,17 +307,8 @@ impl Bed {
     /// Only a failure of the bed itself is tried again, each time with a line that says so, which goes where the command's errors go.
     pub(crate) fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
-        let plan = Plan {
-            scratch: scratch.path(),
-            cmdline: "",
-            cpus: job.cpus,
-            memory_mib: MEMORY_MIB,
-            timeout: job.timeout,
-            seed: job.seed,
-            mark: Mark::of(job.command.iter().map(OsString::as_os_str), job.seed),
-        };
+        let plan = self.prepared(job, &scratch)?;
         let machine = self.machine.as_ref();
-        machine.prepare(self.root_image(job, &scratch.path().join("root"))?, &plan)?;
         let say = |text: &str| -> anyhow::Result<()> {
             let (_, mut errors) = sinks();
             writeln!(errors, "nested: {}: {text}", job.name)?;
@@ -373,6 +365,22 @@ impl Bed {
             return Ok(code);
         }
         unreachable!("the last attempt returns")
+    }
+
+    /// The plan of a job's boots, with the files that they start from.
+    fn prepared<'a>(&self, job: &Job, scratch: &'a Scratch) -> anyhow::Result<Plan<'a>> {
+        let plan = Plan {
+            scratch: scratch.path(),
+            cmdline: "",
+            cpus: job.cpus,
+            memory_mib: MEMORY_MIB,
+            timeout: job.timeout,
+            seed: job.seed,
+            mark: Mark::of(job.command.iter().map(OsString::as_os_str), job.seed),
+        };
+        let root = self.root_image(job, &scratch.path().join("root"))?;
+        self.machine.prepare(root, &plan)?;
+        Ok(plan)
     }
 
     fn boot(

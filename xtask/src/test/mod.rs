@@ -146,8 +146,9 @@ fn nested_intel(summary: &mut Summary) -> anyhow::Result<()> {
 
 /// The test programs that are meant for this KVM. The soak runs all of them in kvm-intel as well.
 fn nested(kvm: Kvm, place: &'static str, summary: &mut Summary) -> anyhow::Result<()> {
-    let suite = Suite::unbuilt()?.meant_for(kvm).built(kvm)?;
     let bed = Bed::provide(kvm)?;
+    bed.check_panic()?;
+    let suite = Suite::unbuilt()?.meant_for(kvm).built(kvm)?;
     let failed = suite.run(&bed, None, &mut |note| summary.note(place, note))?;
     anyhow::ensure!(failed == 0, "{failed} test program(s) failed in {place}");
     Ok(())

@@ -1,8 +1,11 @@
 //! A Bochs whose emulated CPU runs kvm-intel or kvm-amd, built from Debian's source package.
 //!
-//! Five things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
+//! Six things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
 //! the guest's cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING",
-//! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, a #DB that is intercepted leaves DR6 and
+//! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, what was held back by then stays so in the guest, whatever
+//! the CPU counts as: the host's interrupts have to be let through there, as with VMX. An INT3 or INT n
+//! that a VM entry with SVM injects returns to the instruction behind, which the VMCB names (nRIP, AMD APM volume 2, 15.20): the guest otherwise executes its INT3 again and
+//! again. With SVM, a #DB that is intercepted leaves DR6 and
 //! DR7 as they were, and the VMCB has to have what the handler would see (AMD APM volume 2, 15.12.2): KVM would not learn what the trap was. And a single-step trap or an
 //! interrupt shadow that waits for the end of the guest's instruction stays when that instruction leaves the guest with SVM: the outer kernel then got a #DB before it
 //! had loaded its own TR again, which is a triple fault. A RAM
@@ -70,6 +73,15 @@ const EDITS: &[Edit] = &[
         replace: "BX_CPU_THIS_PTR in_svm_guest = true;\n  handleInterruptMaskChange();",
     },
     Edit {
+        file: "cpu/flag_ctrl_pro.cc",
+        after: "BX_CPU_C::handleInterruptMaskChange(",
+        find: "mask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR | BX_EVENT_PENDING_UINTR);",
+        // The host's interrupts were masked by the guest's cleared IF while the CPU did not count as in a guest yet.
+        replace: "mask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR | BX_EVENT_PENDING_UINTR);
+     else
+       unmask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR);",
+    },
+    Edit {
         file: "cpu/svm.cc",
         after: "BX_CPU_C::SvmInterceptException(",
         find: "BX_CPU_THIS_PTR debug_trap = 0;",
@@ -80,6 +92,14 @@ const EDITS: &[Edit] = &[
     BX_CPU_THIS_PTR dr7.set_GD(0);
   }
   BX_CPU_THIS_PTR debug_trap = 0;",
+    },
+    Edit {
+        file: "cpu/svm.cc",
+        after: "BX_CPU_C::SvmInjectEvents(",
+        find: "ctrls->exitintinfo = ctrls->eventinj & ~0x80000000;",
+        replace: "if ((type == BX_SOFTWARE_EXCEPTION || type == BX_SOFTWARE_INTERRUPT) && BX_SUPPORT_SVM_EXTENSION(BX_CPUID_SVM_NRIP_SAVE))
+    RIP = vmcb_read64(SVM_CONTROL64_NRIP);
+  ctrls->exitintinfo = ctrls->eventinj & ~0x80000000;",
     },
     Edit {
         file: "cpu/svm.cc",
@@ -218,6 +238,19 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn the_hosts_interrupts_are_let_through_in_a_guest_of_svm_that_has_cleared_if() {
+        let text = "void BX_CPU_C::handleInterruptMaskChange(void)\n{\n  if (in_svm_guest) {\n     if (! SVM_HOST_IF)\n       \
+                    mask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR | BX_EVENT_PENDING_UINTR);\n\n     \
+                    mask_event(BX_EVENT_SVM_VIRQ_PENDING);\n  }\n}\n";
+        let edit = EDITS
+            .iter()
+            .find(|edit| edit.file == "cpu/flag_ctrl_pro.cc");
+        let edited = edit.unwrap().edited(text).unwrap();
+        let (_, otherwise) = edited.split_once("else").unwrap();
+        assert!(otherwise.trim().starts_with("unmask_event("), "{edited}");
     }
 
     #[test]
