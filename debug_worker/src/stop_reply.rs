@@ -133,9 +133,7 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
 /// The reason why the VP of a stop has crashed, as a short text. `None` if it has not crashed.
 pub(crate) fn crash_summary(reason: &DebugStopReason) -> Option<String> {
     match reason {
-        DebugStopReason::Crashed { cause, .. } => {
-            Some(format!("cannot go on: {}", crash(cause)))
-        }
+        DebugStopReason::Crashed { cause, .. } => Some(format!("cannot go on: {}", crash(cause))),
         DebugStopReason::TripleFault { .. } => Some("met a triple fault".to_owned()),
         _ => None,
     }

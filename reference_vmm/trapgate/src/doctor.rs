@@ -77,10 +77,7 @@ mod tests {
         };
         let replaced = row(Support::Replaced);
         assert!(replaced.starts_with("yes  interrupts held"), "{replaced}");
-        assert!(
-            replaced.contains("sets an interrupt shadow"),
-            "{replaced}"
-        );
+        assert!(replaced.contains("sets an interrupt shadow"), "{replaced}");
         let missing = row(Support::NotOffered);
         assert!(missing.starts_with("NO   interrupts held"), "{missing}");
     }

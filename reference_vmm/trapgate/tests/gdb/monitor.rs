@@ -245,7 +245,10 @@ fn quit_ends_the_guest_whatever_becomes_of_it_when_a_client_is_lost() {
         return;
     };
     let text = gdb_to_the_end(&mut guest, &["monitor quit", "disconnect"]);
-    assert!(text.contains("The guest and this debug session have ended"), "{text}");
+    assert!(
+        text.contains("The guest and this debug session have ended"),
+        "{text}"
+    );
     let ended = guest.finish();
     assert_eq!(ended.code, Some(6), "{}", ended.output);
     assert!(ended.output.contains("the debugger ended the guest"));

@@ -41,20 +41,41 @@ impl ModeClass {
     }
 }
 
-/// How the VP decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
+/// How the VP decodes instructions.
 pub(crate) fn cpu_mode(state: &X86VpState) -> CpuMode {
-    let long = state.cs.attributes & segment_attributes::LONG != 0;
-    let big = state.cs.attributes & segment_attributes::DEFAULT_BIG != 0;
-    let virtual_8086 = state.rflags & rflags::VM != 0;
-    match ModeClass::of(state.cr0, state.efer) {
+    mode(&ModeBits {
+        cr0: state.cr0,
+        efer: state.efer,
+        rflags: state.rflags,
+        long: state.cs.attributes & segment_attributes::LONG != 0,
+        big: state.cs.attributes & segment_attributes::DEFAULT_BIG != 0,
+    })
+}
+
+/// The bits that decide how a VP decodes instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ModeBits {
+    pub(crate) cr0: u64,
+    pub(crate) efer: u64,
+    pub(crate) rflags: u64,
+    /// CS.L.
+    pub(crate) long: bool,
+    /// CS.D.
+    pub(crate) big: bool,
+}
+
+/// How a VP with these bits decodes instructions (SDM volume 3, "Modes of Operation", and the L and D bits of CS).
+pub(crate) fn mode(bits: &ModeBits) -> CpuMode {
+    let virtual_8086 = bits.rflags & rflags::VM != 0;
+    match ModeClass::of(bits.cr0, bits.efer) {
         ModeClass::Real => CpuMode::Real,
         // EFLAGS.VM does nothing while long mode is active.
-        ModeClass::Long => match (long, big) {
+        ModeClass::Long => match (bits.long, bits.big) {
             (true, _) => CpuMode::Long64,
             (false, true) => CpuMode::Compatibility32,
             (false, false) => CpuMode::Compatibility16,
         },
-        ModeClass::Protected => match (virtual_8086, big) {
+        ModeClass::Protected => match (virtual_8086, bits.big) {
             (true, _) => CpuMode::Virtual8086,
             (false, true) => CpuMode::Protected32,
             (false, false) => CpuMode::Protected16,

@@ -136,7 +136,7 @@ pub(crate) fn emulate(
     if state.cr4 & cr4::CET != 0 {
         return Err(Unsupported::Cet);
     }
-    let instruction = decode(state, bytes).ok_or(Unsupported::Instruction)?;
+    let instruction = decode(cpu_mode(state), state.rip, bytes).ok_or(Unsupported::Instruction)?;
     if instruction.has_lock_prefix()
         || instruction.has_rep_prefix()
         || instruction.has_repne_prefix()

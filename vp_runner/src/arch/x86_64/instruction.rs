@@ -1,16 +1,14 @@
 //! Decoding the instruction a VP is about to execute.
 
-use crate::arch::x86_64::cpu_mode::cpu_mode;
 use iced_x86::Decoder;
 use iced_x86::DecoderOptions;
 use iced_x86::Instruction;
 use vmm_core_defs::debug_rpc::CpuMode;
-use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
-/// Decodes the instruction at RIP, whose first bytes are `bytes`. `None` where they are too few or no instruction of this mode.
-pub(crate) fn decode(state: &X86VpState, bytes: &[u8]) -> Option<Instruction> {
-    let bits = match cpu_mode(state) {
+/// Decodes the instruction at RIP, whose first bytes are `bytes`. `None` where the bytes are too few, or are no instruction of this mode.
+pub(crate) fn decode(mode: CpuMode, rip: u64, bytes: &[u8]) -> Option<Instruction> {
+    let bits = match mode {
         CpuMode::Real | CpuMode::Virtual8086 | CpuMode::Protected16 | CpuMode::Compatibility16 => {
             16
         }
@@ -19,6 +17,6 @@ pub(crate) fn decode(state: &X86VpState, bytes: &[u8]) -> Option<Instruction> {
         CpuMode::Aarch64 => return None,
     };
     let bytes = &bytes[..bytes.len().min(MAX_INSTRUCTION_LEN)];
-    let instruction = Decoder::with_ip(bits, bytes, state.rip, DecoderOptions::NONE).decode();
+    let instruction = Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE).decode();
     (!instruction.is_invalid()).then_some(instruction)
 }

@@ -3,15 +3,19 @@
 use super::code_location::CodeLocation;
 use super::convert::read_general;
 use super::convert::read_system;
+use super::cpu_mode::ModeBits;
 use super::cpu_mode::linear;
+use super::cpu_mode::mode;
+use super::instruction;
 use super::page_walk::PagingLimits;
 use super::page_walk::PagingState;
 use super::step_effects::TrapFlag;
+use iced_x86::Instruction;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
-use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// The registers that decide what the next instruction is and does. RFLAGS.TF is the guest's own.
@@ -29,7 +33,23 @@ impl CpuRegisters {
 
     /// Whether the next instruction is decoded as 64-bit code.
     pub(crate) fn is_64_bit_code(&self) -> bool {
-        self.system.efer & efer::LMA != 0 && self.system.cs.l != 0
+        self.mode() == CpuMode::Long64
+    }
+
+    /// How the VP decodes instructions.
+    fn mode(&self) -> CpuMode {
+        mode(&ModeBits {
+            cr0: self.system.cr0,
+            efer: self.system.efer,
+            rflags: self.general.rflags,
+            long: self.system.cs.l != 0,
+            big: self.system.cs.db != 0,
+        })
+    }
+
+    /// Decodes the next instruction. See [`instruction::decode`].
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Option<Instruction> {
+        instruction::decode(self.mode(), self.general.rip, bytes)
     }
 
     /// The address of the next instruction, and the tables that translate it.

@@ -9,8 +9,8 @@
 //! what it left in the guest is corrected then.
 //!
 //! Use: [`Step::new`] before, the step, and where it was made with our TF [`Step::after`] with the registers after it; then carry out
-//! [`Aftermath::correction`], keep [`Aftermath::own`], and give the guest the `#DB` that [`Aftermath::owed`] speaks of. [`opcode::of`] tells
-//! cheaply which instructions need none of that.
+//! [`Aftermath::correction`], keep [`Aftermath::own`], and give the guest the `#DB` that [`Aftermath::owed`] speaks of. [`class::of`] tells
+//! which instructions need none of that.
 //!
 //! | instruction | stores TF in | the guest's own TF then | where the step stops |
 //! |---|---|---|---|
@@ -34,7 +34,7 @@
 use crate::arch::x86_64::cpu_mode::Segment;
 use crate::arch::x86_64::cpu_mode::cpu_mode;
 use crate::arch::x86_64::cpu_mode::linear_address;
-use crate::arch::x86_64::instruction::decode;
+use iced_x86::Instruction;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
@@ -45,10 +45,10 @@ use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
+pub(crate) mod class;
 mod delivery;
 mod gate;
 mod kind;
-pub(crate) mod opcode;
 mod task;
 
 pub(crate) use gate::handler;
@@ -168,11 +168,14 @@ impl Landing {
 }
 
 impl Step {
-    /// Looks at the instruction at RIP, whose first bytes are `bytes` (up to 15, as many as can be read; the guest's own, no breakpoint bytes). `own` is
-    /// the guest's own TF.
-    pub(crate) fn new(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest) -> Self {
-        let instruction = decode(state, bytes);
-        let kind = kind::of(state, instruction.as_ref());
+    /// Looks at the instruction at RIP. `None`: there is none that the VP can execute. `own` is the guest's own TF.
+    pub(crate) fn new(
+        state: &X86VpState,
+        own: TrapFlag,
+        instruction: Option<&Instruction>,
+        guest: &impl Guest,
+    ) -> Self {
+        let kind = kind::of(state.rflags, instruction);
         let (loaded, stored) = match kind {
             Kind::PushFlags { bytes } => {
                 let at = stack_at(state, 1_i64 - i64::from(bytes));
@@ -188,14 +191,14 @@ impl Step {
             }
             _ => (None, None),
         };
-        let task = match (kind, &instruction) {
+        let task = match (kind, instruction) {
             (Kind::FarTransfer, Some(far)) => task::of_far_transfer(state, far, guest),
             (Kind::InterruptReturn { .. }, _) => task::of_interrupt_return(state, guest),
             _ => None,
         };
         Self {
             kind,
-            flow: instruction.as_ref().map_or(Flow::Sequential, kind::flow),
+            flow: instruction.map_or(Flow::Sequential, kind::flow),
             own,
             rip: state.rip,
             next_rip: instruction.map_or(state.rip, |found| found.next_ip()),

@@ -5,7 +5,6 @@ use iced_x86::Instruction;
 use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 use iced_x86::Register;
-use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// What an instruction is, as far as stepping is concerned.
@@ -71,7 +70,7 @@ pub(super) enum Flow {
 }
 
 /// `None`: no instruction, so it faults.
-pub(super) fn of(state: &X86VpState, instruction: Option<&Instruction>) -> Kind {
+pub(super) fn of(rflags: u64, instruction: Option<&Instruction>) -> Kind {
     let Some(instruction) = instruction else {
         return Kind::Ordinary;
     };
@@ -90,7 +89,7 @@ pub(super) fn of(state: &X86VpState, instruction: Option<&Instruction>) -> Kind 
         Code::Sysretq => Kind::SystemReturn { bytes: 8 },
         Code::Int3 => Kind::SoftwareInterrupt { vector: 3 },
         Code::Int1 => Kind::SoftwareInterrupt { vector: 1 },
-        Code::Into if state.rflags & rflags::OF != 0 => Kind::SoftwareInterrupt { vector: 4 },
+        Code::Into if rflags & rflags::OF != 0 => Kind::SoftwareInterrupt { vector: 4 },
         Code::Popw_SS | Code::Popd_SS => Kind::StackSegment,
         _ if is_repeated(instruction) => Kind::RepeatedString,
         _ if is_far(instruction) => Kind::FarTransfer,

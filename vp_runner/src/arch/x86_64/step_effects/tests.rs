@@ -1,4 +1,5 @@
 use super::*;
+use crate::arch::x86_64::instruction::decode;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use vmm_core_defs::regs::x86_64::bits::cr0;
@@ -9,6 +10,12 @@ mod real_vcpu;
 mod tasks;
 
 /// Memory by the byte, and IA32_FMASK.
+/// The step over the instruction with these bytes.
+fn step_over(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest) -> Step {
+    let instruction = decode(cpu_mode(state), state.rip, bytes);
+    Step::new(state, own, instruction.as_ref(), guest)
+}
+
 #[derive(Default)]
 struct Fake {
     bytes: RefCell<BTreeMap<u64, u8>>,
@@ -95,7 +102,7 @@ fn vp(mode: CpuMode) -> X86VpState {
 }
 
 fn step(state: &X86VpState, bytes: &[u8], guest: &Fake) -> Step {
-    Step::new(state, TrapFlag::Clear, bytes, guest)
+    step_over(state, TrapFlag::Clear, bytes, guest)
 }
 
 /// The registers after `len` bytes of an instruction that goes on with the next, the stack pointer moved.
@@ -236,7 +243,7 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
     let state = vp(CpuMode::Long64);
     let guest = Fake::default();
     let own = TrapFlag::Set;
-    let pushf = Step::new(&state, own, &[0x9c], &guest);
+    let pushf = step_over(&state, own, &[0x9c], &guest);
     let after = gone_on(&state, 1, -8);
     guest.put_slots(RSP - 8, 8, &[0x102]);
     let right = Aftermath {
@@ -253,13 +260,13 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
         Some(Correction { place, flag: own })
     );
     // After `mov ss` the trap waits; an instruction that was not carried out has none.
-    let mov_ss = Step::new(&state, own, &[0x8e, 0xd0], &guest);
+    let mov_ss = step_over(&state, own, &[0x8e, 0xd0], &guest);
     let waits = mov_ss.after(&gone_on(&state, 2, 0), &guest);
     assert_eq!((waits.own, waits.owed), (own, Owed::Nothing));
-    let nop = Step::new(&state, own, &[0x90], &guest);
+    let nop = step_over(&state, own, &[0x90], &guest);
     assert_eq!(nop.after(&state, &guest).owed, Owed::Nothing);
     // Each iteration has one.
-    let rep = Step::new(&state, own, &[0xf3, 0xa4], &guest);
+    let rep = step_over(&state, own, &[0xf3, 0xa4], &guest);
     assert_eq!(rep.after(&state, &guest).owed, Owed::SingleStepTrap);
 }
 
@@ -280,7 +287,7 @@ fn popf_and_iret_load_the_guests_own_trap_flag() {
                 let state = vp(mode);
                 let guest = Fake::default();
                 guest.put_slots(RSP + flags_at, slot, &[image]);
-                let stepped = Step::new(&state, own, bytes, &guest);
+                let stepped = step_over(&state, own, bytes, &guest);
                 let after = gone_on(&state, bytes.len() as u64, popped);
                 let found = stepped.after(&after, &guest);
                 assert_eq!((found.own, found.correction), (expected, None), "{mode:?}");
@@ -304,7 +311,7 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
             ..Default::default()
         };
         let state = vp(CpuMode::Long64);
-        let syscall = Step::new(&state, own, &[0x0f, 0x05], &guest);
+        let syscall = step_over(&state, own, &[0x0f, 0x05], &guest);
         let mut after = state.clone();
         after.rip = 0xffff_8000_0000_0000;
         after.gp[Gp::Rcx as usize] = RIP + 2;
@@ -331,7 +338,7 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
         (TrapFlag::Set, Owed::SingleStepTrap)
     );
     // `sysenter` leaves TF alone.
-    let sysenter = Step::new(
+    let sysenter = step_over(
         &vp(CpuMode::Protected32),
         TrapFlag::Set,
         &[0x0f, 0x34],

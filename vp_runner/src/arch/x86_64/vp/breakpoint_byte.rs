@@ -84,7 +84,8 @@ impl<V: Vcpu> Vp<V> {
             true => InterruptShadow::Active,
             false => InterruptShadow::None,
         };
-        let outcome = emulate(&state, &self.memory.code_at(location), shadow).ok()?;
+        let code = self.memory.by(location.paging).code_at(location.rip);
+        let outcome = emulate(&state, code.bytes(), shadow).ok()?;
         if let Some(store) = &outcome.store {
             self.store(&state, location, store)?;
         }

@@ -1,12 +1,14 @@
 //! A vCPU together with the facts that were read from it and still hold.
 
 use super::debug_state::DebugState;
+use super::guest_memory::GuestMemory;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::debug_registers::DebugRegisters;
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::debug_registers::Hits;
 use crate::arch::x86_64::dr7::DebugPayload;
+use iced_x86::Instruction;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -128,6 +130,19 @@ impl<V: Vcpu> Cpu<V> {
     pub(super) fn location(&mut self) -> Result<CodeLocation, DebugError> {
         let limits = self.vcpu.paging_limits()?;
         Ok(self.vcpu.registers()?.location(limits))
+    }
+
+    /// The next instruction. `None`: it cannot be decoded.
+    ///
+    /// # Errors
+    /// [`DebugError::Hypervisor`].
+    pub(super) fn next_instruction(
+        &mut self,
+        memory: &GuestMemory,
+    ) -> Result<Option<Instruction>, DebugError> {
+        let location = self.location()?;
+        let registers = self.vcpu.registers()?;
+        Ok(registers.decode(memory.by(location.paging).code_at(location.rip).bytes()))
     }
 
     /// The linear address of RIP.

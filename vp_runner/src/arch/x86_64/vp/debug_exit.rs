@@ -9,7 +9,6 @@ use super::vcpu::Vcpu;
 use crate::arch::x86_64::debug_registers::DebugRegisters;
 use crate::arch::x86_64::debug_registers::Hits;
 use crate::arch::x86_64::dr7::DebugPayload;
-use crate::arch::x86_64::instruction::decode;
 use crate::arch::x86_64::stop_cause::DebugCause;
 use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
@@ -233,10 +232,7 @@ impl<V: Vcpu> Vp<V> {
     /// On VT-x, an `ICEBP` that exits leaves RIP at the instruction, although its `#DB` is a trap. KVM skips the instruction only where no debugger steps or has a
     /// debug register (`handle_exception_nmi` in Linux), so RIP is moved here before the guest gets the `#DB`.
     fn skip_icebp(&mut self) -> Result<(), DebugError> {
-        let location = self.cpu.location()?;
-        let state = self.cpu.vcpu.registers()?.state();
-        let bytes = self.memory.code_at(&location);
-        match decode(&state, &bytes) {
+        match self.cpu.next_instruction(&self.memory)? {
             Some(icebp) if icebp.code() == Code::Int1 => self.cpu.vcpu.skip_to(icebp.next_ip()),
             Some(_) | None => Ok(()),
         }

@@ -81,10 +81,8 @@ impl<V: Vcpu> Vp<V> {
         if takes_interrupts {
             return ClockAccess::Possible;
         }
-        let Ok(location) = self.cpu.location() else {
-            return ClockAccess::Possible;
-        };
-        match may_look_at_a_clock(&self.memory.code_at(&location)) {
+        let instruction = self.cpu.next_instruction(&self.memory);
+        match may_look_at_a_clock(instruction.ok().flatten().as_ref()) {
             true => ClockAccess::Possible,
             false => ClockAccess::Impossible,
         }

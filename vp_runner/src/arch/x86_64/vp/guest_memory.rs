@@ -1,6 +1,5 @@
 //! Guest memory as one VP sees it: by its own page tables, without breakpoint bytes of ours, and without an access to a device.
 
-use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::walk;
 use crate::arch::x86_64::step_effects::Guest;
@@ -42,6 +41,18 @@ pub(super) struct Prefetched<'a> {
     len: usize,
 }
 
+/// The bytes of one instruction, and perhaps of those behind it.
+pub(super) struct Code {
+    bytes: [u8; MAX_INSTRUCTION_LEN],
+    len: usize,
+}
+
+impl Code {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// The guest's MSRs for `syscall`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SyscallMsrs {
@@ -71,11 +82,6 @@ impl GuestMemory {
     pub(super) fn change_breakpoints(&self) -> RwLockWriteGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.write();
         breakpoints.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As many bytes of the instruction at this location as can be read, at most [`MAX_INSTRUCTION_LEN`].
-    pub(super) fn code_at(&self, location: &CodeLocation) -> Vec<u8> {
-        self.by(location.paging).code_at(location.rip)
     }
 }
 
@@ -112,11 +118,10 @@ impl LinearMemory<'_> {
     }
 
     /// As many bytes of the instruction at `rip` as can be read, at most [`MAX_INSTRUCTION_LEN`].
-    pub(super) fn code_at(&self, rip: Gva) -> Vec<u8> {
-        let mut code = vec![0; MAX_INSTRUCTION_LEN];
-        let len = self.read_some(rip, &mut code);
-        code.truncate(len);
-        code
+    pub(super) fn code_at(&self, rip: Gva) -> Code {
+        let mut bytes = [0; MAX_INSTRUCTION_LEN];
+        let len = self.read_some(rip, &mut bytes);
+        Code { bytes, len }
     }
 
     /// Changes one byte, whatever the write protection of its page. `None`: the byte is not in RAM that can be written.

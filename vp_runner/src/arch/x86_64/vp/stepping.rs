@@ -26,9 +26,10 @@ use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::step_effects::LIKELY_FAULTS;
 use crate::arch::x86_64::step_effects::Landing;
 use crate::arch::x86_64::step_effects::Step;
-use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use iced_x86::Instruction;
 pub(super) use range_step::FastPath;
 use range_step::NextStep;
 use resume_flag::HiddenFlag;
@@ -64,8 +65,10 @@ struct PlannedStep {
     at_trap: AtTrap,
     before: CpuRegisters,
     location: CodeLocation,
-    opcode: Opcode,
-    /// Present if the instruction was decoded.
+    /// `None`: the instruction cannot be decoded.
+    instruction: Option<Instruction>,
+    class: Class,
+    /// Present if the instruction was looked at closely.
     step: Option<Box<Step>>,
     next: NextStep,
     /// RFLAGS.RF in memory that would keep a trap of the step from being met.

@@ -106,7 +106,7 @@ fn a_frame_is_found_in_every_mode_with_and_without_error_code() {
             let expected = (delivery.slot > 2).then(|| Gva::new(tf + 1));
             assert_eq!(rf, expected, "{what}");
             // What the guest set itself stays, and is off in the handler.
-            let own = Step::new(&state, TrapFlag::Set, &NOP, &guest).after(&after, &guest);
+            let own = step_over(&state, TrapFlag::Set, &NOP, &guest).after(&after, &guest);
             assert_eq!(own.correction, None, "{what}");
             assert_eq!((own.own, own.owed), (TrapFlag::Clear, Owed::Nothing));
         }
@@ -153,7 +153,7 @@ fn what_only_looks_like_a_frame_is_left_alone() {
 
     // The guest makes a frame of its own: `pushf; push cs; call handler`.
     let (after, _) = delivery.run(&state, RIP + 5, &guest);
-    let call = Step::new(&state, TrapFlag::Set, &[0xe8, 0, 0, 0, 0], &guest);
+    let call = step_over(&state, TrapFlag::Set, &[0xe8, 0, 0, 0, 0], &guest);
     assert_eq!(call.after(&after, &guest).own, TrapFlag::Set);
     // But a call that faults is delivered.
     let (after, tf) = delivery.run(&state, RIP, &guest);

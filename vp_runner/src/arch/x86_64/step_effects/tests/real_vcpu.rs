@@ -41,7 +41,7 @@ fn pushed_by_a_step(mode: StartIn, slot: u64, own: TrapFlag) -> Option<(u16, u16
     scratch.start(mode, CODE, STACK).unwrap();
     let file = RegisterFile::new(scratch.vm(), scratch.vcpu()).unwrap();
     let before = file.read(scratch.vcpu()).unwrap();
-    let step = Step::new(&before, own, &pushf, &Flat(scratch.ram()));
+    let step = step_over(&before, own, &pushf, &Flat(scratch.ram()));
     let debug = kvm_guest_debug {
         control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
         ..Default::default()

@@ -20,7 +20,7 @@ use crate::arch::x86_64::step_effects::FlagsLocation;
 use crate::arch::x86_64::step_effects::Owed;
 use crate::arch::x86_64::step_effects::Step;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DB_VECTOR;
 use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
@@ -90,7 +90,7 @@ impl Stepping {
         memory: &GuestMemory,
     ) -> Option<DebugPayload> {
         let planned = self.planned.take()?;
-        if planned.opcode == Opcode::Faultless && exit.dr6.single_step() {
+        if planned.class == Class::Faultless && exit.dr6.single_step() {
             cpu.vcpu.kept_trap_flag();
         }
         let rip = Gva::new(exit.pc);
@@ -130,7 +130,7 @@ impl PlannedStep {
         let step = Step::new(
             &self.before.state(),
             TrapFlag::Clear,
-            &view.code_at(rip),
+            self.instruction.as_ref(),
             &view,
         );
         let saved = step.saved_resume_flag(&after, &view);
@@ -150,8 +150,8 @@ impl PlannedStep {
         let aftermath = match &self.step {
             Some(step) => step.after(&after, &view),
             None => {
-                let bytes = memory.code_at(&self.location);
-                let step = Step::new(&self.before.state(), TrapFlag::Clear, &bytes, &view);
+                let instruction = self.instruction.as_ref();
+                let step = Step::new(&self.before.state(), TrapFlag::Clear, instruction, &view);
                 step.after(&after, &view)
             }
         };

@@ -9,14 +9,11 @@ use super::super::vcpu::Vcpu;
 use super::AtTrap;
 use super::Stepping;
 use crate::arch::x86_64::registers::CpuRegisters;
-use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
-
-/// The length of `hlt` without prefixes, in bytes.
-const HLT_LEN: u64 = 1;
 
 impl Stepping {
     /// The instruction under the planned step, if it is a `hlt` that the VP may execute, with no event before the instruction.
@@ -25,7 +22,7 @@ impl Stepping {
         let CpuRegisters { general, system } = &planned.before;
         let supervisor = system.ss.dpl == 0 && general.rflags & rflags::VM == 0;
         let eventless = planned.at_trap == AtTrap::StepDone && planned.step.is_none();
-        let halts = planned.opcode == Opcode::Halt
+        let halts = planned.class == Class::Halt
             && planned.by_trap_flag == ByTrapFlag::On
             && eventless
             && supervisor;
@@ -40,8 +37,14 @@ impl Stepping {
         &mut self,
         cpu: &mut Cpu<V>,
     ) -> Result<Option<Gva>, DebugError> {
-        let rip = cpu.vcpu.registers()?.general.rip;
-        if !cpu.vcpu.halt_at(rip.wrapping_add(HLT_LEN))? {
+        let hlt = self
+            .planned
+            .as_ref()
+            .and_then(|planned| planned.instruction);
+        let Some(hlt) = hlt else {
+            return Ok(None);
+        };
+        if !cpu.vcpu.halt_at(hlt.next_ip())? {
             return Ok(None);
         }
         self.planned = None;

@@ -25,9 +25,9 @@ use crate::arch::x86_64::step_effects::LIKELY_FAULTS;
 use crate::arch::x86_64::step_effects::Landing;
 use crate::arch::x86_64::step_effects::Step;
 use crate::arch::x86_64::step_effects::TrapFlag;
+use crate::arch::x86_64::step_effects::class;
+use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::step_effects::handler;
-use crate::arch::x86_64::step_effects::opcode;
-use crate::arch::x86_64::step_effects::opcode::Opcode;
 use crate::arch::x86_64::stop_cause::DB_VECTOR;
 use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
 use crate::control::entry::Entry;
@@ -35,8 +35,6 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 
 const BP_VECTOR: u8 = 3;
-/// The number of bytes by which an opcode and its prefixes are told. An instruction with more prefixes is decoded.
-pub(super) const PEEKED: usize = 4;
 
 /// The places where an instruction may lead, the likeliest first.
 type Landings = [Option<Landing>; 3];
@@ -57,19 +55,17 @@ impl Stepping {
         let interrupted = self.interrupted.take();
         let before = cpu.vcpu.registers()?;
         let location = before.location(cpu.vcpu.paging_limits()?);
-        let mut bytes = [0; PEEKED];
-        let read = memory
-            .by(location.paging)
-            .read_some(location.rip, &mut bytes);
-        let opcode = opcode::of(&bytes[..read], before.is_64_bit_code());
+        let code = memory.by(location.paging).code_at(location.rip);
+        let instruction = before.decode(code.bytes());
+        let class = class::of(instruction.as_ref());
         let own = before.trap_flag();
         let usual = matches!(
-            opcode,
-            Opcode::Plain | Opcode::Faultless | Opcode::DebugRegister | Opcode::Halt
+            class,
+            Class::Plain | Class::Faultless | Class::DebugRegister | Class::Halt
         );
         let eventless = undelivered.is_none() && interrupted.is_none();
         let plain = usual && eventless && own == TrapFlag::Clear;
-        let faultless = plain && opcode == Opcode::Faultless && is_within_page(location.rip);
+        let faultless = plain && class == Class::Faultless && is_within_page(location.rip);
         let mut planned = PlannedStep {
             by_trap_flag: ByTrapFlag::On,
             interrupts: Interrupts::Held,
@@ -80,7 +76,8 @@ impl Stepping {
             at_trap: AtTrap::StepDone,
             before,
             location,
-            opcode,
+            instruction,
+            class,
             step: None,
             next: match faultless {
                 true => NextStep::after_faultless(entry, cpu, debugging),
@@ -100,7 +97,7 @@ impl Stepping {
                 resume_flag: saved,
             });
         } else if !plain {
-            wanted = planned.decode(entry, undelivered, cpu, memory, debugging);
+            wanted = planned.look_closely(entry, undelivered, cpu, memory, debugging);
         }
         let faults = match planned.at_trap {
             AtTrap::StepDone if !faultless => self.fault_handlers(&planned, memory),
@@ -142,7 +139,7 @@ impl Stepping {
         planned.blocking = blocking
             .filter_map(|landing| HiddenFlag::new(&landing, location.paging))
             .collect();
-        if !plain || opcode == Opcode::DebugRegister {
+        if !plain || class == Class::DebugRegister {
             // The instruction may write the guest's debug registers, or a handler may that runs unseen.
             cpu.forget_guest_registers();
         }
@@ -171,7 +168,7 @@ impl Stepping {
 
 impl PlannedStep {
     /// Finds out where the instruction leads, or the event that comes before it.
-    fn decode<V: Vcpu>(
+    fn look_closely<V: Vcpu>(
         &mut self,
         entry: &Entry,
         undelivered: Option<Undelivered>,
@@ -200,11 +197,11 @@ impl PlannedStep {
             None => {}
         }
         let mut view = memory.by(paging);
-        if self.opcode == Opcode::SystemCall {
+        if self.class == Class::SystemCall {
             view.syscall = syscall_msrs(&self.before, &mut cpu.vcpu);
         }
         let own = self.before.trap_flag();
-        let step = Step::new(&state, own, &view.code_at(rip), &view);
+        let step = Step::new(&state, own, self.instruction.as_ref(), &view);
         // An interrupt shadow ends with the instruction: an interrupt would be taken before a breakpoint behind the instruction is met, but not before the trap of TF.
         let landing = match step.goes_on() && !cpu.vcpu.holds_interrupts() {
             true => None,

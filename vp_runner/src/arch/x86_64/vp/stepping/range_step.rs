@@ -1,6 +1,6 @@
-//! The fast path of a range step: steps that follow each other, where the VP looks at nothing but the opcode of the next instruction.
+//! The fast path of a range step: steps that follow each other, where the VP looks at nothing but the next instruction.
 //!
-//! An instruction on general registers alone ([`Opcode::Faultless`]) changes nothing that [`Stepping::plan`] depends on but RIP. The guest's debug registers,
+//! An instruction on general registers alone ([`Class::Faultless`]) changes nothing that [`Stepping::plan`] depends on but RIP. The guest's debug registers,
 //! its trap flag, its mode and its tables are as they were; no event has become due that the step does not hold back; and KVM has kept its
 //! debug state. So between two such steps the VP only looks whether the next instruction is one as well.
 //!
@@ -16,20 +16,22 @@ use super::super::vcpu::Vcpu;
 use super::PAGE;
 use super::Stepping;
 use super::is_within_page;
-use super::plan::PEEKED;
-use crate::arch::x86_64::step_effects::opcode;
-use crate::arch::x86_64::step_effects::opcode::Opcode;
+use crate::arch::x86_64::instruction::decode;
+use crate::arch::x86_64::step_effects::class;
+use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::control::entry::Entry;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::debug_rpc::CpuMode;
+use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 /// How the step after the one under way is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextStep {
     /// It has to be planned.
     Plan,
-    /// It may be the same again. The page is the one that the last opcode was read from.
+    /// It may be the same again. The page is the one that the last instruction was read from.
     SameAgain(Option<CodePage>),
 }
 
@@ -114,13 +116,16 @@ impl Stepping {
             Some(page) => page,
             None => CodePage::of(rip, &memory)?,
         };
-        let mut bytes = [0; PEEKED];
-        if !memory.read_physical(page.translate(rip)?, &mut bytes)
-            || opcode::of(&bytes, true) != Opcode::Faultless
-        {
+        let mut bytes = [0; MAX_INSTRUCTION_LEN];
+        if !memory.read_physical(page.translate(rip)?, &mut bytes) {
+            return None;
+        }
+        let instruction = decode(CpuMode::Long64, rip.value(), &bytes);
+        if class::of(instruction.as_ref()) != Class::Faultless {
             return None;
         }
         planned.location.rip = rip;
+        planned.instruction = instruction;
         planned.next = NextStep::SameAgain(Some(page));
         Some(())
     }
