@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use plotters::prelude::*;
 
-/// A row of the chart: what was measured, and how many times better than QEMU's stub Trapgate's server is.
+/// A row of the chart: what was measured, and how many times better than the baseline Trapgate's server is.
 pub(super) type Ratio = (String, f64);
 
 const WIDTH: u32 = 900;
@@ -12,7 +12,7 @@ const NAMES: f64 = 330.0;
 const MARGIN: f64 = 40.0;
 
 /// One bar for each ratio on a logarithmic scale, to the right of 1 where Trapgate is better. `None` where there is no ratio.
-pub(super) fn draw(ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
+pub(super) fn draw(baseline: &str, ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
     let ratios: Vec<&Ratio> = ratios
         .iter()
         .filter(|(_, ratio)| *ratio > 0.0 && ratio.is_finite())
@@ -32,7 +32,7 @@ pub(super) fn draw(ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         area.fill(&WHITE)?;
-        let title = "times better than QEMU's stub (logarithmic; the line is 1)";
+        let title = format!("times better than {baseline} (logarithmic; the line is 1)");
         area.draw(&Text::new(title, (12, 14), ("sans-serif", 15)))?;
         let top = 40;
         for (row, (name, ratio)) in (0..).zip(&ratios) {
@@ -81,13 +81,13 @@ mod tests {
             ("s".to_owned(), 0.5),
             ("never".to_owned(), f64::NAN),
         ];
-        let svg = draw(&ratios).unwrap().expect("a chart");
+        let svg = draw("qemu", &ratios).unwrap().expect("a chart");
         assert!(
             svg.contains("4.00") && svg.contains("0.50") && !svg.contains("never"),
             "{svg}"
         );
         assert_eq!(svg.matches("#46825A").count(), 1, "{svg}");
         assert_eq!(svg.matches("#BE5046").count(), 1, "{svg}");
-        assert_eq!(draw(&[]).unwrap(), None);
+        assert_eq!(draw("qemu", &[]).unwrap(), None);
     }
 }

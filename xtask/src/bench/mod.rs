@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Measure QEMU only: to try the harness itself.
     #[arg(long)]
     without_trapgate: bool,
+    /// Another build of `trapgate`: measured in QEMU's place, so that two trees are compared in one run.
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["nested", "without_trapgate"])]
+    before: Option<PathBuf>,
     /// In the nested bed: what steps, breakpoints and Ctrl-C cost there.
     #[arg(long)]
     nested: bool,
@@ -62,21 +65,33 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if args.nested {
         return nested::main(&folder, &kernel, args.rounds);
     }
-    let qemu = Bed::qemu()?;
+    let qemu = match &args.before {
+        Some(_) => None,
+        None => Some(Bed::qemu()?),
+    };
     let trapgate = if args.without_trapgate {
         None
     } else {
         Some(servers::build_trapgate()?)
     };
     let start = |cpus: u32| -> anyhow::Result<Vec<Server>> {
-        let mut servers = vec![Server::qemu(&qemu, &kernel, cpus, &folder)?];
+        let mut servers = Vec::new();
+        if let Some(qemu) = &qemu {
+            servers.push(Server::qemu(qemu, &kernel, cpus, &folder)?);
+        }
+        if let Some(program) = &args.before {
+            servers.push(Server::trapgate("before", program, cpus, &folder)?);
+        }
         if let Some(program) = &trapgate {
-            servers.push(Server::trapgate(program, cpus, &folder)?);
+            servers.push(Server::trapgate("trapgate", program, cpus, &folder)?);
         }
         Ok(servers)
     };
 
-    let mut report = Report::default();
+    let mut report = Report::new(match &args.before {
+        Some(_) => "before",
+        None => "qemu",
+    });
     packets(&mut report, args.rounds, &start(1)?)?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
     let bare = build_example("bare_step").and_then(|program| bare_step(&program));
@@ -94,7 +109,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
 
     println!();
     report.print();
-    reach(&report, bare.ok());
+    if args.before.is_none() {
+        reach(&report, bare.ok());
+    }
     report.save(&folder.join("latest.json"))?;
     Ok(0)
 }

@@ -110,9 +110,9 @@ pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let qemu = Qemu::at(&args.qemu);
     let servers = [
         Server::qemu(&qemu, &args.kernel, 1, &logs)?,
-        Server::trapgate(&args.trapgate, 1, &logs)?,
+        Server::trapgate("trapgate", &args.trapgate, 1, &logs)?,
     ];
-    let mut report = Report::default();
+    let mut report = Report::new("qemu");
     measure(&mut report, args, &servers).inspect_err(|_| show_logs(&logs))?;
     println!();
     report.print();

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Report {
+    /// The server that ours is compared with: `qemu`, or `before`.
+    baseline: &'static str,
     /// By measure, in the order of measuring.
     measures: Vec<Measure>,
     /// What was not measured, and why.
@@ -26,17 +28,26 @@ struct Measure {
 }
 
 impl Measure {
-    /// How many times better than QEMU's server ours is. Of a rate, more is better; of anything else, less.
-    fn ratio(&self) -> Option<f64> {
-        let (qemu, ours) = (self.medians.get("qemu")?, self.medians.get("trapgate")?);
+    /// How many times better than the baseline ours is. Of a rate, more is better; of anything else, less.
+    fn ratio(&self, baseline: &str) -> Option<f64> {
+        let (other, ours) = (self.medians.get(baseline)?, self.medians.get("trapgate")?);
         match self.unit.ends_with("/s") {
-            true => Some(ours / qemu),
-            false => (*ours > 0.0).then(|| qemu / ours),
+            true => Some(ours / other),
+            false => (*ours > 0.0).then(|| other / ours),
         }
     }
 }
 
 impl Report {
+    /// An empty report that compares our server with `baseline`.
+    pub(super) fn new(baseline: &'static str) -> Self {
+        Self {
+            baseline,
+            measures: Vec::new(),
+            missing: BTreeMap::new(),
+        }
+    }
+
     /// Adds a round's value.
     pub(super) fn add(&mut self, name: &str, unit: &'static str, server: &'static str, value: f64) {
         let index = match self
@@ -80,7 +91,7 @@ impl Report {
     pub(super) fn print(&self) {
         println!(
             "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
-            "median", "unit", "floor", "qemu", "trapgate", "times better"
+            "median", "unit", "floor", self.baseline, "trapgate", "times better"
         );
         for measure in &self.measures {
             let cell = |server| {
@@ -94,14 +105,14 @@ impl Report {
                 true => cell("bare"),
                 false => cell("echo"),
             };
-            let ratio = measure.ratio();
+            let ratio = measure.ratio(self.baseline);
             let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
             println!(
                 "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
                 measure.name,
                 measure.unit,
                 floor,
-                cell("qemu"),
+                cell(self.baseline),
                 cell("trapgate"),
                 ratio
             );
@@ -120,9 +131,11 @@ impl Report {
             anyhow::Ok(())
         };
         write(path, serde_json::to_string_pretty(self)?)?;
-        let ratios = self.measures.iter();
-        let ratios = ratios.filter_map(|measure| Some((measure.name.clone(), measure.ratio()?)));
-        match chart::draw(&ratios.collect::<Vec<_>>())? {
+        let ratios = self
+            .measures
+            .iter()
+            .filter_map(|measure| Some((measure.name.clone(), measure.ratio(self.baseline)?)));
+        match chart::draw(self.baseline, &ratios.collect::<Vec<_>>())? {
             Some(svg) => write(&path.with_extension("svg"), svg),
             None => Ok(()),
         }
@@ -160,7 +173,7 @@ mod tests {
 
     #[test]
     fn medians_are_kept_by_measure_and_server() {
-        let mut report = Report::default();
+        let mut report = Report::new("qemu");
         for value in [5.0, 1.0, 3.0] {
             report.add("g", "us", "qemu", value);
         }
@@ -169,7 +182,11 @@ mod tests {
         assert_eq!(report.median("g", "echo"), None);
         report.add("x", "MB/s", "qemu", 10.0);
         report.add("x", "MB/s", "trapgate", 30.0);
-        let ratios: Vec<_> = report.measures.iter().map(Measure::ratio).collect();
+        let ratios: Vec<_> = report
+            .measures
+            .iter()
+            .map(|measure| measure.ratio("qemu"))
+            .collect();
         assert_eq!(ratios, [Some(2.0), Some(3.0)]);
         let folder = std::env::temp_dir().join(format!("trapgate-report-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

@@ -75,8 +75,13 @@ impl Server {
         })
     }
 
-    /// Our own, as built for release, with the same guest.
-    pub(super) fn trapgate(program: &Path, cpus: u32, logs: &Path) -> anyhow::Result<Self> {
+    /// A build of our own server, called `name` in the report, with the same guest.
+    pub(super) fn trapgate(
+        name: &'static str,
+        program: &Path,
+        cpus: u32,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("run")
@@ -84,8 +89,8 @@ impl Server {
             .args(["--memory", &format!("{MEMORY_MIB}M")])
             .args(["--serial", "off", "--gdb", "127.0.0.1:0"])
             .stdin(Stdio::null())
-            .stderr(File::create(logs.join("trapgate.log"))?);
-        Self::start("trapgate", &mut command, |line| {
+            .stderr(File::create(logs.join(format!("{name}.log")))?);
+        Self::start(name, &mut command, |line| {
             line.split_once(LISTENING)?.1.trim().parse().ok()
         })
     }
