@@ -4,6 +4,7 @@
 use crate::capability_text::capability_meaning;
 use crate::deadline::CallError;
 use gdb_frontend::target::TargetError;
+use gdb_frontend::target::TargetOp;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
 
@@ -20,6 +21,7 @@ mod errno {
 }
 
 /// The one place that assigns a number to an error.
+#[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn target_error(error: &CallError) -> TargetError {
     let errno = match error {
         CallError::TimedOut(_) => errno::ETIMEDOUT,
@@ -46,6 +48,8 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::NotYourSession
             | DebugError::Detached
             | DebugError::Hypervisor { .. } => errno::EIO,
+            // An error of a newer VMM; its own words follow.
+            _ => errno::EIO,
         },
     };
     TargetError {
@@ -94,6 +98,16 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
             format!("not possible here: {why}; choose another VP, or let the guest start this VP")
         }
         other => other.to_string(),
+    }
+}
+
+/// For an operation of a `gdb_frontend` that is newer than this crate.
+pub(crate) fn not_known(operation: &TargetOp) -> TargetError {
+    TargetError {
+        errno: errno::EOPNOTSUPP,
+        text: format!(
+            "this debug server does not know the operation {operation:?}: build it with the version of gdb_frontend that it is made for"
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Maps operations of the protocol to requests to the VM. No other file does this.
 
 use crate::deadline::CallError;
+use crate::error_table::not_known;
 use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
@@ -83,6 +84,7 @@ impl Guest {
     }
 
     /// Carries out one operation. An error is a reply too.
+    #[deny(clippy::wildcard_enum_match_arm)]
     pub(crate) async fn carry_out(&mut self, op: TargetOp) -> Outcome {
         match op {
             TargetOp::Resume(resume) => self.resume(resume).await,
@@ -132,6 +134,7 @@ impl Guest {
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
+            other => Err(not_known(&other)).into(),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) fn thread_of(vp: VpIndex) -> Option<Tid> {
 }
 
 /// Converts a stop reason to a stop reply.
+#[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
     let reason = match *why {
         DebugStopReason::Break => StopReason::Interrupt,
@@ -48,6 +49,8 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
         DebugStopReason::PowerOff { .. } => StopReason::PowerOff,
         DebugStopReason::Crashed { .. } => StopReason::Crashed,
         DebugStopReason::Panic { .. } => StopReason::Panic,
+        // A reason of a newer VMM: a plain stop, which `explanation` says more of.
+        _ => StopReason::Trap,
     };
     Stop {
         thread: why.vp().and_then(thread_of),
@@ -94,6 +97,7 @@ pub(crate) const fn vm_kind(kind: GdbKind) -> BreakpointKind {
 }
 
 /// The explanation of a stop whose signal number alone says little, such as SIGQUIT. It is shown before the stop reply.
+#[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
     match reason {
         DebugStopReason::Break
@@ -127,6 +131,9 @@ pub(crate) fn explanation(reason: &DebugStopReason) -> Option<String> {
         DebugStopReason::Panic { vp } => Some(format!(
             "The guest's kernel panicked on VP {vp}. `continue` lets the kernel go on with its panic.\n"
         )),
+        other => Some(format!(
+            "The guest stopped for a reason that this version of the debug server does not know: {other:?}\n"
+        )),
     }
 }
 
@@ -143,6 +150,7 @@ fn on(vp: Option<VpIndex>) -> String {
     vp.map(|vp| format!(" on VP {vp}")).unwrap_or_default()
 }
 
+#[deny(clippy::wildcard_enum_match_arm)]
 fn crash(cause: &CrashCause) -> String {
     match cause {
         CrashCause::Internal { suberror } => {
@@ -174,6 +182,9 @@ fn crash(cause: &CrashCause) -> String {
                 RunnerFault::ThreadGone => "the thread of this VP no longer accepts commands",
             };
             format!("{fault}; the VMM's log has the details")
+        }
+        other => {
+            format!("for a reason that this version of the debug server does not know: {other:?}")
         }
     }
 }

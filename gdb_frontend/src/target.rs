@@ -42,6 +42,7 @@ pub struct TargetInfo {
 /// An operation on the guest. The driver answers each operation once, by
 /// [`Session::complete`](crate::session::Session::complete).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetOp {
     /// Reads all registers of a thread. Answer: [`TargetReply::Registers`].
     ReadRegisters {
@@ -137,6 +138,7 @@ pub enum TargetOp {
 
 /// The result of a [`TargetOp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetReply {
     /// The operation succeeded without a value.
     Done,
@@ -279,6 +281,7 @@ pub enum EndSignal {
 
 /// The reason in a stop reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// An interrupt: SIGINT.
     Interrupt,

@@ -16,6 +16,7 @@ use thiserror::Error;
 /// The reason why a request failed, as facts. The text of an error is for logs and for programs. A server that talks to
 /// a debugger's user adds the commands that the user can type.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DebugError {
     /// `Attach` failed because another debugger is attached to the guest.
     #[error("another debugger is attached to this guest; detach it first")]

@@ -45,6 +45,7 @@ pub struct StopEvent {
 ///
 /// The runner decodes the reason from the exit itself (exception vector, DR6, RIP), never from addresses alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DebugStopReason {
     /// A [`Break`](crate::debug_rpc::DebugRequest::Break), or the stop by `Attach` itself.
     Break,
@@ -119,6 +120,7 @@ impl DebugStopReason {
 
 /// A guest event that is a stop if [`StopOn`] contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum GuestEventKind {
     /// The guest asked for a reset ([`DebugStopReason::Reset`]).
     Reset,
@@ -231,6 +233,7 @@ impl fmt::Display for GuestEnd {
 
 /// The reason why a VP cannot run any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CrashCause {
     /// The hypervisor reported an internal error.
     Internal {

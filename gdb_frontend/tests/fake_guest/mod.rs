@@ -60,6 +60,7 @@ impl FakeGuest {
         }
     }
 
+    #[deny(clippy::wildcard_enum_match_arm)]
     pub(crate) fn answer(&mut self, op: &TargetOp) -> TargetReply {
         match op {
             TargetOp::ReadRegisters { thread } => {
@@ -161,6 +162,7 @@ impl FakeGuest {
                 ),
                 other => error(22, format!("no command {other}; try: monitor help")),
             },
+            other => panic!("this guest does not know the operation {other:?}"),
         }
     }
 

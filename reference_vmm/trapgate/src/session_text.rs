@@ -99,6 +99,7 @@ const fn hint(shown: bool) -> &'static str {
     }
 }
 
+#[deny(clippy::wildcard_enum_match_arm)]
 fn crash(cause: &CrashCause) -> String {
     match cause {
         CrashCause::Internal { suberror: 1 } => {
@@ -123,6 +124,7 @@ fn crash(cause: &CrashCause) -> String {
             };
             format!("{what}; the log above says more")
         }
+        other => format!("a cause that this version does not know: {other:?}"),
     }
 }
 
