@@ -94,6 +94,23 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     });
     packets(&mut report, args.rounds, &start(1)?)?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
+    let bare = match args.before {
+        // No server takes part in these, so they say nothing of two servers.
+        Some(_) => None,
+        None => without_server(&mut report),
+    };
+
+    println!();
+    report.print();
+    if args.before.is_none() {
+        reach(&report, bare);
+    }
+    report.save(&folder.join("latest.json"))?;
+    Ok(0)
+}
+
+/// What the ioctls and the runner cost without any server.
+fn without_server(report: &mut Report) -> Option<BareStep> {
     let bare = build_example("bare_step").and_then(|program| bare_step(&program));
     match &bare {
         Ok(bare) => println!(
@@ -102,18 +119,11 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         ),
         Err(error) => report.missing("bare KVM step", &format!("{error:#}")),
     }
-    let over = build_example("step_over").and_then(|program| step_overs(&mut report, &program));
+    let over = build_example("step_over").and_then(|program| step_overs(report, &program));
     if let Err(error) = over {
         report.missing("continues over a breakpoint byte", &format!("{error:#}"));
     }
-
-    println!();
-    report.print();
-    if args.before.is_none() {
-        reach(&report, bare.ok());
-    }
-    report.save(&folder.join("latest.json"))?;
-    Ok(0)
+    bare.ok()
 }
 
 /// The same command with a client that is built for release: in a debug build, it would be the slowest part of a round trip.
