@@ -16,6 +16,7 @@ const DIFFER: &[&str] = &[
     "vp_runner/step_kinds",
     "vp_runner/stepping",
     "vp_runner/task_switches",
+    "vp_runner/trap_flag",
 ];
 
 /// Where a test program is meant to run, as in `vp_runner/stepping`.

@@ -1,6 +1,6 @@
 //! A Bochs whose emulated CPU runs kvm-intel or kvm-amd, built from Debian's source package.
 //!
-//! Six things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
+//! Seven things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
 //! the guest's cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING",
 //! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, what was held back by then stays so in the guest, whatever
 //! the CPU counts as: the host's interrupts have to be let through there, as with VMX. An INT3 or INT n
