@@ -237,7 +237,7 @@ impl Controller {
                 Output::Detached => self.waiting.detached(),
                 Output::Change => self.change(&mut todo).await,
                 Output::Act(event) => self.act(event, &mut todo).await,
-                Output::Kept(event) => self.kept(event),
+                Output::KeptStopped(event) => self.kept(event),
                 Output::ResetDone => self.waiting.reset_done(Ok(())),
                 Output::Exit(how) => self.exit = Some(how),
             }
@@ -291,7 +291,7 @@ impl Controller {
                 if self.code.needs_ticks() {
                     self.ticker.start();
                 }
-                self.state.programmed(&self.code.on_bytes())
+                self.state.programmed(&self.code.vps_at_bytes())
             }
             Err(err) if self.waiting.resume_is_open() => {
                 self.waiting.resume_failed(err);

@@ -1,15 +1,16 @@
 //! Whether a VP may pass the breakpoint at its RIP, and how the VP gets past: one value for each VP.
 //!
-//! The value has one owner at a time. Run control owns it while the VP is parked, and hands it over as the VP is entered; the VP gives it back as it parks.
+//! The value has one owner at a time. Run control owns the value while the VP is parked, and passes the value to the VP at the entry. The VP returns the
+//! value as it parks.
 //!
 //! ```text
 //!               reported                       decide: MayPass, or a byte of another address
-//!      ToMeet -----------> MayPass              Meets ------------> Disarmed, Lifted, CarriedOut, OthersStopped
+//!      ToMeet -----------> MayPass              Meets ------------> Disarmed, Lifted, Emulated, OthersStopped
 //!        ^                    |                   ^                                    |
 //!        +--------------------+                   +------------------------------------+
-//!         executed, may_have_moved, forget          executed, forget, undecided
+//!         executed, may_have_moved, forget          executed, forget, clear_decision
 //! ```
-//! A VP that is kicked before it has executed the first instruction keeps its right to pass (I8).
+//! A VP that is kicked before it has executed its first instruction may still pass the breakpoint (I8).
 
 /// One VP and the breakpoint at its RIP, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,35 +20,35 @@ pub(crate) struct AtBreakpoint {
     first: FirstInstruction,
 }
 
-/// Whether a stop was reported that named this VP at its present RIP (I8).
+/// Whether the stop of this VP at its present RIP was reported (I8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Right {
-    /// No. A breakpoint there is yet to be met.
+    /// No. The VP hits a breakpoint at RIP.
     ToMeet,
-    /// Yes. A breakpoint there is passed.
+    /// Yes. The VP passes a breakpoint at RIP.
     MayPass,
 }
 
-/// Whether the instruction under a breakpoint byte can be carried out without executing it.
+/// Whether the instruction under a breakpoint byte can be emulated instead of executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Emulation {
-    /// The instruction is one of those that can be carried out. An attempt may fail all the same.
+    /// The emulator knows the instruction. The attempt may still fail.
     Possible,
-    /// No: the instruction is not one of those that can be carried out, or the attempt failed.
+    /// The emulator does not know the instruction, or an attempt has failed.
     Impossible,
 }
 
-/// What the first instruction of an entry does about a breakpoint at its address.
+/// How the first instruction of an entry treats a breakpoint at its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FirstInstruction {
-    /// The VP meets the breakpoint.
+    /// The VP hits the breakpoint.
     Meets,
-    /// No breakpoint byte is there. A debug register that waits for this instruction is disarmed until it has executed.
+    /// There is no breakpoint byte. A debug register with an execution breakpoint on this instruction is disarmed until the instruction has executed.
     Disarmed,
-    /// The breakpoint byte is lifted until the instruction has executed. No other VP moves.
+    /// The breakpoint byte is lifted until the instruction has executed. No other VP runs.
     Lifted,
-    /// The instruction is carried out with the byte in place, while the other VPs run. Where that fails, the VP parks.
-    CarriedOut,
+    /// The instruction is emulated with the byte in memory, while the other VPs run. If the emulation fails, the VP parks.
+    Emulated,
     /// The breakpoint byte is lifted, every other VP stays stopped, and the VP parks after this one instruction.
     OthersStopped,
 }
@@ -57,16 +58,16 @@ pub(crate) enum FirstInstruction {
 pub(crate) struct ByteAtRip {
     /// Which breakpoint the byte belongs to.
     pub of: ByteOf,
-    /// Whether the instruction under the byte can be carried out.
+    /// Whether the instruction under the byte can be emulated.
     pub emulation: Emulation,
 }
 
 /// Which breakpoint a byte belongs to. One byte of memory may be mapped at several linear addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ByteOf {
-    /// A breakpoint at the linear address of the VP's RIP. The VP passes this byte only where its stop was reported.
+    /// A breakpoint at the linear address of the VP's RIP. The VP passes this byte only if its stop was reported.
     ThisAddress,
-    /// A breakpoint at another linear address. The VP always passes this byte, and the client is not told.
+    /// A breakpoint at another linear address. The VP always passes this byte, without a report.
     OtherAddress,
 }
 
@@ -79,26 +80,26 @@ pub(crate) enum Others {
     StayParked,
 }
 
-/// What run control does with the value of a parked VP.
+/// For run control, while the VP is parked.
 impl AtBreakpoint {
-    /// A VP that nothing was reported of.
+    /// The value of a VP without a reported stop.
     pub(crate) const NEW: Self = Self {
         right: Right::ToMeet,
         emulation: Emulation::Possible,
         first: FirstInstruction::Meets,
     };
 
-    /// A stop was reported that names this VP at its present RIP.
+    /// The stop of this VP at its present RIP was reported.
     pub(crate) fn reported(&mut self) {
         self.right = Right::MayPass;
     }
 
-    /// RIP was written, the VP was reset, or the session that was told of its stops is over.
+    /// RIP was written, the VP was reset, or the session has ended.
     pub(crate) fn forget(&mut self) {
         *self = Self::NEW;
     }
 
-    /// Whether a stop was reported that named this VP at its present RIP.
+    /// Whether the stop of this VP at its present RIP was reported.
     pub(crate) fn may_pass(&self) -> bool {
         self.right == Right::MayPass
     }
@@ -117,25 +118,25 @@ impl AtBreakpoint {
             (false, _, _) => FirstInstruction::Meets,
             (true, None, _) => FirstInstruction::Disarmed,
             (true, Some(_), Others::StayParked) => FirstInstruction::Lifted,
-            (true, Some(Emulation::Possible), Others::Move) => FirstInstruction::CarriedOut,
+            (true, Some(Emulation::Possible), Others::Move) => FirstInstruction::Emulated,
             (true, Some(Emulation::Impossible), Others::Move) => FirstInstruction::OthersStopped,
         };
     }
 
-    /// The entry is over, or will not take place. The next entry is decided anew.
-    pub(crate) fn undecided(&mut self) {
+    /// The entry has ended or will not happen, so the decision for it is void.
+    pub(crate) fn clear_decision(&mut self) {
         self.first = FirstInstruction::Meets;
     }
 }
 
-/// What the VP does with the value from its entry until it parks.
+/// For the VP, from its entry until it parks.
 impl AtBreakpoint {
-    /// How the VP gets past a breakpoint at the instruction that comes next.
+    /// How the VP gets past a breakpoint at its next instruction.
     pub(crate) fn first(&self) -> FirstInstruction {
         self.first
     }
 
-    /// Whether the breakpoint byte is out of memory for the instruction that comes next.
+    /// Whether the breakpoint byte is lifted for the next instruction.
     pub(crate) fn is_byte_lifted(&self) -> bool {
         matches!(
             self.first,
@@ -143,12 +144,12 @@ impl AtBreakpoint {
         )
     }
 
-    /// The instruction under the byte could not be carried out.
-    pub(crate) fn not_carried_out(&mut self) {
+    /// The instruction under the byte could not be emulated.
+    pub(crate) fn emulation_failed(&mut self) {
         self.emulation = Emulation::Impossible;
     }
 
-    /// The VP may have executed something: the VP enters the guest with nothing to pass, or the guest's own handler runs first.
+    /// The VP may have executed an instruction: the VP enters the guest without a breakpoint to pass, or the guest's exception handler runs first.
     pub(crate) fn may_have_moved(&mut self) {
         self.right = Right::ToMeet;
         self.emulation = Emulation::Possible;

@@ -26,14 +26,14 @@ pub(crate) struct Enter {
     pub(crate) stops: StopSet,
 }
 
-/// Whether a debugger is attached, which will look at registers.
+/// Whether a debugger is attached, which will read registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Debugger {
     Present,
     Absent,
 }
 
-/// Whether to read the register file after the stop before anybody asks.
+/// When the register file is read after a stop: before a client asks for it, or when a client asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Snapshot {
     Ahead,
@@ -54,7 +54,7 @@ pub(crate) struct StopSet {
 /// Whether an `INT3` in the guest is an exit (`KVM_GUESTDBG_USE_SW_BP`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Int3Exits {
-    /// Yes. Breakpoint bytes of ours may be in guest memory.
+    /// Yes. The debugger's breakpoint bytes may be in guest memory.
     On,
     /// No. Every `INT3` is the guest's own.
     #[default]
@@ -66,11 +66,11 @@ pub(crate) enum Int3Exits {
 pub(crate) struct VpParked {
     pub(crate) vp: VpIndex,
     pub(crate) epoch: Epoch,
-    /// Why the VP parked. `None`: it was kicked.
+    /// Why the VP parked. `None` if the VP was kicked.
     pub(crate) cause: Option<Cause>,
-    /// The address of the next instruction. `None` where no debugger is attached.
+    /// The address of the next instruction. `None` if no debugger is attached.
     pub(crate) location: Option<CodeLocation>,
-    /// How many debug registers the guest has enabled on this VP, where the VP has looked.
+    /// How many debug registers the guest has enabled on this VP. `None` if the VP has not read them.
     pub(crate) guest_registers: Option<usize>,
     /// The value that the VP was entered with, as the entry left it.
     pub(crate) at: AtBreakpoint,

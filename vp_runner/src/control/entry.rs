@@ -1,7 +1,7 @@
-//! One entry of a VP into the guest: which instruction is stepped, what is out of the way for it, and when the client's action is done.
+//! One entry of a VP into the guest: whether the VP steps, which breakpoints are disarmed for the next instruction, and when the client's action is done.
 //!
-//! A debug register that waits for execution fires again at once when the VP resumes on its address: some KVMs ignore `RFLAGS.RF`, and with
-//! single step on as well the breakpoint still comes first. So the register is disarmed on this VP for the first instruction (I8).
+//! An execution breakpoint on a debug register fires again when the VP resumes at its address. Some KVMs ignore `RFLAGS.RF`, and while KVM steps, the
+//! breakpoint still comes first. So the register is disarmed on this VP for the first instruction (I8).
 
 use crate::arch::Hits;
 use crate::arch::Stepping;
@@ -13,7 +13,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// What an entry has still to do.
+/// The state of one entry, which changes with each instruction that the entry steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     vp: VpIndex,
@@ -24,14 +24,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// An entry of this VP for `action`, which is not [`VpAction::Stay`]. `here`: the debug registers that wait for the instruction at RIP.
-    pub(crate) fn new(vp: VpIndex, action: VpAction, at: AtBreakpoint, here: Hits) -> Self {
+    /// An entry of this VP for `action`, which is not [`VpAction::Stay`]. `at_rip`: the debug registers with an execution breakpoint at RIP.
+    pub(crate) fn new(vp: VpIndex, action: VpAction, at: AtBreakpoint, at_rip: Hits) -> Self {
         let disarmed = match at.first() {
             FirstInstruction::Meets => 0,
             FirstInstruction::Disarmed
             | FirstInstruction::Lifted
-            | FirstInstruction::CarriedOut
-            | FirstInstruction::OthersStopped => here,
+            | FirstInstruction::Emulated
+            | FirstInstruction::OthersStopped => at_rip,
         };
         Self {
             vp,
@@ -41,7 +41,7 @@ impl Entry {
         }
     }
 
-    /// What the VP gives back as it parks.
+    /// The value that the VP returns as it parks.
     pub(crate) fn at(&self) -> AtBreakpoint {
         self.at
     }
@@ -51,83 +51,83 @@ impl Entry {
         self.at.first()
     }
 
-    /// Whether every other VP waits for one instruction of this one.
+    /// Whether the breakpoint byte is lifted for the next instruction, and every other VP waits for this instruction.
     pub(crate) fn is_byte_lifted(&self) -> bool {
         self.at.is_byte_lifted()
     }
 
-    /// Whether the VP executes its instructions one by one: a step, the steps of a range, or the one instruction of [`FirstInstruction::OthersStopped`].
+    /// Whether the VP executes its instructions one by one: for a step, for the steps of a range, or for [`FirstInstruction::OthersStopped`].
     pub(crate) fn steps(&self) -> bool {
         self.action != VpAction::Run || self.first() == FirstInstruction::OthersStopped
     }
 
-    /// Whether the client has asked for the step. The other steps pass a breakpoint.
+    /// Whether the client has asked for the step. Other steps pass a breakpoint.
     pub(crate) fn is_clients_step(&self) -> bool {
         self.action != VpAction::Run && self.first() != FirstInstruction::OthersStopped
     }
 
-    /// Whether the next stay in the guest executes one instruction only.
+    /// Whether the next `KVM_RUN` executes one instruction only.
     pub(crate) fn stepping(&self) -> Stepping {
-        match self.steps() || !self.is_usual() {
+        match self.steps() || !self.passes_nothing() {
             true => Stepping::On,
             false => Stepping::Off,
         }
     }
 
-    /// Whether no breakpoint is out of the way for the next instruction.
-    pub(crate) fn is_usual(&self) -> bool {
+    /// Whether no breakpoint is disarmed or lifted for the next instruction.
+    pub(crate) fn passes_nothing(&self) -> bool {
         self.disarmed == 0 && !self.is_byte_lifted()
     }
 
-    /// Whether the steps of a range go on at this instruction.
-    pub(crate) fn ranges_over(&self, rip: Gva) -> bool {
+    /// Whether the client steps a range that includes this instruction.
+    pub(crate) fn range_includes(&self, rip: Gva) -> bool {
         let VpAction::StepRange { start, end } = self.action else {
             return false;
         };
         self.first() != FirstInstruction::OthersStopped && (start..end).contains(&rip)
     }
 
-    /// These debug registers are not to be met by the next instruction either.
+    /// Disarms these debug registers too for the next instruction.
     pub(crate) fn disarm(&mut self, registers: Hits) {
         self.disarmed |= registers;
     }
 
-    /// The debug registers that are not to be met by the next instruction.
+    /// The debug registers that are disarmed for the next instruction.
     pub(crate) fn disarmed(&self) -> Hits {
         self.disarmed
     }
 
-    /// The VP waits for something before it executes the instruction under the byte, so the byte stays in memory, and the VP meets it later.
-    pub(crate) fn leave_byte(&mut self) {
-        self.at.undecided();
+    /// The VP waits before it executes the instruction under the byte, so the byte stays in memory, and the VP hits the byte later.
+    pub(crate) fn leave_byte_in_place(&mut self) {
+        self.at.clear_decision();
     }
 
-    /// The instruction under the byte cannot be carried out: the VP parks, and passes the byte with the others stopped.
-    pub(crate) fn not_carried_out(&mut self) -> Cause {
-        self.at.not_carried_out();
+    /// The instruction under the byte cannot be emulated. The VP parks, and passes the byte with the other VPs stopped.
+    pub(crate) fn emulation_failed(&mut self) -> Cause {
+        self.at.emulation_failed();
         Cause::NotReported
     }
 
-    /// The guest's own exception comes first. A debug register is not met after the guest's handler, which returns with RFLAGS.RF set; a breakpoint byte is met
-    /// again, since `INT3` does not heed RF.
-    pub(crate) fn diverted(&mut self) {
+    /// An exception of the guest is delivered before the next instruction. When the guest's handler returns with RFLAGS.RF set, a debug register does not fire.
+    /// A breakpoint byte is hit again, since RF does not suppress `INT3`.
+    pub(crate) fn guest_exception_first(&mut self) {
         self.disarmed = 0;
         self.at.may_have_moved();
     }
 
-    /// The VP enters the guest. A VP that passes a breakpoint counts as moved only when it has executed the instruction there.
+    /// The VP enters the guest. A VP that passes a breakpoint counts as moved only after it has executed the instruction there.
     pub(crate) fn enters_guest(&mut self) {
-        if self.is_usual() {
+        if self.passes_nothing() {
             self.at.may_have_moved();
         }
     }
 
-    /// An event of the guest's own ends the entry. The instruction that brought the event may have executed, as an `out` to a reset port has.
+    /// A guest event ends the entry. The instruction that caused the event may have executed, such as an `out` to a reset port.
     pub(crate) fn guest_event(&mut self) {
         self.at.may_have_moved();
     }
 
-    /// One instruction has executed, and RIP is at the linear address `pc` now. Says whether that ends the entry.
+    /// One instruction has executed, and RIP is at the linear address `pc` now. Returns a cause if the entry ends.
     pub(crate) fn executed(&mut self, pc: u64) -> Option<Cause> {
         let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
@@ -137,13 +137,14 @@ impl Entry {
         self.ends(done)
     }
 
-    /// `hlt` has executed, and nothing but the client can wake the VP. Says whether that ends the entry.
+    /// `hlt` has executed, and only the client can wake the VP. Returns a cause if the entry ends.
     pub(crate) fn halted(&mut self) -> Option<Cause> {
         self.ends(self.action != VpAction::Run)
     }
 
-    /// The VP is halted or waits for its start. Another VP may have to wake it, so it does not execute its next instruction with the others stopped.
-    pub(crate) fn waits_instead(&mut self) -> Option<Cause> {
+    /// The VP is halted or waits for its start-up message. Another VP may have to wake this VP, so it does not wait with the other VPs stopped. Returns a cause
+    /// if the entry ends.
+    pub(crate) fn vp_waits(&mut self) -> Option<Cause> {
         self.ends(false)
     }
 

@@ -1,6 +1,6 @@
-//! Exits from the guest: the typed form ([`VpExit`]), and what each leads to ([`handle`]). Free of KVM, so tested with made-up exits.
+//! Exits from the guest: their typed form ([`VpExit`]), and the reaction to each ([`handle`]). This module does not use KVM, so the tests construct the exits.
 //!
-//! The layer below, in `kvm`, makes a [`VpExit`] from `kvm_run`; the one above, in `vp_thread`, is the loop.
+//! `kvm` decodes a [`VpExit`] from `kvm_run`. The VP core calls `KVM_RUN` and [`handle`] in a loop.
 
 use crate::arch::DebugExit;
 use crate::control::guest_event::GuestEvent;
@@ -12,7 +12,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
-/// Why the VP left the guest (KVM api.rst, section 5). The data of reads is to be filled in before the VP enters again.
+/// Why the VP left the guest (KVM api.rst, section 5). The data of a read must be filled in before the VP enters again.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum VpExit<'a> {
     /// The guest reads a port: `data` holds one or more elements of `size` bytes (more for string instructions).
@@ -24,7 +24,7 @@ pub(crate) enum VpExit<'a> {
         /// All elements.
         data: &'a mut [u8],
     },
-    /// The guest writes a port; shaped as the read.
+    /// The guest writes a port. The fields are those of [`PioRead`](Self::PioRead).
     PioWrite {
         /// The port.
         port: u16,
@@ -33,21 +33,21 @@ pub(crate) enum VpExit<'a> {
         /// All elements.
         data: &'a [u8],
     },
-    /// The guest reads where no memory is.
+    /// The guest reads an address without memory.
     MmioRead {
         /// The first byte.
         gpa: Gpa,
         /// 1 to 8 bytes.
         data: &'a mut [u8],
     },
-    /// The guest writes where no memory is.
+    /// The guest writes an address without memory.
     MmioWrite {
         /// The first byte.
         gpa: Gpa,
         /// 1 to 8 bytes.
         data: &'a [u8],
     },
-    /// A debug exception that KVM keeps from the guest.
+    /// A debug exception that KVM does not deliver to the guest.
     Debug(DebugExit),
     /// `hlt`, on a VM without an in-kernel interrupt controller.
     Halted,
@@ -61,15 +61,15 @@ pub(crate) enum VpExit<'a> {
     SystemCrash,
     /// `EINTR`: a signal, or `immediate_exit`.
     Interrupted,
-    /// `EAGAIN`: a waiting VP got its start-up message; or an exit that asks for nothing.
+    /// An exit that needs no action, or `EAGAIN`: a waiting VP got its start-up message.
     Nothing,
-    /// The VP cannot go on.
+    /// The VP cannot continue.
     Failed(CrashCause),
 }
 
 impl VpExit<'_> {
-    /// Whether KVM holds the rest of an instruction back until the VP enters again: until then its registers are not the ones at
-    /// an instruction boundary (KVM api.rst, section 5, note on `KVM_EXIT_IO` and `KVM_EXIT_MMIO`).
+    /// Whether KVM completes the instruction only when the VP enters again. Until then the registers of the VP are not those at an instruction boundary
+    /// (KVM api.rst, section 5, note on `KVM_EXIT_IO` and `KVM_EXIT_MMIO`).
     pub(crate) fn is_pending(&self) -> bool {
         match self {
             Self::PioRead { .. }
@@ -89,20 +89,20 @@ impl VpExit<'_> {
     }
 }
 
-/// What to do after an exit.
+/// The reaction to an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Enter again.
     Enter,
-    /// Wait: the guest halted and nothing but the debugger can wake it.
+    /// Wait. The guest has halted, and only the debugger can wake it.
     Halt,
-    /// Find out whose debug exception it was.
+    /// Find out whether the debug exception is the guest's or the debugger's.
     Debug(DebugExit),
-    /// The guest as a whole cannot go on as it is.
+    /// Stop all VPs for this event.
     Stop(GuestEvent),
 }
 
-/// Carries out what the guest asked for.
+/// Handles an exit: passes I/O to the devices, and returns the next action.
 pub(crate) fn handle(exit: VpExit<'_>, vp: VpIndex, machine: &dyn Machine) -> Next {
     match exit {
         VpExit::PioRead { port, size, data } => {

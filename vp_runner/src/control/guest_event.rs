@@ -1,4 +1,4 @@
-//! What a guest does to the machine as a whole: a reset, a power-off, a panic, a triple fault, a VP that cannot go on.
+//! Events of the whole machine: a reset, a power-off, a panic, a triple fault, a VP that cannot continue.
 
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
@@ -7,34 +7,34 @@ use vmm_core_defs::stop::FaultRegisters;
 use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopOn;
 
-/// What the guest asks of the whole machine, or what befell one VP for good.
+/// A request of the guest to the machine, or a failure that ends the run of one VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum GuestEvent {
-    /// It wants to start over.
+    /// A reset was asked for.
     Reset {
-        /// On this VP; `None` where a debugger asked.
+        /// The VP that asked. `None` if the debugger asked.
         vp: Option<VpIndex>,
     },
-    /// It wants to be switched off.
+    /// A power-off was asked for.
     PowerOff {
-        /// On this VP; `None` where a debugger asked.
+        /// The VP that asked. `None` if the debugger asked.
         vp: Option<VpIndex>,
     },
-    /// Its kernel says that it cannot go on.
+    /// The guest's kernel reports a panic.
     Panicked {
-        /// On this VP.
+        /// The VP.
         vp: VpIndex,
     },
-    /// A fault could not be delivered.
+    /// A VP met a triple fault.
     TripleFault {
-        /// On this VP.
+        /// The VP.
         vp: VpIndex,
-        /// What it has left of the VP's registers.
+        /// Whether KVM kept the registers of the VP.
         registers: FaultRegisters,
     },
-    /// A VP cannot go on.
+    /// A VP cannot continue.
     Crashed {
-        /// This VP.
+        /// The VP.
         vp: VpIndex,
         /// Why.
         cause: CrashCause,
@@ -42,7 +42,7 @@ pub(crate) enum GuestEvent {
 }
 
 impl GuestEvent {
-    /// How a debugger is told.
+    /// The stop reason that is reported to a debugger.
     pub(crate) const fn reason(self) -> DebugStopReason {
         match self {
             Self::Reset { vp } => DebugStopReason::Reset { vp },
@@ -53,7 +53,7 @@ impl GuestEvent {
         }
     }
 
-    /// Whether it is a stop for a debugger that asked for these.
+    /// Whether the event is a stop for a debugger that asked for the events `on`.
     pub(crate) fn is_stop(self, on: StopOn) -> bool {
         on.contains(match self {
             Self::Reset { .. } => GuestEventKind::Reset,
@@ -64,8 +64,8 @@ impl GuestEvent {
         })
     }
 
-    /// Whether acting upon the other acts upon this too.
-    pub(crate) fn is_met_by(self, other: Self) -> bool {
+    /// Whether this event is done when `other` has been carried out.
+    pub(crate) fn is_covered_by(self, other: Self) -> bool {
         match (self, other) {
             (Self::Reset { .. }, Self::Reset { .. })
             | (Self::PowerOff { .. }, Self::PowerOff { .. }) => true,
@@ -73,8 +73,8 @@ impl GuestEvent {
         }
     }
 
-    /// Whether something is to be done about it before the guest goes on.
-    pub(crate) const fn is_acted_upon(self) -> bool {
+    /// Whether the event has to be carried out before the guest continues.
+    pub(crate) const fn needs_action(self) -> bool {
         !matches!(self, Self::Panicked { .. })
     }
 }

@@ -1,4 +1,4 @@
-//! The kick protocol: how a VP thread is kept out of the guest, or brought out of it, without a window in which a kick is lost (I4).
+//! The kick protocol: how the controller brings a VP thread out of the guest, or keeps it from entering, without losing a kick (I4).
 //!
 //! ```text
 //!                 enter                      kick: signal
@@ -9,22 +9,21 @@
 //!      Kicked <------------------------------------------------------+        enter in Kicked: refused
 //! ```
 //!
-//! The gate's one atomic holds the truth; the signal only ends a `KVM_RUN` that is under way. A kick is sticky: it stays until
-//! the kicker takes it back with [`RunGate::clear`], which it does when it knows the VP parked and before it lets it go again.
-//! So a kick of a VP that had just parked by itself does no harm either.
+//! The state of the gate is one atomic. The signal only ends a `KVM_RUN` that is in progress. A kick stays set until the kicker clears it with
+//! [`RunGate::clear`], after the VP has parked and before the next entry. So a kick of a VP that has just parked by itself does no harm.
 //!
 //! Why no kick is lost. [`RunGate::kick`] is one read-modify-write, so it falls into one of three places:
 //! 1. before [`RunGate::enter`]: the VP sees `Kicked` there and does not enter;
 //! 2. between `enter` and [`RunGate::leave`]: the kicker sees `InGuest` and sends the signal. Its handler sets `immediate_exit`, which
 //!    makes `KVM_RUN` return `EINTR` whether it had begun or not (KVM api.rst, `kvm_run.immediate_exit`). The VP thread clears
-//!    `immediate_exit` only *before* `enter`, so nothing of this can be undone;
-//! 3. after `leave`: as 1, for the next `enter`.
+//!    `immediate_exit` only *before* `enter`, so the VP thread cannot undo the kick;
+//! 3. after `leave`: as in 1, for the next `enter`.
 //!
-//! A signal that is delivered late, after `leave`, leaves `immediate_exit` set: at worst one `KVM_RUN` returns `EINTR` for
-//! nothing, and the VP thread, finding no kick at the gate, enters again.
+//! A signal that is delivered late, after `leave`, leaves `immediate_exit` set. Then one `KVM_RUN` may return `EINTR` without a kick. The VP thread finds
+//! no kick at the gate and enters again.
 //!
-//! Ordering: `AcqRel` throughout, so that what the kicker wrote before the kick is seen by the VP that was stopped by it. There is one kicker
-//! (the controller) and one VP thread; `loom` explores their interleavings in this module's tests.
+//! Ordering: all operations are `AcqRel`, so a VP that was stopped by a kick sees everything that the kicker wrote before the kick. There is one kicker
+//! (the controller) and one VP thread. `loom` explores their interleavings in the tests of this module.
 
 #[cfg(loom)]
 use loom::sync::atomic::AtomicU8;
@@ -48,17 +47,17 @@ const IN_GUEST_KICKED: u8 = 3;
 #[derive(Debug)]
 pub(crate) struct RunGate(AtomicU8);
 
-/// What a kick found.
+/// Where the VP was when it was kicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a VP in the guest needs the signal"]
 pub(crate) enum Kick {
     /// The VP is in the guest, or between `enter` and `KVM_RUN`: send its thread the signal.
     Signal,
-    /// The VP is in user space and will be kept there, or an earlier kick is on its way already.
+    /// The VP is in user space and will not enter, or an earlier kick has sent the signal already.
     Noted,
 }
 
-/// The gate was shut: a kick came first.
+/// The gate is closed, because the VP was kicked before it entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kicked;
 
@@ -74,10 +73,10 @@ impl RunGate {
         Self(AtomicU8::new(IDLE))
     }
 
-    /// VP thread, with `immediate_exit` clear: the next thing it does is `KVM_RUN`.
+    /// Called by the VP thread with `immediate_exit` clear, directly before `KVM_RUN`.
     ///
     /// # Errors
-    /// [`Kicked`]: it must not enter the guest.
+    /// [`Kicked`]: the VP must not enter the guest.
     pub(crate) fn enter(&self) -> Result<(), Kicked> {
         match self
             .0
@@ -88,30 +87,30 @@ impl RunGate {
         }
     }
 
-    /// VP thread, after `KVM_RUN` returned.
+    /// Called by the VP thread after `KVM_RUN` has returned.
     pub(crate) fn leave(&self) {
-        // Only a kick can have come in between, and that changes IN_GUEST to IN_GUEST_KICKED: what is cleared is the same bit.
+        // Only a kick can have changed the state since `enter`, from IN_GUEST to IN_GUEST_KICKED. Both have the bit that is cleared here.
         self.0.fetch_and(!IN_GUEST, Ordering::AcqRel);
     }
 
-    /// Whether a kick waits to be taken back.
+    /// Whether a kick is set.
     pub(crate) fn is_kicked(&self) -> bool {
         self.0.load(Ordering::Acquire) & KICKED != 0
     }
 
-    /// VP thread whose guest has halted: sleeps until it is kicked. The kicker unparks the thread after its kick.
+    /// Called by the VP thread while its guest is halted. Sleeps until the VP is kicked. The kicker unparks the thread after the kick.
     pub(crate) fn wait_for_kick(&self) {
         while !self.is_kicked() {
             thread::park();
         }
     }
 
-    /// Whether the VP was in the guest just now.
+    /// Whether the VP is in the guest. The answer may be outdated at once.
     pub(crate) fn is_in_guest(&self) -> bool {
         self.0.load(Ordering::Acquire) & IN_GUEST != 0
     }
 
-    /// Kicker: keeps the VP out of the guest, or brings it out.
+    /// Called by the kicker. Keeps the VP from entering the guest, or tells the kicker to send the signal.
     pub(crate) fn kick(&self) -> Kick {
         match self.0.fetch_or(KICKED, Ordering::AcqRel) {
             IN_GUEST => Kick::Signal,
@@ -119,13 +118,13 @@ impl RunGate {
         }
     }
 
-    /// Kicker, knowing the VP parked: takes the kick back.
+    /// Called by the kicker when the VP has parked. Clears the kick.
     pub(crate) fn clear(&self) {
         self.0.store(IDLE, Ordering::Release);
     }
 }
 
-// The states are two independent bits, which `leave` and `kick` rely on.
+// `leave` and `kick` rely on this: the states consist of two independent bits.
 const _: () = assert!(IN_GUEST_KICKED == IN_GUEST | KICKED && IDLE == 0);
 
 #[cfg(test)]

@@ -1,25 +1,27 @@
-//! All-stop run control as a pure machine: no locks, no async, no KVM. The controller feeds it [inputs](RunState) and carries out
-//! its [`Output`]s in order.
+//! All-stop run control as a pure state machine, without locks, async or KVM.
+//!
+//! The controller is the shell of this machine. It calls a method of [`RunState`] for each input (a request of the client, a VP that has parked) and
+//! carries out the returned [`Output`]s in order.
 //!
 //! # Invariants
-//! - **I1** One stop report for each `Resume`; its epoch matches, and it names a VP that this `Resume` let go (or none).
-//! - **I2** A stop is reported only when every VP that was to stop is parked in user space and its pending I/O or MMIO exit is completed.
+//! - **I1** Each `Resume` gets one stop report. The report has the epoch of this `Resume` and names a VP that this `Resume` runs, or no VP.
+//! - **I2** A stop is reported only when every VP that was asked to stop is parked in user space and its pending I/O or MMIO exit is completed.
 //! - **I3** Registers and breakpoints change only while the VP they belong to is parked. Memory may be read at any time.
-//! - **I4** A stop requested before a VP enters the guest keeps it out: no lost kick, no window.
-//! - **I5** Debug state is settled for every VP before any VP enters the guest, and each enters with it.
+//! - **I4** A VP that was asked to stop before it enters the guest does not enter. No kick is lost.
+//! - **I5** The debug state of every VP is decided before any VP enters the guest, and each VP enters with its debug state.
 //! - **I6** After `Detach`, a lost client, a dead worker or a dropped channel: no breakpoint byte, step flag or debug register of ours
-//!   remains in the guest, and the guest runs (or stays stopped, where the policy says so). A guest that was held before its first
-//!   instruction stays held until somebody resumes it or detaches.
-//! - **I7** Two VPs that hit at once both get reported, one after the other, each at the first `Resume` that includes it; a hit whose breakpoint
-//!   is gone by then is dropped and its VP retries the instruction.
-//! - **I8** A step or a continue executes at least one guest instruction of the VP it names, whatever interrupts are pending. A VP passes a
+//!   remains in the guest, and the guest runs (or stays stopped if the policy says so). A guest that is held before its first
+//!   instruction stays held until a client resumes the guest or detaches.
+//! - **I7** If two VPs hit at the same time, both hits are reported, one after the other. Each is reported at the first `Resume` that runs its VP. If the
+//!   breakpoint is gone by then, the hit is dropped and the VP retries the instruction.
+//! - **I8** A step or a continue executes at least one guest instruction of the VP that it names, whatever interrupts are pending. A VP passes a
 //!   breakpoint at its RIP only if its stop at that RIP was reported and nobody has changed RIP since.
-//! - **I9** The guest never sees us.
-//! - **I10** Bad client input gets an error reply; only a lost connection ends a session; no client can hang or crash the VMM.
+//! - **I9** The guest cannot detect the debugger.
+//! - **I10** Bad client input gets an error reply. Only a lost connection ends a session. No client can hang or crash the VMM.
 //!
-//! This machine answers for I1, I3, I5, I7, the second sentence of I8 and the ordering part of I2, I4 and I6; `tests` walks every reachable state for
-//! 1 to 3 VPs. That a VP has completed its exit when it says `parked` (I2), that a kick is not lost (I4) and that a step advances (I8) is `vp_thread`'s
-//! and `run_gate`'s.
+//! This machine ensures I1, I3, I5, I7, the second sentence of I8, and the order that I2, I4 and I6 require. The module `tests` walks every reachable state
+//! for 1 to 3 VPs. The VP core ensures that a VP has completed its exit when the VP reports `parked` (I2), and that a step executes an instruction (I8).
+//! `run_gate` ensures that no kick is lost (I4).
 //!
 //! # Phases
 //! ```text
@@ -27,23 +29,22 @@
 //!      Parked ---------------------------------> Programming --------------> Running
 //!       ^  ^ \                                     ^    ^  \                  ^|
 //!       |  |  \                                    |    |   +-> SteppingOver --+|
-//!       |  |   \                                   |    |       each in turn    |
-//!       |  |  \ resume, with a reset owed          |    | changed             | a VP parks with a cause,
+//!       |  |   \                                   |    |       one VP each     |
+//!       |  |  \ resume, a guest event is pending   |    | changed             | a VP parks with a cause,
 //!       |  |   +-------------------> Acting -------+    | (nothing hit)       | attach, break, detach, change, shutdown:
 //!       |  |     acted (reset())       |                |                     | kick every VP in the guest
 //!       |  +---------------------------+             Changing                 v
 //!       |                                               ^                 Stopping
-//!       |  settle: report the stop                      +--- settle ----------+
-//!       +---------------------------------------------------------------------+ every VP parked
+//!       |  decide: report the stop                      +--- decide ----------+
+//!       +---------------------------------------------------------------------+ every VP has parked
 //! ```
 //!
-//! A VP that stands on a breakpoint byte and is to move has to get past it (I8), and no other may run through the gap:
-//! - where no other VP is to move, it enters as usual and lifts the byte for its first instruction ([`FirstInstruction::Lifted`]);
-//! - where the instruction can be carried out without executing it, all enter, and the byte stays ([`FirstInstruction::CarriedOut`]);
-//! - else it executes that one instruction in `SteppingOver`, with the byte lifted and every other VP parked ([`FirstInstruction::OthersStopped`]);
-//!   when nothing came of it that is to be told, the next one does, and then all enter.
-//!
-//! [`AtBreakpoint`] decides between them.
+//! A VP with a breakpoint byte at its RIP has to execute the instruction under the byte (I8), and no other VP may miss the byte meanwhile. [`AtBreakpoint`]
+//! chooses one of three ways:
+//! - If no other VP runs, the VP enters the guest, and the byte is lifted for its first instruction ([`FirstInstruction::Lifted`]).
+//! - If the instruction can be emulated, all VPs enter, and the byte stays in memory ([`FirstInstruction::Emulated`]).
+//! - Otherwise the VP executes this one instruction in `SteppingOver`, with the byte lifted and every other VP parked
+//!   ([`FirstInstruction::OthersStopped`]). The next such VP follows, unless there is a stop to report. Then all VPs enter.
 //!
 //! | input | Parked | Programming | SteppingOver, Running | Stopping | Changing | Acting |
 //! |---|---|---|---|---|---|---|
@@ -54,20 +55,21 @@
 //! | `parked` | - | - | yes | yes | - | - |
 //! | `programmed` / `changed` / `acted` | - | yes / - / - | - | - | - / yes / - | - / - / yes |
 //!
-//! `-` is [`IllegalInput`]: the shell broke the protocol (it carries out Programming, Changing and Acting before it takes the next input).
+//! `-` is [`IllegalInput`], a bug in the shell: the shell finishes Programming, Changing and Acting before it takes the next input. `joins` means that one
+//! more [`StopGoal`] is added, and that the VPs are on their way to a stop already.
 
+mod all_parked;
 mod entering;
-mod kept;
+mod keep_stopped;
 mod messages;
 mod reported;
-mod settle;
 
-pub(crate) use kept::Keeps;
+pub(crate) use keep_stopped::KeepStopped;
 pub(crate) use messages::Cause;
 pub(crate) use messages::IllegalInput;
-pub(crate) use messages::OnByte;
 pub(crate) use messages::Output;
 pub(crate) use messages::Refused;
+pub(crate) use messages::VpAtByte;
 
 use crate::control::at_breakpoint::AtBreakpoint;
 #[cfg(doc)]
@@ -86,11 +88,11 @@ use vmm_core_defs::stop::StopOn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum VpState {
-    /// In user space, waiting for `Enter`.
+    /// The VP is in user space and waits for [`Output::Enter`].
     Parked(AtBreakpoint),
-    /// Told to enter.
+    /// The VP was entered.
     Entered,
-    /// Told to enter, then kicked.
+    /// The VP was entered, then kicked.
     Kicked,
 }
 
@@ -98,20 +100,21 @@ enum VpState {
 struct Vp {
     state: VpState,
     plan: VpAction,
-    /// The reason that the client was given for this VP's stop since its last resume.
-    told: Option<DebugStopReason>,
+    /// The stop of this VP that was reported to the client since the last resume.
+    reported: Option<DebugStopReason>,
 }
 
 impl Vp {
-    /// The session or the guest's run is over, so neither the VP's stops nor the reports of them count any more.
+    /// The session has ended or the guest was reset, so the stops of this VP, and their reports, count no longer.
     fn forget(&mut self) {
         if let VpState::Parked(at) = &mut self.state {
             at.forget();
         }
-        self.told = None;
+        self.reported = None;
     }
 }
 
+/// See the picture in the module documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Parked,
@@ -139,9 +142,12 @@ impl Phase {
     }
 }
 
+/// What happens when a guest event has been carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum AfterAct {
+    /// The guest runs.
     Run,
+    /// The guest stays parked.
     Stay,
 }
 
@@ -158,77 +164,77 @@ enum Resume {
     Answered,
 }
 
-/// What is to happen once every VP is parked.
+/// Why the VPs are brought to a stop: what happens once every VP is parked. The order is the order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Want {
+enum StopGoal {
     Shutdown,
     DetachAndKill,
     DetachAndRun,
     DetachAndStay,
     Change,
-    /// The shell wants to program anew.
+    /// The shell programs the breakpoints again, and the guest continues.
     Pause,
     Attach,
     Break,
 }
 
-/// The machine. Every method is an input; a refused one changes nothing.
+/// The machine. Every method with [`Outputs`] is an input. An input that is refused changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct RunState {
     vps: Vec<Vp>,
     phase: Phase,
     session: Session,
     epoch: Epoch,
-    wants: BTreeSet<Want>,
-    /// Stops not yet reported, in the order they came (I7).
+    goals: BTreeSet<StopGoal>,
+    /// The stops that are not reported yet, oldest first (I7).
     hits: VecDeque<Hit>,
-    /// A guest event that was reported and is to be acted upon at the next resume.
-    owed: Option<GuestEvent>,
-    /// Which of what is owed keeps a guest stopped that nobody debugs.
-    keeps: Keeps,
-    /// What is owed, once a debugger was told of it.
-    shown: Option<GuestEvent>,
-    /// What was owed when a debugger, which had been told, let the guest go.
-    let_go: Option<GuestEvent>,
-    /// Which of the guest's own doings are stops.
+    /// The guest event that the next resume carries out before any VP runs, such as a reset.
+    pending_event: Option<GuestEvent>,
+    /// Which events keep the guest stopped while no debugger is attached.
+    keep_stopped: KeepStopped,
+    /// The pending event, if it was reported to a debugger.
+    reported_event: Option<GuestEvent>,
+    /// The pending event, if a debugger to which it was reported then detached with [`DetachAction::Resume`]. This event does not keep the guest stopped.
+    accepted_event: Option<GuestEvent>,
+    /// Which guest events are stops.
     stop_on: StopOn,
-    /// No VP has been let go yet: the guest stands before its first instruction (I6).
+    /// No VP has been entered yet: the guest is before its first instruction (I6).
     held: bool,
 }
 
 type Outputs = Result<Vec<Output>, Refused>;
 
 impl RunState {
-    /// A guest of `vps` VPs, all parked, with no debugger.
-    pub(crate) fn new(vps: u32, keeps: Keeps) -> Self {
+    /// A guest with `vps` VPs, all parked, without a debugger.
+    pub(crate) fn new(vps: u32, keep_stopped: KeepStopped) -> Self {
         let vp = Vp {
             state: VpState::Parked(AtBreakpoint::NEW),
             plan: VpAction::Run,
-            told: None,
+            reported: None,
         };
         Self {
             vps: vec![vp; vps as usize],
             phase: Phase::Parked,
             session: Session::Detached,
             epoch: Epoch::default(),
-            wants: BTreeSet::new(),
+            goals: BTreeSet::new(),
             hits: VecDeque::new(),
-            owed: None,
-            keeps,
-            shown: None,
-            let_go: None,
+            pending_event: None,
+            keep_stopped,
+            reported_event: None,
+            accepted_event: None,
             stop_on: StopOn::default(),
             held: true,
         }
     }
 
-    /// The VMM starts the guest without a debugger. Legal at the beginning only.
+    /// The VMM starts the guest without a debugger. Legal only before any other input.
     pub(crate) fn start(&mut self) -> Outputs {
         self.only_in(Phase::Parked, "start")?;
-        Ok(self.go_on())
+        Ok(self.run_guest())
     }
 
-    /// A debugger comes.
+    /// A debugger attaches.
     ///
     /// # Errors
     /// [`DebugError::AlreadyAttached`].
@@ -238,11 +244,11 @@ impl RunState {
             return Err(DebugError::AlreadyAttached.into());
         }
         self.session = Session::Attached(Resume::Answered);
-        self.let_go = None;
-        Ok(self.want(Want::Attach))
+        self.accepted_event = None;
+        Ok(self.stop_for(StopGoal::Attach))
     }
 
-    /// The debugger leaves.
+    /// The debugger detaches, or its session ends in another way. `action` says what the guest does then.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
@@ -250,52 +256,53 @@ impl RunState {
         self.expect_idle_shell("detach")?;
         let open = self.attached()?;
         let mut outputs = Vec::new();
-        if open == Resume::Open || self.wants.remove(&Want::Attach) {
+        if open == Resume::Open || self.goals.remove(&StopGoal::Attach) {
             outputs.push(Output::Abandon);
         }
         self.session = Session::Detached;
-        self.let_go = match action {
-            DetachAction::Resume if self.shown == self.owed => self.owed,
+        self.accepted_event = match action {
+            DetachAction::Resume if self.reported_event == self.pending_event => self.pending_event,
             _ => None,
         };
         let wanted = match action {
             DetachAction::ResumeUnlessHeld | DetachAction::KillUnlessHeld if self.held => {
-                Want::DetachAndStay
+                StopGoal::DetachAndStay
             }
             DetachAction::Resume
             | DetachAction::ResumeUnlessHeld
-            | DetachAction::ResumeUnlessCrashed => Want::DetachAndRun,
-            DetachAction::Stay => Want::DetachAndStay,
-            DetachAction::Kill | DetachAction::KillUnlessHeld => Want::DetachAndKill,
+            | DetachAction::ResumeUnlessCrashed => StopGoal::DetachAndRun,
+            DetachAction::Stay => StopGoal::DetachAndStay,
+            DetachAction::Kill | DetachAction::KillUnlessHeld => StopGoal::DetachAndKill,
         };
-        // The last debugger's word counts, but what was to be killed has no later.
-        self.wants.remove(&Want::DetachAndRun);
-        self.wants.remove(&Want::DetachAndStay);
-        outputs.extend(self.want(wanted));
+        // The action of the last debugger replaces an earlier one, except that a kill stays.
+        self.goals.remove(&StopGoal::DetachAndRun);
+        self.goals.remove(&StopGoal::DetachAndStay);
+        outputs.extend(self.stop_for(wanted));
         Ok(outputs)
     }
 
-    /// No debugger will ever come again: as [`Self::detach`], a guest that a debugger left stopped runs, and none is kept for a debugger any more. One
-    /// that is held stays held (I6).
+    /// No debugger can attach any more. The session ends as by [`Self::detach`]. A guest that a debugger left stopped runs, and no crash keeps the guest
+    /// stopped from now on. A guest that is held stays held (I6).
     pub(crate) fn lost(&mut self) -> Outputs {
         self.expect_idle_shell("lost")?;
-        self.keeps = Keeps::Nothing;
+        self.keep_stopped = KeepStopped::Nothing;
         match self.session {
             Session::Attached(_) => self.detach(DetachAction::ResumeUnlessHeld),
             Session::Detached => {
-                // It was to stay for a next debugger, and is still on its way there.
-                if self.wants.remove(&Want::DetachAndStay) {
-                    return Ok(self.want(Want::DetachAndRun));
+                // The guest was to stay stopped for the next debugger, and its VPs have not parked yet.
+                if self.goals.remove(&StopGoal::DetachAndStay) {
+                    return Ok(self.stop_for(StopGoal::DetachAndRun));
                 }
                 Ok(match self.phase {
-                    Phase::Parked if !self.held => self.go_on(),
+                    Phase::Parked if !self.held => self.run_guest(),
                     _ => Vec::new(),
                 })
             }
         }
     }
 
-    /// `plan` has one action for each VP. `still_hit` says what a kept stop stands for now, if anything (I7).
+    /// The client resumes the guest. `plan` has one action for each VP. `still_hit` returns the present stop reason of a hit that is not reported yet, and
+    /// `None` if its breakpoint is gone (I7).
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NothingToRun`].
@@ -317,49 +324,49 @@ impl RunState {
         self.session = Session::Attached(Resume::Open);
         for (vp, action) in self.vps.iter_mut().zip(plan) {
             vp.plan = *action;
-            vp.told = None;
+            vp.reported = None;
         }
-        self.drop_dead_hits(still_hit);
-        Ok(match self.answer() {
+        self.drop_obsolete_hits(still_hit);
+        Ok(match self.answering_hit() {
             Some(_) => self.report(),
-            None => self.go_on(),
+            None => self.run_guest(),
         })
     }
 
-    /// Stop the guest.
+    /// The client stops the guest.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
     pub(crate) fn break_(&mut self) -> Outputs {
         self.expect_idle_shell("break")?;
         self.attached()?;
-        Ok(self.want(Want::Break))
+        Ok(self.stop_for(StopGoal::Break))
     }
 
-    /// The breakpoint table is to change; the shell keeps the changes until [`Output::Change`].
+    /// The client changes the breakpoint table. The shell keeps the changes until [`Output::Change`].
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
     pub(crate) fn change(&mut self) -> Outputs {
         self.expect_idle_shell("change")?;
         self.attached()?;
-        Ok(self.want(Want::Change))
+        Ok(self.stop_for(StopGoal::Change))
     }
 
-    /// Brings a guest that runs to [`Output::Program`] and lets it go on, for breakpoints to be looked at again. Nothing happens to one that
-    /// is parked or about to be.
+    /// Stops a guest that runs for [`Output::Program`], so that the shell can check the breakpoints, and continues the guest. Does nothing if the guest is
+    /// parked or about to park.
     ///
     /// # Errors
     /// [`IllegalInput`].
     pub(crate) fn pause(&mut self) -> Outputs {
         self.expect_idle_shell("pause")?;
         Ok(match (self.phase, self.session) {
-            (Phase::Running, Session::Attached(_)) => self.want(Want::Pause),
+            (Phase::Running, Session::Attached(_)) => self.stop_for(StopGoal::Pause),
             _ => Vec::new(),
         })
     }
 
-    /// The debugger presses the reset button.
+    /// The client resets the guest. The guest stays stopped.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
@@ -377,13 +384,14 @@ impl RunState {
     /// [`IllegalInput`] after the end.
     pub(crate) fn shutdown(&mut self) -> Outputs {
         self.expect_idle_shell("shutdown")?;
-        Ok(self.want(Want::Shutdown))
+        Ok(self.stop_for(StopGoal::Shutdown))
     }
 
-    /// A VP that was entered is in user space again, its exit completed (I2), and gives back what it was entered with. `None`: because it was kicked.
+    /// A VP that was entered is in user space again, with its exit completed (I2). `cause` is `None` if the VP was kicked. `at` is the value that the VP was
+    /// entered with, as the entry left it.
     ///
     /// # Errors
-    /// [`IllegalInput`] where the VP was not entered in this epoch: the stop is stale.
+    /// [`IllegalInput`] if the VP was not entered in this epoch: the stop is stale.
     pub(crate) fn parked(
         &mut self,
         vp: VpIndex,
@@ -403,21 +411,21 @@ impl RunState {
         if parking.state == VpState::Entered && cause.is_none() {
             return Err(self.illegal("a park without kick or cause").into());
         }
-        at.undecided();
+        at.clear_decision();
         parking.state = VpState::Parked(at);
         if self.phase == Phase::SteppingOver {
             return Ok(self.stepped_over(cause));
         }
         if let Some(hit) = cause.and_then(Cause::hit) {
-            self.note(hit);
+            self.keep_hit(hit);
         }
         let mut outputs = self.kick_all();
         self.phase = Phase::Stopping;
-        outputs.extend(self.settle_if_parked());
+        outputs.extend(self.decide_if_all_parked());
         Ok(outputs)
     }
 
-    /// The event is carried out.
+    /// The shell has carried out the event of [`Output::Act`].
     ///
     /// # Errors
     /// [`IllegalInput`].
@@ -425,7 +433,7 @@ impl RunState {
         let Phase::Acting(after) = self.phase else {
             return Err(self.illegal("acted").into());
         };
-        self.begin_anew();
+        self.forget_before_reset();
         Ok(match after {
             AfterAct::Run => self.program(),
             AfterAct::Stay => {
@@ -435,21 +443,21 @@ impl RunState {
         })
     }
 
-    /// What the VPs had met was met by the guest before its reset.
-    fn begin_anew(&mut self) {
+    /// The guest was reset, so every stop and event belongs to the guest before the reset.
+    fn forget_before_reset(&mut self) {
         self.hits.clear();
-        self.owed = None;
+        self.pending_event = None;
         for vp in &mut self.vps {
             vp.forget();
         }
     }
 
-    /// A reset has returned after `act_failed` said that it was overdue. The shell has kept the guest parked since.
+    /// A reset has returned that was overdue, so that the shell had called [`Self::act_failed`]. The shell has kept the guest parked since.
     pub(crate) fn reset_late(&mut self) {
-        self.begin_anew();
+        self.forget_before_reset();
     }
 
-    /// The event could not be carried out, or not yet: the guest stays parked, and an open resume has been answered by the shell.
+    /// The shell could not carry out the event, or not yet. The guest stays parked. The shell has answered an open resume.
     ///
     /// # Errors
     /// [`IllegalInput`].
@@ -464,21 +472,21 @@ impl RunState {
         Ok(Vec::new())
     }
 
-    /// The client repaired a VP that had crashed (it wrote its registers): the crash is not acted upon, the VP tries again.
+    /// The client wrote registers of a VP that had crashed. The crash is pending no longer, and the next resume runs the VP.
     pub(crate) fn repaired(&mut self, index: VpIndex) {
-        if matches!(self.owed, Some(GuestEvent::Crashed { vp, .. }) if vp == index) {
-            self.owed = None;
+        if matches!(self.pending_event, Some(GuestEvent::Crashed { vp, .. }) if vp == index) {
+            self.pending_event = None;
         }
     }
 
-    /// A debugger's own write to a device asked for this: it is carried out at the next resume.
-    pub(crate) fn owe(&mut self, event: GuestEvent) {
-        if event.is_acted_upon() {
-            self.owed = self.owed.or(Some(event));
+    /// The next resume carries out this event, unless another event is pending already. Does nothing for an event that needs no action.
+    pub(crate) fn set_pending_event(&mut self, event: GuestEvent) {
+        if event.needs_action() {
+            self.pending_event = self.pending_event.or(Some(event));
         }
     }
 
-    /// Says which of the guest's own doings are stops, after setting it where there is something to set.
+    /// Sets which guest events are stops, if `set` is `Some`, and returns which are.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
@@ -487,16 +495,16 @@ impl RunState {
         if let Some(set) = set {
             self.stop_on = set;
             for hit in std::mem::take(&mut self.hits) {
-                self.note(hit);
+                self.keep_hit(hit);
             }
         }
         Ok(self.stop_on)
     }
 
-    /// Keeps what is to be reported. What is not is to be acted upon.
-    fn note(&mut self, hit: Hit) {
+    /// Keeps a hit until it is reported. A guest event that is not a stop becomes the pending event instead.
+    fn keep_hit(&mut self, hit: Hit) {
         match hit {
-            Hit::Guest(event) if !event.is_stop(self.stop_on) => self.owe(event),
+            Hit::Guest(event) if !event.is_stop(self.stop_on) => self.set_pending_event(event),
             hit => self.hits.push_back(hit),
         }
     }
@@ -506,29 +514,29 @@ impl RunState {
         Some(&mut vp.state)
     }
 
-    /// Whether the VP has been let go and has not said that it parked.
+    /// Whether the VP was entered and has not parked since.
     pub(crate) fn is_entered(&self, vp: VpIndex) -> bool {
         let vp = self.vps.get(vp.index() as usize);
         vp.is_some_and(|vp| !matches!(vp.state, VpState::Parked(_)))
     }
 
-    /// Whether no VP has been let go yet (I6).
+    /// Whether no VP has been entered yet (I6).
     pub(crate) fn is_held(&self) -> bool {
         self.held
     }
 
-    /// Whether VPs are in the guest, or about to be, under a debugger.
+    /// Whether a debugger is attached and VPs are in the guest or about to enter.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.session, Session::Attached(_)) && self.phase == Phase::Running
     }
 
-    /// Whether nothing moves until the debugger asks for it, or there is none.
+    /// Whether no debugger is attached, or no VP runs until the debugger resumes the guest.
     pub(crate) fn is_at_rest(&self) -> bool {
         !matches!(self.session, Session::Attached(_))
             || matches!(self.phase, Phase::Parked | Phase::Ended)
     }
 
-    /// Whether requests that need a stopped guest can be served.
+    /// Succeeds if requests that need a stopped guest can be served.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
@@ -537,7 +545,7 @@ impl RunState {
         self.stopped()
     }
 
-    /// Whether a debugger is attached.
+    /// Succeeds if a debugger is attached.
     ///
     /// # Errors
     /// [`DebugError::NotAttached`].
@@ -571,7 +579,7 @@ impl RunState {
         }
     }
 
-    /// Not while the shell owes `programmed`, `changed` or `acted`.
+    /// Succeeds unless the shell has yet to call `programmed`, `changed` or `acted`.
     fn expect_idle_shell(&self, input: &'static str) -> Result<(), IllegalInput> {
         match self.phase {
             Phase::Parked | Phase::SteppingOver | Phase::Running | Phase::Stopping => Ok(()),

@@ -20,7 +20,7 @@ use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Int3Traps;
 use crate::control::enter::StopSet;
-use crate::control::run_state::Keeps;
+use crate::control::run_state::KeepStopped;
 use crate::control::run_state::RunState;
 use crate::kvm::vcpu::features::KvmFeatures;
 use crate::kvm::x86_64::RegisterFile;
@@ -144,9 +144,9 @@ impl Controller {
         );
         let (ticker, ticks) = wiring.ticker;
         let keeps = match (&wiring.on_crash, wiring.on_reset) {
-            (OnCrash::End, _) => Keeps::Nothing,
-            (OnCrash::Stop { .. }, ResetPolicy::Reset) => Keeps::Crashes,
-            (OnCrash::Stop { .. }, ResetPolicy::Exit) => Keeps::CrashesAndTripleFaults,
+            (OnCrash::End, _) => KeepStopped::Nothing,
+            (OnCrash::Stop { .. }, ResetPolicy::Reset) => KeepStopped::Crashes,
+            (OnCrash::Stop { .. }, ResetPolicy::Exit) => KeepStopped::CrashesAndTripleFaults,
         };
         Self {
             state: RunState::new(guest.vps.count(), keeps),

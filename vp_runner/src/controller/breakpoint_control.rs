@@ -14,7 +14,7 @@ use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
 use crate::control::enter::Int3Exits;
 use crate::control::enter::StopSet;
-use crate::control::run_state::OnByte;
+use crate::control::run_state::VpAtByte;
 use crate::memory::GuestRam as _;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -321,7 +321,7 @@ impl BreakpointControl {
     }
 
     /// The VPs that stand on a byte.
-    pub(super) fn on_bytes(&self) -> Vec<OnByte> {
+    pub(super) fn vps_at_bytes(&self) -> Vec<VpAtByte> {
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
         let on_byte = |(vp, known): (VpIndex, &ParkedAt)| {
             let place = known.place?;
@@ -332,7 +332,7 @@ impl BreakpointControl {
                 false => Emulation::Impossible,
             };
             let byte = ByteAtRip { of, emulation };
-            Some(OnByte { vp, byte })
+            Some(VpAtByte { vp, byte })
         };
         vps.filter_map(on_byte).collect()
     }

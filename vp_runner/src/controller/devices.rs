@@ -117,10 +117,12 @@ impl Controller {
             (Returned::Failed(why), Some(Waits::Write(rpc))) => rpc.complete(Err(failed(why))),
             (Returned::Written(written), waits) => {
                 match written {
-                    Ok(DeviceOutcome::Reset) => self.state.owe(GuestEvent::Reset { vp: None }),
-                    Ok(DeviceOutcome::PowerOff) => {
-                        self.state.owe(GuestEvent::PowerOff { vp: None })
+                    Ok(DeviceOutcome::Reset) => {
+                        self.state.set_pending_event(GuestEvent::Reset { vp: None })
                     }
+                    Ok(DeviceOutcome::PowerOff) => self
+                        .state
+                        .set_pending_event(GuestEvent::PowerOff { vp: None }),
                     // A debugger's write is no word of the guest's: no panic is reported.
                     Ok(DeviceOutcome::Done | DeviceOutcome::Panicked) | Err(_) => {}
                 }

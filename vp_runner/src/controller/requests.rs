@@ -299,7 +299,7 @@ impl Controller {
         self.code.forget(vp);
         // RIP may have been written before a write failed.
         if !stays {
-            self.state.redirected(vp);
+            self.state.rip_written(vp);
         }
         written?;
         self.state.repaired(vp);
@@ -308,7 +308,7 @@ impl Controller {
 
     fn redirect(&mut self, vp: VpIndex) -> Result<(), DebugError> {
         self.check_stopped(vp)?;
-        self.state.redirected(vp);
+        self.state.rip_written(vp);
         Ok(())
     }
 
@@ -316,7 +316,8 @@ impl Controller {
         self.check_stopped(vp)?;
         let told = {
             let table = &self.code.breakpoints().table;
-            self.state.tell(vp, |reason| still_hit(table, reason))?
+            self.state
+                .report_reason_of(vp, |reason| still_hit(table, reason))?
         };
         if told.is_some() {
             return Ok(told);
@@ -327,7 +328,7 @@ impl Controller {
             VpActivity::Halted | VpActivity::WaitingForStart => Ok(None),
         });
         let breakpoint = next.await?.and_then(|place| self.code.met_at(&place));
-        Ok(breakpoint.and_then(|breakpoint| self.state.tell_standing(vp, breakpoint)))
+        Ok(breakpoint.and_then(|breakpoint| self.state.report_breakpoint_ahead(vp, breakpoint)))
     }
 
     /// The paging state in force on a VP, which is parked.

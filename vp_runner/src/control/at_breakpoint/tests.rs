@@ -1,4 +1,4 @@
-//! Every order of events up to a length, against what the history of events says.
+//! Applies every sequence of events up to a length, and compares the value with the one that follows from the history of events.
 
 use super::*;
 
@@ -8,7 +8,7 @@ enum Event {
     Forgotten,
     Decided(Option<ByteAtRip>, Others),
     Undecided,
-    NotCarriedOut,
+    EmulationFailed,
     MayHaveMoved,
     Executed,
 }
@@ -32,7 +32,7 @@ fn events() -> Vec<Event> {
         Event::Reported,
         Event::Forgotten,
         Event::Undecided,
-        Event::NotCarriedOut,
+        Event::EmulationFailed,
         Event::MayHaveMoved,
         Event::Executed,
     ]
@@ -46,21 +46,21 @@ fn apply(at: &mut AtBreakpoint, event: Event) {
         Event::Reported => at.reported(),
         Event::Forgotten => at.forget(),
         Event::Decided(byte, others) => at.decide(byte, others),
-        Event::Undecided => at.undecided(),
-        Event::NotCarriedOut => at.not_carried_out(),
+        Event::Undecided => at.clear_decision(),
+        Event::EmulationFailed => at.emulation_failed(),
         Event::MayHaveMoved => at.may_have_moved(),
         Event::Executed => at.executed(),
     }
 }
 
-/// Whether `what` came later than everything that ends it.
-fn holds(history: &[Event], what: Event) -> bool {
+/// Whether `event` came later than every event that ends its effect.
+fn holds(history: &[Event], event: Event) -> bool {
     let last = |event| history.iter().rposition(|other| *other == event);
     let ended = [Event::Forgotten, Event::MayHaveMoved, Event::Executed].map(last);
-    last(what).is_some_and(|at| ended.into_iter().flatten().all(|end| end < at))
+    last(event).is_some_and(|at| ended.into_iter().flatten().all(|end| end < at))
 }
 
-/// What the history says of the next first instruction.
+/// How the next first instruction treats a breakpoint, as it follows from the history.
 fn first_by(history: &[Event]) -> FirstInstruction {
     let decision = history
         .iter()
@@ -80,13 +80,13 @@ fn first_by(history: &[Event]) -> FirstInstruction {
     }
     let before = &history[..at];
     let reported = holds(before, Event::Reported);
-    let failed = holds(before, Event::NotCarriedOut);
+    let failed = holds(before, Event::EmulationFailed);
     match byte {
         None if reported => FirstInstruction::Disarmed,
         Some(byte) if reported || byte.of == ByteOf::OtherAddress => match others {
             Others::StayParked => FirstInstruction::Lifted,
             Others::Move if byte.emulation == Emulation::Possible && !failed => {
-                FirstInstruction::CarriedOut
+                FirstInstruction::Emulated
             }
             Others::Move => FirstInstruction::OthersStopped,
         },

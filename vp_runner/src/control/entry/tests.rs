@@ -15,7 +15,7 @@ const SLOT_2: Hits = 1 << 2;
 
 const STEPPED: Cause = Cause::Debug(DebugStopReason::SingleStep { vp: VP });
 
-/// A VP that may pass a breakpoint, and passes it in this way.
+/// The value of a VP that passes a breakpoint in this way.
 fn passing(first: FirstInstruction) -> AtBreakpoint {
     let byte = |emulation| {
         let of = ByteOf::ThisAddress;
@@ -25,7 +25,7 @@ fn passing(first: FirstInstruction) -> AtBreakpoint {
         FirstInstruction::Meets => return AtBreakpoint::NEW,
         FirstInstruction::Disarmed => (None, Others::Move),
         FirstInstruction::Lifted => (byte(Emulation::Possible), Others::StayParked),
-        FirstInstruction::CarriedOut => (byte(Emulation::Possible), Others::Move),
+        FirstInstruction::Emulated => (byte(Emulation::Possible), Others::Move),
         FirstInstruction::OthersStopped => (byte(Emulation::Impossible), Others::Move),
     };
     let mut at = AtBreakpoint::NEW;
@@ -47,10 +47,10 @@ fn an_executed_instruction_ends_what_was_asked_for_and_nothing_else() {
         (Run, Meets, OUTSIDE, None),
         (Run, Disarmed, OUTSIDE, None),
         (Run, Lifted, OUTSIDE, None),
-        (Run, CarriedOut, OUTSIDE, None),
+        (Run, Emulated, OUTSIDE, None),
         (Run, OthersStopped, OUTSIDE, Some(Cause::NotReported)),
         (Step, Meets, OUTSIDE, Some(STEPPED)),
-        (Step, CarriedOut, OUTSIDE, Some(STEPPED)),
+        (Step, Emulated, OUTSIDE, Some(STEPPED)),
         (Step, OthersStopped, OUTSIDE, Some(STEPPED)),
         (RANGE, Meets, INSIDE, None),
         (RANGE, Meets, OUTSIDE, Some(STEPPED)),
@@ -61,7 +61,7 @@ fn an_executed_instruction_ends_what_was_asked_for_and_nothing_else() {
         let row = format!("{action:?} {first:?} {pc:#x}");
         assert_eq!(entry.executed(pc), ends, "{row}");
         assert_eq!(entry.at(), AtBreakpoint::NEW, "{row}");
-        assert!(entry.is_usual(), "{row}");
+        assert!(entry.passes_nothing(), "{row}");
     }
 }
 
@@ -72,7 +72,7 @@ fn what_is_out_of_the_way_is_so_for_one_instruction_that_is_stepped() {
         (Meets, 0, false),
         (Disarmed, SLOT_2, false),
         (Lifted, SLOT_2, true),
-        (CarriedOut, SLOT_2, false),
+        (Emulated, SLOT_2, false),
         (OthersStopped, SLOT_2, true),
     ] {
         let mut entry = entry(VpAction::Run, first);
@@ -93,14 +93,14 @@ fn what_is_out_of_the_way_is_so_for_one_instruction_that_is_stepped() {
 #[test]
 fn a_vp_keeps_its_right_until_it_may_have_executed_something() {
     use FirstInstruction::*;
-    for first in [Disarmed, Lifted, CarriedOut, OthersStopped] {
+    for first in [Disarmed, Lifted, Emulated, OthersStopped] {
         let mut entry = entry(VpAction::Run, first);
         entry.enters_guest();
         assert!(entry.at().may_pass(), "{first:?}: kicked before it moved");
-        entry.diverted();
+        entry.guest_exception_first();
         assert!(!entry.at().may_pass(), "{first:?}: a handler comes first");
         assert_eq!(entry.disarmed(), 0, "{first:?}");
-        // The handler's first instruction executes with the byte still out.
+        // The first instruction of the handler executes while the byte is still lifted.
         assert_eq!(
             entry.is_byte_lifted(),
             matches!(first, Lifted | OthersStopped)
@@ -118,11 +118,11 @@ fn a_vp_keeps_its_right_until_it_may_have_executed_something() {
 #[test]
 fn a_vp_that_waits_leaves_its_byte_or_says_that_it_did_nothing() {
     let mut waiting = entry(VpAction::Run, FirstInstruction::Lifted);
-    waiting.leave_byte();
+    waiting.leave_byte_in_place();
     assert!(!waiting.is_byte_lifted());
     for action in [VpAction::Run, VpAction::Step, RANGE] {
         let mut waiting = entry(action, FirstInstruction::OthersStopped);
-        assert_eq!(waiting.waits_instead(), Some(Cause::NotReported));
+        assert_eq!(waiting.vp_waits(), Some(Cause::NotReported));
         assert!(!waiting.is_byte_lifted());
     }
 }
@@ -139,15 +139,15 @@ fn hlt_ends_a_step_and_lets_a_run_wait() {
     ] {
         let mut entry = entry(action, first);
         assert_eq!(entry.halted(), ends, "{action:?} {first:?}");
-        // RIP is behind `hlt`: a breakpoint there is yet to be met.
-        assert!(!entry.at().may_pass() && entry.is_usual());
+        // RIP is behind `hlt`. The VP has not hit a breakpoint there.
+        assert!(!entry.at().may_pass() && entry.passes_nothing());
     }
 }
 
 #[test]
 fn an_instruction_that_cannot_be_carried_out_is_executed_with_the_others_stopped() {
-    let mut entry = entry(VpAction::Run, FirstInstruction::CarriedOut);
-    assert_eq!(entry.not_carried_out(), Cause::NotReported);
+    let mut entry = entry(VpAction::Run, FirstInstruction::Emulated);
+    assert_eq!(entry.emulation_failed(), Cause::NotReported);
     let mut at = entry.at();
     let byte = ByteAtRip {
         of: ByteOf::ThisAddress,
@@ -175,10 +175,10 @@ fn the_clients_step_and_the_rest() {
 
 #[test]
 fn a_range_goes_on_inside_itself_unless_the_others_wait() {
-    let ranges = |first, pc| entry(RANGE, first).ranges_over(Gva::new(pc));
+    let ranges = |first, pc| entry(RANGE, first).range_includes(Gva::new(pc));
     assert!(ranges(FirstInstruction::Meets, INSIDE));
     assert!(!ranges(FirstInstruction::Meets, OUTSIDE));
     assert!(!ranges(FirstInstruction::OthersStopped, INSIDE));
     let run = entry(VpAction::Run, FirstInstruction::Meets);
-    assert!(!run.ranges_over(Gva::new(INSIDE)));
+    assert!(!run.range_includes(Gva::new(INSIDE)));
 }

@@ -4,7 +4,7 @@ use crate::machine::MachineError;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 
-/// Logs what it is asked; port 1 resets, port 2 switches off, port 3 panics, 0x1000 is a device.
+/// A machine that logs its calls. Port 1 resets, port 2 powers off, port 3 panics, and 0x1000 is a device.
 #[derive(Default)]
 struct Devices(Mutex<Vec<String>>);
 
@@ -114,9 +114,9 @@ fn what_one_vp_asked_for_is_met_by_another_vps_wish() {
     let panic = |vp| GuestEvent::Panicked {
         vp: VpIndex::new(vp),
     };
-    assert!(reset(first).is_met_by(reset(second)) && off(None).is_met_by(off(first)));
-    assert!(!reset(first).is_met_by(off(first)) && !off(first).is_met_by(reset(first)));
-    assert!(panic(1).is_met_by(panic(1)) && !panic(0).is_met_by(panic(1)));
+    assert!(reset(first).is_covered_by(reset(second)) && off(None).is_covered_by(off(first)));
+    assert!(!reset(first).is_covered_by(off(first)) && !off(first).is_covered_by(reset(first)));
+    assert!(panic(1).is_covered_by(panic(1)) && !panic(0).is_covered_by(panic(1)));
 }
 
 #[test]

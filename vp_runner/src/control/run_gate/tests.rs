@@ -33,8 +33,8 @@ mod plain {
 
 /// Run with `RUSTFLAGS="--cfg loom" cargo test -p vp_runner --lib run_gate`.
 ///
-/// In the model `immediate_exit` is an atomic and the signal handler runs on the kicker's thread: more interleavings than real
-/// signals have, since those are delivered on the VP's own thread.
+/// In the model `immediate_exit` is an atomic and the signal handler runs on the kicker's thread. The model therefore has more interleavings than real
+/// signals, which are delivered on the VP's own thread.
 #[cfg(loom)]
 mod model {
     use super::super::*;
@@ -46,7 +46,7 @@ mod model {
     struct Vcpu {
         gate: RunGate,
         immediate_exit: AtomicBool,
-        /// The guest makes an exit of its own.
+        /// The guest causes an exit.
         own_exit: AtomicBool,
     }
 
@@ -59,7 +59,7 @@ mod model {
             })
         }
 
-        /// `KVM_RUN`: returns for `immediate_exit`, or for the guest's own exit, and else never.
+        /// `KVM_RUN`. Returns only for `immediate_exit` or for an exit that the guest causes.
         fn kvm_run(&self) {
             while !self.immediate_exit.load(Ordering::Acquire)
                 && !self.own_exit.swap(false, Ordering::AcqRel)
@@ -68,7 +68,7 @@ mod model {
             }
         }
 
-        /// The VP thread's loop: returns when parked.
+        /// The loop of the VP thread. Returns when the VP parks.
         fn run_until_parked(&self) {
             loop {
                 self.immediate_exit.store(false, Ordering::Release);
@@ -119,8 +119,8 @@ mod model {
         });
     }
 
-    /// What the controller and a VP thread hand to each other: the VP's state is the controller's from `parked` to the next `Enter`, and the VP's from there to
-    /// `parked` (I3). The cell fails the test where both have it.
+    /// The state of the VP, which has one owner at a time: the controller from `parked` to the next `Enter`, the VP thread from `Enter` to `parked` (I3). The
+    /// cell fails the test if both access the state at the same time.
     struct HandOver {
         vcpu: Arc<Vcpu>,
         state: loom::cell::UnsafeCell<u32>,
@@ -171,7 +171,7 @@ mod model {
             let vcpu = Vcpu::new(true);
             let vp = on_its_thread(&vcpu, |vcpu| vcpu.gate.wait_for_kick());
             vcpu.kick();
-            // A VP that sleeps on would be a deadlock, which loom reports.
+            // If the VP did not wake, loom would report a deadlock.
             vp.thread().unpark();
             vp.join().unwrap();
         });
@@ -182,7 +182,7 @@ mod model {
         bounded().check(|| {
             let vcpu = Vcpu::new(true);
             let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
-            // The kick is decided here, and its signal is still on its way while the VP parks on the gate alone.
+            // The kick is set here. Its signal arrives later, while the VP parks because of the gate.
             let signal = vcpu.gate.kick();
             let late = thread::spawn({
                 let vcpu = vcpu.clone();

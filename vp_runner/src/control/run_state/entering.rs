@@ -1,7 +1,6 @@
-//! From programmed debug registers into the guest: who enters, and how each VP gets past the breakpoint byte it stands on.
+//! Which VPs enter the guest once their debug registers are programmed, and how each VP gets past a breakpoint byte at its RIP.
 
 use super::Cause;
-use super::OnByte;
 use super::Output;
 use super::Outputs;
 use super::Phase;
@@ -9,6 +8,7 @@ use super::Resume;
 use super::RunState;
 use super::Session;
 use super::Vp;
+use super::VpAtByte;
 use super::VpState;
 use super::vp_index;
 use crate::control::at_breakpoint::AtBreakpoint;
@@ -18,8 +18,8 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::VpAction;
 
 impl Vp {
-    /// What a VP that is to move is entered with.
-    fn entered_with(&mut self) -> Option<&mut AtBreakpoint> {
+    /// The value that the VP is entered with. `None` if the VP stays parked.
+    fn value_if_moving(&mut self) -> Option<&mut AtBreakpoint> {
         match &mut self.state {
             VpState::Parked(at) if self.plan != VpAction::Stay => Some(at),
             VpState::Parked(_) | VpState::Entered | VpState::Kicked => None,
@@ -28,21 +28,21 @@ impl Vp {
 }
 
 impl RunState {
-    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `on_bytes` are the VPs that stand on such a byte.
+    /// The debug registers of every VP and the breakpoint bytes are up to date (I5). `vps_at_bytes` are the VPs with a breakpoint byte at their RIP.
     ///
     /// # Errors
     /// [`IllegalInput`](super::IllegalInput).
-    pub(crate) fn programmed(&mut self, on_bytes: &[OnByte]) -> Outputs {
+    pub(crate) fn programmed(&mut self, vps_at_bytes: &[VpAtByte]) -> Outputs {
         self.only_in(Phase::Programming, "programmed")?;
         self.held = false;
-        let moving = self.vps.iter_mut().filter_map(Vp::entered_with).count();
+        let moving = self.vps.iter_mut().filter_map(Vp::value_if_moving).count();
         let others = match moving {
             0 | 1 => Others::StayParked,
             _ => Others::Move,
         };
         for (index, vp) in self.vps.iter_mut().enumerate() {
-            let on_byte = on_bytes.iter().find(|on| on.vp == vp_index(index));
-            if let Some(at) = vp.entered_with() {
+            let on_byte = vps_at_bytes.iter().find(|on| on.vp == vp_index(index));
+            if let Some(at) = vp.value_if_moving() {
                 at.decide(on_byte.map(|on| on.byte), others);
             }
         }
@@ -50,7 +50,7 @@ impl RunState {
     }
 
     fn step_over_or_enter(&mut self) -> Vec<Output> {
-        if let Some(vp) = self.next_alone() {
+        if let Some(vp) = self.next_to_step_over() {
             self.phase = Phase::SteppingOver;
             return self.enter(vp).into_iter().collect();
         }
@@ -59,19 +59,19 @@ impl RunState {
         vps.filter_map(|vp| self.enter(vp)).collect()
     }
 
-    /// The next VP that executes the instruction under its byte with the others stopped.
-    fn next_alone(&mut self) -> Option<VpIndex> {
-        let alone = |vp: &mut Vp| {
-            let first = vp.entered_with().map(|at| at.first());
+    /// The next VP that executes the instruction under its byte with the other VPs stopped.
+    fn next_to_step_over(&mut self) -> Option<VpIndex> {
+        let steps_over = |vp: &mut Vp| {
+            let first = vp.value_if_moving().map(|at| at.first());
             first == Some(FirstInstruction::OthersStopped)
         };
-        self.vps.iter_mut().position(alone).map(vp_index)
+        self.vps.iter_mut().position(steps_over).map(vp_index)
     }
 
     fn enter(&mut self, index: VpIndex) -> Option<Output> {
         let epoch = self.epoch;
         let vp = self.vps.get_mut(index.index() as usize)?;
-        let at = *vp.entered_with()?;
+        let at = *vp.value_if_moving()?;
         vp.state = VpState::Entered;
         Some(Output::Enter {
             vp: index,
@@ -81,25 +81,25 @@ impl RunState {
         })
     }
 
-    /// The VP that stepped over is parked again, with or without having done it.
+    /// The VP that was to step over its byte is parked again, whether or not the VP has executed the instruction.
     pub(super) fn stepped_over(&mut self, cause: Option<Cause>) -> Vec<Output> {
         if let Some(hit) = cause.and_then(Cause::hit) {
-            self.note(hit);
+            self.keep_hit(hit);
         }
-        if self.answer().is_none() && self.wants.is_empty() && self.owed.is_none() {
+        if self.answering_hit().is_none() && self.goals.is_empty() && self.pending_event.is_none() {
             return self.step_over_or_enter();
         }
-        // Who passes which byte is decided anew.
+        // The next `programmed` decides again how each VP passes its byte.
         for vp in &mut self.vps {
             if let VpState::Parked(at) = &mut vp.state {
-                at.undecided();
+                at.clear_decision();
             }
         }
         self.phase = Phase::Stopping;
-        self.settle_if_parked()
+        self.decide_if_all_parked()
     }
 
-    /// A VP refused its debug registers: the guest stays parked, and the shell answers the open `Resume` with an error.
+    /// The debug registers of a VP could not be set. The guest stays parked, and the shell answers the open `Resume` with an error.
     ///
     /// # Errors
     /// [`IllegalInput`](super::IllegalInput).

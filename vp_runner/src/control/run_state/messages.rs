@@ -1,4 +1,4 @@
-//! What the machine is told and what it answers.
+//! The inputs and outputs of [`RunState`](super::RunState).
 
 use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::at_breakpoint::ByteAtRip;
@@ -16,15 +16,15 @@ use vmm_core_defs::stop::GuestEnd;
 pub(crate) enum Cause {
     /// A breakpoint, watchpoint or finished step.
     Debug(DebugStopReason),
-    /// Something of the guest's own.
+    /// An event that the guest caused, such as a reset.
     Guest(GuestEvent),
-    /// Nothing that the client is told of. The VP has to pass a byte that is no breakpoint of its address, or has passed its byte with the others
-    /// stopped, or misses debug registers that the guest has taken.
+    /// A cause that is not reported to the client. One of these: the VP has to pass a byte that belongs to a breakpoint at another address, the VP has passed
+    /// its byte with the others stopped, or the guest has taken debug registers that the breakpoints need.
     NotReported,
 }
 
 impl Cause {
-    /// The stop that is kept until the client is told, if the client is to be told.
+    /// The hit that is kept until it is reported. `None` if there is nothing to report.
     pub(super) fn hit(self) -> Option<Hit> {
         match self {
             Self::Debug(reason) => Some(Hit::Debug(reason)),
@@ -34,12 +34,12 @@ impl Cause {
     }
 }
 
-/// A stop that the client has not been told of yet (I7).
+/// A stop that has not been reported to the client yet (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Hit {
     /// A breakpoint, watchpoint or finished step.
     Debug(DebugStopReason),
-    /// Something of the guest's own.
+    /// An event that the guest caused, such as a reset.
     Guest(GuestEvent),
 }
 
@@ -59,59 +59,59 @@ impl Hit {
 /// What the shell has to do, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// Bring the VP out of the guest, or keep it out.
+    /// Bring the VP out of the guest, or keep the VP from entering.
     Kick(VpIndex),
-    /// Bring the debug registers of every VP up to date, then say `programmed`. Always the last of its list.
+    /// Update the debug registers of every VP, then call [`programmed`](super::RunState::programmed). Always the last of its list.
     Program,
-    /// Let the VP go. It answers with one `parked`. Always the last of its list where every other VP stays stopped for one instruction
-    /// ([`FirstInstruction::OthersStopped`](crate::control::at_breakpoint::FirstInstruction::OthersStopped)).
+    /// Run the VP. The VP parks once, and the shell then calls [`parked`](super::RunState::parked). This output is the last of its list if every other VP stays
+    /// stopped for one instruction ([`FirstInstruction::OthersStopped`](crate::control::at_breakpoint::FirstInstruction::OthersStopped)).
     Enter {
-        /// Which.
+        /// The VP.
         vp: VpIndex,
-        /// What it does: never `Stay`.
+        /// What the VP does. Never `Stay`.
         action: VpAction,
-        /// The epoch it is to give back.
+        /// The epoch that the VP returns as it parks.
         epoch: Epoch,
-        /// Whether it passes a breakpoint at its first instruction, and how. The VP gives it back as it parks.
+        /// Whether the VP passes a breakpoint at its first instruction, and how. The VP returns the value as it parks.
         at: AtBreakpoint,
     },
     /// Answer the open `Resume`.
     Report {
-        /// The resume it answers.
+        /// The epoch of the `Resume`.
         epoch: Epoch,
-        /// Why.
+        /// Why the guest stopped.
         reason: DebugStopReason,
     },
     /// Answer the open `Attach`.
     Attached {
-        /// The epoch.
+        /// The epoch of the last resume.
         epoch: Epoch,
-        /// Why the guest stands still.
+        /// Why the guest is stopped.
         reason: DebugStopReason,
     },
     /// Answer the open `Break`s.
     Broken,
-    /// Answer the open `Resume` or `Attach` with `Detached`: no stop will come for it.
+    /// Answer the open `Resume` or `Attach` with `Detached`, since no stop will follow.
     Abandon,
-    /// Empty the breakpoint table and take all debug state off every VP (I6).
+    /// Empty the breakpoint table and remove all debug state from every VP (I6).
     Release,
     /// Answer the open `Detach`.
     Detached,
-    /// Make the waiting changes of the breakpoint table, then say `changed`. Always the last of its list.
+    /// Make the waiting changes of the breakpoint table, then call [`changed`](super::RunState::changed). Always the last of its list.
     Change,
-    /// Carry the event out, then say `acted`. Always the last of its list.
+    /// Carry out the event, then call [`acted`](super::RunState::acted). Always the last of its list.
     Act(GuestEvent),
-    /// The guest cannot go on, nobody debugs it, and it is kept: it stays parked. The VMM is told.
-    Kept(GuestEvent),
+    /// Notify the VMM: the guest cannot continue, no debugger is attached, and the guest stays parked for a debugger to attach.
+    KeptStopped(GuestEvent),
     /// Answer the open `Reset`.
     ResetDone,
-    /// End the runner in this way: every VP is parked.
+    /// End the runner. Every VP is parked.
     Exit(GuestEnd),
 }
 
-/// A VP that stands on a breakpoint byte.
+/// A VP with a breakpoint byte at its RIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OnByte {
+pub(crate) struct VpAtByte {
     /// The VP.
     pub vp: VpIndex,
     /// The byte at the RIP of the VP.
@@ -122,19 +122,19 @@ pub(crate) struct OnByte {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{input} is not legal in phase {phase}; this is a bug in the controller")]
 pub(crate) struct IllegalInput {
-    /// What came.
+    /// The input.
     pub input: &'static str,
-    /// When.
+    /// The phase in which the input came.
     pub phase: &'static str,
 }
 
-/// Why an input was not taken.
+/// Why an input was refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Refused {
-    /// The client is told; nothing has changed.
+    /// The client gets this error.
     #[error(transparent)]
     Client(#[from] DebugError),
-    /// The shell broke the protocol; nothing has changed.
+    /// The shell broke the protocol.
     #[error(transparent)]
     Shell(#[from] IllegalInput),
 }

@@ -1,4 +1,4 @@
-//! Which stops the client knows of: what it was told of each VP, and whether the VP may pass a breakpoint where it stands (I7, I8).
+//! Which stops were reported to the client, for each VP, and whether the VP may therefore pass a breakpoint at its RIP (I7, I8).
 
 use super::Phase;
 use super::RunState;
@@ -11,24 +11,24 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 
 impl RunState {
-    /// Takes a hit from the queue and notes that the client is told of it. `now` is the reason that the client is given.
+    /// Removes a hit from the queue and marks it as reported, with the stop reason `now`.
     pub(super) fn take_hit(
         &mut self,
         position: usize,
         now: DebugStopReason,
     ) -> Option<DebugStopReason> {
         if let Hit::Guest(event) = self.hits.remove(position)? {
-            self.owe(event);
-            // Where something was owed already, this adds nothing.
-            if self.owed == Some(event) {
-                self.shown = self.owed;
+            self.set_pending_event(event);
+            // Another event may have been pending already.
+            if self.pending_event == Some(event) {
+                self.reported_event = self.pending_event;
             }
         }
-        Some(self.reported(now))
+        Some(self.note_reported(now))
     }
 
-    /// Notes that the client is told of this stop.
-    pub(super) fn reported(&mut self, reason: DebugStopReason) -> DebugStopReason {
+    /// Marks this stop as reported.
+    pub(super) fn note_reported(&mut self, reason: DebugStopReason) -> DebugStopReason {
         let vp = reason
             .vp()
             .and_then(|vp| self.vps.get_mut(vp.index() as usize));
@@ -36,14 +36,14 @@ impl RunState {
             if let VpState::Parked(at) = &mut vp.state {
                 at.reported();
             }
-            vp.told = Some(reason);
+            vp.reported = Some(reason);
         }
         reason
     }
 
-    /// The client has set RIP of a parked VP, perhaps to the same value. The VP meets a breakpoint at this RIP (I8). A kept breakpoint hit of the VP
-    /// is dropped, since the hit belongs to the former RIP.
-    pub(crate) fn redirected(&mut self, index: VpIndex) {
+    /// The client has written RIP of a parked VP, perhaps with the same value. The VP meets a breakpoint at this RIP (I8). A breakpoint hit of the VP
+    /// that is not reported yet is dropped, since the hit belongs to the former RIP.
+    pub(crate) fn rip_written(&mut self, index: VpIndex) {
         if let Some(VpState::Parked(at)) = self.state_of(index) {
             at.forget();
         }
@@ -54,13 +54,13 @@ impl RunState {
         });
     }
 
-    /// Why this VP stopped; `None` where the VP was only stopped with the others, or not let go by the last resume. A kept hit (I7) of a VP that was
-    /// let go counts as reported from now on. A client may ignore the reason of a VP that the client did not resume, so a hit told then would be lost.
-    /// `still_hit` is that of [`Self::resume`].
+    /// The client asks why this VP stopped. `None` if the VP was only stopped with the others, or if the last resume did not run the VP. A hit of the VP
+    /// that was not reported yet (I7) counts as reported from now on. A hit of a VP that the last resume did not run is not reported here, because a client
+    /// may ignore the reason of such a VP, and the hit would be lost. `still_hit` is that of [`Self::resume`].
     ///
     /// # Errors
     /// [`DebugError::NotAttached`], [`DebugError::NotStopped`].
-    pub(crate) fn tell(
+    pub(crate) fn report_reason_of(
         &mut self,
         index: VpIndex,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
@@ -69,8 +69,8 @@ impl RunState {
         let Some(vp) = self.vps.get(index.index() as usize) else {
             return Ok(None);
         };
-        if vp.told.is_some() {
-            return Ok(vp.told);
+        if vp.reported.is_some() {
+            return Ok(vp.reported);
         }
         if vp.plan == VpAction::Stay {
             return Ok(None);
@@ -86,25 +86,24 @@ impl RunState {
         Ok(reason.and_then(|now| self.take_hit(position, now)))
     }
 
-    /// Where [`Self::tell`] knows no reason: the VP is about to execute the instruction at `breakpoint`, and was stopped with the others just before it.
-    /// The breakpoint counts as met and reported, so the VP passes it. Some clients silently step a VP past a breakpoint at which the VP stands without a
-    /// reason.
+    /// For a VP for which [`Self::report_reason_of`] returned `None`: the VP was stopped with the others, and `breakpoint` is at its RIP. The breakpoint counts
+    /// as hit and reported, so the VP passes it. Otherwise some clients would silently step the VP past this breakpoint.
     ///
-    /// `None` where the VP is to meet this breakpoint at its next resume all the same.
-    pub(crate) fn tell_standing(
+    /// `None` if the breakpoint is not reported now.
+    pub(crate) fn report_breakpoint_ahead(
         &mut self,
         index: VpIndex,
         breakpoint: Breakpoint,
     ) -> Option<DebugStopReason> {
         let vp = self.vps.get(index.index() as usize)?;
-        let untold = match vp.state {
-            VpState::Parked(at) => vp.told.is_none() && !at.may_pass(),
+        let unreported = match vp.state {
+            VpState::Parked(at) => vp.reported.is_none() && !at.may_pass(),
             VpState::Entered | VpState::Kicked => false,
         };
-        if self.phase != Phase::Parked || vp.plan == VpAction::Stay || !untold {
+        if self.phase != Phase::Parked || vp.plan == VpAction::Stay || !unreported {
             return None;
         }
         let vp = index;
-        Some(self.reported(DebugStopReason::Breakpoint { vp, breakpoint }))
+        Some(self.note_reported(DebugStopReason::Breakpoint { vp, breakpoint }))
     }
 }

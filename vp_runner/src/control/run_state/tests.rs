@@ -1,19 +1,19 @@
-//! An exhaustive walk: every state reachable with 1, 2 and 3 VPs, by every input that is legal there (and the ones that clients can get wrong),
-//! against a model of the world that checks the invariants at each output.
+//! An exhaustive walk through every state that is reachable with 1, 2 and 3 VPs. In each state the walk applies every legal input, and the illegal inputs that
+//! a client can cause. A model of the controller, the VPs and the client checks the invariants at each output.
 
-mod kept;
-mod world;
+mod keep_stopped;
+mod model;
 
 use super::*;
 use crate::control::at_breakpoint::ByteAtRip;
 use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
 use crate::control::at_breakpoint::FirstInstruction;
+use model::Model;
 use std::collections::HashSet;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
-use world::World;
 
 const BREAKPOINT: Breakpoint = Breakpoint {
     kind: BreakpointKind::Execute,
@@ -28,25 +28,25 @@ fn hit(vp: VpIndex) -> DebugStopReason {
     }
 }
 
-/// Walks breadth-first; says how many states there are.
-fn walk(vps: u32, keeps: Keeps) -> usize {
+/// Walks breadth-first. Returns the number of states.
+fn walk(vps: u32, keep_stopped: KeepStopped) -> usize {
     let mut seen = HashSet::new();
     let mut fresh = VecDeque::new();
-    let paused = World::new(vps, keeps);
+    let paused = Model::new(vps, keep_stopped);
     let mut running = paused.clone();
     let outputs = running.state.start().unwrap();
     running.carry_out(outputs);
-    for world in [paused, running] {
-        seen.insert(world.clone());
-        fresh.push_back(world);
+    for model in [paused, running] {
+        seen.insert(model.clone());
+        fresh.push_back(model);
     }
-    while let Some(world) = fresh.pop_front() {
-        if world.state.phase == Phase::Ended {
+    while let Some(model) = fresh.pop_front() {
+        if model.state.phase == Phase::Ended {
             continue;
         }
-        for input in world.inputs() {
-            let mut next = world.clone();
-            next.feed(&input);
+        for input in model.inputs() {
+            let mut next = model.clone();
+            next.apply(&input);
             let next = next.normalized();
             if seen.insert(next.clone()) {
                 fresh.push_back(next);
@@ -58,35 +58,35 @@ fn walk(vps: u32, keeps: Keeps) -> usize {
 
 #[test]
 fn every_reachable_state_of_one_vp_keeps_the_invariants() {
-    let states = walk(1, Keeps::Nothing);
+    let states = walk(1, KeepStopped::Nothing);
     assert!(states > 50, "only {states} states: the walk did not walk");
 }
 
 #[test]
 fn every_reachable_state_of_two_vps_keeps_the_invariants() {
-    let states = walk(2, Keeps::Nothing);
+    let states = walk(2, KeepStopped::Nothing);
     println!("{states} states");
     assert!(states > 1000, "only {states} states: the walk did not walk");
 }
 
 #[test]
 fn every_reachable_state_of_three_vps_keeps_the_invariants() {
-    let states = walk(3, Keeps::Nothing);
+    let states = walk(3, KeepStopped::Nothing);
     println!("{states} states");
     assert!(
         states > 10_000,
-        "only {states} states: the walk did not walk"
+        "only {states} states: the walk is not complete"
     );
 }
 
 #[test]
 fn every_reachable_state_keeps_the_invariants_where_a_crashed_guest_is_kept() {
     for (vps, least) in [(1, 10_000), (2, 1000)] {
-        let states = walk(vps, Keeps::CrashesAndTripleFaults);
+        let states = walk(vps, KeepStopped::CrashesAndTripleFaults);
         println!("{vps} VPs: {states} states");
         assert!(
             states > least,
-            "only {states} states: the walk did not walk"
+            "only {states} states: the walk is not complete"
         );
     }
 }
@@ -94,7 +94,7 @@ fn every_reachable_state_keeps_the_invariants_where_a_crashed_guest_is_kept() {
 const VP0: VpIndex = VpIndex::new(0);
 const VP1: VpIndex = VpIndex::new(1);
 
-/// What a VP gives back that has moved.
+/// The value that a VP returns after it has executed instructions.
 const MOVED: AtBreakpoint = AtBreakpoint::NEW;
 
 fn alive(reason: DebugStopReason) -> Option<DebugStopReason> {
@@ -103,11 +103,11 @@ fn alive(reason: DebugStopReason) -> Option<DebugStopReason> {
 
 /// Two VPs under a debugger, both entered.
 fn running() -> RunState {
-    running_with(Keeps::Nothing)
+    running_with(KeepStopped::Nothing)
 }
 
-fn running_with(keeps: Keeps) -> RunState {
-    let mut state = RunState::new(2, keeps);
+fn running_with(keep_stopped: KeepStopped) -> RunState {
+    let mut state = RunState::new(2, keep_stopped);
     state.attach().unwrap();
     state.resume(&[VpAction::Run; 2], alive).unwrap();
     state.programmed(&[]).unwrap();
@@ -146,7 +146,7 @@ fn a_stop_of_an_older_epoch_is_refused_as_stale() {
 
 #[test]
 fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
-    let mut state = RunState::new(2, Keeps::Nothing);
+    let mut state = RunState::new(2, KeepStopped::Nothing);
     state.attach().unwrap();
     state
         .resume(&[VpAction::Step, VpAction::Run], alive)
@@ -182,7 +182,7 @@ fn a_guest_that_crashed_tries_again_once_its_registers_are_repaired() {
 
 #[test]
 fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
-    let mut state = RunState::new(1, Keeps::Nothing);
+    let mut state = RunState::new(1, KeepStopped::Nothing);
     state.attach().unwrap();
     state.resume(&[VpAction::Run], alive).unwrap();
     assert_eq!(state.program_failed().unwrap(), []);
@@ -193,9 +193,9 @@ fn refused_debug_registers_leave_the_guest_stopped_and_debuggable() {
     );
 }
 
-/// Two VPs that are held before their first instruction, with a debugger that has let nothing go.
+/// Two VPs that are held before their first instruction, with a debugger that has not resumed the guest.
 fn attached_to_a_held_guest() -> RunState {
-    let mut state = RunState::new(2, Keeps::Nothing);
+    let mut state = RunState::new(2, KeepStopped::Nothing);
     state.attach().unwrap();
     state
 }
@@ -237,7 +237,7 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
     assert_eq!(outputs.last(), Some(&Output::Exit(killed)));
 }
 
-const CARRIED_OUT: OnByte = OnByte {
+const EMULATED: VpAtByte = VpAtByte {
     vp: VP0,
     byte: ByteAtRip {
         of: ByteOf::ThisAddress,
@@ -258,7 +258,7 @@ fn firsts(outputs: &[Output]) -> Vec<FirstInstruction> {
     entries(outputs).iter().map(AtBreakpoint::first).collect()
 }
 
-/// Whether a parked VP is to pass a breakpoint at its RIP.
+/// Whether a parked VP may pass a breakpoint at its RIP.
 fn may_pass(state: &RunState, vp: VpIndex) -> bool {
     match state.vps[vp.index() as usize].state {
         VpState::Parked(at) => at.may_pass(),
@@ -266,7 +266,7 @@ fn may_pass(state: &RunState, vp: VpIndex) -> bool {
     }
 }
 
-/// VP 0 stands on a byte whose instruction can be carried out and which it was reported to have met, and goes on by `plan`.
+/// VP 0 has hit a byte whose instruction can be emulated, the hit was reported, and the client resumes with `plan`.
 fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
     let mut state = running();
     let epoch = state.epoch;
@@ -274,7 +274,7 @@ fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
     state.parked(VP0, epoch, met, MOVED).unwrap();
     state.parked(VP1, epoch, None, MOVED).unwrap();
     state.resume(plan, alive).unwrap();
-    let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
+    let outputs = state.programmed(&[EMULATED]).unwrap();
     (state, outputs)
 }
 
@@ -288,22 +288,22 @@ fn a_vp_that_moves_alone_goes_over_its_byte_without_coming_back_for_it() {
 fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked() {
     use FirstInstruction::*;
     let (mut state, outputs) = resumed_on_a_byte(&[VpAction::Run; 2]);
-    assert_eq!(firsts(&outputs), [CarriedOut, Meets]);
+    assert_eq!(firsts(&outputs), [Emulated, Meets]);
     let epoch = state.epoch;
     let mut at = entries(&outputs)[0];
-    at.not_carried_out();
+    at.emulation_failed();
     let cannot = Some(Cause::NotReported);
     state.parked(VP0, epoch, cannot, at).unwrap();
     let outputs = state.parked(VP1, epoch, None, MOVED).unwrap();
     assert_eq!(outputs, [Output::Program]);
-    let outputs = state.programmed(&[CARRIED_OUT]).unwrap();
+    let outputs = state.programmed(&[EMULATED]).unwrap();
     assert_eq!(firsts(&outputs), [OthersStopped]);
     let done = Some(Cause::NotReported);
     let outputs = state.parked(VP0, epoch, done, MOVED).unwrap();
     assert_eq!(firsts(&outputs), [Meets, Meets]);
 }
 
-/// Both VPs have hit the breakpoint, of which VP 1's was reported.
+/// Both VPs have hit the breakpoint, and the hit of VP 1 was reported.
 fn both_hit() -> RunState {
     let mut state = running();
     let epoch = state.epoch;
@@ -319,7 +319,7 @@ const ALONE: [VpAction; 2] = [VpAction::Stay, VpAction::Step];
 #[test]
 fn a_kept_hit_answers_no_resume_of_another_vp() {
     let mut state = both_hit();
-    // A client takes its breakpoints out for this step.
+    // The client removes its breakpoints for this step.
     let gone = |_| None;
     assert_eq!(state.resume(&ALONE, gone).unwrap(), [Output::Program]);
     state.programmed(&[]).unwrap();
@@ -329,8 +329,8 @@ fn a_kept_hit_answers_no_resume_of_another_vp() {
     let outputs = state.parked(VP1, epoch, stepped, MOVED).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
-    // A client does not look at the reason of a VP that it did not let go.
-    assert_eq!(state.tell(VP0, alive), Ok(None));
+    // A client ignores the reason of a VP that it did not resume.
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(None));
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     let (epoch, reason) = (epoch.next(), hit(VP0));
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
@@ -339,9 +339,9 @@ fn a_kept_hit_answers_no_resume_of_another_vp() {
 #[test]
 fn a_hit_that_was_told_on_request_is_not_reported_again() {
     let mut state = both_hit();
-    assert_eq!(state.tell(VP1, alive), Ok(Some(hit(VP1))));
-    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
-    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
+    assert_eq!(state.report_reason_of(VP1, alive), Ok(Some(hit(VP1))));
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(Some(hit(VP0))));
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(Some(hit(VP0))));
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
     assert!([VP0, VP1].into_iter().all(|vp| may_pass(&state, vp)));
@@ -353,12 +353,16 @@ fn a_breakpoint_that_a_vp_was_about_to_meet_is_told_on_request_once_and_passed()
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP1)));
     state.parked(VP1, epoch, met, MOVED).unwrap();
-    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None, "VP 0 moves");
+    assert_eq!(
+        state.report_breakpoint_ahead(VP0, BREAKPOINT),
+        None,
+        "VP 0 moves"
+    );
     state.parked(VP0, epoch, None, MOVED).unwrap();
-    let first = state.tell_standing(VP0, BREAKPOINT);
+    let first = state.report_breakpoint_ahead(VP0, BREAKPOINT);
     assert_eq!(first, Some(hit(VP0)));
-    assert_eq!(state.tell(VP0, alive), Ok(first));
-    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(first));
+    assert_eq!(state.report_breakpoint_ahead(VP0, BREAKPOINT), None);
     let outputs = state.resume(&ALONE, alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
     assert!(may_pass(&state, VP0));
@@ -377,33 +381,33 @@ fn a_breakpoint_at_a_vp_that_was_not_let_go_is_not_told_on_request() {
     state
         .parked(VP1, state.epoch, step, MOVED)
         .expect("the step ends");
-    assert_eq!(state.tell_standing(VP0, BREAKPOINT), None);
+    assert_eq!(state.report_breakpoint_ahead(VP0, BREAKPOINT), None);
     assert!(!may_pass(&state, VP0));
 }
 
 #[test]
 fn a_hit_whose_breakpoint_is_gone_is_not_told_on_request() {
     let mut state = both_hit();
-    assert_eq!(state.tell(VP0, |_| None), Ok(None));
-    assert_eq!(state.tell(VP0, alive), Ok(Some(hit(VP0))));
+    assert_eq!(state.report_reason_of(VP0, |_| None), Ok(None));
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(Some(hit(VP0))));
 }
 
 #[test]
 fn a_vp_whose_rip_was_set_meets_the_breakpoint_there_and_its_kept_hit_is_gone() {
     let mut state = both_hit();
-    state.redirected(VP0);
-    state.redirected(VP1);
+    state.rip_written(VP0);
+    state.rip_written(VP1);
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Program]);
-    let on_bytes = [VP0, VP1].map(|vp| OnByte { vp, ..CARRIED_OUT });
-    let outputs = state.programmed(&on_bytes).unwrap();
+    let vps_at_bytes = [VP0, VP1].map(|vp| VpAtByte { vp, ..EMULATED });
+    let outputs = state.programmed(&vps_at_bytes).unwrap();
     assert_eq!(firsts(&outputs), [FirstInstruction::Meets; 2]);
 }
 
 /// Two VPs step at once, and both finish.
 #[test]
 fn a_finished_step_answers_no_later_resume() {
-    let mut state = RunState::new(2, Keeps::Nothing);
+    let mut state = RunState::new(2, KeepStopped::Nothing);
     state.attach().unwrap();
     state.resume(&[VpAction::Step; 2], alive).unwrap();
     state.programmed(&[]).unwrap();

@@ -203,14 +203,14 @@ impl FakeVp {
     fn run(&mut self, entry: &mut Entry) -> Option<Cause> {
         match entry.first() {
             FirstInstruction::Meets | FirstInstruction::Disarmed => {}
-            FirstInstruction::CarriedOut => {
+            FirstInstruction::Emulated => {
                 thread::yield_now();
                 if self.gate.is_kicked() {
                     return None;
                 }
                 let ends = match self.carries_out() {
                     true => entry.executed(self.rip()),
-                    false => Some(entry.not_carried_out()),
+                    false => Some(entry.emulation_failed()),
                 };
                 if ends.is_some() {
                     return ends;
@@ -227,7 +227,7 @@ impl FakeVp {
                 return None;
             }
             entry.enters_guest();
-            if entry.is_usual() {
+            if entry.passes_nothing() {
                 self.world.may_have_moved(self.vp);
             }
             thread::yield_now();
@@ -303,7 +303,7 @@ impl FakeVp {
         match found {
             Some(breakpoint) => Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })),
             None if self.carries_out() => entry.executed(self.rip()),
-            None => Some(entry.not_carried_out()),
+            None => Some(entry.emulation_failed()),
         }
     }
 

@@ -153,7 +153,7 @@ impl World {
                 assert!(!armed, "VP {vp} would meet the same byte again (I8)");
             }
             FirstInstruction::Lifted
-            | FirstInstruction::CarriedOut
+            | FirstInstruction::Emulated
             | FirstInstruction::OthersStopped => {
                 assert!(armed, "VP {vp} goes over a byte that is not there");
                 assert!(

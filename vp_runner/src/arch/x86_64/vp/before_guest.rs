@@ -22,7 +22,7 @@ impl<V: Vcpu> Vp<V> {
             FirstInstruction::Meets => 0,
             FirstInstruction::Disarmed
             | FirstInstruction::Lifted
-            | FirstInstruction::CarriedOut
+            | FirstInstruction::Emulated
             | FirstInstruction::OthersStopped => self.debugging.slots_here(&mut self.cpu)?,
         };
         Ok(Entry::new(self.index, enter.action, enter.at, here))
@@ -34,7 +34,7 @@ impl<V: Vcpu> Vp<V> {
         self.deliver_guests_breakpoint(entry)?;
         match entry.first() {
             FirstInstruction::Meets | FirstInstruction::Disarmed => ControlFlow::Continue(()),
-            FirstInstruction::CarriedOut => self.pass_beside_others(entry),
+            FirstInstruction::Emulated => self.pass_beside_others(entry),
             FirstInstruction::Lifted | FirstInstruction::OthersStopped => self.lift_byte(entry),
         }
     }
@@ -53,7 +53,7 @@ impl<V: Vcpu> Vp<V> {
             return ControlFlow::Break(entry.halted());
         }
         if entry.first() == FirstInstruction::OthersStopped && self.waits() {
-            return ControlFlow::Break(entry.waits_instead());
+            return ControlFlow::Break(entry.vp_waits());
         }
         ControlFlow::Continue(())
     }
@@ -70,7 +70,7 @@ impl<V: Vcpu> Vp<V> {
             .and_then(|hits| match hits {
                 0 => Ok(()),
                 hits => {
-                    entry.diverted();
+                    entry.guest_exception_first();
                     let state = self.debug_state(entry);
                     self.cpu.inject(DebugPayload(hits), state)
                 }
@@ -92,7 +92,7 @@ impl<V: Vcpu> Vp<V> {
         };
         let ended = match self.carry_out(&location) {
             Some(rip) => entry.executed(rip.value()),
-            None => Some(entry.not_carried_out()),
+            None => Some(entry.emulation_failed()),
         };
         match ended {
             Some(cause) => ControlFlow::Break(Some(cause)),
@@ -103,7 +103,7 @@ impl<V: Vcpu> Vp<V> {
     fn lift_byte(&mut self, entry: &mut Entry) -> BeforeGuest {
         // A VP that waits meets the byte when it goes on, which may take long.
         if self.waits() {
-            entry.leave_byte();
+            entry.leave_byte_in_place();
             return ControlFlow::Continue(());
         }
         match self.lift() {

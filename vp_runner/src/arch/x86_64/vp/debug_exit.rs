@@ -131,7 +131,7 @@ impl<V: Vcpu> Vp<V> {
                 {
                     return Some(self.crashed(&err));
                 }
-                entry.diverted();
+                entry.guest_exception_first();
                 let state = self.debug_state(entry);
                 self.give_back(payload, state)
             }
@@ -163,7 +163,7 @@ impl<V: Vcpu> Vp<V> {
             }
             ByteHere::OtherAddress(location) => match self.carry_out(&location) {
                 Some(rip) => entry.executed(rip.value()),
-                None => Some(entry.not_carried_out()),
+                None => Some(entry.emulation_failed()),
             },
         }
     }

@@ -76,7 +76,7 @@ impl NextStep {
         let undisturbed = cpu.events == Events::None
             && cpu.vcpu.holds_interrupts()
             && guests.is_some_and(|guests| !guests.is_any_enabled());
-        match undisturbed && !debugging.takes_interrupts(entry) && entry.is_usual() {
+        match undisturbed && !debugging.takes_interrupts(entry) && entry.passes_nothing() {
             true => Self::SameAgain(None),
             false => Self::Plan,
         }
@@ -108,7 +108,7 @@ impl Stepping {
             return None;
         };
         let rip = Gva::new(exit.pc);
-        if !exit.is_step_alone() || !entry.ranges_over(rip) || !is_within_page(rip) {
+        if !exit.is_step_alone() || !entry.range_includes(rip) || !is_within_page(rip) {
             return None;
         }
         let memory = memory.by(planned.location.paging);

@@ -1,4 +1,4 @@
-//! A guest that cannot go on while nobody debugs it, and is kept.
+//! A guest that cannot continue while no debugger is attached, and stays stopped.
 
 use super::*;
 use vmm_core_defs::stop::CrashCause;
@@ -14,7 +14,7 @@ const FAULT: GuestEvent = GuestEvent::TripleFault {
     registers: FaultRegisters::Kept,
 };
 
-/// VP 1 meets the event while VP 0 is in the guest. What comes once both have parked.
+/// VP 1 parks with the event while VP 0 is in the guest. Returns the outputs after both have parked.
 fn meets(state: &mut RunState, event: GuestEvent) -> Vec<Output> {
     let epoch = state.epoch;
     let cause = Some(Cause::Guest(event));
@@ -23,9 +23,9 @@ fn meets(state: &mut RunState, event: GuestEvent) -> Vec<Output> {
     state.parked(VP0, epoch, None, MOVED).unwrap()
 }
 
-/// A guest that runs with nobody to debug it.
-fn undebugged(keeps: Keeps) -> RunState {
-    let mut state = running_with(keeps);
+/// A guest that runs without a debugger.
+fn undebugged(keep_stopped: KeepStopped) -> RunState {
+    let mut state = running_with(keep_stopped);
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     for vp in [VP0, VP1] {
@@ -35,10 +35,10 @@ fn undebugged(keeps: Keeps) -> RunState {
     state
 }
 
-/// As [`undebugged`], and VP 1 crashed.
+/// As [`undebugged`], and VP 1 has crashed.
 fn kept() -> RunState {
-    let mut state = undebugged(Keeps::Crashes);
-    assert_eq!(meets(&mut state, CRASH), [Output::Kept(CRASH)]);
+    let mut state = undebugged(KeepStopped::Crashes);
+    assert_eq!(meets(&mut state, CRASH), [Output::KeptStopped(CRASH)]);
     state
 }
 
@@ -50,8 +50,8 @@ fn attached(state: &mut RunState, event: GuestEvent) {
 
 #[test]
 fn what_is_kept_is_what_was_asked_for() {
-    use Keeps::*;
-    for (keeps, event, stays) in [
+    use KeepStopped::*;
+    for (keep_stopped, event, stays) in [
         (Nothing, CRASH, false),
         (Nothing, FAULT, false),
         (Crashes, CRASH, true),
@@ -70,11 +70,11 @@ fn what_is_kept_is_what_was_asked_for() {
         ),
     ] {
         let wanted = match stays {
-            true => Output::Kept(event),
+            true => Output::KeptStopped(event),
             false => Output::Act(event),
         };
-        let mut state = undebugged(keeps);
-        assert_eq!(meets(&mut state, event), [wanted], "{keeps:?}");
+        let mut state = undebugged(keep_stopped);
+        assert_eq!(meets(&mut state, event), [wanted], "{keep_stopped:?}");
     }
 }
 
@@ -82,8 +82,8 @@ fn what_is_kept_is_what_was_asked_for() {
 fn the_first_debugger_is_told_of_the_crash_and_of_whose_it_is() {
     let mut state = kept();
     attached(&mut state, CRASH);
-    assert_eq!(state.tell(VP1, alive), Ok(Some(CRASH.reason())));
-    assert_eq!(state.tell(VP0, alive), Ok(None));
+    assert_eq!(state.report_reason_of(VP1, alive), Ok(Some(CRASH.reason())));
+    assert_eq!(state.report_reason_of(VP0, alive), Ok(None));
 }
 
 #[test]
@@ -95,7 +95,11 @@ fn a_debugger_that_was_told_ends_the_guest_by_detaching_and_not_by_being_lost() 
         let mut state = kept();
         attached(&mut state, CRASH);
         let outputs = state.detach(lost).unwrap();
-        let stays = [Output::Release, Output::Detached, Output::Kept(CRASH)];
+        let stays = [
+            Output::Release,
+            Output::Detached,
+            Output::KeptStopped(CRASH),
+        ];
         assert_eq!(outputs, stays, "{lost:?}");
         attached(&mut state, CRASH);
         let outputs = state.detach(DetachAction::Resume).unwrap();
@@ -103,28 +107,28 @@ fn a_debugger_that_was_told_ends_the_guest_by_detaching_and_not_by_being_lost() 
     }
 }
 
-/// It saw the crash as it happened, and then it was lost.
+/// The crash is reported to the debugger, and then the debugger is lost.
 #[test]
 fn a_crash_under_a_debugger_that_is_lost_is_kept() {
-    let mut state = running_with(Keeps::Crashes);
+    let mut state = running_with(KeepStopped::Crashes);
     let (epoch, reason) = (state.epoch, CRASH.reason());
     let told = [Output::Report { epoch, reason }];
     assert_eq!(meets(&mut state, CRASH), told);
     let outputs = state.detach(DetachAction::ResumeUnlessHeld).unwrap();
-    assert_eq!(outputs.last(), Some(&Output::Kept(CRASH)));
+    assert_eq!(outputs.last(), Some(&Output::KeptStopped(CRASH)));
     attached(&mut state, CRASH);
 }
 
-/// The crash comes while the VPs are brought to a stop for a `detach`: no debugger was told of it.
+/// The crash happens while the VPs stop for a `detach`, so it was not reported to a debugger.
 #[test]
 fn a_crash_that_no_debugger_was_told_of_is_kept_though_one_detaches() {
-    let mut state = running_with(Keeps::Crashes);
+    let mut state = running_with(KeepStopped::Crashes);
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     let cause = Some(Cause::Guest(CRASH));
     state.parked(VP1, epoch, cause, MOVED).unwrap();
     let outputs = state.parked(VP0, epoch, None, MOVED).unwrap();
-    assert_eq!(outputs.last(), Some(&Output::Kept(CRASH)));
+    assert_eq!(outputs.last(), Some(&Output::KeptStopped(CRASH)));
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn a_guest_that_was_repaired_runs_and_its_second_crash_is_kept_again() {
     let outputs = state.detach(DetachAction::Resume).unwrap();
     assert_eq!(outputs.last(), Some(&Output::Program));
     state.programmed(&[]).unwrap();
-    assert_eq!(meets(&mut state, CRASH), [Output::Kept(CRASH)]);
+    assert_eq!(meets(&mut state, CRASH), [Output::KeptStopped(CRASH)]);
     attached(&mut state, CRASH);
 }
 
@@ -158,7 +162,7 @@ fn nothing_is_kept_for_debuggers_that_cannot_come_and_a_kept_guest_ends_when_tol
     attached(&mut state, CRASH);
     let outputs = state.lost().unwrap();
     assert_eq!(outputs.last(), Some(&Output::Act(CRASH)));
-    let mut state = undebugged(Keeps::Crashes);
+    let mut state = undebugged(KeepStopped::Crashes);
     state.lost().unwrap();
     assert_eq!(meets(&mut state, CRASH), [Output::Act(CRASH)]);
     let mut state = kept();

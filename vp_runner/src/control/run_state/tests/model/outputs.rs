@@ -1,36 +1,39 @@
-//! What the machine's outputs bring about, and what must hold at each.
+//! The effects of the outputs, and the checks at each output.
 
 use super::*;
 
-impl World {
+impl Model {
     pub(in crate::control::run_state::tests) fn carry_out(&mut self, outputs: Vec<Output>) {
-        let mut todo = VecDeque::from(outputs);
-        while let Some(output) = todo.pop_front() {
+        let mut outputs_left = VecDeque::from(outputs);
+        while let Some(output) = outputs_left.pop_front() {
             let more = self.carry_out_one(output);
             if !more.is_empty() || matches!(output, Output::Program | Output::Act(_)) {
-                assert!(todo.is_empty(), "{output:?} is not the last of its list");
+                assert!(
+                    outputs_left.is_empty(),
+                    "{output:?} is not the last of its list"
+                );
             }
-            todo.extend(more);
+            outputs_left.extend(more);
         }
     }
 
     fn carry_out_one(&mut self, output: Output) -> Vec<Output> {
         match output {
             Output::Kick(vp) => {
-                let place = &mut self.places[vp.index() as usize];
-                let RipAt::InGuest(action, at) = *place else {
-                    panic!("kicked a VP that is {place:?}");
+                let vp_is = &mut self.vps[vp.index() as usize];
+                let VpIs::InGuest(action, at) = *vp_is else {
+                    panic!("kicked a VP that is {vp_is:?}");
                 };
-                *place = RipAt::Kicked(action, at);
+                *vp_is = VpIs::Kicked(action, at);
             }
             Output::Program => {
                 self.assert_parked("programmed");
                 self.programmed = self.table;
                 if !self.programmed {
-                    self.standing.clear();
+                    self.at_byte.clear();
                 }
-                let on_bytes: Vec<_> = self.standing.iter().map(on_byte).collect();
-                return self.state.programmed(&on_bytes).unwrap();
+                let vps_at_bytes: Vec<_> = self.at_byte.iter().map(on_byte).collect();
+                return self.state.programmed(&vps_at_bytes).unwrap();
             }
             Output::Enter {
                 vp,
@@ -55,7 +58,7 @@ impl World {
                     assert!(self.stepped.contains(&vp), "a step of an older resume (I8)");
                 }
                 let named = reason.vp();
-                assert!(named.is_none_or(|vp| self.let_go.contains(&vp)), "I1");
+                assert!(named.is_none_or(|vp| self.resumed.contains(&vp)), "I1");
                 self.check_reason(reason);
             }
             Output::Attached { reason, .. } => {
@@ -78,11 +81,11 @@ impl World {
                 self.programmed = false;
                 self.unreported.clear();
                 self.dropped.clear();
-                self.standing.clear();
+                self.at_byte.clear();
                 self.reported.clear();
-                self.not_carried_out.clear();
-                self.let_go = (0..self.places.len()).map(vp_index).collect();
-                // The shell refuses what waits.
+                self.emulation_failed.clear();
+                self.resumed = (0..self.vps.len()).map(vp_index).collect();
+                // The shell refuses the waiting changes.
                 self.change = Request::None;
             }
             Output::Detached => {
@@ -105,27 +108,28 @@ impl World {
                     })
                     .unwrap();
             }
-            Output::Kept(event) => {
+            Output::KeptStopped(event) => {
                 self.assert_parked("kept");
-                assert!(self.keeps.covers(event), "kept for nobody");
+                assert!(self.keep_stopped.includes(event), "kept for nobody");
                 assert_eq!(self.state.session, Session::Detached, "kept");
                 assert!(
-                    matches!(self.crash, Crash::Untold | Crash::Told),
+                    matches!(self.crash, Crash::NotReported | Crash::Reported),
                     "kept: {self:?}"
                 );
             }
             Output::Act(event) => {
                 self.assert_parked("acted");
                 let debugged = self.state.check_attached().is_ok();
-                let may = !self.keeps.covers(event) || debugged || self.crash == Crash::LetGo;
+                let may =
+                    !self.keep_stopped.includes(event) || debugged || self.crash == Crash::Accepted;
                 assert!(may, "a crash that is to be kept ends the guest: {self:?}");
                 self.crash = Crash::None;
-                self.asked = false;
+                self.event_pending = false;
                 self.unreported.clear();
                 self.dropped.clear();
-                self.standing.clear();
+                self.at_byte.clear();
                 self.reported.clear();
-                self.not_carried_out.clear();
+                self.emulation_failed.clear();
                 return self.state.acted().unwrap();
             }
             Output::ResetDone => close(&mut self.reset, "reset"),
@@ -137,37 +141,42 @@ impl World {
         Vec::new()
     }
 
-    /// Who passes what, and how (I8).
+    /// Checks whether the VP passes a breakpoint, and how (I8).
     fn check_first(&mut self, vp: VpIndex, first: FirstInstruction) {
         let passes = self.passes_byte(vp);
-        let known = self.reported.contains(&vp);
-        let moving = self.let_go.len();
+        let reported = self.reported.contains(&vp);
+        let moving = self.resumed.len();
         match first {
-            FirstInstruction::Meets => assert!(!passes && !known, "meets it again (I8)"),
+            FirstInstruction::Meets => {
+                assert!(!passes && !reported, "hits the breakpoint again (I8)")
+            }
             FirstInstruction::Disarmed => {
-                assert!(!passes, "entered on the byte that it is to pass (I8)");
-                assert!(known, "passes where no stop was reported (I8)");
+                assert!(!passes, "entered with the byte at RIP in place (I8)");
+                assert!(reported, "passes a breakpoint without a reported stop (I8)");
             }
             FirstInstruction::Lifted
-            | FirstInstruction::CarriedOut
+            | FirstInstruction::Emulated
             | FirstInstruction::OthersStopped => {
-                assert!(passes, "goes over nothing, or unmet (I8)");
+                assert!(
+                    passes,
+                    "passes no byte, or a byte whose hit was not reported (I8)"
+                );
                 let alone = first == FirstInstruction::Lifted;
                 assert_eq!(moving == 1, alone, "{moving} VPs move: {first:?}");
             }
         }
-        if first == FirstInstruction::CarriedOut {
+        if first == FirstInstruction::Emulated {
             assert_eq!(emulation(vp), Emulation::Possible);
-            assert!(!self.not_carried_out.contains(&vp), "tried for ever");
+            assert!(!self.emulation_failed.contains(&vp), "tries again for ever");
         }
         if first == FirstInstruction::OthersStopped {
-            let parked = |place: &RipAt| *place == RipAt::Parked;
-            assert!(self.places.iter().all(parked), "not alone (I5)");
+            let parked = |vp_is: &VpIs| *vp_is == VpIs::Parked;
+            assert!(self.vps.iter().all(parked), "not alone (I5)");
             return;
         }
-        let byte = self.standing.remove(&vp);
+        let byte = self.at_byte.remove(&vp);
         if passes {
-            self.going_over.extend(byte.map(|byte| (vp, byte)));
+            self.passing_byte.extend(byte.map(|byte| (vp, byte)));
         }
     }
 
@@ -185,22 +194,22 @@ impl World {
             assert_eq!(request, Request::None, "entered with a {name} open (I4)");
         }
         assert_eq!(
-            self.state.owed, None,
-            "ran past what the guest had asked for"
+            self.state.pending_event, None,
+            "ran although a guest event was pending"
         );
         assert_eq!(
-            self.state.answer(),
+            self.state.answering_hit(),
             None,
-            "ran past an answer to the resume"
+            "ran although a hit answers the resume"
         );
         let kept = |hit: &Hit| matches!(hit, Hit::Guest(_));
         assert!(
-            !self.asked || self.state.hits.iter().any(kept),
-            "forgot what the guest had asked for"
+            !self.event_pending || self.state.hits.iter().any(kept),
+            "lost a guest event"
         );
-        let place = &mut self.places[vp.index() as usize];
-        assert_eq!(*place, RipAt::Parked, "entered twice");
-        *place = RipAt::InGuest(action, at);
+        let vp_is = &mut self.vps[vp.index() as usize];
+        assert_eq!(*vp_is, VpIs::Parked, "entered twice");
+        *vp_is = VpIs::InGuest(action, at);
         assert!(!self.unreported.contains(&vp), "ran past a kept hit (I7)");
         if let Some(position) = self.dropped.iter().position(|other| *other == vp) {
             assert_eq!(
@@ -226,7 +235,7 @@ impl World {
 
     pub(super) fn check_reason(&mut self, reason: DebugStopReason) {
         if matches!(reason, DebugStopReason::TripleFault { .. }) && self.crash != Crash::None {
-            self.crash = Crash::Told;
+            self.crash = Crash::Reported;
         }
         if let DebugStopReason::Breakpoint { vp, .. } = reason {
             let position = self.unreported.iter().position(|other| *other == vp);

@@ -1,8 +1,8 @@
-//! Everything that can happen next.
+//! The inputs that are possible in a state.
 
 use super::*;
 
-/// What can happen next.
+/// An input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::control::run_state::tests) enum Input {
     Attach,
@@ -16,17 +16,17 @@ pub(in crate::control::run_state::tests) enum Input {
     StopOn(StopOn),
     Shutdown,
     Parked(VpIndex, Option<Cause>),
-    /// Kicked before it had moved, or before it had gone over its byte.
+    /// The VP was kicked before it executed an instruction or passed its byte.
     StillThere(VpIndex),
-    /// The instruction under its byte could not be carried out.
-    NotCarriedOut(VpIndex),
-    Tell(VpIndex),
-    /// As `Tell`, where the VP is about to meet the breakpoint.
-    TellStanding(VpIndex),
-    Redirect(VpIndex),
+    /// The instruction under the byte could not be emulated.
+    EmulationFailed(VpIndex),
+    ReportReason(VpIndex),
+    /// As `ReportReason`, for a VP with the breakpoint at its RIP.
+    ReportBreakpointAhead(VpIndex),
+    WriteRip(VpIndex),
 }
 
-impl World {
+impl Model {
     pub(in crate::control::run_state::tests) fn inputs(&self) -> Vec<Input> {
         let mut inputs = vec![
             Input::Attach,
@@ -46,7 +46,7 @@ impl World {
         if !self.breakpoints {
             inputs.retain(|input| !matches!(input, Input::Change | Input::Pause));
         }
-        let count = self.places.len();
+        let count = self.vps.len();
         let plan = |first, others| {
             let mut plan = vec![others; count];
             plan[0] = first;
@@ -63,40 +63,43 @@ impl World {
             inputs.push(plan(VpAction::Stay, VpAction::Run));
         }
         if count == 3 {
-            inputs.push(Input::Redirect(vp_index(0)));
+            inputs.push(Input::WriteRip(vp_index(0)));
         }
-        if self.tells() {
+        if self.asks_for_reasons() {
             for vp in (0..count).map(vp_index) {
-                inputs.push(Input::Tell(vp));
-                let elsewhere = self.standing.get(&vp) == Some(&ByteOf::OtherAddress);
+                inputs.push(Input::ReportReason(vp));
+                let elsewhere = self.at_byte.get(&vp) == Some(&ByteOf::OtherAddress);
                 if self.table && !elsewhere && !self.unreported.contains(&vp) {
-                    inputs.push(Input::TellStanding(vp));
+                    inputs.push(Input::ReportBreakpointAhead(vp));
                 }
-                inputs.push(Input::Redirect(vp));
+                inputs.push(Input::WriteRip(vp));
             }
         }
-        for (index, place) in self.places.iter().enumerate() {
+        for (index, vp_is) in self.vps.iter().enumerate() {
             let vp = vp_index(index);
-            let action = match place {
-                RipAt::Parked => continue,
-                RipAt::InGuest(action, _) => action,
-                RipAt::Kicked(action, _) => {
+            let action = match vp_is {
+                VpIs::Parked => continue,
+                VpIs::InGuest(action, _) => action,
+                VpIs::Kicked(action, _) => {
                     if self.lifted != Some(vp) {
                         inputs.push(Input::Parked(vp, None));
                     }
-                    if self.tells() || self.going_over.contains_key(&vp) || self.lifted == Some(vp)
+                    if self.asks_for_reasons()
+                        || self.passing_byte.contains_key(&vp)
+                        || self.lifted == Some(vp)
                     {
                         inputs.push(Input::StillThere(vp));
                     }
                     action
                 }
             };
-            if self.going_over.contains_key(&vp) && self.alone != Some(vp) {
-                inputs.push(Input::NotCarriedOut(vp));
+            if self.passing_byte.contains_key(&vp) && self.alone != Some(vp) {
+                inputs.push(Input::EmulationFailed(vp));
             }
-            // A byte of another address on its way, or the step over is done.
-            let on_byte =
-                self.programmed && !self.standing.contains_key(&vp) && (self.tells() || index == 0);
+            // The VP hits a byte of another address, or has stepped over its byte.
+            let on_byte = self.programmed
+                && !self.at_byte.contains_key(&vp)
+                && (self.asks_for_reasons() || index == 0);
             if on_byte || (self.lifted == Some(vp) && *action == VpAction::Run) {
                 inputs.push(Input::Parked(vp, Some(Cause::NotReported)));
             }
@@ -114,10 +117,10 @@ impl World {
                     registers: FaultRegisters::Kept,
                 },
             };
-            if self.tells() || index == 0 || !self.breakpoints {
+            if self.asks_for_reasons() || index == 0 || !self.breakpoints {
                 inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
             }
-            if count == 1 && self.keeps != Keeps::Nothing {
+            if count == 1 && self.keep_stopped != KeepStopped::Nothing {
                 let event = GuestEvent::TripleFault {
                     vp,
                     registers: FaultRegisters::Kept,
@@ -138,9 +141,9 @@ impl World {
         inputs
     }
 
-    /// Whether a client asks for the reasons of single VPs, or sets their RIP, and VPs are kicked before they move at all: with three VPs there are too
-    /// many states as it is.
-    pub(super) fn tells(&self) -> bool {
-        self.places.len() < 3 && self.breakpoints
+    /// Whether the walk includes three rare inputs: a client asks for the reasons of single VPs, a client writes their RIP, and a VP is kicked before it executes
+    /// an instruction. With three VPs there would be too many states.
+    pub(super) fn asks_for_reasons(&self) -> bool {
+        self.vps.len() < 3 && self.breakpoints
     }
 }

@@ -1,4 +1,4 @@
-//! What happens when the guest is to stop, and when every VP has parked.
+//! Stopping the guest: kicks the VPs, and decides what happens once every VP has parked.
 
 use super::AfterAct;
 use super::Output;
@@ -7,9 +7,9 @@ use super::Phase;
 use super::Resume;
 use super::RunState;
 use super::Session;
+use super::StopGoal;
 use super::Vp;
 use super::VpState;
-use super::Want;
 use super::messages::Hit;
 use super::vp_index;
 use vmm_core_defs::debug_rpc::VpAction;
@@ -18,14 +18,14 @@ use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopOn;
 
 impl RunState {
-    /// Notes what is wanted, and sees to it at once where every VP is parked.
-    pub(super) fn want(&mut self, want: Want) -> Vec<Output> {
-        self.wants.insert(want);
+    /// Stops the guest for `goal`. If every VP is parked already, carries out the goal at once.
+    pub(super) fn stop_for(&mut self, want: StopGoal) -> Vec<Output> {
+        self.goals.insert(want);
         let mut outputs = self.kick_all();
         if self.phase == Phase::Running {
             self.phase = Phase::Stopping;
         }
-        outputs.extend(self.settle_if_parked());
+        outputs.extend(self.decide_if_all_parked());
         outputs
     }
 
@@ -40,64 +40,63 @@ impl RunState {
             .collect()
     }
 
-    pub(super) fn settle_if_parked(&mut self) -> Vec<Output> {
+    pub(super) fn decide_if_all_parked(&mut self) -> Vec<Output> {
         let parked = |vp: &Vp| matches!(vp.state, VpState::Parked(_));
         match self.vps.iter().all(parked) {
-            true => self.settle(),
+            true => self.decide(),
             false => Vec::new(),
         }
     }
 
-    /// Every VP is parked (I2): does what is wanted, the strongest first.
-    fn settle(&mut self) -> Vec<Output> {
+    /// Every VP is parked (I2). Carries out the goals, in the order of precedence.
+    fn decide(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
-        // Whatever comes of it, programming comes before the next entry.
-        self.wants.remove(&Want::Pause);
-        if self.wants.contains(&Want::Shutdown) {
+        // The breakpoints are programmed before the next entry in any case.
+        self.goals.remove(&StopGoal::Pause);
+        if self.goals.contains(&StopGoal::Shutdown) {
             self.phase = Phase::Ended;
             return vec![Output::Exit(GuestEnd::Stopped)];
         }
-        if self.wants.remove(&Want::DetachAndKill) {
+        if self.goals.remove(&StopGoal::DetachAndKill) {
             let mut outputs = self.release();
             self.phase = Phase::Ended;
             outputs.push(Output::Exit(GuestEnd::Killed));
             return outputs;
         }
-        let stay = self.wants.remove(&Want::DetachAndStay);
-        if self.wants.remove(&Want::DetachAndRun) || stay {
+        let stay = self.goals.remove(&StopGoal::DetachAndStay);
+        if self.goals.remove(&StopGoal::DetachAndRun) || stay {
             outputs.extend(self.release());
             if stay && self.session == Session::Detached {
                 self.phase = Phase::Parked;
                 return outputs;
             }
         }
-        if self.wants.remove(&Want::Change) {
+        if self.goals.remove(&StopGoal::Change) {
             self.phase = Phase::Changing;
             outputs.push(Output::Change);
             return outputs;
         }
-        outputs.extend(self.conclude());
+        outputs.extend(self.report_or_run());
         outputs
     }
 
-    /// Ends the session (I6). A reset or power-off the guest had asked for stays owed.
+    /// Ends the session (I6). A reset or power-off that the guest has asked for stays pending.
     fn release(&mut self) -> Vec<Output> {
-        self.owe_hits();
+        self.keep_guest_events();
         for vp in &mut self.vps {
-            // What a VP had met under this debugger is nothing that the next one is to be told of.
             vp.forget();
         }
         self.stop_on = StopOn::default();
-        // Changes that waited are refused by the shell with the session gone.
-        self.wants.remove(&Want::Change);
+        // The shell refuses the waiting changes, since the session has ended.
+        self.goals.remove(&StopGoal::Change);
         let mut outputs = vec![Output::Release, Output::Detached];
-        if self.wants.remove(&Want::Break) {
+        if self.goals.remove(&StopGoal::Break) {
             outputs.push(Output::Broken);
         }
         outputs
     }
 
-    /// The table has changed (or not, where it could not); see [`Output::Change`].
+    /// The shell has carried out [`Output::Change`], or the change has failed. `still_hit` is that of [`Self::resume`].
     ///
     /// # Errors
     /// [`IllegalInput`].
@@ -106,29 +105,29 @@ impl RunState {
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
     ) -> Outputs {
         self.only_in(Phase::Changing, "changed")?;
-        // While stopped the hits are looked at by the next `resume`, when the client has made all its changes.
+        // If the guest is stopped, the next `resume` checks the hits, when the client has made all its changes.
         if self.session == Session::Attached(Resume::Open) {
-            self.drop_dead_hits(still_hit);
+            self.drop_obsolete_hits(still_hit);
         }
-        Ok(self.conclude())
+        Ok(self.report_or_run())
     }
 
-    /// With no change left to make: reports the stop where there is one to report, else goes on.
-    fn conclude(&mut self) -> Vec<Output> {
+    /// The goals that come before a stop are carried out. Reports a stop if there is one to report, otherwise continues the guest.
+    fn report_or_run(&mut self) -> Vec<Output> {
         let open = match self.session {
             Session::Attached(open) => open,
             Session::Detached => {
                 let mut outputs = self.release_leftovers();
-                outputs.extend(self.go_on());
+                outputs.extend(self.run_guest());
                 return outputs;
             }
         };
-        if self.wants.remove(&Want::Attach) {
-            // A debugger that attaches learns what had stopped the guest before.
+        if self.goals.remove(&StopGoal::Attach) {
+            // A debugger that attaches gets the reason for which the guest had stopped.
             let reason = self
-                .answer()
+                .answering_hit()
                 .and_then(|position| self.take_hit(position, self.hits[position].reason()))
-                .or_else(|| self.tell_owed())
+                .or_else(|| self.report_pending_event())
                 .unwrap_or(DebugStopReason::Break);
             let epoch = self.epoch;
             let mut outputs = vec![Output::Attached { epoch, reason }];
@@ -137,8 +136,10 @@ impl RunState {
             return outputs;
         }
         match open {
-            Resume::Open if self.answer().is_none() && !self.wants.contains(&Want::Break) => {
-                self.go_on()
+            Resume::Open
+                if self.answering_hit().is_none() && !self.goals.contains(&StopGoal::Break) =>
+            {
+                self.run_guest()
             }
             Resume::Open => self.report(),
             Resume::Answered => {
@@ -148,28 +149,28 @@ impl RunState {
         }
     }
 
-    /// A guest that nobody debugs has no stops but its own events.
+    /// No debugger is attached, so only guest events count.
     fn release_leftovers(&mut self) -> Vec<Output> {
-        self.owe_hits();
+        self.keep_guest_events();
         self.broken()
     }
 
-    /// Nobody is told any more: what is to be acted upon is.
-    fn owe_hits(&mut self) {
+    /// Drops the hits. A guest event that needs an action becomes the pending event.
+    fn keep_guest_events(&mut self) {
         for hit in std::mem::take(&mut self.hits) {
             if let Hit::Guest(event) = hit {
-                self.owe(event);
+                self.set_pending_event(event);
             }
         }
     }
 
-    /// Answers the open resume (I1): the first hit of a VP that it let go (I7), or that the guest was interrupted.
+    /// Answers the open resume (I1): with the first hit of a VP that the resume runs (I7), otherwise with [`DebugStopReason::Break`].
     pub(super) fn report(&mut self) -> Vec<Output> {
         let reason = self
-            .answer()
+            .answering_hit()
             .and_then(|position| self.take_hit(position, self.hits[position].reason()))
             .unwrap_or(DebugStopReason::Break);
-        // A finished step says nothing at a later resume; breakpoints keep.
+        // A finished step does not answer a later resume. Breakpoint hits stay.
         self.hits.retain(|hit| !hit.is_step());
         let epoch = self.epoch;
         self.session = Session::Attached(Resume::Answered);
@@ -180,31 +181,30 @@ impl RunState {
     }
 
     fn broken(&mut self) -> Vec<Output> {
-        let wanted = self.wants.remove(&Want::Break);
+        let wanted = self.goals.remove(&StopGoal::Break);
         wanted.then_some(Output::Broken).into_iter().collect()
     }
 
-    /// The position of the hit that answers the open resume: that of a VP which the resume lets go, or of none in particular (I1). A finished step
-    /// goes first.
-    pub(super) fn answer(&self) -> Option<usize> {
-        let lets_go = |hit: &Hit| self.lets_go(hit);
+    /// The position of the hit that answers the open resume (I1): the first finished step, otherwise the first hit, of a VP that the resume runs or of no VP.
+    pub(super) fn answering_hit(&self) -> Option<usize> {
+        let resumed = |hit: &Hit| self.resumes_vp_of(hit);
         let step = self
             .hits
             .iter()
-            .position(|hit| hit.is_step() && lets_go(hit));
-        step.or_else(|| self.hits.iter().position(lets_go))
+            .position(|hit| hit.is_step() && resumed(hit));
+        step.or_else(|| self.hits.iter().position(resumed))
     }
 
-    /// Whether the open resume lets the VP of this hit go, or the hit is of none in particular.
-    fn lets_go(&self, hit: &Hit) -> bool {
+    /// Whether the open resume runs the VP of this hit, or the hit has no VP.
+    fn resumes_vp_of(&self, hit: &Hit) -> bool {
         let vp = hit.reason().vp();
         let vp = vp.and_then(|vp| self.vps.get(vp.index() as usize));
         vp.is_none_or(|vp| vp.plan != VpAction::Stay)
     }
 
-    /// Of the VPs that the resume lets go: drops the hits whose breakpoint is gone; their VPs retry the instruction (I7). The hits of the others keep:
-    /// Clients take breakpoints out while they step one VP. Drops what is owed already.
-    pub(super) fn drop_dead_hits(
+    /// Drops two kinds of hits of the VPs that the resume runs: hits whose breakpoint is gone, so that the VP retries the instruction (I7), and guest events that
+    /// the pending event covers. The hits of other VPs stay, because clients remove their breakpoints while they step one VP.
+    pub(super) fn drop_obsolete_hits(
         &mut self,
         still_hit: impl Fn(DebugStopReason) -> Option<DebugStopReason>,
     ) {
@@ -212,26 +212,28 @@ impl RunState {
         self.hits = hits
             .into_iter()
             .filter_map(|hit| match hit {
-                _ if !self.lets_go(&hit) => Some(hit),
-                // Another VP asked for the same: it will be acted upon, and needs no telling twice.
+                _ if !self.resumes_vp_of(&hit) => Some(hit),
+                // Another VP asked for the same, which is pending. It is not reported twice.
                 Hit::Guest(event) => {
-                    let met = self.owed.is_some_and(|owed| event.is_met_by(owed));
-                    (!met).then_some(hit)
+                    let covered = self
+                        .pending_event
+                        .is_some_and(|pending| event.is_covered_by(pending));
+                    (!covered).then_some(hit)
                 }
                 Hit::Debug(reason) => still_hit(reason).map(Hit::Debug),
             })
             .collect();
     }
 
-    /// Lets the guest go as planned, after what it had asked for.
-    pub(super) fn go_on(&mut self) -> Vec<Output> {
+    /// Continues the guest by the plan, after the pending event.
+    pub(super) fn run_guest(&mut self) -> Vec<Output> {
         if self.session == Session::Detached {
             for vp in &mut self.vps {
                 vp.plan = VpAction::Run;
             }
         }
-        match self.owed {
-            Some(event) if self.is_kept(event) => self.keep(event),
+        match self.pending_event {
+            Some(event) if self.is_kept_stopped(event) => self.stay_stopped(event),
             Some(event) => {
                 self.phase = Phase::Acting(AfterAct::Run);
                 vec![Output::Act(event)]
@@ -242,8 +244,8 @@ impl RunState {
 
     pub(super) fn program(&mut self) -> Vec<Output> {
         self.phase = Phase::Programming;
-        self.shown = None;
-        self.let_go = None;
+        self.reported_event = None;
+        self.accepted_event = None;
         vec![Output::Program]
     }
 }

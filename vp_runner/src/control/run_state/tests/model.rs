@@ -1,4 +1,5 @@
-//! The machine in a model of the world: what its outputs bring about, what can happen next, and what must never be.
+//! A model of the controller, the VPs and the client around the machine: the effects of the outputs, the possible next inputs, and the checks of the
+//! invariants.
 
 mod inputs;
 mod outputs;
@@ -12,7 +13,7 @@ use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::GuestEventKind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum RipAt {
+enum VpIs {
     Parked,
     InGuest(VpAction, AtBreakpoint),
     Kicked(VpAction, AtBreakpoint),
@@ -25,11 +26,11 @@ enum Request {
     Open,
 }
 
-/// The machine under test and all that its outputs have brought about.
+/// The machine under test, and the state that its outputs have led to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct World {
+pub(super) struct Model {
     pub(super) state: RunState,
-    places: Vec<RipAt>,
+    vps: Vec<VpIs>,
     resume: Request,
     attach: Request,
     break_: Request,
@@ -39,55 +40,55 @@ pub(super) struct World {
     /// Whether the one breakpoint is in the table, and in the debug registers of the VPs.
     table: bool,
     programmed: bool,
-    /// VPs that met the breakpoint and have not been reported (I7), in order.
+    /// VPs that have hit the breakpoint and whose hit is not reported yet (I7), in order.
     unreported: Vec<VpIndex>,
-    /// VPs whose hit was dropped since its breakpoint was gone: they retry the instruction (I7).
+    /// VPs whose hit was dropped because its breakpoint was gone. These VPs retry the instruction (I7).
     dropped: Vec<VpIndex>,
-    /// VPs that stand on a breakpoint byte.
-    standing: BTreeMap<VpIndex, ByteOf>,
+    /// VPs with a breakpoint byte at their RIP.
+    at_byte: BTreeMap<VpIndex, ByteOf>,
     /// VPs whose stop at their RIP was reported (I8).
     reported: BTreeSet<VpIndex>,
-    /// VPs that the last resume let go (I1).
-    let_go: BTreeSet<VpIndex>,
-    /// The VP that steps over, with the byte lifted.
+    /// VPs that the last resume runs (I1).
+    resumed: BTreeSet<VpIndex>,
+    /// The VP that steps over its byte, with the byte lifted.
     lifted: Option<VpIndex>,
-    /// VPs that were entered to go over their byte.
-    going_over: BTreeMap<VpIndex, ByteOf>,
-    /// VPs whose instruction under the byte could not be carried out, and that have not moved since.
-    not_carried_out: BTreeSet<VpIndex>,
-    /// VPs that have finished a step under the present resume.
+    /// VPs that were entered to pass their byte.
+    passing_byte: BTreeMap<VpIndex, ByteOf>,
+    /// VPs whose instruction under the byte could not be emulated, and that have executed nothing since.
+    emulation_failed: BTreeSet<VpIndex>,
+    /// VPs that have finished a step in the present resume.
     stepped: BTreeSet<VpIndex>,
-    /// The one of them that was to be alone.
+    /// The VP of these that must run without other VPs.
     alone: Option<VpIndex>,
-    /// The guest asked for something that is yet to be carried out.
-    asked: bool,
+    /// The guest has caused an event that is yet to be carried out.
+    event_pending: bool,
     /// No VP has entered yet.
     held: bool,
-    keeps: Keeps,
-    /// Whether there are breakpoints and what goes with them.
+    keep_stopped: KeepStopped,
+    /// Whether the walk includes breakpoints and the inputs that concern them.
     breakpoints: bool,
-    /// What became of a crash that keeps the guest.
+    /// The state of a crash that keeps the guest stopped.
     crash: Crash,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Crash {
     None,
-    Untold,
-    Told,
-    /// A debugger that was told has let the guest go.
-    LetGo,
+    NotReported,
+    Reported,
+    /// The crash was reported to a debugger that then detached with `Resume`.
+    Accepted,
 }
 
-fn on_byte((vp, of): (&VpIndex, &ByteOf)) -> OnByte {
+fn on_byte((vp, of): (&VpIndex, &ByteOf)) -> VpAtByte {
     let byte = ByteAtRip {
         of: *of,
         emulation: emulation(*vp),
     };
-    OnByte { vp: *vp, byte }
+    VpAtByte { vp: *vp, byte }
 }
 
-/// Some instructions can be carried out, some cannot.
+/// Some instructions can be emulated, some cannot.
 fn emulation(vp: VpIndex) -> Emulation {
     match vp.index() % 2 {
         0 => Emulation::Possible,
@@ -100,15 +101,15 @@ fn close(request: &mut Request, name: &str) {
     *request = Request::None;
 }
 
-impl World {
-    pub(super) fn new(vps: u32, keeps: Keeps) -> Self {
+impl Model {
+    pub(super) fn new(vps: u32, keep_stopped: KeepStopped) -> Self {
         Self {
-            state: RunState::new(vps, keeps),
-            keeps,
-            // With two VPs there are too many states else.
-            breakpoints: keeps == Keeps::Nothing || vps == 1,
+            state: RunState::new(vps, keep_stopped),
+            keep_stopped,
+            // Otherwise there would be too many states with two VPs.
+            breakpoints: keep_stopped == KeepStopped::Nothing || vps == 1,
             crash: Crash::None,
-            places: vec![RipAt::Parked; vps as usize],
+            vps: vec![VpIs::Parked; vps as usize],
             resume: Request::None,
             attach: Request::None,
             break_: Request::None,
@@ -119,25 +120,25 @@ impl World {
             programmed: false,
             unreported: Vec::new(),
             dropped: Vec::new(),
-            standing: BTreeMap::new(),
+            at_byte: BTreeMap::new(),
             reported: BTreeSet::new(),
-            let_go: (0..vps).map(VpIndex::new).collect(),
+            resumed: (0..vps).map(VpIndex::new).collect(),
             lifted: None,
-            going_over: BTreeMap::new(),
-            not_carried_out: BTreeSet::new(),
+            passing_byte: BTreeMap::new(),
+            emulation_failed: BTreeSet::new(),
             stepped: BTreeSet::new(),
             alone: None,
-            asked: false,
+            event_pending: false,
             held: true,
         }
     }
 
     fn assert_parked(&self, why: &str) {
-        let parked = self.places.iter().all(|place| *place == RipAt::Parked);
+        let parked = self.vps.iter().all(|vp_is| *vp_is == VpIs::Parked);
         assert!(parked, "{why} while a VP may run (I2, I3)");
     }
 
-    pub(super) fn feed(&mut self, input: &Input) {
+    pub(super) fn apply(&mut self, input: &Input) {
         let before = self.state.clone();
         let table = self.table;
         let still_hit = move |reason| match reason {
@@ -166,17 +167,17 @@ impl World {
                     self.unreported.push(*vp);
                 }
                 if let Some(Cause::Guest(event)) = cause {
-                    self.asked |= event.is_acted_upon();
-                    if self.keeps.covers(*event) && self.crash == Crash::None {
-                        self.crash = Crash::Untold;
+                    self.event_pending |= event.needs_action();
+                    if self.keep_stopped.includes(*event) && self.crash == Crash::None {
+                        self.crash = Crash::NotReported;
                     }
                 }
                 if let Some(Cause::Debug(DebugStopReason::SingleStep { vp })) = cause {
                     self.stepped.insert(*vp);
                 }
-                self.note_standing(*vp, *cause);
+                self.note_byte_at_rip(*vp, *cause);
                 self.reported.remove(vp);
-                self.not_carried_out.remove(vp);
+                self.emulation_failed.remove(vp);
                 let mut at = self.park(*vp);
                 match at.first() {
                     FirstInstruction::Meets => at.may_have_moved(),
@@ -185,45 +186,48 @@ impl World {
                 self.state.parked(*vp, epoch, *cause, at)
             }
             Input::StillThere(vp) => {
-                let at = self.park_in_place(*vp);
+                let at = self.park_without_executing(*vp);
                 self.state.parked(*vp, self.state.epoch, None, at)
             }
-            Input::NotCarriedOut(vp) => {
-                let mut at = self.park_in_place(*vp);
-                at.not_carried_out();
-                self.not_carried_out.insert(*vp);
+            Input::EmulationFailed(vp) => {
+                let mut at = self.park_without_executing(*vp);
+                at.emulation_failed();
+                self.emulation_failed.insert(*vp);
                 let cause = Some(Cause::NotReported);
                 self.state.parked(*vp, self.state.epoch, cause, at)
             }
-            Input::Tell(vp) => match self.state.tell(*vp, still_hit) {
+            Input::ReportReason(vp) => match self.state.report_reason_of(*vp, still_hit) {
                 Ok(reason) => {
                     if let Some(reason) = reason {
-                        self.check_told(*vp, reason, &before);
+                        self.check_reported_on_request(*vp, reason, &before);
                     }
                     Ok(Vec::new())
                 }
                 Err(err) => Err(err.into()),
             },
-            Input::TellStanding(vp) => {
-                if let Some(reason) = self.state.tell_standing(*vp, BREAKPOINT) {
-                    assert!(stopped.is_ok(), "told {reason:?} of a guest that runs");
+            Input::ReportBreakpointAhead(vp) => {
+                if let Some(reason) = self.state.report_breakpoint_ahead(*vp, BREAKPOINT) {
+                    assert!(stopped.is_ok(), "reported {reason:?} of a guest that runs");
                     assert!(
-                        self.reported.insert(*vp) && self.let_go.contains(vp),
-                        "told {reason:?} a second time, or of a VP that stayed (I7)"
+                        self.reported.insert(*vp) && self.resumed.contains(vp),
+                        "reported {reason:?} a second time, or of a VP that stayed (I7)"
                     );
-                    assert!(!self.unreported.contains(vp), "a kept hit is left (I7)");
-                    self.standing.insert(*vp, ByteOf::ThisAddress);
+                    assert!(
+                        !self.unreported.contains(vp),
+                        "an unreported hit is left (I7)"
+                    );
+                    self.at_byte.insert(*vp, ByteOf::ThisAddress);
                     self.dropped.retain(|other| other != vp);
-                    self.check_told(*vp, reason, &self.state.clone());
+                    self.check_reported_on_request(*vp, reason, &self.state.clone());
                 }
                 Ok(Vec::new())
             }
-            Input::Redirect(vp) => {
+            Input::WriteRip(vp) => {
                 if stopped.is_ok() {
-                    self.state.redirected(*vp);
+                    self.state.rip_written(*vp);
                     self.reported.remove(vp);
-                    self.not_carried_out.remove(vp);
-                    self.standing.remove(vp);
+                    self.emulation_failed.remove(vp);
+                    self.at_byte.remove(vp);
                     self.unreported.retain(|other| other != vp);
                 }
                 Ok(Vec::new())
@@ -241,9 +245,9 @@ impl World {
             }
         };
         match (input, self.crash) {
-            (Input::Lost, _) => self.keeps = Keeps::Nothing,
-            (Input::Detach(DetachAction::Resume), Crash::Told) => self.crash = Crash::LetGo,
-            (Input::Attach, Crash::LetGo) => self.crash = Crash::Told,
+            (Input::Lost, _) => self.keep_stopped = KeepStopped::Nothing,
+            (Input::Detach(DetachAction::Resume), Crash::Reported) => self.crash = Crash::Accepted,
+            (Input::Attach, Crash::Accepted) => self.crash = Crash::Reported,
             _ => {}
         }
         match input {
@@ -255,12 +259,12 @@ impl World {
             Input::Change => self.change = Request::Open,
             Input::Reset => self.reset = Request::Open,
             Input::Lost | Input::Pause | Input::StopOn(_) | Input::Shutdown => {}
-            Input::Parked(..) | Input::StillThere(_) | Input::NotCarriedOut(_) => {}
-            Input::Tell(_) | Input::TellStanding(_) | Input::Redirect(_) => {}
+            Input::Parked(..) | Input::StillThere(_) | Input::EmulationFailed(_) => {}
+            Input::ReportReason(_) | Input::ReportBreakpointAhead(_) | Input::WriteRip(_) => {}
         }
         let held = self.held;
         self.carry_out(outputs);
-        self.check_rest();
+        self.check_open_requests();
         let lost = matches!(
             input,
             Input::Lost
@@ -273,61 +277,70 @@ impl World {
     }
 
     fn park(&mut self, vp: VpIndex) -> AtBreakpoint {
-        let place = &mut self.places[vp.index() as usize];
-        let at = match std::mem::replace(place, RipAt::Parked) {
-            RipAt::InGuest(_, at) | RipAt::Kicked(_, at) => at,
-            RipAt::Parked => panic!("VP {vp} parks, and is parked"),
+        let vp_is = &mut self.vps[vp.index() as usize];
+        let at = match std::mem::replace(vp_is, VpIs::Parked) {
+            VpIs::InGuest(_, at) | VpIs::Kicked(_, at) => at,
+            VpIs::Parked => panic!("VP {vp} parks, and is parked"),
         };
-        self.going_over.remove(&vp);
+        self.passing_byte.remove(&vp);
         self.alone = self.alone.filter(|other| *other != vp);
-        // It has put the byte back.
+        // The VP has put the byte back.
         self.lifted = self.lifted.filter(|other| *other != vp);
         at
     }
 
-    /// Who stands on a byte after a VP has parked.
-    fn note_standing(&mut self, vp: VpIndex, cause: Option<Cause>) {
+    /// Updates which VPs have a byte at their RIP, after a VP has parked.
+    fn note_byte_at_rip(&mut self, vp: VpIndex, cause: Option<Cause>) {
         let hit = matches!(
             cause,
             Some(Cause::Debug(DebugStopReason::Breakpoint { .. }))
         );
-        let unseen = cause == Some(Cause::NotReported);
+        let not_reported = cause == Some(Cause::NotReported);
         match self.lifted == Some(vp) {
-            true => self.standing.remove(&vp),
-            false if hit => self.standing.insert(vp, ByteOf::ThisAddress),
-            false if unseen => self.standing.insert(vp, ByteOf::OtherAddress),
+            true => self.at_byte.remove(&vp),
+            false if hit => self.at_byte.insert(vp, ByteOf::ThisAddress),
+            false if not_reported => self.at_byte.insert(vp, ByteOf::OtherAddress),
             false => None,
         };
     }
 
-    /// It has executed nothing since it was entered.
-    fn park_in_place(&mut self, vp: VpIndex) -> AtBreakpoint {
-        if let Some(byte) = self.going_over.get(&vp) {
-            self.standing.insert(vp, *byte);
+    /// Parks a VP that has executed nothing since its entry.
+    fn park_without_executing(&mut self, vp: VpIndex) -> AtBreakpoint {
+        if let Some(byte) = self.passing_byte.get(&vp) {
+            self.at_byte.insert(vp, *byte);
         }
         self.park(vp)
     }
 
-    /// A hit that is told on request is told once, and of the VP that was asked for.
-    fn check_told(&mut self, vp: VpIndex, reason: DebugStopReason, before: &RunState) {
+    /// A hit that is reported on request is reported once, and for the VP that was asked for.
+    fn check_reported_on_request(
+        &mut self,
+        vp: VpIndex,
+        reason: DebugStopReason,
+        before: &RunState,
+    ) {
         assert_eq!(reason.vp(), Some(vp));
-        if before.vps[vp.index() as usize].told.is_none() {
+        if before.vps[vp.index() as usize].reported.is_none() {
             self.check_reason(reason);
         }
-        let again = self.state.tell(vp, Some);
-        assert_eq!(again, Ok(Some(reason)), "told otherwise the second time");
+        let again = self.state.report_reason_of(vp, Some);
+        assert_eq!(
+            again,
+            Ok(Some(reason)),
+            "another reason for the second request"
+        );
     }
 
-    /// The hits of these VPs whose breakpoint is gone are dropped.
+    /// Drops the hits of the resumed VPs, because the breakpoint is gone.
     fn drop_hits(&mut self) {
         let (dropped, kept) = std::mem::take(&mut self.unreported)
             .into_iter()
-            .partition(|vp| self.let_go.contains(vp));
+            .partition(|vp| self.resumed.contains(vp));
         self.unreported = kept;
         self.dropped.extend::<Vec<_>>(dropped);
     }
 
-    /// I7: a kept hit of a live breakpoint answers the first resume that includes its VP, before any VP runs.
+    /// I7: an unreported hit answers the first resume that runs its VP, before any VP runs, if its breakpoint still exists.
     fn check_resume(
         &mut self,
         plan: &[VpAction],
@@ -338,44 +351,44 @@ impl World {
         self.stepped.clear();
         self.resume = Request::Open;
         let moves = |vp: &VpIndex| plan[vp.index() as usize] != VpAction::Stay;
-        self.let_go = (0..plan.len()).map(vp_index).filter(moves).collect();
+        self.resumed = (0..plan.len()).map(vp_index).filter(moves).collect();
         if !self.table {
             self.drop_hits();
         }
-        if self.unreported.iter().any(|vp| self.let_go.contains(vp)) {
+        if self.unreported.iter().any(|vp| self.resumed.contains(vp)) {
             assert!(
                 matches!(outputs, [Output::Report { .. }]),
-                "a kept hit was not reported (I7): {outputs:?}"
+                "an unreported hit was not reported first (I7): {outputs:?}"
             );
         }
     }
 
-    /// Whether the VP stands on a byte that it is to pass.
+    /// Whether the VP has a byte at its RIP and may pass the byte.
     fn passes_byte(&self, vp: VpIndex) -> bool {
-        match self.standing.get(&vp) {
+        match self.at_byte.get(&vp) {
             Some(ByteOf::ThisAddress) => self.reported.contains(&vp),
             Some(ByteOf::OtherAddress) => true,
             None => false,
         }
     }
 
-    /// Nothing is forgotten: who waits, waits for a VP that will park. Nobody runs through a gap.
-    fn check_rest(&self) {
+    /// Every open request waits for a VP that will park. No VP can miss a lifted byte.
+    fn check_open_requests(&self) {
         if let Some(vp) = self.alone.or(self.lifted) {
-            let others = self.places.iter().enumerate();
+            let others = self.vps.iter().enumerate();
             let mut others = others.filter(|(index, _)| vp_index(*index) != vp);
-            let parked = others.all(|(_, place)| *place == RipAt::Parked);
+            let parked = others.all(|(_, vp_is)| *vp_is == VpIs::Parked);
             assert!(
                 parked,
-                "others may run through the gap of {vp} (I5): {self:?}"
+                "others may miss the lifted byte of {vp} (I5): {self:?}"
             );
         }
         if self.state.phase == Phase::Ended {
-            // Dropped requests tell their callers that the runner is gone.
+            // The requests are dropped, so their callers learn that the runner has ended.
             return;
         }
-        let in_guest = self.places.iter().any(|p| matches!(p, RipAt::InGuest(..)));
-        let parked = self.places.iter().all(|p| *p == RipAt::Parked);
+        let in_guest = self.vps.iter().any(|p| matches!(p, VpIs::InGuest(..)));
+        let parked = self.vps.iter().all(|p| *p == VpIs::Parked);
         let asked = [
             self.attach,
             self.break_,
@@ -386,34 +399,34 @@ impl World {
         if asked.contains(&Request::Open) {
             assert!(
                 !parked && !in_guest,
-                "an open request nobody works on: {self:?}"
+                "an open request that will not be answered: {self:?}"
             );
         }
         if self.resume == Request::Open {
-            assert!(!parked, "a resume nobody answers (I1): {self:?}");
+            assert!(!parked, "a resume that will not be answered (I1): {self:?}");
         }
     }
 
-    /// Without what nothing depends on any more. Epochs only grow; what matters of one is that it is the current.
+    /// Removes differences that have no effect. Epochs only grow, so only whether an epoch is the current one has an effect.
     pub(super) fn normalized(mut self) -> Self {
         self.state.epoch = Epoch::default();
-        let tells = self.tells();
-        let rests = self.state.phase == Phase::Parked;
+        let asks_for_reasons = self.asks_for_reasons();
+        let all_parked = self.state.phase == Phase::Parked;
         let waits = |vp: &VpIndex| {
             let step = Hit::Debug(DebugStopReason::SingleStep { vp: *vp });
             self.state.hits.contains(&step)
         };
         self.stepped.retain(waits);
-        if rests {
+        if all_parked {
             self.stepped.clear();
-            self.let_go = (0..self.places.len()).map(vp_index).collect();
+            self.resumed = (0..self.vps.len()).map(vp_index).collect();
         }
         for vp in &mut self.state.vps {
-            if rests {
+            if all_parked {
                 vp.plan = VpAction::Run;
             }
-            if !tells {
-                vp.told = None;
+            if !asks_for_reasons {
+                vp.reported = None;
             }
         }
         self
