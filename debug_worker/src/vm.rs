@@ -54,8 +54,8 @@ pub(crate) struct AttachedVm {
 /// it did not carry it out (I6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DetachDuty {
-    Owed,
-    Done,
+    NotDetached,
+    Detached,
 }
 
 /// Values that do not change while the guest is stopped.
@@ -97,7 +97,7 @@ impl AttachedVm {
             session,
             deadline,
             on_disconnect,
-            duty: DetachDuty::Owed,
+            duty: DetachDuty::NotDetached,
             cache: StopCache::default(),
         };
         Ok((vm, info))
@@ -171,17 +171,17 @@ impl AttachedVm {
     /// Ends the session on the VM's side: no breakpoint and no register value of the debugger stays in the guest. Has
     /// no effect after the first time.
     pub(crate) async fn detach(&mut self, action: DetachAction) -> Result<(), CallError> {
-        if self.duty == DetachDuty::Done {
+        if self.duty == DetachDuty::Detached {
             return Ok(());
         }
         self.forget();
         let pending = self.session.call_failable(DebugRequest::Detach, action);
         // The request is sent, whatever happens to the answer, so it must not be sent again.
-        self.duty = DetachDuty::Done;
+        self.duty = DetachDuty::Detached;
         let result = self.deadline.answer(pending).await;
         match &result {
             Err(CallError::Refused(DebugError::NotAttached | DebugError::NotYourSession)) => {}
-            Err(CallError::Refused(_)) => self.duty = DetachDuty::Owed,
+            Err(CallError::Refused(_)) => self.duty = DetachDuty::NotDetached,
             _ => {}
         }
         result

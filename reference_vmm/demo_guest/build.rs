@@ -2,11 +2,11 @@
 
 const FLAGS: [&str; 13] = [
     "-std=gnu11",
-    // Good line tables, locals and backtraces before speed.
+    // Complete line tables, locals and backtraces are more important than speed.
     "-Og",
     "-gdwarf-4",
     "-fno-omit-frame-pointer",
-    // A kernel: no red zone for interrupts to overwrite.
+    // Kernel code: interrupts would overwrite a red zone.
     "-ffreestanding",
     "-fno-stack-protector",
     "-fno-pic",
@@ -15,7 +15,7 @@ const FLAGS: [&str; 13] = [
     "-fcf-protection=none",
     "-mno-red-zone",
     "-mcmodel=small",
-    // Some hosts run the guest in KVM's instruction emulator, which has no vector instructions.
+    // Some hosts run the guest in KVM's instruction emulator, which does not support vector instructions.
     "-mgeneral-regs-only",
 ];
 const WARNINGS: [&str; 2] = ["-Wall", "-Wextra"];

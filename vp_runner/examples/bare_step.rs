@@ -1,7 +1,8 @@
-//! What a step costs on this host without any debugger: the floor for every figure about stepping.
+//! The cost of a step on this host without a debugger: the lower bound for every measurement of stepping.
 //!
-//! Prints one JSON line: `run_us` is the median of `KVM_RUN` alone with single-stepping on, `full_us` that of what any debugger has to do as well,
-//! `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after it. Microseconds, on a guest of five instructions in long mode.
+//! Prints one JSON line. `run_us` is the median of `KVM_RUN` alone with single-stepping on. `full_us` also contains the
+//! calls that every debugger needs, `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after the step. In microseconds,
+//! with a guest of five instructions in long mode.
 
 use kvm_bindings::KVM_GUESTDBG_ENABLE;
 use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Default::default()
     };
     scratch.vcpu().set_guest_debug(&debug)?;
-    // The first steps pay for page faults.
+    // The first steps include page faults.
     median(STEPS / 10, || step(&mut scratch))?;
     let run = median(STEPS, || step(&mut scratch))?;
     let full = median(STEPS, || {

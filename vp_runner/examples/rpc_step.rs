@@ -1,9 +1,12 @@
-//! What debug requests cost above the bare ioctls (`bare_step`): no sockets, no protocol, the client on the controller's own thread as the debug worker is.
+//! The cost of debug requests above the bare ioctls (`bare_step`), without sockets and without the protocol. The client
+//! is on the controller's thread, as the debug worker is.
 //!
-//! Then the same over a TCP connection to a client thread, one byte each way, which is how much of it a remote debugger sees: an echo is its floor.
+//! Then the same with a TCP connection to a client thread, one byte in each direction, which shows the part that a
+//! remote debugger sees. An echo server is the lower bound.
 //!
-//! Prints JSON lines of medians in microseconds: a `Resume` of one step up to its stop, the same with the whole register file read after it,
-//! 8 bytes of memory by virtual address while stopped, and a resume with the break that ends it.
+//! Prints JSON lines with medians in microseconds: a `Resume` of one step up to its stop, the same with a read of the
+//! whole register file after it, a read of 8 bytes by virtual address while stopped, and a resume with the break that
+//! ends it.
 
 use conformance::machine;
 
@@ -113,7 +116,7 @@ async fn serve(
 async fn measure(debug: mesh::Sender<DebugMessage>, handle: vp_runner::runner::RunnerHandle) {
     let attach = Debug::attach(&debug, DetachAction::Resume);
     let debug = attach.await.unwrap().session;
-    // A client takes its time between two packets: about what a round trip to it costs.
+    // The time of a client between two packets, which is about the time of a round trip to the client.
     for (name, pause) in [
         ("at once", Duration::ZERO),
         ("after 70 us", Duration::from_micros(70)),

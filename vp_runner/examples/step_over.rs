@@ -1,7 +1,9 @@
-//! What it costs that no other VP runs through the gap while one passes a breakpoint byte: from one hit to the next, with a continue between them, for an
-//! instruction that is carried out in its place and for one that has to be executed with the other VPs held.
+//! The cost of passing a breakpoint byte without letting another VP pass it: the time from one hit to the next, with a
+//! continue between them. One instruction is carried out by the runner, and the other has to be executed while the
+//! other VPs are held.
 //!
-//! Prints JSON lines, medians in microseconds. The other VPs spin elsewhere. With one VP the two are the same: nobody has to be held.
+//! Prints JSON lines with medians in microseconds. The other VPs spin elsewhere. With one VP both cases are the same,
+//! because there is no VP to hold.
 
 use conformance::machine;
 
@@ -20,7 +22,8 @@ use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 
 const TIMES: usize = 100;
-/// `nop`, which is carried out; `bswap eax`, which is not; `jmp` back; and for the others a `jmp` to itself.
+/// `nop`, which the runner carries out; `bswap eax`, which it does not; `jmp` back; and for the other VPs a `jmp` to
+/// itself.
 const CODE: [u8; 7] = [0x90, 0x0f, 0xc8, 0xeb, 0xfb, 0xeb, 0xfe];
 const CARRIED_OUT: u64 = ENTRY;
 const EXECUTED: u64 = ENTRY + 1;

@@ -1,4 +1,4 @@
-//! Calls of `Machine` that block: they are told of, and everything else is served; on real guests.
+//! Calls of `Machine` that block: the runner logs them and serves all other requests. On real guests.
 
 use conformance::machine;
 
@@ -21,7 +21,7 @@ use vp_runner::runner::RunnerExit;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What this process has logged.
+/// The log of this process.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -47,7 +47,7 @@ impl Log {
         assert!(has, "{what}: {text}");
     }
 
-    /// How many lines tell of a VP that does not stop. Only one test causes them.
+    /// The number of lines about a VP that does not stop. Only one test causes them.
     fn stuck_vps(&self) -> usize {
         let text = self.text();
         let lines = text.lines();
@@ -64,7 +64,7 @@ impl Log {
         }
     }
 
-    /// How many resets have blocked for so long that they were told of a second time.
+    /// The number of resets that have blocked so long that they were logged a second time.
     fn second_words_of_resets(&self) -> usize {
         let waited = |line: &str| {
             let (_, waited) = line.split_once("waited=")?;
@@ -115,7 +115,7 @@ fn assert_overdue<T: std::fmt::Debug>(result: Result<T, DebugError>, call: &str)
     assert!(text.contains(call) && text.contains("ask again"), "{text}");
 }
 
-/// Until the call that was overdue has returned, which nobody is told of.
+/// Repeats `ask` until the overdue call has returned, for which there is no event.
 fn once_it_answers<T>(ask: impl Fn() -> Result<T, DebugError>) -> T {
     loop {
         match ask() {
@@ -126,7 +126,7 @@ fn once_it_answers<T>(ask: impl Fn() -> Result<T, DebugError>) -> T {
     }
 }
 
-/// What needs no device.
+/// Asserts that requests that need no device are served.
 fn assert_serves(vm: &TestVm) {
     assert_eq!(vm.read_gva(0, ENTRY, 1).map(|bytes| bytes.len()), Ok(1));
     let code = GuestAddress::Gpa(Gpa::new(ENTRY));
@@ -252,7 +252,7 @@ fn a_guest_whose_last_debugger_is_gone_while_its_reset_blocks_runs_when_it_has_r
     assert_overdue(vm.call(DebugRequest::Reset, ()), "Machine::reset");
     let told = log.second_words_of_resets();
     vm.drop_channel();
-    // By then it is known that nobody debugs any more.
+    // By now the runner knows that no debugger is attached.
     log.wait_for_second_word_of_a_reset(told + 1);
     vm.machine.release_all();
     vm.machine
@@ -272,13 +272,13 @@ fn a_guests_own_reset_that_blocks_lets_debuggers_come_and_go() {
     assert_overdue(answer(vm.resume()), "Machine::reset");
     vm.detach(DetachAction::Resume);
     vm.machine.release();
-    // It asks for the next one as soon as it runs.
+    // The guest asks for the next reset as soon as it runs.
     let seen = vm.machine.wait_until("it runs", |seen| seen.held == 2);
     assert_eq!((seen.resets, seen.inits), (1, 2));
     vm.machine.release_all();
 }
 
-/// Nobody has ever debugged it.
+/// No debugger was ever attached.
 #[test]
 fn a_guest_whose_own_reset_blocks_for_long_runs_when_it_has_returned_or_ends_when_it_has_failed() {
     let log = Log::get();
@@ -331,7 +331,7 @@ fn the_resume_that_carries_a_blocked_reset_out_is_told_of_it() {
     assert_overdue(answer(vm.resume()), "Machine::reset");
     assert_serves(&vm);
     vm.machine.release_all();
-    // It is reset once, and the next stop is that of its next reset.
+    // The guest is reset once, and the next stop is that of its next reset.
     loop {
         match answer(vm.resume()) {
             Ok(stop) => {
@@ -347,7 +347,7 @@ fn the_resume_that_carries_a_blocked_reset_out_is_told_of_it() {
 #[test]
 fn a_vp_that_its_own_device_blocks_is_told_of_and_awaited_by_a_break_and_by_the_runners_end() {
     let log = Log::get();
-    // A read of the device in a loop.
+    // A read of the device, in a loop.
     let mut code = vec![0xa1];
     code.extend(HELD_DEVICE.value().to_le_bytes());
     code.extend([0xeb, 0xf5]);
@@ -359,7 +359,7 @@ fn a_vp_that_its_own_device_blocks_is_told_of_and_awaited_by_a_break_and_by_the_
     vm.machine.wait_until("it blocks", |seen| seen.held == 1);
     let stopping = vm.send(DebugRequest::Break, ());
     log.wait_for_stuck_vp(1);
-    // What needs no VP is served.
+    // A request that needs no VP is served.
     let code = GuestAddress::Gpa(Gpa::new(ENTRY));
     assert!(vm.call(DebugRequest::ReadMemory, (code, 1)).is_ok());
     assert_eq!(vm.status().vps.len(), 1);

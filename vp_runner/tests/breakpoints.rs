@@ -74,7 +74,8 @@ fn a_breakpoint_set_where_the_guest_stands_is_met_and_then_passed() {
     }
 }
 
-/// The VP stands at a breakpoint that was reported. It passes that breakpoint unless the client sets RIP, or RSP as for a call, in whatever way.
+/// The VP has stopped at a breakpoint that was reported. It passes the breakpoint unless the client sets RIP, or sets
+/// RSP as for a call, by any request.
 #[test]
 fn a_breakpoint_is_met_again_where_the_client_has_set_rip_and_passed_where_it_has_not() {
     let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long)).build() else {
@@ -84,7 +85,7 @@ fn a_breakpoint_is_met_again_where_the_client_has_set_rip_and_passed_where_it_ha
     let [first, second] = [1, 2].map(|n| execute_at(in_loop(Mode::Long, n)));
     vm.insert(first);
     assert_eq!(stop(vm.resume()), hit(0, first));
-    // Whether the next resume has gone round the loop.
+    // Asserts whether the next resume goes round the loop.
     let goes_round = |what: &str, goes: bool| {
         let before = vm.regs(0).gp[3];
         assert_eq!(stop(vm.resume()), hit(0, first), "{what}");
@@ -125,7 +126,7 @@ fn a_step_onto_a_breakpoint_moves_one_instruction_and_the_next_one_leaves_it() {
         let reason = stop(vm.only(0, VpAction::Step));
         let rip = vm.regs(0).rip;
         assert_eq!(rip, in_loop(Mode::Long, n % 4));
-        // Some CPUs report the step and the breakpoint it led to in one exception; the breakpoint is what is told then.
+        // Some CPUs report the step and the breakpoint behind it in one exception. Then the breakpoint is reported.
         let vp = VpIndex::BSP;
         let met = [DebugStopReason::SingleStep { vp }, hit(0, execute_at(rip))];
         assert!(met.contains(&reason), "{reason:?}");
@@ -167,7 +168,7 @@ fn a_breakpoint_set_and_removed_while_the_guest_runs_takes_effect() {
         panic!("not a breakpoint");
     };
     assert_eq!(vm.regs(vp.index()).rip, ENTRY);
-    // One that nothing meets: the guest runs on after the change.
+    // A breakpoint that no VP reaches: the guest runs on after the change.
     let pending = vm.send(
         DebugRequest::Resume,
         ResumeRequest {
@@ -181,7 +182,7 @@ fn a_breakpoint_set_and_removed_while_the_guest_runs_takes_effect() {
         BreakpointChange::Insert(elsewhere),
     ];
     vm.call(DebugRequest::SetDebugState, changes).unwrap();
-    // A hit may have come before the removal; then that was the stop.
+    // A hit may have come before the removal. Then it was the stop.
     let told = vm.machine.wait_until("now", |_| true).told.len();
     vm.break_();
     match stop(pending) {
@@ -251,7 +252,7 @@ fn watchpoints_stop_after_the_access() {
             println!("SKIP: {why}");
             return;
         }
-        // Past both accesses: met only where the watchpoint did not fire.
+        // Behind both accesses: hit only if the watchpoint did not fire.
         let backstop = execute_at(0x1010);
         let backstop = match rip {
             0x1010 => execute_at(0x1012),
@@ -300,17 +301,18 @@ fn the_guests_own_debug_exception_reaches_its_handler_while_breakpoints_are_set(
     );
 }
 
-/// What GDB lets a called function return to: a byte of the guest's stack, whose page is not executable. The fetch faults before any `INT3`.
+/// GDB lets a called function return to a byte of the guest's stack, whose page is not executable. The fetch faults
+/// before any `INT3`.
 #[test]
 fn a_software_breakpoint_on_a_page_that_is_not_executable_is_met() {
     use vmm_core_defs::addr::Gpa;
     use vmm_core_defs::addr::GuestAddress;
     const EFER: u32 = 0xc000_0080;
     const LONG_MODE_WITH_NXE: u64 = 0xd00;
-    /// Of the gigabyte from [`HIGH`] on, and the table that it leads to.
+    /// The entry for the gigabyte from [`HIGH`] on, and the table that it points to.
     const PDPT_ENTRY: u64 = 0x1_1008;
     const TABLE: u64 = 0x1_5000;
-    /// The 2 MiB of RAM again, without permission to execute.
+    /// A second mapping of the 2 MiB of RAM, without permission to execute.
     const HIGH: u64 = 0x4000_0000;
     const STACK: u64 = 0x8000;
     let ret = [0xc3];
@@ -336,13 +338,13 @@ fn a_software_breakpoint_on_a_page_that_is_not_executable_is_met() {
     vm.insert(software);
     let status = vm.call(DebugRequest::Breakpoints, ()).unwrap();
     let register = |status: &BreakpointStatus| matches!(&status.arming, Arming::DebugRegister { why, .. } if *why == Some(Pending::NotExecutable));
-    // Without INT3 a register holds every breakpoint, for no reason of its own.
+    // Without INT3 a debug register holds every breakpoint, without a reason of its own.
     let any = matches!(status[0].arming, Arming::DebugRegister { why: None, .. });
     assert!(register(&status[0]) || any, "{status:?}");
     assert_eq!(stop(vm.resume()), hit(0, software));
     assert_eq!(vm.regs(0).rip, back);
     assert_eq!(vm.read_gva(0, back, 1), Ok(vec![0]), "guest memory");
-    // Nobody holds it up there any more, and it faults.
+    // No breakpoint stops the VP there any more, so it faults.
     vm.remove(software);
     let reason = stop(vm.resume());
     assert!(

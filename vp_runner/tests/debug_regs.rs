@@ -1,5 +1,6 @@
-//! What the KVM project's own test of guest debugging goes through, told in requests: breakpoints by each debug register on execution and on writes,
-//! and single steps over instructions that KVM carries out itself while an interrupt is pending. The guest's own DR0-3, DR7.GD and `INT3`: `guest_debug.rs`.
+//! The scenarios of the KVM project's own test of guest debugging, as requests: breakpoints in each debug register on
+//! execution and on writes, and single steps over instructions that KVM carries out itself while an interrupt is
+//! pending. `guest_debug.rs` tests the guest's own DR0-3, DR7.GD and `INT3`.
 
 use conformance::machine;
 
@@ -29,7 +30,7 @@ fn on_register(vm: &TestVm) -> usize {
     }
 }
 
-/// Each number in turn: the ones below it hold breakpoints that nothing meets.
+/// Tests each register number. The lower registers hold breakpoints that no VP reaches.
 fn each_number(wanted: Breakpoint, stopped_at: u64) {
     let turns = vec![0x90; 3];
     let Some(vm) = Setup::new(Mode::Long, &program(Mode::Long, &[], &turns)).build() else {
@@ -79,7 +80,8 @@ fn each_debug_register_stops_after_a_write() {
     each_number(watch_at(TURNS), BODY);
 }
 
-/// Long mode. Turns the x2APIC on, keeps what MSR 1A0h holds, sends vector 20h to itself with interrupts off, and lets them in.
+/// Long mode. Turns the x2APIC on, keeps the value of MSR 1A0h, sends vector 20h to itself with interrupts off, and
+/// turns interrupts on.
 const SELF_IPI: &[u8] = &[
     0xb9, 0x1b, 0x00, 0x00, 0x00, // mov ecx, 1bh
     0x0f, 0x32, // rdmsr
@@ -100,7 +102,7 @@ const SELF_IPI: &[u8] = &[
     0xfb, // sti
 ];
 
-/// The six, and their lengths; then `nop; jmp` to it.
+/// The six instructions and their lengths; then `nop; jmp` to it.
 const STEPPED: &[u8] = &[
     0x31, 0xc0, // xor eax, eax
     0x0f, 0xa2, // cpuid

@@ -1,4 +1,4 @@
-//! How sessions and guests end: detach and lost channels in every state, resets, power-off, triple faults; on real guests.
+//! The ends of sessions and of real guests: detach and lost channels in every state, resets, power-off, triple faults.
 
 use conformance::machine;
 
@@ -16,7 +16,7 @@ use vmm_core_defs::stop::RunnerFault;
 use vmm_core_defs::stop::StopOn;
 use vp_runner::runner::RunnerExit;
 
-/// The state a session is in when it ends.
+/// The state of a session at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Stopped,
@@ -32,14 +32,14 @@ const STATES: [State; 4] = [
     State::AtBreakpoint,
 ];
 
-/// A guest of two VPs under a debugger with a breakpoint, in that state. The pending resume, if any, is answered or not.
+/// A guest with two VPs in that state, and a debugger with a breakpoint. A pending resume may have been answered.
 fn in_state(state: State) -> Option<(TestVm, Option<Pending>)> {
     let code = telling_loop(Mode::Long);
     let vm = Setup::new(Mode::Long, &code).vps(2).build()?;
     vm.attach();
     let pending = match state {
         State::Stopped => {
-            // A guest that is held would stay held.
+            // A held guest would stay held.
             vm.step(0);
             vm.insert(execute_at(ENTRY));
             None
@@ -68,7 +68,7 @@ fn in_state(state: State) -> Option<(TestVm, Option<Pending>)> {
 
 type Pending = mesh::rpc::PendingFailableRpc<vmm_core_defs::stop::StopEvent, DebugError>;
 
-/// I6: both VPs go round their loop undisturbed, through where the breakpoints were.
+/// I6: both VPs go round their loop through the former breakpoints.
 fn assert_runs_free(vm: &TestVm, state: State) {
     let since = vm.machine.wait_until("now", |_| true).told.len();
     vm.machine
@@ -99,7 +99,7 @@ fn detach_in_every_state_leaves_nothing_behind_and_the_guest_runs() {
             assert_eq!(regs.debug.db, [0; 4], "{state:?}: a debug register of ours");
             assert_eq!(regs.debug.dr7, 0x400, "{state:?}");
         }
-        // A debug register left behind would stop them under the new session, which has no breakpoint.
+        // A debug register that was left behind would stop them in the new session, which has no breakpoint.
         let pending = vm.resume();
         assert_runs_free(&vm, state);
         interrupt(&vm, pending);
@@ -143,7 +143,7 @@ fn a_held_guest_stays_held_when_no_debugger_can_come_any_more() {
     }
 }
 
-/// However often debuggers come and are lost.
+/// This holds however often debuggers come and are lost.
 #[test]
 fn a_held_guest_stays_held_until_somebody_resumes_it_or_detaches() {
     let code = telling_loop(Mode::Long);
@@ -171,7 +171,7 @@ fn detach_can_leave_the_guest_stopped_for_the_next_debugger() {
         let Some((vm, pending)) = in_state(state) else {
             return;
         };
-        // Where it stood, if it did.
+        // The registers of the VPs, if the guest has stopped.
         let stood = |stands: bool| stands.then(|| [vm.regs(0), vm.regs(1)]);
         let stands = pending.is_none();
         let left_at = stood(stands);
@@ -186,7 +186,7 @@ fn detach_can_leave_the_guest_stopped_for_the_next_debugger() {
     }
 }
 
-/// Tells, asks for what `port` stands for, then counts.
+/// Reports to the test, asks for the event of `port`, then counts.
 fn asking(port: u8) -> Vec<u8> {
     let mut code = vec![0xe6, PORT_TELL, 0xe6, port, 0xff, 0xc3];
     jump_to_start(&mut code);
@@ -197,7 +197,7 @@ const BSP: Option<VpIndex> = Some(VpIndex::BSP);
 const RESET: DebugStopReason = DebugStopReason::Reset { vp: BSP };
 const POWER_OFF: DebugStopReason = DebugStopReason::PowerOff { vp: BSP };
 
-/// Behind the `out` that asks: the exit is completed (I2), and `inc ebx` not yet executed.
+/// Behind the `out` that asks: the exit is completed (I2), and `inc ebx` was not executed yet.
 const BEHIND: u64 = ENTRY + 4;
 
 #[test]
@@ -210,7 +210,7 @@ fn a_reset_is_a_stop_and_carried_out_at_the_next_resume() {
     let regs = vm.regs(0);
     assert_eq!((regs.rip, regs.gp[3]), (BEHIND, 0));
     assert_eq!(vm.machine.wait_until("now", |_| true).resets, 0);
-    // A breakpoint survives the reset, on the very first instruction too.
+    // A breakpoint survives the reset, also one at the first instruction.
     let breakpoint = execute_at(ENTRY);
     vm.insert(breakpoint);
     assert_eq!(stop(vm.only(0, VpAction::Run)), hit(0, breakpoint));
@@ -246,7 +246,7 @@ fn a_debugger_that_leaves_lets_the_reset_happen() {
     vm.machine.wait_until("the reset", |seen| seen.resets >= 1);
 }
 
-/// The next debugger cannot let the guest past what it has asked for, whoever was told of it.
+/// The event happens at the next resume, even if it was reported to another debugger.
 #[test]
 fn what_one_debugger_was_told_of_happens_at_the_next_ones_resume() {
     for (port, reason) in [(PORT_RESET, RESET), (PORT_OFF, POWER_OFF)] {
@@ -266,14 +266,14 @@ fn what_one_debugger_was_told_of_happens_at_the_next_ones_resume() {
             assert_eq!(vm.join(), how);
             continue;
         }
-        // Of the guest's next life: it has not counted in this one.
+        // After the reset the guest has not counted yet.
         assert_eq!(next.unwrap().reason, reason);
         assert_eq!(vm.regs(0).gp[3], 0);
         assert_eq!(vm.machine.wait_until("now", |_| true).resets, 1);
     }
 }
 
-/// Nothing is kept from the VMM once nobody debugs, however the debugger went.
+/// Without a debugger, events are no stops, however the last debugger went.
 #[test]
 fn what_the_guest_asks_for_after_a_debugger_has_gone_happens() {
     for says_so in [true, false] {
@@ -355,11 +355,11 @@ fn an_event_that_is_no_stop_is_carried_out_at_once_under_the_same_resume() {
     let pending = vm.resume();
     vm.machine
         .wait_until("three resets", |seen| seen.resets >= 3);
-    // From now on it is one, for the next that comes.
+    // From now on the event is a stop, for the next VP that asks.
     stop_on(&vm, &[GuestEventKind::Reset]);
     let reset = stop(pending);
     assert!(matches!(reset, DebugStopReason::Reset { vp: Some(_) }));
-    // It lasts as long as the session.
+    // The setting holds as long as the session.
     stop_on(&vm, &[]);
     vm.detach(DetachAction::Stay);
     assert_eq!(vm.attach().stop.reason, reset);
@@ -395,7 +395,7 @@ fn a_panic_is_a_stop_on_request_after_which_the_guest_goes_on() {
     assert_eq!(first, DebugStopReason::Panic { vp });
     let regs = vm.regs(0);
     assert_eq!(regs.rip, BEHIND);
-    // Once for each, with a turn of the loop in between.
+    // Once for each panic, with a turn of the loop in between.
     assert_eq!(stop(vm.resume()), DebugStopReason::Panic { vp });
     assert_eq!(vm.regs(0).gp[3], regs.gp[3] + 1);
     assert_eq!(vm.machine.wait_until("now", |_| true).resets, 0);
@@ -456,7 +456,7 @@ fn a_triple_fault_is_a_stop_with_all_state_readable() {
             DebugStopReason::TripleFault { vp: by, registers } => {
                 assert_eq!(by, vp);
                 let regs = vm.regs(0);
-                // What the stop says of them is so.
+                // The registers agree with the stop.
                 let seen = match registers {
                     FaultRegisters::Kept => (ENTRY + 2, 1),
                     FaultRegisters::ResetByHypervisor => (0xfff0, 0),
@@ -473,7 +473,7 @@ fn a_triple_fault_is_a_stop_with_all_state_readable() {
     }
 }
 
-/// The VMM's user is told that the guest could not start again, not that it asked to.
+/// The VMM's user is told that the guest could not start again, and not that it asked for a reset.
 #[test]
 fn a_reset_that_fails_ends_the_runner_as_such() {
     for code in [asking(PORT_RESET), vec![0x0f, 0x0b]] {
@@ -485,7 +485,7 @@ fn a_reset_that_fails_ends_the_runner_as_such() {
     }
 }
 
-/// What the debugger has seen is known at the guest's end, whether it went on from there or went away.
+/// The end of the guest says whether a debugger saw the event, whether that debugger continued or left.
 #[test]
 fn the_end_of_a_guest_says_whether_a_debugger_was_stopped_there_first() {
     for leave in [false, true] {
@@ -509,7 +509,7 @@ fn the_end_of_a_guest_says_whether_a_debugger_was_stopped_there_first() {
         }
         assert_eq!(vm.join(), end(true), "{leave}");
     }
-    // A debugger that does not want to be stopped there is told nothing.
+    // A debugger for which the event is no stop is told nothing.
     let setup = Setup::new(Mode::Long, &[0x0f, 0x0b]).exit_on_reset();
     let Some(vm) = setup.build() else {
         return;
@@ -525,7 +525,7 @@ fn the_end_of_a_guest_says_whether_a_debugger_was_stopped_there_first() {
 
 #[test]
 fn a_vp_that_cannot_go_on_is_a_stop_and_can_be_repaired() {
-    // An instruction fetch from where neither memory nor a device is.
+    // An instruction fetch from an address with neither memory nor a device.
     let code = [0x90, 0x90, 0xff, 0xc3, 0xeb, 0xfc];
     let Some(vm) = Setup::new(Mode::Protected, &code).build() else {
         return;
@@ -566,7 +566,7 @@ fn a_stop_while_a_port_is_read_completes_the_read_first() {
     vm.machine
         .wait_until("the guest reads", |seen| seen.held == 1);
     let broken = vm.send(DebugRequest::Break, ());
-    // Answered after the break has kicked the VP, which is in the device.
+    // This is answered after the break has kicked the VP, which is in the device.
     assert_eq!(vm.status().vps[0].activity, VpActivity::Running);
     vm.machine.release();
     answer(broken).unwrap();
@@ -576,7 +576,7 @@ fn a_stop_while_a_port_is_read_completes_the_read_first() {
         (regs.rip, regs.gp[0] & 0xff, regs.gp[3]),
         (ENTRY + 2, 0x5a, 0)
     );
-    // What the client writes now is not undone by a completion that comes late.
+    // A late completion does not overwrite the values that the client writes now.
     let mut changed = regs;
     changed.gp[0] = 0x1234;
     changed.rip = ENTRY;

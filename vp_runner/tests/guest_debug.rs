@@ -1,5 +1,6 @@
-//! I9: a guest that debugs itself gets what it would get without us, whatever breakpoints of ours are set. The oracle is the same guest run without
-//! a debugger: all of its memory has to end up the same, with what its handlers wrote down in it (vector, saved RIP and flags, DR6).
+//! I9: a guest that debugs itself gets the same exceptions as without a debugger, whatever breakpoints the debugger
+//! sets. The reference is the same guest without a debugger: all memory has to be equal at the end, including the
+//! records of its handlers (vector, saved RIP and flags, DR6).
 
 use conformance::machine;
 
@@ -36,7 +37,8 @@ fn is_refused(vm: &TestVm, breakpoint: Breakpoint) -> bool {
     }
 }
 
-/// Runs the guest under the debugger with each set of breakpoints, continuing at every hit, and compares. Each breakpoint is hit once a turn.
+/// Runs the guest under the debugger with each set of breakpoints, continues at every hit, and compares the memory.
+/// Each breakpoint is hit once per turn.
 fn compare(name: &str, mode: Mode, code: &[u8], sets: &[&[Breakpoint]]) {
     let Some(alone) = alone(mode, code) else {
         return;
@@ -72,19 +74,20 @@ fn compare(name: &str, mode: Mode, code: &[u8], sets: &[&[Breakpoint]]) {
     }
 }
 
-/// Of each kind alone, and all that leave the guest `room` debug registers.
+/// Compares with a breakpoint of each kind, and with all kinds that leave `room` debug registers to the guest.
 fn compare_with_each_kind(name: &str, mode: Mode, code: &[u8], room: usize) {
     let [software, execute, watch] = [software_at(LOOP), execute_at(LOOP), watch_at(TURNS)];
     let sets: [&[Breakpoint]; 3] = [&[software], &[execute], &[execute, watch]];
     let fits = |set: &&&[Breakpoint]| {
-        // Where INT3 does not trap, a software breakpoint is on a debug register too.
+        // If INT3 does not trap, a software breakpoint is in a debug register too.
         set.len() + room <= 4
     };
     let sets: Vec<_> = sets.iter().filter(fits).copied().collect();
     compare(name, mode, code, &sets);
 }
 
-/// The guest uses this number only: beside each kind for the first, beside two of ours for the others, which for DR0 and DR1 are in its place.
+/// The guest uses only this register: beside a breakpoint of each kind for DR0, and beside two breakpoints of the
+/// debugger for the others. For DR0 and DR1 the debugger's breakpoints take the register's place.
 fn compare_number(name: &str, n: u8, code: &[u8]) {
     let name = format!("DR{n}, {name}");
     match n {
@@ -96,7 +99,7 @@ fn compare_number(name: &str, n: u8, code: &[u8]) {
     }
 }
 
-/// DR7 for one register: enabled by its L bit, waiting for `access` of `len` as encoded.
+/// DR7 for one register: enabled by its L bit, with `access` and `len` as encoded in DR7.
 fn dr7(n: u64, access: u64, len: u64) -> u64 {
     1 << (2 * n) | (access | len << 2) << (16 + 4 * n)
 }
@@ -106,7 +109,7 @@ const WRITE: u64 = 1;
 const READ_WRITE: u64 = 3;
 const FOUR_BYTES: u64 = 3;
 const EIGHT_BYTES: u64 = 2;
-/// What the bodies store to.
+/// The address to which the bodies store.
 const DATA: u64 = 0x6000;
 
 /// `mov [6000h], eax; nop; nop`
@@ -133,7 +136,8 @@ fn each_of_the_guests_debug_registers_stops_its_own_writes() {
     }
 }
 
-/// It is switched on, looked at by way of an exit, met, switched off, and met no more, however soon.
+/// The watchpoint is switched on, an exit follows, it is hit, it is switched off, and it is not hit any more, however
+/// soon the access follows.
 #[test]
 fn a_watchpoint_that_the_guest_has_switched_off_fires_no_more() {
     let on = 0x400 | dr7(0, WRITE, FOUR_BYTES);
@@ -146,7 +150,7 @@ fn a_watchpoint_that_the_guest_has_switched_off_fires_no_more() {
     compare_with_each_kind("switched off", Mode::Long, &code, 1);
 }
 
-/// The same for execution, of the instruction behind the one that switches it off.
+/// The same for execution of the instruction behind the one that switches the breakpoint off.
 #[test]
 fn an_execution_breakpoint_that_the_guest_has_switched_off_fires_no_more() {
     let off = set_debug_register(7, 0x400);
@@ -161,7 +165,7 @@ fn an_execution_breakpoint_that_the_guest_has_switched_off_fires_no_more() {
     compare_with_each_kind("switched off", Mode::Long, &code, 1);
 }
 
-/// `nop; mov [6000h], eax; mov rdx, [6008h]; nop; nop`: one register for each, the last for the last.
+/// `nop; mov [6000h], eax; mov rdx, [6008h]; nop; nop`: each register has one of these instructions.
 #[test]
 fn all_four_of_the_guests_at_once_work_beside_software_breakpoints() {
     let mut setup = set_debug_register(0, BODY);
@@ -187,7 +191,7 @@ fn all_four_of_the_guests_at_once_work_beside_software_breakpoints() {
     }
 }
 
-/// The same by steps alone, where a step over a store has debug registers of its own and one over `nop` has none.
+/// The same with steps only. A step over a store uses debug registers, and a step over `nop` uses none.
 #[test]
 fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
     for under in [&STORE[..7], &[0x90]] {
@@ -198,7 +202,7 @@ fn what_the_guest_writes_to_its_registers_in_a_step_holds_from_the_next_on() {
         let target = BODY + body.len() as u64;
         body.extend(under);
         body.extend(off);
-        // Back to it, now that it is off, by ECX: 1 the first time.
+        // Back to the instruction after the switch-off, by ECX: 1 the first time.
         let back = i8::try_from(under.len() + set_debug_register(7, 0).len() + 4).unwrap();
         body.extend([0xff, 0xc9, 0x74, (-back).cast_unsigned()]);
         let mut setup = set_debug_register(0, target);
@@ -242,8 +246,8 @@ fn breakpoints_of_the_guests_and_ours_on_one_instruction_both_stop_it() {
     compare("the same instruction", Mode::Long, &code, &sets);
 }
 
-/// The guest has a handler of page faults too, so the step over the instruction uses debug registers of its own. RFLAGS.RF gets the step past the guest's breakpoint,
-/// also where the host's KVM ignores RF.
+/// The guest also has a handler of page faults, so the step over the instruction uses debug registers. RFLAGS.RF makes
+/// the step pass the guest's breakpoint, also if the host's KVM ignores RF.
 #[test]
 fn a_step_from_a_byte_gets_past_the_guests_own_breakpoint_there() {
     // inc byte [rdi]; bts dword [rsp+16], 16 (RF); iretq
@@ -289,7 +293,7 @@ fn the_guests_icebp_reaches_its_handler_with_no_bit_of_dr6() {
     compare_with_each_kind("ICEBP", Mode::Long, &code, 0);
 }
 
-/// `int3; nop; int 3` (two bytes) `; nop`: with bytes of ours beside them, in every mode.
+/// `int3; nop; int 3` (two bytes) `; nop`: beside breakpoint bytes of the debugger, in every mode.
 #[test]
 fn the_guests_int3_reaches_its_handler_with_the_length_of_its_instruction() {
     for mode in MODES {
@@ -298,7 +302,7 @@ fn the_guests_int3_reaches_its_handler_with_the_length_of_its_instruction() {
     }
 }
 
-/// `sti` before the loop: where interrupts are off, a step casts no shadow.
+/// `sti` before the loop: with interrupts off, a step sets no interrupt shadow.
 #[test]
 fn steps_over_the_guests_int3_lead_on_where_only_an_interrupt_shadow_holds_interrupts_back() {
     let code = program(Mode::Long, &[0xfb], &[0xcc, 0x90]);
@@ -343,14 +347,15 @@ fn the_guests_general_detect_reaches_its_handler_once_and_is_cleared() {
     compare_with_each_kind("DR7.GD", Mode::Long, &code, 0);
 }
 
-/// `mov dr1, 1080h; mov dr7, ..` and a loop of two instructions without any exit: `inc ebx; jmp`. The handler tells.
+/// `mov dr1, 1080h; mov dr7, ..` and a loop of two instructions without any exit: `inc ebx; jmp`. The handler reports.
 #[test]
 fn a_guest_that_makes_no_exit_has_its_breakpoint_soon_all_the_same() {
     let mut code = exception_tables(Mode::Long);
     code.extend(set_debug_register(1, LOOP));
     code.extend(set_debug_register(7, 0x400 | dr7(1, EXECUTE, 0)));
     up_to_loop(&mut code);
-    // inc ebx; cmp dword [5000h], 100; jb to the inc; jmp $: before what is written down fills the memory below the page tables.
+    // inc ebx; cmp dword [5000h], 100; jb to the inc; jmp $: this stops before the records fill the memory below the
+    // page tables.
     code.extend([0xff, 0xc3, 0x83, 0x3c, 0x25, 0, 0x50, 0, 0, 100]);
     code.extend([0x72, 0xf4, 0xeb, 0xfe]);
     let code = with_handlers(Mode::Long, code);
@@ -370,10 +375,11 @@ fn a_guest_that_makes_no_exit_has_its_breakpoint_soon_all_the_same() {
     assert_eq!((first.vector, first.rip, first.dr6), (1, LOOP, 0xffff_0ff2));
 }
 
-/// Where the guest waits for the test to change this byte.
+/// The guest waits until the test changes this byte.
 const FLAG: u64 = 0x6200;
 
-/// Takes registers, tells, waits for the flag, sets DR7 to `then`, tells, and goes round `nop; inc dword [6100h]; jmp`.
+/// Takes registers, reports, waits for the flag, sets DR7 to `then`, reports, and goes round `nop; inc dword [6100h];
+/// jmp`.
 fn taking_and_leaving(first: u64, then: u64) -> Vec<u8> {
     let mut code = exception_tables(Mode::Long);
     for n in 0..4 {
@@ -429,7 +435,7 @@ fn what_does_not_fit_beside_the_guests_four_is_refused_until_it_lets_one_go() {
     vm.attach();
     let pending = vm.resume();
     told(&vm, 1);
-    // While it runs and when it stands.
+    // While the guest runs and while it is stopped.
     assert_eq!(try_insert(&vm, execute_at(LOOP)), uses(4, 0));
     interrupt(&vm, pending);
     assert_eq!(try_insert(&vm, execute_at(LOOP)), uses(4, 0));
@@ -463,7 +469,7 @@ fn a_register_that_the_guest_takes_is_its_own_and_ours_is_armed_again_when_it_le
     let guests = vm.regs(0).debug;
     assert_eq!(guests.db, [0x7000, 0x7008, 0x7010, 0x7018]);
     raise_the_flag(&vm);
-    // Nobody asks for anything: it is noticed.
+    // The runner notices it without a request.
     assert_eq!(stop(vm.resume()), hit(0, execute_at(LOOP)));
     assert!(matches!(armings(&vm)[..], [Arming::DebugRegister { .. }]));
 }
@@ -485,7 +491,7 @@ fn the_vp_whose_guest_uses_most_decides() {
     assert_eq!(vm.regs(0).debug.dr7, 0x400, "the first has done nothing");
 }
 
-/// Once the debugger is gone, the guest's registers are in force as if it had never been there.
+/// After a detach the guest's registers are in force as if the debugger had never been attached.
 #[test]
 fn after_detach_the_guests_own_work_as_before() {
     let mut setup = set_debug_register(2, BODY + 1);
@@ -500,7 +506,7 @@ fn after_detach_the_guests_own_work_as_before() {
     vm.attach();
     let all = [execute_at(LOOP), execute_at(BODY), execute_at(BODY + 1)];
     all.iter().for_each(|breakpoint| vm.insert(*breakpoint));
-    // On the instruction where the guest's own is, too.
+    // Also at the instruction of the guest's own breakpoint.
     for breakpoint in all {
         assert_eq!(stop(vm.resume()), hit(0, breakpoint));
     }
@@ -511,7 +517,7 @@ fn after_detach_the_guests_own_work_as_before() {
     assert!(machine.raw_memory() == alone.memory);
 }
 
-/// Takes all four and leaves them, telling each time, for ever.
+/// Takes all four registers and frees them, reporting each time, without an end.
 #[test]
 fn a_guest_that_takes_and_leaves_its_registers_all_the_time_runs_on_and_can_be_interrupted() {
     let mut code = set_debug_register(7, ALL_FOUR);
@@ -531,7 +537,7 @@ fn a_guest_that_takes_and_leaves_its_registers_all_the_time_runs_on_and_can_be_i
         told(&vm, turns + 200);
         interrupt(&vm, pending);
         turns = vm.machine.wait_until("now", |_| true).told.len();
-        // Armed or not, they are all there, and the guest has what it wrote.
+        // All breakpoints are listed, armed or not, and the guest reads what it wrote.
         assert_eq!(armings(&vm).len(), ours.len());
         let dr7 = vm.regs(0).debug.dr7;
         assert!([ALL_FOUR, NONE].contains(&dr7), "{dr7:#x}");

@@ -1,4 +1,4 @@
-//! Steps and continues while a timer interrupt is always about to be delivered (I8), on real guests.
+//! Steps and continues while a timer interrupt is always about to be delivered (I8). On real guests.
 
 use conformance::amount::is_nested;
 use conformance::machine;
@@ -16,10 +16,10 @@ use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::regs::X86VpState;
 
-/// Where the loop and the handler begin.
+/// The addresses of the loop and of the handler.
 const LOOP: u64 = ENTRY + 51;
 const HANDLER: u64 = LOOP + 5;
-/// Where the handler counts its ticks: 16 bits.
+/// The address of the number of ticks, which has 16 bits.
 const TICKS: Gpa = Gpa::new(0x5000);
 
 /// Real mode: vector 20h for IRQ 0, the PIT at 1 kHz, then `inc bx; nop; nop; jmp` with interrupts on.
@@ -39,7 +39,7 @@ fn ticking_loop() -> Vec<u8> {
     code
 }
 
-/// The guest at the first turn of its loop, with the timer running.
+/// The guest in the first turn of its loop, with the timer running.
 fn in_the_loop() -> Option<TestVm> {
     go_to_the_loop(Setup::new(Mode::Real, &ticking_loop()))
 }
@@ -59,7 +59,7 @@ fn ticks(vm: &TestVm) -> u16 {
     u16::from_le_bytes(read.unwrap().try_into().unwrap())
 }
 
-/// Lets the guest run until its handler has run `more` times.
+/// Runs the guest until its handler has run `more` times.
 fn let_it_tick(vm: &TestVm, more: usize) {
     let told = vm.machine.wait_until("now", |_| true).told.len();
     let pending = vm.resume();
@@ -68,7 +68,7 @@ fn let_it_tick(vm: &TestVm, more: usize) {
     interrupt(vm, pending);
 }
 
-/// Makes so many steps, none of which may leave the loop.
+/// Makes `steps` steps. None of them may leave the loop.
 #[track_caller]
 fn step_in_the_loop(vm: &TestVm, steps: u64) {
     let start = vm.regs(0).gp[3] & 0xffff;
@@ -80,7 +80,7 @@ fn step_in_the_loop(vm: &TestVm, steps: u64) {
         assert_eq!(regs.gp[3] & 0xffff, start + n.div_ceil(4));
     }
     let during = ticks(vm) - before;
-    // One that was on its way before the first step may still come.
+    // An interrupt that was in flight before the first step may still arrive.
     assert!(during <= 1, "{during} handlers ran inside steps");
 }
 
@@ -90,7 +90,7 @@ fn ten_thousand_steps_stay_in_the_loop_and_the_ticks_come_afterwards() {
         return;
     };
     let before = ticks(&vm);
-    // A step takes some hundred times as long in the bed.
+    // In the nested bed a step takes some hundred times as long.
     let steps = if is_nested() { 1000 } else { 10_000 };
     step_in_the_loop(&vm, steps);
     let_it_tick(&vm, 5);
@@ -111,7 +111,7 @@ fn step_interrupts(vm: &TestVm, wanted: Option<StepInterrupts>) -> StepInterrupt
     vm.call(DebugRequest::StepInterrupts, wanted).unwrap()
 }
 
-/// Steps until one has ended at the handler; then on until the loop goes on. What the handler found as flags.
+/// Steps until a step ends at the handler, and then until the loop goes on. Returns the flags that the handler found.
 fn step_through_the_handler(vm: &TestVm) -> u16 {
     for step in 0..200_000 {
         vm.step(0);
@@ -144,7 +144,7 @@ fn steps_take_interrupts_when_they_are_to_and_end_at_the_handler() {
     let before = ticks(&vm);
     for tick in 1..=20 {
         let flags = step_through_the_handler(&vm);
-        // IF, and no TF of ours.
+        // IF is set, and the debugger's TF is not.
         assert_eq!(flags & 0x300, 0x200, "{flags:#x}");
         assert_eq!(
             ticks(&vm),
@@ -181,7 +181,7 @@ fn every_continue_over_a_breakpoint_advances_by_one_turn_while_the_timer_ticks()
     let_it_tick(&vm, 5);
 }
 
-/// The guest halts in a loop. Each tick wakes the VP, and the breakpoint on `hlt` is met again.
+/// The guest halts in a loop. Each tick wakes the VP, and the breakpoint on `hlt` is hit again.
 #[test]
 fn every_continue_over_a_breakpoint_on_hlt_waits_for_a_tick_and_serves_it() {
     for breakpoint in [software_at(IDLE), execute_at(IDLE)] {
@@ -206,7 +206,8 @@ fn every_continue_over_a_breakpoint_on_hlt_waits_for_a_tick_and_serves_it() {
 const IF: u64 = 1 << 9;
 const RF: u64 = 1 << 16;
 
-/// Two instructions with an interrupt before the first, whose handler counts at RDI and touches no flag of its frame. A `#DB` counts beside it.
+/// Two instructions with an interrupt before the first. The interrupt's handler counts at RDI and does not change the
+/// flags in its frame. A `#DB` counts beside it.
 fn queued(name: &'static str, mode: Mode) -> Program {
     // inc byte [rdi]; iret, and inc byte [rdi+1]; iret
     let (handler, on_debug): (&[u8], &[u8]) = match mode {
@@ -231,8 +232,8 @@ fn the_handler_of_an_interrupt_that_waits_to_be_injected_runs_before_the_step() 
     }
 }
 
-/// As between two turns of a repeated string instruction, and after a fault in the nested page tables: the handler's `iret` sets RF again, and the instruction meets
-/// no execution breakpoint.
+/// This happens between two turns of a repeated string instruction, and after a fault in the nested page tables. The
+/// handler's `iret` sets RF again, and the instruction does not trap at an execution breakpoint.
 #[test]
 fn the_handler_of_an_interrupt_that_waits_to_be_injected_runs_before_the_step_of_an_instruction_with_the_resume_flag()
  {
@@ -243,7 +244,8 @@ fn the_handler_of_an_interrupt_that_waits_to_be_injected_runs_before_the_step_of
     }
 }
 
-/// The guest has a breakpoint of its own at the instruction. Not in real mode: flags of 16 bits have no RF, and the breakpoint would be met without end.
+/// The guest has its own breakpoint at the instruction. Not in real mode: flags of 16 bits have no RF, and the
+/// breakpoint would be hit without an end.
 #[test]
 fn the_resume_flag_that_an_interrupt_has_saved_gets_the_step_past_the_guests_own_breakpoint() {
     if emulates() {

@@ -1,4 +1,4 @@
-//! A guest that cannot go on while nobody debugs it, and that is kept for a debugger.
+//! A guest that crashes while no debugger is attached, and that is kept for a debugger.
 
 use conformance::machine::Setup;
 use conformance::machine::guest::Mode;
@@ -27,12 +27,12 @@ fn a_triple_fault_that_would_end_the_runner_waits_for_a_debugger_which_is_told_o
         };
         for round in 0..3 {
             assert_eq!(vm.attach().stop.reason, reason, "{round}");
-            // All of it can be looked at.
+            // All memory can be read.
             let gpa = GuestAddress::Gpa(Gpa::new(conformance::machine::ENTRY));
             let read = vm.call(DebugRequest::ReadMemory, (gpa, 2));
             assert_eq!(read, Ok(TRIPLE_FAULT.to_vec()));
             vm.regs(vp.index());
-            // A debugger that is lost leaves it for the next one.
+            // When a debugger is lost, the guest is kept for the next one.
             let lost = DetachAction::Resume.unless_held();
             vm.call(DebugRequest::Detach, lost).unwrap();
             assert_eq!(wait(told.recv()), Ok(reason), "{round}");
@@ -69,7 +69,7 @@ fn a_kept_guest_ends_where_no_debugger_can_come_any_more_and_where_the_vmm_says_
     }
 }
 
-/// Where a triple fault is a reset, it stays one.
+/// If a triple fault is a reset, the guest is not kept.
 #[test]
 fn a_triple_fault_that_starts_the_guest_again_is_not_kept() {
     let (kept, mut told) = mesh::channel();

@@ -1,4 +1,4 @@
-//! How many breakpoints a session may have, on a real guest.
+//! The number of breakpoints that a session may have. On a real guest.
 
 use conformance::machine;
 
@@ -38,7 +38,7 @@ fn one_breakpoint_over_the_limit_is_refused_and_all_others_work() {
     let limit = DEFAULT_BREAKPOINT_LIMIT;
     let refused = Err(DebugError::TooManyBreakpoints { limit });
 
-    // One request makes all of its changes or none.
+    // A request makes all of its changes or none.
     assert_eq!(set(inserts(UNUSED, limit + 1)), refused);
     assert_eq!(vm.call(DebugRequest::Breakpoints, ()).unwrap(), []);
     assert_eq!(raw(&vm, UNUSED, before.len()), before);
@@ -48,7 +48,7 @@ fn one_breakpoint_over_the_limit_is_refused_and_all_others_work() {
     vm.insert(software_at(site));
     println!("{limit} breakpoints set in {:?}", started.elapsed());
     assert_eq!(set(inserts(UNUSED + u64::from(limit), 1)), refused);
-    // One that is set already takes no room, and one that goes makes some.
+    // A breakpoint that is set already does not count again, and a removal makes room.
     vm.insert(software_at(site));
     vm.remove(software_at(UNUSED));
     vm.insert(software_at(UNUSED));
@@ -58,7 +58,7 @@ fn one_breakpoint_over_the_limit_is_refused_and_all_others_work() {
         println!("continued with all of them in {:?}", started.elapsed());
     }
 
-    // The next session begins with none.
+    // The next session begins without breakpoints.
     let started = Instant::now();
     vm.detach(DetachAction::Stay);
     println!("taken away in {:?}", started.elapsed());

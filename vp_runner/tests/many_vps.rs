@@ -1,4 +1,4 @@
-//! Several VPs: all-stop, hits at the same time, and kicks that are never lost; on real guests.
+//! Several VPs: all-stop, hits at the same time, and kicks that are never lost. On real guests.
 
 use conformance::machine;
 
@@ -31,7 +31,7 @@ fn all_vps_stop_together_and_stand_still() {
             interrupt(&vm, pending);
             let counts: Vec<_> = (0..vps).map(|vp| vm.regs(vp).gp[3]).collect();
             let told = vm.machine.wait_until("now", |_| true).told.len();
-            // Read anew from KVM: nothing moved.
+            // Read again from KVM: no register has changed.
             let msr = |vp| {
                 vm.call(DebugRequest::ReadMsr, (VpIndex::new(vp), 0x10))
                     .is_ok()
@@ -45,7 +45,7 @@ fn all_vps_stop_together_and_stand_still() {
     }
 }
 
-/// I7: each VP meets the breakpoint at each turn, and none gets past it unreported.
+/// I7: each VP hits the breakpoint in each turn, and no VP passes it without a report.
 #[test]
 fn hits_at_the_same_time_are_all_reported_one_after_the_other() {
     for vps in [2, 4] {
@@ -64,8 +64,8 @@ fn hits_at_the_same_time_are_all_reported_one_after_the_other() {
                 panic!("not a breakpoint");
             };
             hits[vp.index() as usize] += 1;
-            // The breakpoint is behind the increment, so a VP that was reported n times has counted to n. One that met it and is not yet
-            // reported is one ahead.
+            // The breakpoint is behind the increment, so a VP with n reports has counted to n. A VP with a hit that was
+            // not reported yet is one ahead.
             for (index, hits) in (0..).zip(&hits) {
                 let count = vm.regs(index).gp[3];
                 assert!(
@@ -78,7 +78,7 @@ fn hits_at_the_same_time_are_all_reported_one_after_the_other() {
     }
 }
 
-/// I7, as GDB does it: it removes its breakpoints at a stop and steps the VP it reported.
+/// I7, with GDB's requests: GDB removes its breakpoints at a stop and steps the VP of the report.
 #[test]
 fn a_hit_dropped_with_its_breakpoint_is_met_again() {
     let Some(vm) = Setup::new(Mode::Long, &counting_loop(Mode::Long))
@@ -154,8 +154,8 @@ fn a_step_beside_running_vps_is_reported_and_stops_them() {
     assert_eq!(vm.regs(2).gp[3], 7);
 }
 
-/// LLDB steps a thread past a breakpoint where the thread stands without a reason. Such a VP was stopped with the others just before it met the breakpoint,
-/// or its step ended there together with a step of another VP.
+/// LLDB steps a thread past a breakpoint if the thread has stopped there without a reason. Such a VP was stopped with
+/// the others just before it hit the breakpoint, or its step ended there together with a step of another VP.
 #[test]
 fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
     let site = in_loop(Mode::Long, 1);
@@ -181,7 +181,7 @@ fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
                 .collect(),
         };
         let mut told = vec![0; vps as usize];
-        // A host with few cores may let a VP wait for many rounds.
+        // On a host with few cores a VP may not run for many rounds.
         for round in 0.. {
             if round >= 100 && told.iter().all(|told| *told > 0) {
                 break;

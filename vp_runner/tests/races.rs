@@ -1,4 +1,5 @@
-//! Requests that cross what the guest does, and each other; on real guests. Nobody waits here for one answer before the next request.
+//! Requests that cross events of the guest, and each other. On real guests. The tests do not wait for an answer before
+//! the next request.
 
 use conformance::amount::Amount;
 use conformance::machine;
@@ -25,7 +26,7 @@ fn guest(vps: u32) -> Option<TestVm> {
     Some(vm)
 }
 
-/// I1: whichever comes first is the answer, of this resume; and a break that came second has nothing left to stop.
+/// I1: whichever comes first is the answer of this resume, and a break that comes second has nothing to stop.
 #[test]
 fn a_break_that_crosses_a_hit_stops_no_later_resume() {
     let Some(vm) = guest(2) else {
@@ -36,7 +37,7 @@ fn a_break_that_crosses_a_hit_stops_no_later_resume() {
     vm.insert(breakpoint);
     for round in 0..ROUNDS {
         let pending = vm.resume();
-        // At once in one round, twice in the next.
+        // Once in one round, twice in the next.
         let breaks: Vec<_> = (0..=round % 2)
             .map(|_| vm.send(DebugRequest::Break, ()))
             .collect();
@@ -58,7 +59,7 @@ fn a_break_that_crosses_a_hit_stops_no_later_resume() {
     }
 }
 
-/// A resume is taken by a guest that stands, and by no other: refused, it changes nothing.
+/// Only a stopped guest accepts a resume. A refused resume changes nothing.
 #[test]
 fn a_resume_while_a_stop_is_on_its_way_is_refused_or_a_resume_of_its_own() {
     let Some(vm) = guest(2) else {
@@ -72,7 +73,7 @@ fn a_resume_while_a_stop_is_on_its_way_is_refused_or_a_resume_of_its_own() {
         let first = answer(first).unwrap();
         assert_eq!(first.reason, DebugStopReason::Break);
         answer(stopping).unwrap();
-        // Not answered before this where it was taken: nothing else stops the guest.
+        // An accepted resume is not answered before this, because nothing else stops the guest.
         vm.break_();
         match answer(second) {
             Ok(second) => {
@@ -89,7 +90,7 @@ fn a_resume_while_a_stop_is_on_its_way_is_refused_or_a_resume_of_its_own() {
     println!("{refused} of {ROUNDS} refused");
 }
 
-/// The resume is answered once, by the hit or by the detach, and the debugger that follows at once finds a guest that can be told to run.
+/// The resume is answered once, by the hit or by the detach, and the debugger that attaches at once can run the guest.
 #[test]
 fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_running() {
     let Some(vm) = guest(2) else {
@@ -111,7 +112,8 @@ fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_run
         }
         answer(detach).unwrap();
         vm.begin(answer(attach).unwrap());
-        // Nothing was left armed: a resume ends by our break only, and has moved the guest or found it before its next turn.
+        // No breakpoint was left armed: only the break ends a resume. The resume has moved the guest, or stopped it
+        // before its next turn.
         interrupt(&vm, vm.resume());
         let now = vm.regs(0).gp[3];
         assert!(now >= count, "went back from {count} to {now}");
@@ -120,7 +122,7 @@ fn a_detach_that_crosses_a_hit_and_an_attach_right_behind_it_leave_the_guest_run
     assert!(count > 0, "it ran");
 }
 
-/// I7: what happens to one VP while another steps is told then or by the next resume.
+/// I7: an event of one VP while another VP steps is reported at once or by the next resume.
 #[test]
 fn hits_of_others_while_a_vp_steps_are_all_reported() {
     let Some(vm) = guest(2) else {
@@ -151,7 +153,7 @@ fn hits_of_others_while_a_vp_steps_are_all_reported() {
     assert!(hits > 0 && steps > 0, "{hits} hits, {steps} steps");
 }
 
-/// I2: nobody sees a VP that another still runs beside.
+/// I2: no client sees registers while another VP still runs.
 #[test]
 fn registers_asked_for_while_a_stop_is_on_its_way_are_refused_or_the_stops() {
     let Some(vm) = guest(2) else {
@@ -178,7 +180,7 @@ fn registers_asked_for_while_a_stop_is_on_its_way_are_refused_or_the_stops() {
     }
 }
 
-/// The VMM ends the guest whatever crosses that: the resume is answered, by what stopped the guest or by its end.
+/// The VMM ends the guest at any time: the resume is answered by the stop or by the end of the guest.
 #[test]
 fn an_end_by_the_vmm_that_crosses_a_hit_leaves_nobody_waiting() {
     for _ in 0..ROUNDS / 10 {
@@ -187,7 +189,7 @@ fn an_end_by_the_vmm_that_crosses_a_hit_leaves_nobody_waiting() {
         };
         vm.insert(execute_at(in_loop(Mode::Long, 1)));
         let resume = vm.resume();
-        // Taken when this is answered.
+        // The resume has been accepted when this is answered.
         vm.status();
         vm.handle.stop();
         match answer(resume) {
@@ -211,7 +213,7 @@ fn a_breakpoint_set_where_a_kick_left_a_vp_on_the_byte_of_another_address_is_met
         return;
     };
     let instructions = [0, 1, 2, 3].map(|index| in_loop(Mode::Long, index));
-    // The guest's page again, at 2 MiB.
+    // A second mapping of the guest's page, at 2 MiB.
     const ALIAS: u64 = 0x20_0000;
     vm.write_gva(0, 0x1_2008, &0xe3_u64.to_le_bytes()).unwrap();
     vm.insert(software_at(ALIAS + instructions[0]));
@@ -244,13 +246,13 @@ fn a_breakpoint_set_where_a_kick_left_a_vp_on_the_byte_of_another_address_is_met
     assert!(left > 0, "the VP never moved");
 }
 
-/// I8: no stop was reported there, until the VP meets the breakpoint.
+/// I8: no stop was reported there until the VP hits the breakpoint.
 #[test]
 fn a_breakpoint_set_where_a_break_found_a_vp_stepping_over_another_is_met_and_then_passed() {
     let Some(vm) = guest(2) else {
         return;
     };
-    // Nothing that a VP carries out by itself: for one at a time to step over.
+    // An instruction that the runner does not carry out, so one VP at a time steps over it.
     let jump = in_loop(Mode::Long, 3);
     vm.insert(software_at(jump));
     let mut left = 0;
@@ -282,7 +284,7 @@ fn a_breakpoint_set_where_a_break_found_a_vp_stepping_over_another_is_met_and_th
     println!("{left} times behind the breakpoint");
 }
 
-/// It is given back to the guest, and a kick may come between its delivery and the step's end.
+/// The runner injects the guest's `int3`, and a kick may come between its delivery and the end of the step.
 #[test]
 fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
     let Ok(Int3::DebugExit) = probe::run().map(|report| report.int3_long) else {
@@ -304,7 +306,7 @@ fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
     (start.idtr.base, start.idtr.limit) = (IDT, 4 * 16 - 1);
     vm.insert(software_at(ENTRY + 0x1c));
     let elsewhere = software_at(ENTRY + 0x18);
-    // With and without a breakpoint on it, which the step passes.
+    // With and without a breakpoint on the `int3`, which the step passes.
     for on_it in [None, Some(execute_at(ENTRY))] {
         if let Some(breakpoint) = on_it {
             vm.insert(breakpoint);
@@ -313,7 +315,7 @@ fn a_step_of_the_guests_own_int3_ends_at_its_handler_whatever_crosses_it() {
         for round in (0..).take_while(|round| amount.is_left(*round)) {
             vm.try_set_regs(0, start.clone()).unwrap();
             if let Some(breakpoint) = on_it {
-                // RIP was set: the breakpoint there is met first.
+                // RIP was set, so the breakpoint there is hit first.
                 assert_eq!(stop(vm.only(0, VpAction::Step)), hit(0, breakpoint));
             }
             let step = vm.only(0, VpAction::Step);

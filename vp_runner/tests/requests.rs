@@ -1,4 +1,4 @@
-//! Registers, memory, MSRs and status through RPC, and requests that make no sense; on real guests.
+//! Registers, memory, MSRs and status by requests, and requests that are invalid. On real guests.
 
 use conformance::machine;
 
@@ -49,7 +49,7 @@ fn every_register_group_written_through_rpc_reads_back_each_with_its_own_value()
     }
     vm.try_set_regs(1, wanted.clone()).unwrap();
     assert_eq!(vm.regs(1), wanted);
-    // They are the VP's own, not a cache's: it executes on from them.
+    // The registers are the VP's and not a cache's: the VP executes on from them.
     vm.step(1);
     let stepped = vm.regs(1);
     assert_eq!(stepped.rip, in_loop(Mode::Long, 2));
@@ -96,7 +96,7 @@ fn msrs_are_read_and_written_by_number() {
     );
     assert_eq!(vm.regs(1).fs.base, 0x1234_5000, "no cache hides it");
     let unknown = vm.call(DebugRequest::ReadMsr, (vp, 0x1234_5678));
-    // With kvm.ignore_msrs KVM makes one up.
+    // With kvm.ignore_msrs KVM returns a value.
     assert!(matches!(
         unknown,
         Err(DebugError::BadRegister { .. }) | Ok(0)
@@ -139,7 +139,7 @@ fn reads_stop_at_the_first_byte_that_cannot_be_read() {
         vm.call(DebugRequest::ReadMemory, (GuestAddress::Gpa(gpa), 1)),
         Err(DebugError::NoMemory { gpa })
     );
-    // A write that would cross into nothing writes nothing.
+    // A write that would pass the end of memory writes nothing.
     assert!(vm.write_gva(0, end - 4, &[1; 8]).is_err());
     assert_eq!(vm.read_gva(0, end - 4, 4), Ok(vec![0; 4]));
 }
@@ -156,7 +156,7 @@ fn device_memory_is_accessed_in_natural_sizes() {
     let sizes: Vec<_> = seen.device_accesses.iter().map(|(_, size)| *size).collect();
     assert_eq!(sizes, [8, 1, 2, 4]);
     assert!(seen.device_accesses.iter().all(|(vp, _)| vp.is_none()));
-    // Past the register nobody answers.
+    // Behind the register there is no device.
     assert_eq!(vm.read_gva(0, device + 4, 8), Ok(vec![5, 6, 7, 8]));
 }
 

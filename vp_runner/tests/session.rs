@@ -1,4 +1,4 @@
-//! Attach, resume, break, detach, and the end of a debugger in every state; on real guests.
+//! Attach, resume, break, detach, and the end of a debugger in every state. On real guests.
 
 use conformance::machine;
 

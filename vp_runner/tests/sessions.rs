@@ -1,4 +1,4 @@
-//! Whom a guest belongs to: requests of other sessions, and sessions that are lost; on real guests.
+//! Sessions: requests of other sessions, and lost sessions. On real guests.
 
 use conformance::machine;
 
@@ -33,7 +33,7 @@ struct Intruder<'a> {
     debug: &'a mesh::Sender<DebugMessage>,
     id: SessionId,
     wanted: DebugError,
-    /// The names of what was refused with `wanted`.
+    /// The names of the requests that were refused with `wanted`.
     refused: BTreeSet<&'static str>,
 }
 
@@ -102,7 +102,7 @@ fn a_stale_or_foreign_session_is_refused_every_request_and_changes_nothing() {
     let freeze_time = vm.call(DebugRequest::FreezeTime, None);
     let registers = vm.regs(0);
     let code = vm.read_gva(0, ENTRY, 1);
-    // Begun by another runner, as that of another guest is.
+    // Another runner began this session, as for another guest.
     let foreign = DebugSession::begin(mesh::channel().0);
     for session in [&stale, &foreign] {
         intruder(session, DebugError::NotYourSession).try_every_request();
@@ -114,7 +114,8 @@ fn a_stale_or_foreign_session_is_refused_every_request_and_changes_nothing() {
     assert_eq!(held, Ok(StepInterrupts::Held));
     assert_eq!(vm.call(DebugRequest::StopOn, None), stop_on);
     assert_eq!(vm.call(DebugRequest::FreezeTime, None), freeze_time);
-    // The end of a session that is over is not the end of the one that lasts, and neither is that of a foreign one.
+    // The end of a session that is over does not end the present session, and neither does the end of a foreign
+    // session.
     vm.sender().send(DebugMessage::Lost(foreign.id()));
     drop((stale, foreign));
     vm.step(0);
@@ -129,9 +130,9 @@ fn a_session_that_nobody_has_any_more_ends_by_itself() {
     vm.lose_session();
     // The next debugger need not wait for the end of the lost session.
     let attached = answer(vm.send_attach()).unwrap();
-    // Nobody takes the session out of the answer.
+    // The answer is dropped with the session in it.
     drop(attached);
-    // Nobody waits for the answer.
+    // The answer is not awaited.
     drop(vm.send_attach());
     let attached = loop {
         match answer(vm.send_attach()) {

@@ -1,4 +1,4 @@
-//! Software breakpoints, through RPC, on real guests: bytes in memory that nobody but the runner ever sees.
+//! Software breakpoints, by requests, on real guests: bytes in memory that only the runner sees.
 
 use conformance::machine;
 
@@ -15,7 +15,7 @@ use vmm_core_defs::breakpoint::*;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// How long the tests that repeat something do so.
+/// The duration of the tests that repeat an operation.
 const A_WHILE: Duration = Duration::from_secs(3);
 
 fn physical(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn physical(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
     vm.call(DebugRequest::ReadMemory, (address, len)).unwrap()
 }
 
-/// The modes in which this host traps INT3.
+/// The modes in which the test runs.
 fn modes() -> impl Iterator<Item = Mode> {
     [Mode::Protected, Mode::Long].into_iter()
 }
@@ -51,7 +51,7 @@ fn a_breakpoint_is_a_byte_and_every_continue_goes_round_the_loop_exactly_once() 
     }
 }
 
-/// What GDB does at every stop: all breakpoints out, one step, all in, go on.
+/// The requests of GDB at every stop: remove all breakpoints, step, insert all breakpoints, continue.
 #[test]
 fn a_client_that_removes_and_steps_and_inserts_gets_the_same() {
     let mode = Mode::Long;
@@ -86,7 +86,7 @@ fn a_step_leaves_the_byte_that_the_vp_stands_on_and_stops_on_the_next() {
         vm.step(0);
         assert_eq!(vm.regs(0).rip, in_loop(mode, n % 4));
     }
-    // A range step over bytes goes on to the first that it has not met.
+    // A range step over breakpoint bytes goes on to the first that was not reported.
     let range = VpAction::StepRange {
         start: Gva::new(ENTRY),
         end: Gva::new(in_loop(mode, 3)),
@@ -129,7 +129,7 @@ fn the_debugger_sees_and_writes_the_guests_own_bytes() {
     }
     assert_eq!(vm.read_gva(0, ENTRY, code.len()), Ok(code.clone()));
     assert_eq!(physical(&vm, ENTRY, code.len()), code);
-    // A write under it: the nops become `inc ecx`, of which the first byte is the breakpoint's.
+    // A write under the breakpoint: the nops become `inc ecx`, whose first byte is the breakpoint's.
     vm.write_gva(0, in_loop(mode, 1), &[0xff, 0xc1]).unwrap();
     assert_eq!(raw(&vm, in_loop(mode, 1), 2), [0xcc, 0xc1]);
     assert_eq!(vm.read_gva(0, in_loop(mode, 1), 2), Ok(vec![0xff, 0xc1]));
@@ -137,7 +137,7 @@ fn the_debugger_sees_and_writes_the_guests_own_bytes() {
         assert_eq!(stop(vm.resume()), hit(0, breakpoint));
         assert_eq!(vm.regs(0).gp[1], turn - 1);
     }
-    // Across a page, with bytes on both sides.
+    // Across a page boundary, with breakpoint bytes on both sides.
     vm.insert(software_at(0x6fff));
     vm.insert(software_at(0x7000));
     vm.write_gva(0, 0x6ffe, &[1, 2, 3, 4]).unwrap();
@@ -148,7 +148,7 @@ fn the_debugger_sees_and_writes_the_guests_own_bytes() {
     assert_eq!(raw(&vm, 0x6ffe, 4), [1, 2, 0xcc, 4]);
 }
 
-/// I6, in every way a session can end.
+/// I6, with every way in which a session can end.
 #[test]
 fn no_byte_stays_behind_however_the_debugger_goes() {
     for way in 0..5 {
@@ -158,7 +158,7 @@ fn no_byte_stays_behind_however_the_debugger_goes() {
         };
         let untouched = vm.machine.raw_memory();
         vm.attach();
-        // A guest that is held would stay held.
+        // A held guest would stay held.
         vm.step(0);
         for n in 0..200 {
             vm.insert(software_at(0x5000 + 3 * n));
@@ -185,7 +185,7 @@ fn no_byte_stays_behind_however_the_debugger_goes() {
             }
             2 => vm.drop_channel(),
             3 => {
-                // While a VP steps over.
+                // While a VP steps over a breakpoint.
                 let pending = vm.resume();
                 vm.drop_channel();
                 drop(pending);
@@ -218,7 +218,7 @@ fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
     vm.attach();
     let one = software_at(0x10_0000);
     let hundred = [BreakpointChange::Insert(one), BreakpointChange::Remove(one)].repeat(100);
-    // In one request, and the fastest of several: whatever else this machine does is left out.
+    // In one request, and the fastest of several, so that other work on this machine does not count.
     let fastest = || {
         let times = (0..10).map(|_| {
             let start = Instant::now();
@@ -257,8 +257,9 @@ fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
     assert_untouched(&vm, &untouched, "at the end");
 }
 
-/// Every VP counts in EBX and meets two breakpoints a turn: what is reported is what the guest counted, for each VP. The runner carries the `nop`s
-/// out while others run; the jump has to be executed with the others parked.
+/// Every VP counts in EBX and hits two breakpoints per turn. The reports have to agree with the guest's count, for each
+/// VP. The runner carries out the `nop`s while other VPs run; the jump has to be executed while the other VPs are
+/// parked.
 #[test]
 fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
     for (vps, second) in [(4, 2), (8, 2), (4, 3)] {
@@ -278,13 +279,13 @@ fn no_vp_slips_past_a_breakpoint_that_others_step_over() {
             let of_vp = &mut hits[vp.index() as usize];
             let which = usize::from(breakpoint == all[1]);
             of_vp[which] += 1;
-            // The increment comes before both.
+            // The increment comes before both breakpoints.
             let regs = vm.regs(vp.index());
             assert_eq!(regs.gp[3], of_vp[0], "VP {vp} at {breakpoint:?}");
             assert_eq!(of_vp[0] - of_vp[1], 1 - which as u64, "VP {vp}");
             assert_eq!(regs.rip, breakpoint.address.value());
         }
-        // A VP may have a hit that is yet to be reported.
+        // A VP may have a hit that was not reported yet.
         for vp in 0..vps {
             let [first, second] = hits[vp as usize];
             let counted = vm.regs(vp).gp[3];
@@ -356,8 +357,8 @@ fn without_a_probe_software_breakpoints_are_on_debug_registers() {
     assert_eq!(vm.regs(0).gp[3], 1);
 }
 
-/// Between a step over an instruction on registers alone, after which KVM is not told to step anew, and another: what lies under a byte is carried out
-/// in its place where the others run, and RIP is written with it.
+/// A step over an instruction on registers only, after which KVM keeps its step setting; then an instruction under a
+/// breakpoint byte, which the runner carries out while the others run, with a write of RIP; then another step.
 #[test]
 fn a_step_after_one_that_was_carried_out_steps() {
     const SPIN: u64 = ENTRY + 0x10;

@@ -1,4 +1,4 @@
-//! Software breakpoints where the guest changes under them: pages that come, code that is written over, a second mapping, a reset.
+//! Software breakpoints when the guest changes the memory: new pages, overwritten code, a second mapping, a reset.
 
 use conformance::machine;
 
@@ -13,7 +13,8 @@ use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::memory::WalkFaultReason;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// The guest writes over the breakpoint at each turn, as a loader would: it is armed again, with the new byte.
+/// The guest overwrites the breakpoint in each turn, as a loader would. The breakpoint is armed again, with the new
+/// byte.
 #[test]
 fn a_breakpoint_that_the_guest_overwrites_hits_again() {
     // mov byte [rel target], 90h; mov ecx, 20000000; 1: dec ecx; jnz 1b; target: nop; inc ebx; jmp to the start
@@ -31,7 +32,7 @@ fn a_breakpoint_that_the_guest_overwrites_hits_again() {
     if !is_byte(&vm) {
         return;
     }
-    // It runs past once or more in the time between two looks.
+    // The guest passes the breakpoint once or more often between two checks.
     for _ in 0..3 {
         let before = vm.regs(0).gp[3];
         assert_eq!(stop(vm.resume()), hit(0, breakpoint));
@@ -42,7 +43,7 @@ fn a_breakpoint_that_the_guest_overwrites_hits_again() {
     assert_eq!(raw(&vm, target, 1), [0x90]);
 }
 
-/// A page that the guest maps, and code that it writes there, after the breakpoints were set.
+/// The guest maps a page, and writes code there, after the breakpoints were set.
 #[test]
 fn a_pending_breakpoint_hits_once_its_page_is_there() {
     // Linear 200000h is not mapped. `mov byte [100000h], 0c3h; mov [12008h], 83h (2 MiB at 0)`, then calls 206000h, which is 6000h
@@ -57,7 +58,7 @@ fn a_pending_breakpoint_hits_once_its_page_is_there() {
         return;
     };
     vm.attach();
-    // More than there are debug registers.
+    // More breakpoints than debug registers.
     for n in 1..=6 {
         vm.insert(software_at(0x20_6000 + n));
     }
@@ -95,7 +96,8 @@ fn a_pending_breakpoint_hits_once_its_page_is_there() {
     assert_eq!(vm.regs(0).gp[3], turn + 1);
 }
 
-/// A debug register matches in every process. One that stands for a byte of a process stops no other that has a byte of its own there.
+/// A debug register matches in every process. A register that holds a breakpoint of one process does not stop another
+/// process that has its own byte there.
 #[test]
 fn a_pending_breakpoint_of_one_process_does_not_stop_another() {
     const TABLES: u64 = 0x1_0000;
@@ -109,7 +111,7 @@ fn a_pending_breakpoint_of_one_process_does_not_stop_another() {
     for page in [0x6000, 0x7000] {
         vm.write_gva(0, page, &[0x90; 0x40]).unwrap();
     }
-    // In the other process 200000h to 3fffffh are 0 to 1fffffh; in the first they are not mapped.
+    // In the other process 200000h to 3fffffh are mapped to 0 to 1fffffh. In the first process they are not mapped.
     entry(OTHER_TABLES, 0x2_1023);
     entry(0x2_1000, 0x2_2023);
     entry(0x2_2000, 0xe3);
@@ -127,7 +129,7 @@ fn a_pending_breakpoint_of_one_process_does_not_stop_another() {
         place(root, START);
         stop(vm.resume())
     };
-    // No process has a byte there but this one.
+    // Only this process has a byte there.
     assert_eq!(run(OTHER_TABLES), hit(0, pending));
     // 206000h of the first process becomes 7000h.
     entry(0x1_2008, 0x2_3023);
@@ -145,14 +147,14 @@ fn a_pending_breakpoint_of_one_process_does_not_stop_another() {
     assert_eq!(run(TABLES), hit(0, pending));
 }
 
-/// The same byte by another address: passed in silence, by one VP while the other VP runs too.
+/// The same byte at another address: a VP passes it without a stop, while the other VP runs too.
 #[test]
 fn a_byte_that_is_met_by_another_address_does_not_stop_the_guest() {
     // The guest runs at 1000h and, by a second mapping of the same page, calls 201800h = 1800h.
     let mut code = vec![0xb8, 0x00, 0x18, 0x20, 0x00, 0xff, 0xd0, 0xff, 0xc3];
     code.extend([0xe6, PORT_TELL, 0xeb, 0xf8]);
     code.resize(0x800, 0x90);
-    // clc; ret: not among the instructions that a VP passes by itself
+    // clc; ret: the runner does not carry out these instructions
     code.extend([0xf8, 0xc3]);
     let Some(vm) = Setup::new(Mode::Long, &code).vps(2).build() else {
         return;
@@ -212,7 +214,7 @@ fn breakpoints_survive_a_guest_reset_with_no_gap() {
         );
     }
     vm.call(DebugRequest::Reset, ()).unwrap();
-    // The machine's reset was to find memory without them.
+    // The reset of the machine has to find memory without the breakpoints.
     for arming in armings(&vm) {
         assert!(
             matches!(&arming, Arming::Pending { why } if *why == Some(Pending::Reset)),
@@ -225,7 +227,7 @@ fn breakpoints_survive_a_guest_reset_with_no_gap() {
     assert_untouched(&vm, &untouched, "at the end");
 }
 
-/// What cannot wait for the other VPs to park: one of them is held in a device.
+/// The operation cannot wait until the other VPs have parked, because one of them is held in a device.
 #[test]
 fn a_usual_first_instruction_met_by_another_address_stops_no_other_vp() {
     // VP 0: `inc ebx; call 201800h; cmp ecx, ebx; jne bad; out tell, al`, again and again; VP 1: `in al, held`.

@@ -1,4 +1,5 @@
-//! Steps over instructions that steppers get wrong, on real guests. What a step leaves in the images of RFLAGS that the guest stores is not looked at here.
+//! Steps over instructions that debuggers often step wrongly, on real guests. The images of RFLAGS that the guest
+//! stores are not tested here.
 
 use conformance::machine;
 
@@ -15,7 +16,7 @@ const STACK: u64 = 0x7f00;
 const IF: u64 = 1 << 9;
 const TF: u64 = 1 << 8;
 
-/// A guest at `code`, with `nop`s after it and `stack` on its stack.
+/// A guest at `code`, with `nop`s behind it and `stack` on its stack.
 fn at(mode: Mode, code: &[u8], stack: &[u8]) -> Option<TestVm> {
     let code = [code, &[0x90; 64]].concat();
     let vm = Setup::new(mode, &code).build()?;
@@ -60,7 +61,7 @@ fn a_step_over_sti_ends_behind_it_with_interrupts_on() {
 
 #[test]
 fn steps_go_on_after_popf_and_iret_cleared_the_trap_flag() {
-    // popf of IF; in real mode iret as well, which KVMs that emulate have in no other.
+    // popf of IF; in real mode also iret, which the emulating KVMs support in no other mode.
     let iret = [(ENTRY + 4).to_le_bytes()[..2].to_vec(), vec![0, 0, 2, 2]].concat();
     let popf = vec![2, 2, 0, 0, 0, 0, 0, 0];
     for (mode, code, stack, to) in [
@@ -92,14 +93,15 @@ fn a_step_over_mov_ss_may_take_one_more_instruction_and_no_other() {
         vm.try_set_regs(0, regs).unwrap();
         vm.step(0);
         let rip = vm.regs(0).rip;
-        // The manual holds the trap back for an instruction; KVMs that emulate do not.
+        // According to the manual the trap waits for one more instruction. The emulating KVMs do not wait.
         assert!((ENTRY + 2..=ENTRY + 3).contains(&rip), "{mode:?} {rip:#x}");
         vm.step(0);
         assert_eq!(vm.regs(0).rip, rip + 1, "{mode:?}");
     }
 }
 
-/// `mov ss, eax; inc ebx` with a byte on the latter. VT-x keeps the trap of the step over `mov ss` until the VP enters again from the byte.
+/// `mov ss, eax; inc ebx` with a breakpoint byte on the latter. VT-x keeps the trap of the step over `mov ss` until the
+/// VP enters the guest again at the byte.
 #[test]
 fn a_breakpoint_behind_mov_ss_is_met_once_and_the_next_step_executes_what_is_under_it() {
     use machine::software::*;
@@ -115,7 +117,7 @@ fn a_breakpoint_behind_mov_ss_is_met_once_and_the_next_step_executes_what_is_und
             vm.try_set_regs(0, regs).unwrap();
             vm.insert(software_at(BEHIND));
             vm.insert(software_at(BEHIND + 2));
-            // Some KVMs end the step before the byte, others meet the byte in it.
+            // Some KVMs end the step before the byte, and others hit the byte in the step.
             let reason = answer(vm.only(0, VpAction::Step)).unwrap().reason;
             assert_eq!(reason.vp(), Some(VpIndex::BSP));
             assert_eq!(vm.regs(0).rip, BEHIND, "{mode:?} {reason:?}");

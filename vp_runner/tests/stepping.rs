@@ -90,12 +90,12 @@ fn a_range_step_runs_until_the_range_is_left() {
     assert_eq!(stop(vm.only(0, range)), DebugStopReason::SingleStep { vp });
     let regs = vm.regs(0);
     assert_eq!((regs.rip, regs.gp[3]), (ENTRY + 11, 5));
-    // From outside the range: one instruction.
+    // RIP is outside the range: one instruction.
     assert_eq!(stop(vm.only(0, range)), DebugStopReason::SingleStep { vp });
     assert_eq!(vm.regs(0).rip, ENTRY + 12);
 }
 
-/// With interrupts on as well, since they are held for each step.
+/// Also with interrupts on, because each step holds them.
 #[test]
 fn a_breakpoint_inside_the_range_ends_a_range_step_and_is_passed_by_the_next() {
     const IF: u64 = 1 << 9;
@@ -194,7 +194,7 @@ fn a_guest_in_hlt_is_stopped_and_says_so() {
     let pending = vm.resume();
     vm.machine
         .wait_until("it is about to halt", |seen| !seen.told.is_empty());
-    // The breaks before the guest got there find it on its way.
+    // The breaks before the guest gets there stop it on its way.
     let mut pending = pending;
     while vm.status_after_break(pending) != VpActivity::Halted {
         pending = vm.resume();

@@ -1,5 +1,5 @@
-//! Steps over hardware task switches (SDM volume 3, "Task Management"): a step ends at the new task's first instruction, and the trap flag that it was made
-//! with is in no TSS (I8, I9). 32-bit protected mode, which alone has them as they were meant.
+//! Steps over hardware task switches (SDM volume 3, "Task Management"): a step ends at the first instruction of the new
+//! task, and the trap flag of the step is in no TSS (I8, I9). Only 32-bit protected mode is tested.
 
 use conformance::machine;
 
@@ -8,7 +8,7 @@ use machine::program::*;
 use machine::*;
 use vmm_core_defs::regs::X86VpState;
 
-/// The program's own task, and the other.
+/// The program's task and the other task.
 const OWN_TSS: u64 = 0x5000;
 const OTHER_TSS: u64 = 0x5100;
 const OTHER: u64 = 0x3000;
@@ -17,30 +17,31 @@ const GDT: u64 = 0x1_3000;
 const OWN_SELECTOR: u8 = 0x20;
 const OTHER_SELECTOR: u8 = 0x28;
 const GATE_SELECTOR: u8 = 0x30;
-/// Where a TSS has what is looked at.
+/// The offset of EFLAGS in a TSS.
 const EFLAGS: u64 = 0x24;
 const TF: u32 = 1 << 8;
 const RBX: usize = 3;
 const RSI: usize = 6;
-/// What a far call in memory names.
+/// The address of the far pointer of the call in memory.
 const POINTER: u64 = 0x5200;
-/// Where the tasks note their own traps.
+/// Where the tasks record their own traps.
 const TRAPS: u64 = 0x6100;
 const TRAPS_OF_OTHER: u64 = 0x6400;
 
-/// Notes a doubleword of memory: `mov eax, [at]; mov [to], eax`.
+/// Copies a doubleword of memory to the log: `mov eax, [at]; mov [to], eax`.
 fn note(at: u64, to: u64) -> Vec<u8> {
     let word = |at: u64| u32::try_from(at).unwrap().to_le_bytes();
     [&[0xa1][..], &word(at), &[0xa3], &word(to)].concat()
 }
 
-/// Notes EFLAGS: `pushfd; pop eax; mov [to], eax`.
+/// Copies EFLAGS to the log: `pushfd; pop eax; mov [to], eax`.
 fn note_flags(to: u64) -> Vec<u8> {
     let to = u32::try_from(to).unwrap().to_le_bytes();
     [&[0x9c, 0x58, 0xa3][..], &to].concat()
 }
 
-/// What the other task does first: it notes what the processor stored of the program's flags, and its own, and its back-link.
+/// The first instructions of the other task. They log the program's flags that the processor has stored, the task's own
+/// flags, and its back-link.
 fn other_task() -> Vec<u8> {
     let stored = note(OWN_TSS + EFLAGS, LOG);
     [stored, note_flags(LOG + 4), note(OTHER_TSS, LOG + 8)].concat()
@@ -54,7 +55,7 @@ fn descriptor(base: u64, busy: bool) -> [u8; 8] {
     [0x67, 0, low, middle, high, kind, 0, top]
 }
 
-/// Two tasks: the program, and what `other` says.
+/// Two tasks: the program, and the code `other`.
 fn tasks(name: &'static str, body: &[u8], other: &[u8], flags: u32) -> Program {
     let mut tss = [0; 0x68];
     let mut put = |at: usize, value: u64| {
@@ -91,7 +92,7 @@ fn in_own_task(regs: &mut X86VpState) {
     (regs.tr.base, regs.tr.limit, regs.tr.attributes) = (OWN_TSS, 0x67, 0x8b);
 }
 
-/// `jmp` or `call` to a selector; the offset means nothing.
+/// `jmp` or `call` to a selector. The offset is ignored.
 fn far(opcode: u8, selector: u8) -> Vec<u8> {
     vec![opcode, 0, 0, 0, 0, selector, 0]
 }
@@ -114,12 +115,12 @@ fn a_step_over_a_far_jump_to_a_task_ends_in_it_with_no_trap_flag_in_the_tss() {
     }
 }
 
-/// The other task goes back by `iretd`, and is entered anew behind it.
+/// The other task returns by `iretd`. The next entry continues behind it.
 fn other_that_returns() -> Vec<u8> {
     [other_task(), vec![0xcf]].concat()
 }
 
-/// The program's instruction, the other task, and what the program notes of it.
+/// The program's instruction, the other task, and the program's log entries.
 fn there_and_back(name: &'static str, enter: &[u8]) -> (Program, Vec<u64>) {
     let own = [note(OTHER_TSS + EFLAGS, LOG + 12), note_flags(LOG + 16)].concat();
     let body = [enter, &own].concat();
@@ -154,7 +155,7 @@ fn a_step_over_int_n_through_a_task_gate_ends_in_the_task_with_no_trap_flag_in_t
 
 #[test]
 fn a_fault_that_is_handled_by_a_task_ends_the_step_in_it() {
-    // ud2, whose task puts the program's EIP two bytes on.
+    // ud2. The handler's task adds two to the program's EIP.
     let (mut program, path) = there_and_back("ud2 to a task", &[0x0f, 0x0b]);
     let eip = u32::try_from(OWN_TSS + 0x20).unwrap();
     // add dword [own task's EIP], 2, before iretd
@@ -169,7 +170,8 @@ fn a_fault_that_is_handled_by_a_task_ends_the_step_in_it() {
     program.check(&expected);
 }
 
-/// Notes return address and flags of its `#DB` at ESI: `push eax; mov eax, [esp+4]; mov [esi], eax; mov eax, [esp+12]; mov [esi+4], eax; add esi, 8; pop eax; iretd`.
+/// Logs the return address and the flags of its `#DB` at ESI: `push eax; mov eax, [esp+4]; mov [esi], eax; mov eax,
+/// [esp+12]; mov [esi+4], eax; add esi, 8; pop eax; iretd`.
 const LOG_TRAP: &[u8] = &[
     0x50, 0x8b, 0x44, 0x24, 4, 0x89, 0x06, 0x8b, 0x44, 0x24, 12, 0x89, 0x46, 4, 0x83, 0xc6, 8,
     0x58, 0xcf,
@@ -196,7 +198,7 @@ fn a_guest_that_steps_itself_goes_on_doing_so_in_the_task_it_is_switched_to() {
         .concat();
         let mut tasks = tasks(name, &[enter, back].concat(), &other_that_returns(), other);
         tasks = tasks.handler(1, LOG_TRAP);
-        // Each task notes its traps in a place of its own.
+        // Each task logs its traps at its own address.
         tasks = tasks.more(OTHER_TSS + 0x40, &TRAPS_OF_OTHER.to_le_bytes());
         let set = |regs: &mut X86VpState| {
             in_own_task(regs);
@@ -211,7 +213,7 @@ fn a_guest_that_steps_itself_goes_on_doing_so_in_the_task_it_is_switched_to() {
             let entries = expected[at..].chunks(8);
             entries.take_while(|entry| entry[..4] != [0; 4]).count()
         };
-        // One that ends a task is the next one's.
+        // A trap at the end of a task belongs to the next task.
         let traps = (count(TRAPS), count(TRAPS_OF_OTHER));
         assert!(own & TF == 0 || traps.0 > 2, "{name}: {traps:?}");
         assert!(other & TF == 0 || traps.1 > 2, "{name}: {traps:?}");

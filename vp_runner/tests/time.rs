@@ -1,4 +1,5 @@
-//! The guest's clocks and timers over a stop, on real guests. What passes during a stop is the thing tested here, so these tests do wait.
+//! The guest's clocks and timers over a stop, on real guests. The tests wait, because the time that passes during a
+//! stop is their subject.
 
 use conformance::machine;
 use vmm_core_defs::regs::x86_64::bits::msr;
@@ -15,14 +16,14 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// Long against what a busy host takes to run a guest again, short against a user's patience.
+/// Much longer than a busy host takes to run a guest again, and short for a test.
 const STOP: Duration = Duration::from_secs(2);
-/// What a stop of that length may look like to the guest. Some of it is the guest's own running.
+/// The maximum jump that the guest may see over such a stop, including the time in which it runs.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Where the loops put their time-stamp counter.
+/// The address at which the loops store their time-stamp counter.
 const SEEN: Gpa = Gpa::new(0x5000);
-/// Where VP 1 counts how often VP 0's counter was ahead of its own.
+/// The address at which VP 1 counts how often VP 0's counter was ahead of its own.
 const AHEAD: Gpa = Gpa::new(0x5010);
 const KVMCLOCK: Gpa = Gpa::new(0x6000);
 
@@ -51,12 +52,12 @@ const COMPARE: [u8; 67] = [
     0x48, 0x39, 0xf0, 0x73, 0xde, 0x48, 0xff, 0x04, 0x25, 0x10, 0x50, 0, 0, 0xeb, 0xd4,
 ];
 
-/// The guest stands, and time passes.
+/// Time passes while the guest is stopped.
 fn pass(time: Duration) {
     thread::sleep(time);
 }
 
-/// How many ticks of the counter a time is.
+/// Converts a time to ticks of the counter.
 fn ticks(time: Duration) -> u64 {
     let vm = Kvm::new().unwrap().create_vm().unwrap();
     let khz = vm.create_vcpu(0).unwrap().get_tsc_khz().unwrap();
@@ -77,7 +78,7 @@ fn set_msr(vm: &TestVm, msr: u32, value: u64) {
     vm.call(DebugRequest::WriteMsr, set).unwrap();
 }
 
-/// Lets the guest run until what it says of its counter is past `tsc`.
+/// Runs the guest until the stored counter is greater than `tsc`.
 fn run_past(vm: &TestVm, at: Gpa, tsc: u64) {
     let pending = vm.resume();
     let end = Instant::now() + Duration::from_secs(60);
@@ -91,12 +92,12 @@ fn run_past(vm: &TestVm, at: Gpa, tsc: u64) {
     interrupt(vm, pending);
 }
 
-/// Lets the guest run a little.
+/// Runs the guest for a short time.
 fn run_on(vm: &TestVm, at: Gpa) {
     run_past(vm, at, word(vm, at));
 }
 
-/// A guest that has run, or `None` with the reason printed.
+/// A guest that has run. `None`, with the reason printed, if it cannot.
 fn watching(setup: Setup) -> Option<TestVm> {
     let vm = setup.build()?;
     vm.attach();
@@ -118,11 +119,11 @@ fn freeze(vm: &TestVm, freeze: FreezeTime) {
     assert_eq!(now, freeze);
 }
 
-/// How far the guest sees its counter jump over a stop, in ticks.
+/// The jump of the guest's counter over a stop, in ticks.
 fn jump(vm: &TestVm, stop: Duration) -> u64 {
     let before = word(vm, SEEN);
     pass(stop);
-    // Round the loop, so that what it says was read after the stop.
+    // Round the loop, so that the stored value was read after the stop.
     for _ in 0..10 {
         vm.step(0);
     }
@@ -137,7 +138,7 @@ fn a_stop_takes_no_time_that_the_guest_sees() {
     assert!(jump(&vm, STOP) < ticks(SLACK));
     run_on(&vm, SEEN);
     assert!(jump(&vm, STOP) < ticks(SLACK));
-    // So that the test could fail:
+    // Shows that the test can fail:
     freeze(&vm, FreezeTime::Off);
     run_on(&vm, SEEN);
     assert!(jump(&vm, STOP) >= ticks(STOP));
@@ -150,7 +151,7 @@ fn what_the_guest_ran_is_all_that_its_clock_shows() {
     let Some(vm) = watcher() else { return };
     let before = word(&vm, SEEN);
     let mut worked = Duration::ZERO;
-    // Fast steps over instructions that look at no clock, slow ones, and ones that do.
+    // Fast steps over instructions that read no clock, slow steps, and steps over instructions that read the clock.
     for _ in 0..8 {
         let begun = Instant::now();
         for _ in 0..25 {
@@ -189,12 +190,12 @@ fn kvmclock_stands_with_the_counter() {
     assert!(stop(&vm) < SLACK);
     freeze(&vm, FreezeTime::Off);
     assert!(stop(&vm) >= STOP);
-    // The flag that tells the guest of it (PVCLOCK_GUEST_STOPPED).
+    // The flag that reports the stop to the guest (PVCLOCK_GUEST_STOPPED).
     let flags = word(&vm, Gpa::new(KVMCLOCK.value() + 0x18)) >> 40 & 0xff;
     assert_eq!(flags & 2, 2, "flags {flags:#x}");
 }
 
-/// What many stops add up to. Linux marks a counter as unstable that is off by 125 us in half a second.
+/// The sum of many stops. Linux marks a counter as unstable that is off by 125 us in half a second.
 #[test]
 fn kvmclock_and_the_counter_stay_together_over_many_stops() {
     const STOPS: u32 = 200;
@@ -225,7 +226,8 @@ fn kvmclock_and_the_counter_stay_together_over_many_stops() {
     );
 }
 
-/// What the guest makes of the page (`pvclock.rst`): ns = system time + (counter - when that was) * 2^shift * factor / 2^32.
+/// The guest's computation with the page (`pvclock.rst`): ns = system time + (counter - counter at that time) * 2^shift
+/// * factor / 2^32.
 fn kvmclock(vm: &TestVm, tsc: u64) -> u64 {
     let at = |offset| word(vm, Gpa::new(KVMCLOCK.value() + offset));
     let (stamp, system, scale) = (at(8), at(16), at(24));
@@ -238,18 +240,18 @@ fn kvmclock(vm: &TestVm, tsc: u64) -> u64 {
     system + u64::try_from((shifted * u128::from(factor)) >> 32).unwrap()
 }
 
-/// The local APIC in the mode in which its registers are MSRs, with `mode` (bits 17 and 18 of its entry) for the timer at vector 40h.
+/// Switches the local APIC to x2APIC mode, with `mode` (bits 17 and 18 of its entry) for the timer at vector 40h.
 fn apic_timer(vm: &TestVm, mode: u64) {
     let base = msr(vm, MSR_APIC_BASE);
     set_msr(vm, MSR_APIC_BASE, base | 0x800);
     set_msr(vm, MSR_APIC_BASE, base | 0xc00);
     set_msr(vm, X2APIC_SPURIOUS, 0x1ff);
     set_msr(vm, X2APIC_LVT_TIMER, mode << 17 | 0x40);
-    // By 1.
+    // Divide by 1.
     set_msr(vm, X2APIC_DIVIDE, 0b1011);
 }
 
-/// Whether the timer's interrupt has been requested; the guest takes none.
+/// Whether the timer's interrupt has been requested. The guest takes no interrupt.
 fn fired(vm: &TestVm) -> bool {
     msr(vm, X2APIC_IRR2) & 1 != 0
 }
@@ -371,12 +373,13 @@ fn a_reset_after_a_long_stop_leaves_the_clock_where_it_stood() {
     );
 }
 
-/// Where the loop of the ticking guest begins.
+/// The address of the loop of the ticking guest.
 const LOOP: u64 = ENTRY + 51;
-/// Where it puts its counter; its ticks are the 16 bits at [`SEEN`].
+/// The address of its counter. Its ticks are the 16 bits at [`SEEN`].
 const TICKING: Gpa = Gpa::new(0x5004);
 
-/// Real mode: the PIT at 1 kHz, then `inc bx; rdtsc; mov [5004h], eax; mov [5008h], edx; jmp` with interrupts on, and a handler that counts them.
+/// Real mode: the PIT at 1 kHz, then `inc bx; rdtsc; mov [5004h], eax; mov [5008h], edx; jmp` with interrupts on, and a
+/// handler that counts the interrupts.
 fn ticking() -> Vec<u8> {
     let [low, high, ..] = (LOOP + 14).to_le_bytes();
     let mut code = vec![0xfa, 0xbc, 0x00, 0x30];
@@ -395,12 +398,12 @@ fn ticking() -> Vec<u8> {
     code
 }
 
-/// Ticks so far, and the counter.
+/// The number of ticks so far, and the counter.
 fn ticked(vm: &TestVm) -> (u64, u64) {
     (word(vm, SEEN) & 0xffff, word(vm, TICKING))
 }
 
-/// A guest whose timer ticks.
+/// A guest with a ticking timer.
 fn in_the_loop() -> Option<TestVm> {
     let vm = Setup::new(Mode::Real, &ticking()).build()?;
     vm.attach();
@@ -417,7 +420,7 @@ fn in_the_loop() -> Option<TestVm> {
     Some(vm)
 }
 
-/// Lets it run for a while by its own counter. Returns how often it ticked, for each second.
+/// Runs the guest for some time of its own counter. Returns the number of ticks per second.
 fn tick_rate(vm: &TestVm) -> u64 {
     let (ticks_before, before) = ticked(vm);
     run_past(vm, TICKING, before + ticks(Duration::from_millis(100)));
@@ -437,7 +440,7 @@ fn the_pit_ticks_on_after_a_stop_as_if_there_had_been_none() {
         after > usual / 8,
         "{usual} ticks a second before the stop, {after} after it"
     );
-    // What fell due in two seconds and was delivered in a tenth would be twenty times as many.
+    // If the ticks of two seconds were delivered in a tenth of a second, the rate would be twenty times as high.
     assert!(
         after < 5000,
         "{usual} ticks a second before the stop, {after} after it"

@@ -1,7 +1,8 @@
-//! The trap flag that steps are made with shows nowhere in the guest, and the guest's own keeps working (I9): each program is run through steps, and
-//! the memory it leaves is compared with what an untouched run leaves.
+//! The trap flag of steps is not visible in the guest, and the guest's own trap flag keeps working (I9). Each program
+//! is stepped, and the memory that it leaves is compared with the memory of an untouched run.
 //!
-//! The programs log every image of RFLAGS that they get to see at the time they see it, so that a later correction hides nothing.
+//! The programs log every image of RFLAGS at the time when they can read it, so a later correction cannot hide a trap
+//! flag.
 
 use conformance::machine;
 
@@ -23,11 +24,11 @@ const RDI: usize = 7;
 const R11: usize = 11;
 const TF: u64 = 1 << 8;
 
-/// `pushfq; pop rax; stosq`, in other modes with the size of these.
+/// `pushfq; pop rax; stosq`; in other modes with the operand size of the mode.
 const LOG_FLAGS: [u8; 4] = [0x9c, 0x58, 0x48, 0xab];
 /// `mov rax, [rsp+16]; stosq; iretq`
 const LOG_FRAME: &[u8] = &[0x48, 0x8b, 0x44, 0x24, 0x10, 0x48, 0xab, 0x48, 0xcf];
-/// The same, with the return address two bytes on.
+/// The same, with two added to the return address.
 const LOG_AND_SKIP: &[u8] = &[
     0x48, 0x8b, 0x44, 0x24, 0x10, 0x48, 0xab, 0x48, 0x83, 0x04, 0x24, 2, 0x48, 0xcf,
 ];
@@ -36,15 +37,17 @@ const LOG_AND_SKIP_BELOW_CODE: &[u8] = &[
     0x48, 0x8b, 0x44, 0x24, 0x18, 0x48, 0xab, 0x48, 0x83, 0x44, 0x24, 8, 2, 0x48, 0x83, 0xc4, 8,
     0x48, 0xcf,
 ];
-/// `push rax`; logs return address, flags and DR6 at R15; `pop rax; iretq`. B0-B3 are cut off, `and al, 0f0h`: with no debug register enabled they may
-/// be anything (SDM volume 3, "Debug Status Register (DR6)"), and a run without a debugger was seen with one of them.
+/// `push rax`; logs return address, flags and DR6 at R15; `pop rax; iretq`. B0-B3 are masked out, `and al, 0f0h`: with
+/// no debug register enabled they may have any value (SDM volume 3, "Debug Status Register (DR6)"), and in a run
+/// without a debugger one of them was set.
 const LOG_TRAP: &[u8] = &[
     0x50, 0x48, 0x8b, 0x44, 0x24, 0x08, 0x49, 0x89, 0x07, 0x48, 0x8b, 0x44, 0x24, 0x18, 0x49, 0x89,
     0x47, 0x08, 0x0f, 0x21, 0xf0, 0x24, 0xf0, 0x49, 0x89, 0x47, 0x10, 0x49, 0x83, 0xc7, 0x18, 0x58,
     0x48, 0xcf,
 ];
 
-/// The trail through one instruction of `len` bytes at the start, a handler of instructions of these lengths, and what follows it.
+/// The trail through one instruction of `len` bytes at the start, a handler with instructions of these lengths, and the
+/// instructions behind it.
 fn through_handler(handler: &[u64], len: u64, rest: &[u64]) -> Vec<u64> {
     let mut trail = run(HANDLER, handler);
     let after = run(ENTRY + len, rest);
@@ -65,11 +68,11 @@ fn pushf_pushes_no_trap_flag() {
     }
 }
 
-/// Between instructions on registers alone, which a range step goes over without looking at more than their opcodes.
+/// Between instructions on registers only, of which a range step reads only the opcodes.
 #[test]
 fn a_range_goes_from_harmless_instructions_to_others_and_shows_no_trap_flag() {
     let nops: &[u8] = &[0x90, 0xff, 0xc1, 0x89, 0xca];
-    // `ud2`; `mov [rbx], eax`, where no page is.
+    // `ud2`; `mov [rbx], eax` at an address without a page.
     let parts: [&[u8]; 4] = [&LOG_FLAGS, &[0xcd, 0x40], &[0x0f, 0x0b], &[0x89, 0x03]];
     let body: Vec<u8> = parts
         .iter()
@@ -157,7 +160,7 @@ fn a_range_that_jumps_to_another_page_looks_at_what_is_there() {
     path.push(ENTRY + 5);
     Program::new("two pages", Mode::Long, &jump(ENTRY, FIRST))
         .more(0x10_0000, &first)
-        // Behind the first page is another than the second.
+        // The page behind the first one is not the second one.
         .more(0x10_1010, &[0x90; 16])
         .more(0x10_3010, &second)
         .more(PD_ENTRY.0, &PD_ENTRY.1.to_le_bytes())
@@ -168,7 +171,7 @@ fn a_range_that_jumps_to_another_page_looks_at_what_is_there() {
 
 #[test]
 fn a_step_over_an_instruction_that_goes_on_in_a_page_that_is_missing_ends_at_the_fault_handler() {
-    /// Where an instruction of five bytes is that has two of them on the next page, and what is there physically.
+    /// The address of an instruction of five bytes with two bytes on the next page, and its physical address.
     const ACROSS: u64 = 0x20_0ffd;
     const PHYSICAL: u64 = 0x10_0ffd;
     // mov eax, 12345678h; jmp to the end
@@ -221,7 +224,7 @@ fn an_nmi_waits_for_the_end_of_the_steps_and_is_taken_once_with_no_trap_flag_in_
                 vp: Some(VpIndex::BSP)
             }
         );
-        // Where it returned to is another.
+        // Only its return address differs.
         let log = usize::try_from(LOG).unwrap();
         let log = log..log + 64;
         assert_eq!(vm.machine.raw_memory()[log.clone()], expected[log]);
@@ -259,7 +262,7 @@ fn sysret_and_syscall_back_are_two_steps() {
     program.more = vec![
         (HANDLER, [&LOG_FLAGS[..], &[0xe6, PORT_OFF]].concat()),
         (USER, [&LOG_FLAGS[..], &[0x0f, 0x05]].concat()),
-        // Everything is the user's.
+        // All pages belong to the user.
         (0x1_0000, vec![0x27]),
         (0x1_1000, vec![0x27]),
         (0x1_2000, vec![0xe7]),
@@ -322,7 +325,7 @@ fn iret_loads_what_is_on_the_stack_and_steps_go_on() {
         .check(&run(ENTRY + 1, &[1, 1, 1, 0]));
 }
 
-/// Sets TF by `popfq`, goes through all sorts of instructions, and clears it so.
+/// Sets TF by `popfq`, executes many kinds of instructions, and clears TF in the same way.
 fn steps_itself() -> Program {
     let body = [
         // pushfq; pop rax; or eax, 100h; push rax; popfq
@@ -345,7 +348,7 @@ fn steps_itself() -> Program {
         .set(|regs| regs.gp[RDI] = 0x5000)
 }
 
-/// How often the guest trapped itself, by its log.
+/// The number of the guest's own traps in its log.
 fn traps_logged(memory: &[u8]) -> usize {
     let start = usize::try_from(LOG).unwrap();
     let entries = memory[start..].chunks(24);
@@ -384,7 +387,7 @@ fn the_debugger_sees_the_guests_own_trap_flag_and_may_change_it() {
     let regs = vm.regs(0);
     assert_eq!((regs.rip, regs.rflags & TF), (ENTRY + 9, TF), "popf set it");
     program.finish(&vm, &expected);
-    // The same, with the debugger doing what the guest's popf does, between two steps and at last.
+    // The same, with the debugger instead of the guest's popf, between two steps and at the end.
     let program = Program::new("own", Mode::Long, &[0x90; 6]).handler(1, LOG_TRAP);
     let vm = program.build().unwrap();
     vm.step(0);
@@ -403,7 +406,7 @@ fn the_debugger_sees_the_guests_own_trap_flag_and_may_change_it() {
             vp: Some(VpIndex::BSP)
         }
     );
-    // nop by nop, and the out that switches it off.
+    // One nop after the other, and the out that powers the guest off.
     assert_eq!(traps_logged(&vm.machine.raw_memory()), 5);
 }
 

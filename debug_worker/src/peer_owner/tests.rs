@@ -90,7 +90,7 @@ fn addresses_of_this_machine_are_told_from_others() {
     assert!(is_on_this_machine(peer("127.0.0.2:5")));
     assert!(is_on_this_machine(peer("[::1]:5")));
     assert!(is_on_this_machine(peer("10.1.2.3:5")));
-    // TEST-NET-1 (RFC 5737): nobody's.
+    // TEST-NET-1 (RFC 5737): an address without a machine.
     assert!(!is_own_address("192.0.2.77:5".parse().unwrap()).unwrap_or(false));
     match is_own_address("192.0.2.77:5".parse().unwrap()) {
         Ok(_) => assert!(!is_on_this_machine(peer("192.0.2.77:5"))),

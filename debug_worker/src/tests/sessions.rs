@@ -326,7 +326,7 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     // GDB gives up the resume for which it inserted the breakpoint, so the server must not send anything by itself.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     assert_eq!(client.ask("m0,1"), "00");
-    // A plug-in takes these apart, or looks for words in them, and shows them to nobody.
+    // Plug-ins parse these answers, or search them for words, and do not show them to a person.
     let lines = [
         "info registers",
         "info mem",

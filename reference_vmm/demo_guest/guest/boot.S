@@ -24,7 +24,7 @@
     .asciz "Xen"
     .long pvh_start
 
-/* Turns long mode on; what follows executes as 32-bit compatibility code. No stack: the other CPUs pass here at the same time. */
+/* Turns long mode on. The code behind it runs in 32-bit compatibility mode. It uses no stack, because the other CPUs run it at the same time. */
     .macro enter_long_mode
     mov %cr4, %eax
     or $0x20, %eax              /* PAE */
@@ -78,7 +78,7 @@ first_cpu_64:
     .cfi_endproc
     .size first_cpu_64, . - first_cpu_64
 
-/* A further CPU: its initial APIC id chooses its stack and its place in `cpus`. */
+/* Entry of the other CPUs: the initial APIC id selects the stack and the entry in `cpus`. */
     .globl next_cpu_64
     .type next_cpu_64, @function
 next_cpu_64:
@@ -103,7 +103,7 @@ next_cpu_64:
     .cfi_endproc
     .size next_cpu_64, . - next_cpu_64
 
-/* What the other CPUs execute first, copied to AP_TRAMPOLINE: 16-bit real mode, CS = AP_TRAMPOLINE >> 4, IP = 0. */
+/* The first code of the other CPUs, copied to AP_TRAMPOLINE: 16-bit real mode, CS = AP_TRAMPOLINE >> 4, IP = 0. */
     .code16
     .globl ap_trampoline
 ap_trampoline:
@@ -164,7 +164,7 @@ tour_compatibility:
     inc %ebx
     nop
     mov %cr0, %eax
-    and $0x7fffffff, %eax       /* PG off: this is not long mode any more */
+    and $0x7fffffff, %eax       /* PG off: this leaves long mode */
     mov %eax, %cr0
     mov $0xc0000080, %ecx       /* EFER */
     rdmsr
@@ -179,7 +179,7 @@ tour_protected_32:
     ljmp $TOUR_CODE16, $0
     .size tour_protected_32, . - tour_protected_32
 
-/* Executed at TOUR_LOW, which is where the base of the 16-bit code segment is in both modes. */
+/* This code runs at TOUR_LOW, the base of the 16-bit code segment in both modes. */
     .code16
 tour_low:
 tour_16:
@@ -205,7 +205,7 @@ tour_0:
     mov %eax, %cr0
     ljmpl $CODE32, $tour_back_32
 tour_low_end:
-    /* Where these two are when they are executed, for debuggers. */
+    /* The addresses at which these two labels are executed, for debuggers. */
     .globl tour_protected_16
     .set tour_protected_16, TOUR_LOW + (tour_16 - tour_low)
     .globl tour_real
@@ -237,7 +237,7 @@ tour_back:
     ret
     .size tour_back, . - tour_back
 
-/* Interrupts and exceptions. Every stub leaves the same frame: error code (or 0), vector, then the registers of `struct trap_frame`. */
+/* Interrupts and exceptions. Every stub pushes the same frame: error code (or 0), vector, then the registers of `struct trap_frame`. */
     .code64
     .globl exception_stubs
     .balign 16
@@ -246,7 +246,7 @@ exception_stubs:                /* 16 bytes each, 32 of them */
     .rept 32
     .balign 16
     .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)
-    push $0                     /* in place of the error code */
+    push $0                     /* instead of an error code */
     .endif
     push $vector
     jmp trap_common
@@ -283,7 +283,7 @@ trap_common:
     iretq
     .size trap_common, . - trap_common
 
-/* The timer's own short way: it runs hundreds of times a second, and some hosts execute it in an instruction emulator. */
+/* The timer has a short handler, because it runs hundreds of times per second and some hosts execute it in an instruction emulator. */
     .globl timer_stub
     .type timer_stub, @function
     .balign 16

@@ -1,5 +1,5 @@
-/* What the demo guest's C files share. Integer instructions only: some hosts execute the guest in KVM's instruction emulator, which
- * knows no vector instructions. */
+/* Declarations for the demo guest's C files. The guest uses only integer instructions: some hosts execute it in KVM's instruction emulator,
+ * which does not support vector instructions. */
 #pragma once
 
 #include <stdbool.h>
@@ -8,17 +8,17 @@
 #define MAX_CPUS 64          /* also in boot.S */
 #define AP_TRAMPOLINE 0x8000 /* also in boot.S */
 
-/* What the first CPU does next. Set it from the debugger (`set var scenario = SCENARIO_RESET`), or by the kernel command line. */
+/* The next action of the first CPU. Set it in the debugger (`set var scenario = SCENARIO_RESET`) or on the kernel command line. */
 enum scenario {
     SCENARIO_RUN = 0,          /* count primes, a few after each tick, and halt in between */
-    SCENARIO_POWER_OFF = 1,    /* ACPI power-off by PM1a_CNT at port 0x604, as QEMU's `pc` and `q35` have it */
-    SCENARIO_INT3 = 2,         /* one INT3 of the guest's own: its handler counts it in `int3_count` */
-    SCENARIO_PAGE_FAULT = 3,   /* one read of an unmapped page: its handler counts it in `page_fault_count` and steps past it */
-    SCENARIO_TRIPLE_FAULT = 4, /* a fault with no usable IDT */
+    SCENARIO_POWER_OFF = 1,    /* ACPI power-off by PM1a_CNT at port 0x604, as in QEMU's `pc` and `q35` */
+    SCENARIO_INT3 = 2,         /* one INT3 of the guest: its handler counts it in `int3_count` */
+    SCENARIO_PAGE_FAULT = 3,   /* one read of an unmapped page: its handler counts it in `page_fault_count` and continues behind it */
+    SCENARIO_TRIPLE_FAULT = 4, /* a fault without a usable IDT */
     SCENARIO_RESET = 5,        /* reset by port 0xcf9 */
     SCENARIO_RESET_KBD = 6,    /* reset by the keyboard controller's pulse command */
     SCENARIO_SPIN = 7,         /* as RUN, but never halt */
-    SCENARIO_PANIC = 8,        /* say by the pvpanic port that it cannot go on, and go on */
+    SCENARIO_PANIC = 8,        /* report a panic by the pvpanic port, and go on */
     SCENARIO_MODES = 9,        /* go through all processor modes, down to real mode and back */
 };
 
@@ -29,7 +29,7 @@ struct cpu {
     volatile uint64_t ticks;   /* timer interrupts taken */
     volatile uint64_t rounds;  /* calls of do_round() */
     volatile uint64_t primes;  /* primes found */
-    uint32_t next;             /* the next number to look at */
+    uint32_t next;             /* the next number to test */
 };
 
 /* The registers that trap_common pushes, in memory order, and the frame the CPU pushed. */

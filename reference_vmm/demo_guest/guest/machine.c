@@ -1,4 +1,4 @@
-/* The PC that the demo guest runs on: serial port, local APIC, interrupt table, power-off and reset. */
+/* Drivers for the PC of the demo guest: serial port, local APIC, interrupt table, power-off and reset. */
 
 #include "demo.h"
 
@@ -111,7 +111,7 @@ void interrupts_init(void)
         set_gate(vector, exception_stubs + 16 * vector);
     set_gate(TIMER_VECTOR, timer_stub);
     set_gate(SPURIOUS_VECTOR, spurious_stub);
-    /* The two 8259 interrupt controllers stay silent: only the local APICs' timers are used. */
+    /* The two 8259 interrupt controllers stay masked: the guest uses only the timers of the local APICs. */
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
 }
@@ -133,7 +133,7 @@ void timer_interrupt(void)
     cpus[apic_id() % MAX_CPUS].ticks++;
 }
 
-/* INIT, then two start-up messages, to all CPUs but this one. How many there are shows in `cpus_online` as they arrive. */
+/* Sends INIT and two start-up messages to all other CPUs. Each CPU that arrives increments `cpus_online`. */
 void start_other_cpus(void)
 {
     char *to = (char *)(uintptr_t)AP_TRAMPOLINE;
@@ -159,7 +159,7 @@ void exception(struct trap_frame *frame)
         __asm__ volatile("mov %%cr2, %0" : "=r"(address));
         page_fault_count++;
         page_fault_address = address;
-        frame->rip = frame->rax; /* read_unmapped() left there where to go on */
+        frame->rip = frame->rax; /* read_unmapped() has put the next address into RAX */
         return;
     }
     print_line("demo guest: unexpected exception ", frame->vector, "\n");
@@ -169,7 +169,7 @@ void exception(struct trap_frame *frame)
 
 void read_unmapped(void)
 {
-    /* The first byte past what boot.S maps. */
+    /* The first byte behind the memory that boot.S maps. */
     __asm__ volatile("lea 1f(%%rip), %%rax\n\tmovb (%0), %%cl\n1:" : : "r"(0x100000000ul) : "rax", "rcx", "memory");
 }
 
@@ -191,7 +191,7 @@ void reset_by_keyboard(void)
     outb(0x64, 0xfe);
 }
 
-/* QEMU's pvpanic port; where there is none, nothing happens. */
+/* Writes to QEMU's pvpanic port. Without this device the write has no effect. */
 void report_panic(void)
 {
     outb(0x505, 0x01);

@@ -8,7 +8,7 @@
 #define LAST_NUMBER 1000
 #define REPORT_SECONDS 10
 
-/* Survives a reset: outside the image, which is loaded afresh, where firmware does not write. */
+/* This address survives a reset: it is outside the image, which is loaded again, and firmware does not write there. */
 #define BOOT_RECORD ((volatile struct boot_record *)0x800000)
 #define BOOT_RECORD_MAGIC 0x7472617067617465u
 
@@ -17,7 +17,7 @@ struct boot_record {
     uint64_t boots;
 };
 
-/* Xen's hvm_start_info, as far as it is used here. */
+/* The used part of Xen's hvm_start_info. */
 struct start_info {
     uint32_t magic, version, flags, nr_modules;
     uint64_t modules, command_line;
@@ -84,7 +84,7 @@ __attribute__((noinline)) void do_round(struct cpu *cpu)
 
 static void wait_for_tick(struct cpu *cpu, uint64_t seen)
 {
-    /* No tick can slip in between the look and the halt: `sti` takes effect after the next instruction. */
+    /* No tick can come between the check and the halt, because `sti` takes effect after the next instruction. */
     __asm__ volatile("cli");
     while (cpu->ticks == seen && scenario != SCENARIO_SPIN)
         __asm__ volatile("sti; hlt; cli");
@@ -98,7 +98,7 @@ static void report(struct cpu *cpu)
     print_line("", counter, " rounds\n");
 }
 
-/* On the serial line: q switches off, r resets, anything else reports. */
+/* Keys on the serial line: q powers off, r resets, any other key prints a report. */
 static void read_key(struct cpu *cpu)
 {
     int key = serial_read();
@@ -132,7 +132,7 @@ __attribute__((noreturn)) static void cpu_loop(struct cpu *cpu)
     }
 }
 
-/* Carries out what a debugger or the command line asked for, once, and falls back to RUN. */
+/* Carries out the scenario of the debugger or of the command line once, and returns to RUN. */
 void run_scenario(void)
 {
     enum scenario wanted = scenario;
@@ -206,7 +206,7 @@ static const char *option(const char *line, const char *name)
     return 0;
 }
 
-/* How long the word is that both texts begin with, where it ends in both; otherwise 0. */
+/* The length of the first word, if both texts begin with the same word; otherwise 0. */
 static uint32_t same_word(const char *text, const char *word)
 {
     uint32_t length = 0;
@@ -216,7 +216,7 @@ static uint32_t same_word(const char *text, const char *word)
     return !word[length] && (!text[length] || text[length] == ' ' || text[length] == ',') ? length : 0;
 }
 
-/* `scenario=FIRST,SECOND...`: one for each boot; boots after the last one just run. */
+/* `scenario=FIRST,SECOND...`: one scenario for each boot. Later boots use RUN. */
 static enum scenario scenario_of_boot(const char *list, uint64_t boot)
 {
     while (list && boot > 1) {

@@ -1,25 +1,30 @@
-//! The built-in demo guest: an x86-64 ELF kernel with a PVH entry note and DWARF line information, whose sources are in `guest/`.
+//! The built-in demo guest: an x86-64 ELF kernel with a PVH entry note and DWARF line information. Its sources are in
+//! `guest/`.
 //!
-//! It boots unchanged in Trapgate and in QEMU (`-kernel`, machines `pc` and `q35`). Every CPU counts primes in short bursts, one for each tick of
-//! its local APIC timer: `cpu_loop` calls `do_round` calls `count_primes` calls `is_prime`. Worth looking at: `cpus[N]` (ticks, rounds and primes of the CPU
-//! with APIC id N), `counter` (rounds of all), `cpus_online`, `int3_count`, `page_fault_count`.
+//! The guest boots unchanged in Trapgate and in QEMU (`-kernel`, machines `pc` and `q35`). Every CPU counts primes in
+//! short bursts, one burst for each tick of its local APIC timer: `cpu_loop` calls `do_round`, which calls
+//! `count_primes`, which calls `is_prime`. Useful variables: `cpus[N]` (ticks, rounds and primes of the CPU with APIC
+//! id N), `counter` (rounds of all CPUs), `cpus_online`, `int3_count`, `page_fault_count`.
 //!
-//! `scenario` chooses what the first CPU does next; a debugger sets it (`set var scenario = SCENARIO_RESET`), or the command line does, one for each boot:
-//! `scenario=reset,poweroff`. Names: `run`, `poweroff`, `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`, `panic`, `modes`. `hz=N` sets the timer (100).
+//! `scenario` selects what the first CPU does next. A debugger sets it (`set var scenario = SCENARIO_RESET`), or the
+//! command line does, with one scenario for each boot: `scenario=reset,poweroff`. The names are `run`, `poweroff`,
+//! `int3`, `pagefault`, `triplefault`, `reset`, `reset-kbd`, `spin`, `panic` and `modes`. `hz=N` sets the timer's
+//! frequency (default 100).
 //!
-//! On its serial line, `q` switches it off, `r` resets it, and any other key has it report.
+//! On the serial line, `q` powers the guest off, `r` resets the guest, and any other key prints a report.
 #![forbid(unsafe_code)]
 
-/// The ELF file.
+/// The contents of the ELF file.
 pub const ELF: &[u8] = include_bytes!(env!("DEMO_GUEST_ELF"));
 
-/// Where the build left the same file, for tools that run in the checkout: it may be gone where the program runs.
+/// The path of the ELF file in the build folder, for tools that run in the checkout. The file may not exist where the
+/// program runs.
 pub const ELF_PATH: &str = env!("DEMO_GUEST_ELF");
 
-/// RAM the guest needs, in bytes: its boot counter, which survives resets, is at 8 MiB.
+/// The minimum RAM of the guest, in bytes. The boot counter at 8 MiB survives resets.
 pub const MIN_MEMORY: u64 = 16 << 20;
 
-/// CPUs the guest has stacks for; more than these stay halted.
+/// The number of CPUs for which the guest has stacks. Further CPUs stay halted.
 pub const MAX_CPUS: u32 = 64;
 
 #[cfg(test)]

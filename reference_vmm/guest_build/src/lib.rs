@@ -1,10 +1,12 @@
-//! Builds a guest's ELF with the C compiler of the host, for build scripts. No library is linked in; the guest's linker script does the rest.
+//! Builds the ELF file of a guest with the host's C compiler, for build scripts. No library is linked; the guest's
+//! linker script defines the layout.
 
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What any bare x86-64 guest needs: no library, no start files, a fixed address, and no note or page of the linker's own.
+/// The flags for every bare x86-64 guest: no library, no start files, a fixed address, and no note or page that the
+/// linker adds.
 const FLAGS: [&str; 8] = [
     "-m64",
     "-g",
@@ -16,10 +18,10 @@ const FLAGS: [&str; 8] = [
     "-Wl,-z,noexecstack",
 ];
 
-/// Builds `guest/SOURCES` with `guest/linker.ld` of the package whose build script calls it into `OUT_DIR/ELF`, and has cargo set `variable`
-/// to the path of that file for the package's code.
+/// Builds `guest/SOURCES` with `guest/linker.ld` of the calling package into `OUT_DIR/ELF`. Sets the environment
+/// variable `variable` to the path of that file when cargo compiles the package.
 ///
-/// Where that cannot be done, it tells cargo why and what to do, and ends the build script.
+/// If the build fails, the function reports the reason and the remedy to cargo, and ends the build script.
 pub fn build(elf: &str, variable: &str, sources: &[&str], flags: &[&str]) {
     let guest = PathBuf::from(env("CARGO_MANIFEST_DIR")).join("guest");
     let elf = PathBuf::from(env("OUT_DIR")).join(elf);
@@ -48,7 +50,7 @@ fn compile(guest: &Path, elf: &Path, sources: &[&str], flags: &[&str]) -> Result
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!(
-            "{command:?} failed: {status}; gcc 8 or clang 10 and a GNU-compatible x86-64 assembler and linker are needed"
+            "{command:?} failed: {status}; install gcc 8 or clang 10, or newer, with a GNU-compatible x86-64 assembler and linker"
         )),
         Err(err) => Err(format!(
             "cannot run {command:?}: {err}; install gcc or clang, or set CC"

@@ -1,3 +1,3 @@
-//! What depends on the guest's architecture.
+//! Code that depends on the guest's architecture.
 
 pub(crate) mod x86_64;

@@ -12,43 +12,44 @@ use std::str::FromStr;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
 
-/// A small KVM virtual machine monitor with a GDB server in it.
+/// A small KVM virtual machine monitor with a built-in GDB server.
 ///
-/// Without a command it is `trapgate run`: it boots the built-in demo guest, holds it at its first instruction and prints the gdb line to paste.
+/// Without a command it runs `trapgate run`: it boots the built-in demo guest, holds the guest at its first instruction
+/// and prints the gdb line to paste.
 #[derive(Debug, Parser)]
 #[command(name = "trapgate", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// For `run`, when no command is named.
+    /// The options of `run`, if no command is named.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// What each exit code means; the same list as `ExitStatus`.
+/// The meanings of the exit codes. `ExitStatus` has the same list.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    the guest switched itself off (doctor: KVM can be used)
+  0    the guest powered itself off (doctor: KVM can be used)
   1    Trapgate itself failed, or could not start the guest again after a reset
   2    bad command line or input, or no usable KVM; the message says what to do
   3    the guest asked for a reset, with --no-reboot
   4    a triple fault, with --no-reboot
-  5    KVM could not go on with the guest
-  6    the debugger ended the guest: `monitor quit`, or it went away or killed it with --on-disconnect kill
+  5    KVM could not run the guest any more
+  6    the debugger ended the guest: by `monitor quit`, or it was lost or sent `kill` with --on-disconnect kill
   130  ended by Ctrl-C or SIGINT (129: SIGHUP, 143: SIGTERM)";
 
-/// A command.
+/// A command of the program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Boot a guest with the debug server
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
-    /// Find out by trying what debugging can do on this host's KVM
+    /// Try which debugging features work on this host's KVM
     Doctor,
 }
 
-/// What to run, and how.
+/// The guest to run, and its options.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Kernel: a bzImage, an ELF vmlinux, or any x86-64 ELF file with a PVH note [default: the built-in demo guest]
@@ -72,37 +73,43 @@ pub(crate) struct RunArgs {
     /// RAM, with K, M or G; a bare number is MiB
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub memory: MemorySize,
-    /// Where GDB connects: HOST:PORT (port 0: a free one, which is printed), unix:PATH, or off
+    /// Address for GDB: HOST:PORT (port 0 selects a free port, which is printed), unix:PATH, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234")]
     pub gdb: GdbServer,
-    /// Allow a --gdb address that other machines can reach. The protocol has no authentication: who reaches it owns the guest
+    /// Allow a --gdb address that other machines can reach. The protocol has no authentication: any program that
+    /// reaches the port controls the guest
     #[arg(long)]
     pub gdb_allow_network: bool,
-    /// Let this user's programs connect to a --gdb address of this machine, besides our own user's and root's. A name or a number; may be repeated
+    /// Admit programs of this user at a --gdb address of this machine, in addition to those of trapgate's own user and
+    /// root. A name or a number; may be repeated
     #[arg(long, value_name = "NAME")]
     pub gdb_allow_user: Vec<UserId>,
-    /// Close a connection that sends no packet for so long, and a client that for so long does not read what it is sent. A debugger that is only quiet is never closed
+    /// Close a connection that sends no packet for this time, and a client that does not read its replies for this
+    /// time. A debugger that is only silent is never closed
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: u32,
-    /// Let debuggers make core files of the guest in this folder, with `monitor dump FILE`. They overwrite no file there
+    /// Let debuggers write core files of the guest into this folder, with `monitor dump FILE`. An existing file is not
+    /// overwritten
     #[arg(long, value_name = "DIR")]
     pub dump_dir: Option<PathBuf>,
-    /// What becomes of the guest when GDB is lost (killed, disconnected) or kills it; after `detach` it always runs on. A guest that was held, and that nobody has continued, stays held when GDB is lost
+    /// What happens to the guest when GDB is lost (killed, disconnected) or kills it; after `detach` the guest always
+    /// runs on. A held guest that was never continued stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub on_disconnect: OnDisconnect,
-    /// What becomes of the guest when it cannot go on (KVM gave up, or a triple fault with --no-reboot) and no debugger is attached
+    /// What happens when the guest crashes (KVM cannot run it, or a triple fault with --no-reboot) and no debugger is
+    /// attached
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnCrash::End)]
     pub on_crash: OnCrash,
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
-    /// What the guest's clocks and timers do while a debugger has it stopped
+    /// Whether the guest's clocks and timers stop while a debugger has stopped the guest
     #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
     pub freeze_time: Freeze,
-    /// Where the serial port goes: stdio, file:PATH, or off
+    /// Destination of the serial port: stdio, file:PATH, or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
     pub serial: SerialPlace,
-    /// End, instead of starting again, when the guest resets or meets a triple fault
+    /// Exit, instead of starting again, when the guest resets or has a triple fault
     #[arg(long)]
     pub no_reboot: bool,
 }
@@ -131,23 +138,23 @@ impl FromStr for UserId {
     }
 }
 
-/// What becomes of the guest when its debugger goes without `detach`.
+/// What happens to the guest when its debugger goes without `detach`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnDisconnect {
-    /// It runs on
+    /// The guest runs on
     Resume,
-    /// It stays stopped until the next debugger comes
+    /// The guest stays stopped until the next debugger attaches
     Stop,
-    /// It ends, and trapgate with it
+    /// The guest ends, and trapgate with it
     Kill,
 }
 
-/// What becomes of a guest that cannot go on while nobody debugs it.
+/// What happens to a guest that crashes while no debugger is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnCrash {
-    /// It ends, and trapgate with it
+    /// The guest ends, and trapgate with it
     End,
-    /// It is kept, stopped, until a debugger attaches to look at it
+    /// The guest is kept, stopped, until a debugger attaches
     Stop,
 }
 
@@ -161,12 +168,12 @@ impl From<OnDisconnect> for DetachAction {
     }
 }
 
-/// Whether there is a debug server, and where.
+/// Whether there is a debug server, and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GdbServer {
-    /// None.
+    /// No debug server.
     Off,
-    /// Here.
+    /// A debug server at this address.
     At(ListenAddress),
 }
 
@@ -181,12 +188,12 @@ impl FromStr for GdbServer {
     }
 }
 
-/// What the guest's clocks do while a debugger has it stopped.
+/// Whether the guest's clocks stop while a debugger has stopped the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Freeze {
-    /// They stand: a stop takes no time that the guest sees
+    /// The clocks stop: the guest sees no time pass during a stop
     On,
-    /// They go on: a stop is time in which the guest did nothing
+    /// The clocks run on: the guest sees a stop as time in which it did not run
     Off,
 }
 
@@ -199,14 +206,14 @@ impl From<Freeze> for FreezeTime {
     }
 }
 
-/// Where the serial port goes.
+/// The destination of the serial port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SerialPlace {
     /// Standard input and output.
     Stdio,
     /// Output to a file, no input.
     File(PathBuf),
-    /// Nowhere.
+    /// The output is dropped, and there is no input.
     Off,
 }
 
@@ -251,7 +258,7 @@ mod tests {
         );
     }
 
-    /// A value's help is read without the option's own: "It is not" says nothing.
+    /// A value's help is shown without the option's help, so "It is not" would mean nothing.
     #[test]
     fn every_value_that_can_be_chosen_is_explained_by_itself() {
         let run = Cli::command()
@@ -263,7 +270,7 @@ mod tests {
             for value in option.get_possible_values() {
                 let name = (option.get_id(), value.get_name().to_owned());
                 let Some(help) = value.get_help() else {
-                    // clap's own for flags: true and false.
+                    // The values true and false that clap adds for flags.
                     continue;
                 };
                 let words = help.to_string().split_whitespace().count();

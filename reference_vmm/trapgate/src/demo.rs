@@ -1,4 +1,4 @@
-//! The demo guest's ELF file as a file that GDB can read.
+//! The demo guest's ELF file, in a place where GDB can read it.
 
 use std::fs;
 use std::io;
@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 const NAME: &str = "demo-guest.elf";
 
-/// Writes the file to the user's cache folder, the same place each time, and says where it is.
+/// Writes the file to the user's cache folder, always with the same path, and returns the path.
 ///
-/// Written aside and renamed: another Trapgate, or a GDB that has it open, never sees half a file.
+/// The file is written under another name and renamed, so another Trapgate, or a GDB that has the file open, never sees
+/// an incomplete file.
 pub(crate) fn write_elf() -> io::Result<PathBuf> {
     let folder = cache_folder().join("trapgate");
     write_to(&folder)
@@ -27,7 +28,7 @@ fn write_to(folder: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// As the XDG base directory specification has it; without a home, the temporary folder.
+/// The cache folder according to the XDG base directory specification. Without a home folder, the temporary folder.
 fn cache_folder() -> PathBuf {
     let variable = |name| {
         std::env::var_os(name)

@@ -1,4 +1,4 @@
-//! The port bus: which device answers at which I/O port.
+//! The port bus, which finds the device of an I/O port.
 
 pub(crate) mod keyboard;
 pub(crate) mod power;
@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use vp_runner::machine::DeviceOutcome;
 
-/// A device at a range of I/O ports. Offsets are from the first port.
+/// A device with a range of I/O ports. Offsets start at the first port.
 ///
-/// Devices of the ISA bus are one byte wide: the bus of a PC splits wider accesses, as the provided methods do.
+/// Devices of the ISA bus are one byte wide. The bus of a PC splits wider accesses, as the provided methods do.
 pub(crate) trait PortDevice: Send {
     /// Reads one byte.
     fn read_byte(&mut self, offset: u16) -> u8;
@@ -33,7 +33,7 @@ pub(crate) trait PortDevice: Send {
         let outcomes = (offset..)
             .zip(data)
             .map(|(at, &byte)| self.write_byte(at, byte));
-        // All bytes are written, whatever the first of them asks for.
+        // All bytes are written, whatever the first one requests.
         outcomes.fold(DeviceOutcome::Done, |so_far, next| match so_far {
             DeviceOutcome::Done => next,
             asked => asked,
@@ -44,7 +44,7 @@ pub(crate) trait PortDevice: Send {
     fn reset(&mut self);
 }
 
-/// Every device with its ports.
+/// All devices with their ports.
 #[derive(Default)]
 pub(crate) struct PortBus {
     slots: Vec<Slot>,
@@ -56,7 +56,7 @@ struct Slot {
 }
 
 impl PortBus {
-    /// Puts a device at `ports`.
+    /// Adds a device at `ports`.
     pub(crate) fn add(&mut self, ports: Range<u16>, device: Box<dyn PortDevice>) {
         self.slots.push(Slot {
             ports,
@@ -64,7 +64,7 @@ impl PortBus {
         });
     }
 
-    /// Reads; where no device answers, the bus floats and every bit reads as one.
+    /// Reads from the device at `port`. Without a device the bus floats, and every bit reads as one.
     pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
         match self.find(port) {
             Some((offset, mut device)) => device.read(offset, data),
@@ -72,7 +72,7 @@ impl PortBus {
         }
     }
 
-    /// Writes; where no device answers, nothing happens.
+    /// Writes to the device at `port`. Without a device the write has no effect.
     pub(crate) fn write(&self, port: u16, data: &[u8]) -> DeviceOutcome {
         match self.find(port) {
             Some((offset, mut device)) => device.write(offset, data),
@@ -93,7 +93,7 @@ impl PortBus {
     }
 }
 
-/// A device whose last user panicked is still a device: its registers are plain values.
+/// Locks a device. A device whose last user panicked can still be used, because its registers are plain values.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
@@ -165,7 +165,7 @@ mod tests {
             power::EVENT_PORT..power::END_PORT,
             Box::new(power::Power::default()),
         );
-        // Byte 1 of PM1_CNT holds SLP_EN.
+        // Byte 1 of PM1_CNT contains SLP_EN.
         assert_eq!(
             bus.write(power::CONTROL_PORT, &[0x00, 0x20]),
             DeviceOutcome::PowerOff

@@ -1,4 +1,4 @@
-//! `trapgate doctor`: what debugging can do on this host, found by trying.
+//! `trapgate doctor`: tries which debugging features work on this host.
 
 use crate::complain;
 use crate::exit_status::ExitStatus;
@@ -9,7 +9,7 @@ use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::capability::Capability;
 use vp_runner::probe;
 
-/// Prints the table. Success is KVM being there: what does not work has its meaning in the table.
+/// Prints the table. The command succeeds if KVM exists; the table explains features that do not work.
 pub(crate) fn doctor() -> ExitStatus {
     let host = match KvmHost::open() {
         Ok(host) => host,
@@ -35,7 +35,7 @@ pub(crate) fn doctor() -> ExitStatus {
     }
 }
 
-/// One paragraph for each capability: verdict and name, what it means, what was seen.
+/// One paragraph for each capability: verdict and name, meaning, observation.
 fn table(capabilities: &Capabilities) -> String {
     let mut text = String::new();
     for capability in capabilities.iter() {

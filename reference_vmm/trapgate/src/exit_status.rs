@@ -1,31 +1,31 @@
-//! What the program ends with.
+//! The exit code of the program.
 
 use std::process::ExitCode;
 use vp_runner::runner::RunnerExit;
 
-/// Why the program ends; `--help` lists the codes.
+/// The reason why the program ends. `--help` lists the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// The guest switched itself off; `doctor`: KVM can be used.
+    /// The guest powered itself off; `doctor`: KVM can be used.
     Success,
     /// Trapgate itself failed, or could not start the guest again after a reset.
     Failed,
     /// Bad command line or input, or no usable KVM.
     BadInput,
-    /// The guest asked for a reset, and is not to start again.
+    /// The guest asked for a reset, and `--no-reboot` was given.
     GuestReset,
-    /// A triple fault, and the guest is not to start again.
+    /// The guest had a triple fault, and `--no-reboot` was given.
     TripleFault,
-    /// KVM could not go on.
+    /// KVM could not run the guest any more.
     Crashed,
-    /// The debugger ended it.
+    /// The debugger ended the guest.
     Killed,
-    /// A signal, or the key for it.
+    /// A signal, or the key for it, ended the program.
     Signal(libc::c_int),
 }
 
 impl ExitStatus {
-    /// How a guest ended, and with which signal if there was one.
+    /// Converts the end of the guest, and the signal if there was one, to an exit status.
     pub fn of(exit: &RunnerExit, signal: libc::c_int) -> Self {
         match exit {
             RunnerExit::PowerOff => Self::Success,
@@ -38,7 +38,7 @@ impl ExitStatus {
         }
     }
 
-    /// The number. For a signal, 128 and the signal's, as shells have it.
+    /// The exit code. For a signal it is 128 plus the signal's number, as in shells.
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,

@@ -1,4 +1,4 @@
-//! KVM's own interrupt controllers and timer: two 8259s, the I/O APIC and the 8254.
+//! KVM's interrupt controllers and timer: two 8259s, the I/O APIC and the 8254.
 
 use kvm_bindings::KVM_IRQCHIP_IOAPIC;
 use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
@@ -11,7 +11,7 @@ use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vp_runner::machine::MachineError;
 
-/// The controllers, with the state in which KVM made them.
+/// The controllers, with the state in which KVM created them.
 pub(crate) struct InterruptControllers {
     vm: Arc<VmFd>,
     chips: Vec<kvm_irqchip>,
@@ -19,11 +19,11 @@ pub(crate) struct InterruptControllers {
 }
 
 impl InterruptControllers {
-    /// Makes them. Before the first VP: KVM gives a VP a local APIC only then.
+    /// Creates the controllers. This has to be done before the first VP: otherwise KVM gives the VP no local APIC.
     pub(crate) fn create(vm: Arc<VmFd>) -> Result<Self, MachineError> {
         vm.create_irq_chip()
             .map_err(|why| failed("create the interrupt controllers", why))?;
-        // The speaker's gate bit is what Linux calibrates its clock by.
+        // Linux calibrates its clock by the speaker's gate bit.
         let timer = kvm_pit_config {
             flags: KVM_PIT_SPEAKER_DUMMY,
             ..Default::default()
@@ -48,7 +48,7 @@ impl InterruptControllers {
         Ok(Self { vm, chips, timer })
     }
 
-    /// Puts them into the state in which they were made.
+    /// Restores the state in which KVM created the controllers.
     pub(crate) fn reset(&self) -> Result<(), MachineError> {
         for chip in &self.chips {
             self.vm

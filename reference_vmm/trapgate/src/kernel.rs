@@ -1,4 +1,4 @@
-//! What the guest boots: tells kernel files apart, says how much RAM they need, and loads them.
+//! The guest's boot files: recognises kernel files, computes how much RAM they need, and loads them.
 
 use crate::arch::x86_64::layout;
 use crate::kernel_facts::BzImageFacts;
@@ -18,7 +18,7 @@ use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
-/// A kernel and what goes with it, read into memory: a reset loads it again.
+/// A kernel and an initial RAM disk, read into memory, because a reset loads them again.
 pub(crate) struct BootFiles {
     /// The kernel.
     pub kernel: Kernel,
@@ -30,7 +30,7 @@ pub(crate) struct BootFiles {
 pub(crate) struct Kernel {
     bytes: Vec<u8>,
     kind: KernelKind,
-    /// RAM it wants beyond what its headers say, in bytes.
+    /// The minimum RAM beyond the values in the kernel's headers, in bytes.
     least: u64,
 }
 
@@ -39,45 +39,45 @@ enum KernelKind {
     Elf(ElfFacts),
 }
 
-/// How the guest's first instruction is reached.
+/// The entry point of the guest.
 pub(crate) enum Entry {
-    /// The PVH entry: 32-bit protected mode at this address.
+    /// The PVH entry at this address, in 32-bit protected mode.
     Pvh(u64),
-    /// Linux's 64-bit entry at this address, with the image's own set-up header where it has one.
+    /// Linux's 64-bit entry at this address, with the image's setup header if there is one.
     Linux64(u64, Option<Box<setup_header>>),
 }
 
 /// A file that cannot be booted.
 #[derive(Debug, Error)]
 pub(crate) enum KernelError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the {what} {path}: {why}; check the path given to --{what}")]
     Read {
         /// `kernel` or `initrd`.
         what: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         why: std::io::Error,
     },
-    /// It is no kernel.
+    /// The file is not a kernel.
     #[error(
         "{path} is not a kernel: {why}; give --kernel a bzImage (/boot/vmlinuz-...), an ELF vmlinux, or an x86-64 ELF file with a PVH note"
     )]
     NotAKernel {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// It does not fit.
+    /// The guest has too little memory for the kernel.
     #[error("{given} of memory is too little: the {what} needs {needed}; use --memory {}M", needed.bytes() >> 20)]
     TooLittleMemory {
-        /// Who needs it.
+        /// The file that needs the memory.
         what: &'static str,
-        /// What the guest has.
+        /// The size of the guest's memory.
         given: MemorySize,
-        /// What it needs.
+        /// The size that is needed.
         needed: MemorySize,
     },
     /// The command line is too long.
@@ -85,21 +85,21 @@ pub(crate) enum KernelError {
         "the kernel command line has {len} bytes, and this kernel takes at most {most}; shorten --cmdline"
     )]
     CommandLineTooLong {
-        /// Bytes given.
+        /// The length of the command line in bytes.
         len: usize,
-        /// Bytes it takes.
+        /// The maximum length in bytes.
         most: usize,
     },
     /// The loader failed.
     #[error("cannot load the kernel; the file may be damaged")]
     Load(#[from] linux_loader::loader::Error),
-    /// Start-up data could not be written.
+    /// The boot parameters could not be written.
     #[error("cannot write the start-up data into guest memory; use a larger --memory")]
     Write(#[from] vm_memory::GuestMemoryError),
 }
 
 impl BootFiles {
-    /// Reads a kernel, and an initial RAM disk where one is given.
+    /// Reads a kernel and, if a path is given, an initial RAM disk.
     pub(crate) fn read(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
         let bytes = read("kernel", kernel)?;
         let kernel = Kernel::new(bytes).map_err(|why| KernelError::NotAKernel {
@@ -110,7 +110,7 @@ impl BootFiles {
         Ok(Self { kernel, initrd })
     }
 
-    /// Puts everything into memory that [`check`](Self::check) found large enough.
+    /// Loads all files into memory that [`check`](Self::check) found large enough.
     pub(crate) fn load(
         &self,
         memory: &GuestMemoryMmap,
@@ -128,7 +128,7 @@ impl BootFiles {
         Ok(Loaded { entry, initrd })
     }
 
-    /// As high as it may be, out of the way of everything.
+    /// The highest possible address, so that the kernel does not overwrite it.
     fn initrd_place(&self, len: u64, memory: MemorySize) -> Result<InitrdPlace, KernelError> {
         let (_, low) = memory.ranges()[0];
         let top = low.min(self.kernel.initrd_limit());
@@ -144,7 +144,7 @@ impl BootFiles {
         }
     }
 
-    /// What is needed at least, checked against what there is.
+    /// Checks the size of the memory and the length of the command line.
     pub(crate) fn check(&self, memory: MemorySize, command_line: &str) -> Result<(), KernelError> {
         let end = self.kernel.end();
         let (_, low) = memory.ranges()[0];
@@ -171,7 +171,7 @@ impl BootFiles {
 }
 
 impl Kernel {
-    /// Tells what `bytes` is; the error says what is wrong with it.
+    /// Recognises the kind of a kernel. The error is the reason why `bytes` cannot be booted.
     pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let kind = if bytes.starts_with(b"\x7fELF") {
             KernelKind::Elf(ElfFacts::new(&bytes)?)
@@ -198,12 +198,12 @@ impl Kernel {
         }
     }
 
-    /// Whether GDB can read it.
+    /// Whether GDB can read symbols from it.
     pub(crate) fn is_elf(&self) -> bool {
         matches!(self.kind, KernelKind::Elf(_))
     }
 
-    /// The first address after everything the kernel occupies while it starts.
+    /// The first address behind the memory that the kernel uses while it starts.
     fn end(&self) -> u64 {
         let end = match &self.kind {
             KernelKind::BzImage(facts) => facts.end,
@@ -212,7 +212,7 @@ impl Kernel {
         end.max(self.least)
     }
 
-    /// The first address after where an initial RAM disk may lie.
+    /// The first address behind the area for an initial RAM disk.
     fn initrd_limit(&self) -> u64 {
         match &self.kind {
             KernelKind::BzImage(facts) => facts.initrd_limit,
@@ -220,7 +220,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes of command line it takes, without the terminating zero.
+    /// The maximum length of the command line in bytes, without the terminating zero.
     fn command_line_limit(&self) -> usize {
         let room = layout::COMMAND_LINE_SIZE - 1;
         match &self.kind {
@@ -229,7 +229,7 @@ impl Kernel {
         }
     }
 
-    /// Puts the kernel where it wants to be.
+    /// Loads the kernel at its addresses.
     fn load(&self, memory: &GuestMemoryMmap) -> Result<Entry, KernelError> {
         let mut file = Cursor::new(self.bytes.as_slice());
         match &self.kind {
@@ -252,29 +252,29 @@ impl Kernel {
     }
 }
 
-/// What a guest needs to be told about where things are.
+/// The addresses that a guest gets in its boot parameters.
 pub(crate) struct Loaded {
-    /// Where it starts.
+    /// The entry point.
     pub entry: Entry,
-    /// Where the initial RAM disk is.
+    /// The place of the initial RAM disk, if there is one.
     pub initrd: Option<InitrdPlace>,
 }
 
-/// Where the initial RAM disk is.
+/// The place of the initial RAM disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InitrdPlace {
-    /// First address.
+    /// The first address.
     pub start: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub len: u64,
 }
 
 const PAGE: u64 = 4096;
 
-/// The 64-bit entry of a bzImage, from where it is loaded (Linux boot protocol, "64-bit BOOT PROTOCOL").
+/// The offset of the 64-bit entry of a bzImage (Linux boot protocol, "64-bit BOOT PROTOCOL").
 const BZIMAGE_ENTRY_64: u64 = 0x200;
 
-/// The loader copies what the file holds; the rest of a segment has to read as zero, after a reset too.
+/// The loader copies the bytes in the file. The rest of a segment has to read as zero, also after a reset.
 fn zero(memory: &GuestMemoryMmap, range: &Range<u64>) -> Result<(), vm_memory::GuestMemoryError> {
     let page = vec![0; usize::try_from(PAGE).expect("a page fits")];
     let mut at = range.start;
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     impl Kernel {
-        /// Loads it as `trapgate run` would into 16 MiB, where that is enough.
+        /// Loads the kernel as `trapgate run` does, into 16 MiB if that is enough.
         pub(crate) fn load_for_test(self) {
             let size: MemorySize = "16M".parse().expect("an amount");
             let files = BootFiles {
@@ -308,7 +308,7 @@ mod tests {
             };
             if files.check(size, "").is_ok() {
                 let memory = size.allocate().expect("16 MiB");
-                // Loaded or refused: what matters is that it returns.
+                // The kernel is loaded or refused; the test checks only that the function returns.
                 let _ = files.load(&memory, size);
             }
         }

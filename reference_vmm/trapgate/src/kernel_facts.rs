@@ -1,4 +1,4 @@
-//! What kernel files say about themselves, read without trusting them.
+//! The headers of kernel files, read without trusting them.
 
 use crate::arch::x86_64::layout;
 use object::LittleEndian;
@@ -12,19 +12,19 @@ use std::ops::Range;
 type ElfHeader = elf::FileHeader64<LittleEndian>;
 type ProgramHeader = elf::ProgramHeader64<LittleEndian>;
 
-/// What the header of a bzImage says (Linux boot protocol, "THE REAL-MODE KERNEL HEADER").
+/// The values in the header of a bzImage (Linux boot protocol, "THE REAL-MODE KERNEL HEADER").
 pub(crate) struct BzImageFacts {
-    /// The first address after what the kernel occupies while it unpacks itself.
+    /// The first address behind the memory that the kernel uses while it unpacks itself.
     pub end: u64,
-    /// The first address after where its initial RAM disk may lie.
+    /// The first address behind the area for the initial RAM disk.
     pub initrd_limit: u64,
-    /// Bytes of command line, without the terminating zero.
+    /// The maximum length of the command line in bytes, without the terminating zero.
     pub command_line_limit: usize,
 }
 
-/// What the headers of an ELF file say.
+/// The values in the headers of an ELF file.
 pub(crate) struct ElfFacts {
-    /// The entry for virtual machines (`XEN_ELFNOTE_PHYS32_ENTRY`).
+    /// The PVH entry (`XEN_ELFNOTE_PHYS32_ENTRY`).
     pub pvh_entry: Option<u64>,
     segments: Vec<Segment>,
 }
@@ -32,19 +32,19 @@ pub(crate) struct ElfFacts {
 struct Segment {
     physical: Range<u64>,
     virtual_start: u64,
-    /// Bytes the file holds; the rest has to read as zero.
+    /// The number of bytes in the file. The rest of the segment has to read as zero.
     in_file: u64,
 }
 
-/// Where kernels' virtual addresses begin.
+/// The beginning of kernels' virtual addresses.
 const UPPER_HALF: u64 = 1 << 63;
 
 impl BzImageFacts {
-    /// Boot protocol 2.12 brought `xloadflags`, and with it the 64-bit entry.
+    /// Boot protocol 2.12 introduced `xloadflags` and the 64-bit entry.
     const OLDEST_VERSION: u16 = 0x020c;
     const XLF_KERNEL_64: u16 = 1;
 
-    /// `None` where it is no bzImage at all; an error where it is one that cannot be booted.
+    /// Returns `None` if the file is not a bzImage, and an error if it is a bzImage that cannot be booted.
     pub(crate) fn new(bytes: &[u8]) -> Result<Option<Self>, String> {
         if bytes.get(0x202..0x206) != Some(b"HdrS") {
             return Ok(None);
@@ -79,7 +79,7 @@ impl BzImageFacts {
 }
 
 impl ElfFacts {
-    /// The error says why the file cannot be booted.
+    /// The error is the reason why the file cannot be booted.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
         let header = ElfHeader::parse(bytes)
             .and_then(|header| header.endian().map(|_| header))
@@ -109,7 +109,7 @@ impl ElfFacts {
         Ok(facts)
     }
 
-    /// Tells kernels from programs by where they start.
+    /// Distinguishes kernels from programs by their entry point.
     fn check_entry(&self, elf_entry: u64) -> Result<(), String> {
         let entry = self.pvh_entry.unwrap_or(elf_entry);
         let Some(segment) = self
@@ -128,7 +128,8 @@ impl ElfFacts {
                 "a segment of the ELF file is below 1 MiB, where the start-up data is".to_owned(),
             );
         }
-        // A Linux kernel is linked for the upper half and entered by physical address; a program has one address for both.
+        // A Linux kernel is linked for the upper half and entered by its physical address. A program has one address
+        // for both.
         if self.pvh_entry.is_none() && segment.virtual_start < UPPER_HALF {
             return Err(
                 "the ELF file has no PVH note, and is not a Linux kernel either (a program?)"
@@ -138,7 +139,7 @@ impl ElfFacts {
         Ok(())
     }
 
-    /// The first address after the last segment.
+    /// The first address behind the last segment.
     pub(crate) fn end(&self) -> u64 {
         self.segments
             .iter()
@@ -147,13 +148,13 @@ impl ElfFacts {
             .unwrap_or(0)
     }
 
-    /// Where its segments go.
+    /// The physical ranges of the segments.
     #[cfg(test)]
     pub(crate) fn segments(&self) -> impl Iterator<Item = Range<u64>> {
         self.segments.iter().map(|segment| segment.physical.clone())
     }
 
-    /// Parts of segments that the file does not hold: they have to read as zero.
+    /// The parts of segments that are not in the file. They have to read as zero.
     pub(crate) fn zeroes(&self) -> impl Iterator<Item = Range<u64>> {
         self.segments
             .iter()
@@ -182,7 +183,7 @@ impl ElfFacts {
     }
 }
 
-/// Looks through a note segment. Kernels pad notes to four bytes, whatever alignment the segment gives.
+/// Searches a note segment. Kernels align notes to four bytes, whatever alignment the segment has.
 fn find_pvh_entry(notes: &[u8]) -> Option<u64> {
     const PADDING: u64 = 4;
     /// Xen's public headers, `elfnote.h`.

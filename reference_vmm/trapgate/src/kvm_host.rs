@@ -1,4 +1,4 @@
-//! The host's KVM: whether it is there, and what it offers.
+//! The host's KVM and its features.
 
 use kvm_bindings::CpuId;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -9,42 +9,42 @@ use thiserror::Error;
 use vp_runner::probe;
 use vp_runner::probe::ProbeError;
 
-/// An open /dev/kvm and what it said about itself.
+/// An open /dev/kvm and its features.
 pub(crate) struct KvmHost {
     /// The device.
     pub kvm: Kvm,
-    /// vCPUs a guest may have.
+    /// The maximum number of vCPUs in a guest.
     pub max_vcpus: u32,
-    /// The CPUID that guests may be given.
+    /// The CPUID that KVM supports for guests.
     pub cpuid: CpuId,
-    /// Whether the local APIC's timer has its deadline mode.
+    /// Whether the local APIC's timer supports the deadline mode.
     pub tsc_deadline: bool,
-    /// MSRs that make up a vCPU's state.
+    /// The MSRs that belong to a vCPU's state.
     pub msrs: Vec<u32>,
 }
 
-/// No KVM to be had.
+/// The reason why KVM cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum KvmHostError {
-    /// It cannot be opened.
+    /// /dev/kvm cannot be opened.
     #[error(transparent)]
     Open(#[from] ProbeError),
-    /// It does not answer.
+    /// /dev/kvm does not answer.
     #[error(
         "/dev/kvm does not work: {what}: {why}; is the module for this CPU loaded (`lsmod | grep kvm`)?"
     )]
     Broken {
-        /// What was tried.
+        /// The request that failed.
         what: &'static str,
-        /// What the host said.
+        /// The host's error.
         why: io::Error,
     },
-    /// KVM lacks what a PC needs.
-    #[error("this host's KVM has no {0}, and Trapgate cannot do without; use a newer kernel")]
+    /// KVM lacks a feature that a PC needs.
+    #[error("this host's KVM has no {0}, which Trapgate needs; use a newer kernel")]
     Lacks(&'static str),
 }
 
-/// What a PC cannot do without.
+/// The features of KVM that a PC needs.
 const NEEDED: [(Cap, &str); 6] = [
     (
         Cap::Irqchip,
@@ -61,7 +61,7 @@ const NEEDED: [(Cap, &str); 6] = [
 ];
 
 impl KvmHost {
-    /// Opens /dev/kvm and asks.
+    /// Opens /dev/kvm and reads its features.
     pub(crate) fn open() -> Result<Self, KvmHostError> {
         let broken = |what| {
             move |why: kvm_ioctls::Error| KvmHostError::Broken {

@@ -1,4 +1,4 @@
-//! The PC around the VPs, as the runner sees it: ports, and the way back to the power-on state.
+//! The PC around the VPs, as the runner uses it: port I/O and the reset to the power-on state.
 
 use crate::arch::x86_64::acpi;
 use crate::arch::x86_64::layout;
@@ -27,42 +27,42 @@ use vp_runner::machine::Machine;
 use vp_runner::machine::MachineError;
 use vp_runner::machine::MmioOutcome;
 
-/// Everything about the guest but its VPs' present state.
+/// All parts of the machine except the VPs.
 pub(crate) struct Pc {
-    /// Devices at ports.
+    /// The devices at I/O ports.
     pub ports: PortBus,
     /// KVM's interrupt controllers and timer.
     pub interrupts: InterruptControllers,
-    /// What to boot, and where.
+    /// The boot files and their place in memory.
     pub boot: Boot,
-    /// CPUID of each VP, in index order.
+    /// The CPUID of each VP, in the order of the indexes.
     pub cpuid: Vec<CpuId>,
-    /// How large the vector state of a VP is.
+    /// The size of a VP's XSAVE area.
     pub xsave: XsaveSize,
     /// The MSRs that this KVM lists.
     pub msrs: Vec<u32>,
-    /// The power-on state of each VP, once it is known.
+    /// The power-on state of each VP, once it was read.
     pub power_on: Vec<Mutex<Option<PowerOn>>>,
-    /// Where the first CPU starts.
+    /// The start state of the first CPU.
     pub start: Mutex<StartState>,
 }
 
-/// What to put into memory before the first instruction.
+/// The data that is written into memory before the first instruction.
 pub(crate) struct Boot {
-    /// Kernel and initial RAM disk.
+    /// The kernel and the initial RAM disk.
     pub files: BootFiles,
     /// Kernel command line.
     pub command_line: String,
     /// Guest RAM.
     pub memory: Arc<GuestMemoryMmap>,
-    /// How much of it there is.
+    /// The size of the guest's RAM.
     pub size: MemorySize,
-    /// How many CPUs there are.
+    /// The number of CPUs.
     pub cpus: u8,
 }
 
 impl Boot {
-    /// Loads the kernel and writes what it is told; says where it starts.
+    /// Loads the kernel, writes its boot parameters, and returns the start state.
     pub(crate) fn load(&self) -> Result<StartState, KernelError> {
         let memory = &self.memory;
         let loaded = self.files.load(memory, self.size)?;
@@ -100,7 +100,7 @@ impl Machine for Pc {
         self.ports.write(port, data)
     }
 
-    /// Nothing of this PC is memory-mapped but KVM's own interrupt controllers.
+    /// This PC has no memory-mapped devices except KVM's interrupt controllers.
     fn mmio_read(&self, _vp: Option<VpIndex>, _gpa: Gpa, _data: &mut [u8]) -> MmioOutcome {
         MmioOutcome::Unclaimed
     }

@@ -54,12 +54,12 @@ fn run_guest(args: &cli::RunArgs) -> ExitStatus {
     })
 }
 
-/// Tells the user. Where nobody listens any more (a closed pipe), that is no reason to end.
+/// Prints a line for the user. An output that is closed (a closed pipe) is no reason to end.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// An error with everything that led to it.
+/// Prints an error with all its causes.
 fn complain(error: &dyn std::error::Error) {
     let mut text = format!("trapgate: {error}");
     let mut cause = error.source();

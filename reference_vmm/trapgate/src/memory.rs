@@ -1,4 +1,4 @@
-//! Guest RAM: where it is, and how much.
+//! Guest RAM: its size and its addresses.
 
 use crate::arch::x86_64::layout;
 use std::fmt;
@@ -7,70 +7,71 @@ use thiserror::Error;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
-/// An amount of guest RAM: a whole number of pages.
+/// A size of guest RAM: a whole number of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MemorySize(u64);
 
 /// A part of the memory map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Region {
-    /// First address.
+    /// The first address.
     pub start: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// What it is for.
+    /// The use of the region.
     pub kind: RegionKind,
 }
 
-/// What a region is for, with the numbers of ACPI's address ranges (ACPI 6.4, table 15-374), which PVH and Linux share.
+/// The use of a region. The numbers are those of ACPI's address ranges (ACPI 6.4, table 15-374), which PVH and Linux
+/// use too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RegionKind {
-    /// The kernel's to use.
+    /// RAM that the kernel may use.
     Ram = 1,
-    /// Not the kernel's.
+    /// Addresses that the kernel must not use.
     Reserved = 2,
 }
 
-/// RAM that cannot be had.
+/// The reason why the guest cannot have this RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum MemoryError {
-    /// Not a number with a unit.
-    #[error("`{0}` is no amount of memory; write a number with K, M or G, such as 512M")]
+    /// The text is not a number with a unit.
+    #[error("`{0}` is not a memory size; write a number with K, M or G, such as 512M")]
     Malformed(String),
-    /// Less than the loader itself needs.
-    #[error("{0} is too little memory; the least is {least}", least = MemorySize::LEAST)]
+    /// The size is less than the loader itself needs.
+    #[error("{0} is too little memory; the minimum is {least}", least = MemorySize::LEAST)]
     TooLittle(MemorySize),
-    /// More than a guest can have.
-    #[error("{0} is too much memory; the most is {most}", most = MemorySize::MOST)]
+    /// The size is more than a guest can have.
+    #[error("{0} is too much memory; the maximum is {most}", most = MemorySize::MOST)]
     TooMuch(MemorySize),
-    /// The host has not that much.
+    /// The host could not allocate the RAM.
     #[error("the host cannot give the guest {size} of memory: {why}; use a smaller --memory")]
     Refused {
-        /// What was asked for.
+        /// The requested size.
         size: MemorySize,
-        /// What the host said.
+        /// The host's error.
         why: String,
     },
 }
 
 impl MemorySize {
-    /// The legacy megabyte and something to run in.
+    /// The first MiB for legacy devices, and one MiB for the kernel.
     const LEAST: Self = Self(2 << 20);
-    /// What 40 physical address bits hold, which every host has, with room for the hole.
+    /// The size that fits in 40 physical address bits, which every host supports, besides the device hole.
     const MOST: Self = Self(512 << 30);
     const PAGE: u64 = 4096;
 
-    /// In bytes.
+    /// The size in bytes.
     pub(crate) const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// The least whole number of MiB that holds so many bytes.
+    /// The smallest whole number of MiB that contains `bytes`.
     pub(crate) const fn holding(bytes: u64) -> Self {
         Self(bytes.div_ceil(1 << 20) << 20)
     }
 
-    /// RAM ranges, first address and length in bytes, around the hole for devices below 4 GiB.
+    /// The RAM ranges around the device hole below 4 GiB: first address and length in bytes.
     pub(crate) fn ranges(self) -> Vec<(u64, u64)> {
         let low = self.0.min(layout::DEVICE_HOLE_START);
         let mut ranges = vec![(0, low)];
@@ -80,7 +81,7 @@ impl MemorySize {
         ranges
     }
 
-    /// The memory map as kernels are told it.
+    /// The memory map for the kernel.
     pub(crate) fn map(self) -> Vec<Region> {
         let mut map = vec![
             Region {
@@ -105,7 +106,7 @@ impl MemorySize {
         map
     }
 
-    /// Reserves the RAM; the host provides its pages as they are first used.
+    /// Reserves the RAM. The host provides a page at its first use.
     pub(crate) fn allocate(self) -> Result<GuestMemoryMmap, MemoryError> {
         let refused = |why: String| MemoryError::Refused { size: self, why };
         let ranges: Vec<(GuestAddress, usize)> = self
@@ -118,7 +119,7 @@ impl MemorySize {
     }
 }
 
-/// `512M`, `2G`, `65536K`; a bare number is MiB.
+/// Parses `512M`, `2G` or `65536K`. A number without a unit is in MiB.
 impl FromStr for MemorySize {
     type Err = MemoryError;
 

@@ -1,4 +1,4 @@
-//! `trapgate run`: a guest, its debug server, and the terminal around them.
+//! `trapgate run`: runs a guest with its debug server and its terminal.
 
 use crate::cli::GdbServer;
 use crate::cli::OnCrash;
@@ -53,56 +53,56 @@ use vp_runner::runner::RunnerParams;
 use vp_runner::runner::StartError;
 use vp_runner::runner::StartMode;
 
-/// A guest that could not be run.
+/// The reason why a guest could not be run.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
-    /// No KVM.
+    /// KVM cannot be used.
     #[error(transparent)]
     Host(#[from] KvmHostError),
-    /// The kernel or what goes with it.
+    /// The kernel or the initial RAM disk cannot be loaded.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The machine.
+    /// The virtual machine cannot be created.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// A guest is to be kept for a debugger that can never come.
+    /// A crashed guest would be kept for a debugger, and no debugger can attach.
     #[error(
-        "--on-crash stop keeps the guest for a debugger, and with --gdb off none can attach; give --gdb an address, or leave --on-crash out"
+        "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or omit --on-crash"
     )]
     KeptForNobody,
-    /// The debug server's address.
+    /// The debug server cannot listen on its address.
     #[error(
         "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
     )]
     Gdb(#[from] BindError),
-    /// The serial port's file.
+    /// The file for the serial port's output cannot be written.
     #[error(
         "cannot write the serial port's output to {path}: {why}; check the path given to --serial"
     )]
     SerialFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         why: io::Error,
     },
-    /// The capability probe.
+    /// The probe of the host's KVM failed.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// The VPs.
+    /// The runner could not start the VPs.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Something the program itself needs.
+    /// A system call of the program itself failed.
     #[error("cannot {what}: {why}")]
     System {
-        /// What was tried.
+        /// The operation, as a verb phrase.
         what: &'static str,
-        /// What the host said.
+        /// The host's error.
         why: io::Error,
     },
 }
 
 impl RunError {
-    /// What the program ends with.
+    /// The exit status of the program for this error.
     pub(crate) fn status(&self) -> ExitStatus {
         match self {
             Self::Host(_)
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     let demo_most = args.kernel.is_none().then_some(demo_guest::MAX_CPUS);
     let cpus = check_cpus(&host, args.cpus, demo_most)?;
     let listener = listen(args)?;
-    // Nobody asks what works where nobody debugs.
+    // Without a debug server the capabilities are not needed.
     let report = match &listener {
         Some(_) => Some(probe::run()?),
         None => None,
@@ -174,14 +174,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     run_vm(vm, listener, start, report, args, drain, signals)
 }
 
-/// The debug server that there is to be.
+/// The debug server before it runs.
 struct Server {
     listener: DebugListener,
-    /// The line to paste.
+    /// The gdb line to paste.
     how_to_connect: String,
 }
 
-/// Starts the VPs and stays until the guest has ended.
+/// Starts the VPs and waits until the guest has ended.
 fn run_vm(
     vm: Vm,
     server: Option<Server>,
@@ -240,7 +240,7 @@ fn run_vm(
             controller.run().await
         }
     });
-    // The guest's last words before ours, and ours on a terminal as it was.
+    // The guest's last output is printed first, and then the ending, on a terminal in its original mode.
     drain.wait();
     if let Some(terminal) = &terminal {
         terminal.restore();
@@ -251,7 +251,7 @@ fn run_vm(
     Ok(ExitStatus::of(&exit, signals::arrived()))
 }
 
-/// The controller and the debug server take turns on this thread: a request and its answer wake nobody.
+/// Runs the controller and the debug server on this thread, so that a request and its answer wake no other thread.
 async fn with_debug_server(
     driver: DefaultDriver,
     server: Server,
@@ -272,7 +272,7 @@ async fn with_debug_server(
     };
     let server = async {
         if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
-            tracing::error!(%error, "there is no debug server any more; the guest runs on, unless it was held: then end trapgate and start it again");
+            tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
         }
     };
     let guest = async {
@@ -280,7 +280,7 @@ async fn with_debug_server(
         stop.send(WorkerRpc::Stop);
         exit
     };
-    // Until the controller is gone, which knows of no more.
+    // Ends when the controller is dropped.
     let tell = async {
         while let Some(reason) = keeps.next().await {
             let text = session_text::kept(&reason, &how_to_connect);
@@ -322,7 +322,7 @@ fn open_serial(place: &SerialPlace) -> Result<(SerialOutput, SerialDrain), RunEr
     }
 }
 
-/// What GDB is to read symbols from. A compressed image has none.
+/// The file from which GDB reads symbols. A compressed image has none.
 fn symbol_file(args: &RunArgs, kernel: &Kernel) -> Result<Option<PathBuf>, RunError> {
     match (&args.gdb, &args.kernel) {
         (GdbServer::Off, _) => Ok(None),
@@ -360,7 +360,7 @@ fn heed_signals(
     terminal: Option<Arc<RawTerminal>>,
 ) -> Result<(), RunError> {
     let at_once = move |signal| {
-        // The user insists: something hangs.
+        // This is the second signal, so the first end hangs.
         if let Some(terminal) = &terminal {
             terminal.restore();
         }

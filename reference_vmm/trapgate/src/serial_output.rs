@@ -1,4 +1,4 @@
-//! Where the serial port's output goes, without ever making a VP wait for it.
+//! Writes the serial port's output without making a VP wait.
 
 use crate::devices::lock;
 use std::fs::File;
@@ -14,36 +14,36 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
-/// Output not written yet. A terminal that is held (Ctrl-S) or a pipe that nobody reads must not stop the guest: what does
-/// not fit is lost, as on a line without flow control.
+/// The maximum output that is not written yet. A stopped terminal (Ctrl-S) or a pipe without a reader must not stop the
+/// guest. Output that does not fit is lost, as on a line without flow control.
 const MAX_PENDING: usize = 256 << 10;
 
-/// How long the end of the program waits for output to be taken.
+/// The maximum time for which the program waits at its end until the output is written.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Takes the guest's output, byte by byte. Clones write to the same place.
+/// Takes the guest's output byte by byte. Clones write to the same destination.
 #[derive(Clone)]
 pub(crate) struct SerialOutput(Arc<Mutex<Option<SyncSender<u8>>>>);
 
-/// Ends the output and waits for it to be written.
+/// Ends the output and waits until it is written.
 pub(crate) struct SerialDrain {
     output: SerialOutput,
     done: Option<Receiver<()>>,
 }
 
 impl SerialOutput {
-    /// Output that goes nowhere.
+    /// Drops all output.
     pub(crate) fn off() -> (Self, SerialDrain) {
         let output = Self(Arc::default());
         (output.clone(), SerialDrain { output, done: None })
     }
 
-    /// Output to this program's own.
+    /// Writes the output to standard output.
     pub(crate) fn stdout() -> io::Result<(Self, SerialDrain)> {
         Self::to(Box::new(io::stdout()))
     }
 
-    /// Output to a file, which is made or emptied.
+    /// Writes the output to a file, which is created or truncated.
     pub(crate) fn file(path: &Path) -> io::Result<(Self, SerialDrain)> {
         Self::to(Box::new(File::create(path)?))
     }
@@ -70,7 +70,7 @@ impl SerialOutput {
     }
 }
 
-/// Writes what arrives, as much at a time as there is, until every sender is gone.
+/// Writes all available bytes at a time until every sender is dropped.
 fn write_all(mut out: impl Write, bytes: &Receiver<u8>) -> io::Result<()> {
     while let Ok(first) = bytes.recv() {
         let mut batch = vec![first];
@@ -85,7 +85,7 @@ impl Write for SerialOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(sender) = &*lock(&self.0) {
             for &byte in bytes {
-                // Full or closed: the byte is lost.
+                // The queue is full or closed, so the byte is lost.
                 let _ = sender.try_send(byte);
             }
         }
@@ -98,13 +98,15 @@ impl Write for SerialOutput {
 }
 
 impl SerialDrain {
-    /// Takes no more output and waits until all of it is written; not for ever, as nobody may be reading.
+    /// Takes no more output and waits until all output is written. The time is limited, because a reader may not exist.
     pub(crate) fn wait(self) {
         lock(&self.output.0).take();
         if let Some(done) = self.done
             && let Err(RecvTimeoutError::Timeout) = done.recv_timeout(DRAIN_TIME)
         {
-            tracing::warn!("the end of the serial port's output is lost: nobody takes it");
+            tracing::warn!(
+                "the end of the serial port's output is lost, because no reader takes it"
+            );
         }
     }
 }

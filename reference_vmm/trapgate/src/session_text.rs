@@ -1,4 +1,4 @@
-//! What the user reads: what runs, how to connect, how it ended.
+//! The texts for the user: the guest that runs, how to connect, and how the guest ended.
 
 use crate::cli::RunArgs;
 use debug_worker::ListenAddress;
@@ -10,7 +10,7 @@ use vmm_core_defs::stop::RunnerFault;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
-/// What is started.
+/// Describes the guest.
 pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
     let name = args.kernel.as_deref().map_or_else(
         || "the demo guest".to_owned(),
@@ -30,7 +30,7 @@ pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
     format!("trapgate: {name}, {cpus}, {}, {state}", args.memory)
 }
 
-/// How to connect: a line to paste.
+/// The gdb line to paste.
 pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
     let target = match address {
         ListenAddress::Tcp(address) => address.to_string(),
@@ -43,12 +43,12 @@ pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String
     format!("gdb -ex {connect}{symbols}")
 }
 
-/// That there is a debug server. The first line is for programs; its form stays.
+/// The lines about the debug server. Programs parse the first line, so its form must not change.
 pub(crate) fn server(address: &ListenAddress, how_to_connect: &str) -> String {
     format!("gdb: listening on {address}\n\n    {how_to_connect}\n")
 }
 
-/// That a guest cannot go on and is kept.
+/// The text for a crashed guest that is kept.
 pub(crate) fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {
     let what = match reason {
         DebugStopReason::Crashed { vp, cause } => cannot_go_on(*vp, cause),
@@ -68,14 +68,14 @@ fn cannot_go_on(vp: VpIndex, cause: &CrashCause) -> String {
     format!("KVM cannot go on with CPU {vp}: {}", crash(cause))
 }
 
-/// How it ended, where that is worth a line.
+/// The text about the end of the guest. `None` for an ordinary end.
 pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
     match exit {
         RunnerExit::PowerOff | RunnerExit::Stopped => None,
         RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),
         RunnerExit::Killed => Some("trapgate: the debugger ended the guest".to_owned()),
         RunnerExit::ResetFailed => Some(
-            "trapgate: the guest was to start again and could not; the log line above says why"
+            "trapgate: the guest could not be started again after a reset; the log line above has the reason"
                 .to_owned(),
         ),
         RunnerExit::TripleFault { vp, shown } => {
@@ -89,12 +89,12 @@ pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
     }
 }
 
-/// What a debugger would have been good for, unless one was there.
+/// The advice to use a debugger, unless one saw the crash.
 const fn hint(shown: bool) -> &'static str {
     match shown {
         true => "",
         false => {
-            "; with gdb attached it would have stopped there, and --on-crash stop keeps it for gdb to attach"
+            "; with gdb attached the guest would have stopped there, and with --on-crash stop it is kept for gdb"
         }
     }
 }
@@ -102,9 +102,7 @@ const fn hint(shown: bool) -> &'static str {
 #[deny(clippy::wildcard_enum_match_arm)]
 fn crash(cause: &CrashCause) -> String {
     match cause {
-        CrashCause::Internal { suberror: 1 } => {
-            "an instruction that KVM had to emulate and cannot".to_owned()
-        }
+        CrashCause::Internal { suberror: 1 } => "an instruction that KVM cannot emulate".to_owned(),
         CrashCause::Internal { suberror } => format!("internal error {suberror}"),
         CrashCause::FailEntry { hardware_reason } => {
             format!("the processor refused to enter the guest, reason {hardware_reason:#x}")
@@ -117,18 +115,18 @@ fn crash(cause: &CrashCause) -> String {
             format!("exit reason {reason}, which this version does not know")
         }
         CrashCause::Runner(fault) => {
-            let what = match fault {
+            let fault = match fault {
                 RunnerFault::DebugState => "KVM refused to read or set its debug state",
                 RunnerFault::ThreadPanicked => "a panic ended its thread",
-                RunnerFault::ThreadGone => "its thread takes no commands any more",
+                RunnerFault::ThreadGone => "its thread no longer accepts commands",
             };
-            format!("{what}; the log above says more")
+            format!("{fault}; the log above has the details")
         }
         other => format!("a cause that this version does not know: {other:?}"),
     }
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP as a request to end, SIGUSR1 as a request to throw the debugger out.
+//! SIGINT, SIGTERM and SIGHUP end the program; SIGUSR1 evicts the debugger.
 
 use std::io;
 use std::sync::OnceLock;
@@ -13,16 +13,16 @@ use vmm_sys_util::signal::register_signal_handler;
 const END: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 const EVICT: libc::c_int = libc::SIGUSR1;
 
-/// What the handler wakes. Set before the handler is.
+/// The event that wakes the watching thread. It is set before the handler is installed.
 static WAKE: OnceLock<EventFd> = OnceLock::new();
-/// The last signal that arrived and asks for the end; 0 for none.
+/// The last signal that asks for the end; 0 if there was none.
 static ARRIVED: AtomicI32 = AtomicI32::new(0);
-/// How many of these nobody has seen to.
+/// The number of such signals that were not handled yet.
 static ENDS: AtomicU32 = AtomicU32::new(0);
-/// Whether a request to throw the debugger out has been seen to by nobody.
+/// Whether there is a request to evict the debugger that was not handled yet.
 static EVICTION: AtomicBool = AtomicBool::new(false);
 
-/// Only what POSIX allows in a signal handler: atomic stores and `write`.
+/// Uses only operations that POSIX allows in a signal handler: atomic stores and `write`.
 extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     match signal {
         EVICT => EVICTION.store(true, Ordering::SeqCst),
@@ -32,18 +32,18 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
         }
     }
     if let Some(wake) = WAKE.get() {
-        // It fails when 2^64 signals are waiting: then it is awake.
+        // The write fails if 2^64 signals are pending. Then the thread is already awake.
         let _ = wake.write(1);
     }
 }
 
-/// The signals, noted from now on and not acted upon yet.
+/// The signals. They are recorded from now on and handled by [`Signals::watch`].
 pub(crate) struct Signals {
     noted: EventFd,
 }
 
 impl Signals {
-    /// Has the signals noted. Once in a process.
+    /// Installs the handler. Once per process.
     pub(crate) fn note() -> io::Result<Self> {
         let wake = EventFd::new(libc::EFD_CLOEXEC)?;
         let noted = wake.try_clone()?;
@@ -59,8 +59,8 @@ impl Signals {
         Ok(Self { noted })
     }
 
-    /// Calls `first` at the first signal that asks for the end, which may have been noted before, and `again` at each later one, and `evict`
-    /// where the debugger is to be thrown out, on a thread of its own.
+    /// Starts a thread that calls `first` at the first signal that asks for the end (which may have come before),
+    /// `again` at each later one, and `evict` at a request to evict the debugger.
     pub(crate) fn watch(
         self,
         first: impl FnOnce() + Send + 'static,
@@ -69,7 +69,7 @@ impl Signals {
     ) -> io::Result<()> {
         let run = move || {
             let mut first = Some(first);
-            // One wake-up may stand for several signals.
+            // One wake-up may mean several signals.
             while self.is_awake() {
                 if EVICTION.swap(false, Ordering::SeqCst) {
                     evict();
@@ -90,7 +90,7 @@ impl Signals {
 }
 
 impl Signals {
-    /// Waits for a signal. The one that comes may interrupt this thread itself.
+    /// Waits for a signal. The signal may interrupt this thread itself.
     fn is_awake(&self) -> bool {
         match self.noted.read() {
             Ok(_) => true,
@@ -99,12 +99,12 @@ impl Signals {
     }
 }
 
-/// Counts the terminal's interrupt key as SIGINT, which raw mode keeps it from being.
+/// Records the terminal's interrupt key as SIGINT. In raw mode the terminal does not send this signal.
 pub(crate) fn note_key() {
     ARRIVED.store(libc::SIGINT, Ordering::SeqCst);
 }
 
-/// The last such signal, or 0.
+/// The last signal that asks for the end, or 0.
 pub(crate) fn arrived() -> libc::c_int {
     ARRIVED.load(Ordering::SeqCst)
 }

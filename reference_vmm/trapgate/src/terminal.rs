@@ -1,4 +1,4 @@
-//! The terminal as the guest's serial line: every key goes to the guest, but for the few that are ours.
+//! The terminal as the guest's serial line. Every key goes to the guest except a few keys of Trapgate.
 
 use crate::devices::serial::Com1;
 use rustix::termios;
@@ -11,20 +11,21 @@ use std::io::Read as _;
 use std::io::Write;
 use std::thread;
 
-/// What the user is told about the keys.
+/// The text about the keys.
 pub(crate) const KEYS: &str =
     "Ctrl-C ends Trapgate; Ctrl-A then c sends a Ctrl-C to the guest, Ctrl-A twice a Ctrl-A";
 
 const CTRL_A: u8 = 1;
 const CTRL_C: u8 = 3;
 
-/// The terminal in raw mode. Dropped, it is as it was before.
+/// The terminal in raw mode. Dropping it restores the previous mode.
 pub(crate) struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Has keys arrive at once and unseen. `None` where standard input is no terminal, or this is a background job, which may not touch it.
+    /// Enters raw mode, in which keys arrive at once and are not echoed. `None` if standard input is not a terminal, or
+    /// if this is a background job, which may not change the terminal.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal()
@@ -34,7 +35,7 @@ impl RawTerminal {
         }
         let before = termios::tcgetattr(&stdin)?;
         let mut raw = before.clone();
-        // Output processing stays: what this program itself prints needs it.
+        // Output processing stays on, because this program's own output needs it.
         raw.local_modes
             .remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN);
         raw.input_modes
@@ -43,7 +44,7 @@ impl RawTerminal {
         Ok(Some(Self { before }))
     }
 
-    /// Puts the terminal back.
+    /// Restores the previous mode.
     pub(crate) fn restore(&self) {
         if let Err(error) = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before) {
             tracing::warn!(%error, "the terminal stays in raw mode; type `reset`");
@@ -57,14 +58,14 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Where typed bytes go.
+/// The meaning of a typed byte.
 #[derive(Debug, PartialEq, Eq)]
 enum Key {
-    /// To the guest.
+    /// The byte goes to the guest.
     Guest(u8),
-    /// Nowhere yet: the next key decides.
+    /// The prefix key; the next byte decides.
     Prefix,
-    /// The user wants to leave.
+    /// The user wants to end the program.
     End,
 }
 
@@ -90,9 +91,10 @@ impl Keys {
     }
 }
 
-/// Passes standard input to the guest, on a thread of its own that ends with the input or the program.
+/// Forwards standard input to the guest, on a thread that ends with the input or with the program.
 ///
-/// From a terminal, `end` is called when the user wants to leave; bytes of a pipe or a file all go to the guest.
+/// On a terminal, `end` is called when the user wants to end the program. All bytes of a pipe or a file go to the
+/// guest.
 pub(crate) fn forward_input<W: Write + Clone + Send + 'static>(
     serial: Com1<W>,
     is_terminal: bool,
@@ -105,7 +107,7 @@ pub(crate) fn forward_input<W: Write + Clone + Send + 'static>(
         loop {
             let count = match stdin.read(&mut buffer) {
                 Ok(count @ 1..) => count,
-                // A signal that does not end the program.
+                // A signal that does not end the program interrupted the read.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Ok(0) | Err(_) => break,
             };

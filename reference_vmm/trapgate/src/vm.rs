@@ -1,4 +1,4 @@
-//! Makes the virtual machine: RAM, interrupt controllers, vCPUs and the PC around them.
+//! Creates the virtual machine: RAM, interrupt controllers, vCPUs and the PC around them.
 
 use crate::arch::x86_64::cpuid;
 use crate::arch::x86_64::layout;
@@ -33,64 +33,64 @@ use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
-/// What kind of machine to make.
+/// The configuration of a machine.
 pub(crate) struct VmConfig {
-    /// What to boot.
+    /// The boot files.
     pub files: BootFiles,
     /// Kernel command line.
     pub command_line: String,
-    /// CPUs, at least one.
+    /// The number of CPUs, at least one.
     pub cpus: u8,
-    /// RAM.
+    /// The size of the RAM.
     pub memory: MemorySize,
-    /// Where the serial port's output goes.
+    /// The destination of the serial port's output.
     pub serial: SerialOutput,
 }
 
 /// A machine that has not run yet.
 pub(crate) struct Vm {
-    /// The VM.
+    /// The KVM handle of the VM.
     pub fd: Arc<VmFd>,
-    /// Its vCPUs, in index order.
+    /// The vCPUs, in the order of their indexes.
     pub vcpus: Vec<VcpuFd>,
-    /// Its RAM, for as long as it is to have any.
+    /// The registered RAM. Dropping it removes the RAM from the VM.
     pub ram: RegisteredRam,
-    /// What is around the vCPUs.
+    /// The PC around the vCPUs.
     pub pc: Arc<Pc>,
-    /// The serial port, to type into.
+    /// The serial port, for its input.
     pub serial: Com1<SerialOutput>,
 }
 
-/// A machine that cannot be made.
+/// The reason why a machine cannot be created.
 #[derive(Debug, Error)]
 pub(crate) enum VmError {
-    /// The kernel or what goes with it.
+    /// The kernel or the initial RAM disk cannot be loaded.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The RAM.
+    /// The RAM cannot be allocated.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// More CPUs than there can be.
+    /// There are more CPUs than possible.
     #[error("{given} CPUs are too many: {why}; use --cpus {most} or fewer")]
     TooManyCpus {
-        /// What was asked for.
+        /// The requested number.
         given: u32,
-        /// The most there can be.
+        /// The maximum number.
         most: u32,
-        /// Who says so.
+        /// The reason for the maximum.
         why: &'static str,
     },
-    /// KVM refused.
+    /// KVM refused a request.
     #[error("KVM on this host refused to {what}: {why}; `trapgate doctor` shows what it can do")]
     Kvm {
-        /// What was asked of it.
+        /// The request, as a verb phrase.
         what: &'static str,
-        /// What it said.
+        /// KVM's error.
         why: String,
     },
 }
 
-/// A local APIC has 8 bits for its id, and the last one means everybody.
+/// The id of a local APIC has 8 bits, and the last value addresses all CPUs.
 const MOST_CPUS: u32 = 254;
 
 impl From<MachineError> for VmError {
@@ -110,7 +110,7 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 }
 
 impl Vm {
-    /// Makes the machine, with the kernel in its memory.
+    /// Creates the machine, with the kernel in its memory.
     pub(crate) fn new(host: &KvmHost, config: VmConfig) -> Result<Self, VmError> {
         let VmConfig {
             files,
@@ -168,15 +168,19 @@ impl Vm {
     }
 }
 
-/// Checks a number of CPUs against what KVM and the local APIC allow, and `files` (the demo guest has stacks for fewer).
+/// Checks the number of CPUs against the limits of KVM, of the local APIC and of the guest (`guest_most`; the demo
+/// guest has a limited number of stacks).
 pub(crate) fn check_cpus(
     host: &KvmHost,
     given: u32,
     guest_most: Option<u32>,
 ) -> Result<u8, VmError> {
     let limits = [
-        (host.max_vcpus, "this host's KVM runs no more in one guest"),
-        (MOST_CPUS, "the APIC ids of a PC end there"),
+        (
+            host.max_vcpus,
+            "this host's KVM supports no more in one guest",
+        ),
+        (MOST_CPUS, "a PC has no more APIC ids"),
         (
             guest_most.unwrap_or(u32::MAX),
             "the demo guest has no stacks for more",

@@ -1,7 +1,7 @@
-//! Channels of many messages and of one.
+//! Channels for many messages and for one message.
 //!
-//! Built on `futures::channel` rather than `async-channel`: there a message that is still queued when the receiver
-//! goes away stays in the queue until the last sender is gone as well, and with it an unanswered RPC.
+//! They use `futures::channel` and not `async-channel`. With `async-channel`, a message in the queue of a dropped
+//! receiver stays there until the last sender is dropped, and so does an unanswered RPC in the message.
 
 use futures::FutureExt;
 use futures::Stream;
@@ -16,26 +16,26 @@ use std::task::Poll;
 use std::task::ready;
 use thiserror::Error;
 
-/// Why nothing can be received.
+/// The reason why no message can be received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecvError {
-    /// Every sender is gone and nothing is left in the channel.
+    /// Every sender is dropped, and the channel is empty.
     #[error("channel closed")]
     Closed,
 }
 
-/// Why [`Receiver::try_recv`] has nothing.
+/// The reason why [`Receiver::try_recv`] returns no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TryRecvError {
-    /// Nothing is in the channel now; something may come.
+    /// The channel is empty now; a message may come.
     #[error("channel empty")]
     Empty,
-    /// Every sender is gone and nothing is left in the channel.
+    /// Every sender is dropped, and the channel is empty.
     #[error("channel closed")]
     Closed,
 }
 
-/// A new unbounded channel.
+/// Creates an unbounded channel.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::unbounded();
     (Sender(sender), Receiver(receiver))
@@ -45,13 +45,13 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 pub struct Sender<T>(mpsc::UnboundedSender<T>);
 
 impl<T> Sender<T> {
-    /// Queues `message`. Where the receiver is gone the message is dropped; what must be known to have arrived is
-    /// sent as an [`rpc::Rpc`](crate::rpc::Rpc).
+    /// Queues `message`. If the receiver is dropped, the message is dropped. A sender that must know whether the
+    /// message arrived sends an [`rpc::Rpc`](crate::rpc::Rpc).
     pub fn send(&self, message: T) {
         let _ = self.0.unbounded_send(message);
     }
 
-    /// True once the receiver is gone, which is final.
+    /// Whether the receiver is dropped. Once true, it stays true.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
@@ -73,14 +73,14 @@ impl<T> fmt::Debug for Sender<T> {
 pub struct Receiver<T>(mpsc::UnboundedReceiver<T>);
 
 impl<T> Receiver<T> {
-    /// The next message, or [`RecvError::Closed`].
+    /// Waits for the next message, or returns [`RecvError::Closed`].
     ///
-    /// Cancel safe: a message is taken from the channel only in the poll that returns it.
+    /// Cancel safe: a poll takes a message from the channel only if it returns the message.
     pub fn recv(&mut self) -> Recv<'_, T> {
         Recv(self)
     }
 
-    /// The next message if one is queued now. Needs no executor, so a plain thread may use it.
+    /// Returns the next message if one is queued. It needs no executor, so a plain thread may call it.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         if self.0.is_terminated() {
             return Err(TryRecvError::Closed);
@@ -134,22 +134,22 @@ impl<T> Future for Recv<'_, T> {
     }
 }
 
-/// A new channel for one message.
+/// Creates a channel for one message.
 pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
     let (sender, receiver) = single::channel();
     (OneshotSender(sender), OneshotReceiver(receiver))
 }
 
-/// The sending half of [`oneshot`]. Dropping it unused closes the channel.
+/// The sending half of [`oneshot`]. Dropping it without sending closes the channel.
 pub struct OneshotSender<T>(single::Sender<T>);
 
 impl<T> OneshotSender<T> {
-    /// Sends the message; it is dropped where the receiver is gone.
+    /// Sends the message. If the receiver is dropped, the message is dropped.
     pub fn send(self, message: T) {
         let _ = self.0.send(message);
     }
 
-    /// True once the receiver is gone, which is final.
+    /// Whether the receiver is dropped. Once true, it stays true.
     pub fn is_closed(&self) -> bool {
         self.0.is_canceled()
     }
@@ -161,7 +161,7 @@ impl<T> fmt::Debug for OneshotSender<T> {
     }
 }
 
-/// The receiving half of [`oneshot`]: a future of the message. Cancel safe when polled by reference.
+/// The receiving half of [`oneshot`]: a future that returns the message. Cancel safe when polled by reference.
 #[must_use = "futures do nothing unless awaited"]
 pub struct OneshotReceiver<T>(single::Receiver<T>);
 
@@ -224,7 +224,7 @@ mod tests {
             send.send("kept");
         }
         {
-            // Woken and ready, then dropped without another poll.
+            // The future was woken and is ready, and is dropped before the next poll.
             let _never_polled = recv.recv();
         }
         assert_eq!(block_on(recv.recv()), Ok("kept"));

@@ -1,4 +1,4 @@
-//! An error that has crossed a channel.
+//! Errors that have crossed a channel.
 
 use std::error::Error;
 use std::fmt;
@@ -9,10 +9,10 @@ pub type BoxedError = Box<dyn Error + Send + Sync + 'static>;
 /// A result whose error came from the other side of a channel.
 pub type RemoteResult<T> = Result<T, RemoteError>;
 
-/// An error from the other side of a channel: its text, and the text of each of its sources.
+/// An error from the other side of a channel: its text, and the texts of its sources.
 ///
-/// The concrete type is gone, as it is when the sender is another process; code that must tell errors apart puts an
-/// enum of its own in the message.
+/// The type of the original error is lost, because the sender may be another process. Code that has to distinguish
+/// errors puts its own enum into the message.
 pub struct RemoteError {
     message: String,
     source: Option<Box<Self>>,

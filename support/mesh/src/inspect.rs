@@ -1,9 +1,9 @@
-//! The part of OpenVMM's `inspect` that a worker needs: named values, filled in when asked.
+//! The part of OpenVMM's `inspect` that a worker needs: named values that are collected on request.
 
 use crate::rpc::Rpc;
 use std::fmt;
 
-/// A question about the state of something, to be answered with [`Deferred::respond`].
+/// A request for the state of a component. [`Deferred::respond`] answers it.
 #[derive(Debug)]
 #[must_use = "dropping it unanswered fails the inspection"]
 pub struct Deferred(Rpc<(), Response>);
@@ -25,7 +25,7 @@ impl From<Rpc<(), Response>> for Deferred {
     }
 }
 
-/// Named values, in the order they were given.
+/// Named values, in the order in which they were added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response(Vec<(String, String)>);
 
@@ -36,7 +36,7 @@ impl Response {
         self
     }
 
-    /// The value of a field.
+    /// The value of a field, if the field exists.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()

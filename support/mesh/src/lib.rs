@@ -1,13 +1,12 @@
-//! Typed channels and RPC inside one process, with names of OpenVMM's `mesh`. What differs is in the README of `support`.
+//! Typed channels and RPC inside one process, with the names of OpenVMM's `mesh`. The README of `support` lists the differences.
 //!
-//! A message type needs no trait bound: what a channel carries is moved, never serialised. The rules that callers
-//! rely on, each with a test in this crate:
-//! - channels are unbounded; [`Sender::send`] never blocks and never fails, and a message to a receiver that is
-//!   gone is dropped at once, with every [`rpc::Rpc`] in it;
-//! - an [`rpc::Rpc`] that is dropped unanswered gives its caller [`rpc::RpcError::Channel`] with
-//!   [`RecvError::Closed`], so no caller waits for ever on a peer that has died;
-//! - every receive is cancel safe: dropping the future loses no message;
-//! - a [`Receiver`] ends when its last [`Sender`] is gone and all that was sent has been received.
+//! A message type needs no trait bound: a channel moves messages and never serialises them. Callers rely on these rules, and this crate has a test for each:
+//! - Channels are unbounded. [`Sender::send`] never blocks and never fails. A message to a dropped receiver is dropped at once, with
+//!   every [`rpc::Rpc`] in the message.
+//! - If an [`rpc::Rpc`] is dropped without an answer, its caller gets [`rpc::RpcError::Channel`] with
+//!   [`RecvError::Closed`]. So no caller waits for ever for a peer that has died.
+//! - Every receive is cancel safe: dropping the future loses no message.
+//! - A [`Receiver`] ends when its last [`Sender`] is dropped and all sent messages have been received.
 
 #![forbid(unsafe_code)]
 

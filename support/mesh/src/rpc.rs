@@ -1,4 +1,4 @@
-//! A request that carries the way back for its one reply.
+//! Requests that carry a channel for their reply.
 
 use crate::OneshotReceiver;
 use crate::OneshotSender;
@@ -20,16 +20,16 @@ use thiserror::Error;
 
 /// A request: its input and the sender of its reply.
 ///
-/// Dropping it unanswered tells the caller [`RpcError::Channel`] with [`RecvError::Closed`].
+/// If it is dropped without an answer, the caller gets [`RpcError::Channel`] with [`RecvError::Closed`].
 #[derive(Debug)]
 #[must_use = "dropping an Rpc unanswered fails the call"]
 pub struct Rpc<I, R>(pub I, pub OneshotSender<R>);
 
-/// A request that may fail with an error that only people read.
+/// A request that can fail with an error that only people read.
 pub type FailableRpc<I, R> = Rpc<I, RemoteResult<R>>;
 
 impl<I, R> Rpc<I, R> {
-    /// A request nobody waits for.
+    /// A request without a receiver for its reply.
     pub fn detached(input: I) -> Self {
         let (send, _) = oneshot();
         Self(input, send)
@@ -40,7 +40,7 @@ impl<I, R> Rpc<I, R> {
         &self.0
     }
 
-    /// Takes the input out, leaving a request that still has to be completed.
+    /// Takes the input. The remaining request still has to be completed.
     pub fn split(self) -> (I, Rpc<(), R>) {
         (self.0, Rpc((), self.1))
     }
@@ -57,14 +57,14 @@ impl<I, R> Rpc<I, R> {
         self.1.send(reply);
     }
 
-    /// Answers.
+    /// Answers with `reply`.
     pub fn complete(self, reply: R) {
         self.1.send(reply);
     }
 }
 
 impl<I, R> Rpc<I, RemoteResult<R>> {
-    /// Answers with `f(input)`, its error turned into text.
+    /// Answers with `f(input)`. An error is converted to text.
     pub fn handle_failable_sync<F, E>(self, f: F)
     where
         F: FnOnce(I) -> Result<R, E>,
@@ -74,7 +74,7 @@ impl<I, R> Rpc<I, RemoteResult<R>> {
         self.1.send(reply);
     }
 
-    /// Answers with the output of `f(input)`, its error turned into text. Cancelling this future fails the call.
+    /// Answers with the output of `f(input)`. An error is converted to text. Cancelling this future fails the call.
     pub async fn handle_failable<F, E>(self, f: F)
     where
         F: AsyncFnOnce(I) -> Result<R, E>,
@@ -90,20 +90,20 @@ impl<I, R> Rpc<I, RemoteResult<R>> {
     }
 }
 
-/// What became of a call that did not succeed. `E` is the callee's own error type.
+/// The reason why a call failed. `E` is the error type of the callee.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RpcError<E: fmt::Debug + fmt::Display = Infallible> {
     /// The callee answered with an error.
     #[error("{0}")]
     Call(E),
-    /// The callee is gone, or dropped the request unanswered.
+    /// The callee is gone, or it dropped the request without an answer.
     #[error("the other side of the call is gone")]
     Channel(#[source] RecvError),
 }
 
-/// The reply to come from [`RpcSend::call`].
+/// The pending reply of [`RpcSend::call`].
 ///
-/// Dropping it gives up the reply, not the request: the callee still carries it out.
+/// Dropping it drops the reply and does not cancel the request: the callee still carries it out.
 #[derive(Debug)]
 #[must_use = "the reply is lost unless this is awaited"]
 pub struct PendingRpc<R>(OneshotReceiver<R>);
@@ -122,7 +122,7 @@ impl<R> FusedFuture for PendingRpc<R> {
     }
 }
 
-/// The reply to come from [`RpcSend::call_failable`]; see [`PendingRpc`].
+/// The pending reply of [`RpcSend::call_failable`]. See [`PendingRpc`].
 #[derive(Debug)]
 #[must_use = "the reply is lost unless this is awaited"]
 pub struct PendingFailableRpc<T, E = RemoteError>(OneshotReceiver<Result<T, E>>);
@@ -144,15 +144,15 @@ impl<T, E: fmt::Debug + fmt::Display> FusedFuture for PendingFailableRpc<T, E> {
     }
 }
 
-/// What requests can be sent over.
+/// A sender of requests.
 pub trait RpcSend: Sized {
-    /// What the channel carries, usually an enum with a variant for each request.
+    /// The message type of the channel, usually an enum with a variant for each request.
     type Message;
 
-    /// Sends a message that holds a request.
+    /// Sends a message that contains a request.
     fn send_rpc(self, message: Self::Message);
 
-    /// Sends `f(request)`. The request is on its way when this returns, whether or not the reply is awaited.
+    /// Sends `f(request)`. The request has been sent when this function returns, whether or not the reply is awaited.
     fn call<F, I, R>(self, f: F, input: I) -> PendingRpc<R>
     where
         F: FnOnce(Rpc<I, R>) -> Self::Message,
@@ -162,7 +162,7 @@ pub trait RpcSend: Sized {
         PendingRpc(recv)
     }
 
-    /// As [`RpcSend::call`], with the callee's error and a lost callee in one error type.
+    /// As [`RpcSend::call`]. One error type contains the callee's errors and the loss of the callee.
     fn call_failable<F, I, T, E>(self, f: F, input: I) -> PendingFailableRpc<T, E>
     where
         F: FnOnce(Rpc<I, Result<T, E>>) -> Self::Message,

@@ -1,6 +1,7 @@
-//! Workers: a piece of a VMM that is started, asked and stopped from outside, here each on its own thread.
+//! Workers: components of a VMM that are started, inspected and stopped from outside. Here each worker has its own
+//! thread.
 //!
-//! In OpenVMM this is the crate `mesh_worker`, where the same [`Worker`] can also be put in a process of its own.
+//! In OpenVMM this is the crate `mesh_worker`, which can also run a [`Worker`] in a separate process.
 
 use crate::Receiver;
 use crate::RecvError;
@@ -27,7 +28,7 @@ pub struct WorkerId<T> {
 }
 
 impl<T> WorkerId<T> {
-    /// A worker named `id`.
+    /// A worker kind with the name `id`.
     pub const fn new(id: &'static str) -> Self {
         Self {
             id,
@@ -35,7 +36,7 @@ impl<T> WorkerId<T> {
         }
     }
 
-    /// The name.
+    /// The name of the worker kind.
     pub const fn id(&self) -> &'static str {
         self.id
     }
@@ -47,42 +48,42 @@ impl<T> fmt::Debug for WorkerId<T> {
     }
 }
 
-/// Something that runs until it is told to stop.
+/// A component that runs until it is asked to stop.
 pub trait Worker: 'static + Sized {
-    /// What it is started with.
+    /// The parameters of a new worker.
     type Parameters: 'static + Send;
 
-    /// Its name.
+    /// The name of the worker kind.
     const ID: WorkerId<Self::Parameters>;
 
-    /// Makes it, on the thread it will run on.
+    /// Creates the worker, on the thread on which it will run.
     fn new(parameters: Self::Parameters) -> anyhow::Result<Self>;
 
-    /// Runs it until [`WorkerRpc::Stop`] arrives, the channel closes, or it fails.
+    /// Runs the worker until [`WorkerRpc::Stop`] arrives, the channel closes, or the worker fails.
     fn run(self, requests: Receiver<WorkerRpc>) -> anyhow::Result<()>;
 }
 
-/// What a worker is asked while it runs.
+/// A request to a running worker.
 #[derive(Debug)]
 pub enum WorkerRpc {
     /// Clean up and return from [`Worker::run`].
     Stop,
-    /// Tell about yourself.
+    /// Return the worker's state.
     Inspect(inspect::Deferred),
 }
 
-/// What has happened to a worker.
+/// An event of a worker.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// It was made and runs.
+    /// The worker was created and runs.
     Started,
-    /// It has ended as it was told to. The last event.
+    /// The worker has ended as requested. No event follows.
     Stopped,
-    /// It could not be made, or ended by itself with an error. The last event.
+    /// The worker could not be created, or it ended with an error. No event follows.
     Failed(RemoteError),
 }
 
-/// A running worker. Dropping the handle tells the worker to stop, and does not wait for it.
+/// A running worker. Dropping the handle asks the worker to stop, and does not wait for it.
 #[derive(Debug)]
 pub struct WorkerHandle {
     name: &'static str,
@@ -91,12 +92,12 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Tells the worker to stop; [`WorkerHandle::join`] waits for it.
+    /// Asks the worker to stop. [`WorkerHandle::join`] waits for the end.
     pub fn stop(&mut self) {
         self.requests.send(WorkerRpc::Stop);
     }
 
-    /// Asks the worker about itself.
+    /// Asks the worker for its state.
     pub fn inspect_state(&self) -> PendingRpc<inspect::Response> {
         self.requests.call(|rpc| WorkerRpc::Inspect(rpc.into()), ())
     }
@@ -139,9 +140,9 @@ impl Drop for WorkerHandle {
     }
 }
 
-/// Starts a worker on a thread of its own and waits until it runs.
+/// Starts a worker on its own thread and waits until it runs.
 ///
-/// Fails where the thread cannot be created or [`Worker::new`] fails.
+/// It fails if the thread cannot be created or if [`Worker::new`] fails.
 pub async fn launch_local_worker<T: Worker>(
     parameters: T::Parameters,
 ) -> anyhow::Result<WorkerHandle> {

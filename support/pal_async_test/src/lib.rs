@@ -1,13 +1,13 @@
-//! The `async_test` attribute of `pal_async`.
+//! The attribute `async_test` of `pal_async`.
 
 use proc_macro::TokenStream;
 use quote::quote;
 use syn::ItemFn;
 use syn::parse_macro_input;
 
-/// Makes a `#[test]` of an `async fn` that takes nothing or a `DefaultDriver`.
+/// Converts an `async fn` without parameters, or with a `DefaultDriver` as its parameter, to a `#[test]`.
 ///
-/// The test ends when the function and every task it has spawned have ended.
+/// The test ends when the function and every task that it has spawned have ended.
 #[proc_macro_attribute]
 pub fn async_test(_: TokenStream, item: TokenStream) -> TokenStream {
     let mut function = parse_macro_input!(item as ItemFn);

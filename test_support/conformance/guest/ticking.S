@@ -1,7 +1,7 @@
-/* The guest of the tests that know nothing of the VMM but its debug server: a loop under a timer at 1 kHz.
+/* The guest of the tests that use only a VMM's debug server: a loop with a timer at 1 kHz.
  *
- * An ELF file with a PVH entry (Xen's "x86/HVM direct boot ABI": 32-bit protected mode, flat segments, no paging). It needs what every PC has: two 8259
- * interrupt controllers and an 8254 timer, and memory up to 2 MiB. One CPU; RBX counts the turns, `ticks` the interrupts. */
+ * It is an ELF file with a PVH entry (Xen's "x86/HVM direct boot ABI": 32-bit protected mode, flat segments, no paging). It needs the devices of every PC:
+ * two 8259 interrupt controllers and an 8254 timer, and 2 MiB of memory. It uses one CPU. RBX counts the turns, and `ticks` counts the interrupts. */
 
     .section .note.Xen, "a", @note
     .balign 4
@@ -42,7 +42,7 @@ start_64:
     mov %eax, %ss
     lea stack_end(%rip), %rsp
     lidt idt_pointer(%rip)
-    /* The first controller from vector 20h, IRQ 0 alone let through; the second silent. */
+    /* The first controller uses vectors from 20h, with only IRQ 0 unmasked. The second controller is masked. */
     .irp pair, 0x1120, 0x2021, 0x0421, 0x0121, 0xfe21, 0xffa1, 0x3443, 0xa940, 0x0440
     mov $(\pair >> 8), %al
     out %al, $(\pair & 0xff)
@@ -52,7 +52,7 @@ start_64:
     jmp turn
     .size start_64, . - start_64
 
-/* Addresses that the tests know without reading symbols. */
+/* The tests use these addresses without reading symbols. */
     .org 0x200
     .globl turn
     .type turn, @function
@@ -100,7 +100,7 @@ idt_pointer:
     .word idt_end - idt - 1
     .quad idt
 
-/* The first 2 MiB, virtual = physical. Accessed and dirty from the start, so that running changes nothing. */
+/* The first 2 MiB, virtual = physical. Accessed and dirty are set, so running the guest does not change the entries. */
     .balign 4096
 pml4:
     .quad pdpt + 0x23

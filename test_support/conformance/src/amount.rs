@@ -1,17 +1,18 @@
-//! How much a repeating test does: the full amount on a machine's own KVM, less in the nested bed, as long as asked for in a soak.
+//! The amount of repetitions in a test: the full amount on a machine's own KVM, less in the nested bed, and a given
+//! time in a soak.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// Seconds that each repeating test is to take, set by `cargo xtask soak`.
+/// The variable with the seconds that each repeating test takes. `cargo xtask soak` sets it.
 pub const SOAK_SECONDS: &str = "TRAPGATE_SOAK_SECONDS";
 
-/// How long a test may take for its turns: some ten times what they take on a quiet machine.
+/// The maximum time for a test's repetitions: some ten times the time on an idle machine.
 pub fn patience() -> Duration {
     Duration::from_secs(if is_nested() { 60 } else { 240 })
 }
 
-/// What a repeating test has to reach before it may end.
+/// The goals of a repeating test.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
     turns: u64,
@@ -20,13 +21,14 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// So many turns here, and so many in the nested bed, where everything takes a hundred times as long. A soak adds time and takes nothing away.
+    /// `here` repetitions, or `nested` repetitions in the nested bed, where everything takes a hundred times as long. A
+    /// soak adds a minimum time.
     pub fn turns(here: u64, nested: u64) -> Self {
         let turns = if is_nested() { nested } else { here };
         Self::new(turns, Duration::ZERO)
     }
 
-    /// So long here, and so long in the nested bed. In a soak, what that asks for.
+    /// The time `here`, or the time `nested` in the nested bed. A soak sets its own time.
     pub fn time(here: Duration, nested: Duration) -> Self {
         Self::new(0, if is_nested() { nested } else { here })
     }
@@ -39,7 +41,8 @@ impl Amount {
         }
     }
 
-    /// Whether there is more to do after so many turns. A machine that is too busy for them is told of, as a skip.
+    /// Whether the test has to go on after `done` repetitions. If a machine is too busy to reach the goal, a skip is
+    /// printed.
     pub fn is_left(&self, done: u64) -> bool {
         let passed = self.start.elapsed();
         if passed < self.time {
@@ -57,15 +60,15 @@ impl Amount {
     }
 }
 
-/// Whether this is the bed of `cargo xtask nested`.
+/// Whether the test runs in the bed of `cargo xtask nested`.
 pub fn is_nested() -> bool {
     std::env::var_os("TRAPGATE_NESTED").is_some()
 }
 
-/// How long each repeating test is to take, in a soak.
+/// The time that each repeating test takes in a soak.
 ///
 /// # Panics
-/// On a value that is no number: a soak that does not soak would pass for one that did.
+/// The value is not a number. Otherwise a soak that does not soak would be taken for one that did.
 pub fn soak() -> Option<Duration> {
     let value = std::env::var(SOAK_SECONDS).ok()?;
     let seconds = value

@@ -1,9 +1,13 @@
-//! Any VMM as the thing under test: a command that boots an ELF kernel by its PVH note, held at its first instruction, with a GDB server.
+//! A VMM under test: a command that boots an ELF kernel by its PVH note, holds it at its first instruction, and has a
+//! GDB server.
 //!
-//! [`COMMAND`] names it; without it, it is `trapgate`. The words of the command are separated by spaces, and in them
+//! The variable [`COMMAND`] contains the command; the default is `trapgate`. Spaces separate its words, and in the
+//! words
 //!
-//! - `{guest}` is the guest's ELF file (see `guest/ticking.S` for what it needs: one CPU, 64 MiB are plenty);
-//! - `{address}` is the `HOST:PORT` where the server is to listen. Without it the command has to print a line `gdb: listening on HOST:PORT`.
+//! - `{guest}` is replaced by the guest's ELF file (`guest/ticking.S` says what the guest needs; one CPU and 64 MiB are
+//!   enough);
+//! - `{address}` is replaced by the `HOST:PORT` on which the server has to listen. Without `{address}` the command has
+//!   to print a line `gdb: listening on HOST:PORT`.
 
 use crate::packets::Packets;
 use crate::running::DEADLINE;
@@ -18,36 +22,36 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// The variable with the command.
+/// The name of the variable with the command.
 pub const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
 
-/// The ELF file.
+/// The contents of the ELF file.
 const GUEST: &[u8] = include_bytes!(env!("TICKING_ELF"));
 
-/// Where the guest's loop begins: `inc %rbx`, `nop`, `nop` and a jump back.
+/// The address of the guest's loop: `inc %rbx`, `nop`, `nop` and a jump back.
 pub const LOOP: u64 = 0x10_0200;
-/// The instruction after the increment.
+/// The address of the instruction behind the increment.
 pub const SITE: u64 = LOOP + 3;
 /// The addresses of the loop's instructions.
 pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
-/// The number of ticks, eight bytes.
+/// The address of the number of ticks, which has eight bytes.
 pub const TICKS: u64 = 0x10_1000;
 
-/// A VMM with the guest in it.
+/// A running VMM with the guest.
 pub struct Vmm {
     _process: Running,
-    /// Where its debug server listens.
+    /// The address of the debug server.
     pub address: String,
-    /// The guest's ELF file, for GDB.
+    /// The path of the guest's ELF file, for GDB.
     pub guest: String,
     _folder: tempfile::TempDir,
 }
 
 impl Vmm {
-    /// The VMM when its server listens, or `None` with the reason printed where this host has no KVM.
+    /// Starts the VMM and waits until its server listens. `None`, with the reason printed, if this host has no KVM.
     ///
     /// # Panics
-    /// Where it does not start.
+    /// The VMM does not start.
     pub fn start() -> Option<Self> {
         if !kvm_here() {
             return None;
@@ -80,7 +84,7 @@ impl Vmm {
         })
     }
 
-    /// A session by packets, with the first reply read.
+    /// Begins a session by packets and reads the first reply.
     pub fn packets(&self) -> Packets<TcpStream> {
         let mut packets = Packets::connect(&self.address);
         packets.ask("qSupported:swbreak+;hwbreak+");
@@ -89,7 +93,7 @@ impl Vmm {
 }
 
 fn by_template(template: &str, guest: &str) -> (Running, String) {
-    // It may be taken again before the VMM has it; then the VMM says so and the test fails.
+    // Another process may take the port before the VMM does. Then the VMM reports it, and the test fails.
     let address = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
@@ -108,14 +112,15 @@ fn by_template(template: &str, guest: &str) -> (Running, String) {
     }
 }
 
-/// Starts a VMM that says where it listens.
+/// Starts a VMM that prints its address.
 fn printing(command: Command) -> (Running, String) {
     let mut process = Running::spawn(command);
     let address = process.address();
     (process, address)
 }
 
-/// Starts a VMM that was told where to listen. The port is looked for among those that are listened at, for a connection would be a debugger.
+/// Starts a VMM that gets its address. The test looks for the port in the list of listening ports, because a connection
+/// would count as a debugger.
 fn listening(command: Command, address: String) -> (Running, String) {
     let mut process = Running::spawn(command);
     let (_, port) = address.rsplit_once(':').expect("made here");
@@ -128,13 +133,13 @@ fn listening(command: Command, address: String) -> (Running, String) {
             process.finish()
         );
         assert!(Instant::now() < end, "the VMM does not listen at {address}");
-        // Nobody tells of a socket of another process.
+        // There is no event for a socket of another process.
         thread::sleep(Duration::from_millis(20));
     }
     (process, address)
 }
 
-/// proc(5), `/proc/net/tcp`: the local address is the second field, state 0A is LISTEN.
+/// proc(5), `/proc/net/tcp`: the second field is the local address, and state 0A is LISTEN.
 fn is_listened_at(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
     table.lines().any(|line| {
@@ -146,10 +151,11 @@ fn is_listened_at(port: u16) -> bool {
     })
 }
 
-/// What every server answers to `g` for a 64-bit guest: RBX, the second register, and RIP, the seventeenth.
+/// The registers that every server returns for `g` with a 64-bit guest: RBX, the second register, and RIP, the
+/// seventeenth.
 ///
 /// # Panics
-/// On an error, or a reply that is too short.
+/// The reply is an error or too short.
 #[track_caller]
 pub fn turns_and_rip(packets: &mut Packets<TcpStream>) -> (u64, u64) {
     let reply = packets.ask("g");

@@ -1,11 +1,11 @@
-//! The GDBs and LLDBs that are here: this machine's own, and those that `cargo xtask debuggers` unpacked beside them.
+//! The GDBs and LLDBs on this machine: the installed ones, and those that `cargo xtask debuggers` has unpacked.
 
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// Which debugger.
+/// The kind of a debugger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// The GNU debugger.
@@ -17,16 +17,16 @@ pub enum Client {
 /// A debugger that can be started.
 #[derive(Debug, Clone)]
 pub struct Debugger {
-    /// Its name and version, as in `gdb-16.3`.
+    /// The name and the version, as in `gdb-16.3`.
     pub name: String,
-    /// The program, or a script that starts it.
+    /// The path of the program, or of a script that starts it.
     pub program: PathBuf,
-    /// Where its Python finds the module `lldb`; Debian 12's LLDB looks in a folder that does not exist.
+    /// The folder with the Python module `lldb`. Debian 12's LLDB looks in a folder that does not exist.
     pub python: Option<PathBuf>,
 }
 
 impl Client {
-    /// Its program's name.
+    /// The name of the program.
     pub fn program(self) -> &'static str {
         match self {
             Self::Gdb => "gdb",
@@ -34,7 +34,7 @@ impl Client {
         }
     }
 
-    /// All that are here, this machine's own first. Where there are fewer than there should be, the reason is printed.
+    /// All debuggers of this kind, with the installed one first. If some are missing, the reason is printed.
     pub fn all(self) -> Vec<Debugger> {
         let program = self.program();
         let own = debugger(Path::new(program));
@@ -89,7 +89,7 @@ fn debugger(program: &Path) -> Option<Debugger> {
     })
 }
 
-/// `PREFIX/lib/python3*/dist-packages` of a program in `PREFIX/bin`, where it has the module `lldb`.
+/// `PREFIX/lib/python3*/dist-packages` of a program in `PREFIX/bin`, if the folder contains the module `lldb`.
 fn python_modules(program: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! GDB in batch mode, started with the very line that `trapgate` prints.
+//! GDB in batch mode, started with the line that `trapgate` prints.
 
 use crate::running::Ended;
 use crate::running::Running;
@@ -6,7 +6,7 @@ use crate::running::kvm_here;
 use std::process::Command;
 use std::process::Stdio;
 
-/// The guest and GDB, or `None` with the reason printed.
+/// Starts the guest for GDB. `None`, with the reason printed, if KVM or GDB is missing.
 pub fn guest(args: &[&str]) -> Option<Running> {
     if !kvm_here() || !gdb_here() {
         return None;
@@ -14,7 +14,7 @@ pub fn guest(args: &[&str]) -> Option<Running> {
     Some(Running::start(&[&["--gdb", "127.0.0.1:0"], args].concat()))
 }
 
-/// Whether there is a GDB. Where not, the reason is printed.
+/// Whether GDB is installed. If not, the reason is printed.
 pub fn gdb_here() -> bool {
     let found = Command::new("gdb")
         .arg("--version")
@@ -27,7 +27,7 @@ pub fn gdb_here() -> bool {
     found
 }
 
-/// Runs the printed line with `commands` after it, in batch mode: GDB's text.
+/// Runs the printed line with `commands`, in batch mode. Returns GDB's output.
 #[track_caller]
 pub fn gdb(guest: &mut Running, commands: &[&str]) -> String {
     let ended = start_gdb(&guest.gdb_line(), commands).finish();
@@ -35,7 +35,7 @@ pub fn gdb(guest: &mut Running, commands: &[&str]) -> String {
     ended.output
 }
 
-/// As [`gdb`], with commands after which there is no guest any more.
+/// As [`gdb`], with commands that end the guest.
 #[track_caller]
 pub fn gdb_to_the_end(guest: &mut Running, commands: &[&str]) -> String {
     let ended = start_gdb(&guest.gdb_line(), commands).finish();
@@ -43,10 +43,10 @@ pub fn gdb_to_the_end(guest: &mut Running, commands: &[&str]) -> String {
     ended.output
 }
 
-/// GDB under way.
+/// Starts GDB.
 pub fn start_gdb(line: &str, commands: &[&str]) -> Running {
     let mut words = vec!["-nx", "-batch"];
-    // As set up before the line connects.
+    // These settings have to be set before the line connects.
     for setting in [
         "set pagination off",
         "set confirm off",
@@ -67,7 +67,7 @@ pub fn start_gdb(line: &str, commands: &[&str]) -> Running {
     Running::spawn(shell)
 }
 
-/// What `trapgate doctor` says of `capability`.
+/// Whether `trapgate doctor` says that `capability` works.
 pub fn works_here(capability: &str) -> bool {
     let Ended { output, .. } = Running::start(&["doctor"]).finish();
     let line = output
@@ -77,7 +77,7 @@ pub fn works_here(capability: &str) -> bool {
     line.starts_with("yes")
 }
 
-/// Asserts that every part is in GDB's text, in this order.
+/// Asserts that GDB's output contains all parts in this order.
 #[track_caller]
 pub fn in_order(text: &str, parts: &[&str]) {
     let mut rest = text;

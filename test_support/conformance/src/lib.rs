@@ -1,13 +1,14 @@
-//! What the conformance suite is made of: guest programs, and beds in which a test drives a guest and its debug server.
+//! The parts of the conformance suite: guest programs, and fixtures with which a test drives a guest and its debug
+//! server.
 //!
-//! - [`amount`]: how often a test repeats what it repeats.
+//! - [`amount`]: the number of repetitions in a test.
 //! - [`machine`]: a small machine around `vp_runner`, in the test's own process, driven by requests.
 //! - [`running`]: a VMM as a child process.
-//! - [`any_vmm`]: the VMM under test as a command, with a guest that needs little.
-//! - [`debuggers`]: the GDBs and LLDBs that are here.
-//! - [`packets`] and [`gdb_client`]: its debug server, driven by raw packets or by GDB itself.
+//! - [`any_vmm`]: the VMM under test as a command, with a small guest.
+//! - [`debuggers`]: the GDBs and LLDBs on this machine.
+//! - [`packets`] and [`gdb_client`]: clients of the debug server, by raw packets and by GDB.
 //!
-//! These are for tests: what cannot be had is a panic that says so, and a wait past its deadline is one as well.
+//! The functions are for tests: a failure is a panic with a message, and so is a wait that exceeds its deadline.
 #![forbid(unsafe_code)]
 
 pub mod amount;

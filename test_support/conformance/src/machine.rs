@@ -1,4 +1,5 @@
-//! A small machine for real guests on /dev/kvm: a few pages of memory, two or three devices, a runner under test, and requests with a deadline.
+//! A small machine for real guests on /dev/kvm: a few pages of memory, two or three devices, a runner under test, and
+//! requests with a deadline.
 
 pub mod guest;
 pub mod program;
@@ -39,66 +40,66 @@ use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::StartMode;
 
-/// No answer takes this long, on the slowest of hosts; a test that waits it out has found a hang.
+/// No answer takes this long, even on the slowest host. A test in which this time passes has found a hang.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 const RAM: usize = 2 << 20;
-/// Where the guest's program lies, and where its VPs start.
+/// The address of the guest's program, at which the VPs start.
 pub const ENTRY: u64 = 0x1000;
 /// A device register of eight bytes.
 pub const DEVICE: Gpa = Gpa::new(0x1000_0000);
-/// A read gives 0x5a, once the test lets it.
+/// A read returns 0x5a after the test has released it.
 pub const HELD_DEVICE: Gpa = Gpa::new(0x1000_1000);
-/// A write tells the test of the byte written.
+/// A write reports the written byte to the test.
 pub const PORT_TELL: u8 = 0xe9;
 /// A write asks for a reset.
 pub const PORT_RESET: u8 = 0xf1;
-/// A write asks to be switched off.
+/// A write asks for a power-off.
 pub const PORT_OFF: u8 = 0xf2;
 /// A write makes the device panic.
 pub const PORT_PANIC: u8 = 0xf4;
-/// A write says that the guest's kernel panicked.
+/// A write reports a panic of the guest's kernel.
 pub const PORT_GIVES_UP: u8 = 0xf5;
-/// A read gives 0x5a, once the test lets it.
+/// A read returns 0x5a after the test has released it.
 pub const PORT_HELD: u8 = 0xf3;
 
-/// What to build.
+/// The configuration of a test machine.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The mode the VPs start in.
+    /// The mode in which the VPs start.
     pub mode: Mode,
-    /// How many VPs.
+    /// The number of VPs.
     pub vps: u32,
     /// The program, loaded at [`ENTRY`] at each reset.
     pub code: Vec<u8>,
-    /// Whether it waits for a debugger.
+    /// Whether the guest waits for a debugger.
     pub start: StartMode,
-    /// What a reset does.
+    /// The policy for resets.
     pub on_reset: ResetPolicy,
-    /// Who is told that a guest that crashed is kept; `None`: it ends.
+    /// Receives the reason when a crashed guest is kept. `None`: a crash ends the guest.
     pub kept: Option<mesh::Sender<DebugStopReason>>,
-    /// Whether VPs after the first wait for INIT-SIPI.
+    /// Whether VPs other than the first wait for INIT-SIPI.
     pub others_wait: bool,
-    /// Whether the runner is told what the probe finds here.
+    /// Whether the runner gets the results of the probe.
     pub probed: bool,
-    /// Whether its clocks stand while it is stopped.
+    /// Whether the guest's clocks stop while the guest is stopped.
     pub freeze_time: FreezeTime,
-    /// Whether the runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here.
+    /// Whether the runner is told that `KVM_GUESTDBG_BLOCKIRQ` has no effect here.
     pub shadowed: bool,
-    /// Whether an NMI waits for the first VP before its first instruction.
+    /// Whether an NMI is pending for the first VP before its first instruction.
     pub nmi: bool,
-    /// An interrupt that the first VP's controller counts as delivered, and that KVM is to inject before its first instruction.
+    /// An interrupt that the first VP's local APIC has delivered, and that KVM injects before the first instruction.
     pub queued: Option<u8>,
-    /// Whether the machine cannot be reset.
+    /// Whether a reset of the machine fails.
     pub reset_fails: bool,
-    /// Whether a reset of the machine waits until the test lets it.
+    /// Whether a reset of the machine waits until the test releases it.
     pub reset_is_held: bool,
-    /// The signal that the runner takes for itself.
+    /// The signal that the runner uses.
     pub kick_signal: KickSignal,
 }
 
 impl Setup {
-    /// One VP that waits for a debugger at `code`.
+    /// A guest with one VP, which waits for a debugger at `code`.
     pub fn new(mode: Mode, code: &[u8]) -> Self {
         Self {
             mode,
@@ -119,19 +120,19 @@ impl Setup {
         }
     }
 
-    /// With that many VPs.
+    /// Sets the number of VPs.
     pub fn vps(mut self, vps: u32) -> Self {
         self.vps = vps;
         self
     }
 
-    /// The runner is told that `KVM_GUESTDBG_BLOCKIRQ` does nothing here, so that it uses interrupt shadows.
+    /// Tells the runner that `KVM_GUESTDBG_BLOCKIRQ` has no effect here, so that it uses interrupt shadows.
     pub fn shadowed(mut self) -> Self {
         self.shadowed = true;
         self
     }
 
-    /// It runs at once.
+    /// The guest runs at once.
     pub fn running(mut self) -> Self {
         self.start = StartMode::Run;
         self
@@ -143,44 +144,44 @@ impl Setup {
         self
     }
 
-    /// A guest that crashes while nobody debugs it is kept, and this is told.
+    /// A guest that crashes without a debugger is kept, and `kept` receives the reason.
     pub fn kept(mut self, kept: mesh::Sender<DebugStopReason>) -> Self {
         self.kept = Some(kept);
         self
     }
 
-    /// The machine cannot be reset.
+    /// A reset of the machine fails.
     pub fn reset_fails(mut self) -> Self {
         self.reset_fails = true;
         self
     }
 
-    /// The runner takes the signal of this number for itself, and the host is not probed, which would take another one.
+    /// Sets the signal of the runner. The host is not probed, because the probe would use another signal.
     pub fn kick_signal(mut self, number: i32) -> Self {
         self.kick_signal = KickSignal::new(number).unwrap();
         self.probed = false;
         self
     }
 
-    /// A reset of the machine waits until the test lets it.
+    /// A reset of the machine waits until the test releases it.
     pub fn reset_is_held(mut self) -> Self {
         self.reset_is_held = true;
         self
     }
 
-    /// VPs after the first wait for INIT-SIPI.
+    /// VPs other than the first wait for INIT-SIPI.
     pub fn others_wait(mut self) -> Self {
         self.others_wait = true;
         self
     }
 
-    /// The runner knows nothing of the host, so software breakpoints are on debug registers.
+    /// The runner gets no results of a probe, so software breakpoints are in debug registers.
     pub fn unprobed(mut self) -> Self {
         self.probed = false;
         self
     }
 
-    /// The running guest, or `None` with the reason printed where this host has no KVM.
+    /// Starts the guest. `None`, with the reason printed, if this host has no KVM.
     pub fn build(self) -> Option<TestVm> {
         match TestVm::new(self) {
             Ok(vm) => Some(vm),
@@ -192,38 +193,38 @@ impl Setup {
     }
 }
 
-/// The devices, and what the tests want to know of them.
+/// The devices, and the record of their use.
 pub struct TestMachine {
     setup: Setup,
-    /// Held until the VP threads are joined: the runner holds the machine that long.
+    /// Held until the VP threads are joined, because the runner holds the machine until then.
     ram: RegisteredRam,
-    /// How fast the guest's time stamp counter counts, where KVM tells.
+    /// The rate of the guest's time stamp counter in kHz, if KVM reports it.
     pub tsc_khz: Option<u32>,
     seen: Mutex<Seen>,
     news: Condvar,
 }
 
-/// What the machine was asked.
+/// The record of the machine's calls.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// What was written to [`PORT_TELL`], and by whom.
+    /// The bytes written to [`PORT_TELL`], with the VPs that wrote them.
     pub told: Vec<(VpIndex, u8)>,
-    /// What is in the device register.
+    /// The contents of the device register.
     pub device: [u8; 8],
-    /// Who accessed it, with how many bytes; `None`: a debugger.
+    /// The accesses to the device register: the VP (`None` for a debugger) and the number of bytes.
     pub device_accesses: Vec<(Option<VpIndex>, usize)>,
-    /// Resets of the machine.
+    /// The number of resets of the machine.
     pub resets: u32,
-    /// VPs that were put at their first instruction.
+    /// The number of VPs that were initialised.
     pub inits: u32,
-    /// Held calls that have begun.
+    /// The number of held calls that have begun.
     pub held: u32,
-    /// Held calls that may end.
+    /// The number of held calls that may return.
     pub released: u32,
 }
 
 impl TestMachine {
-    /// Waits until the machine has seen enough.
+    /// Waits until `enough` accepts the record.
     pub fn wait_until(&self, what: &str, enough: impl Fn(&Seen) -> bool) -> Seen {
         let seen = self.seen.lock().unwrap();
         let (seen, timeout) = self
@@ -234,7 +235,7 @@ impl TestMachine {
         seen.clone()
     }
 
-    /// All of RAM as the guest has it, whatever a debugger is shown.
+    /// All of RAM as the guest has it, including breakpoint bytes.
     pub fn raw_memory(&self) -> Vec<u8> {
         let mut bytes = vec![0; RAM];
         let ram = self.ram.memory();
@@ -242,12 +243,12 @@ impl TestMachine {
         bytes
     }
 
-    /// Lets one held call end.
+    /// Releases one held call.
     pub fn release(&self) {
         self.note(|seen| seen.released += 1);
     }
 
-    /// Lets every held call end, and all that come.
+    /// Releases every held call, and all future ones.
     pub fn release_all(&self) {
         self.note(|seen| seen.released = u32::MAX);
     }
@@ -380,11 +381,11 @@ fn device_bytes(device: &mut [u8; 8], gpa: Gpa, len: usize) -> Option<&mut [u8]>
     device.get_mut(offset..offset + len)
 }
 
-/// A guest in a runner on a thread of its own.
+/// A guest with its runner on a separate thread.
 pub struct TestVm {
-    /// Its devices.
+    /// The devices of the guest.
     pub machine: Arc<TestMachine>,
-    /// Its runner.
+    /// The handle of the runner.
     pub handle: RunnerHandle,
     debug: Option<mesh::Sender<DebugMessage>>,
     session: Mutex<Option<Arc<DebugSession>>>,

@@ -1,15 +1,15 @@
-//! A client of the remote protocol that sends what GDB never would.
+//! A client of the remote protocol that can send packets that GDB would never send.
 
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
-/// A connection, after the acknowledgements of each packet.
+/// A connection with acknowledgements.
 pub struct Packets<S> {
     /// The connection.
     pub stream: S,
-    /// Received and not looked at yet, in reverse.
+    /// Received bytes that were not parsed yet, in reverse order.
     received: Vec<u8>,
 }
 
@@ -17,7 +17,8 @@ impl Packets<TcpStream> {
     /// Connects by TCP to `HOST:PORT`.
     pub fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("the server listens");
-        // An acknowledgement and the next packet are two writes: without this, the second waits for the server's answer to the first.
+        // An acknowledgement and the next packet are two writes. Without this option, the second write waits for the
+        // server's answer to the first.
         stream.set_nodelay(true).expect("a TCP connection");
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
@@ -39,19 +40,19 @@ impl Packets<UnixStream> {
     }
 }
 
-/// A packet with its checksum.
+/// Encodes a packet with its checksum.
 pub fn packet(body: &[u8]) -> Vec<u8> {
     let sum = body.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
     [b"$", body, format!("#{sum:02x}").as_bytes()].concat()
 }
 
 impl<S: Read + Write> Packets<S> {
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// One byte, or `None` at the end of the connection.
+    /// Returns one byte. `None` at the end of the connection.
     pub fn byte(&mut self) -> Option<u8> {
         if let Some(byte) = self.received.pop() {
             return Some(byte);
@@ -67,7 +68,8 @@ impl<S: Read + Write> Packets<S> {
         }
     }
 
-    /// The next packet's body, acknowledged; acknowledgements before it are skipped. `None` at the end of the connection.
+    /// Returns the body of the next packet, and acknowledges it. Skips acknowledgements before it. `None` at the end of
+    /// the connection.
     pub fn reply(&mut self) -> Option<String> {
         while self.byte()? != b'$' {}
         let mut body = Vec::new();
@@ -78,12 +80,12 @@ impl<S: Read + Write> Packets<S> {
             }
         }
         let _ = (self.byte()?, self.byte()?);
-        // After its last reply the server may be gone, which is no fault of the reply.
+        // After its last reply the server may have closed the connection, so an error is ignored.
         let _ = self.stream.write_all(b"+");
         Some(String::from_utf8_lossy(&body).into_owned())
     }
 
-    /// Sends a packet and gives the reply's body.
+    /// Sends a packet and returns the body of the reply.
     #[track_caller]
     pub fn ask(&mut self, body: &str) -> String {
         self.send_raw(&packet(body.as_bytes()));

@@ -1,4 +1,4 @@
-//! The program under test as a child process: what it prints, how it ends, and a deadline on every wait.
+//! The program under test as a child process: its output, its end, and a deadline for every wait.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -14,10 +14,10 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Long enough for the slowest bed; nothing waits for its end.
+/// Long enough for the slowest bed. No passing test waits this long.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// `trapgate` with a cache folder of its own.
+/// `trapgate` with its own cache folder.
 pub struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -25,20 +25,21 @@ pub struct Running {
     _cache: tempfile::TempDir,
 }
 
-/// How a program ended.
+/// The end of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` where a signal ended it.
+    /// The exit code. `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// All it printed.
+    /// The whole output.
     pub output: String,
 }
 
-/// A program prints nothing and has not ended.
+/// The program prints nothing and has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silent;
 
-/// Whether guests can run here. Where not: the reason is printed, or in the nested bed, which is there to run them, it is a failure.
+/// Whether guests can run here. If not, the reason is printed. In the nested bed, whose purpose is to run guests, it is
+/// a failure.
 pub fn kvm_here() -> bool {
     match std::fs::OpenOptions::new()
         .read(true)
@@ -57,10 +58,10 @@ pub fn kvm_here() -> bool {
     }
 }
 
-/// `trapgate` with its arguments, not started.
+/// The command `trapgate` with its arguments, not started.
 ///
 /// # Panics
-/// Where it is not built: cargo puts it one folder above the test programs.
+/// The program is not built. Cargo puts it one folder above the test programs.
 pub fn trapgate(args: &[&str]) -> Command {
     let test = std::env::current_exe().expect("a process knows its program");
     let program = test
@@ -84,7 +85,7 @@ impl Running {
         Self::spawn(trapgate(args))
     }
 
-    /// Starts `command`; its output and error output are one stream of lines.
+    /// Starts `command`. Its output and its error output are one stream of lines.
     pub fn spawn(mut command: Command) -> Self {
         let cache = tempfile::tempdir().expect("a temporary folder");
         command
@@ -113,7 +114,7 @@ impl Running {
         }
     }
 
-    /// As [`spawn`](Self::spawn), with something to type into.
+    /// As [`spawn`](Self::spawn), with a pipe for the input.
     pub fn spawn_with_input(mut command: Command) -> (Self, ChildStdin) {
         command.stdin(Stdio::piped());
         let mut running = Self::spawn(command);
@@ -121,7 +122,7 @@ impl Running {
         (running, input)
     }
 
-    /// The first line, printed already or to come, that `wanted` takes.
+    /// Returns the first line, printed already or in future, that `wanted` accepts.
     #[track_caller]
     pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
@@ -143,7 +144,8 @@ impl Running {
         }
     }
 
-    /// The next line that nobody waited for yet; `None` at the end of its output. `Err` where it prints nothing for `patience`.
+    /// The next line that was not read yet. `None` at the end of the output. `Err` if the program prints nothing for
+    /// `patience`.
     pub fn next_line(&mut self, patience: Duration) -> Result<Option<String>, Silent> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(Some(line)),
@@ -158,13 +160,13 @@ impl Running {
         self.line(&format!("`{text}`"), |line| line.contains(text))
     }
 
-    /// Where gdb may connect.
+    /// The address for GDB.
     pub fn address(&mut self) -> String {
         let line = self.wait_for("gdb: listening on ");
         line.trim_start_matches("gdb: listening on ").to_owned()
     }
 
-    /// The line to paste.
+    /// The gdb line to paste.
     pub fn gdb_line(&mut self) -> String {
         self.line("the gdb line", |line| {
             line.trim_start().starts_with("gdb -ex ")
@@ -173,12 +175,12 @@ impl Running {
         .to_owned()
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal by name, as `kill` knows it.
+    /// Sends a signal by the name that `kill` uses.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args(["-s", name, &self.pid().to_string()])
@@ -187,7 +189,7 @@ impl Running {
         assert!(status.success(), "kill -s {name}: {status}");
     }
 
-    /// Whether it has not ended.
+    /// Whether the program has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()
@@ -199,7 +201,7 @@ impl Running {
     #[track_caller]
     pub fn finish(mut self) -> Ended {
         let deadline = Instant::now() + DEADLINE;
-        // Both streams are closed when the program has ended.
+        // Both streams are closed after the program has ended.
         while let Ok(line) = self
             .lines
             .recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -221,7 +223,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already in the usual case.
+        // Usually the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

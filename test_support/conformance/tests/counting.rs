@@ -1,4 +1,4 @@
-//! Nothing lost and nothing twice, counted by the guest itself, through requests: turns, ticks and hits.
+//! Nothing is lost and nothing happens twice: the guest itself counts turns, ticks and hits. Driven by requests.
 
 use conformance::amount::Amount;
 use conformance::machine::guest::*;
@@ -71,12 +71,12 @@ fn ten_thousand_steps_stay_in_the_loop_and_lose_no_tick() {
         "{done} steps in {:?}, {during} ticks meanwhile",
         start.elapsed()
     );
-    // One that was on its way before the first step may still come.
+    // An interrupt that was in flight before the first step may still arrive.
     assert!(during <= 1, "{during} handlers ran inside steps");
     every_tick_is_delivered(&vm);
 }
 
-/// Whoever comes to a place is stopped there, however many others are on their way over theirs.
+/// Every VP that reaches a site stops there, however many other VPs step over their sites.
 fn hits_are_what_the_guest_counts(vps: u32) {
     let Some(vm) = Setup::new(Mode::Long, &hundred_sites()).vps(vps).build() else {
         return;
@@ -85,11 +85,11 @@ fn hits_are_what_the_guest_counts(vps: u32) {
     for n in 1..=SITES {
         vm.insert(software_at(site(n)));
     }
-    // Four debug registers are no hundred.
+    // There are four debug registers and a hundred sites.
     let armed = armings(&vm).len();
     let amount = Amount::time(Duration::from_secs(60), Duration::from_secs(10));
     let mut hits = vec![0; vps as usize];
-    // Each has to come to a place at least once, however busy the machine.
+    // Each VP has to reach a site at least once, however busy the machine is.
     while amount.is_left(0) || (hits.contains(&0) && hits.iter().sum::<u64>() < 10_000) {
         let reason = stop(vm.resume());
         let DebugStopReason::Breakpoint { vp, breakpoint } = reason else {
@@ -106,7 +106,7 @@ fn hits_are_what_the_guest_counts(vps: u32) {
     }
     for (vp, hits) in (0..).zip(&hits) {
         let regs = vm.regs(vp);
-        // A VP may stand at a place that is yet to be reported.
+        // A VP may have a hit that was not reported yet.
         let unreported = regs.gp[3] - hits;
         assert!(
             unreported <= 1,

@@ -1,4 +1,4 @@
-//! The same with GDB itself, by script, against any VMM: see `conformance::any_vmm` for how to name one.
+//! The same promises with GDB scripts, against any VMM. `conformance::any_vmm` says how to name one.
 
 use conformance::amount::is_nested;
 use conformance::any_vmm::*;
@@ -6,7 +6,7 @@ use conformance::gdb_client::gdb_here;
 use conformance::gdb_client::start_gdb;
 use conformance::running::Ended;
 
-/// What GDB said to `commands`, whatever they do.
+/// The output of GDB for `commands`.
 fn gdb(vmm: &Vmm, commands: &str) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let script = folder.path().join("script.gdb");

@@ -1,4 +1,5 @@
-//! A guest's own `int3`, counted by itself: a timer ticks, breakpoints of ours are in memory, and none of its traps is lost, doubled or changed.
+//! The guest's own `int3`, counted by the guest, with a timer and with breakpoints of the debugger in memory. No trap
+//! is lost, doubled or changed.
 
 use conformance::amount::Amount;
 use conformance::amount::patience;
@@ -11,10 +12,10 @@ use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::stop::DebugStopReason;
 
-/// The guest in its loop of `int3`, with the timer running, a breakpoint in memory that it does not meet there, and as many turns to go as it may need.
-/// `None` with the reason printed.
+/// The guest in its loop of `int3`, with the timer running, and with a breakpoint in memory outside the loop. Returns
+/// the number of turns. `None`, with the reason printed, if this host cannot run it.
 fn trapping() -> Option<(TestVm, u64)> {
-    // From where interrupts are on: a break may find the guest in its handler.
+    // Begin with interrupts on, because a break may stop the guest in its handler.
     let vm = standing_at(execute_at(SITE))?;
     vm.remove(execute_at(SITE));
     let go_to_traps = |turns| {
@@ -23,7 +24,7 @@ fn trapping() -> Option<(TestVm, u64)> {
         regs.gp[5] = turns;
         vm.try_set_regs(0, regs).unwrap();
     };
-    // With no breakpoint in memory, nothing of ours has to do with it.
+    // Without a breakpoint in memory, the debugger does not affect the trap.
     go_to_traps(1);
     vm.insert(execute_at(TRAPS_END));
     match stop(vm.resume()) {
@@ -41,13 +42,14 @@ fn trapping() -> Option<(TestVm, u64)> {
     is_byte(&vm).then_some((vm, turns))
 }
 
-/// The guest stands behind an `int3`: as many handlers have run as there were, and each found what it has to find.
+/// The guest has stopped behind an `int3`. Asserts that as many handlers as `int3`s have run, each with the correct
+/// values.
 #[track_caller]
 fn every_trap_is_its_own(vm: &TestVm, turns: u64) -> u64 {
     let regs = vm.regs(0);
     assert_eq!(regs.rip, BEHIND_TRAP);
     let executed = turns - regs.gp[5] + 1;
-    // And the one before.
+    // And the trap before the loop.
     assert_eq!(traps_handled(vm), (1 + executed, 0), "of 1 + {executed}");
     executed
 }
@@ -94,7 +96,7 @@ fn the_guests_own_int3_is_lost_to_no_tick_and_no_break() {
     let amount = Amount::turns(1_000, 1_000);
     let (mut done, mut breaks) = (0, 0);
     while amount.is_left(done) {
-        // It runs alone, ever a little longer, with no stop but this.
+        // The guest runs alone, a little longer each time, and only the break stops it.
         let pending = vm.resume();
         let enough = traps_handled(&vm).0 + breaks % 16;
         let end = Instant::now() + patience();
@@ -126,7 +128,7 @@ fn a_step_over_the_guests_own_int3_ends_at_its_handler_whatever_ticks() {
     let amount = Amount::turns(1_000, 300);
     let mut done = 0;
     while amount.is_left(done) {
-        // Behind the last one: dec, jnz.
+        // Behind the last `int3`: dec, jnz.
         while vm.regs(0).rip != TRAPS {
             vm.step(0);
         }

@@ -1,11 +1,12 @@
-//! What any client may rely on, by raw packets against any VMM: see `conformance::any_vmm` for how to name one.
+//! Promises to every client, by raw packets, against any VMM. `conformance::any_vmm` says how to name one.
 
 use conformance::amount::Amount;
 use conformance::any_vmm::*;
 use conformance::packets::Packets;
 use std::net::TcpStream;
 
-/// A session with a guest that stands at the loop, its timer running. `None` with the reason printed.
+/// A session with a guest that has stopped in the loop, with its timer running. `None`, with the reason printed, if it
+/// cannot run.
 fn in_the_loop() -> Option<(Vmm, Packets<TcpStream>)> {
     let vmm = Vmm::start()?;
     let mut packets = vmm.packets();
@@ -21,7 +22,7 @@ fn set(packets: &mut Packets<TcpStream>, packet: &str, address: u64) {
     assert_eq!(reply, "OK", "{packet} at {address:#x}");
 }
 
-/// Continues or steps, to `rip`: the turns by then.
+/// Continues or steps to `rip`. Returns the number of turns.
 #[track_caller]
 fn go(packets: &mut Packets<TcpStream>, packet: &str, rip: u64) -> u64 {
     let reply = packets.ask(packet);
@@ -44,7 +45,7 @@ fn ticks(packets: &mut Packets<TcpStream>) -> u64 {
         .swap_bytes()
 }
 
-/// The client leaves its breakpoint where it is: the server has to get past it.
+/// The client leaves its breakpoint inserted, so the server has to pass it.
 fn continues_advance_by_one_turn(kind: &str) {
     let Some((_vmm, mut packets)) = in_the_loop() else {
         return;
@@ -74,7 +75,7 @@ fn a_continue_from_a_hardware_breakpoint_advances_by_one_turn() {
     continues_advance_by_one_turn("Z1");
 }
 
-/// What GDB does at every stop: the breakpoint out, a step, the breakpoint in.
+/// The packets that GDB sends at every stop: remove the breakpoint, step, insert the breakpoint.
 #[test]
 fn a_client_that_removes_and_steps_and_inserts_advances_by_one_turn() {
     let Some((_vmm, mut packets)) = in_the_loop() else {
@@ -117,7 +118,8 @@ fn no_step_of_ten_thousand_lands_in_the_handler() {
     assert!(during <= 1, "{during} handlers ran inside steps");
 }
 
-/// With its bytes in memory the guest's own are shown, and two clients later the guest has them back.
+/// While breakpoint bytes are in memory, reads return the guest's own bytes. Two clients later the guest has its bytes
+/// back.
 #[test]
 fn no_byte_is_shown_to_the_client_or_left_by_one_that_is_lost() {
     let Some((vmm, mut packets)) = in_the_loop() else {
@@ -128,12 +130,12 @@ fn no_byte_is_shown_to_the_client_or_left_by_one_that_is_lost() {
     set(&mut packets, "Z0", SITE);
     go(&mut packets, "c", SITE);
     assert_eq!(packets.ask(&code), "48ffc39090ebf9");
-    // Not a word of goodbye.
+    // The client disconnects without `D`.
     drop(packets);
     let mut packets = vmm.packets();
     packets.ask("?");
     assert_eq!(packets.ask(&code), "48ffc39090ebf9");
-    // A trap for nobody would stop it there, or kill it.
+    // A breakpoint left in memory would stop or kill the guest there.
     set(&mut packets, "Z1", SITE + 1);
     let turns = go(&mut packets, "c", SITE + 1);
     assert_eq!(go(&mut packets, "c", SITE + 1), turns + 1);

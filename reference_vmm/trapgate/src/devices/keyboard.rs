@@ -1,20 +1,20 @@
-//! The keyboard controller, as far as resetting the PC goes: no keyboard is connected.
+//! The keyboard controller, which can only reset the PC. No keyboard is connected.
 
 use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
-/// Data port; the command port is four after it.
+/// Data port. The command port has an offset of four.
 pub(crate) const DATA_PORT: u16 = 0x60;
 /// Command and status port.
 pub(crate) const COMMAND_PORT: u16 = 0x64;
 
-/// Commands 0xf0 to 0xff pulse output lines low for each clear bit; line 0 is the CPU's reset.
+/// Commands 0xf0 to 0xff pulse an output line low for each clear bit. Line 0 resets the CPU.
 const PULSE: u8 = 0xf0;
 const LINE_RESET: u8 = 1 << 0;
 
-/// One of the controller's two ports. Status: both buffers are always empty.
+/// One of the two ports of the controller. Its status always says that both buffers are empty.
 pub(crate) struct Keyboard {
-    /// Which port it is.
+    /// The number of the port.
     pub port: u16,
 }
 

@@ -1,20 +1,20 @@
-//! ACPI's fixed power-management registers (ACPI 6.4, 4.8.3), at the ports where QEMU's `pc` and `q35` have them under SeaBIOS.
+//! ACPI's fixed power-management registers (ACPI 6.4, 4.8.3), at the ports that QEMU's `pc` and `q35` use with SeaBIOS.
 
 use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
-/// PM1a event block: status and enable, two bytes each.
+/// PM1a event block: status and enable registers, two bytes each.
 pub(crate) const EVENT_PORT: u16 = 0x600;
-/// Bytes of the event block.
+/// The length of the event block in bytes.
 pub(crate) const EVENT_LEN: u8 = 4;
 /// PM1a control block.
 pub(crate) const CONTROL_PORT: u16 = 0x604;
-/// Bytes of the control block.
+/// The length of the control block in bytes.
 pub(crate) const CONTROL_LEN: u8 = 2;
-/// The first port after the control block.
+/// The first port behind the control block.
 pub(crate) const END_PORT: u16 = CONTROL_PORT + CONTROL_LEN as u16;
 
-/// SCI_EN: ACPI mode is on, and nothing can turn it off.
+/// SCI_EN: ACPI mode is on, and cannot be turned off.
 const SCI_EN: u8 = 1;
 /// SLP_EN and SLP_TYP in the second byte of the control register.
 const SLP_EN: u8 = 1 << 5;
@@ -22,7 +22,7 @@ const SLP_TYP: u8 = 0b111 << 2;
 /// The sleep type of `\_S5` in the DSDT.
 const SLP_TYP_OFF: u8 = 0;
 
-/// The event and control registers. No event ever occurs, so status is always clear.
+/// The event and control registers. No event ever occurs, so the status is always zero.
 #[derive(Default)]
 pub(crate) struct Power {
     enable: [u8; 2],

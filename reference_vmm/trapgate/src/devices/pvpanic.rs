@@ -1,23 +1,24 @@
-//! The paravirtual panic port, as QEMU has it (QEMU's documentation, "PVPANIC DEVICE"): a kernel writes there what befell it.
+//! The paravirtual panic port, as in QEMU (QEMU's documentation, "PVPANIC DEVICE"). A kernel reports its panic by a
+//! write.
 
 use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
-/// Its one port. The DSDT tells kernels of it.
+/// The only port of the device. The DSDT describes it.
 pub(crate) const PORT: u16 = 0x505;
-/// The identifier by which drivers find it.
+/// The identifier by which drivers find the device.
 pub(crate) const HARDWARE_ID: &str = "QEMU0001";
 
-/// The kernel panicked and goes no further.
+/// The kernel panicked and stops.
 const PANICKED: u8 = 1 << 0;
-/// The kernel panicked and another one is loaded to look into it.
+/// The kernel panicked, and a crash kernel is loaded.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// The port. It keeps nothing.
+/// The panic port. It has no state.
 pub(crate) struct Pvpanic;
 
 impl PortDevice for Pvpanic {
-    /// The events that can be told.
+    /// Reads the events that the device supports.
     fn read_byte(&mut self, _offset: u16) -> u8 {
         PANICKED | CRASH_LOADED
     }

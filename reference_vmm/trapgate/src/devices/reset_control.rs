@@ -1,20 +1,21 @@
-//! The PCI configuration address register and, in the middle of it, the reset control register of Intel's chipsets at port 0xcf9.
+//! The PCI configuration address register and, inside its range, the reset control register of Intel's chipsets at port
+//! 0xcf9.
 
 use super::PortDevice;
 use vp_runner::machine::DeviceOutcome;
 
 /// The first port.
 pub(crate) const FIRST_PORT: u16 = 0xcf8;
-/// The first port after it.
+/// The first port behind the register.
 pub(crate) const END_PORT: u16 = 0xcfc;
 /// The reset control register.
 pub(crate) const RESET_PORT: u16 = 0xcf9;
-/// Hard reset, and do it now.
+/// The value for a hard reset that takes effect at once.
 pub(crate) const HARD_RESET: u8 = 0x06;
 
 const RESET_CPU: u8 = 1 << 2;
 
-/// There is no PCI bus: the address register reads as ones. A byte access at 0xcf9 is the reset register.
+/// There is no PCI bus, so the address register reads as ones. A byte access at 0xcf9 accesses the reset register.
 #[derive(Default)]
 pub(crate) struct ResetControl {
     value: u8,
@@ -42,7 +43,7 @@ impl PortDevice for ResetControl {
         }
     }
 
-    /// Wider accesses are for the configuration address, even where they cover 0xcf9.
+    /// A wider access is to the configuration address, even if it covers 0xcf9.
     fn read(&mut self, offset: u16, data: &mut [u8]) {
         match data {
             [byte] => *byte = self.read_byte(offset),

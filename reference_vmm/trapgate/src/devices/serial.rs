@@ -14,15 +14,15 @@ use vp_runner::machine::DeviceOutcome;
 
 /// The first port.
 pub(crate) const FIRST_PORT: u16 = 0x3f8;
-/// The first port after it.
+/// The first port behind the serial port.
 pub(crate) const END_PORT: u16 = 0x400;
-/// Its interrupt line.
+/// The interrupt line.
 pub(crate) const IRQ: u32 = 4;
 
-/// Input that the guest has not read yet; more than this is lost, as on a line without flow control.
+/// The maximum input that the guest has not read yet. Further input is lost, as on a line without flow control.
 const MAX_PENDING: usize = 64 << 10;
 
-/// The interrupt line: an event that KVM turns into an edge. Clones are the same line.
+/// The interrupt line: an event that KVM converts to an edge. Clones share the line.
 #[derive(Clone)]
 struct IrqLine(Arc<EventFd>);
 
@@ -34,14 +34,14 @@ impl Trigger for IrqLine {
     }
 }
 
-/// What the port's registers are made of, and what the guest has not taken yet.
+/// The registers of the port, and the input that the guest has not read yet.
 struct Port<W: Write> {
     uart: Serial<IrqLine, vm_superio::serial::NoEvents, W>,
     pending: VecDeque<u8>,
 }
 
 impl<W: Write> Port<W> {
-    /// Moves input into the receive buffer as far as it has room.
+    /// Moves input into the receive buffer while the buffer has room.
     fn feed(&mut self) {
         let count = self.uart.fifo_capacity().min(self.pending.len());
         if count == 0 {
@@ -54,7 +54,7 @@ impl<W: Write> Port<W> {
     }
 }
 
-/// COM1. Clones are the same port: one is on the bus, one belongs to what types into it.
+/// COM1. Clones share the port: one is on the bus, and one belongs to the source of the input.
 pub(crate) struct Com1<W: Write> {
     port: Arc<Mutex<Port<W>>>,
     irq: IrqLine,
@@ -72,7 +72,8 @@ impl<W: Write + Clone> Clone for Com1<W> {
 }
 
 impl<W: Write + Clone> Com1<W> {
-    /// A port that raises `irq` and sends what the guest writes to `out`, which must never block: a VP waits for it.
+    /// A port that raises `irq` and sends the guest's output to `out`. `out` must never block, because a VP waits for
+    /// it.
     pub(crate) fn new(irq: EventFd, out: W) -> Self {
         let irq = IrqLine(Arc::new(irq));
         let port = Port {
@@ -86,7 +87,7 @@ impl<W: Write + Clone> Com1<W> {
         }
     }
 
-    /// Input for the guest.
+    /// Queues input for the guest.
     pub(crate) fn receive(&self, bytes: &[u8]) {
         let mut port = lock(&self.port);
         let room = MAX_PENDING - port.pending.len();
@@ -112,7 +113,7 @@ impl<W: Write + Clone + Send> PortDevice for Com1<W> {
         DeviceOutcome::Done
     }
 
-    /// What was typed and not read yet is still to be read: it is on the line, not in the port.
+    /// Input that the guest has not read stays available: it is on the line and not in the port.
     fn reset(&mut self) {
         let mut port = lock(&self.port);
         for byte in port.uart.state().in_buffer.into_iter().rev() {

@@ -2,7 +2,7 @@ use super::*;
 use crate::kernel::Kernel;
 use proptest::prelude::*;
 
-/// A bzImage's header with nothing behind it.
+/// The header of a bzImage without any contents.
 fn bzimage() -> Vec<u8> {
     let mut bytes = vec![0; 1024];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -19,7 +19,7 @@ fn bzimage() -> Vec<u8> {
     bytes
 }
 
-/// `bytes` with `change` written over them, and what the file is then taken for.
+/// The reason why `bytes` with `change` at `at` is refused.
 fn refusal(mut bytes: Vec<u8>, at: usize, change: &[u8]) -> String {
     bytes[at..at + change.len()].copy_from_slice(change);
     Kernel::new(bytes)
@@ -78,7 +78,7 @@ fn what_cannot_be_booted_is_refused_with_the_reason() {
 fn a_program_is_not_taken_for_a_kernel() {
     let program = std::fs::read("/proc/self/exe").expect("this test's own file");
     assert!(Kernel::new(program).is_err());
-    // A program linked for a fixed address: the demo guest without its note.
+    // A program that is linked for a fixed address: the demo guest without its note.
     let note = demo_guest::ELF
         .windows(4)
         .position(|bytes| bytes == b"Xen\0")
@@ -107,7 +107,7 @@ fn the_note_is_found_behind_others() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Nothing in a damaged file makes the loader panic, or write past the memory it was found to need.
+    /// A damaged file does not make the loader panic, or write beyond the memory that it needs.
     #[test]
     fn damaged_files_are_loaded_or_refused(
         at in 0..0x2080_usize,

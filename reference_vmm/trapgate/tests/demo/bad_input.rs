@@ -1,4 +1,4 @@
-//! Every bad input: exit code 2, and a message that says what to do.
+//! Every bad input leads to exit code 2 and a message that says what to do.
 
 use crate::running::Ended;
 use crate::running::Running;
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Without a debug server unless `args` have one: tests that run at the same time would meet at its usual port.
+/// Without a debug server unless `args` name one: tests that run at the same time would use the same default port.
 #[track_caller]
 fn refused(args: &[&str], parts: &[&str]) {
     let mut args = args.to_vec();
@@ -104,8 +104,8 @@ fn too_little_memory_and_too_many_cpus() {
         &["--memory", "8M"],
         &["8 MiB of memory is too little", "use --memory 16M"],
     );
-    refused(&["--memory", "1M"], &["the least is 2 MiB"]);
-    refused(&["--memory", "9999G"], &["the most is"]);
+    refused(&["--memory", "1M"], &["the minimum is 2 MiB"]);
+    refused(&["--memory", "9999G"], &["the maximum is"]);
     refused(&["--memory", "plenty"], &["such as 512M"]);
     refused(&["--cpus", "0"], &["--cpus"]);
     refused(
@@ -188,7 +188,8 @@ fn a_serial_file_that_cannot_be_written() {
     }
 }
 
-/// Runs the program in a mount namespace where `prepare` has had its way with /dev/kvm; `None` where this host has no such namespaces for us.
+/// Runs the program in a mount namespace in which `prepare` has changed /dev/kvm. `None` if this host does not allow
+/// such namespaces.
 fn with_dev(prepare: &str, arg: &str) -> Option<Ended> {
     let script = format!("mount -t tmpfs none /dev && {prepare}");
     let works = Command::new("unshare")
@@ -250,6 +251,6 @@ fn something_else_at_dev_kvm_is_not_taken_for_it() {
 fn a_guest_is_not_kept_for_a_debugger_that_cannot_come() {
     refused(
         &["--on-crash", "stop", "--gdb", "off"],
-        &["with --gdb off none can attach", "leave --on-crash out"],
+        &["with --gdb off no debugger can attach", "omit --on-crash"],
     );
 }

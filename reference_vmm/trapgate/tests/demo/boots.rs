@@ -79,7 +79,7 @@ fn all_of_8_cpus_come_up_also_after_a_reset() {
         Running::start(&["--gdb", "off", "--cpus", "3", "--cmdline", "scenario=reset"]);
     running.wait_for("demo guest: boot 2,");
     let after = std::cell::Cell::new(0);
-    // Lines of the first boot may name the same CPUs: count the ones after the second boot's banner.
+    // Lines of the first boot may name the same CPUs. Count the lines behind the banner of the second boot.
     running.line("both further CPUs after the reset", |line| {
         if line.contains("is up") {
             after.set(after.get() + 1);

@@ -1,4 +1,4 @@
-//! The program from end to end with the demo guest, without a debugger: boots, resets, ends, and every bad input.
+//! The whole program with the demo guest, without a debugger: boots, resets, ends, and bad input.
 
 mod bad_input;
 mod boots;

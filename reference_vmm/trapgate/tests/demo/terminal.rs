@@ -1,4 +1,4 @@
-//! A terminal around the program, by `script` (util-linux).
+//! The program on a terminal, by `script` (util-linux).
 
 use crate::running::Running;
 use crate::running::kvm_here;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::Command;
 use std::process::Stdio;
 
-/// Runs `trapgate` on a terminal of its own, then prints that terminal's settings.
+/// Runs `trapgate` on its own terminal, then prints the settings of that terminal.
 fn on_a_terminal(args: &str) -> Option<Command> {
     if !kvm_here() {
         return None;
@@ -27,7 +27,7 @@ fn on_a_terminal(args: &str) -> Option<Command> {
     Some(command)
 }
 
-/// What `stty -a` says of a terminal as it usually is.
+/// Asserts that `stty -a` shows the usual settings of a terminal.
 #[track_caller]
 fn assert_usual(output: &str) {
     let words: Vec<_> = output.split_whitespace().collect();
@@ -74,7 +74,7 @@ fn keys_reach_the_guest_from_a_terminal_and_all_bytes_of_a_pipe_do() {
     let mut command = crate::running::trapgate(&["--gdb", "off", "--cpus", "1"]);
     command.stdin(Stdio::piped());
     let (mut running, mut input) = Running::spawn_with_input(command);
-    // Ctrl-C is a byte like any other here; the end of the pipe ends nothing.
+    // In a pipe Ctrl-C is an ordinary byte, and the end of the pipe ends nothing.
     input.write_all(b"\x03").expect("the pipe is open");
     running.wait_for("1 CPUs,");
     input.write_all(b"rq").expect("the pipe is open");

@@ -1,4 +1,4 @@
-//! GDB killed, refused, and on a unix socket.
+//! GDB killed, GDB refused, and GDB on a unix socket.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::guest;
@@ -10,7 +10,7 @@ use crate::running::Running;
 fn gdb_killed_leaves_the_guest_running_and_room_for_another() {
     let Some(mut guest) = guest(&[]) else { return };
     let line = guest.gdb_line();
-    // Once while the guest stands at a breakpoint, once while it runs.
+    // Once while the guest has stopped at a breakpoint, once while it runs.
     for commands in [
         &[
             "hbreak do_round",
@@ -54,7 +54,7 @@ fn a_lost_gdb_ends_the_guest_where_that_is_the_policy() {
     let Some(mut guest) = guest(&["--on-disconnect", "kill"]) else {
         return;
     };
-    // Neither `detach` nor a second session does.
+    // A guest that is resumed by `detach` or by a second session ends in neither case.
     gdb(&mut guest, &["detach"]);
     guest.wait_for("demo guest: CPU 1 is up");
     let mut lost = start_gdb(

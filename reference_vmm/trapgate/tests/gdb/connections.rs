@@ -1,4 +1,4 @@
-//! Who becomes the guest's debugger, and what becomes of the guest when a client goes.
+//! Which connections become the guest's debugger, and what happens to the guest when a client goes.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::gdb_here;
@@ -16,10 +16,10 @@ use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// `rip` of a guest that has executed nothing.
+/// `rip` of a guest that has executed no instruction.
 const FIRST_INSTRUCTION: &str = "0000100000000000";
 
-/// A user that owns nothing here.
+/// A user without files or processes here.
 const NOBODY: u32 = 65534;
 
 fn started(args: &[&str]) -> Option<(Running, String)> {
@@ -30,7 +30,7 @@ fn started(args: &[&str]) -> Option<(Running, String)> {
     })
 }
 
-/// A client that is served. One that follows another may have to wait for its end, which is no refusal.
+/// A client that is served. If it follows another client, it may have to wait for the end of that session.
 #[track_caller]
 fn served(address: &str) -> Packets<TcpStream> {
     let mut client = Packets::connect(address);
@@ -52,7 +52,7 @@ fn a_port_probe_and_a_lost_client_leave_a_held_guest_held() {
     for _ in 0..5 {
         drop(TcpStream::connect(&address).expect("the server listens"));
     }
-    // Each is lost without having resumed the guest.
+    // Each client is lost without having resumed the guest.
     assert_held(&address, "after probes");
     let breakpoints = served(&address).ask("Z1,100001,1");
     assert_eq!(breakpoints, "OK");
@@ -61,7 +61,7 @@ fn a_port_probe_and_a_lost_client_leave_a_held_guest_held() {
     linger.expect("a reset");
     drop(reset);
     assert_held(&address, "after lost clients");
-    // The breakpoint of a client that comes after all these is met.
+    // A client that comes after all these can still set a breakpoint and hit it.
     let text = gdb(&mut guest, &["tbreak first_cpu_main", "continue", "detach"]);
     in_order(&text, &["Temporary breakpoint 1, first_cpu_main"]);
     guest.wait_for("demo guest: CPU 1 is up");
@@ -121,7 +121,7 @@ fn a_stopped_client_is_evicted_by_a_signal() {
     let Some((mut guest, address)) = started(&[]) else {
         return;
     };
-    // Nobody is there to evict.
+    // There is no client to evict.
     guest.signal("USR1");
     guest.wait_for("there is no debugger to evict");
     let mut gdb = Command::new("gdb");
@@ -132,7 +132,7 @@ fn a_stopped_client_is_evicted_by_a_signal() {
     let mut gdb = Running::spawn(gdb);
     gdb.wait_for("here");
     gdb.signal("STOP");
-    // It stays for as long as it likes, and nobody else gets in.
+    // The client stays connected, and no other client is served.
     let mut second = Packets::connect(&address);
     assert!(second.ask("?").starts_with("E."));
     guest.signal("USR1");
@@ -140,7 +140,7 @@ fn a_stopped_client_is_evicted_by_a_signal() {
     assert_held(&address, "as after any lost client");
 }
 
-/// What a shell of this user's gets from the server for its first packet.
+/// The server's reply to the first packet of a shell that runs as this user.
 fn said_to_user(uid: u32, address: &str) -> String {
     let port = address.rsplit(':').next().expect("a port");
     let script =
@@ -194,7 +194,7 @@ fn a_flood_of_refused_clients_is_a_few_lines_in_the_log() {
         return;
     };
     let mut first = served(&address);
-    // Each is there until it has been refused.
+    // Each client stays connected until it has been refused.
     let refused = (0..300).map(|_| {
         let mut refused = Packets::connect(&address);
         refused.send_raw(&packet(b"?"));

@@ -1,4 +1,4 @@
-//! Bad input over the wire: an error for each, and the session and the guest live on.
+//! Bad input over the wire: each input gets an error, and the session and the guest go on.
 
 use crate::packets::Packets;
 use crate::packets::packet;
@@ -13,7 +13,7 @@ fn held_guest() -> Option<(Running, String)> {
     })
 }
 
-/// The session still answers, and the guest is still where it was.
+/// Asserts that the session answers, and that the guest has not moved.
 #[track_caller]
 fn assert_alive<S: std::io::Read + std::io::Write>(client: &mut Packets<S>) {
     assert_eq!(
@@ -50,7 +50,7 @@ fn requests_that_cannot_be_met_get_an_error() {
     };
     let mut client = Packets::connect(&address);
     for body in [
-        // Lengths and addresses past the end of everything.
+        // Lengths and addresses beyond the end.
         "md0000000,8000000000000000",
         "mffffffffffffffff,10",
         "m100000,fffffffffffffffff",
@@ -70,7 +70,7 @@ fn requests_that_cannot_be_met_get_an_error() {
         "Hg63",
         "vCont;c:63",
         "vCont;q",
-        // Breakpoints that cannot be.
+        // Breakpoints that are not possible.
         "Z1,zz,1",
         "Z2,100001,4",
         "z1,100000,1",
@@ -78,7 +78,7 @@ fn requests_that_cannot_be_met_get_an_error() {
         let reply = client.ask(body);
         assert!(reply.starts_with('E'), "{body}: `{reply:.100}`");
     }
-    // What can be read of a length that cannot be met is less, and never more than a packet holds.
+    // A read that is too long returns fewer bytes, and never more than a packet can contain.
     let reply = client.ask("m100000,8000000000000000");
     assert!(
         reply.starts_with("fafc") && reply.len() <= 1 << 20,
@@ -95,19 +95,19 @@ fn damaged_packets_are_asked_for_again() {
     let mut client = Packets::connect(&address);
     client.send_raw(b"$m100000,2#00");
     assert_eq!(client.byte(), Some(b'-'));
-    // Noise is for a client that has shown what it is.
+    // Unknown bytes are allowed only after the first packet.
     assert_alive(&mut client);
     client.send_raw(b"$m100000,2#00");
     assert_eq!(client.byte(), Some(b'-'));
     client.send_raw(b"$m100000,2#zz");
     assert_eq!(client.byte(), Some(b'-'));
-    // A new packet in the middle of one, stray acknowledgements, noise between packets.
+    // A new packet inside a packet, stray acknowledgements, and unknown bytes between packets.
     client.send_raw(b"$m1000$");
     client.send_raw(&packet(b"m100000,2")[1..]);
     assert_eq!(client.reply().as_deref(), Some("fafc"));
     client.send_raw(b"++++garbage++");
     assert_alive(&mut client);
-    // The reply is repeated when the client did not get it.
+    // The reply is repeated if the client did not receive it.
     client.send_raw(&packet(b"m100000,2"));
     while client.byte() != Some(b'#') {}
     let _ = (client.byte(), client.byte());
@@ -121,14 +121,14 @@ fn a_packet_of_any_size_does_no_harm() {
         return;
     };
     let mut client = Packets::connect(&address);
-    // A client that begins so is no debugger.
+    // A client that begins like this is no debugger.
     assert_alive(&mut client);
     let huge = packet(&vec![b'x'; 4 << 20]);
     client.send_raw(&huge);
     let reply = client.reply().expect("the session goes on");
     assert!(reply.starts_with('E'), "{reply:.100}");
     assert_alive(&mut client);
-    // As long, and damaged as well.
+    // A packet of the same length that is damaged as well.
     client.send_raw(b"$");
     client.send_raw(&vec![b'm'; 1 << 20]);
     client.send_raw(b"#01");
@@ -154,7 +154,7 @@ fn a_client_that_leaves_in_the_middle_of_anything_makes_room_for_the_next() {
         client.send_raw(leaving);
         drop(client);
     }
-    // Accepted once the last one's session has ended.
+    // The client is accepted when the previous session has ended.
     let mut client = loop {
         let mut client = Packets::connect(&address);
         client.send_raw(&packet(b"?"));
@@ -176,7 +176,7 @@ fn the_second_client_is_told_and_the_first_goes_on() {
     assert_alive(&mut first);
     let mut second = Packets::connect(&address);
     second.send_raw(&packet(b"qSupported:swbreak+"));
-    // Whatever it is told, the connection then ends.
+    // Whatever the server sends, the connection then ends.
     let mut told = String::new();
     while let Some(byte) = second.byte() {
         told.push(char::from(byte));

@@ -1,15 +1,15 @@
-//! Ctrl-C while GDB works on a stop that it does not show.
+//! Ctrl-C while GDB handles a stop that it does not show.
 
 use crate::gdb_client::guest;
 use crate::gdb_client::start_gdb;
 
 const ROUNDS: usize = 5;
 
-/// GDB is nearly always between a stop and the next resume then, so Ctrl-C comes there nearly always.
+/// GDB is nearly always between a stop and the next resume here, so Ctrl-C nearly always comes there.
 fn every_ctrl_c_stops(breakpoint: &[&str]) {
     let Some(mut guest) = guest(&[]) else { return };
     let mut commands = breakpoint.to_vec();
-    // So that there is something to see.
+    // This makes the packets visible in the log.
     commands.push("set debug remote 1");
     let rounds: Vec<_> = (0..ROUNDS)
         .map(|round| format!("echo round {round}\\n"))
@@ -25,7 +25,7 @@ fn every_ctrl_c_stops(breakpoint: &[&str]) {
             gdb.wait_for("Sending packet: $vCont;c");
         }
         gdb.signal("INT");
-        // One press is enough: a second is never sent.
+        // One Ctrl-C is enough; no second one is sent.
         gdb.wait_for("received signal SIGINT");
     }
     gdb.wait_for("detached]");

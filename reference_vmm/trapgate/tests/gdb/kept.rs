@@ -1,4 +1,4 @@
-//! `--on-crash stop`: a guest that cannot go on while nobody debugs it is kept for a debugger.
+//! `--on-crash stop`: a guest that crashes without a debugger is kept for a debugger.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::gdb_to_the_end;
@@ -8,13 +8,13 @@ use crate::packets::Packets;
 use crate::running::Running;
 use std::net::TcpStream;
 
-/// This address is mapped and has no memory behind it, so no instruction can be fetched from there. It is not in the local APIC's page, from which a CPU with
-/// virtual APIC accesses does fetch.
+/// This address is mapped and has no memory, so no instruction can be fetched from it. It is not in the local APIC's
+/// page, because a CPU with virtual APIC accesses does fetch from that page.
 const NO_CODE: &str = "0xfee10000";
 
 const KEPT: &str = "the guest is kept, stopped (--on-crash stop)";
 
-/// The next line that says that the guest is kept, with everything before it.
+/// Returns the output up to the next line which says that the guest is kept.
 #[track_caller]
 fn next_kept(guest: &mut Running) -> String {
     loop {
@@ -33,7 +33,7 @@ fn in_text(text: &str, parts: &[String]) {
     }
 }
 
-/// With GDB gone, each of a guest's CPUs in its turn goes where it cannot go on.
+/// Without GDB, each CPU of the guest in turn jumps to an address from which it cannot run.
 #[test]
 fn gdb_attaches_to_a_crashed_guest_repairs_it_and_comes_back_after_a_second_crash() {
     for cpus in [1, 2, 4] {
@@ -49,19 +49,19 @@ fn gdb_attaches_to_a_crashed_guest_repairs_it_and_comes_back_after_a_second_cras
         gdb(&mut guest, &first_crash);
         let told = next_kept(&mut guest);
         in_text(&told, &[format!("KVM cannot go on with CPU {vp}: ")]);
-        // How to attach.
+        // The line to paste.
         let pasted = guest.next_line(crate::running::DEADLINE).unwrap();
         assert_eq!(pasted, Some(String::new()));
         let pasted = guest.next_line(crate::running::DEADLINE).unwrap();
         assert_eq!(pasted.as_deref().map(str::trim), Some(line.as_str()));
-        // What asks for nothing changes nothing.
+        // A connection without a request changes nothing.
         for _ in 0..5 {
             drop(TcpStream::connect(guest.address()).expect("the server listens"));
         }
         let mut noise = Packets::connect(&guest.address());
         noise.send_raw(b"GET / HTTP/1.0\r\n\r\n");
         drop(noise);
-        // A client that is lost leaves the guest for the next one, and `kill` does.
+        // When a client is lost, or sends `kill`, the guest is kept for the next client.
         for goes in ["?", "k"] {
             let mut client = Packets::connect(&guest.address());
             let stop = client.ask("?");
@@ -122,7 +122,7 @@ fn gdb_attaches_to_a_crashed_guest_repairs_it_and_comes_back_after_a_second_cras
         );
         in_order(&text, &[&format!("$1 = {NO_CODE}"), "first_cpu_main"]);
         guest.line("a second boot", |line| line.contains("boot 2,"));
-        // A guest that has ended under a debugger's eyes ends for good.
+        // A guest that has ended while a debugger was attached has ended for good.
         gdb(&mut guest, &first_crash);
         next_kept(&mut guest);
         let text = gdb_to_the_end(&mut guest, &["p/x $pc", "detach"]);

@@ -54,7 +54,7 @@ fn lldb_attaches_reads_steps_and_detaches() {
     guest.wait_for("demo guest: boot 1");
 }
 
-/// `lldb` in batch mode, which ends at the first error: its text.
+/// Runs `lldb` in batch mode, which ends at the first error. Returns its output.
 fn lldb(debugger: &Debugger, commands: &[&str]) -> String {
     let mut lldb = Command::new(&debugger.program);
     lldb.args(["--no-lldbinit", "--batch", "--no-use-colors"])
@@ -71,7 +71,7 @@ fn elf(guest: &mut Running) -> String {
     line.rsplit(' ').next().expect("a file").to_owned()
 }
 
-/// Every LLDB that is here, each with a guest of its own that has little memory.
+/// Runs `test` with every LLDB on this machine, each with its own guest with little memory.
 fn each(cpus: &str, test: impl Fn(&Debugger, &mut Running, &str)) {
     if !kvm_here() {
         return;
@@ -91,7 +91,7 @@ fn memory_regions_are_those_of_the_page_tables() {
         let commands = [
             create.as_str(),
             connect,
-            // Without paging, and with it.
+            // Without paging and with paging.
             "memory region 0x100000",
             "breakpoint set --hardware --name do_round",
             "continue",
@@ -120,13 +120,13 @@ fn memory_regions_are_those_of_the_page_tables() {
 #[test]
 fn save_core_writes_a_file_that_lldb_opens() {
     let folder = tempfile::tempdir().expect("a folder");
-    // LLDB 21 writes one thread of two.
+    // LLDB 21 writes one of two threads.
     each("1", |debugger, guest, connect| {
         let elf = elf(guest);
         let file = folder.path().join(&debugger.name);
         let create = format!("target create --arch x86_64-pc-linux {elf}");
         let load = format!("target modules load --file {elf} --slide 0");
-        // LLDB 14 knows no other.
+        // LLDB 14 supports no other style.
         let style = match debugger.name.starts_with("lldb-14.") {
             true => "stack",
             false => "full",
@@ -139,7 +139,7 @@ fn save_core_writes_a_file_that_lldb_opens() {
             "thread list",
             "register read rip rsp rdi",
             "memory read --size 1 --count 16 --format x 0x100000",
-            // Where the demo guest keeps what it counts.
+            // The address of the demo guest's counters.
             "memory read --size 8 --count 8 --format x 0x14b000",
         ];
         let begin = [
@@ -180,17 +180,17 @@ fn a_call_from_lldb_ends_with_an_error_and_changes_nothing() {
         let load = format!("target modules load --file {elf} --slide 0");
         let look = [
             "register read --all",
-            // Where the demo guest keeps what it counts, and the stack.
+            // The addresses of the demo guest's counters and of the stack.
             "memory read --size 8 --count 512 --format x --force 0x14b000",
             "memory read --size 8 --count 512 --format x --force 0x10b000",
         ]
         .join("\n");
-        // The session goes on after the call's error.
+        // The session goes on after the error of the call.
         let call = format!("{look}\nexpression -- is_prime(7)\n{look}\nversion\n");
         let file = folder.path().join("call");
         std::fs::write(&file, call).expect("a file");
         let call = format!("command source -e false {}", file.display());
-        // LLDB asks for memory only where it knows the operating system.
+        // LLDB asks for memory only if it knows the operating system.
         for (arch, load, words) in [
             ("", "thread list", "error: "),
             ("--arch x86_64-pc-linux", load.as_str(), "couldn't allocate"),
@@ -214,7 +214,7 @@ fn a_call_from_lldb_ends_with_an_error_and_changes_nothing() {
                     .split_once("(lldb) register read --all")
                     .expect("asked for");
                 let value = |line: &&str| line.contains(" = ") || line.starts_with("0x");
-                // LLDB says after a value what it takes it for.
+                // LLDB adds its interpretation behind a value.
                 let alone = |line: &str| line.trim().split("  ").next().unwrap_or("").to_owned();
                 text.lines().filter(value).map(alone).collect()
             };

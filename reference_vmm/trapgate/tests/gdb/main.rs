@@ -1,4 +1,4 @@
-//! Real debuggers, and hostile ones, against the real server and the demo guest.
+//! Real debuggers and hostile clients against the real server and the demo guest.
 
 mod clients;
 mod connections;

@@ -5,7 +5,7 @@ use conformance::gdb_client::guest;
 use conformance::gdb_client::in_order;
 use conformance::gdb_client::works_here;
 
-/// Where the tour stops, what mode that is, and what code is there: `inc`, `nop`, and the next.
+/// The stops of the tour: the symbol, the mode, and the code there: `inc`, `nop`, and the next instruction.
 const STOPS: [(&str, &str, &str); 5] = [
     (
         "tour_compatibility",
@@ -18,8 +18,9 @@ const STOPS: [(&str, &str, &str); 5] = [
     ("tour_back", "64-bit mode", "inc %ebx"),
 ];
 
-/// Breakpoints of one kind at every stop, or as many as there are debug registers; at each: mode, code, two steps. They are temporary: where `INT3` does not
-/// trap in real mode, what is set in it is on debug registers.
+/// Sets breakpoints of one kind at every stop, or as many as there are debug registers. Checks at each stop the mode,
+/// the code and two steps. The breakpoints are temporary: if `INT3` does not trap in real mode, a breakpoint that is
+/// set in real mode is in a debug register.
 fn tour(kind: impl Fn(&str) -> &'static str, stops: &[(&str, &str, &str)]) {
     if std::env::var("TRAPGATE_NESTED_MACHINE").is_ok_and(|machine| machine == "qemu") {
         println!(
@@ -35,7 +36,7 @@ fn tour(kind: impl Fn(&str) -> &'static str, stops: &[(&str, &str, &str)]) {
         commands.push(format!("{} *(long) &{symbol}", kind(symbol)));
     }
     let mut expected = Vec::new();
-    // GDB writes what `monitor` says to another stream.
+    // GDB writes the output of `monitor` to another stream.
     let mut monitor = Vec::new();
     for (number, (symbol, mode, code)) in stops.iter().enumerate() {
         commands.extend([
@@ -56,7 +57,8 @@ fn tour(kind: impl Fn(&str) -> &'static str, stops: &[(&str, &str, &str)]) {
             (*code).to_owned(),
         ]);
         let first = 3 * number + 1;
-        // `inc` has two bytes in 64-bit and one in the other modes; then a nop, or the next instruction.
+        // `inc` has two bytes in 64-bit mode and one byte in the other modes. Then follows a nop or the next
+        // instruction.
         let after = if *symbol == "tour_back" { "" } else { "2" };
         expected.extend([
             format!("Temporary breakpoint {}, ", number + 2),
@@ -88,7 +90,7 @@ fn software_breakpoints_and_steps_stay_right_through_every_mode() {
     let real = works_here("software breakpoints in real mode");
     tour(
         |symbol| match symbol {
-            // The byte would be there, and the processor would not stop at it.
+            // The byte would be in memory, and the processor would not stop at it.
             "tour_real" if !real => "thbreak",
             _ => "tbreak",
         },

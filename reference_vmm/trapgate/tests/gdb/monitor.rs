@@ -1,4 +1,4 @@
-//! What `monitor` tells the person in front of GDB, and scripts that were written for QEMU.
+//! The output of `monitor` for people, and for scripts that were written for QEMU.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::gdb_to_the_end;
@@ -22,7 +22,7 @@ fn the_monitor_commands_answer() {
     in_order(&text, &["translate", "single step"]);
 }
 
-/// After `info threads` GDB 13 and 16 show thread 1 as selected and have told the server of thread 2.
+/// After `info threads` GDB 13 and 16 show thread 1 as selected, but have selected thread 2 at the server.
 #[test]
 fn an_answer_about_a_vp_names_it_and_any_vp_can_be_asked_for() {
     let Some(mut guest) = guest(&["--cpus", "2"]) else {
@@ -41,7 +41,7 @@ fn an_answer_about_a_vp_names_it_and_any_vp_can_be_asked_for() {
             "detach",
         ],
     );
-    // GDB writes what `monitor` says to another stream than its own.
+    // GDB writes the output of `monitor` to another stream than its own.
     let said: Vec<_> = text
         .lines()
         .filter(|line| line.starts_with("VP ") || line.starts_with("there is no VP"))
@@ -82,7 +82,7 @@ fn the_line_that_passes_a_symbol_works_as_it_is_advised() {
     assert!(text.contains(&walk), "{text}");
 }
 
-/// GDB gives the resume up for which it inserts breakpoints, and says the same for every reason.
+/// GDB gives up the resume for which it inserts breakpoints, and prints the same text for every reason.
 #[test]
 fn why_a_breakpoint_was_refused_is_said_by_the_next_command_and_kept() {
     let Some(mut guest) = guest(&["--cpus", "1"]) else {
@@ -118,7 +118,7 @@ fn why_a_breakpoint_was_refused_is_said_by_the_next_command_and_kept() {
     );
 }
 
-/// Frames, code and values as GDB shows them after the word `here`, without what it says of its own doings.
+/// Frames, code and values that GDB shows after the word `here`, without GDB's messages.
 fn shown(text: &str) -> Vec<String> {
     let wanted = |line: &&str| {
         ["#", "=> ", "$"]
@@ -197,7 +197,7 @@ fn without_a_folder_there_is_no_dump() {
     assert!(text.contains("--dump-dir"), "{text}");
 }
 
-/// With the ways in which public scripts take the answers apart.
+/// With the expressions by which public scripts parse the answers.
 #[test]
 fn python_finds_in_the_answers_what_scripts_for_qemu_search() {
     let Some(mut guest) = guest(&["--cpus", "1"]) else {

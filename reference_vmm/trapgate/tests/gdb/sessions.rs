@@ -1,4 +1,4 @@
-//! What people do with GDB.
+//! Typical GDB sessions.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::guest;
@@ -32,7 +32,7 @@ fn the_guest_is_held_at_its_first_instruction_with_source_lines() {
             "<pvh_start>:\tcli",
         ],
     );
-    // Detached, it runs.
+    // After the detach the guest runs.
     guest.wait_for("demo guest: CPU 1 is up");
 }
 
@@ -95,7 +95,7 @@ fn a_breakpoint_shows_where_it_is_and_how_it_got_there() {
             "v4_float = {",
         ],
     );
-    // GDB writes this to its other output stream, so its place among the lines is not fixed.
+    // GDB writes this to its other output stream, so its place among the lines may vary.
     assert!(text.contains("LME LMA"), "{text}");
     assert!(
         !text.contains("#6"),
@@ -103,7 +103,7 @@ fn a_breakpoint_shows_where_it_is_and_how_it_got_there() {
     );
 }
 
-/// GDB writes the program counter and continues, with the breakpoint there inserted.
+/// GDB writes the program counter and continues, with a breakpoint inserted there.
 #[test]
 fn a_breakpoint_on_the_function_that_is_called_or_jumped_to_is_met() {
     let Some(mut guest) = guest(&["--cpus", "1"]) else {
@@ -217,7 +217,7 @@ fn detach_leaves_the_guest_running_and_another_session_finds_it_so() {
         &["hbreak do_round", "continue", "p counter", "detach"],
     );
     in_order(&first, &["hit Breakpoint 1", "$1 = ", "detached"]);
-    // It runs on with no breakpoint of ours: thousands of rounds pass over the function.
+    // The guest runs on without a breakpoint of the debugger: it passes the function thousands of times.
     guest.wait_for("demo guest: 10 s, 2 CPUs");
     let second = gdb(
         &mut guest,
@@ -256,7 +256,7 @@ fn a_running_guest_stops_when_asked_and_goes_on() {
         return;
     };
     guest.wait_for("demo guest: CPU 1 is up");
-    // `continue&` and `interrupt`: Ctrl-C without a terminal.
+    // `continue&` and `interrupt`: a Ctrl-C without a terminal.
     let text = gdb(
         &mut guest,
         &[

@@ -1,4 +1,4 @@
-//! What stops a guest besides breakpoints: resets, power-off, faults, data.
+//! Stops other than breakpoints: resets, power-off, faults, data accesses.
 
 use crate::gdb_client::gdb;
 use crate::gdb_client::gdb_to_the_end;
@@ -23,7 +23,7 @@ fn power_off_stops_first_and_happens_at_the_next_continue() {
     assert!(!ended.output.contains("WARN"), "{}", ended.output);
 }
 
-/// GDB steps the vCPUs that meet the false condition one at a time, so the thread that the server named last is another one.
+/// GDB steps the vCPUs with the false condition one at a time, so the thread in the server's last stop is another one.
 #[test]
 fn a_stop_for_power_off_or_reset_names_the_vcpu_that_asked() {
     for scenario in ["poweroff", "reset", "reset-kbd"] {
@@ -65,7 +65,7 @@ fn a_panic_is_a_stop_where_asked_for_and_the_rest_is_not_where_not() {
             "exited normally",
         ],
     );
-    // What the server says goes to another stream.
+    // The server's text goes to another stream.
     in_order(
         &text,
         &[
@@ -99,7 +99,7 @@ fn a_reset_stops_first_and_breakpoints_hit_again_after_it() {
         ],
     );
     in_order(&text, &["Breakpoint 1, do_round", "Breakpoint 1, do_round"]);
-    // What the server says goes to another stream.
+    // The server's text goes to another stream.
     assert!(text.contains("asked for a reset"), "{text}");
     guest.wait_for("demo guest: boot 2,");
 }
@@ -144,7 +144,7 @@ fn a_software_breakpoint_is_a_byte_that_gdb_never_sees() {
             "$4 = 2",
         ],
     );
-    // GDB writes what `monitor` says to another stream.
+    // GDB writes the output of `monitor` to another stream.
     in_order(
         &text,
         &["software  in memory, physical 0x", "No breakpoint is set"],
@@ -179,7 +179,7 @@ fn a_triple_fault_stops_with_all_state_readable() {
     }
     let ended = guest.finish();
     assert_eq!(ended.code, Some(4));
-    // It was.
+    // GDB was attached.
     assert!(
         !ended.output.contains("with gdb attached"),
         "{}",

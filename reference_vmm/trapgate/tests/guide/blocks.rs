@@ -14,13 +14,13 @@ const PAGES: [&str; 4] = [
 #[derive(Debug)]
 pub(crate) struct Block {
     pub page: String,
-    /// What stands behind the opening fence.
+    /// The text behind the opening fence.
     pub kind: String,
     pub text: String,
 }
 
 impl Block {
-    /// What a person types at this prompt, without comments.
+    /// The commands that a person types at this prompt, without comments.
     pub(crate) fn typed<'a>(&'a self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
         let lines = self.text.lines();
         let typed = lines.filter_map(move |line| line.strip_prefix(prompt));
@@ -54,7 +54,7 @@ fn of_page(page: &str, text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The blocks of all pages whose kind begins in this way, in any case.
+/// The blocks of all pages whose kind begins with `kind`, in upper or lower case.
 pub(crate) fn blocks(kind: &str) -> Vec<Block> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()

@@ -1,24 +1,25 @@
-//! The table of the console blocks: the text of each, and how it is checked.
+//! The table of the console blocks: the text of each block, and its check.
 
-/// How a block is checked, besides its text.
+/// The check of a block, in addition to the comparison of its text.
 pub(crate) enum Check {
-    /// Its commands are not run: they build, boot other people's kernels or take long. Each subcommand and option is one that `--help` knows, each test
-    /// program of `cargo test` is there.
+    /// The commands are not run, because they build, boot other kernels or take long. `--help` has to know each
+    /// subcommand and option, and each test program of `cargo test` has to exist.
     Options,
-    /// The first command is run, as the debug build and at a free port. These parts of its output are in the block, and are printed.
+    /// The first command is run, with the debug build and a free port. These parts of its output have to be in the
+    /// block, and have to be printed.
     Trapgate(&'static [&'static str]),
-    /// The commands at `(gdb)` are typed into a real GDB.
+    /// The commands behind `(gdb)` are typed into a real GDB.
     Gdb {
-        /// With what the demo guest is started.
+        /// The options with which the demo guest is started.
         guest: &'static [&'static str],
         /// Commands that the block does not show.
         before: &'static [&'static str],
         /// Parts of the block that GDB prints.
         shown: &'static [&'static str],
-        /// What GDB prints and the block leaves out.
+        /// Parts that GDB prints and the block does not contain.
         printed: &'static [&'static str],
     },
-    /// The commands at `(lldb)` are typed into a real LLDB, which prints these parts.
+    /// The commands behind `(lldb)` are typed into a real LLDB, which has to print these parts.
     Lldb(&'static [&'static str]),
 }
 
@@ -96,7 +97,7 @@ level 2  entry at 0x000000105000 = 0x00000000000000e3
                 "demo_guest/guest/main.c:122",
                 "  Id   Target Id ",
                 "Thread 1 \"vCPU 0\" (VP 0: stopped, 64-bit mode, ring 0)",
-                // Which CPU comes first, and how far the other has come, is another matter on each host.
+                // The CPU that stops first, and the state of the other CPU, differ between hosts.
                 "Thread 2 \"vCPU 1\" (VP 1: ",
                 "VP ",
                 "0x10073f -> physical 0x10073f ",

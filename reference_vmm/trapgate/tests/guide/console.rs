@@ -1,4 +1,4 @@
-//! What the pages show of a terminal is what a terminal shows. Each block has a row in [`ROWS`].
+//! The console blocks of the pages show real output. Each block has a row in [`ROWS`].
 
 use crate::blocks::Block;
 use crate::blocks::blocks;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// What GDB prints where a command failed.
+/// The text that GDB prints if a command failed.
 const GDB_COMPLAINTS: [&str; 6] = [
     "Undefined",
     "No symbol",
@@ -95,7 +95,7 @@ fn row_of(block: &Block) -> &'static Row {
     );
 }
 
-/// The text with each hexadecimal number replaced: addresses depend on the C compiler that has built the guest.
+/// The text with each hexadecimal number replaced, because addresses depend on the C compiler that has built the guest.
 fn shape(text: &str) -> String {
     let mut pieces = text.split("0x");
     let mut shape = pieces.next().unwrap_or_default().to_owned();
@@ -174,7 +174,7 @@ fn lldb(block: &Block, parts: &[&str]) {
         lldb.args(["-o", &command]);
     }
     let text = Running::spawn(lldb).finish().output;
-    // Not any "Error": the LLDB of Debian 12 begins with a traceback of its own Python.
+    // Not every "Error": the LLDB of Debian 12 begins with a traceback of its own Python.
     no_complaint(block, &["error: "], &text);
     is_printed(block, parts, &text);
 }
@@ -186,7 +186,7 @@ fn root() -> &'static Path {
         .unwrap()
 }
 
-/// What `program subcommand --help` prints.
+/// The output of `program subcommand --help`.
 fn help(block: &Block, program: &str, subcommand: Option<&str>) -> Option<String> {
     let test = env::current_exe().unwrap();
     let program: PathBuf = test.ancestors().nth(2).unwrap().join(program);
@@ -225,7 +225,7 @@ fn options(block: &Block) {
 }
 
 fn options_of(block: &Block, program: &str, words: &[&str]) {
-    // What comes after `--` is another program's.
+    // The arguments behind `--` belong to another program.
     let words = words.split(|word| *word == "--").next().unwrap_or(words);
     let subcommand = words.first().filter(|word| !word.starts_with('-'));
     let Some(text) = help(block, program, subcommand.copied()) else {

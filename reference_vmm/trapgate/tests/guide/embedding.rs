@@ -1,6 +1,6 @@
-//! What `Guide/src/embedding.md` shows. A change here is made there too: a test compares the two.
+//! The Rust code of `Guide/src/embedding.md`. A test compares the two, so change both.
 
-// Compiled, and shown in the Guide; nobody calls it here.
+// The functions are compiled and shown in the Guide, and not called here.
 #![expect(dead_code)]
 
 use debug_worker::DebugListener;

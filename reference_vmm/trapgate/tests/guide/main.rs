@@ -1,5 +1,5 @@
-//! What the Guide, README and the other pages show is so: their Rust blocks are pieces of `embedding.rs`, which the compiler has seen, and their console
-//! blocks are checked as `console.rs` says for each.
+//! The pages are correct: their Rust blocks are parts of `embedding.rs`, which is compiled, and their console blocks
+//! are checked as `console.rs` says for each block.
 
 mod blocks;
 mod checks;
@@ -24,7 +24,7 @@ fn every_rust_block_is_a_piece_of_what_compiles() {
     assert!(blocks.len() >= 3, "only {} blocks were found", blocks.len());
 }
 
-/// Whether the lines follow each other somewhere, from the beginning of an item to the end of one.
+/// Whether the lines are consecutive lines, from the beginning of an item to the end of an item.
 fn is_whole_piece(compiled: &[&str], block: &str) -> bool {
     let block: Vec<_> = block.lines().collect();
     let items = |at: usize| {

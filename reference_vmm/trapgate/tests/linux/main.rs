@@ -1,6 +1,7 @@
-//! A stock Linux kernel boots to its init, on one CPU and more, and ends.
+//! A stock Linux kernel boots to its init, with one CPU and with several, and ends.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests")]

@@ -1,6 +1,7 @@
-//! A thousand breakpoints in a stock Linux kernel at once, and a workload whose results and system calls are known.
+//! A thousand breakpoints at once in a stock Linux kernel, with a workload whose results and system calls are known.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
@@ -19,10 +20,11 @@ use running::Running;
 use std::collections::BTreeMap;
 
 const BREAKPOINTS: usize = 1000;
-/// The initialization code in front of `start_kernel` is smaller than this, and the gap to the code before it larger.
+/// The initialization code in front of `start_kernel` is smaller than this, and the gap to the code before it is
+/// larger.
 const INIT_TEXT: u64 = 4 << 20;
 
-/// How often each system call was made in one round, by number.
+/// The number of calls of each system call in one round, by the call's number.
 type Counts = BTreeMap<u64, u32>;
 
 #[test]
@@ -53,12 +55,12 @@ fn a_thousand_breakpoints_hit_exactly_as_often_as_the_guest_makes_system_calls()
     debugger.detach();
     assert_eq!(round, before + 1);
     assert_eq!(counts, counted(&mut running, round), "round {round}");
-    // It goes on, and nothing of ours is left.
+    // The guest goes on without any breakpoint.
     running.wait_for(&format!("exercise: calls {} right", round + 3));
     let mut debugger = Debugger::attach(&address);
     assert_eq!(same(&debugger.pages(all()), &text), Ok(()));
 
-    // Gone without a word, in the middle of it all.
+    // The client is lost without a detach, in the middle of a round.
     all().for_each(|address| debugger.set(0, address, 1));
     let (round, _) = follow(&mut debugger, &entries, &others);
     debugger.vanish_while_it_runs();
@@ -74,15 +76,15 @@ fn a_thousand_breakpoints_hit_exactly_as_often_as_the_guest_makes_system_calls()
     }
 }
 
-/// Every system-call entry of 64-bit programs by name, and functions that make up the number: those behind file system calls, which are met
-/// often, and the entries of 32-bit programs, which are not.
+/// Every system-call entry of 64-bit programs by name, and further functions up to the number: those behind file system
+/// calls, which are hit often, and the entries of 32-bit programs, which are not hit.
 fn places(linux: &Linux) -> (BTreeMap<u64, String>, Vec<u64>) {
     let entries: BTreeMap<u64, String> = linux
         .functions(&|name| name.starts_with("__x64_sys_"))
         .into_iter()
         .take(BREAKPOINTS)
         .collect();
-    // The kernel's initialization code is not executable any more once its init runs; it lies behind all other code.
+    // The kernel's initialization code is not executable any more once init runs. It is behind all other code.
     let starts = linux.functions(&|name| name == "start_kernel");
     let &(start_kernel, _) = starts.first().expect("a kernel starts somewhere");
     let is_kept = |address: u64| address + INIT_TEXT < start_kernel;
@@ -101,8 +103,9 @@ fn places(linux: &Linux) -> (BTreeMap<u64, String>, Vec<u64>) {
     (entries, others)
 }
 
-/// Continues over breakpoints to the mark at the end of a round. Each hit has to be at a breakpoint, and where that is a system call's, with
-/// that call's number in the guest's registers. Returns the round, and how often each system call was met.
+/// Continues over breakpoints up to the mark at the end of a round. Each hit has to be at a breakpoint. At a system
+/// call's breakpoint the guest's registers have to contain that call's number. Returns the round, and the number of
+/// hits of each system call.
 fn follow(
     debugger: &mut Debugger,
     entries: &BTreeMap<u64, String>,
@@ -130,7 +133,7 @@ fn follow(
     }
 }
 
-/// What the guest says it made in this round.
+/// The number of calls that the guest reports for this round.
 fn counted(running: &mut Running, round: u64) -> Counts {
     let line = running.wait_for(&format!("exercise: calls {round} right: "));
     let (_, counts) = line.split_once("right: ").expect("counts");
@@ -144,7 +147,7 @@ fn counted(running: &mut Running, round: u64) -> Counts {
         .collect()
 }
 
-/// Whether the pages are the same, or the first address where they are not.
+/// Compares the pages. The error is the first address that differs.
 fn same(now: &[(u64, Vec<u8>)], before: &[(u64, Vec<u8>)]) -> Result<(), String> {
     for ((address, now), (_, before)) in now.iter().zip(before) {
         if let Some(at) = (0..now.len()).find(|at| now[*at] != before[*at]) {

@@ -1,6 +1,8 @@
-//! GDB calls functions of a stock Linux kernel. What it calls returns to a byte of the kernel's stack, whose page is not executable.
+//! GDB calls functions of a stock Linux kernel. A called function returns to a byte of the kernel's stack, whose page
+//! is not executable.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/mod.rs"]
 mod linux_guest;
@@ -22,7 +24,7 @@ fn functions_of_the_kernel_can_be_called_and_stopped_in() {
         format!("p ((unsigned long (*)(unsigned long, unsigned long)) {address})({arguments})")
     };
     let banner = linux.symbol("linux_banner");
-    // It calls `simple_strtoull`, and finds no number.
+    // The function calls `simple_strtoull`, which finds no number.
     let parse = call("memparse", &format!("{banner}, 0"));
     let inside = linux.symbol("simple_strtoull");
     let text = gdb(

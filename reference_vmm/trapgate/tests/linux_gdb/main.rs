@@ -1,6 +1,7 @@
-//! GDB goes with a stock Linux kernel.
+//! GDB with a stock Linux kernel.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/mod.rs"]
 mod linux_guest;

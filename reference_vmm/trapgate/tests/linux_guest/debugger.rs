@@ -1,21 +1,21 @@
-//! A debugger for a running Linux guest that takes one packet for each thing it does.
+//! A debugger for a running Linux guest that sends one packet for each operation.
 
 use conformance::packets::Packets;
 use std::net::TcpStream;
 
-/// GDB's numbers of registers.
+/// GDB's register numbers.
 pub(crate) const RDI: u32 = 5;
 const RIP: u32 = 16;
 
-/// Of Linux' `struct pt_regs` on x86-64, which is what a system call's entry and an exception's get in RDI.
+/// Offsets in Linux' `struct pt_regs` on x86-64. The entries of system calls and exceptions get a pointer to it in RDI.
 pub(crate) const ARGUMENT: u64 = 0x70;
 pub(crate) const CALL_NUMBER: u64 = 0x78;
 pub(crate) const CODE_SEGMENT: u64 = 0x88;
 
-/// What the guest's exercises add a round's number to, for a `getpgid` at its end.
+/// At the end of each round, the guest's exercises call `getpgid` with this number plus the number of the round.
 pub(crate) const MARK: u64 = 1_000_000;
 
-/// The most that one packet reads.
+/// The maximum length of a read by one packet.
 const PAGE: u64 = 0x1000;
 
 pub(crate) struct Debugger {
@@ -33,12 +33,12 @@ impl Debugger {
         Self { packets }
     }
 
-    /// Leaves, and the guest runs.
+    /// Detaches. The guest runs.
     pub(crate) fn detach(mut self) {
         assert_eq!(self.packets.ask("D"), "OK");
     }
 
-    /// Lets the guest run and goes away without a word.
+    /// Runs the guest and disconnects without a detach.
     pub(crate) fn vanish_while_it_runs(mut self) {
         self.packets.send_raw(&conformance::packets::packet(b"c"));
     }
@@ -49,12 +49,12 @@ impl Debugger {
         assert_eq!(reply, "OK", "Z{kind} at {address:#x}");
     }
 
-    /// Lets the guest run until it stops: the stop reply.
+    /// Runs the guest until it stops. Returns the stop reply.
     pub(crate) fn go_on(&mut self) -> String {
         self.go_on_with_words().0
     }
 
-    /// As [`go_on`](Self::go_on), with the words for people that come before the stop.
+    /// As [`go_on`](Self::go_on), with the text for people that comes before the stop.
     pub(crate) fn go_on_with_words(&mut self) -> (String, String) {
         let mut words = String::new();
         let mut reply = self.packets.ask("c");
@@ -65,7 +65,7 @@ impl Debugger {
         (reply, words)
     }
 
-    /// Lets the guest run into a breakpoint of this kind (`swbreak`, `hwbreak`): where it stands.
+    /// Runs the guest to a breakpoint of this kind (`swbreak`, `hwbreak`). Returns the program counter.
     #[track_caller]
     pub(crate) fn run_into(&mut self, kind: &str) -> u64 {
         let stop = self.go_on();
@@ -77,18 +77,19 @@ impl Debugger {
         self.register(RIP)
     }
 
-    /// Where the guest stands.
+    /// The program counter of the stopped guest.
     pub(crate) fn place(&mut self) -> u64 {
         self.register(RIP)
     }
 
-    /// By GDB's number.
+    /// A register, by GDB's number.
     pub(crate) fn register(&mut self, number: u32) -> u64 {
         let bytes = bytes(&self.packets.ask(&format!("p{number:x}")));
         u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
     }
 
-    /// A field of the registers that the kernel saved at its entry, at whose first function the guest stands.
+    /// A field of the registers that the kernel saved at its entry. The guest has stopped at the first function behind
+    /// the entry.
     pub(crate) fn saved(&mut self, field: u64) -> u64 {
         let at = self.register(RDI) + field;
         let word = self.read(at, 8);
@@ -103,7 +104,7 @@ impl Debugger {
         read
     }
 
-    /// The whole pages that hold these addresses, each once, in the order of their addresses.
+    /// The pages that contain these addresses, each once, in the order of their addresses.
     pub(crate) fn pages(&mut self, addresses: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
         let pages: std::collections::BTreeSet<u64> =
             addresses.map(|address| address & !(PAGE - 1)).collect();
@@ -113,7 +114,7 @@ impl Debugger {
             .collect()
     }
 
-    /// What a `monitor` command prints.
+    /// The output of a `monitor` command.
     pub(crate) fn monitor(&mut self, command: &str) -> String {
         let mut text = String::new();
         let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -127,7 +128,7 @@ impl Debugger {
     }
 }
 
-/// Hex as the server sends it, in which runs may be shortened: `0*"` is six zeros (GDB manual, node "Overview").
+/// Decodes hex with run-length encoding: `0*"` means six zeros (GDB manual, node "Overview").
 #[track_caller]
 fn bytes(reply: &str) -> Vec<u8> {
     let mut digits: Vec<u8> = Vec::new();

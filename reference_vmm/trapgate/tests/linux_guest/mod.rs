@@ -1,9 +1,9 @@
-//! The stock Linux kernel that `cargo xtask nested` names in variables, as a guest.
+//! The stock Linux kernel as a guest. `cargo xtask nested` names its files in variables.
 
 use crate::running::Running;
 use crate::running::kvm_here;
 
-/// The kernel's files, or `None` with the reason printed.
+/// The files of the kernel. `None`, with the reason printed, if they are missing.
 pub(crate) struct Linux {
     pub kernel: String,
     pub initrd: String,
@@ -33,13 +33,13 @@ impl Linux {
         kvm_here().then_some(given)
     }
 
-    /// Starts it; `cmdline` comes after what every test needs.
+    /// Starts the guest. `cmdline` is appended to the options that every test needs.
     pub(crate) fn start(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("quiet {cmdline}");
         self.boot(&[&["--no-reboot"], args].concat(), &cmdline)
     }
 
-    /// Boots it again whenever it resets, with all its messages.
+    /// Boots the guest, and boots it again at each reset, with all messages.
     pub(crate) fn boot(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("console=ttyS0 nokaslr panic=-1 {cmdline}");
         let kernel = [
@@ -54,7 +54,7 @@ impl Linux {
         Running::start(&[&kernel[..], args].concat())
     }
 
-    /// The address of a symbol, as GDB takes it.
+    /// The address of a symbol, in GDB's syntax.
     pub(crate) fn symbol(&self, name: &str) -> String {
         format!("{:#x}", self.address(name))
     }
@@ -69,7 +69,7 @@ impl Linux {
         found.swap_remove(0).0
     }
 
-    /// The symbols whose names `wanted` takes, with their addresses, as they come.
+    /// The symbols whose names `wanted` accepts, with their addresses, in the order of the file.
     pub(crate) fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
         let symbols = std::fs::read_to_string(&self.symbols).expect("a readable file");
         let mut found = Vec::new();

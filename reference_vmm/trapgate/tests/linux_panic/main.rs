@@ -1,6 +1,7 @@
 //! A stock Linux kernel panics under a debugger.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
@@ -14,10 +15,10 @@ use debugger::Debugger;
 use debugger::RDI;
 use linux_guest::Linux;
 
-/// What it was asked for by `sysrq-trigger`, as its first argument to `panic`.
+/// The first argument of `panic` after a request by `sysrq-trigger`.
 const WHY: &[u8] = b"sysrq triggered crash\n\0";
 
-/// Of a kernel that has the panic device's driver, and by a breakpoint, which needs none: both in one boot.
+/// By the panic device, whose driver the kernel has, and by a breakpoint, which needs no driver: both in one boot.
 #[test]
 fn its_panic_is_a_stop_by_the_panic_device_and_by_a_breakpoint() {
     let Some(linux) = Linux::given() else { return };
@@ -33,7 +34,7 @@ fn its_panic_is_a_stop_by_the_panic_device_and_by_a_breakpoint() {
     let why = debugger.register(RDI);
     assert_eq!(debugger.read(why, WHY.len() as u64), WHY);
 
-    // On the way from there, the driver writes to the device.
+    // After that, the driver writes to the device.
     let (stop, words) = debugger.go_on_with_words();
     assert!(stop.starts_with("T06"), "{stop}");
     assert!(
@@ -45,7 +46,7 @@ fn its_panic_is_a_stop_by_the_panic_device_and_by_a_breakpoint() {
     let text = linux.address("_text")..linux.address("_end");
     assert!(text.contains(&debugger.place()), "{:#x}", debugger.place());
 
-    // What it does then, with `panic=-1`, is a reset: no stop here, and the end with `--no-reboot`.
+    // With `panic=-1` the kernel then resets: this is no stop here, and it ends the guest with `--no-reboot`.
     assert_eq!(debugger.go_on(), "W03");
     let ended = running.finish();
     assert!(

@@ -1,6 +1,7 @@
 //! A stock Linux kernel resets the machine and boots again.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
@@ -19,7 +20,8 @@ fn after_a_reset_it_boots_again() {
     let args = ["--gdb", "off", "--cpus", "1"];
     let mut running = linux.boot(&args, "rdinit=/nowhere root=/dev/nowhere");
     let panics = std::cell::Cell::new(0);
-    // A clock page or an interrupt controller left over from the first boot would show before the second panic.
+    // A clock page or an interrupt controller with the state of the first boot would cause an error before the second
+    // panic.
     running.line("a second panic", |line| {
         panics.set(panics.get() + u32::from(line.contains("Kernel panic - not syncing: VFS")));
         panics.get() == 2
@@ -34,7 +36,7 @@ fn software_breakpoints_of_its_first_instruction_hit_again_after_it_reboots() {
     let args = ["--gdb", "127.0.0.1:0", "--cpus", "1"];
     let mut running = linux.boot(&args, "quiet trapgate.reboot");
     let mut debugger = Debugger::attach(&running.address());
-    // Neither is in memory yet: the kernel is packed, and paging as it sets it up is far away.
+    // Neither function is in memory yet: the kernel is compressed, and it has not set up its paging.
     let places = ["start_kernel", "__x64_sys_reboot"].map(|name| linux.address(name));
     for place in places {
         debugger.set(0, place, 1);
@@ -43,7 +45,7 @@ fn software_breakpoints_of_its_first_instruction_hit_again_after_it_reboots() {
     for boot in 1..=2 {
         for place in places {
             let mut stop = debugger.go_on();
-            // Asked for by the guest, and carried out when it goes on.
+            // The guest asked for a reset, which is carried out when it runs.
             if stop.starts_with("T03") {
                 resets += 1;
                 stop = debugger.go_on();

@@ -1,6 +1,8 @@
-//! A stock Linux kernel's clocks and watchdogs over a stop. What passes during a stop is the thing tested here, so the test does wait.
+//! The clocks and watchdogs of a stock Linux kernel over a stop. The test waits, because the time that passes during a
+//! stop is its subject.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
@@ -20,22 +22,24 @@ use running::Running;
 use std::thread;
 use std::time::Duration;
 
-/// Past what the guest's soft-lockup watchdog allows, by [`WATCHDOG`].
+/// Longer than the guest's soft-lockup watchdog allows with [`WATCHDOG`].
 const STOP: Duration = Duration::from_secs(12);
-/// In a soak. The guest's own default of 20 s for soft lockups, and of 21 s for stalls of RCU, are well below it.
+/// In a soak. The guest's default limits, 20 s for soft lockups and 21 s for stalls of RCU, are well below it.
 const LONG_STOP: Duration = Duration::from_secs(60);
 const SHORT_STOP: Duration = Duration::from_secs(2);
-/// Soft lockups are told of after twice the threshold (kernel-parameters.txt, `watchdog_thresh`), here after 10 s.
+/// Soft lockups are reported after twice the threshold (kernel-parameters.txt, `watchdog_thresh`), here after 10 s.
 const WATCHDOG: &str = "watchdog_thresh=5";
-/// A period of that watchdog, and several of the one that compares clocks.
+/// A period of that watchdog, and several periods of the watchdog that compares clocks.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
-/// What a stop may look like to the guest, what it ran on the way into the stop and out of it included.
+/// The maximum jump that the guest may see over a stop, including its running time before and after the stop.
 const JUMP: Duration = Duration::from_millis(10);
-/// A busy machine may hold up the guest while it runs, which takes time that it sees: so often it may do so at once.
+/// A busy machine may delay the guest while it runs, which the guest sees. The test allows this number of consecutive
+/// delays.
 const ATTEMPTS: u32 = 5;
 
-/// What the kernel may say of time that it misses. Not that a look at its clocks came late: on a busy machine it does.
+/// Messages of the kernel about missing time. A message about a late check of its clocks is allowed, because it happens
+/// on a busy machine.
 const COMPLAINTS: &[&str] = &[
     "soft lockup",
     "as unstable",
@@ -49,7 +53,7 @@ fn its_clocks_stand_over_a_stop_and_no_watchdog_barks() {
     let Some(linux) = Linux::given() else { return };
     let stop = amount::soak().map_or(STOP, |seconds| seconds.clamp(STOP, LONG_STOP));
     let mut guest = Guest::start(&linux);
-    // The outer machine's first way through all of this takes it 30 ms, whether the guest stands or not.
+    // The first pass through this code takes the outer machine 30 ms, whether the guest stops or not.
     guest.stand(Duration::ZERO);
     let amount = Amount::time(Duration::ZERO, Duration::ZERO);
     let mut stops = 0;
@@ -57,18 +61,18 @@ fn its_clocks_stand_over_a_stop_and_no_watchdog_barks() {
         stops += 1;
         guest.sees_nothing_of(stop);
     }
-    // So that the test could fail.
+    // Shows that the test can fail.
     guest.debugger.monitor("freeze-time off");
     let seen = guest.stand(SHORT_STOP);
     assert!(seen >= SHORT_STOP, "{seen:?} with clocks that go on");
     guest.has_nothing_to_complain_of();
 }
 
-/// A guest that stands at the mark of a round, which it looks at its clocks before and after.
+/// A guest that has stopped at the mark of a round. The guest reads its clocks before and after the mark.
 struct Guest {
     debugger: Debugger,
     running: Running,
-    /// Its age when it last told of a round.
+    /// The guest's age at its last report.
     age: Duration,
 }
 
@@ -89,10 +93,11 @@ impl Guest {
         }
     }
 
-    /// Stands for so long. How much of it the clock saw that saw most, with what the guest ran between its looks at it.
+    /// Stops the guest for `stop`. Returns the largest jump of its clocks, including its running time between two
+    /// reads.
     fn stand(&mut self, stop: Duration) -> Duration {
         let round = self.debugger.saved(ARGUMENT) - MARK;
-        // Time passes for the guest or does not: there is no event to wait for.
+        // There is no event to wait for: the test observes whether time passes for the guest.
         thread::sleep(stop);
         self.debugger.run_into("swbreak");
         let line = self
@@ -115,7 +120,7 @@ impl Guest {
         panic!("each of {ATTEMPTS} stops of {stop:?} was a jump of {JUMP:?} or more");
     }
 
-    /// Lets it run until its watchdogs have looked, and reads what it said.
+    /// Runs the guest until its watchdogs have checked, and reads its messages.
     fn has_nothing_to_complain_of(mut self) {
         self.debugger.detach();
         let until = self.age + AFTERWARDS;
@@ -131,7 +136,7 @@ impl Guest {
     }
 }
 
-/// The number behind a word of a line that tells of a round.
+/// The number behind a word in a report of a round.
 #[track_caller]
 fn number(line: &str, word: &str) -> u64 {
     line.split_whitespace()

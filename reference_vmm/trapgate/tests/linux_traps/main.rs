@@ -1,6 +1,8 @@
-//! A guest process that debugs itself and another gets exactly its own traps, whatever software breakpoints of ours are met meanwhile.
+//! A guest process that debugs itself and another process gets exactly its own traps, while software breakpoints of the
+//! debugger are hit.
 //!
-//! One program for each kind of test: the nested bed boots afresh for each, and a fresh one is the steadiest.
+//! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
+//! reliable.
 
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
@@ -15,20 +17,20 @@ use debugger::Debugger;
 use linux_guest::Linux;
 use running::Running;
 
-/// What each round has to be, and is without a debugger as well.
+/// The correct report of each round, which is the same without a debugger.
 const RIGHT: &str = "int3 100 icebp 20 flag 45 watch 40 exec 20 poke 10 step 50";
-/// Of those, what comes as vector 3.
+/// The number of these traps with vector 3.
 const INT3S: u32 = 100 + 10;
-/// And as vector 1; a byte is stepped over where it was put.
+/// The number of these traps with vector 1. A breakpoint byte is stepped over where it was set.
 const DEBUGS: u32 = 20 + 45 + 40 + 20 + 10 + 50;
-/// The handler of each trap that a process has for itself returns.
+/// The number of returns from handlers of the process's own traps.
 const RETURNS: u32 = 100 + 20 + 45;
 const ROUNDS: usize = 2;
 
-/// It waits for each stop of the process that it debugs, and for its end.
+/// The process waits for each stop of the process that it debugs, and for its end.
 const WAITS: u32 = 1 + 40 + 20 + 2 * 10 + 50 + 1;
 
-/// What was met in one round.
+/// The hits in one round.
 #[derive(Debug, Default, PartialEq)]
 struct Met {
     int3s: u32,
@@ -51,17 +53,18 @@ fn a_process_that_debugs_gets_exactly_its_own_traps() {
     let exc_int3 = linux.address("exc_int3");
     let exc_debug = linux.address("noist_exc_debug");
     let sigreturn = linux.address("__x64_sys_rt_sigreturn");
-    // Once a round, to say that all is right.
+    // Once per round, to report that all values are right.
     let write = linux.address("__x64_sys_write");
     let wait = linux.address("__x64_sys_wait4");
-    // With debug registers of ours there is a window in which the guest's own may be missed; with bytes there is none.
+    // While the debugger uses debug registers, the guest can miss its own breakpoints for a short time. With breakpoint
+    // bytes it cannot.
     for place in [exc_int3, exc_debug, sigreturn, write, wait] {
         debugger.set(0, place, 1);
     }
     let next = |debugger: &mut Debugger| {
         let at = debugger.run_into("swbreak");
         let traps = at == exc_int3 || at == exc_debug;
-        // The kernel has traps of its own while it changes its code.
+        // The kernel has its own traps while it changes its code.
         let user = traps && debugger.saved(CODE_SEGMENT) & 3 == 3;
         (at, user)
     };
@@ -85,7 +88,7 @@ fn a_process_that_debugs_gets_exactly_its_own_traps() {
             waits: WAITS,
         };
         if met != right {
-            // What it found wrong itself says more.
+            // The guest's own report has more details.
             debugger.detach();
             (3..=9).for_each(|round| is_right(&mut running, round));
             panic!("met {met:?}, the guest {right:?}");

@@ -1,4 +1,4 @@
-//! A real guest, its runner and a debug server on one thread, as the program has them.
+//! A real guest, its runner and a debug server on one thread, as in the program.
 
 use conformance::machine::Parts;
 use conformance::machine::Setup;
@@ -36,20 +36,20 @@ use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEnd;
 use vp_runner::runner::RunnerHandle;
 
-/// How many VPs the guest has.
+/// The number of VPs.
 pub(crate) const VPS: u32 = 2;
 
-/// Guests that spin, several at a time on two cores, make each other wait for everything.
+/// Several guests that spin on two cores would delay each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub(crate) struct Bed {
-    /// Given back after the guest's end.
+    /// Released after the guest's end.
     _alone: MutexGuard<'static, ()>,
     machine: Arc<TestMachine>,
     pub address: String,
     untouched: Vec<u8>,
     debug: mesh::Sender<DebugMessage>,
-    /// One that has ended.
+    /// A session that has ended.
     stale: DebugSession,
     owner: mesh::Sender<WorkerRpc>,
     drop_server: Option<mesh::OneshotSender<()>>,
@@ -59,7 +59,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// The guest runs. `None`, with the reason printed, where there is no KVM.
+    /// Starts the guest, which runs. `None`, with the reason printed, if there is no KVM.
     pub(crate) fn new(on_disconnect: DetachAction) -> Option<Self> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let code = telling_loop(Mode::Long);
@@ -92,7 +92,7 @@ impl Bed {
                     let serve = debug_worker::serve(driver, parameters, for_server);
                     let mut serve = Box::pin(serve.fuse());
                     let mut dropped = dropped.fuse();
-                    // race: dropping the server is what it is for
+                    // race: the server is dropped on purpose
                     futures::select! {
                         served = serve => served.expect("a socket that can be polled"),
                         told = dropped => if told.is_err() {
@@ -137,28 +137,29 @@ impl Bed {
         signal.send(());
     }
 
-    /// Whether it has not been told to end.
+    /// Whether the server was not asked to end.
     pub(crate) fn has_server(&self) -> bool {
         !self.ended
     }
 
-    /// Waits until the session has ended and the guest has been detached from.
+    /// Waits until the session has ended and the guest is detached.
     pub(crate) fn wait_detached(&self, what: &str) {
         let end = Instant::now() + DEADLINE;
-        // A server that is gone says nothing; what it had to send is in the channel before what this asks.
+        // A server that is gone does not answer. All its messages are in the channel before this request.
         while let Ok(seen) = wait(self.owner.call(|rpc| WorkerRpc::Inspect(rpc.into()), ())) {
             match seen.get("state") {
                 Some("listening") => break,
                 state => assert!(Instant::now() < end, "{what}: still {state:?}"),
             }
         }
-        // A session that has ended is refused in one way while another one lasts, and in another while nobody is attached.
+        // A request of an ended session gets one error while another session lasts, and another error while no debugger
+        // is attached.
         while self.status() != Err(DebugError::NotAttached) {
             assert!(Instant::now() < end, "{what}: not detached");
         }
     }
 
-    /// Waits until so many clients are connected that have sent no packet.
+    /// Waits until `count` clients are connected that have sent no packet.
     pub(crate) fn wait_silent(&self, count: usize) {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -175,12 +176,12 @@ impl Bed {
         answer(self.stale.call_failable(DebugRequest::Status, ())).map(drop)
     }
 
-    /// How often the VPs have told so far.
+    /// The number of reports of the VPs so far.
     pub(crate) fn told(&self) -> usize {
         self.machine.wait_until("now", |_| true).told.len()
     }
 
-    /// Every VP goes round its loop, through where breakpoints were.
+    /// Asserts that every VP goes round its loop through the former breakpoints.
     pub(crate) fn assert_runs(&self, what: &str) {
         let since = self.told();
         self.machine.wait_until(what, |seen| {
@@ -192,7 +193,7 @@ impl Bed {
         });
     }
 
-    /// Nothing of a debugger is left: not in memory, not in a register, not in what KVM was told.
+    /// Asserts that no trace of a debugger is left in memory, in the registers, or in KVM's debug state.
     pub(crate) fn assert_untouched(&self, what: &str) {
         self.assert_memory_untouched(what);
         let attach = DebugSession::attach(&self.debug, DetachAction::Resume);
@@ -209,7 +210,7 @@ impl Bed {
             assert_eq!(regs.debug.db, [0; 4], "{what}: a debug register of ours");
             assert_eq!(regs.debug.dr7, 0x400, "{what}");
         }
-        // What KVM had been told and not untold would stop it.
+        // Debug state that was left in KVM would stop the guest.
         let all = ResumeRequest {
             others: VpAction::Run,
             actions: Vec::new(),
@@ -225,7 +226,7 @@ impl Bed {
 
     pub(crate) fn assert_memory_untouched(&self, what: &str) {
         let now = self.machine.raw_memory();
-        // A comparison of all at once is a thousand times as fast as one byte by byte, where tests are built unoptimized.
+        // Comparing everything at once is a thousand times as fast as comparing byte by byte in an unoptimised test.
         if now == self.untouched {
             return;
         }

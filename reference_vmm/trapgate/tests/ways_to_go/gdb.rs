@@ -1,4 +1,4 @@
-//! `kill -9` of GDB.
+//! GDB is killed by `kill -9`.
 
 use crate::bed::Bed;
 use conformance::running::Running;
@@ -6,7 +6,7 @@ use std::process::Command;
 use std::process::Stdio;
 use vmm_core_defs::debug_rpc::DetachAction;
 
-/// What GDB does when it is killed, after it has said so.
+/// The command that GDB executes when it is killed, after it has announced it.
 const WHILE: [(&str, &[&str]); 5] = [
     ("stopped", &["python import time; time.sleep(100)"]),
     ("running", &["continue"]),

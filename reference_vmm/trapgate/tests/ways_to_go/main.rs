@@ -1,4 +1,5 @@
-//! Every way a client can go, in every state: the guest's memory and debug state are as if nobody had ever attached, and it runs on (I6).
+//! Every way in which a client can go, in every state: the guest's memory and debug state are as if no debugger had
+//! ever attached, and the guest runs on (I6).
 
 mod bed;
 mod gdb;

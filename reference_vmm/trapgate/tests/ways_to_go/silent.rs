@@ -1,4 +1,4 @@
-//! A connection that says nothing is nobody's debugger.
+//! A connection without a packet does not attach to the guest.
 
 use crate::bed::Bed;
 use conformance::packets::Packets;
@@ -18,7 +18,7 @@ fn a_connection_without_a_packet_never_stops_a_guest_that_runs() {
     }
     bed.wait_silent(silent.len());
     bed.assert_runs("beside silent connections");
-    // A debugger is served beside them, and they go without a trace.
+    // A debugger is served meanwhile, and the silent connections end without an effect.
     let mut debugger = Packets::connect(&bed.address);
     assert!(debugger.ask("?").starts_with('T'));
     assert_eq!(debugger.ask("D"), "OK");

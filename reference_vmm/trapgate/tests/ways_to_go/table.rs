@@ -1,4 +1,4 @@
-//! The table: ways times states.
+//! The table: every way in every state.
 
 use crate::bed::Bed;
 use conformance::machine::ENTRY;
@@ -12,22 +12,22 @@ use std::time::Instant;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 
-/// How a client goes.
+/// The way in which a client goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// `D`.
+    /// By the packet `D`.
     Detach,
-    /// `k`.
+    /// By the packet `k`.
     Kill,
-    /// `vKill;1`.
+    /// By the packet `vKill;1`.
     KillWithReply,
-    /// The connection ends in order.
+    /// The client closes the connection.
     Close,
-    /// The connection is reset.
+    /// The client resets the connection.
     Reset,
-    /// The client sends no more, but reads.
+    /// The client closes its direction of the connection, but reads.
     HalfClose,
-    /// The server is told to stop.
+    /// The server is asked to stop.
     ServerStopped,
     /// The server's task is dropped, as with the thread that owns it.
     ServerDropped,
@@ -44,22 +44,22 @@ const WAYS: [Way; 8] = [
     Way::ServerDropped,
 ];
 
-/// What the session is in the middle of.
+/// The state of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The connection is there, and nothing was sent.
+    /// The client is connected, and has sent nothing.
     Attaching,
     Stopped,
     Running,
-    /// One VP stands on a breakpoint byte.
+    /// One VP has stopped at a breakpoint byte.
     AtBreakpoint,
-    /// Continued from there, with another hit at once or soon.
+    /// The VP was continued from there, and another hit follows at once or soon.
     SteppingOver,
-    /// A single step was asked for and its end not awaited.
+    /// A single step was requested, and its end was not awaited.
     Stepping,
-    /// Steps through a range that the VP never leaves.
+    /// A step through a range that the VP never leaves.
     RangeStepping,
-    /// A Ctrl-C was sent and its stop not awaited.
+    /// Ctrl-C was sent, and its stop was not awaited.
     Interrupting,
     /// Half a packet was sent to a stopped guest.
     MidPacket,
@@ -95,7 +95,7 @@ fn client_in(bed: &Bed, state: State) -> Client {
     assert_eq!(client.ask("QStartNoAckMode"), "OK");
     let stop = client.ask("?");
     assert!(stop.starts_with('T'), "{stop}");
-    // Where the guest never comes: over two pages, and on a debug register.
+    // At addresses that the guest never reaches: across two pages, and in a debug register.
     for packet in ["Z0,5fff,1", "Z0,6000,1", "Z1,7000,1"] {
         assert_eq!(client.ask(packet), "OK");
     }
@@ -128,7 +128,7 @@ fn client_in(bed: &Bed, state: State) -> Client {
     client
 }
 
-/// The client is kept where it is there to the end.
+/// Lets the client go. A client that stays connected is returned, so that it is kept to the end.
 fn go(bed: &mut Bed, way: Way, mut client: Client) -> Option<Client> {
     match way {
         Way::Detach => send(&mut client, "D"),
@@ -147,7 +147,7 @@ fn go(bed: &mut Bed, way: Way, mut client: Client) -> Option<Client> {
     Some(client)
 }
 
-/// A client that is served. It may be refused while the one before is there.
+/// Connects a client that is served. It may be refused while the previous client is connected.
 fn next_client(bed: &Bed) -> Client {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -165,7 +165,7 @@ fn however_and_whenever_a_client_goes_nothing_of_it_stays_and_the_guest_runs_on(
         let mut bed = None;
         for state in STATES {
             let what = format!("{way:?} while {state:?}");
-            // A server that was ended is followed by another.
+            // A new server follows a server that was ended.
             if way == Way::ServerStopped || way == Way::ServerDropped {
                 bed = None;
             }
@@ -176,11 +176,11 @@ fn however_and_whenever_a_client_goes_nothing_of_it_stays_and_the_guest_runs_on(
             let client = client_in(bed, state);
             let rest = go(bed, way, client);
             if let Some(mut client) = rest {
-                // To its end, whatever else is said first.
+                // Reads up to the end, whatever comes first.
                 while client.reply().is_some() {}
             }
             if state == State::Attaching && bed.has_server() {
-                // Its session may not have begun. The next client's does after it.
+                // The session may not have begun. The session of the next client begins after it.
                 assert_eq!(next_client(bed).ask("D"), "OK", "{what}");
             }
             bed.wait_detached(&what);
@@ -190,14 +190,14 @@ fn however_and_whenever_a_client_goes_nothing_of_it_stays_and_the_guest_runs_on(
     }
 }
 
-/// Policy `stop`: a lost client leaves the guest where it is, without a trace in it, for the next one.
+/// Policy `stop`: a lost client leaves the guest stopped, without a trace in it, for the next client.
 #[test]
 fn a_lost_client_leaves_the_guest_stopped_where_that_is_the_policy() {
     let Some(mut bed) = Bed::new(DetachAction::Stay) else {
         return;
     };
     for way in [Way::Kill, Way::Close] {
-        // While it attaches, nobody can tell whether its session has begun.
+        // While the client attaches, it is unknown whether its session has begun.
         for state in &STATES[1..] {
             let state = *state;
             let what = format!("{way:?} while {state:?}");
@@ -208,7 +208,7 @@ fn a_lost_client_leaves_the_guest_stopped_where_that_is_the_policy() {
             bed.assert_memory_untouched(&what);
             let mut next = next_client(&bed);
             assert_eq!(bed.told(), told, "{what}: it ran");
-            // A client that detaches means it: the guest runs.
+            // After a client's own detach the guest runs.
             assert_eq!(next.ask("D"), "OK");
             bed.wait_detached(&what);
             bed.assert_runs(&what);
@@ -216,7 +216,7 @@ fn a_lost_client_leaves_the_guest_stopped_where_that_is_the_policy() {
     }
 }
 
-/// Policy `kill`.
+/// Policy `kill`: a lost client ends the guest.
 #[test]
 fn a_lost_client_ends_the_guest_where_that_is_the_policy() {
     for way in [Way::Kill, Way::Close] {

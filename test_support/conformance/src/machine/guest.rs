@@ -1,4 +1,5 @@
-//! Power-on states and the programs the guests run. Programs are integer instructions only: some KVMs emulate every one of them.
+//! Power-on states and guest programs. The programs contain only integer instructions, because some KVMs emulate every
+//! instruction.
 
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_segment;
@@ -10,7 +11,7 @@ use vmm_core_defs::addr::VpIndex;
 
 use super::ENTRY;
 
-/// The mode the VPs start in.
+/// The mode in which the VPs start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Real mode.
@@ -21,7 +22,7 @@ pub enum Mode {
     Long,
 }
 
-/// Every mode there is.
+/// All modes.
 pub const MODES: [Mode; 3] = [Mode::Real, Mode::Protected, Mode::Long];
 
 const PML4: u64 = 0x1_0000;
@@ -29,7 +30,7 @@ const PDPT: u64 = 0x1_1000;
 const PD: u64 = 0x1_2000;
 const GDT: u64 = 0x1_3000;
 
-/// `inc ebx; nop; nop; jmp` to the start: in every mode the same bytes but for the increment.
+/// `inc ebx; nop; nop; jmp` to the start. Only the increment has different bytes in the modes.
 pub fn counting_loop(mode: Mode) -> Vec<u8> {
     let mut code = increment(mode);
     code.extend([0x90, 0x90]);
@@ -45,7 +46,7 @@ pub fn in_loop(mode: Mode, n: u64) -> u64 {
     }
 }
 
-/// As the loop, telling AL at each turn.
+/// The counting loop, with a write of AL to [`PORT_TELL`](super::PORT_TELL) in each turn.
 pub fn telling_loop(mode: Mode) -> Vec<u8> {
     let mut code = increment(mode);
     code.extend([0xe6, super::PORT_TELL]);
@@ -66,10 +67,10 @@ pub fn jump_to_start(code: &mut Vec<u8>) {
     code.extend([0xeb, back.cast_unsigned()]);
 }
 
-/// Page tables that map 2 MiB of RAM and the device page's gigabyte one to one, and a GDT.
+/// Page tables that map 2 MiB of RAM and the gigabyte of the device page one to one, and a GDT.
 pub fn tables(ram: &GuestMemoryMmap) {
     let write = |gpa: u64, value: u64| ram.write_obj(value, GuestAddress(gpa)).unwrap();
-    // Accessed and dirty already, so that running changes nothing in them.
+    // Accessed and dirty are already set, so running the guest does not change the entries.
     write(PML4, PDPT | 0x23);
     write(PDPT, PD | 0x23);
     write(PD, 0xe3);
@@ -80,7 +81,7 @@ pub fn tables(ram: &GuestMemoryMmap) {
     write(GDT + 24, 0x00cf_9a00_0000_ffff);
 }
 
-/// Puts a VP at the program's first instruction.
+/// Sets a VP to the program's first instruction.
 pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
     let mut sregs = vcpu.get_sregs()?;
     let flat = kvm_segment {
@@ -130,7 +131,7 @@ pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls
     }
     sregs.gdt.base = GDT;
     sregs.gdt.limit = 31;
-    // No interrupt table outside real mode: a fault there is a triple fault.
+    // Outside real mode there is no interrupt table, so a fault is a triple fault.
     sregs.idt.base = 0;
     sregs.idt.limit = if mode == Mode::Real { 0x3ff } else { 0 };
     vcpu.set_sregs(&sregs)?;
@@ -143,12 +144,13 @@ pub fn power_on(mode: Mode, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), kvm_ioctls
     })
 }
 
-/// What the PIT counts down from, [`PIT_HZ`] times a second.
+/// The PIT's reload value for 1 kHz, from [`PIT_HZ`].
 pub const PIT_PERIOD: u16 = 0x4a9;
-/// The PIT's clock, as KVM has it.
+/// The PIT's clock in KVM, in Hz.
 pub const PIT_HZ: u32 = 1_193_182;
 
-/// Sets up the first interrupt controller (vectors from 20h, IRQ 0 alone let through) and the PIT at 1 kHz, in any mode.
+/// Sets up the first interrupt controller (vectors from 20h, with only IRQ 0 unmasked) and the PIT at 1 kHz, in any
+/// mode.
 pub fn timer_at_1_khz() -> Vec<u8> {
     let mut code = Vec::new();
     let [low, high] = PIT_PERIOD.to_le_bytes();

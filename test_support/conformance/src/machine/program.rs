@@ -1,4 +1,5 @@
-//! Programs that switch themselves off at their end: run untouched, and stepped through, what they leave in memory is compared.
+//! Programs that power off at their end. A test compares the memory that a program leaves when it runs untouched and
+//! when it is stepped.
 
 use super::guest::*;
 use super::*;
@@ -14,38 +15,38 @@ const RBX: usize = 3;
 const RSP: usize = 4;
 const RDI: usize = 7;
 const R15: usize = 15;
-/// Where its stack begins.
+/// The initial stack pointer.
 pub const STACK: u64 = 0x7f00;
-/// Where its first handler is.
+/// The address of the first handler.
 pub const HANDLER: u64 = 0x2000;
-/// Where its gates are, outside real mode.
+/// The address of the IDT, outside real mode.
 pub const IDT: u64 = 0x4000;
-/// Where RDI and R15 point at its start, for it to note things.
+/// The initial value of RDI and R15, where the program stores its log.
 pub const LOG: u64 = 0x6000;
-/// Where RBX points at its start: no page is there.
+/// The initial value of RBX, an address without a page.
 const UNMAPPED: u64 = 0x4000_0000;
 
-/// A program, which switches itself off at its end, and how it is set up.
+/// A program, which powers off at its end, and its configuration.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// What it is about, for messages.
+    /// The subject of the test, for messages.
     pub name: &'static str,
     mode: Mode,
-    /// Its instructions but for the last.
+    /// The instructions without the power-off at the end.
     pub body: Vec<u8>,
-    /// By vector.
+    /// The vector and the code of each handler.
     handlers: Vec<(u8, &'static [u8])>,
-    /// More code or data, and where.
+    /// Additional code or data, with the addresses.
     pub more: Vec<(u64, Vec<u8>)>,
     msrs: Vec<(u32, u64)>,
     nmi: bool,
     queued: Option<u8>,
-    /// What its registers are at its start.
+    /// Sets the initial registers.
     pub set: fn(&mut X86VpState),
 }
 
 impl Program {
-    /// Nothing but these instructions.
+    /// A program that contains only these instructions.
     pub fn new(name: &'static str, mode: Mode, body: &[u8]) -> Self {
         Self {
             name,
@@ -60,48 +61,50 @@ impl Program {
         }
     }
 
-    /// With the handler of a vector. The first is at [`HANDLER`], each of the others 100h bytes on.
+    /// Adds a handler for a vector. The first handler is at [`HANDLER`], and each further one 100h bytes behind the
+    /// previous one.
     pub fn handler(mut self, vector: u8, code: &'static [u8]) -> Self {
         self.handlers.push((vector, code));
         self
     }
 
-    /// With code or data somewhere.
+    /// Adds code or data at an address.
     pub fn more(mut self, at: u64, bytes: &[u8]) -> Self {
         self.more.push((at, bytes.to_vec()));
         self
     }
 
-    /// With an MSR written.
+    /// Sets an MSR.
     pub fn msr(mut self, index: u32, value: u64) -> Self {
         self.msrs.push((index, value));
         self
     }
 
-    /// With an NMI that waits before its first instruction.
+    /// An NMI is pending before the first instruction.
     pub fn nmi(mut self) -> Self {
         self.nmi = true;
         self
     }
 
-    /// With an interrupt of this vector that KVM is to inject before its first instruction, as one whose delivery a stop has cut short.
+    /// KVM injects an interrupt with this vector before the first instruction, as if a stop had interrupted its
+    /// delivery.
     pub fn queued(mut self, vector: u8) -> Self {
         self.queued = Some(vector);
         self
     }
 
-    /// With other registers.
+    /// Sets the initial registers.
     pub fn set(mut self, set: fn(&mut X86VpState)) -> Self {
         self.set = set;
         self
     }
 
-    /// Where it switches itself off.
+    /// The address of the power-off.
     pub fn end(&self) -> u64 {
         ENTRY + self.body.len() as u64
     }
 
-    /// The guest before its first instruction, attached. `None` where this host has no KVM.
+    /// The guest before its first instruction, attached. `None` if this host has no KVM.
     pub fn build(&self) -> Option<TestVm> {
         let code = [&self.body[..], &[0xe6, PORT_OFF, 0xeb, 0xfe]].concat();
         let mut setup = Setup::new(self.mode, &code);
@@ -145,7 +148,8 @@ impl Program {
         }
     }
 
-    /// The memory it leaves by itself. `None`, with the reason printed, where this host's KVM cannot carry it out.
+    /// The memory that the program leaves when it runs untouched. `None`, with the reason printed, if this host's KVM
+    /// cannot run the program.
     pub fn untouched(&self) -> Option<Vec<u8>> {
         let vm = self.build()?;
         match stop(vm.resume()) {
@@ -157,7 +161,7 @@ impl Program {
         }
     }
 
-    /// Steps until its end. Where it stood after each.
+    /// Steps to the end. Returns RIP after each step.
     pub fn step_through(&self, vm: &TestVm) -> Vec<u64> {
         let mut trail = Vec::new();
         while vm.regs(0).rip != self.end() {
@@ -168,7 +172,8 @@ impl Program {
         trail
     }
 
-    /// Goes to its end by range steps: one until the body is left for a handler, the next until it is back there.
+    /// Runs to the end by range steps: one step until RIP leaves the body for a handler, and the next until RIP is in
+    /// the body again.
     fn range_through(&self, vm: &TestVm) {
         let end = Gva::new(self.end());
         let mut stops = 0;
@@ -185,7 +190,7 @@ impl Program {
         }
     }
 
-    /// Lets it run to its end, and compares the memory it leaves.
+    /// Runs the program to its end, and compares the memory that it leaves.
     #[track_caller]
     pub fn finish(&self, vm: &TestVm, expected: &[u8]) {
         assert_eq!(
@@ -199,7 +204,7 @@ impl Program {
         self.compare(&vm.machine.raw_memory(), expected);
     }
 
-    /// Compares its memory with what it is to be.
+    /// Compares the memory with the expected memory.
     #[track_caller]
     pub fn compare(&self, found: &[u8], expected: &[u8]) {
         let differs = found.iter().zip(expected).position(|(a, b)| a != b);
@@ -214,7 +219,8 @@ impl Program {
         );
     }
 
-    /// Steps through all of it, one instruction after the other along `path`, and compares; then again by range steps.
+    /// Steps through the whole program, one instruction after the other along `path`, and compares the memory. Then
+    /// does the same by range steps.
     #[track_caller]
     pub fn check(&self, path: &[u64]) {
         let Some(expected) = self.untouched() else {
@@ -234,13 +240,13 @@ impl Program {
     }
 }
 
-/// Whether this host's KVM runs guest code in its instruction emulator, where a step over `iretq` takes the next instruction along, and one over
-/// `sysret` never ends.
+/// Whether this host's KVM runs guest code in its instruction emulator. There a step over `iretq` also executes the
+/// next instruction, and a step over `sysret` never ends.
 pub fn emulates() -> bool {
     probe::run().unwrap().int3_long == Int3::InternalError
 }
 
-/// Whether a trail is the path; where the host emulates, with single instructions missing.
+/// Whether a trail is the path. On a host that emulates, single instructions may be missing.
 pub fn follows(trail: &[u64], path: &[u64]) -> bool {
     let mut rest = path;
     trail == path
@@ -256,7 +262,7 @@ pub fn follows(trail: &[u64], path: &[u64]) -> bool {
                 })
 }
 
-/// The addresses of instructions of these lengths, one after the other.
+/// The addresses of consecutive instructions with these lengths.
 pub fn run(start: u64, lengths: &[u64]) -> Vec<u64> {
     let ends = lengths.iter().scan(start, |at, len| {
         let here = *at;

@@ -1,24 +1,24 @@
-//! A guest that debugs itself: it has handlers for `#DB` and `#BP` that write down what they got, and switches itself off at its end. What it
-//! leaves in memory without a debugger is what it has to leave with one.
+//! A guest that debugs itself. Its handlers of `#DB` and `#BP` record what they get, and the guest powers off at its end. With a debugger
+//! the guest has to leave the same memory as without one.
 //!
-//! | at | what |
+//! | address | contents |
 //! |---|---|
-//! | 1000h | its program: the tables of handlers, its debug registers, five turns of a loop |
-//! | 1080h | [`LOOP`]: `nop; inc dword [6100h]`, for breakpoints of the debugger's; then the body under test |
+//! | 1000h | the program: the tables of handlers, its debug registers, five turns of a loop |
+//! | 1080h | [`LOOP`]: `nop; inc dword [6100h]`, for breakpoints of the debugger; then the body under test |
 //! | 1800h, 1900h, 1a00h | handlers of vectors 1 and 3, and the IDT |
-//! | 5000h, 5100h | how many exceptions there were, and each: vector, saved RIP, saved flags, DR6 |
-//! | 5800h | DR0-3, DR6 and DR7 as it reads them at its end (long mode) |
+//! | 5000h, 5100h | the number of exceptions, and a record of each: vector, saved RIP, saved flags, DR6 |
+//! | 5800h | DR0-3, DR6 and DR7 at the end (long mode) |
 
 use super::guest::Mode;
 use super::*;
 use vm_memory::Bytes;
 use vp_runner::runner::RunnerExit;
 
-/// The first instruction of the loop: one byte, once a turn.
+/// The first instruction of the loop: one byte, executed once per turn.
 pub const LOOP: u64 = 0x1080;
-/// Written once a turn, 4 bytes, by the instruction after [`LOOP`].
+/// The instruction behind [`LOOP`] writes these 4 bytes once per turn.
 pub const TURNS: u64 = 0x6100;
-/// How often the loop goes round.
+/// The number of turns of the loop.
 pub const TIMES: u8 = 5;
 /// The first instruction of the body in long mode.
 pub const BODY: u64 = 0x1088;
@@ -30,7 +30,8 @@ const IDTR: u64 = 0x1a80;
 const COUNT: u64 = 0x5000;
 const LOG: u64 = 0x5100;
 
-/// Long mode, vector 1. It sets RFLAGS.RF in what it returns to, as the manual asks of one that handles execution breakpoints.
+/// The handler of vector 1 in long mode. It sets RFLAGS.RF in its frame, as the manual requires of a handler of
+/// execution breakpoints.
 const DB_64: &[u8] = &[
     0x50, // push rax
     0x51, // push rcx
@@ -134,7 +135,8 @@ pub fn set_debug_register(n: u8, value: u64) -> Vec<u8> {
     code
 }
 
-/// What is before the loop: where exceptions go. Long and protected mode: `lidt [1a80h]`; real mode: vector 3 in the table at 0.
+/// The code before the loop, which sets up the handlers. Long and protected mode: `lidt [1a80h]`; real mode: vector 3
+/// in the table at 0.
 pub fn exception_tables(mode: Mode) -> Vec<u8> {
     match mode {
         Mode::Long => vec![0x0f, 0x01, 0x1c, 0x25, 0x80, 0x1a, 0, 0],
@@ -143,7 +145,7 @@ pub fn exception_tables(mode: Mode) -> Vec<u8> {
     }
 }
 
-/// Handlers and IDT at their places behind a program.
+/// Adds the handlers and the IDT behind a program.
 pub fn with_handlers(mode: Mode, mut code: Vec<u8>) -> Vec<u8> {
     let (db, bp) = match mode {
         Mode::Long => (DB_64, BP_64),
@@ -174,7 +176,7 @@ pub fn with_handlers(mode: Mode, mut code: Vec<u8>) -> Vec<u8> {
     code
 }
 
-/// Fills what is before [`LOOP`] with `nop`.
+/// Fills the code up to [`LOOP`] with `nop`.
 pub fn up_to_loop(code: &mut Vec<u8>) {
     let at = usize::try_from(LOOP - ENTRY).unwrap();
     assert!(code.len() <= at, "the program is too long");
@@ -188,11 +190,12 @@ fn put(code: &mut Vec<u8>, address: u64, bytes: &[u8]) {
     code.extend(bytes);
 }
 
-/// A whole guest: `setup` before the loop, `body` five times in it.
+/// A whole guest: `setup` before the loop, and `body` five times in the loop.
 pub fn program(mode: Mode, setup: &[u8], body: &[u8]) -> Vec<u8> {
     let mut code = exception_tables(mode);
     code.extend(setup);
-    // An exit between what the guest did to its debug registers and their use: see the Guide, Hosts, for the window without one.
+    // An exit between the guest's write to its debug registers and their use. For the window without such an exit, see
+    // the page Hosts of the Guide.
     code.extend([0xe6, PORT_TELL]);
     code.extend(match mode {
         Mode::Real => vec![0xbd, TIMES, 0],
@@ -218,10 +221,10 @@ pub fn program(mode: Mode, setup: &[u8], body: &[u8]) -> Vec<u8> {
     with_handlers(mode, code)
 }
 
-/// What a handler wrote down.
+/// A record of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// 1 or 3.
+    /// The vector: 1 or 3.
     pub vector: u64,
     /// The saved RIP.
     pub rip: u64,
@@ -231,7 +234,7 @@ pub struct Record {
     pub dr6: u64,
 }
 
-/// What handlers wrote down so far.
+/// The records so far.
 pub fn records(machine: &TestMachine) -> Vec<Record> {
     let memory = machine.ram.memory();
     let word = |at: u64| memory.read_obj::<u64>(RamAddress(at)).unwrap();
@@ -244,15 +247,15 @@ pub fn records(machine: &TestMachine) -> Vec<Record> {
     (0..word(COUNT)).map(|n| record(LOG + 32 * n)).collect()
 }
 
-/// What the guest did without a debugger.
+/// The result of the guest without a debugger.
 pub struct Alone {
-    /// What its handlers wrote down.
+    /// The records of its handlers.
     pub records: Vec<Record>,
-    /// All of RAM at its end.
+    /// All of RAM at the end.
     pub memory: Vec<u8>,
 }
 
-/// Runs the guest without a debugger. `None`, with the reason printed, where this host's KVM cannot run it at all.
+/// Runs the guest without a debugger. `None`, with the reason printed, if this host's KVM cannot run the guest.
 pub fn alone(mode: Mode, code: &[u8]) -> Option<Alone> {
     let vm = Setup::new(mode, code).running().exit_on_reset().build()?;
     let machine = vm.machine.clone();

@@ -1,11 +1,12 @@
-//! A loop with a hundred places for breakpoints, past which every VP counts its way in RBX.
+//! A loop with a hundred sites for breakpoints. Every VP counts the sites in RBX.
 
 use super::*;
 
-/// How many places there are.
+/// The number of sites.
 pub const SITES: u64 = 100;
 
-/// What stands at the places, in turn: two kinds that need no step to be passed, one that writes memory, one that has to be stepped.
+/// The instructions at the sites, in turn: two kinds that need no step, one that writes memory, and one that has to be
+/// stepped.
 const KINDS: [&[u8]; 4] = [
     &[0x90],             // nop
     &[0x48, 0x89, 0xc0], // mov rax, rax
@@ -13,10 +14,10 @@ const KINDS: [&[u8]; 4] = [
     &[0x0f, 0x31],       // rdtsc
 ];
 
-/// `inc rbx` before each place, in long mode.
+/// `inc rbx` before each site, in long mode.
 const COUNT: &[u8] = &[0x48, 0xff, 0xc3];
 
-/// The program: RBX is one more at each place than at the one before.
+/// The program. RBX is incremented before each site.
 pub fn hundred_sites() -> Vec<u8> {
     let mut code: Vec<u8> = KINDS
         .iter()
@@ -30,7 +31,7 @@ pub fn hundred_sites() -> Vec<u8> {
     code
 }
 
-/// The place at which RBX is `count`, 1 at the first.
+/// The address of the site at which RBX is `count`; 1 at the first site.
 pub fn site(count: u64) -> u64 {
     let before = (count - 1) % SITES;
     let all: u64 = KINDS

@@ -1,4 +1,4 @@
-//! What the tests of software breakpoints look at.
+//! Functions for the tests of software breakpoints.
 
 use super::*;
 use vmm_core_defs::breakpoint::Arming;
@@ -14,13 +14,13 @@ pub fn software_at(address: u64) -> Breakpoint {
     }
 }
 
-/// How each breakpoint is armed, in the order of insertion.
+/// The arming of each breakpoint, in the order of insertion.
 pub fn armings(vm: &TestVm) -> Vec<Arming> {
     let list = vm.call(DebugRequest::Breakpoints, ()).unwrap();
     list.into_iter().map(|status| status.arming).collect()
 }
 
-/// Whether the only breakpoint is a byte in memory. Says so where it is not, for then a test shows nothing.
+/// Whether the only breakpoint is a byte in memory. If not, the test proves nothing, and a skip is printed.
 pub fn is_byte(vm: &TestVm) -> bool {
     match &armings(vm)[..] {
         [Arming::Memory { .. }] => true,
@@ -31,13 +31,13 @@ pub fn is_byte(vm: &TestVm) -> bool {
     }
 }
 
-/// What is in memory, our bytes and all.
+/// The bytes in memory, including breakpoint bytes.
 pub fn raw(vm: &TestVm, gpa: u64, len: usize) -> Vec<u8> {
     let start = usize::try_from(gpa).unwrap();
     vm.machine.raw_memory()[start..start + len].to_vec()
 }
 
-/// The guest's memory is as that of a guest that nobody debugs.
+/// Asserts that the guest's memory equals the memory of a guest without a debugger.
 #[track_caller]
 pub fn assert_untouched(vm: &TestVm, untouched: &[u8], when: &str) {
     let now = vm.machine.raw_memory();

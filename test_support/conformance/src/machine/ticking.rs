@@ -1,4 +1,4 @@
-//! A loop under a timer at 1 kHz, whose handler keeps count of its ticks and of the guest's own time.
+//! A loop with a timer at 1 kHz. The timer's handler counts the ticks and records the guest's time.
 
 use super::guest::PIT_HZ;
 use super::guest::PIT_PERIOD;
@@ -12,49 +12,51 @@ use vmm_core_defs::debug_rpc::DebugRequest;
 const IDT: u64 = ENTRY + 0x100;
 const VECTORS: u64 = 0x21;
 const IDT_POINTER: u64 = IDT + VECTORS * 16;
-/// Three words: the ticks, and the time stamp counter at the first and at the last of them.
+/// Three words: the number of ticks, and the time stamp counter at the first and at the last tick.
 const COUNTS: u64 = 0x5000;
 
-/// The handler tells of every 64th tick: an exit to the VMM for each would be more than a busy host can do in a millisecond.
+/// The handler reports every 64th tick. An exit to the VMM for each tick would take a busy host more than a
+/// millisecond.
 const TICKS_PER_TELL: u8 = 64;
 
-/// Where the loop begins: `inc rbx`, `nop`, `nop` and a jump back.
+/// The address of the loop: `inc rbx`, `nop`, `nop` and a jump back.
 pub const LOOP: u64 = ENTRY + 44;
-/// The instruction after the increment: a breakpoint here is met once a turn.
+/// The address of the instruction behind the increment. A breakpoint here is hit once per turn.
 pub const SITE: u64 = LOOP + 3;
-/// The first address after the loop.
+/// The first address behind the loop.
 pub const LOOP_END: u64 = SITE + 4;
 
-/// Another loop, of `hlt`: where the guest takes its ticks and leaves the machine to others.
+/// A loop of `hlt`, in which the guest takes its ticks and leaves the CPU to others.
 pub const IDLE: u64 = LOOP_END;
 
 /// The addresses of the loop's instructions.
 pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
 
-/// A third loop: `int3`, whose handler counts and returns, RBP times.
+/// A third loop: executes `int3` RBP times. The handler counts and returns.
 pub const TRAPS: u64 = ENTRY + 0x400;
 /// The instruction behind the `int3`.
 pub const BEHIND_TRAP: u64 = TRAPS + 1;
-/// Where the guest goes after its last `int3`.
+/// The address behind the last `int3`.
 pub const TRAPS_END: u64 = TRAPS + 5;
 /// The first instruction of the handler.
 pub const TRAP_HANDLER: u64 = TRAPS_END + 3;
 
-/// Two words: how often the handler of vector 3 ran with the return address and the flags it has to find, and how often with others.
+/// Two words: how often the handler of vector 3 ran with the correct return address and flags, and how often with
+/// others.
 const TRAP_COUNTS: u64 = COUNTS + 24;
 
-/// What the handler counts.
+/// The values that the handler records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticks {
-    /// Handlers that ran.
+    /// The number of ticks.
     pub count: u64,
-    /// The time stamp counter in the first of them.
+    /// The time stamp counter at the first tick.
     pub first: u64,
-    /// The time stamp counter in the last of them.
+    /// The time stamp counter at the last tick.
     pub last: u64,
 }
 
-/// Long mode: the PIT at 1 kHz on vector 20h, then the loop with interrupts on, turns counted in RBX.
+/// Long mode: the PIT at 1 kHz on vector 20h, then the loop with interrupts on. RBX counts the turns.
 pub fn ticking_loop() -> Vec<u8> {
     let absolute = |opcode: &[u8], address: u64| {
         let [b0, b1, b2, b3, ..] = address.to_le_bytes();
@@ -122,7 +124,7 @@ fn traps() -> Vec<u8> {
     code
 }
 
-/// How often vector 3 was handled as it has to be, and how often not.
+/// How often the handler of vector 3 ran with correct values, and how often with others.
 pub fn traps_handled(vm: &TestVm) -> (u64, u64) {
     let address = GuestAddress::Gpa(Gpa::new(TRAP_COUNTS));
     let bytes = vm.call(DebugRequest::ReadMemory, (address, 16)).unwrap();
@@ -130,7 +132,7 @@ pub fn traps_handled(vm: &TestVm) -> (u64, u64) {
     (word(0), word(1))
 }
 
-/// What the handler has counted so far.
+/// The values that the handler has recorded so far.
 pub fn ticks(vm: &TestVm) -> Ticks {
     let address = GuestAddress::Gpa(Gpa::new(COUNTS));
     let bytes = vm.call(DebugRequest::ReadMemory, (address, 24)).unwrap();
@@ -142,7 +144,7 @@ pub fn ticks(vm: &TestVm) -> Ticks {
     }
 }
 
-/// Lets the guest run until its handler has run `more` times, or some more.
+/// Runs the guest until its handler has run at least `more` times.
 pub fn let_it_tick(vm: &TestVm, more: u64) {
     let tells = usize::try_from(more.div_ceil(TICKS_PER_TELL.into())).unwrap();
     let told = vm.machine.wait_until("now", |_| true).told.len();
@@ -152,10 +154,12 @@ pub fn let_it_tick(vm: &TestVm, more: u64) {
     interrupt(vm, pending);
 }
 
-/// Ticks that may be on their way or one too many: the handler reads the clock before it counts, and a busy host delivers late.
+/// The tolerance: ticks in flight, or one tick too many. The handler reads the clock before it counts, and a busy host
+/// delivers late.
 const SLACK: u64 = 20;
 
-/// The guest in its loop, with the timer running, standing at `breakpoint`. `None` with the reason printed.
+/// The guest in its loop, with the timer running, stopped at `breakpoint`. `None`, with the reason printed, if it
+/// cannot run.
 pub fn standing_at(breakpoint: Breakpoint) -> Option<TestVm> {
     let vm = Setup::new(Mode::Long, &ticking_loop()).build()?;
     vm.attach();
@@ -165,7 +169,8 @@ pub fn standing_at(breakpoint: Breakpoint) -> Option<TestVm> {
     Some(vm)
 }
 
-/// Ticks that the PIT owes the guest for the time that its time stamp counter says has passed between its first and its last tick.
+/// The number of ticks that the PIT owes the guest for the time between its first and its last tick, according to the
+/// time stamp counter.
 fn owed(vm: &TestVm, ticks: Ticks) -> u64 {
     let tsc_hz = 1000
         * u64::from(
@@ -178,13 +183,14 @@ fn owed(vm: &TestVm, ticks: Ticks) -> u64 {
     u64::try_from(periods).expect("some hours at most")
 }
 
-/// KVM's PIT counts every period that passes and delivers one interrupt for each, a new one when the guest has acknowledged the last: a guest that was held up gets
-/// its ticks afterwards. So with time to catch up it must have exactly as many as its clock says.
+/// Asserts that no tick is lost. KVM's PIT counts every period and delivers one interrupt for each. It delivers the
+/// next when the guest has acknowledged the last, so a delayed guest gets its ticks afterwards. Given enough time, the
+/// guest has as many ticks as its clock has periods.
 pub fn every_tick_is_delivered(vm: &TestVm) {
     let mut regs = vm.regs(0);
     regs.rip = IDLE;
     vm.try_set_regs(0, regs).unwrap();
-    // The last tick is the guest's clock: one from after what was counted.
+    // The last tick is the guest's clock, so wait for a tick after the count.
     let_it_tick(vm, 64);
     let mut now = ticks(vm);
     let late = owed(vm, now).saturating_sub(now.count);
@@ -194,7 +200,7 @@ pub fn every_tick_is_delivered(vm: &TestVm) {
         let before = now;
         let_it_tick(vm, 500);
         now = ticks(vm);
-        // Ticks that come when they are due, one for each period, with others missing: nobody has those in store.
+        // Ticks arrive when they are due, one for each period, and others are missing: those are lost.
         let came = now.count - before.count;
         let due = owed(vm, now) - owed(vm, before);
         steady = if came.abs_diff(due) * 100 <= due {
@@ -207,7 +213,7 @@ pub fn every_tick_is_delivered(vm: &TestVm) {
             steady < 5 || missing <= SLACK,
             "{missing} ticks are lost: {now:?}"
         );
-        // KVM hands out each tick from a thread of its own, which has to get its turn.
+        // KVM delivers each tick from a separate thread, which has to be scheduled.
         if start.elapsed() > patience() {
             println!(
                 "SKIP: this machine is too busy for 1,000 ticks a second: {missing} are still to come"
@@ -220,7 +226,7 @@ pub fn every_tick_is_delivered(vm: &TestVm) {
         "{} ticks delivered for {owed} periods, {late} of them late",
         now.count
     );
-    // The first tick, from which on the clock counts, may itself have been late.
+    // The clock counts from the first tick, which may have been late.
     assert!(
         now.count <= owed + owed / 100 + 1_000,
         "{} ticks for {owed} periods",

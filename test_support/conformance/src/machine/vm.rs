@@ -54,20 +54,20 @@ use vp_runner::runner::RunnerParams;
 /// CPUID leaf 1.
 const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 
-/// A guest whose runner is not running yet.
+/// A guest whose runner does not run yet.
 pub struct Parts {
-    /// Its devices.
+    /// The devices of the guest.
     pub machine: Arc<TestMachine>,
-    /// What stops and asks the runner from outside.
+    /// The handle of the runner.
     pub handle: RunnerHandle,
-    /// The actor, not running.
+    /// The controller, which does not run yet.
     pub controller: Controller,
-    /// Where a debugger sends its requests.
+    /// The channel for a debugger's requests.
     pub debug: mesh::Sender<DebugMessage>,
 }
 
 impl Setup {
-    /// What the probe finds here, asked once for a test program.
+    /// The results of the probe, once per test program.
     fn report(&self) -> Option<Report> {
         static REPORT: OnceLock<Report> = OnceLock::new();
         let probed = || probe::run().expect("a host that has KVM can be probed");
@@ -82,7 +82,7 @@ impl Setup {
 
 impl Parts {
     /// # Errors
-    /// Why this host cannot have it.
+    /// The reason why this host cannot run the guest.
     pub fn new(setup: Setup) -> Result<Self, String> {
         let kvm = Kvm::new().map_err(|err| format!("no /dev/kvm: {err}"))?;
         if let Some(report) = setup.report()
@@ -104,7 +104,7 @@ impl Parts {
         let registered = RegisteredRam::new(vm.clone(), ram.clone()).unwrap();
         let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
         if kvm.check_extension(Cap::TscDeadlineTimer) {
-            // KVM leaves it to the VMM to tell of it, which has the local APIC to go with it.
+            // KVM leaves this bit to the VMM, which has to provide the local APIC.
             let features = cpuid.as_mut_slice().iter_mut();
             features
                 .filter(|entry| entry.function == 1)
@@ -171,35 +171,35 @@ impl TestVm {
         })
     }
 
-    /// Where debuggers attach.
+    /// The channel to which debuggers attach.
     pub fn sender(&self) -> &mesh::Sender<DebugMessage> {
         self.debug.as_ref().expect("the channel was dropped")
     }
 
-    /// The session that requests are sent in: the one that has attached last, even where it has ended.
+    /// The present session: the one that attached last, even if it has ended.
     pub fn session(&self) -> Arc<DebugSession> {
         let session = self.session.lock().unwrap();
         session.clone().expect("no debugger has attached yet")
     }
 
-    /// Sends an `Attach` beside the session.
+    /// Sends an `Attach` in addition to the present session.
     pub fn send_attach(&self) -> PendingFailableRpc<Attached, DebugError> {
         DebugSession::attach(self.sender(), DetachAction::Resume)
     }
 
-    /// The client forgets its session, without a word.
+    /// Drops the session without a detach.
     pub fn lose_session(&self) {
         *self.session.lock().unwrap() = None;
     }
 
-    /// Begins a session, in which requests are sent from now on. The last one is dropped.
+    /// Makes a session the present one, and drops the previous one.
     pub fn begin(&self, attached: Attached) -> AttachInfo {
         let Attached { session, info } = attached;
         *self.session.lock().unwrap() = Some(Arc::new(session));
         info
     }
 
-    /// Sends a request; its answer is awaited with [`answer`].
+    /// Sends a request. [`answer`] waits for its answer.
     pub fn send<I, T>(
         &self,
         request: impl FnOnce(mesh::rpc::Rpc<I, Result<T, DebugError>>) -> DebugRequest,
@@ -222,7 +222,7 @@ impl TestVm {
         self.attach_with(DetachAction::Resume)
     }
 
-    /// Attaches. Where the session is lost, the guest is left so.
+    /// Attaches. `if_lost` says what happens to the guest if the session is lost.
     pub fn attach_with(&self, if_lost: DetachAction) -> AttachInfo {
         let attach = DebugSession::attach(self.sender(), if_lost);
         self.begin(answer(attach).unwrap())
@@ -238,12 +238,12 @@ impl TestVm {
         self.call(DebugRequest::Break, ()).unwrap();
     }
 
-    /// Every VP runs.
+    /// Runs every VP.
     pub fn resume(&self) -> PendingFailableRpc<StopEvent, DebugError> {
         self.send(DebugRequest::Resume, every(VpAction::Run))
     }
 
-    /// One VP acts, the others stay.
+    /// One VP carries out `action`, and the others stay stopped.
     pub fn only(&self, vp: u32, action: VpAction) -> PendingFailableRpc<StopEvent, DebugError> {
         let request = ResumeRequest {
             others: VpAction::Stay,
@@ -252,7 +252,7 @@ impl TestVm {
         self.send(DebugRequest::Resume, request)
     }
 
-    /// Steps one VP by one instruction; no other reason to stop is expected.
+    /// Steps one VP by one instruction, and expects no other stop reason.
     pub fn step(&self, vp: u32) {
         let reason = answer(self.only(vp, VpAction::Step)).unwrap().reason;
         let vp = VpIndex::new(vp);
@@ -271,7 +271,7 @@ impl TestVm {
         self.call(DebugRequest::SetDebugState, changes).unwrap();
     }
 
-    /// A stopped VP's registers.
+    /// The registers of a stopped VP.
     pub fn regs(&self, vp: u32) -> X86VpState {
         let state = self.call(DebugRequest::GetVpState, VpIndex::new(vp));
         let DebuggerVpState::X86_64(state) = *state.unwrap() else {
@@ -280,19 +280,19 @@ impl TestVm {
         state
     }
 
-    /// Writes a stopped VP's registers.
+    /// Writes the registers of a stopped VP.
     ///
     /// # Errors
-    /// As `SetVpState`.
+    /// Those of `SetVpState`.
     pub fn try_set_regs(&self, vp: u32, state: X86VpState) -> Result<(), DebugError> {
         let state = Box::new(DebuggerVpState::X86_64(state));
         self.call(DebugRequest::SetVpState, (VpIndex::new(vp), state))
     }
 
-    /// Reads memory as a VP sees it.
+    /// Reads memory in the address space of a VP.
     ///
     /// # Errors
-    /// As `ReadMemory`.
+    /// Those of `ReadMemory`.
     pub fn read_gva(&self, vp: u32, gva: u64, len: usize) -> Result<Vec<u8>, DebugError> {
         let vp = VpIndex::new(vp);
         let gva = Gva::new(gva);
@@ -300,10 +300,10 @@ impl TestVm {
         self.call(DebugRequest::ReadMemory, (address, len))
     }
 
-    /// Writes memory as a VP sees it.
+    /// Writes memory in the address space of a VP.
     ///
     /// # Errors
-    /// As `WriteMemory`.
+    /// Those of `WriteMemory`.
     pub fn write_gva(&self, vp: u32, gva: u64, data: &[u8]) -> Result<(), DebugError> {
         let vp = VpIndex::new(vp);
         let gva = Gva::new(gva);
@@ -311,12 +311,12 @@ impl TestVm {
         self.call(DebugRequest::WriteMemory, (address, data.to_vec()))
     }
 
-    /// What the VPs are doing.
+    /// The status of the VPs.
     pub fn status(&self) -> VmStatus {
         self.call(DebugRequest::Status, ()).unwrap()
     }
 
-    /// Interrupts the guest and asks what the first VP was doing.
+    /// Interrupts the guest and returns the activity of the first VP.
     pub fn status_after_break(
         &self,
         pending: PendingFailableRpc<StopEvent, DebugError>,
@@ -331,7 +331,7 @@ impl TestVm {
         self.debug = None;
     }
 
-    /// Waits for the runner to end.
+    /// Waits for the end of the runner.
     pub fn join(mut self) -> RunnerExit {
         self.join_runner()
     }
@@ -356,7 +356,7 @@ impl Drop for TestVm {
     }
 }
 
-/// Every VP does the same.
+/// The same action for every VP.
 pub fn every(action: VpAction) -> ResumeRequest {
     ResumeRequest {
         others: action,
@@ -364,7 +364,7 @@ pub fn every(action: VpAction) -> ResumeRequest {
     }
 }
 
-/// A breakpoint on a debug register.
+/// A breakpoint in a debug register.
 pub fn execute_at(address: u64) -> Breakpoint {
     Breakpoint {
         kind: BreakpointKind::Execute,
@@ -379,13 +379,13 @@ pub fn hit(vp: u32, breakpoint: Breakpoint) -> DebugStopReason {
     DebugStopReason::Breakpoint { vp, breakpoint }
 }
 
-/// Interrupts the guest, whose resume `pending` is: it is not to have stopped by itself.
+/// Interrupts the guest. `pending` is its resume, which must not have been answered by another stop.
 pub fn interrupt(vm: &TestVm, pending: PendingFailableRpc<StopEvent, DebugError>) {
     vm.break_();
     assert_eq!(stop(pending), DebugStopReason::Break);
 }
 
-/// Waits for an answer; a runner that is gone is a failed test.
+/// Waits for an answer. If the runner is gone, the test fails.
 pub fn answer<T>(pending: PendingFailableRpc<T, DebugError>) -> Result<T, DebugError> {
     match wait(pending) {
         Ok(value) => Ok(value),

@@ -1,4 +1,4 @@
-//! A guest and a debugger that goes through cells with it, and what came of each.
+//! Runs cells of the table: a guest and a debugger go through the cells and report the results.
 
 use crate::table::Combination;
 use crate::table::Dimension;
@@ -17,26 +17,27 @@ use std::time::Instant;
 const GDB_DRIVER: &str = include_str!("gdb_driver.py");
 const LLDB_DRIVER: &str = include_str!("lldb_driver.py");
 
-/// A debugger that says nothing for so long hangs: GDB prints every stop, and the driver of LLDB some lines in a thousand rounds.
+/// A debugger without output for this time hangs: GDB prints every stop, and the driver of LLDB prints some lines in a
+/// thousand rounds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// In the nested bed, GDB alone takes a minute to start where it was not in memory before.
+/// In the nested bed GDB takes a minute to start if it was not in memory before.
 const PATIENCE_IN_THE_BED: Duration = Duration::from_secs(300);
 
-/// The last lines of a debugger that are shown with a failure.
+/// The number of the debugger's last lines that are shown with a failure.
 const SHOWN: usize = 25;
 
-/// How much of each cell is done.
+/// How much of each cell is run.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub rounds: u32,
-    /// A cell ends then, after the fewest rounds that mean something.
+    /// The time after which a cell ends, once it has made the minimum number of rounds.
     pub seconds: u32,
-    /// All rounds are to be made, in a guest and a process of its own for each cell; none begins after this time.
+    /// In a soak all rounds are made, with a separate guest and process for each cell; no cell begins after this time.
     pub soak: Option<Duration>,
 }
 
-/// One combination of the table.
+/// A combination of the table.
 pub(crate) struct Cell {
     /// The values, in the order of the dimensions.
     pub name: String,
@@ -44,7 +45,7 @@ pub(crate) struct Cell {
     values: Vec<String>,
 }
 
-/// A cell's values after the client.
+/// The indexes of a cell's values behind the client.
 const VCPUS: usize = 0;
 const KIND: usize = 1;
 const ACTION: usize = 2;
@@ -67,7 +68,7 @@ impl Cell {
         }
     }
 
-    /// For the drivers, which are Python.
+    /// The parameters for the drivers, which are written in Python.
     fn as_python(&self, plan: Plan) -> String {
         let [vcpus, kind, action, mode] = [VCPUS, KIND, ACTION, MODE].map(|at| &self.values[at]);
         format!(
@@ -77,7 +78,7 @@ impl Cell {
     }
 }
 
-/// What came of the cells so far.
+/// The results so far.
 #[derive(Default)]
 struct Results {
     passed: usize,
@@ -88,12 +89,12 @@ struct Results {
 /// Runs the cells.
 ///
 /// # Panics
-/// Where one failed, after all of them were tried.
+/// A cell failed. All cells are tried first.
 pub(crate) fn run(client: Client, debuggers: &[Debugger], cells: Vec<Cell>, plan: Plan) {
     let start = Instant::now();
     let all = cells.len();
     let mut results = Results::default();
-    // Short of a thousand rounds, to start a guest and a debugger takes longer than a cell.
+    // With fewer than a thousand rounds, starting a guest and a debugger takes longer than a cell.
     let groups = match plan.soak {
         Some(_) => cells.into_iter().map(|cell| vec![cell]).collect(),
         None => grouped(cells),
@@ -141,7 +142,7 @@ fn grouped(mut cells: Vec<Cell>) -> Vec<Vec<Cell>> {
     groups
 }
 
-/// One guest and one process of the debugger, as far as they go: how many cells that were.
+/// Runs cells with one guest and one process of the debugger. Returns the number of cells that were run.
 fn session(
     client: Client,
     debugger: &Debugger,
@@ -196,7 +197,7 @@ fn session(
         let Some(rest) = line.strip_prefix("cell ") else {
             continue;
         };
-        // Its name has no colon.
+        // A cell's name contains no colon.
         let Some((name, said)) = rest.split_once(": ") else {
             continue;
         };
@@ -227,11 +228,11 @@ fn session(
             .failures
             .push(format!("the guest is gone after {} cells", ended));
     }
-    // After a cell that went wrong, the debugger ends by itself and the next cell gets another.
+    // After a cell that failed, the debugger exits, and the next cell gets another debugger.
     if ended == cells.len() || (begun == ended && ended > 0) {
         return ended;
     }
-    // The one that was under way, or the first.
+    // The cell that was in progress, or the first cell.
     let cell = &cells[ended];
     let last: Vec<String> = last.into();
     println!("{}: WRONG, {why}\n    {}", cell.name, last.join("\n    "));

@@ -1,8 +1,8 @@
 # Sourced by GDB: runs cells of the table and compares what GDB counts with what the guest counts.
 #
-# The guest counts the rounds of each vCPU in `cpus[N].rounds`. All sites lie in a round in front of that increment, so a vCPU passes each of them once in
-# a round, and the values that are seen at one site on one vCPU are consecutive numbers: one that is missing is a lost hit, one that is there twice was told
-# twice.
+# The guest counts the rounds of each vCPU in `cpus[N].rounds`. All sites are in front of that increment, so a vCPU passes each site once in
+# a round. The values at one site on one vCPU are therefore consecutive numbers. A missing number is a lost hit; a number that occurs twice is a hit that was
+# reported twice.
 #
 # In:  CELLS, a list of dictionaries, and ADDRESS.
 # Out: a line `cell NAME: begins`, and later one `cell NAME: ok ...` or lines `cell NAME: wrong ...`.
@@ -63,9 +63,9 @@ class Cell:
         self.sites = []
         # Site's number -> vCPU -> the guest's rounds at each hit.
         self.seen = {}
-        # Site's number -> the vCPUs whose hits GDB is to count; all where it is not in here.
+        # Site's number -> the vCPUs whose hits GDB counts. For a site without an entry GDB counts all vCPUs.
         self.only = {}
-        # Breakpoints that GDB counts and we do not see one by one.
+        # Breakpoint hits that GDB counts and that this script does not see one by one.
         self.stops = 0
 
     def see(self, site, cpu):
@@ -75,19 +75,19 @@ class Cell:
         gdb.execute("target remote " + ADDRESS)
         gdb.execute("set scheduler-locking " + self.lock)
         file, lines = round_lines()
-        # The prologue, the call's line, what follows it, and behind that the increment.
+        # The prologue, the line of the call, the lines behind it, and the increment.
         assert len(lines) >= 7, lines
         self.later = "%s:%d" % (file, lines[4])
         places = ["do_round", "count_primes", "%s:%d" % (file, lines[3]), self.later]
         commands = {
             "software": ["break", "break", "break", "break"],
-            # One debug register is left for what the action sets.
+            # One debug register is left for the action.
             "hardware": ["hbreak", "hbreak", "hbreak"],
             "both": ["break", "hbreak", "break", "hbreak"],
         }[self.kind]
         self.start = [rounds(cpu) for cpu in range(self.vcpus)]
         self.place_sites(list(zip(commands, places)))
-        # Where the selected one alone runs, it is one that some breakpoint is for.
+        # If only the selected vCPU runs, select one that has a breakpoint.
         self.selectable = range(self.vcpus)
         if self.action == "condition":
             self.selectable = [1]
@@ -156,7 +156,7 @@ class Cell:
                 if self.action not in ("ignore", "condition"):
                     self.see(self.sites.index(breakpoint.number), selected())
 
-    # What is done at a stop.
+    # The actions at a stop.
 
     def do_continue(self):
         gdb.execute("continue", to_string=True)
@@ -175,7 +175,7 @@ class Cell:
         gdb.execute("%s %s" % ("thbreak" if hardware else "tbreak", place), to_string=True)
         temporary = int(gdb.parse_and_eval("$bpnum"))
         gdb.execute("continue", to_string=True)
-        # A site may have come first; there is one debug register for these.
+        # A site may come first. There is one debug register for temporary breakpoints.
         for breakpoint in gdb.breakpoints():
             if breakpoint.number == temporary:
                 breakpoint.delete()
@@ -194,7 +194,7 @@ class Cell:
     def do_finish(self):
         cpu, before = selected(), rounds(selected())
         inside = gdb.selected_frame().name() in ("is_prime", "count_primes")
-        # The function's caller is in the same round, whoever else stopped the guest.
+        # The caller of the function is in the same round, even if another vCPU stopped the guest.
         if self.or_continue("finish") == "finish" and inside and rounds(cpu) != before:
             raise Wrong("`finish` on vCPU %d ran from the guest's round %d to %d" % (cpu, before, rounds(cpu)))
 
@@ -224,7 +224,7 @@ class Cell:
             gdb.execute(command, to_string=True)
         return command
 
-    # What GDB counted.
+    # GDB's counts.
 
     def compare(self):
         wrong = []
@@ -241,7 +241,7 @@ class Cell:
                 wrong.append("site %d: GDB counts %d hits, %d were seen" % (site, hits.get(number, 0), counted))
             for cpu in self.only.get(site, range(self.vcpus)):
                 values = at_site.get(cpu, [])
-                # In front of the first and behind the last value: the round in which the vCPU was when the cell began, and is now.
+                # The rounds in which the vCPU was when the cell began, and is now, are in front of the first and behind the last value.
                 expected = list(range(values[0], values[0] + len(values))) if values else []
                 if values != expected:
                     first = next(at for at in range(len(values)) if values[at] != expected[at])
@@ -275,7 +275,7 @@ class Cell:
 
 
 class Seen(gdb.Function):
-    """$seen(SITE): the hit is noted; always true."""
+    """$seen(SITE): records the hit. Always true."""
 
     def __init__(self):
         super().__init__("seen")
@@ -298,7 +298,7 @@ for words in CELLS:
         gdb.execute("detach")
         gdb.execute("quit 1")
     except gdb.error as error:
-        # Whatever GDB is in now, the next cells shall have another one.
+        # GDB may be in a wrong state, so the next cells get another GDB.
         print("cell %s: wrong: GDB says `%s`" % (cell.name, error), flush=True)
         gdb.execute("kill")
         gdb.execute("quit 1")

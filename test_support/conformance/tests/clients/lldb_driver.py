@@ -1,8 +1,8 @@
 # Imported by LLDB as a script: runs cells of the table and compares what LLDB counts with what the guest counts.
 #
-# The guest counts the rounds of each vCPU in `cpus[N].rounds`. All sites lie in a round in front of that increment, so a vCPU passes each of them once in
-# a round, and the values that are seen at one site on one vCPU are consecutive numbers: one that is missing is a lost hit. LLDB's own count says whether
-# one was told twice.
+# The guest counts the rounds of each vCPU in `cpus[N].rounds`. All sites are in front of that increment, so a vCPU passes each site once in
+# a round. The values at one site on one vCPU are therefore consecutive numbers. A missing number is a lost hit. LLDB's own count shows whether a hit was
+# reported twice.
 #
 # In:  CELLS, a list of dictionaries, and ADDRESS.
 # Out: a line `cell NAME: begins`, and later one `cell NAME: ok ...` or a line `cell NAME: wrong ...`.
@@ -54,17 +54,17 @@ class Cell:
         self.sites = []
         # Site -> vCPU -> the guest's rounds at each hit.
         self.seen = {}
-        # Site -> the vCPUs whose hits LLDB is to count; all where it is not in here.
+        # Site -> the vCPUs whose hits LLDB counts. For a site without an entry LLDB counts all vCPUs.
         self.only = {}
         self.left = 0
-        # The thread that was resumed alone; None where all were.
+        # The thread that was resumed alone. None if all threads were resumed.
         self.resumed = None
-        # Where each thread stood when the sites were placed.
+        # The program counter of each thread when the sites were set.
         self.stood = {}
 
     def command(self, line):
         result = lldb.SBCommandReturnObject()
-        # An import has the context of its beginning, which has no process.
+        # An import keeps the context of its beginning, which has no process.
         place = lldb.SBExecutionContext(self.thread() if self.process else self.target)
         self.debugger.GetCommandInterpreter().HandleCommand(line, place, result)
         if not result.Succeeded():
@@ -91,7 +91,7 @@ class Cell:
             self.look()
             done += 1
             if done % 50 == 0:
-                # A sign of life.
+                # Shows that LLDB does not hang.
                 say("cell %s: %d rounds so far" % (self.name, done))
         hits = self.compare()
         self.leave()
@@ -119,14 +119,14 @@ class Cell:
         file = unit.GetFileSpec().GetFilename()
         functions = ["-n do_round", "-n count_primes"]
         if self.action == "step-out":
-            # Nothing else may stop a vCPU that has missed its return.
+            # No other breakpoint stops a vCPU that has missed its return.
             return functions
         return functions + ["-f %s -l %d" % (file, line) for line in lines[3:5]]
 
     def place_sites(self):
         hardware = {
             "software": [False, False, False, False],
-            # One debug register is left for what the action sets.
+            # One debug register is left for the action.
             "hardware": [True, True, True],
             "both": [False, True, False, True],
         }[self.kind]
@@ -164,18 +164,18 @@ class Cell:
     def see(self, site, cpu):
         values = self.seen.setdefault(site, {}).setdefault(cpu, [])
         now = self.rounds(cpu)
-        # A thread that was not resumed still says why it stopped.
+        # A thread that was not resumed keeps its old stop reason.
         if not values or values[-1] != now:
             values.append(now)
 
     def look(self):
-        """Notes the hits of all threads."""
+        """Records the hits of all threads."""
         state = self.process.GetState()
         if state != lldb.eStateStopped:
             raise Wrong("the guest is %s" % lldb.SBDebugger.StateAsCString(state))
         numbers = [site.GetID() for site in self.sites]
         for thread in self.process:
-            # LLDB 14 may show an old reason of a thread that it did not resume, and does not count it.
+            # LLDB 14 may show an old stop reason for a thread that it did not resume. It does not count this hit.
             if self.resumed not in (None, thread.GetThreadID()):
                 continue
             reason = thread.GetStopReason()
@@ -183,7 +183,7 @@ class Cell:
                 raise Wrong("thread %d: %s" % (thread.GetThreadID(), thread.GetStopDescription(100)))
             if reason != lldb.eStopReasonBreakpoint or self.action in ("callback", "ignore"):
                 continue
-            # LLDB 14 and 19 show a breakpoint where a thread stands that has not moved since LLDB set it, and do not count it.
+            # LLDB 14 and 19 show a breakpoint hit for a thread that has not moved since LLDB set the breakpoint. They do not count this hit.
             if self.stood.get(thread.GetThreadID()) == self.standing(thread):
                 continue
             for at in range(0, thread.GetStopReasonDataCount(), 2):
@@ -191,7 +191,7 @@ class Cell:
                 if number in numbers:
                     self.see(numbers.index(number), thread.GetThreadID() - 1)
 
-    # What is done at a stop.
+    # The actions at a stop.
 
     def do_continue(self):
         self.resumed = None
@@ -213,7 +213,7 @@ class Cell:
         self.command("breakpoint set -o true -n is_prime")
         extra = self.target.GetBreakpointAtIndex(before).GetID()
         self.do_continue()
-        # A site may have come first.
+        # A site may come first.
         self.target.BreakpointDelete(extra)
 
     def do_ignore(self):
@@ -226,7 +226,7 @@ class Cell:
         cpu = thread.GetThreadID() - 1
         before = self.rounds(cpu)
         inside = thread.GetFrameAtIndex(0).GetFunctionName() in ("is_prime", "count_primes")
-        # The function's caller is in the same round, whoever else stopped the guest.
+        # The caller of the function is in the same round, even if another vCPU stopped the guest.
         if self.step("step-out") and inside and self.rounds(cpu) != before:
             raise Wrong("`thread step-out` on vCPU %d ran from the guest's round %d to %d" % (cpu, before, self.rounds(cpu)))
 
@@ -240,18 +240,18 @@ class Cell:
         self.step("step-inst")
 
     def step(self, command):
-        # A KVM that emulates guest code loses a vCPU that is stepped over `hlt`: where that may be next, it goes on.
+        # A KVM that emulates guest code loses a vCPU that is stepped over `hlt`. If `hlt` may be next, continue instead.
         name = self.thread().GetFrameAtIndex(0).GetFunctionName()
         outermost = command == "step-out" and self.thread().GetNumFrames() < 2
         if self.turn % 4 == 3 or name == "wait_for_tick" or outermost:
             self.do_continue()
             return False
-        # A step may let the others run even so, as `step-out` does.
+        # A step may run the other threads nevertheless, as `step-out` does.
         self.resumed = None
         self.command("thread %s -m %s" % (command, self.mode))
         return True
 
-    # What LLDB counted.
+    # LLDB's counts.
 
     def compare(self):
         wrong = []
@@ -264,7 +264,7 @@ class Cell:
             total += hits
             cpus = self.only.get(site, range(self.vcpus))
             if self.action == "ignore":
-                # LLDB counts those that it ignores, and nobody sees them one by one. Each vCPU may stand at the site at the beginning and at the end.
+                # LLDB counts ignored hits, which this script does not see one by one. Each vCPU may be at the site at the beginning and at the end.
                 passed = sum(now[cpu] - self.start[cpu] for cpu in cpus)
                 if abs(hits - passed) > len(cpus):
                     wrong.append("site %d: LLDB counts %d hits, the guest %d rounds" % (site, hits, passed))
@@ -281,7 +281,7 @@ class Cell:
                         % (site, cpu, values[first - 1], values[first], len(values))
                     )
                     continue
-                # In front of the first and behind the last value: the round in which the vCPU was when the cell began, and is now.
+                # The rounds in which the vCPU was when the cell began, and is now, are in front of the first and behind the last value.
                 first, last = (values[0], values[-1]) if values else (self.start[cpu] + 1, self.start[cpu])
                 if first > self.start[cpu] + 1 or last < now[cpu] - 1:
                     wrong.append(
@@ -316,7 +316,7 @@ def __lldb_init_module(debugger, internal_dict):
             result = cell.run()
         except Wrong as wrong:
             say("cell %s: wrong: %s" % (cell.name, wrong))
-            # Whatever LLDB is in now, the next cells shall have another one.
+            # LLDB may be in a wrong state, so the next cells get another LLDB.
             cell.leave()
             os._exit(1)
         say("cell %s: ok, %s, %.1f s" % (cell.name, result, time.monotonic() - began))

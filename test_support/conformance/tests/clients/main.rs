@@ -1,10 +1,13 @@
-//! Real debuggers count what the guest counts: a table of client, vCPUs, breakpoint kind, what is done at a stop and which vCPUs run meanwhile.
+//! Real debuggers count what the guest counts: a table of clients, vCPUs, breakpoint kinds, actions at a stop, and
+//! vCPUs that run meanwhile.
 //!
-//! Each combination is a *cell*: some hundred stops in one session, in which no hit may be missing or be told twice (the drivers `gdb_driver.py` and
-//! `lldb_driver.py` say how that is known), the debugger may not end by itself and nothing may take forever.
+//! Each combination is a *cell*: some hundred stops in one session. No hit may be missing or be reported twice (the
+//! drivers `gdb_driver.py` and `lldb_driver.py` explain the check), the debugger must not exit, and no command may
+//! hang.
 //!
-//! A plain run takes so many cells that each two values meet, and stays a second in each. A soak takes all of them in an order that `TRAPGATE_SEED`
-//! chooses, with a thousand rounds in each, as far as `TRAPGATE_SOAK_SECONDS` go. `TRAPGATE_CELLS` leaves the cells whose name contains its value.
+//! A plain run takes so many cells that every two values meet, for a second each. A soak takes all cells in an order
+//! that `TRAPGATE_SEED` selects, with a thousand rounds each, until `TRAPGATE_SOAK_SECONDS` have passed.
+//! `TRAPGATE_CELLS` selects the cells whose name contains its value.
 
 mod bed;
 mod table;
@@ -21,7 +24,7 @@ use table::Dimension;
 const VCPUS: [&str; 3] = ["2", "4", "8"];
 const KINDS: [&str; 3] = ["software", "hardware", "both"];
 
-/// What is done at a stop, as `gdb_driver.py` knows it.
+/// The actions at a stop that `gdb_driver.py` supports.
 const GDB_ACTIONS: [&str; 13] = [
     "continue",
     "commands",
@@ -40,7 +43,7 @@ const GDB_ACTIONS: [&str; 13] = [
 /// GDB's `scheduler-locking`.
 const GDB_MODES: [&str; 4] = ["off", "on", "step", "replay"];
 
-/// What is done at a stop, as `lldb_driver.py` knows it.
+/// The actions at a stop that `lldb_driver.py` supports.
 const LLDB_ACTIONS: [&str; 10] = [
     "continue",
     "callback",
@@ -53,7 +56,7 @@ const LLDB_ACTIONS: [&str; 10] = [
     "step-in",
     "step-inst",
 ];
-/// LLDB's `--run-mode` of its steps.
+/// The values of LLDB's `--run-mode` for steps.
 const LLDB_MODES: [&str; 3] = ["all-threads", "while-stepping", "this-thread"];
 
 #[test]
@@ -68,7 +71,7 @@ fn lldb_counts_what_the_guest_counts_whatever_is_done_at_a_stop() {
     run(Client::Lldb, &LLDB_ACTIONS, &LLDB_MODES, &nested);
 }
 
-/// `nested`: the actions that the nested bed has time for.
+/// `nested` contains the actions for which the nested bed has time.
 fn run(client: Client, actions: &[&str], modes: &[&str], nested: &[&str]) {
     if !kvm_here() {
         return;
@@ -81,7 +84,7 @@ fn run(client: Client, actions: &[&str], modes: &[&str], nested: &[&str]) {
         |values: &[&str]| -> Dimension { values.iter().map(|&value| value.to_owned()).collect() };
     let names: Vec<&str> = debuggers.iter().map(|found| found.name.as_str()).collect();
     let (vcpus, kinds, actions, modes) = match is_nested() {
-        // Everything takes a hundred times as long there.
+        // In the nested bed everything takes a hundred times as long.
         true => (&VCPUS[..1], &KINDS[2..], nested, &modes[..1]),
         false => (&VCPUS[..], &KINDS[..], actions, modes),
     };
@@ -114,7 +117,8 @@ fn run(client: Client, actions: &[&str], modes: &[&str], nested: &[&str]) {
     bed::run(client, &debuggers, cells, plan);
 }
 
-/// GDB 18.1 sometimes removes its breakpoints (`z0`) for a `continue` in the commands of a breakpoint and sends `vCont;c` without inserting them again.
+/// A fault of GDB 18.1: it sometimes removes its breakpoints (`z0`) for a `continue` in the commands of a breakpoint,
+/// and sends `vCont;c` without inserting them again.
 fn gdb_18_loses_track(cell: &Cell) -> bool {
     let loses = cell.name.starts_with("gdb-18") && cell.name.contains(" commands ");
     if loses {
@@ -127,7 +131,7 @@ fn gdb_18_loses_track(cell: &Cell) -> bool {
 }
 
 impl Plan {
-    /// A thousand rounds of each cell, begun until the time is over.
+    /// A thousand rounds of each cell. No cell begins after `time`.
     fn soak(time: Duration) -> Self {
         Self {
             rounds: 1_000,
@@ -136,7 +140,7 @@ impl Plan {
         }
     }
 
-    /// A second in each cell, or the few rounds that a driver makes at least.
+    /// A second for each cell, or the minimum number of rounds of a driver.
     fn short() -> Self {
         Self {
             rounds: 1_000,

@@ -1,11 +1,11 @@
-//! The table of what is tried: every combination of one value of each dimension.
+//! The table of combinations: one value of each dimension.
 
 use std::collections::BTreeSet;
 
 /// The values of a dimension.
 pub(crate) type Dimension = Vec<String>;
 
-/// One value of each dimension, by its place.
+/// The index of a value in each dimension.
 pub(crate) type Combination = Vec<usize>;
 
 /// All combinations, in an order that depends on `seed`.
@@ -23,7 +23,7 @@ pub(crate) fn all(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
     combinations
 }
 
-/// As few combinations as are easily found in which each two values of different dimensions meet.
+/// A small number of combinations in which every two values of different dimensions meet. It need not be the minimum.
 pub(crate) fn pairs(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
     let all = all(dimensions, seed);
     let mut open: BTreeSet<Pair> = all.iter().flat_map(pairs_of).collect();
@@ -43,7 +43,7 @@ pub(crate) fn pairs(dimensions: &[Dimension], seed: u64) -> Vec<Combination> {
     chosen
 }
 
-/// Two dimensions, each with the value.
+/// Two dimensions, each with a value.
 type Pair = ((usize, usize), (usize, usize));
 
 fn pairs_of(combination: &Combination) -> impl Iterator<Item = Pair> + '_ {
@@ -56,7 +56,7 @@ fn pairs_of(combination: &Combination) -> impl Iterator<Item = Pair> + '_ {
     })
 }
 
-/// Fisher and Yates, with a linear congruential generator (Knuth's MMIX): good enough for an order.
+/// Fisher-Yates shuffle with a linear congruential generator (Knuth's MMIX).
 fn shuffle(combinations: &mut [Combination], seed: u64) {
     let mut state = seed;
     for end in (1..combinations.len()).rev() {

@@ -1,4 +1,4 @@
-//! The debugger: what it does at random, and what it looks at afterwards for the model to judge.
+//! The debugger: its random operations, and the observations that the model checks.
 
 use crate::guest::COUNTED;
 use crate::guest::Program;
@@ -25,9 +25,9 @@ use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::StopEvent;
 use vp_runner::probe::Report;
 
-/// A guest that nobody debugs makes some turns within it, on the slowest of hosts.
+/// A guest without a debugger makes some turns in this time, even on the slowest host.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// What a failure shows of what led to it.
+/// The number of last operations that a failure shows.
 const REMEMBERED: usize = 24;
 
 pub(crate) struct Debugger {
@@ -47,7 +47,7 @@ impl Debugger {
         }
     }
 
-    /// One operation, and what it led to.
+    /// Makes one operation and checks its result.
     pub(crate) fn operation(&mut self, random: &mut Random) {
         match random.below(100) {
             0..28 => drop(self.change(random)),
@@ -87,7 +87,7 @@ impl Debugger {
     fn any_breakpoint(&self, random: &mut Random) -> Breakpoint {
         let mut address = *random.one_of(&self.model.program.turn);
         if address == COUNTED {
-            // There a watchpoint stops.
+            // A watchpoint stops there.
             address = ENTRY;
         }
         match random.below(10) {
@@ -166,7 +166,7 @@ impl Debugger {
         self.vm.send(DebugRequest::Resume, request)
     }
 
-    /// Lets the guest go, perhaps changes breakpoints meanwhile, and checks the stop.
+    /// Runs the guest, perhaps changes breakpoints meanwhile, and checks the stop.
     fn go(&mut self, random: &mut Random, plan: Vec<VpAction>) {
         let armed = self.armed();
         let before = self.model.set.clone();
@@ -197,7 +197,7 @@ impl Debugger {
         self.model.check(&run, reason, &positions);
     }
 
-    /// How far the VP is; its registers and its counter in memory have to agree on it.
+    /// The position of the VP. Its registers and its counter in memory have to agree.
     fn position(&self, vp: u32) -> u64 {
         let program = &self.model.program;
         let position = program.position(&self.vm.regs(vp));
@@ -207,7 +207,7 @@ impl Debugger {
         position
     }
 
-    /// The guest's own bytes, by each way to them.
+    /// Reads the guest's own bytes by each kind of request.
     fn read(&self, random: &mut Random) {
         let code = &self.model.program.code;
         let len = 1 + random.below(code.len() as u64);
@@ -223,7 +223,7 @@ impl Debugger {
         }
     }
 
-    /// What a debugger may not do is refused, and changes nothing.
+    /// Makes requests that are not allowed. They are refused, and change nothing.
     fn nonsense(&self) {
         let nobody = VpIndex::new(999);
         assert!(self.vm.call(DebugRequest::GetVpState, nobody).is_err());
@@ -256,7 +256,7 @@ impl Debugger {
         self.attach(!ran && action == DetachAction::Stay);
     }
 
-    /// The client dies, and another comes: nobody looks at a reply.
+    /// The client dies, and another one attaches. The pending reply is dropped.
     fn kill(&mut self, random: &mut Random) {
         let plan = self.any_plan(random);
         self.remember(format!("{plan:?}, detach, and attach"));
@@ -286,7 +286,7 @@ impl Debugger {
         assert_eq!(self.armed(), []);
     }
 
-    /// No breakpoint, every VP at the top of its loop, nobody attached.
+    /// Removes all breakpoints, runs every VP to the top of its loop, and detaches.
     pub(crate) fn come_to_rest(&mut self) {
         let removes = self.model.set.drain(..).map(BreakpointChange::Remove);
         let removes = removes.collect();
@@ -308,7 +308,7 @@ impl Debugger {
         self.vm.detach(DetachAction::Stay);
     }
 
-    /// The last client is lost, in any state; the guest runs on.
+    /// The last client is lost in any state, and the guest runs on.
     pub(crate) fn die(mut self, random: &mut Random) {
         self.vm.attach();
         for _ in 0..random.below(6) {
@@ -324,7 +324,7 @@ impl Debugger {
         let end = Instant::now() + DEADLINE;
         for _ in 0..3 {
             let before = counters(&self.vm);
-            // With a session that has not ended yet a VP may stand still for now, but not for good.
+            // Until the session has ended, a VP may be stopped for some time, but not for good.
             while counters(&self.vm)
                 .iter()
                 .zip(&before)

@@ -1,35 +1,35 @@
-//! The guest: a loop of which every instruction has an address of its own, so that RIP and a counter say how far a VP has come.
+//! The guest: a loop in which every instruction is executed once, so RIP and a counter determine the position of a VP.
 
 use conformance::machine::*;
 use vmm_core_defs::regs::X86VpState;
 
-/// Where the loop's second half is mapped too.
+/// The second mapping of the loop's second half.
 const ALIAS: u64 = 0x20_0000;
-/// Nothing is mapped from here on.
+/// The first address that is not mapped.
 pub(crate) const UNMAPPED: u64 = 0x40_0000;
 const BLOCK: u64 = 0x1040;
 const HANDLER: u64 = 0x1050;
 const IDT: u64 = 0x9000;
-/// Page-directory entry of the second 2 MiB.
+/// The page-directory entry of the second 2 MiB.
 const PD_ALIAS: u64 = 0x1_2008;
 
-/// Where the increment of the counter in memory is, and where a watchpoint on it stops.
+/// The address of the increment of the counter in memory, and the address at which a watchpoint on the counter stops.
 pub(crate) const COUNTS: u64 = 0x1002;
 pub(crate) const COUNTED: u64 = 0x1006;
 
-/// The counter of a VP in memory: 32 bits.
+/// The address of a VP's counter in memory, which has 32 bits.
 pub(crate) fn counter(vp: u32) -> u64 {
     0x8010 + 0x100 * u64::from(vp)
 }
 
-/// The program, and the addresses of its instructions in the order in which a turn executes them.
+/// The program, and the addresses of its instructions in the order of execution.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub code: Vec<u8>,
     pub turn: Vec<u64>,
 }
 
-/// Whether the guest has an `INT3` of its own, which some KVMs cannot deliver.
+/// Whether the guest contains its own `INT3`, which some KVMs cannot deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OwnInt3 {
     Yes,
@@ -64,7 +64,8 @@ impl Program {
         Self { code, turn }
     }
 
-    /// Tables that the machine does not make: the alias, and the gate of vector 3. The guest is stopped at its first instruction.
+    /// Writes the tables that the machine does not create: the alias, and the gate of vector 3. The guest is stopped at
+    /// its first instruction.
     pub(crate) fn prepare(&self, vm: &TestVm, vps: u32) {
         vm.write_gva(0, PD_ALIAS, &0xe3_u64.to_le_bytes()).unwrap();
         let [b0, b1, b2, b3, ..] = HANDLER.to_le_bytes();
@@ -81,7 +82,7 @@ impl Program {
         self.turn.len() as u64
     }
 
-    /// The address of the instruction that a VP which has executed so many is about to execute.
+    /// The address of the next instruction of a VP that has executed `position` instructions.
     pub(crate) fn rip(&self, position: u64) -> u64 {
         self.turn[usize::try_from(position % self.len()).unwrap()]
     }
@@ -91,7 +92,7 @@ impl Program {
         index.unwrap_or_else(|| panic!("a VP is at {rip:#x}, between instructions")) as u64
     }
 
-    /// How many instructions a VP has executed. Every register has to agree.
+    /// The number of instructions that a VP has executed. All registers have to agree.
     pub(crate) fn position(&self, regs: &X86VpState) -> u64 {
         let index = self.index(regs.rip);
         let turns = regs.gp[3] - u64::from(index > 0);
@@ -111,7 +112,7 @@ impl Program {
         turns * self.len() + index
     }
 
-    /// What the counter in memory says at a position.
+    /// The value of the counter in memory at a position.
     pub(crate) fn counted(&self, position: u64) -> u64 {
         position / self.len() + u64::from(position % self.len() > self.index(COUNTS))
     }

@@ -1,8 +1,9 @@
-//! Random operations of a debugger on real guests, and after each of them a model that says what may be.
+//! Random operations of a debugger on real guests. A model checks the state after each operation.
 //!
-//! `TRAPGATE_SEED=<n>` begins with that seed; `TRAPGATE_SOAK_SECONDS=<n>` goes on for that long, each seed from the last. One that found something goes into
-//! `seeds`, one on a line, with what it found behind it; of those the first guest's life is run, where no other seed is asked for. What races do is not in a
-//! seed: the operations are the same, where each meets the guest is not.
+//! `TRAPGATE_SEED=<n>` selects the first seed. `TRAPGATE_SOAK_SECONDS=<n>` repeats for that time, and derives each seed
+//! from the previous one. A seed that found a fault is added to the file `seeds`, one per line, followed by the fault.
+//! Without another seed, the first guest of each of these seeds is run. A seed does not reproduce races: it determines
+//! the operations, but not the state of the guest at each operation.
 
 mod debugger;
 mod guest;
@@ -27,12 +28,12 @@ use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::probe;
 use vp_runner::probe::Report;
 
-/// Operations from one seed.
+/// The number of operations from one seed.
 fn operations() -> u32 {
     if is_nested() { 1000 } else { 10_000 }
 }
 
-/// Operations on one guest.
+/// The number of operations on one guest.
 const LIFE: u32 = 500;
 
 const FOUND: &str = include_str!("seeds");
@@ -71,7 +72,7 @@ fn fresh() -> u64 {
     u64::from(now.subsec_nanos()) ^ now.as_secs()
 }
 
-/// Lives of guests from one seed.
+/// Runs guests from one seed.
 fn run(seed: u64, operations: u32, report: &Report) {
     println!("TRAPGATE_SEED={seed}");
     let mut random = Random::new(seed);
@@ -93,7 +94,7 @@ fn run(seed: u64, operations: u32, report: &Report) {
     println!("{done} operations in {:?}", start.elapsed());
 }
 
-/// One guest's life under a debugger. `false`: this host has no guests, which was said.
+/// Runs one guest with a debugger. `false` if this host cannot run guests; the reason is printed.
 fn life(random: &mut Random, report: &Report) -> bool {
     let vps = u32::try_from(1 + random.below(4)).unwrap();
     let program = Program::new(own_int3(report));
@@ -113,7 +114,7 @@ fn life(random: &mut Random, report: &Report) -> bool {
     true
 }
 
-/// Whether the guest would get one, as the probe saw.
+/// Whether the guest can deliver its own `INT3`, according to the probe.
 fn own_int3(report: &Report) -> OwnInt3 {
     match report.int3_long {
         probe::Int3::DebugExit => OwnInt3::Yes,
@@ -121,7 +122,7 @@ fn own_int3(report: &Report) -> OwnInt3 {
     }
 }
 
-/// The memory of a guest in which there was never a breakpoint, each VP having come to the top of its loop some time.
+/// The memory of a guest without breakpoints, after each VP has reached the top of its loop.
 fn untouched(program: &Program, vps: u32) -> Option<Vec<u8>> {
     let vm = Setup::new(Mode::Long, &program.code).vps(vps).build()?;
     vm.attach();
@@ -142,7 +143,7 @@ fn untouched(program: &Program, vps: u32) -> Option<Vec<u8>> {
     Some(vm.machine.raw_memory())
 }
 
-/// All of memory but the counters.
+/// Compares all memory except the counters.
 fn compare(memory: &[u8], untouched: &[u8], vps: u32) {
     let counters: Vec<u64> = (0..vps).map(guest::counter).collect();
     let own = |at: u64| {

@@ -1,4 +1,4 @@
-//! The model: where each VP may be, what is armed, what a stop may say.
+//! The model: the possible positions of each VP, the armed breakpoints, and the allowed stop reasons.
 
 use crate::guest::COUNTED;
 use crate::guest::Program;
@@ -13,9 +13,9 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 use vp_runner::probe::Report;
 
-/// Physical memory behind both mappings of the program.
+/// The size of the physical memory behind both mappings of the program.
 pub(crate) const MAPPED: u64 = 0x20_0000;
-/// x86 has so many debug registers.
+/// The number of debug registers on x86.
 const REGISTERS: usize = 4;
 
 pub(crate) struct Model {
@@ -28,41 +28,41 @@ pub(crate) struct Model {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Vp {
-    /// Instructions executed.
+    /// The number of executed instructions.
     pub position: u64,
     due: Due,
     reported: Reported,
 }
 
-/// Whether a stop was reported that named the VP at its position: only then does it pass an execution breakpoint there.
+/// Whether a stop of the VP at its position was reported. Only then does the VP pass an execution breakpoint there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reported {
     Yes,
     No,
-    /// It was let go since and is where it was, having entered the guest or not.
+    /// The VP was resumed since and is at the same position. It may or may not have entered the guest.
     Unclear,
 }
 
-/// Whether the VP stands on a breakpoint that it has met, or is about to meet, and that nobody was told of.
+/// Whether the VP is at a breakpoint that it has hit, or is about to hit, and that was not reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     No,
-    /// Nothing moves it before it is reported.
+    /// The VP does not move before the hit is reported.
     Must,
-    /// The breakpoint came or went meanwhile.
+    /// The breakpoint was inserted or removed meanwhile.
     May,
 }
 
-/// A resume and what may have stopped it.
+/// A resume and the events that may have stopped it.
 pub(crate) struct Run {
     pub plan: Vec<VpAction>,
-    /// In force from its begin to its end.
+    /// The breakpoints that were set from the beginning to the end.
     pub stable: Vec<Breakpoint>,
-    /// Set at its begin or at its end.
+    /// The breakpoints that were set at the beginning or at the end.
     pub known: Vec<Breakpoint>,
-    /// Changed while the guest ran: in force for any part of the run.
+    /// The breakpoints that were changed while the guest ran, and so were set for a part of the run.
     pub meanwhile: Vec<Breakpoint>,
-    /// Whether it was broken into.
+    /// Whether the debugger sent a break.
     pub asked: bool,
 }
 
@@ -77,7 +77,7 @@ impl Model {
         }
     }
 
-    /// Why an insertion is to be refused.
+    /// The reason why an insertion has to be refused, if there is one.
     pub(crate) fn may_insert(&self, breakpoint: Breakpoint) -> Result<(), &'static str> {
         if breakpoint.kind == BreakpointKind::Write && !self.watches {
             return Err("this host never reports a watchpoint");
@@ -100,7 +100,7 @@ impl Model {
         }
     }
 
-    /// A hit that was kept may go with it.
+    /// A kept hit may be dropped with the breakpoint.
     pub(crate) fn removed(&mut self, breakpoint: Breakpoint) {
         self.set.retain(|other| *other != breakpoint);
         for index in 0..self.vps.len() {
@@ -111,7 +111,7 @@ impl Model {
         }
     }
 
-    /// The breakpoints of the server's list that are armed. Each has to be where it belongs.
+    /// The armed breakpoints in the server's list. Asserts that each is armed where it has to be.
     pub(crate) fn armed(&self, list: Vec<BreakpointStatus>) -> Vec<Breakpoint> {
         use vmm_core_defs::breakpoint::Arming;
         let listed: Vec<_> = list.iter().map(|status| status.breakpoint).collect();
@@ -146,7 +146,7 @@ impl Model {
         })
     }
 
-    /// Whether the guest stops by itself, sooner or later.
+    /// Whether a breakpoint stops the guest sooner or later.
     pub(crate) fn ends(&self, plan: &[VpAction], armed: &[Breakpoint]) -> bool {
         let comes_by = |index| (0..self.program.len()).any(|at| self.stops(index, at, armed));
         plan.iter().enumerate().any(|(index, action)| match action {
@@ -156,7 +156,7 @@ impl Model {
         })
     }
 
-    /// Checks a stop, and where every VP is then.
+    /// Checks a stop and the position of every VP.
     pub(crate) fn check(&mut self, run: &Run, reason: DebugStopReason, positions: &[u64]) {
         let mut moved = Vec::new();
         for (index, to) in positions.iter().enumerate() {
@@ -179,7 +179,7 @@ impl Model {
         self.check_reason(run, reason, &moved);
     }
 
-    /// No breakpoint was passed, and nothing executed that was not to.
+    /// Asserts that the VP passed no breakpoint, and executed nothing that it must not execute.
     fn check_way(&self, run: &Run, index: usize, to: u64) {
         let Vp {
             position: from,
@@ -278,7 +278,7 @@ impl Model {
 }
 
 impl Vp {
-    /// Where the client sees it, with nothing to be told.
+    /// A VP at a position that the client has seen, without a hit to report.
     pub(crate) fn seen_at(position: u64) -> Self {
         Self {
             position,

@@ -1,4 +1,5 @@
-//! Numbers from a seed: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+//! Random numbers from a seed: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators",
+//! 2014).
 
 pub(crate) struct Random(u64);
 
@@ -15,12 +16,12 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// 0 to `end`, without it.
+    /// A number from 0 to `end` minus 1.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// Once in so many times.
+    /// True once in `times` calls, on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -1,5 +1,5 @@
-//! ACPI tables: how many CPUs there are, how to switch off and how to reset (ACPI 6.4, chapter 5). The crate `acpi_tables` knows the formats; this file
-//! holds the values.
+//! ACPI tables: the number of CPUs, and how to power off and to reset (ACPI 6.4, chapter 5). The crate `acpi_tables`
+//! knows the formats; this file contains the values.
 
 use super::layout;
 use crate::devices::power;
@@ -31,18 +31,18 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryError;
 use vm_memory::GuestMemoryMmap;
 
-/// The interrupt line of ACPI itself. Nothing raises it here, but kernels want one.
+/// The interrupt line of ACPI (SCI). No device raises it, but kernels require it.
 const SCI: u8 = 9;
 
 const OEM: [u8; 6] = *b"TRAPGT";
 const OEM_TABLE: [u8; 8] = *b"TRAPGATE";
 const OEM_REVISION: u32 = 1;
-/// The length of the header that every table but RSDP and FACS begins with (5.2.6).
+/// The length of the header with which every table except RSDP and FACS begins (5.2.6).
 const HEADER_LEN: u32 = 36;
 
-/// Writes all tables below 1 MiB and says where the root pointer is.
+/// Writes all tables below 1 MiB and returns the address of the root pointer.
 pub(crate) fn write(memory: &GuestMemoryMmap, cpus: u8) -> Result<GuestAddress, GuestMemoryError> {
-    // FACS is the one table with an alignment of its own (64 bytes).
+    // FACS is the only table with its own alignment (64 bytes).
     let facs_at = layout::RSDP.unchecked_add(0x40);
     memory.write_slice(&bytes(&facs()), facs_at)?;
     let mut next = facs_at.unchecked_add(0x40);
@@ -70,7 +70,7 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// A table of `signature` to which nothing is appended yet.
+/// A table with this signature and no contents.
 fn empty(signature: &[u8; 4], revision: u8) -> Sdt {
     Sdt::new(
         *signature,
@@ -82,32 +82,32 @@ fn empty(signature: &[u8; 4], revision: u8) -> Sdt {
     )
 }
 
-/// 5.2.10
+/// FACS (5.2.10).
 fn facs() -> FACS {
     let mut facs = FACS::new();
     facs.version = 2;
     facs
 }
 
-/// 5.2.9
+/// FADT (5.2.9).
 fn fadt(facs: GuestAddress, dsdt: GuestAddress) -> impl Aml {
     let low = |at: GuestAddress| u32::try_from(at.raw_value()).expect("tables are below 1 MiB");
     let port = |number: u16, bits: u8| {
         let size = AccessSize::Undefined;
         GAS::new(AddressSpace::SystemIo, bits, 0, size, number.into())
     };
-    // C2 and C3 are not there: latencies above the limits (101 and 1001 us).
+    // C2 and C3 are not supported: the latencies are above the limits (101 and 1001 us).
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // No fixed power and sleep buttons, no fixed RTC event.
+        // There are no fixed power and sleep buttons and no fixed RTC event.
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
         .flag(Flags::ResetRegSup);
     fadt.fadt_minor_version = 0;
     fadt.firmware_ctrl = low(facs).into();
-    // Both addresses of the DSDT: the builder's own setters clear the other one.
+    // Sets both addresses of the DSDT. The builder's setters would clear the other one.
     fadt.dsdt = low(dsdt).into();
     fadt.x_dsdt = dsdt.raw_value().into();
     fadt.sci_int = u16::from(SCI).into();
@@ -119,24 +119,26 @@ fn fadt(facs: GuestAddress, dsdt: GuestAddress) -> impl Aml {
     fadt.x_pm1a_cnt_blk = port(power::CONTROL_PORT, power::CONTROL_LEN * 8);
     fadt.p_lvl2_lat = 101.into();
     fadt.p_lvl3_lat = 1001.into();
-    // Legacy devices are there; no keyboard controller worth a driver, no VGA, no message-signalled interrupts, no CMOS clock.
+    // There are legacy devices, but no keyboard controller that needs a driver, no VGA, no message-signalled interrupts
+    // and no CMOS clock.
     fadt.iapc_boot_arch = 0b10_1101.into();
     fadt.reset_reg = port(reset_control::RESET_PORT, 8);
     fadt.reset_value = reset_control::HARD_RESET;
     fadt.finalize()
 }
 
-/// 5.2.12. The crate's own `MADT` cannot say that the legacy interrupt controllers are there, and has neither of the last two entries.
+/// MADT (5.2.12). The crate's `MADT` cannot declare the legacy interrupt controllers, and does not support the last two
+/// entries.
 fn madt(cpus: u8) -> Sdt {
     let mut madt = empty(b"APIC", 4);
     madt.append(layout::LOCAL_APIC);
-    // The two legacy interrupt controllers are there as well.
+    // PCAT_COMPAT: the two legacy interrupt controllers exist as well.
     madt.append(1_u32);
     for cpu in 0..cpus {
-        // Its id is the VP's index.
+        // The processor's id is the VP's index.
         ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled).to_aml_bytes(&mut madt);
     }
-    // An id past the CPUs', first interrupt 0. KVM's default routing joins line N to pin N.
+    // The id behind those of the CPUs; its first interrupt is 0. KVM's default routing connects line N to pin N.
     IoApic::new(cpus, layout::IO_APIC, 0).to_aml_bytes(&mut madt);
     // Interrupt source override: the SCI is level-triggered, active high.
     madt.append_slice(&[2, 10, 0, SCI, SCI, 0, 0, 0, 0x0d, 0]);
@@ -145,14 +147,14 @@ fn madt(cpus: u8) -> Sdt {
     madt
 }
 
-/// The sleep type that means off, which is what [`power`] expects, and the panic port.
+/// DSDT: the sleep type of power-off, which [`power`] expects, and the panic port.
 fn dsdt() -> Sdt {
     let mut dsdt = empty(b"DSDT", 2);
     let sleep_types = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &sleep_types).to_aml_bytes(&mut dsdt);
     let port = IO::new(pvpanic::PORT, pvpanic::PORT, 1, 1);
     let identifier = Name::new("_HID".into(), &pvpanic::HARDWARE_ID);
-    // Present, enabled, shown, working.
+    // Present, enabled, shown in the user interface, working.
     let status = Name::new("_STA".into(), &0x0f_u8);
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port]));
     let panic_device = Device::new("PVPC".into(), vec![&identifier, &status, &resources]);
@@ -184,7 +186,7 @@ mod tests {
         bytes
     }
 
-    /// The tables by signature, found as a kernel finds them.
+    /// All tables by their signature, found in the same way as a kernel does.
     fn walk(cpus: u8) -> Vec<Vec<u8>> {
         let (memory, rsdp) = written(cpus);
         let mut root = [0; 36];
@@ -229,7 +231,7 @@ mod tests {
         assert!(dsdt.ends_with(&wanted), "{dsdt:x?}");
     }
 
-    /// At the offsets of the specification (5.2.9).
+    /// The fields at their offsets in the specification (5.2.9).
     #[test]
     fn the_fadt_names_the_ports_of_the_devices() {
         let fadt = &walk(1)[0];

@@ -1,26 +1,27 @@
-//! What the guest's CPUs say they are: the host's CPUID as KVM offers it, with each CPU's own number in it.
+//! The CPUID of the guest's CPUs: the host's CPUID as KVM supports it, with the number of each CPU.
 
 use kvm_bindings::CpuId;
 use kvm_bindings::kvm_cpuid_entry2;
 
 /// Leaf 1 EBX: initial APIC id in bits 24-31, logical processors in bits 16-23.
 const LEAF_FEATURES: u32 = 1;
-/// Leaf 1 ECX: the local APIC timer has a deadline mode.
+/// Leaf 1 ECX: the local APIC timer supports the deadline mode.
 const TSC_DEADLINE: u32 = 1 << 24;
-/// Leaf 1 ECX: a hypervisor is there.
+/// Leaf 1 ECX: the CPU runs under a hypervisor.
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1 EDX: EBX bits 16-23 are valid.
 const HTT: u32 = 1 << 28;
-/// Intel: cache parameters; EAX bits 26-31 count cores, bits 14-25 who shares a cache.
+/// Intel: cache parameters. EAX bits 26-31 contain the number of cores, bits 14-25 the number of processors that share
+/// a cache.
 const LEAF_CACHES: u32 = 4;
-/// Extended topology, both forms.
+/// Extended topology, in both forms.
 const LEAVES_TOPOLOGY: [u32; 2] = [0xb, 0x1f];
 /// AMD: core count in ECX.
 const LEAF_AMD_SIZES: u32 = 0x8000_0008;
 /// AMD: extended APIC id, core and node.
 const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
 
-/// The topology shown: one package with `cpus` cores of one thread each, APIC id = index.
+/// The topology that the guest sees: one package with `cpus` cores of one thread each. The APIC id is the index.
 pub(crate) fn for_cpu(supported: &CpuId, index: u8, cpus: u8, tsc_deadline: bool) -> CpuId {
     let mut cpuid = supported.clone();
     let id_bits = u32::from(cpus).next_power_of_two().trailing_zeros();
@@ -59,7 +60,8 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, cpus: u32, id_bits: u32, tsc_
             entry.eax = (entry.eax & 0x3fff) | (sharing << 14) | (cores << 26);
         }
         leaf if LEAVES_TOPOLOGY.contains(&leaf) => {
-            // EAX: bits to shift the id by for the next level; EBX: processors at this level; ECX: level type and number.
+            // EAX: number of bits by which the id is shifted for the next level; EBX: processors at this level; ECX:
+            // level type and number.
             let (shift, count, kind) = match entry.index {
                 0 => (0, 1, 1),
                 1 => (id_bits, cpus, 2),

@@ -1,4 +1,4 @@
-//! What Linux's 64-bit entry is told: the zero page (Linux's `Documentation/arch/x86/zero-page.rst`).
+//! The boot parameters of Linux's 64-bit entry: the zero page (Linux's `Documentation/arch/x86/zero-page.rst`).
 
 use super::layout;
 use crate::kernel::InitrdPlace;
@@ -12,13 +12,13 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryError;
 use vm_memory::GuestMemoryMmap;
 
-/// "HdrS" and the boot sector's signature, for a kernel that brings no header of its own.
+/// "HdrS" and the boot sector's signature, for a kernel without a setup header.
 const HEADER_MAGIC: u32 = 0x5372_6448;
 const BOOT_FLAG: u16 = 0xaa55;
-/// A boot loader without an assigned number.
+/// The type of a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// Writes the zero page; RSI holds its address at the entry.
+/// Writes the zero page. RSI contains its address at the entry.
 pub(crate) fn write(
     memory: &GuestMemoryMmap,
     size: MemorySize,

@@ -1,7 +1,7 @@
-//! The power-on state of a VP: what KVM gave it when it was made, kept so that a reset can give it again.
+//! The power-on state of a VP: the state in which KVM created it, saved so that a reset can restore it.
 //!
-//! KVM has no request for "reset this vCPU". A list of registers to clear would miss whatever a later KVM adds, so everything KVM lists is read
-//! once from the fresh vCPU and written back at a reset.
+//! KVM has no request to reset a vCPU. A list of registers to clear would miss registers that a later KVM adds.
+//! Therefore everything that KVM lists is read once from the new vCPU and written back at a reset.
 
 use super::start_state::StartState;
 use kvm_bindings::Msrs;
@@ -19,21 +19,22 @@ use vp_runner::kvm::x86_64::XsaveArea;
 use vp_runner::kvm::x86_64::XsaveSize;
 use vp_runner::machine::MachineError;
 
-/// Time goes on over a reset; the deadline timer belongs to the local APIC's state.
+/// Time goes on over a reset. The deadline timer is part of the local APIC's state.
 const MSRS_LEFT_ALONE: [u32; 3] = [msr::TSC, msr::TSC_ADJUST, msr::TSC_DEADLINE];
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
-/// MTRRs on, default type write-back.
+/// MTRRs are enabled with the default type write-back.
 const MTRR_WRITE_BACK: u64 = (1 << 11) | 6;
 
-/// Offsets in the local APIC's page of the two local interrupt pins, and what firmware sets them to (delivery mode in bits 8-10).
+/// The offsets of the two local interrupt pins in the local APIC's page, and the values that firmware writes there
+/// (delivery mode in bits 8-10).
 const LVT_LINT0: usize = 0x350;
 const LVT_LINT1: usize = 0x360;
 const DELIVER_EXTINT: u32 = 0x700;
 const DELIVER_NMI: u32 = 0x400;
 
-/// What a fresh VP looks like.
+/// The state of a new VP.
 pub(crate) struct PowerOn {
     regs: kvm_regs,
     sregs: kvm_sregs,
@@ -47,7 +48,8 @@ pub(crate) struct PowerOn {
 }
 
 impl PowerOn {
-    /// Reads the state of a VP that has not run, and completes it with what firmware would set up. `msrs` are the ones this KVM lists.
+    /// Reads the state of a VP that has not run, and adds the values that firmware would set. `msrs` are the MSRs that
+    /// this KVM lists.
     pub(crate) fn read(
         vcpu: &VcpuFd,
         xsave: XsaveSize,
@@ -69,7 +71,7 @@ impl PowerOn {
                 what: "read the x87 and vector registers",
                 why: why.to_string(),
             })?,
-            // A CPU without XSAVE has none.
+            // A CPU without XSAVE has no XCRs.
             xcrs: vcpu.get_xcrs().ok().filter(|xcrs| xcrs.nr_xcrs > 0),
             debug: vcpu
                 .get_debug_regs()
@@ -85,7 +87,7 @@ impl PowerOn {
         })
     }
 
-    /// Writes it; a VP that is the first CPU gets its start state on top.
+    /// Writes the state. The first CPU gets its start state in addition.
     pub(crate) fn write(
         &self,
         vcpu: &VcpuFd,
@@ -100,7 +102,7 @@ impl PowerOn {
             .map_err(|why| failed("set the system registers", why))?;
         vcpu.set_regs(&regs)
             .map_err(|why| failed("set the general registers", why))?;
-        // KVM takes it whole, whatever XCR0 says.
+        // KVM accepts the whole area, whatever XCR0 contains.
         self.vectors
             .write_back(vcpu)
             .map_err(|why| failed("set the x87 and vector registers", why))?;
@@ -126,7 +128,7 @@ fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
     }
 }
 
-/// The MSRs that can be read, each with its value, as firmware leaves them. KVM lists some that a given vCPU does not have.
+/// The MSRs that can be read, with the values that firmware leaves. KVM lists some MSRs that a vCPU does not have.
 fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     let mut entries = Vec::new();
     for &index in indices
@@ -160,7 +162,8 @@ fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     entries
 }
 
-/// Writes what can be written. KVM stops at the first MSR it refuses (one that only the host may set): go on after it.
+/// Writes the MSRs that can be written. KVM stops at the first MSR that it refuses (one that only the host may set);
+/// continue behind it.
 fn write_msrs(vcpu: &VcpuFd, mut entries: &[kvm_msr_entry]) {
     while !entries.is_empty() {
         let chunk = &entries[..entries.len().min(64)];
@@ -197,13 +200,13 @@ mod tests {
     const MSR_KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
     const LAPIC_SPURIOUS: usize = 0xf0;
 
-    /// Standard format (SDM volume 1, "XSAVE Area"): XMM3, what of XSTATE_BV, and YMM3's upper half.
+    /// Standard format (SDM volume 1, "XSAVE Area"): XMM3, the relevant part of XSTATE_BV, and the upper half of YMM3.
     const XMM3: usize = 160 + 3 * 16;
     const XSTATE_BV: usize = 512;
     const YMM3: usize = 576 + 3 * 16;
     const SSE_AND_AVX: u8 = 0b110;
 
-    /// Where all of a register is not zero, the host has it.
+    /// Writes values to the vector registers that the host has.
     fn leave_in_vectors(xsave: XsaveSize, vcpu: &VcpuFd) {
         let mut left = xsave.get(vcpu).expect("vector registers");
         left.bytes_mut()[XMM3..XMM3 + 16].fill(9);
@@ -218,7 +221,8 @@ mod tests {
         assert_eq!(seen[0], [9; 16], "what is to be cleared is not there");
     }
 
-    /// XMM3 and the upper half of YMM3; a register whose bit in XSTATE_BV is clear is zero, whatever its bytes are.
+    /// XMM3 and the upper half of YMM3. If the bit of a register in XSTATE_BV is clear, the register is zero, whatever
+    /// its bytes are.
     fn vectors(area: &XsaveArea) -> [[u8; 16]; 2] {
         [(XMM3, 1), (YMM3, 2)].map(|(at, bit)| match area.bytes()[XSTATE_BV] >> bit & 1 {
             0 => [0; 16],
@@ -226,7 +230,7 @@ mod tests {
         })
     }
 
-    /// Whatever a guest left behind is gone: in the registers, the MSRs, the local APIC and what is pending.
+    /// No state of the previous guest is left in the registers, the MSRs, the local APIC and the pending events.
     #[test]
     fn a_reset_gives_back_the_state_of_a_fresh_vcpu() {
         let host = match KvmHost::open() {

@@ -1,4 +1,5 @@
-//! What a PVH kernel is told: Xen's `hvm_start_info`, with the memory map, the initial RAM disk, the command line and the ACPI root.
+//! The boot parameters of a PVH kernel: Xen's `hvm_start_info` with the memory map, the initial RAM disk, the command
+//! line and the ACPI root.
 
 use super::layout;
 use crate::kernel::InitrdPlace;
@@ -16,7 +17,7 @@ const START_MAGIC: u32 = 0x336e_c578;
 /// Version 1 has a memory map.
 const START_VERSION: u32 = 1;
 
-/// Writes the start info; EBX holds its address at the entry.
+/// Writes the start info. EBX contains its address at the entry.
 pub(crate) fn write(
     memory: &GuestMemoryMmap,
     size: MemorySize,

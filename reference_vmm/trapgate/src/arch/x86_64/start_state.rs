@@ -13,17 +13,17 @@ use vmm_core_defs::regs::x86_64::bits::cr4;
 use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-/// Where the first CPU starts, and in which mode.
+/// The entry point and the mode in which the first CPU starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartState {
-    /// Xen's PVH start of day: flat 32-bit protected mode, EBX = address of the start info.
+    /// Xen's PVH start state: flat 32-bit protected mode, with the address of the start info in EBX.
     Pvh {
-        /// First instruction.
+        /// The physical address of the first instruction.
         entry: u64,
     },
-    /// Linux's 64-bit entry: long mode with the first 4 GiB mapped, RSI = address of the zero page.
+    /// Linux's 64-bit entry: long mode with the first 4 GiB mapped, and the address of the zero page in RSI.
     Linux64 {
-        /// First instruction.
+        /// The address of the first instruction.
         entry: u64,
     },
 }
@@ -38,7 +38,7 @@ const DATA: u8 = 0x3;
 const TASK: u8 = 0xb;
 
 impl StartState {
-    /// Writes the tables this state needs: descriptors, and page tables for the 64-bit entry.
+    /// Writes the tables that this state needs: descriptors and, for the 64-bit entry, page tables.
     pub(crate) fn write_tables(self, memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
         for (index, segment) in self.segments().iter().enumerate() {
             memory.write_obj(
@@ -52,7 +52,7 @@ impl StartState {
         Ok(())
     }
 
-    /// General registers.
+    /// The general registers of this state.
     pub(crate) fn general(self) -> kvm_regs {
         let (rip, rbx, rsi) = match self {
             Self::Pvh { entry } => (entry, layout::PVH_START_INFO.raw_value(), 0),
@@ -67,7 +67,7 @@ impl StartState {
         }
     }
 
-    /// Changes the power-on system registers into this state's.
+    /// Changes the power-on system registers to those of this state.
     pub(crate) fn apply_system(self, sregs: &mut kvm_sregs) {
         let [code, data, task] = self.segments();
         sregs.cs = code;
@@ -124,7 +124,7 @@ impl StartState {
     }
 }
 
-/// A segment as its descriptor has it (SDM volume 3, figure 3-8).
+/// Encodes a segment as a descriptor (SDM volume 3, figure 3-8).
 fn descriptor(segment: &kvm_segment) -> u64 {
     let limit = if segment.g == 1 {
         segment.limit >> 12
@@ -146,7 +146,7 @@ fn descriptor(segment: &kvm_segment) -> u64 {
         | (base >> 24 & 0xff) << 56
 }
 
-/// The first 4 GiB in 2 MiB pages: one PML4, one PDPT, four page directories.
+/// Maps the first 4 GiB with 2 MiB pages: one PML4, one PDPT, four page directories.
 fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     const PRESENT_WRITABLE: u64 = 0x3;
     const LARGE: u64 = 0x80;

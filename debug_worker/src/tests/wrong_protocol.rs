@@ -29,7 +29,7 @@ fn a_browser_is_cut_off_and_none_of_its_bytes_reach_the_guest() {
 }
 
 #[test]
-fn what_a_debugger_may_send_first_lets_no_stranger_in() {
+fn http_after_the_first_bytes_of_a_debugger_is_refused() {
     let bed = Bed::new();
     for start in ["+", "-", "\u{3}", "$m0,4#00", "$m0,4#", "+-+\u{3}"] {
         let mut client = bed.connect();
