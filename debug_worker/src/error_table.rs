@@ -5,6 +5,7 @@ use crate::capability_text::capability_meaning;
 use crate::deadline::CallError;
 use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetOp;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
 
@@ -89,6 +90,10 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
         DebugError::NoSuchBreakpoint { address } => format!(
             "no such breakpoint is set at {address}; `monitor breakpoints` lists the breakpoints"
         ),
+        DebugError::BadRegister { reason, .. } => format!("{error}; {}", register_advice(reason)),
+        DebugError::Overdue { .. } => format!(
+            "{error}. Requests that need no device are served meanwhile; try again later, and look for a deadlock in this method of the VMM"
+        ),
         DebugError::Unsupported(Unsupported::Host(missing)) => format!(
             "not possible here: {}. {}",
             missing.kind,
@@ -111,6 +116,36 @@ pub(crate) fn not_known(operation: &TargetOp) -> TargetError {
     }
 }
 
+/// Says what GDB's user can do after a register or its value was refused.
+const fn register_advice(reason: &BadRegisterReason) -> &'static str {
+    match reason {
+        BadRegisterReason::OtherArchitecture => "use a debugger for the guest's architecture",
+        BadRegisterReason::Absent => "detach and connect again, to get the VP's list of registers",
+        BadRegisterReason::NoValue => "read the registers again before you write them",
+        BadRegisterReason::ReservedBits { .. } | BadRegisterReason::ReservedAttributes { .. } => {
+            "clear these bits"
+        }
+        BadRegisterReason::BitIsAlwaysOne { .. } => "set this bit",
+        BadRegisterReason::BitRequires { .. } => "set both bits",
+        BadRegisterReason::TooWide { .. } => "use a smaller value",
+        BadRegisterReason::NotCanonical { .. } => "check the address",
+        BadRegisterReason::LimitNotInPages | BadRegisterReason::LimitTooLarge => {
+            "change the limit or the attributes"
+        }
+        BadRegisterReason::UnknownMsr => "check the number of the MSR",
+        BadRegisterReason::MsrRefused { .. } => {
+            "check that the MSR exists and is writable, that the value sets no reserved bit, and that an address in it is canonical"
+        }
+        BadRegisterReason::Xcr0Refused { .. } => {
+            "set bit 0 (x87), and set only bits that the guest's CPUID permits together"
+        }
+        BadRegisterReason::SystemRefused => {
+            "clear reserved bits, make cr0, cr4, efer and cs agree on a mode, and check that this host's KVM has that mode"
+        }
+        _ => "see the VMM's log",
+    }
+}
+
 /// The error for a request that the worker itself finds invalid.
 pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
     TargetError {
@@ -127,6 +162,7 @@ mod tests {
     use vmm_core_defs::capability::Capability;
     use vmm_core_defs::capability::CapabilityKind;
     use vmm_core_defs::capability::Support;
+    use vmm_core_defs::debug_rpc::MachineCall;
 
     #[test]
     fn errors_get_words_that_name_gdbs_commands_and_the_number_gdb_expects() {
@@ -151,6 +187,25 @@ mod tests {
                 }))),
                 95,
                 "not possible here: data watchpoints. `watch`",
+            ),
+            (
+                CallError::Refused(DebugError::BadRegister {
+                    name: "cr0".to_owned(),
+                    reason: BadRegisterReason::BitRequires {
+                        bit: 31,
+                        requires: 0,
+                    },
+                }),
+                22,
+                "register cr0: bit 31 requires bit 0; set both bits",
+            ),
+            (
+                CallError::Refused(DebugError::Overdue {
+                    call: MachineCall::Reset,
+                    seconds: 3,
+                }),
+                110,
+                "Machine::reset has not returned for 3 s",
             ),
             (
                 CallError::TimedOut(Duration::from_millis(2500)),

@@ -98,3 +98,12 @@ pub enum GuestAddress {
     /// A physical address, which is not translated.
     Gpa(Gpa),
 }
+
+impl fmt::Display for GuestAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gva { vp, gva } => write!(f, "{gva} on VP {vp}"),
+            Self::Gpa(gpa) => write!(f, "physical address {gpa}"),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The errors that answer debug requests.
 
 use crate::addr::Gpa;
+use crate::addr::GuestAddress;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::capability::Capability;
@@ -141,24 +142,22 @@ pub enum DebugError {
         address: Gva,
     },
     /// The VP lacks the register, or refuses the value.
-    #[error("register {name}: {why}")]
+    #[error("register {name}: {reason}")]
     BadRegister {
-        /// The name of the register.
+        /// The name of the register, as GDB's target description names it, or `MSR` and the number. Several names, with
+        /// commas, if the hypervisor does not say which of the registers it refuses.
         name: String,
-        /// What is wrong, and what would be right.
-        why: String,
+        /// The reason for the refusal.
+        reason: BadRegisterReason,
     },
     /// The host or the VMM cannot carry out the request.
     #[error("not possible here: {0}")]
     Unsupported(#[from] Unsupported),
     /// A method of the VMM for a device or for a reset has not returned.
-    #[error(
-        "{what} has not returned for {seconds} s: the VMM's code blocks there. Requests that need no device are served meanwhile; ask again later, and look \
-         for a deadlock in this method of the VMM"
-    )]
+    #[error("{call} has not returned for {seconds} s: the VMM's code blocks there")]
     Overdue {
-        /// The method of the VMM's, and the address if there is one.
-        what: String,
+        /// The call that has not returned.
+        call: MachineCall,
         /// The time since the call of the method, in seconds.
         seconds: u64,
     },
@@ -170,6 +169,112 @@ pub enum DebugError {
         /// The hypervisor's reason.
         why: String,
     },
+}
+
+/// The reason why a VP refuses a register or its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BadRegisterReason {
+    /// The registers in the request are those of another architecture than the guest's.
+    #[error("the guest has another architecture")]
+    OtherArchitecture,
+    /// The request has a value for a register that the VP lacks, because the guest's CPUID lacks the feature.
+    #[error("this VP has no such register")]
+    Absent,
+    /// The request has no value for a register that the VP has.
+    #[error("the request has no value for it")]
+    NoValue,
+    /// The value sets bits that are reserved on this VP.
+    #[error("bits {reserved:#x} of {value:#x} are reserved")]
+    ReservedBits {
+        /// The value in the request.
+        value: u64,
+        /// The reserved bits that the value sets.
+        reserved: u64,
+    },
+    /// The value clears a bit that is always 1.
+    #[error("bit {bit} is always 1")]
+    BitIsAlwaysOne {
+        /// The number of the bit.
+        bit: u8,
+    },
+    /// The value sets a bit without another bit that the first one requires (SDM volume 3, "Control Registers").
+    #[error("bit {bit} requires bit {requires}")]
+    BitRequires {
+        /// The number of the bit that is set.
+        bit: u8,
+        /// The number of the bit that is clear.
+        requires: u8,
+    },
+    /// The value has more bits than the register.
+    #[error("the register has {bits} bits")]
+    TooWide {
+        /// The number of bits of the register.
+        bits: u8,
+    },
+    /// The address is not canonical: the bits above the virtual address are not all equal to its highest bit.
+    #[error("{address:#x} is not canonical: bits {} to 63 must be equal", bits - 1)]
+    NotCanonical {
+        /// The address in the request.
+        address: u64,
+        /// The width of a virtual address in bits: 48, or 57 with CR4.LA57.
+        bits: u8,
+    },
+    /// The attributes of the segment set reserved bits (SDM volume 3, "Checks on Guest Segment Registers").
+    #[error("bits {reserved:#x} of the segment's attributes are reserved")]
+    ReservedAttributes {
+        /// The reserved bits that the attributes set.
+        reserved: u32,
+    },
+    /// The segment has G set (bit 15 of the attributes), and the low 12 bits of its limit are not all 1.
+    #[error("with G set (bit 15 of the attributes), the low 12 bits of the limit must be 1")]
+    LimitNotInPages,
+    /// The segment has G clear (bit 15 of the attributes), and its limit has more than 20 bits.
+    #[error("with G clear (bit 15 of the attributes), the limit must be at most 0xfffff")]
+    LimitTooLarge,
+    /// The hypervisor has no such MSR for this guest.
+    #[error("the hypervisor has no such MSR for this guest")]
+    UnknownMsr,
+    /// The hypervisor refused to write the MSR. It does not report a reason.
+    #[error("the hypervisor refused to write {value:#x} to the MSR")]
+    MsrRefused {
+        /// The value in the request.
+        value: u64,
+    },
+    /// The hypervisor refused this value of XCR0. It does not report a reason.
+    #[error("the hypervisor refused the value {value:#x}")]
+    Xcr0Refused {
+        /// The value in the request.
+        value: u64,
+    },
+    /// The hypervisor refused the system registers, or kept other values. It does not report a reason.
+    #[error("the hypervisor refused the value")]
+    SystemRefused,
+}
+
+/// A method of the VMM (`vp_runner::machine::Machine`) that the runner calls for a debugger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MachineCall {
+    /// `Machine::mmio_read`, for a read of device memory.
+    #[error("Machine::mmio_read of {len} bytes at {address}")]
+    Read {
+        /// The address of the first byte.
+        address: GuestAddress,
+        /// The length in bytes.
+        len: u64,
+    },
+    /// `Machine::mmio_write`, for a write of device memory.
+    #[error("Machine::mmio_write of {len} bytes at {address}")]
+    Write {
+        /// The address of the first byte.
+        address: GuestAddress,
+        /// The length in bytes.
+        len: u64,
+    },
+    /// `Machine::reset`.
+    #[error("Machine::reset")]
+    Reset,
 }
 
 /// What a host, a VMM, or a guest in its present state cannot do.

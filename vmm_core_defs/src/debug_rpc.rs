@@ -39,7 +39,9 @@ use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use crate::debug_error::BadRegisterReason;
 pub use crate::debug_error::DebugError;
+pub use crate::debug_error::MachineCall;
 pub use crate::debug_error::Unsupported;
 
 /// A request whose answer is a value or a [`DebugError`].

@@ -21,6 +21,7 @@ use vmm_core_defs::capability::Capability;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::capability::Support;
 use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
@@ -332,7 +333,7 @@ impl State {
             DebugRequest::ReadMsr(rpc) => rpc.handle_sync(|(_, msr)| match msr {
                 NO_MSR => Err(DebugError::BadRegister {
                     name: format!("MSR {msr:#x}"),
-                    why: "the fake has none".to_owned(),
+                    reason: BadRegisterReason::UnknownMsr,
                 }),
                 msr => Ok(u64::from(msr) << 8),
             }),

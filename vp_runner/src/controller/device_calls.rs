@@ -14,6 +14,7 @@ use std::time::Duration;
 use std::time::Instant;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
+use vmm_core_defs::debug_rpc::MachineCall;
 
 /// A call that takes longer is overdue: the call is logged, and whoever waits for it is told.
 const OVERDUE: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ pub(super) enum Waits {
 /// A call that is to be made.
 pub(super) struct DeviceCall {
     /// The method and the address, for logs and errors.
-    pub(super) what: String,
+    pub(super) what: MachineCall,
     pub(super) waits: Waits,
     pub(super) call: Box<dyn FnOnce() -> Returned + Send>,
 }
@@ -56,7 +57,7 @@ pub(super) struct DeviceCalls {
 }
 
 struct Underway {
-    what: String,
+    what: MachineCall,
     since: Instant,
     unanswered: Unanswered,
     is_overdue: bool,
@@ -111,7 +112,7 @@ impl DeviceCalls {
             return false;
         };
         if let Some(waited) = underway.unanswered.overdue(Instant::now()) {
-            let what = &underway.what;
+            let what = underway.what;
             tracing::warn!(
                 %what,
                 ?waited,
@@ -185,7 +186,7 @@ pub(super) fn on_a_thread(call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
 impl Underway {
     fn error(&self) -> DebugError {
         DebugError::Overdue {
-            what: self.what.clone(),
+            call: self.what,
             seconds: self.since.elapsed().as_secs(),
         }
     }
@@ -217,7 +218,7 @@ mod tests {
     fn a_call_that_panics_is_an_error_and_the_next_one_is_made() {
         let mut calls = DeviceCalls::new(on_a_thread);
         let reset = |call| DeviceCall {
-            what: "reset".into(),
+            what: MachineCall::Reset,
             waits: Waits::Reset,
             call,
         };

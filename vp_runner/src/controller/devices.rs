@@ -15,28 +15,19 @@ use crate::runner::RunnerExit;
 use futures::StreamExt;
 use futures::select_biased;
 use futures::stream::FusedStream;
-use std::fmt;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::MachineCall;
 
 /// An address that can be accessed without asking a VP.
 #[derive(Debug, Clone, Copy)]
 enum Target {
     Physical(Gpa),
     Virtual(AddressSpace, Gva),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Physical(gpa) => write!(f, "physical address {gpa}"),
-            Self::Virtual(space, gva) => write!(f, "{gva} on VP {}", space.vp),
-        }
-    }
 }
 
 impl Controller {
@@ -55,7 +46,10 @@ impl Controller {
         }
         let memory = self.memory.clone();
         self.ask(DeviceCall {
-            what: format!("Machine::mmio_read for the debugger, {len} bytes at {target}"),
+            what: MachineCall::Read {
+                address,
+                len: len as u64,
+            },
             waits: Waits::Read(rpc),
             call: Box::new(move || {
                 Returned::Read(match target {
@@ -81,7 +75,10 @@ impl Controller {
         }
         let (memory, len) = (self.memory.clone(), data.len());
         self.ask(DeviceCall {
-            what: format!("Machine::mmio_write for the debugger, {len} bytes at {target}"),
+            what: MachineCall::Write {
+                address,
+                len: len as u64,
+            },
             waits: Waits::Write(rpc),
             call: Box::new(move || {
                 Returned::Written(match target {
@@ -151,7 +148,7 @@ impl Controller {
         self.time.before_reset();
         let machine = self.machine.clone();
         self.ask(DeviceCall {
-            what: "Machine::reset".into(),
+            what: MachineCall::Reset,
             waits: Waits::Reset,
             call: Box::new(move || Returned::Reset(machine.reset())),
         });

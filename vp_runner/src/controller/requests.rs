@@ -17,6 +17,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -287,7 +288,7 @@ impl Controller {
         let DebuggerVpState::X86_64(new) = new else {
             return Err(DebugError::BadRegister {
                 name: "file".into(),
-                why: "this guest is x86; send its registers".into(),
+                reason: BadRegisterReason::OtherArchitecture,
             });
         };
         self.check_stopped(vp)?;

@@ -4,6 +4,7 @@ use super::register_file::refused;
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::VcpuFd;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
 
 /// The GS base that `swapgs` brings in.
@@ -23,7 +24,7 @@ pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, DebugError> {
         [entry] if read == 1 => Ok(entry.data),
         _ => Err(DebugError::BadRegister {
             name: name(index),
-            why: "the hypervisor knows no such MSR for this guest; check the number".into(),
+            reason: BadRegisterReason::UnknownMsr,
         }),
     }
 }
@@ -41,9 +42,7 @@ pub fn write_msr(vcpu: &VcpuFd, index: u32, value: u64) -> Result<(), DebugError
     }
     Err(DebugError::BadRegister {
         name: name(index),
-        why: format!(
-            "the hypervisor refuses {value:#x}: no such MSR, read-only, or a reserved bit or non-canonical address in the value"
-        ),
+        reason: BadRegisterReason::MsrRefused { value },
     })
 }
 

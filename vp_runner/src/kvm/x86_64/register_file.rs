@@ -22,6 +22,7 @@ use kvm_bindings::kvm_vcpu_events;
 use kvm_bindings::kvm_xcrs;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
@@ -159,12 +160,8 @@ impl RegisterFile {
             let before = get_xcrs(vcpu)?;
             let mut after = before;
             set_xcr0(&mut after, value);
-            vcpu.set_xcrs(&after).map_err(|_| {
-                validate::bad(
-                    "xcr0",
-                    format!("the VP cannot have {value:#x}: x87 (bit 0) is always on, and the others need each other and CPUID's leave"),
-                )
-            })?;
+            vcpu.set_xcrs(&after)
+                .map_err(|_| validate::bad("xcr0", BadRegisterReason::Xcr0Refused { value }))?;
             undo.push(Group::Xcrs(before));
         }
         let before = get_sregs(vcpu)?;
@@ -174,7 +171,7 @@ impl RegisterFile {
             let refused = || {
                 validate::bad(
                     &validate::changed_system(old, new),
-                    "the VP refuses the value: a reserved bit, a mode this host's KVM lacks, or cr0, cr4, efer and cs would contradict each other".into(),
+                    BadRegisterReason::SystemRefused,
                 )
             };
             vcpu.set_sregs(&after).map_err(|_| refused())?;

@@ -6,6 +6,7 @@
 use crate::arch::x86_64::cpu_mode::cpu_mode;
 use crate::arch::x86_64::page_walk::PagingLimits;
 use kvm_bindings::kvm_cpuid_entry2;
+use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::X86VpState;
@@ -74,7 +75,7 @@ impl Limits {
         if old.rflags != new.rflags {
             no_bits("rflags", new.rflags, !RFLAGS_LEGAL)?;
             if new.rflags & rflags::FIXED == 0 {
-                return Err(bad("rflags", "bit 1 is always set; add 2".into()));
+                return Err(bad("rflags", BadRegisterReason::BitIsAlwaysOne { bit: 1 }));
             }
         }
         Ok(())
@@ -84,17 +85,29 @@ impl Limits {
         if old.cr0 != new.cr0 {
             no_bits("cr0", new.cr0, !u64::from(u32::MAX))?;
             if new.cr0 & cr0::NW != 0 && new.cr0 & cr0::CD == 0 {
-                return Err(bad("cr0", "NW (bit 29) needs CD (bit 30)".into()));
+                return Err(bad(
+                    "cr0",
+                    BadRegisterReason::BitRequires {
+                        bit: 29,
+                        requires: 30,
+                    },
+                ));
             }
             if new.cr0 & cr0::PG != 0 && new.cr0 & cr0::PE == 0 {
-                return Err(bad("cr0", "PG (bit 31) needs PE (bit 0)".into()));
+                return Err(bad(
+                    "cr0",
+                    BadRegisterReason::BitRequires {
+                        bit: 31,
+                        requires: 0,
+                    },
+                ));
             }
         }
         if old.cr3 != new.cr3 {
             no_bits("cr3", new.cr3, u64::MAX << self.paging.physical_bits())?;
         }
         if old.cr8 != new.cr8 && new.cr8 > 15 {
-            return Err(bad("cr8", "a priority is 0 to 15".into()));
+            return Err(bad("cr8", BadRegisterReason::TooWide { bits: 4 }));
         }
         if old.efer != new.efer {
             no_bits("efer", new.efer, !self.efer)?;
@@ -159,24 +172,23 @@ impl Limits {
             ("xcr0", old.xcr0.is_some(), new.xcr0.is_some()),
         ] {
             match (present, given) {
-                (false, true) => return Err(bad(name, "this VP has none".into())),
+                (false, true) => return Err(bad(name, BadRegisterReason::Absent)),
                 (true, false) => {
-                    return Err(bad(
-                        name,
-                        "it has no value in the register file given; read the registers again"
-                            .into(),
-                    ));
+                    return Err(bad(name, BadRegisterReason::NoValue));
                 }
                 _ => {}
             }
         }
         for (n, (old, st)) in old.x87.st.iter().zip(new.x87.st).enumerate() {
             if *old != st && st >> 80 != 0 {
-                return Err(bad(&format!("st{n}"), "it has 80 bits".into()));
+                return Err(bad(
+                    &format!("st{n}"),
+                    BadRegisterReason::TooWide { bits: 80 },
+                ));
             }
         }
         if old.x87.fop != new.x87.fop && new.x87.fop > 0x7ff {
-            return Err(bad("fop", "it has 11 bits".into()));
+            return Err(bad("fop", BadRegisterReason::TooWide { bits: 11 }));
         }
         Ok(())
     }
@@ -203,19 +215,19 @@ pub(super) fn changed_system(old: &X86VpState, new: &X86VpState) -> String {
     names.join(", ")
 }
 
-pub(super) fn bad(name: &str, why: String) -> DebugError {
+pub(super) fn bad(name: &str, reason: BadRegisterReason) -> DebugError {
     DebugError::BadRegister {
         name: name.into(),
-        why,
+        reason,
     }
 }
 
 pub(super) fn no_bits(name: &str, value: u64, reserved: u64) -> Result<(), DebugError> {
     match value & reserved {
         0 => Ok(()),
-        set => Err(bad(
+        reserved => Err(bad(
             name,
-            format!("bits {set:#x} of {value:#x} are reserved here; clear them"),
+            BadRegisterReason::ReservedBits { value, reserved },
         )),
     }
 }
@@ -226,25 +238,17 @@ fn canonical(name: &str, address: u64, state: &X86VpState) -> Result<(), DebugEr
     if (address << unused).cast_signed() >> unused == address.cast_signed() {
         return Ok(());
     }
-    Err(bad(
-        name,
-        format!(
-            "{address:#x} is not canonical: bits {} to 63 must be equal",
-            bits - 1
-        ),
-    ))
+    Err(bad(name, BadRegisterReason::NotCanonical { address, bits }))
 }
 
 /// What VM entry checks of a usable segment in every mode (SDM volume 3, "Checks on Guest Segment Registers").
 fn legal_segment(name: &str, segment: &SegmentRegister) -> Result<(), DebugError> {
     let attributes = segment.attributes;
-    if attributes & !SEGMENT_LEGAL != 0 {
+    let reserved = attributes & !SEGMENT_LEGAL;
+    if reserved != 0 {
         return Err(bad(
             name,
-            format!(
-                "bits {:#x} of its attributes are reserved",
-                attributes & !SEGMENT_LEGAL
-            ),
+            BadRegisterReason::ReservedAttributes { reserved },
         ));
     }
     if attributes & segment_attributes::UNUSABLE != 0 {
@@ -252,16 +256,10 @@ fn legal_segment(name: &str, segment: &SegmentRegister) -> Result<(), DebugError
     }
     let granular = attributes & SEGMENT_GRANULAR != 0;
     if granular && segment.limit & 0xfff != 0xfff {
-        return Err(bad(
-            name,
-            "with G set (bit 15 of the attributes) the limit ends in fff".into(),
-        ));
+        return Err(bad(name, BadRegisterReason::LimitNotInPages));
     }
     if !granular && segment.limit > 0xf_ffff {
-        return Err(bad(
-            name,
-            "without G (bit 15 of the attributes) the limit is at most fffff".into(),
-        ));
+        return Err(bad(name, BadRegisterReason::LimitTooLarge));
     }
     Ok(())
 }
