@@ -49,7 +49,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::NotYourSession
             | DebugError::Detached
             | DebugError::Hypervisor { .. } => errno::EIO,
-            // An error of a newer VMM; its own words follow.
+            // An error of a newer vmm_core_defs. The text of the error says what it is.
             _ => errno::EIO,
         },
     };
@@ -106,12 +106,12 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
     }
 }
 
-/// For an operation of a `gdb_frontend` that is newer than this crate.
+/// The error for an operation that a newer `gdb_frontend` has and this crate does not know.
 pub(crate) fn not_known(operation: &TargetOp) -> TargetError {
     TargetError {
         errno: errno::EOPNOTSUPP,
         text: format!(
-            "this debug server does not know the operation {operation:?}: build it with the version of gdb_frontend that it is made for"
+            "this debug server does not know the operation {operation:?}: build the server with the version of gdb_frontend that it was written for"
         ),
     }
 }

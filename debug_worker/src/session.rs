@@ -114,7 +114,7 @@ pub(crate) struct Session {
 pub(crate) struct Ending {
     guest: Option<Box<Guest>>,
     why: SessionEnd,
-    /// A client that has to be end_requested why there is no session.
+    /// The connection of a client that was refused; the client still has to get the reason.
     pub(crate) refused: Option<Connection>,
 }
 
@@ -361,7 +361,7 @@ impl Link {
                 };
                 self.frontend.stopped(ending(&how), text.as_deref());
             }
-            // The client was end_requested that the guest runs. Only a stop can correct this.
+            // The client was told that the guest runs. Only a stop can correct this.
             Err(error) => {
                 let reason = match error.is_end() {
                     true => StopReason::Terminated(EndSignal::Kill),

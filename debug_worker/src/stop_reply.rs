@@ -49,7 +49,7 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
         DebugStopReason::PowerOff { .. } => StopReason::PowerOff,
         DebugStopReason::Crashed { .. } => StopReason::Crashed,
         DebugStopReason::Panic { .. } => StopReason::Panic,
-        // A reason of a newer VMM: a plain stop, which `explanation` says more of.
+        // A reason of a newer vmm_core_defs is a plain stop. The text of `explanation` names the reason.
         _ => StopReason::Trap,
     };
     Stop {

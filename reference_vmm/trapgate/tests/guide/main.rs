@@ -5,6 +5,7 @@ mod blocks;
 mod checks;
 mod console;
 mod embedding;
+mod where_is_what;
 
 use blocks::blocks;
 
