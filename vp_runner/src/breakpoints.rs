@@ -1,7 +1,7 @@
-//! The breakpoint table: what the client asked for, and how each is armed. Pure but for guest RAM.
+//! The breakpoint table: the breakpoints that the client has set, and how each is armed. The table uses guest RAM, and no KVM.
 //!
-//! A software breakpoint is a byte in memory wherever that can be, and otherwise *pending*: on a debug register while one is free (those match
-//! linear addresses, mapped or not), else not armed at all. [`BreakpointTable::reconcile`] looks at each again:
+//! A software breakpoint is armed by a byte in memory if possible. Otherwise it is *pending*: armed by a debug register if one is free (a debug register
+//! matches a linear address whether or not it is mapped), and not armed otherwise. [`BreakpointTable::reconcile`] decides this again for each breakpoint:
 //!
 //! ```text
 //!             mapped, and INT3 traps there                a register came free
@@ -11,13 +11,17 @@
 //!          the mapping is gone, guest reset        a hardware breakpoint needs the register
 //! ```
 //!
-//! A byte on a page that the VP may not execute would never be met, since the fetch faults first, and a debug register is: code breakpoints come before the
-//! fetch. So a register holds such a breakpoint like a hardware one, and without a free one it is refused. Where user mode may execute the page and the VP, in
-//! another ring, may not (SMEP, or a root of the kernel's own), a register is taken if there is one, else the byte serves the process.
+//! On a page that the VP may not execute, a byte would never be executed, because the fetch faults first. A debug register fires before the fetch. So a
+//! register arms such a breakpoint like a hardware breakpoint, and the breakpoint is refused if no register is free. If user mode may execute the page, and the
+//! VP in another ring may not (SMEP, or page tables of the kernel's own), the breakpoint takes a register if one is free, and a byte otherwise.
 //!
-//! Which tables decide. An address of the upper half, or one set while paging was off, is looked up in the tables of the VP that stopped last, then in any
-//! other VP's: it is the kernel's. (While none of them maps it, it stays as it is until the tables that led to its byte are loaded again.) Any other belongs to the process whose root was loaded on the VP that stopped last; while no VP runs it, the
-//! breakpoint stays as it is. Only tables that are loaded on a VP are walked: those of a process that has ended may be anything by now.
+//! # Which page tables translate a breakpoint
+//! - A kernel address: an address in the upper half, or one that was set while paging was off. The tables of any VP translate it, those of the VP that stopped
+//!   last come first. If no loaded tables map the address, an armed byte stays until the tables that led to this byte are loaded again.
+//! - Any other address belongs to the process whose CR3 was loaded, on the VP that stopped last, when the breakpoint was set. While no VP runs this process,
+//!   the breakpoint stays as it is.
+//!
+//! Only tables that are loaded on a VP are walked. The tables of a process that has ended may have been overwritten.
 
 pub(crate) mod breakpoint_bytes;
 mod changes;
@@ -35,7 +39,7 @@ use crate::arch::SLOTS;
 use crate::arch::Slot;
 use crate::arch::Slots;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
-use crate::breakpoints::breakpoint_bytes::PatchError;
+use crate::breakpoints::breakpoint_bytes::ByteError;
 use changes::Undo;
 use guest_code::Owner;
 use guest_code::Placement;
@@ -50,19 +54,19 @@ use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::breakpoint::Pending;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// What VP threads look at when they meet an `INT3`. Changed only while every VP is parked (I3), but for the bytes that a debugger writes
-/// under a patch.
+/// The breakpoints that VP threads look up when they hit an `INT3`. They change only while every VP is parked (I3), except that a debugger may write the
+/// guest's byte under a breakpoint byte at any time.
 #[derive(Debug, Default)]
 pub(crate) struct Breakpoints {
-    /// What the client asked for.
+    /// The breakpoints that the client has set.
     pub table: BreakpointTable,
     /// The bytes in memory.
-    pub patches: BreakpointBytes,
+    pub bytes: BreakpointBytes,
 }
 
-/// How a breakpoint is made to stop the guest.
+/// How a breakpoint stops the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Armed {
+enum ArmedBy {
     Byte(Gpa),
     Register(usize),
     Nothing,
@@ -70,32 +74,32 @@ enum Armed {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// Counts insertions.
+    /// The number of the insertion.
     order: u64,
     owner: Owner,
-    armed: Armed,
-    /// The root of the tables that led to its byte.
-    via: Option<u64>,
+    armed: ArmedBy,
+    /// The root of the page tables that led to the byte.
+    byte_root: Option<u64>,
     pending: Option<Pending>,
 }
 
-/// How many breakpoints a session may have where the VMM sets no other limit.
+/// The most breakpoints of a session, unless the VMM sets another limit.
 pub const DEFAULT_LIMIT: u32 = 65_536;
 
-/// All breakpoints of the session. A change of one costs the same however many there are.
+/// All breakpoints of the session. The cost of a change does not depend on the number of breakpoints.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BreakpointTable {
-    /// How many there may be.
+    /// The most breakpoints.
     limit: u32,
     entries: HashMap<Breakpoint, Entry>,
-    /// The ones at each address, in the order of insertion.
+    /// The breakpoints at each address, in the order of insertion.
     at: HashMap<Gva, Vec<Breakpoint>>,
     slots: Slots,
-    /// Who shares each debug register, in the order of insertion.
+    /// The breakpoints that share each debug register, in the order of insertion.
     owners: [Vec<Breakpoint>; SLOTS],
     inserted: u64,
-    /// How many of the debug registers the guest uses, on the VP where it uses most.
-    guests: usize,
+    /// How many debug registers the guest uses, on the VP on which the guest uses most.
+    guest_registers: usize,
 }
 
 impl Default for BreakpointTable {
@@ -105,7 +109,7 @@ impl Default for BreakpointTable {
 }
 
 impl BreakpointTable {
-    /// An empty table for at most so many breakpoints.
+    /// An empty table for at most `limit` breakpoints.
     pub(crate) fn new(limit: u32) -> Self {
         Self {
             limit,
@@ -114,17 +118,17 @@ impl BreakpointTable {
             slots: Slots::default(),
             owners: <[Vec<Breakpoint>; SLOTS]>::default(),
             inserted: 0,
-            guests: 0,
+            guest_registers: 0,
         }
     }
 
-    /// Forgets all breakpoints, which are off the guest.
+    /// Empties the table. No breakpoint is in the guest any more.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.limit);
     }
 
     fn add(&mut self, breakpoint: Breakpoint, entry: Entry) {
-        let armed = Armed::Nothing;
+        let armed = ArmedBy::Nothing;
         self.entries.insert(breakpoint, Entry { armed, ..entry });
         self.at
             .entry(breakpoint.address)
@@ -143,11 +147,11 @@ impl BreakpointTable {
         }
     }
 
-    /// A debug register that holds this already, or a free one that the guest leaves.
+    /// A debug register that holds `wanted` already, or a free register that the guest does not use.
     fn register_for(&self, wanted: Slot) -> Option<usize> {
         let shared = self.slots.iter().position(|slot| *slot == Some(wanted));
         let free = || self.slots.iter().position(Option::is_none);
-        shared.or_else(|| free().filter(|_| self.used() + self.guests < SLOTS))
+        shared.or_else(|| free().filter(|_| self.used() + self.guest_registers < SLOTS))
     }
 
     fn used(&self) -> usize {
@@ -156,7 +160,7 @@ impl BreakpointTable {
 
     fn no_register(&self) -> DebugError {
         let number = |count| u32::try_from(count).expect("a handful");
-        match self.guests {
+        match self.guest_registers {
             0 => DebugError::NoFreeSlot {
                 slots: number(SLOTS),
             },
@@ -168,21 +172,21 @@ impl BreakpointTable {
         }
     }
 
-    /// Whether it is a software breakpoint that nothing but a debug register can be, and has none.
+    /// Whether this is a software breakpoint that only a debug register can arm, and that has none.
     fn needs_register(&self, breakpoint: &Breakpoint) -> bool {
         let entry = self.entries.get(breakpoint);
         entry.is_some_and(|entry| {
-            entry.armed == Armed::Nothing && entry.pending == Some(Pending::NotExecutable)
+            entry.armed == ArmedBy::Nothing && entry.pending == Some(Pending::NotExecutable)
         })
     }
 
-    /// Frees a debug register that only pending software breakpoints hold: a hardware breakpoint was asked for as such.
+    /// Frees a debug register that only pending software breakpoints use, for a breakpoint that needs a register.
     fn evict(&mut self, undo: &mut Vec<Undo>) -> Option<usize> {
         let all_pending = |index: &usize| self.slots[*index].is_some() && self.is_pending(*index);
         let index = (0..SLOTS).find(all_pending)?;
         for owner in std::mem::take(&mut self.owners[index]) {
             if let Some(entry) = self.entries.get_mut(&owner) {
-                entry.armed = Armed::Nothing;
+                entry.armed = ArmedBy::Nothing;
             }
             undo.push(Undo::Evicted(owner, index));
         }
@@ -194,15 +198,15 @@ impl BreakpointTable {
         let pending = |owner: &Breakpoint| {
             let entry = self.entries.get(owner);
             entry.is_some_and(|entry| {
-                // A guest that returned past it would fault.
+                // Without the register, the guest would fault when it returns to this address.
                 entry.pending.is_some() && entry.pending != Some(Pending::NotExecutable)
             })
         };
         self.owners[index].iter().all(pending)
     }
 
-    /// Looks where a software breakpoint belongs now, and puts it there.
-    fn aim(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint) {
+    /// Decides how a software breakpoint is armed now, and arms it so.
+    fn arm_software(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint) {
         let Some(entry) = self.entries.get(breakpoint).copied() else {
             return;
         };
@@ -210,38 +214,38 @@ impl BreakpointTable {
             guest.placement(breakpoint.address, entry.owner),
             entry.armed,
         ) {
-            (Placement::UserByte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
-                Placement::Byte(gpa, via)
+            (Placement::UserByte(gpa, root), ArmedBy::Byte(armed)) if gpa == armed => {
+                Placement::Byte(gpa, root)
             }
-            (Placement::UserByte(gpa, via), armed) => {
+            (Placement::UserByte(gpa, root), armed) => {
                 let slot = Slot::new(breakpoint).ok();
                 let free = || slot.and_then(|slot| self.register_for(slot)).is_some();
-                match matches!(armed, Armed::Register(_)) || free() {
+                match matches!(armed, ArmedBy::Register(_)) || free() {
                     true => Placement::Pending(Pending::UserOnly),
-                    false => Placement::Byte(gpa, via),
+                    false => Placement::Byte(gpa, root),
                 }
             }
             (target, _) => target,
         };
         let pending = match (target, entry.armed) {
-            (Placement::Byte(gpa, via), Armed::Byte(armed)) if gpa == armed => {
-                // Written over by the guest, or not.
-                guest.patches.verify_within(guest.ram, gpa..=gpa);
-                self.note_via(breakpoint, via);
+            (Placement::Byte(gpa, root), ArmedBy::Byte(armed)) if gpa == armed => {
+                // Writes the byte again if the guest has overwritten it.
+                guest.bytes.verify_within(guest.ram, gpa..=gpa);
+                self.set_byte_root(breakpoint, root);
                 return;
             }
-            (Placement::Byte(gpa, via), _) => {
+            (Placement::Byte(gpa, root), _) => {
                 self.disarm(guest, breakpoint);
-                match self.arm(guest, breakpoint, Armed::Byte(gpa)) {
-                    Armed::Byte(_) => return self.note_via(breakpoint, via),
+                match self.arm(guest, breakpoint, ArmedBy::Byte(gpa)) {
+                    ArmedBy::Byte(_) => return self.set_byte_root(breakpoint, root),
                     _ => Pending::NoRam,
                 }
             }
-            // A kernel that hides itself while a process runs has two roots for each.
-            (Placement::Unknown | Placement::Pending(Pending::Unmapped(_)), Armed::Byte(gpa))
-                if entry.via.is_some_and(|root| !guest.is_loaded(root)) =>
+            // A kernel with page-table isolation has two roots for each process.
+            (Placement::Unknown | Placement::Pending(Pending::Unmapped(_)), ArmedBy::Byte(gpa))
+                if entry.byte_root.is_some_and(|root| !guest.is_loaded(root)) =>
             {
-                match guest.patches.is_intact(guest.ram, gpa) {
+                match guest.bytes.is_intact(guest.ram, gpa) {
                     true => return,
                     false => Pending::Overwritten,
                 }
@@ -250,11 +254,11 @@ impl BreakpointTable {
             (Placement::Pending(pending), _) => pending,
         };
         let armed = self.entries.get(breakpoint).map(|entry| entry.armed);
-        if !matches!(armed, Some(Armed::Register(_))) {
+        if !matches!(armed, Some(ArmedBy::Register(_))) {
             self.disarm(guest, breakpoint);
             let slot = Slot::new(breakpoint).ok();
             if let Some(index) = slot.and_then(|slot| self.register_for(slot)) {
-                self.arm(guest, breakpoint, Armed::Register(index));
+                self.arm(guest, breakpoint, ArmedBy::Register(index));
             }
         }
         if let Some(entry) = self.entries.get_mut(breakpoint) {
@@ -262,20 +266,25 @@ impl BreakpointTable {
         }
     }
 
-    fn note_via(&mut self, breakpoint: &Breakpoint, via: Option<u64>) {
+    fn set_byte_root(&mut self, breakpoint: &Breakpoint, byte_root: Option<u64>) {
         if let Some(entry) = self.entries.get_mut(breakpoint) {
-            entry.via = via;
+            entry.byte_root = byte_root;
         }
     }
 
-    /// StopSet what is not armed. Returns how it is then: not at all where memory does not take the byte.
-    fn arm(&mut self, guest: &mut GuestCode<'_>, breakpoint: &Breakpoint, wanted: Armed) -> Armed {
+    /// Arms a breakpoint that is not armed. Returns how the breakpoint is armed then: [`ArmedBy::Nothing`] if the byte cannot be written.
+    fn arm(
+        &mut self,
+        guest: &mut GuestCode<'_>,
+        breakpoint: &Breakpoint,
+        wanted: ArmedBy,
+    ) -> ArmedBy {
         let armed = match wanted {
-            Armed::Byte(gpa) => match guest.patches.insert(guest.ram, gpa) {
+            ArmedBy::Byte(gpa) => match guest.bytes.insert(guest.ram, gpa) {
                 Ok(()) => wanted,
-                Err(PatchError::NoMemory { .. } | PatchError::NotPatched { .. }) => Armed::Nothing,
+                Err(ByteError::NoMemory { .. } | ByteError::NoByte { .. }) => ArmedBy::Nothing,
             },
-            Armed::Register(index) => {
+            ArmedBy::Register(index) => {
                 self.slots[index] = Slot::new(breakpoint).ok();
                 let entries = &self.entries;
                 let order = |owner: &Breakpoint| entries.get(owner).map(|entry| entry.order);
@@ -283,14 +292,13 @@ impl BreakpointTable {
                 self.owners[index].sort_by_key(order);
                 wanted
             }
-            Armed::Nothing => wanted,
+            ArmedBy::Nothing => wanted,
         };
         if let Some(entry) = self.entries.get_mut(breakpoint) {
             entry.armed = armed;
             entry.pending = match (armed, entry.pending) {
-                (Armed::Byte(_), _) | (Armed::Register(_), Some(Pending::GuestHasRegisters)) => {
-                    None
-                }
+                (ArmedBy::Byte(_), _)
+                | (ArmedBy::Register(_), Some(Pending::GuestHasRegisters)) => None,
                 (_, pending) => pending,
             };
         }
@@ -301,37 +309,37 @@ impl BreakpointTable {
         let Some(entry) = self.entries.get_mut(breakpoint) else {
             return;
         };
-        match std::mem::replace(&mut entry.armed, Armed::Nothing) {
-            Armed::Byte(gpa) => {
-                if let Err(err) = guest.patches.remove(guest.ram, gpa) {
+        match std::mem::replace(&mut entry.armed, ArmedBy::Nothing) {
+            ArmedBy::Byte(gpa) => {
+                if let Err(err) = guest.bytes.remove(guest.ram, gpa) {
                     tracing::error!(error = %err, "a breakpoint byte was not there to remove");
                 }
             }
-            Armed::Register(index) => {
+            ArmedBy::Register(index) => {
                 self.owners[index].retain(|other| other != breakpoint);
                 if self.owners[index].is_empty() {
                     self.slots[index] = None;
                 }
             }
-            Armed::Nothing => {}
+            ArmedBy::Nothing => {}
         }
     }
 
-    /// Looks at some software breakpoints again; see the module. Pending ones get free registers in the order of `breakpoints`.
+    /// Decides again how these software breakpoints are armed; see the module. Pending breakpoints get free registers in the order of `breakpoints`.
     pub(crate) fn reconcile(&mut self, guest: &mut GuestCode<'_>, breakpoints: &[Breakpoint]) {
         if !guest.int3.anywhere() {
             return;
         }
         for breakpoint in breakpoints {
-            self.aim(guest, breakpoint);
+            self.arm_software(guest, breakpoint);
         }
     }
 
-    /// Leaves this many debug registers to the guest, which is never refused one of its own: what does not fit beside them is not armed until the
-    /// guest lets go, pending software breakpoints first, then the latest hardware breakpoint.
+    /// Leaves this many debug registers to the guest, which gets every register that it enables. Breakpoints for which too few registers remain are not armed
+    /// until the guest disables its own: first pending software breakpoints, then the latest hardware breakpoint.
     pub(crate) fn leave_to_guest(&mut self, guest: &mut GuestCode<'_>, registers: usize) {
-        self.guests = registers.min(SLOTS);
-        while self.used() + self.guests > SLOTS {
+        self.guest_registers = registers.min(SLOTS);
+        while self.used() + self.guest_registers > SLOTS {
             let order = |index: &usize| {
                 let first = self.owners[*index].first();
                 let entry = first.and_then(|owner| self.entries.get(owner));
@@ -344,7 +352,7 @@ impl BreakpointTable {
             for owner in std::mem::take(&mut self.owners[index]) {
                 tracing::warn!(address = %owner.address, "the guest took the debug register of a breakpoint");
                 if let Some(entry) = self.entries.get_mut(&owner) {
-                    entry.armed = Armed::Nothing;
+                    entry.armed = ArmedBy::Nothing;
                     entry.pending = entry.pending.or(Some(Pending::GuestHasRegisters));
                 }
             }
@@ -354,21 +362,21 @@ impl BreakpointTable {
         for breakpoint in self.ordered(|_, entry| evicted(entry)) {
             let slot = Slot::new(&breakpoint).ok();
             if let Some(index) = slot.and_then(|slot| self.register_for(slot)) {
-                self.arm(guest, &breakpoint, Armed::Register(index));
+                self.arm(guest, &breakpoint, ArmedBy::Register(index));
             }
         }
     }
 
-    /// Whether a debug register is in use, or would be if the guest left one.
+    /// Whether a breakpoint uses a debug register, or would use one if the guest disabled its own.
     pub(crate) fn wants_registers(&self) -> bool {
         self.used() > 0 || self.has_unarmed()
     }
 
-    /// Takes all bytes out of memory before the guest is reset. They come back with [`reconcile`](Self::reconcile), and the processes they belonged
-    /// to are forgotten.
+    /// Removes all bytes from memory before the guest is reset. [`reconcile`](Self::reconcile) writes them again after the reset. The breakpoints belong to no
+    /// process any more.
     pub(crate) fn before_reset(&mut self, guest: &mut GuestCode<'_>) {
         for breakpoint in self.software() {
-            if let Some(Armed::Byte(_)) = self.entries.get(&breakpoint).map(|entry| entry.armed) {
+            if let Some(ArmedBy::Byte(_)) = self.entries.get(&breakpoint).map(|entry| entry.armed) {
                 self.disarm(guest, &breakpoint);
             }
             if let Some(entry) = self.entries.get_mut(&breakpoint) {
@@ -383,7 +391,7 @@ impl BreakpointTable {
         self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Software)
     }
 
-    /// Some of them, in the order of insertion.
+    /// The breakpoints that `wanted` selects, in the order of insertion.
     fn ordered(&self, wanted: impl Fn(&Breakpoint, &Entry) -> bool) -> Vec<Breakpoint> {
         let entries = self.entries.iter();
         let mut found: Vec<_> = entries
@@ -397,41 +405,41 @@ impl BreakpointTable {
             .collect()
     }
 
-    /// Whether this very breakpoint is set.
+    /// Whether this breakpoint is set, with the same kind and length.
     pub(crate) fn contains(&self, breakpoint: &Breakpoint) -> bool {
         self.entries.contains_key(breakpoint)
     }
 
     /// Whether there is a software breakpoint.
     pub(crate) fn has_software(&self) -> bool {
-        // Others are as many as debug registers, or share them.
+        // This is fast: there are few other breakpoints, unless they share debug registers.
         let mut set = self.entries.keys();
         set.any(|breakpoint| breakpoint.kind == BreakpointKind::Software)
     }
 
-    /// How many are set.
+    /// The number of breakpoints.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether a breakpoint is not armed at all.
+    /// Whether any breakpoint is not armed.
     pub(crate) fn has_unarmed(&self) -> bool {
         let mut entries = self.entries.values();
-        entries.any(|entry| entry.armed == Armed::Nothing)
+        entries.any(|entry| entry.armed == ArmedBy::Nothing)
     }
 
-    /// The breakpoint that a debug register stands for; of several that share it the oldest.
-    pub(crate) fn on(&self, index: usize) -> Option<Breakpoint> {
+    /// The breakpoint of a debug register: the oldest one of those that share the register.
+    pub(crate) fn on_register(&self, index: usize) -> Option<Breakpoint> {
         self.owners.get(index)?.first().copied()
     }
 
-    /// Whether a debug register that waits for execution was met at `place` by a process that none of its breakpoints is for: they are software
-    /// breakpoints of another process, which has a byte of its own at that address.
-    pub(crate) fn is_anothers(
+    /// Whether all breakpoints of this debug register belong to another process than the one at `location`: they are software breakpoints, and their process
+    /// has another physical byte at that address.
+    pub(crate) fn belongs_to_other_process(
         &self,
         index: usize,
         ram: &GuestMemoryMmap,
-        place: &CodeLocation,
+        location: &CodeLocation,
     ) -> bool {
         let Some(owners) = self.owners.get(index).filter(|owners| !owners.is_empty()) else {
             return false;
@@ -439,20 +447,21 @@ impl BreakpointTable {
         owners.iter().all(|owner| {
             let entry = self.entries.get(owner);
             owner.kind == BreakpointKind::Software
-                && entry.is_some_and(|entry| entry.owner.has_another_byte(ram, place))
+                && entry.is_some_and(|entry| entry.owner.has_another_byte(ram, location))
         })
     }
 
-    /// The breakpoint whose byte a VP met: one at this linear address that is this byte. `None` where the VP came to the byte by
-    /// another address, which nobody asked to be told of.
+    /// The breakpoint whose byte a VP has hit: a breakpoint at this linear address that is armed by this byte. `None` if the VP executed the byte at another
+    /// linear address, where no breakpoint is set.
     pub(crate) fn at_byte(&self, address: Gva, gpa: Gpa) -> Option<Breakpoint> {
         self.at.get(&address)?.iter().copied().find(|breakpoint| {
             let entry = self.entries.get(breakpoint);
-            entry.is_some_and(|entry| entry.armed == Armed::Byte(gpa))
+            entry.is_some_and(|entry| entry.armed == ArmedBy::Byte(gpa))
         })
     }
 
-    /// What a hit of `breakpoint` stands for now (I7): the same while it is set, else another that is armed for the same, else nothing.
+    /// The breakpoint that a hit of `breakpoint` is reported with now (I7): `breakpoint` if it is still set, otherwise another breakpoint with the same address,
+    /// access and length, otherwise `None`.
     pub(crate) fn still_hit(&self, breakpoint: &Breakpoint) -> Option<Breakpoint> {
         if self.contains(breakpoint) {
             return Some(*breakpoint);
@@ -463,8 +472,8 @@ impl BreakpointTable {
         here.iter().find(same).copied()
     }
 
-    /// Whether a debug register waits for execution at the address.
-    pub(crate) fn register_at(&self, address: Gva) -> bool {
+    /// Whether a debug register has an execution breakpoint at the address.
+    pub(crate) fn has_register_at(&self, address: Gva) -> bool {
         self.register_index(address).is_some()
     }
 
@@ -474,18 +483,18 @@ impl BreakpointTable {
         })
     }
 
-    /// The breakpoint whose debug register a VP at `place` meets.
-    pub(crate) fn at_register(
+    /// The execution breakpoint on a debug register that a VP at `location` hits.
+    pub(crate) fn on_register_at(
         &self,
         ram: &GuestMemoryMmap,
-        place: &CodeLocation,
+        location: &CodeLocation,
     ) -> Option<Breakpoint> {
-        let index = self.register_index(place.rip)?;
-        let others = self.is_anothers(index, ram, place);
-        self.on(index).filter(|_| !others)
+        let index = self.register_index(location.rip)?;
+        let others = self.belongs_to_other_process(index, ram, location);
+        self.on_register(index).filter(|_| !others)
     }
 
-    /// What the debug registers are to hold.
+    /// The contents of the debug registers.
     pub(crate) fn slots(&self) -> Slots {
         self.slots
     }
@@ -506,9 +515,9 @@ impl Entry {
     fn arming(&self) -> Arming {
         let why = self.pending;
         match self.armed {
-            Armed::Byte(gpa) => Arming::Memory { gpa },
-            Armed::Register(number) => Arming::DebugRegister { number, why },
-            Armed::Nothing => Arming::Pending { why },
+            ArmedBy::Byte(gpa) => Arming::Memory { gpa },
+            ArmedBy::Register(number) => Arming::DebugRegister { number, why },
+            ArmedBy::Nothing => Arming::Pending { why },
         }
     }
 }

@@ -370,7 +370,7 @@ impl DebugMemory {
                     let breakpoints = self.breakpoints.write();
                     let written = breakpoints
                         .unwrap_or_else(PoisonError::into_inner)
-                        .patches
+                        .bytes
                         .overlay_write(Gpa::new(at), piece, |piece| {
                             self.ram.write_some(Gpa::new(at), piece)
                         });

@@ -1,8 +1,7 @@
-//! Breakpoint bytes in guest memory: where they are, what was there, and how to hide them. Pure, over anything that reads and writes a byte.
+//! Breakpoint bytes in guest memory: their addresses, the bytes that they replace, and how to hide them. Uses memory only through [`CodeMemory`].
 //!
-//! A patch is one guest-physical byte that holds `INT3` (CCh) in place of the guest's own, the *saved* byte. What the guest or the debugger
-//! would see without us is the *true* byte: the saved one, unless the guest has written over the patch since, in which case it is what
-//! the guest wrote.
+//! A breakpoint byte is an `INT3` (CCh) at a guest-physical address. It replaces a byte of the guest, the *saved* byte. The *true* byte is the byte that
+//! memory would hold without the breakpoint: the byte in memory if the guest has overwritten the breakpoint byte, and the saved byte otherwise.
 //!
 //! ```text
 //!                 insert                    lift
@@ -10,13 +9,13 @@
 //!         ^                 |  ^     ^                 |
 //!         +-----------------+  |     +-----------------+
 //!           last remove        | verify: CCh again,      lower: saves what is there, CCh again
-//!                              | the guest's new byte saved
+//!                              | the guest's new byte is saved
 //! ```
 //!
-//! One thing cannot be noticed: a guest that writes CCh itself over an armed patch. Its byte is then taken for ours, and what was saved comes back
-//! when the patch goes.
+//! If the guest itself writes CCh over an armed breakpoint byte, the write cannot be detected. The guest's CCh then counts as the breakpoint byte, and the
+//! saved byte replaces it when the breakpoint byte is removed.
 //!
-//! Patches change only while no VP is in the guest (I3). Every byte is written by itself, so that a VP's own writes beside it stay.
+//! Breakpoint bytes change only while no VP is in the guest (I3). Each is written as a single byte, so that the guest's writes beside it stay.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,61 +29,61 @@ pub(crate) const INT3: u8 = 0xcc;
 
 /// Guest RAM, a byte at a time.
 pub(crate) trait CodeMemory {
-    /// The byte at `gpa`, or `None` where no RAM is.
+    /// The byte at `gpa`, or `None` if there is no RAM.
     fn read_byte(&self, gpa: Gpa) -> Option<u8>;
-    /// Writes the byte at `gpa`. `None` where nothing takes it.
+    /// Writes the byte at `gpa`. `None` if it cannot be written.
     fn write_byte(&self, gpa: Gpa, byte: u8) -> Option<()>;
 }
 
-/// Why a patch was not made or changed; nothing has happened then.
+/// Why a breakpoint byte was not inserted or changed. Nothing has changed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum PatchError {
-    /// There is no RAM to hold it.
+pub(crate) enum ByteError {
+    /// There is no writable RAM at this address.
     #[error(
         "no writable RAM is at guest-physical {gpa}, so no software breakpoint can be put there"
     )]
     NoMemory {
-        /// Where.
+        /// The address.
         gpa: Gpa,
     },
-    /// There is none at this address.
+    /// There is no breakpoint byte at this address.
     #[error("no breakpoint byte is at guest-physical {gpa}")]
-    NotPatched {
-        /// Where.
+    NoByte {
+        /// The address.
         gpa: Gpa,
     },
 }
 
-/// What removing one reference did to memory.
+/// The effect on memory when a reference is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removed {
-    /// Nothing: others still want the patch.
-    StillWanted,
-    /// The saved byte is back, or was already as the patch was lifted.
+    /// None: there are other references.
+    StillReferenced,
+    /// The saved byte is in memory again. If the breakpoint byte was lifted, it was there already.
     Restored,
-    /// Nothing: the guest has written over it, and its byte stays.
+    /// None: the guest has overwritten the breakpoint byte, and the guest's byte stays.
     Overwritten,
-    /// Nothing: no RAM is there any more.
+    /// None: there is no RAM any more.
     Gone,
 }
 
-/// A patch that the guest had written over, armed again.
+/// A breakpoint byte that the guest had overwritten, and that is armed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rearmed {
-    /// Where.
+    /// The address.
     pub gpa: Gpa,
     /// The byte saved until now.
     pub before: u8,
-    /// The guest's new byte, saved now. It equals `before` where the same code was loaded again.
+    /// The guest's new byte, saved now. It equals `before` if the guest has loaded the same code again.
     pub now: u8,
 }
 
-/// What [`BreakpointBytes::verify_within`] found.
+/// The result of [`BreakpointBytes::verify_within`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verified {
-    /// Armed again, in the order of their addresses.
+    /// The bytes that were armed again, by address.
     pub rearmed: Vec<Rearmed>,
-    /// No RAM takes the byte any more, in the order of their addresses.
+    /// The addresses that are not writable RAM any more, in order.
     pub gone: Vec<Gpa>,
 }
 
@@ -95,40 +94,40 @@ enum State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patch {
+struct BreakpointByte {
     saved: u8,
-    /// How many want it, at least one. Each of them is in memory somewhere, so it cannot overflow.
-    wanted: usize,
+    /// The number of references, at least one. The count cannot overflow, because each reference takes memory.
+    references: usize,
     state: State,
 }
 
-impl Patch {
+impl BreakpointByte {
     fn hides(&self, in_memory: u8) -> bool {
         self.state == State::Armed && in_memory == INT3
     }
 }
 
-/// All patches of a guest.
+/// All breakpoint bytes of a guest.
 #[derive(Debug, Default)]
 pub(crate) struct BreakpointBytes {
-    patches: BTreeMap<Gpa, Patch>,
+    bytes: BTreeMap<Gpa, BreakpointByte>,
 }
 
 impl BreakpointBytes {
-    /// Puts a breakpoint byte at `gpa`, or adds a reference to the one that is there.
+    /// Writes a breakpoint byte to `gpa`, or adds a reference to the one that is there.
     ///
     /// # Errors
-    /// [`PatchError::NoMemory`].
-    pub(crate) fn insert(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
-        match self.patches.entry(gpa) {
-            Entry::Occupied(mut patch) => patch.get_mut().wanted += 1,
+    /// [`ByteError::NoMemory`].
+    pub(crate) fn insert(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        match self.bytes.entry(gpa) {
+            Entry::Occupied(mut byte) => byte.get_mut().references += 1,
             Entry::Vacant(free) => {
-                let no_memory = PatchError::NoMemory { gpa };
+                let no_memory = ByteError::NoMemory { gpa };
                 let saved = memory.read_byte(gpa).ok_or(no_memory)?;
                 memory.write_byte(gpa, INT3).ok_or(no_memory)?;
-                free.insert(Patch {
+                free.insert(BreakpointByte {
                     saved,
-                    wanted: 1,
+                    references: 1,
                     state: State::Armed,
                 });
             }
@@ -136,65 +135,66 @@ impl BreakpointBytes {
         Ok(())
     }
 
-    /// Takes one reference away, and with the last one the patch.
+    /// Removes one reference. Removes the breakpoint byte with the last reference.
     ///
     /// # Errors
-    /// [`PatchError::NotPatched`].
+    /// [`ByteError::NoByte`].
     pub(crate) fn remove(
         &mut self,
         memory: &impl CodeMemory,
         gpa: Gpa,
-    ) -> Result<Removed, PatchError> {
-        let Entry::Occupied(mut entry) = self.patches.entry(gpa) else {
-            return Err(PatchError::NotPatched { gpa });
+    ) -> Result<Removed, ByteError> {
+        let Entry::Occupied(mut entry) = self.bytes.entry(gpa) else {
+            return Err(ByteError::NoByte { gpa });
         };
-        if entry.get().wanted > 1 {
-            entry.get_mut().wanted -= 1;
-            return Ok(Removed::StillWanted);
+        if entry.get().references > 1 {
+            entry.get_mut().references -= 1;
+            return Ok(Removed::StillReferenced);
         }
         Ok(restore(memory, gpa, &entry.remove()))
     }
 
-    /// Takes every patch away, whoever wants it (I6). Returns how many there were.
+    /// Removes every breakpoint byte with all references (I6). Returns the number of bytes.
     pub(crate) fn clear(&mut self, memory: &impl CodeMemory) -> usize {
-        let patches = std::mem::take(&mut self.patches);
-        for (gpa, patch) in &patches {
-            restore(memory, *gpa, patch);
+        let bytes = std::mem::take(&mut self.bytes);
+        for (gpa, byte) in &bytes {
+            restore(memory, *gpa, byte);
         }
-        patches.len()
+        bytes.len()
     }
 
-    /// Puts the true byte back for a VP to execute it. Nothing happens to a patch that is lifted already.
+    /// Writes the true byte to memory, so that a VP can execute it. Does nothing if the breakpoint byte is lifted already.
     ///
     /// # Errors
-    /// [`PatchError::NotPatched`]; [`PatchError::NoMemory`].
-    pub(crate) fn lift(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
-        let patch = self.patch(gpa)?;
-        let no_memory = PatchError::NoMemory { gpa };
-        if patch.hides(memory.read_byte(gpa).ok_or(no_memory)?) {
-            memory.write_byte(gpa, patch.saved).ok_or(no_memory)?;
+    /// [`ByteError::NoByte`]; [`ByteError::NoMemory`].
+    pub(crate) fn lift(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        let byte = self.byte_mut(gpa)?;
+        let no_memory = ByteError::NoMemory { gpa };
+        if byte.hides(memory.read_byte(gpa).ok_or(no_memory)?) {
+            memory.write_byte(gpa, byte.saved).ok_or(no_memory)?;
         }
-        patch.state = State::Lifted;
+        byte.state = State::Lifted;
         Ok(())
     }
 
-    /// StopSet a lifted patch again. What is in memory is saved: the instruction may have changed itself. Nothing happens to a patch that is armed.
+    /// Arms a lifted breakpoint byte again. Saves the byte that is in memory now, since the instruction may have changed itself. Does nothing if the breakpoint
+    /// byte is armed.
     ///
     /// # Errors
-    /// [`PatchError::NotPatched`]; [`PatchError::NoMemory`].
-    pub(crate) fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), PatchError> {
-        let patch = self.patch(gpa)?;
-        if patch.state == State::Lifted {
-            let no_memory = PatchError::NoMemory { gpa };
+    /// [`ByteError::NoByte`]; [`ByteError::NoMemory`].
+    pub(crate) fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        let byte = self.byte_mut(gpa)?;
+        if byte.state == State::Lifted {
+            let no_memory = ByteError::NoMemory { gpa };
             let saved = memory.read_byte(gpa).ok_or(no_memory)?;
             memory.write_byte(gpa, INT3).ok_or(no_memory)?;
-            patch.saved = saved;
-            patch.state = State::Armed;
+            byte.saved = saved;
+            byte.state = State::Armed;
         }
         Ok(())
     }
 
-    /// Looks at every armed patch of this range, and arms those again that the guest has written over. One read for each patch.
+    /// Arms the breakpoint bytes of this range again that the guest has overwritten. Reads each armed byte once.
     pub(crate) fn verify_within(
         &mut self,
         memory: &impl CodeMemory,
@@ -204,15 +204,15 @@ impl BreakpointBytes {
         if range.is_empty() {
             return verified;
         }
-        for (&gpa, patch) in self.patches.range_mut(range) {
-            if patch.state == State::Lifted {
+        for (&gpa, byte) in self.bytes.range_mut(range) {
+            if byte.state == State::Lifted {
                 continue;
             }
-            let before = patch.saved;
+            let before = byte.saved;
             match memory.read_byte(gpa) {
                 Some(INT3) => {}
                 Some(now) if memory.write_byte(gpa, INT3).is_some() => {
-                    patch.saved = now;
+                    byte.saved = now;
                     verified.rearmed.push(Rearmed { gpa, before, now });
                 }
                 Some(_) | None => verified.gone.push(gpa),
@@ -221,19 +221,19 @@ impl BreakpointBytes {
         verified
     }
 
-    /// Makes what was read from memory at `gpa` show true bytes.
+    /// Replaces breakpoint bytes by true bytes in `data`, which was read from memory at `gpa`.
     ///
-    /// The bytes have to follow each other in physical memory: a range of virtual addresses is given run by run.
+    /// `data` is one contiguous physical range. For a range of linear addresses the caller calls this method for each such range.
     pub(crate) fn overlay_read(&self, gpa: Gpa, data: &mut [u8]) {
-        for (index, patch) in self.within(gpa, data.len()) {
-            if patch.hides(data[index]) {
-                data[index] = patch.saved;
+        for (index, byte) in self.within(gpa, data.len()) {
+            if byte.hides(data[index]) {
+                data[index] = byte.saved;
             }
         }
     }
 
-    /// A debugger's write at `gpa`: `write` is given what is to go to memory, with breakpoint bytes in place, and says how many bytes got
-    /// there. Those of them that lie under a patch are saved. Returns what `write` returned.
+    /// A debugger's write to `gpa`. `write` gets the bytes for memory, which include the breakpoint bytes, and returns how many bytes were written. The written
+    /// bytes under breakpoint bytes are saved. Returns the number of written bytes.
     pub(crate) fn overlay_write(
         &mut self,
         gpa: Gpa,
@@ -241,73 +241,71 @@ impl BreakpointBytes {
         write: impl FnOnce(&[u8]) -> usize,
     ) -> usize {
         let mut masked = Cow::Borrowed(data);
-        for (index, patch) in self.within(gpa, data.len()) {
-            if patch.state == State::Armed {
+        for (index, byte) in self.within(gpa, data.len()) {
+            if byte.state == State::Armed {
                 masked.to_mut()[index] = INT3;
             }
         }
         let written = write(&masked).min(data.len());
         if let Some(range) = range(gpa, written) {
-            for (at, patch) in self.patches.range_mut(range) {
-                patch.saved = data[index(gpa, *at)];
+            for (at, byte) in self.bytes.range_mut(range) {
+                byte.saved = data[index(gpa, *at)];
             }
         }
         written
     }
 
-    /// Whether an `INT3` executed at `gpa` is ours. A lifted patch is not: the byte executed was the guest's.
+    /// Whether an `INT3` that was executed at `gpa` is a breakpoint byte. While the breakpoint byte is lifted, an executed `INT3` is the guest's.
     pub(crate) fn is_armed(&self, gpa: Gpa) -> bool {
-        self.patches
+        self.bytes
             .get(&gpa)
-            .is_some_and(|patch| patch.state == State::Armed)
+            .is_some_and(|byte| byte.state == State::Armed)
     }
 
-    /// Whether the patch at `gpa` is armed and the guest has not written over it.
+    /// Whether the breakpoint byte at `gpa` is armed and the guest has not overwritten it.
     pub(crate) fn is_intact(&self, memory: &impl CodeMemory, gpa: Gpa) -> bool {
         self.is_armed(gpa) && memory.read_byte(gpa) == Some(INT3)
     }
 
-    /// Whether the guest has written over any armed patch. Reads only, so VPs may run.
+    /// Whether the guest has overwritten any armed breakpoint byte. Only reads memory, so VPs may run.
     pub(crate) fn is_any_overwritten(&self, memory: &impl CodeMemory) -> bool {
-        let mut patches = self.patches.iter();
-        patches.any(|(gpa, patch)| {
-            patch.state == State::Armed && memory.read_byte(*gpa).is_some_and(|byte| byte != INT3)
+        let mut bytes = self.bytes.iter();
+        bytes.any(|(gpa, byte)| {
+            byte.state == State::Armed && memory.read_byte(*gpa).is_some_and(|byte| byte != INT3)
         })
     }
 
-    /// The patches among `len` bytes from `gpa`: those that have to be lifted for an instruction there to be executed as the guest wrote it.
-    pub(crate) fn patched(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = Gpa> {
+    /// The addresses of the breakpoint bytes in the `len` bytes from `gpa`.
+    pub(crate) fn addresses_within(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = Gpa> {
         range(gpa, len)
             .into_iter()
-            .flat_map(|range| self.patches.range(range))
+            .flat_map(|range| self.bytes.range(range))
             .map(|(gpa, _)| *gpa)
     }
 
-    /// Whether no byte is patched.
+    /// Whether there is no breakpoint byte.
     pub(crate) fn is_empty(&self) -> bool {
-        self.patches.is_empty()
+        self.bytes.is_empty()
     }
 
-    fn patch(&mut self, gpa: Gpa) -> Result<&mut Patch, PatchError> {
-        self.patches
-            .get_mut(&gpa)
-            .ok_or(PatchError::NotPatched { gpa })
+    fn byte_mut(&mut self, gpa: Gpa) -> Result<&mut BreakpointByte, ByteError> {
+        self.bytes.get_mut(&gpa).ok_or(ByteError::NoByte { gpa })
     }
 
-    /// The patches among `len` bytes from `gpa`, with their distance from it.
-    fn within(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = (usize, &Patch)> {
+    /// The breakpoint bytes in the `len` bytes from `gpa`, with their distance from `gpa`.
+    fn within(&self, gpa: Gpa, len: usize) -> impl Iterator<Item = (usize, &BreakpointByte)> {
         range(gpa, len)
             .into_iter()
-            .flat_map(|range| self.patches.range(range))
-            .map(move |(at, patch)| (index(gpa, *at), patch))
+            .flat_map(|range| self.bytes.range(range))
+            .map(move |(at, byte)| (index(gpa, *at), byte))
     }
 }
 
-fn restore(memory: &impl CodeMemory, gpa: Gpa, patch: &Patch) -> Removed {
+fn restore(memory: &impl CodeMemory, gpa: Gpa, byte: &BreakpointByte) -> Removed {
     match memory.read_byte(gpa) {
         None => Removed::Gone,
-        Some(_) if patch.state == State::Lifted => Removed::Restored,
-        Some(INT3) => match memory.write_byte(gpa, patch.saved) {
+        Some(_) if byte.state == State::Lifted => Removed::Restored,
+        Some(INT3) => match memory.write_byte(gpa, byte.saved) {
             Some(()) => Removed::Restored,
             None => Removed::Gone,
         },

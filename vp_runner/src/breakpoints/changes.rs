@@ -1,6 +1,6 @@
-//! The changes of one request: all are made, or none.
+//! The changes of one request: either all are made, or none.
 
-use super::Armed;
+use super::ArmedBy;
 use super::BreakpointTable;
 use super::Entry;
 use super::GuestCode;
@@ -10,7 +10,7 @@ use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// What takes a change back.
+/// How to undo one change.
 #[derive(Debug)]
 pub(super) enum Undo {
     Inserted(Breakpoint),
@@ -18,20 +18,20 @@ pub(super) enum Undo {
     Evicted(Breakpoint, usize),
 }
 
-/// What takes the changes of one request back, where a later one of them cannot be made.
+/// The changes of one request so far, to undo them if a later change fails.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(Vec<Undo>);
 
 impl Changes {
-    /// Whether all are taken back.
+    /// Whether all changes are undone.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl BreakpointTable {
-    /// Makes these changes in order, up to the first that cannot be made, and notes them in `made`. One request makes all of its changes or, with
-    /// [`take_back`](Self::take_back), none.
+    /// Makes these changes in order, up to the first that fails, and adds them to `made`. After an error the caller undoes them with [`undo`](Self::undo), so
+    /// that a request makes all of its changes or none.
     ///
     /// # Errors
     /// [`DebugError::BadBreakpoint`], [`DebugError::TooManyBreakpoints`], [`DebugError::NoFreeSlot`], [`DebugError::GuestUsesSlots`],
@@ -68,20 +68,20 @@ impl BreakpointTable {
         let entry = Entry {
             order: self.inserted,
             owner,
-            armed: Armed::Nothing,
-            via: None,
+            armed: ArmedBy::Nothing,
+            byte_root: None,
             pending: None,
         };
         if software {
             self.add(breakpoint, entry);
             undo.push(Undo::Inserted(breakpoint));
-            self.aim(guest, &breakpoint);
+            self.arm_software(guest, &breakpoint);
             return match self.needs_register(&breakpoint) {
                 true => {
                     let index = self.evict(undo).ok_or(DebugError::NotExecutable {
                         address: breakpoint.address,
                     })?;
-                    self.arm(guest, &breakpoint, Armed::Register(index));
+                    self.arm(guest, &breakpoint, ArmedBy::Register(index));
                     Ok(())
                 }
                 false => Ok(()),
@@ -93,7 +93,7 @@ impl BreakpointTable {
             .ok_or_else(|| self.no_register())?;
         self.add(breakpoint, entry);
         undo.push(Undo::Inserted(breakpoint));
-        self.arm(guest, &breakpoint, Armed::Register(index));
+        self.arm(guest, &breakpoint, ArmedBy::Register(index));
         Ok(())
     }
 
@@ -111,13 +111,8 @@ impl BreakpointTable {
         Ok(())
     }
 
-    /// Takes the last changes back, at most `count` of them.
-    pub(crate) fn take_back(
-        &mut self,
-        guest: &mut GuestCode<'_>,
-        made: &mut Changes,
-        count: usize,
-    ) {
+    /// Undoes the last changes, at most `count` of them.
+    pub(crate) fn undo(&mut self, guest: &mut GuestCode<'_>, made: &mut Changes, count: usize) {
         let rest = made.0.len().saturating_sub(count);
         for change in made.0.drain(rest..).rev() {
             match change {
@@ -128,7 +123,7 @@ impl BreakpointTable {
                     self.arm(guest, &breakpoint, armed);
                 }
                 Undo::Evicted(breakpoint, index) => {
-                    self.arm(guest, &breakpoint, Armed::Register(index));
+                    self.arm(guest, &breakpoint, ArmedBy::Register(index));
                 }
             }
         }

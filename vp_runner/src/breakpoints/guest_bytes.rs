@@ -1,4 +1,5 @@
-//! Guest memory without the breakpoint bytes in it: the one place where the guest's own bytes are read, and where a VP gets them for one instruction.
+//! Guest memory as the guest sees it, without breakpoint bytes. All reads of the guest's own bytes are here, and so is the lifting of breakpoint bytes for one
+//! instruction.
 
 use super::Breakpoints;
 use crate::arch::CodeLocation;
@@ -14,11 +15,11 @@ impl Breakpoints {
     /// Reads up to the first byte that cannot be read. Returns the number of bytes.
     pub(crate) fn read_physical(&self, ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
         let read = ram.read_some(gpa, data);
-        self.patches.overlay_read(gpa, &mut data[..read]);
+        self.bytes.overlay_read(gpa, &mut data[..read]);
         read
     }
 
-    /// Reads by these tables up to the first byte that is not mapped or that is not RAM. Returns the number of bytes.
+    /// Reads with these page tables, up to the first byte that is not mapped or that is not RAM. Returns the number of bytes.
     pub(crate) fn read_linear(
         &self,
         ram: &GuestMemoryMmap,
@@ -37,7 +38,7 @@ impl Breakpoints {
         done
     }
 
-    /// As many bytes of the instruction at `location` as can be read, at most [`MAX_INSTRUCTION_LEN`].
+    /// The bytes of the instruction at `location` that can be read, at most [`MAX_INSTRUCTION_LEN`].
     pub(crate) fn code_at(&self, ram: &GuestMemoryMmap, location: &CodeLocation) -> Vec<u8> {
         let mut code = vec![0; MAX_INSTRUCTION_LEN];
         let len = self.read_linear(ram, &location.paging, location.rip, &mut code);
@@ -45,24 +46,24 @@ impl Breakpoints {
         code
     }
 
-    /// Puts the guest's own bytes into memory under the instruction at `location`. Returns the bytes for [`lower`](Self::lower). No other VP is in the guest.
+    /// Writes the guest's own bytes of the instruction at `location` to memory. Returns the addresses for [`lower`](Self::lower). No other VP is in the guest.
     pub(crate) fn lift(&mut self, ram: &GuestMemoryMmap, location: &CodeLocation) -> Vec<Gpa> {
         let code = pieces(ram, &location.paging, location.rip, MAX_INSTRUCTION_LEN);
         let lifted: Vec<Gpa> = code
-            .flat_map(|(gpa, len)| self.patches.patched(gpa, len))
+            .flat_map(|(gpa, len)| self.bytes.addresses_within(gpa, len))
             .collect();
         for gpa in &lifted {
-            if let Err(err) = self.patches.lift(ram, *gpa) {
+            if let Err(err) = self.bytes.lift(ram, *gpa) {
                 tracing::error!(error = %err, "a breakpoint byte could not be lifted");
             }
         }
         lifted
     }
 
-    /// Puts the breakpoint bytes back that [`lift`](Self::lift) took out.
+    /// Writes the breakpoint bytes again that [`lift`](Self::lift) removed.
     pub(crate) fn lower(&mut self, ram: &GuestMemoryMmap, lifted: &[Gpa]) {
         for gpa in lifted {
-            if let Err(err) = self.patches.lower(ram, *gpa) {
+            if let Err(err) = self.bytes.lower(ram, *gpa) {
                 tracing::error!(error = %err, "a breakpoint byte could not be lowered");
             }
         }

@@ -1,4 +1,4 @@
-//! Where a software breakpoint belongs: what the tables loaded on the VPs and the host's KVM say.
+//! Whether a software breakpoint can be a byte, and where: by the page tables that are loaded on the VPs, and by the abilities of the host's KVM.
 
 use crate::arch::CodeLocation;
 use crate::arch::Fetch;
@@ -14,7 +14,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Pending;
 use vmm_core_defs::memory::WalkFaultReason;
 
-/// The processor modes in which this host's KVM exits for an `INT3` of ours.
+/// The processor modes in which this host's KVM exits for a breakpoint byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Int3Traps {
     pub(crate) real: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Int3Traps {
 }
 
 impl Int3Traps {
-    /// As on a host where nothing is amiss.
+    /// A host on which KVM exits in every mode.
     #[cfg(test)]
     pub(crate) const EVERYWHERE: Self = Self {
         real: true,
@@ -31,7 +31,7 @@ impl Int3Traps {
         long: true,
     };
 
-    /// Whether it can be made use of at all.
+    /// Whether KVM exits in any mode.
     pub(crate) fn anywhere(self) -> bool {
         self.real || self.protected || self.long
     }
@@ -45,21 +45,21 @@ impl Int3Traps {
     }
 }
 
-/// The guest as breakpoints are armed in it, every VP being parked (I3).
+/// The guest, as arming a breakpoint needs it. Every VP is parked (I3).
 pub(crate) struct GuestCode<'a> {
     /// RAM.
     pub ram: &'a GuestMemoryMmap,
-    /// The bytes in it.
-    pub patches: &'a mut BreakpointBytes,
-    /// Every VP's, the one that stopped last first. May be empty for changes that insert no software breakpoint.
-    pub places: &'a [CodeLocation],
-    /// What the host can do.
+    /// The breakpoint bytes in RAM.
+    pub bytes: &'a mut BreakpointBytes,
+    /// The location of every VP, first that of the VP that stopped last. May be empty for changes that insert no software breakpoint.
+    pub locations: &'a [CodeLocation],
+    /// The modes in which the host's KVM exits for `INT3`.
     pub int3: Int3Traps,
-    /// Empty at first.
+    /// The cache of translations, empty at first.
     pub walks: Walks,
 }
 
-/// Translations found so far: many breakpoints are in one page of a kernel. Good while no VP runs and the tables are as they were.
+/// A cache of translations, because many breakpoints of a kernel are in the same page. Valid while no VP runs and nobody writes the page tables.
 #[derive(Debug, Default)]
 pub(crate) struct Walks {
     /// By VP and page.
@@ -71,7 +71,7 @@ impl Walks {
         &mut self,
         ram: &GuestMemoryMmap,
         vp: usize,
-        place: &CodeLocation,
+        location: &CodeLocation,
         address: Gva,
     ) -> Result<Walk, WalkFaultReason> {
         let before = (vp, Gva::new(0))..=(vp, address);
@@ -82,8 +82,8 @@ impl Walks {
                 return Ok(Walk { gpa, ..*walk });
             }
         }
-        let walk = walk(ram, &place.paging, address).map_err(|fault| fault.reason)?;
-        // From the page's start on, so that one entry serves all of it.
+        let walk = walk(ram, &location.paging, address).map_err(|fault| fault.reason)?;
+        // The entry begins at the start of the page, so that it serves the whole page.
         let inside = walk
             .page_size
             .map_or(0, |size| address.value() & (size - 1));
@@ -97,18 +97,19 @@ impl Walks {
     }
 }
 
-/// What a software breakpoint can be.
+/// How a software breakpoint can be armed.
 pub(super) enum Placement {
-    /// This byte, by the tables of this root.
+    /// By this byte, which the page tables of this root map.
     Byte(Gpa, Option<u64>),
-    /// As [`Byte`](Self::Byte), and the VP itself would fault there.
+    /// As [`Byte`](Self::Byte), but the VP, in its present mode, may not execute the page.
     UserByte(Gpa, Option<u64>),
+    /// Not by a byte, for this reason.
     Pending(Pending),
-    /// Its process is not loaded on any VP.
+    /// Unknown, because no VP runs the process of the breakpoint.
     Unknown,
 }
 
-/// Whose tables decide.
+/// Whose page tables translate a breakpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// No process in particular. The tables of any VP decide, first those of the VP that was last reported.
@@ -118,20 +119,20 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// Whether a VP at `place`, which is the breakpoint's address, runs another process than the breakpoint's, where that one has another byte.
+    /// Whether a VP at `location`, the breakpoint's address, runs another process than the breakpoint's, and the two processes have different bytes there.
     ///
     /// Until the owning process maps the page, the breakpoint has no byte, and any process that reaches the address is reported. The root may belong to a
     /// process that has ended. Its tables may then lead anywhere, so they are only read.
-    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, place: &CodeLocation) -> bool {
-        let (Self::Process(root), Some(loaded)) = (self, place.root()) else {
+    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, location: &CodeLocation) -> bool {
+        let (Self::Process(root), Some(loaded)) = (self, location.root()) else {
             return false;
         };
         let tables = PagingState {
             cr3: root,
-            ..place.paging
+            ..location.paging
         };
         root != loaded
-            && match (walk(ram, &tables, place.rip), place.rip_gpa(ram)) {
+            && match (walk(ram, &tables, location.rip), location.rip_gpa(ram)) {
                 (Ok(own), Some(here)) => own.gpa != here,
                 _ => false,
             }
@@ -139,47 +140,51 @@ impl Owner {
 }
 
 impl GuestCode<'_> {
-    /// Whose tables decide on an address that is set now.
+    /// Whose page tables translate a breakpoint that is set now at this address.
     pub(super) fn owner(&self, address: Gva) -> Owner {
         let upper_half = address.value() >> 63 != 0;
-        match self.places.first().and_then(CodeLocation::root) {
+        match self.locations.first().and_then(CodeLocation::root) {
             Some(root) if !upper_half => Owner::Process(root),
             _ => Owner::Any,
         }
     }
 
-    /// Whether some VP translates by these tables now.
+    /// Whether the page tables of this root are loaded on any VP.
     pub(super) fn is_loaded(&self, root: u64) -> bool {
-        let mut places = self.places.iter();
-        places.any(|place| place.root() == Some(root))
+        let mut locations = self.locations.iter();
+        locations.any(|location| location.root() == Some(root))
     }
 
+    /// How a software breakpoint at this address can be armed.
     pub(super) fn placement(&mut self, address: Gva, owner: Owner) -> Placement {
-        let paged = self.places.iter().any(|place| place.root().is_some());
+        let paged = self
+            .locations
+            .iter()
+            .any(|location| location.root().is_some());
         let mut why = None;
-        for (vp, place) in self.places.iter().enumerate() {
-            match (place.root(), owner) {
-                // A VP that was never started says nothing of a guest that has paging on.
+        for (vp, location) in self.locations.iter().enumerate() {
+            match (location.root(), owner) {
+                // A VP that was never started does not count if the guest has paging on.
                 (None, Owner::Any) if paged => continue,
                 (None, Owner::Process(_)) => continue,
                 (Some(root), Owner::Process(wanted)) if root != wanted => continue,
                 _ => {}
             }
-            if place.mode() != ModeClass::Long && address.value() >> 32 != 0 {
+            if location.mode() != ModeClass::Long && address.value() >> 32 != 0 {
                 why = why.or(Some(Pending::TooHigh));
                 continue;
             }
-            match self.walks.walk(self.ram, vp, place, address) {
-                Ok(page) if place.fetch(&page) == Fetch::Forbidden => {
+            match self.walks.walk(self.ram, vp, location, address) {
+                Ok(page) if location.fetch(&page) == Fetch::Forbidden => {
                     return Placement::Pending(Pending::NotExecutable);
                 }
-                Ok(_) if !self.int3.in_mode(place.mode()) => {
+                Ok(_) if !self.int3.in_mode(location.mode()) => {
                     return Placement::Pending(Pending::NotTrapped);
                 }
-                Ok(page) if place.fetch(&page) == Fetch::UserOnly => {
-                    return Placement::UserByte(page.gpa, place.root());
+                Ok(page) if location.fetch(&page) == Fetch::UserOnly => {
+                    return Placement::UserByte(page.gpa, location.root());
                 }
-                Ok(page) => return Placement::Byte(page.gpa, place.root()),
+                Ok(page) => return Placement::Byte(page.gpa, location.root()),
                 Err(reason) => why = why.or(Some(Pending::Unmapped(reason))),
             }
         }

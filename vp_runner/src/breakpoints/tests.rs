@@ -1,4 +1,4 @@
-//! The table over RAM without a VM: tables by hand, and every way a breakpoint can be armed.
+//! The table on RAM without a VM, with hand-made page tables, and every way to arm a breakpoint.
 
 use super::*;
 use crate::arch::CodeLocation;
@@ -15,18 +15,18 @@ use vmm_core_defs::breakpoint::BreakpointChange;
 mod guest_registers;
 mod not_executable;
 
-/// A guest of one VP, in long mode unless a test says otherwise, whose host traps INT3 outside real mode.
+/// A guest with one VP, in long mode unless a test changes the mode. KVM exits for INT3 outside real mode.
 struct Guest {
     ram: GuestMemoryMmap,
-    patches: BreakpointBytes,
-    places: Vec<CodeLocation>,
+    bytes: BreakpointBytes,
+    locations: Vec<CodeLocation>,
     int3: Int3Traps,
 }
 
-/// Tables of two processes at 21000h and 28000h; the kernel's half is the same.
+/// Page tables of two processes at 21000h and 28000h. The kernel's half is the same.
 const ROOT: u64 = 0x2_1000;
 const OTHER_ROOT: u64 = 0x2_8000;
-/// Where the tables of 4 KiB pages are: the user's and the kernel's.
+/// The addresses of the page tables with 4 KiB pages: the user's and the kernel's.
 const USER: u64 = 0x2_4000;
 const KERNEL: u64 = 0x2_7000;
 /// The first page of the kernel's table.
@@ -37,8 +37,8 @@ impl Guest {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let mut guest = Self {
             ram,
-            patches: BreakpointBytes::default(),
-            places: vec![long(ROOT)],
+            bytes: BreakpointBytes::default(),
+            locations: vec![long(ROOT)],
             int3: report().int3_traps(),
         };
         for (at, entry) in [
@@ -52,7 +52,7 @@ impl Guest {
         ] {
             guest.put_entry(at, entry);
         }
-        // Low addresses are mapped one to one, as far as the tests' breakpoints go.
+        // The low addresses of the tests' breakpoints are identity-mapped.
         for page in 1..8 {
             guest.put_entry(USER + page * 8, page << 12 | 3);
         }
@@ -75,8 +75,8 @@ impl Guest {
         GuestCode {
             walks: Walks::default(),
             ram: &self.ram,
-            patches: &mut self.patches,
-            places: &self.places,
+            bytes: &mut self.bytes,
+            locations: &self.locations,
             int3: self.int3,
         }
     }
@@ -88,9 +88,9 @@ impl Guest {
     ) -> Result<(), DebugError> {
         let mut made = Changes::default();
         let applied = table.apply(&mut self.code(), changes, &mut made);
-        // In two parts, as in slices.
+        // In two parts, as the controller does.
         while applied.is_err() && !made.is_empty() {
-            table.take_back(&mut self.code(), &mut made, changes.len().div_ceil(2));
+            table.undo(&mut self.code(), &mut made, changes.len().div_ceil(2));
         }
         applied
     }
@@ -137,9 +137,13 @@ fn long(root: u64) -> CodeLocation {
 }
 
 fn real() -> CodeLocation {
-    let mut place = long(0);
-    (place.paging.cr0, place.paging.cr4, place.paging.efer) = (0x10, 0, 0);
-    place
+    let mut location = long(0);
+    (
+        location.paging.cr0,
+        location.paging.cr4,
+        location.paging.efer,
+    ) = (0x10, 0, 0);
+    location
 }
 
 fn armings(table: &BreakpointTable) -> Vec<Arming> {
@@ -240,7 +244,7 @@ fn a_fifth_debug_register_is_refused_and_a_freed_one_is_used_again() {
             &[remove(Execute, 0x1002), insert(Execute, 0x2000)],
         )
         .unwrap();
-    assert_eq!(table.on(2), Some(at(Execute, 0x2000)));
+    assert_eq!(table.on_register(2), Some(at(Execute, 0x2000)));
 }
 
 #[test]
@@ -278,12 +282,12 @@ fn equal_encodings_share_a_debug_register_until_the_last_goes() {
         )
         .unwrap();
     assert_eq!(table.slots().iter().flatten().count(), 3);
-    assert_eq!(table.on(0), Some(at(Software, 0x1000)));
+    assert_eq!(table.on_register(0), Some(at(Software, 0x1000)));
     guest
         .apply(&mut table, &[remove(Software, 0x1000)])
         .unwrap();
     assert_eq!(
-        table.on(0),
+        table.on_register(0),
         Some(at(Execute, 0x1000)),
         "the other is still armed"
     );
@@ -357,7 +361,7 @@ fn a_refused_batch_leaves_memory_and_registers_as_they_were() {
     assert!(refused.is_err());
     assert_eq!(table.list(), before);
     assert_eq!((guest.byte(0x1000), guest.byte(0x3000)), (0xcc, 0));
-    assert_eq!(table.on(0), Some(at(Execute, 0x2000)));
+    assert_eq!(table.on_register(0), Some(at(Execute, 0x2000)));
 }
 
 #[test]
@@ -369,12 +373,12 @@ fn one_that_is_not_mapped_waits_on_a_register_and_becomes_a_byte() {
         .apply(&mut table, &[insert(Software, address)])
         .unwrap();
     assert_register(&armings(&table)[0], 0, "no page maps it yet");
-    assert!(table.register_at(Gva::new(address)));
+    assert!(table.has_register_at(Gva::new(address)));
     guest.put_entry(KERNEL, 0x9003);
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x9010)]);
     assert_eq!(table.slots(), Slots::default());
-    // The page moves, and goes.
+    // The page moves, and is then unmapped.
     guest.put_entry(KERNEL, 0xa003);
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0xa010)]);
@@ -400,11 +404,14 @@ fn a_fifth_that_is_not_mapped_is_held_and_a_hardware_breakpoint_goes_before_it()
     };
     assert!(matches!(why, Some(Pending::Unmapped(_))), "{why:?}");
     guest.apply(&mut table, &[insert(Execute, 0x1000)]).unwrap();
-    assert_eq!(table.on(0), Some(at(Execute, 0x1000)));
+    assert_eq!(table.on_register(0), Some(at(Execute, 0x1000)));
     guest.put_entry(KERNEL, 0x9003);
     guest.reconcile(&mut table);
     assert!(!table.has_unarmed());
-    assert_eq!(guest.patches.patched(Gpa::new(0), 1 << 40).count(), 5);
+    assert_eq!(
+        guest.bytes.addresses_within(Gpa::new(0), 1 << 40).count(),
+        5
+    );
 }
 
 #[test]
@@ -417,24 +424,24 @@ fn an_address_of_a_process_is_looked_up_in_its_tables_only() {
             &[insert(Software, 0x1000), insert(Software, 0xf000)],
         )
         .unwrap();
-    guest.places = vec![long(OTHER_ROOT)];
-    // The other process maps the second address, which says nothing of the first process.
+    guest.locations = vec![long(OTHER_ROOT)];
+    // The other process maps the second address. The first process need not.
     guest.put_entry(OTHER_ROOT, 0x2_2003);
     guest.put_entry(USER + 15 * 8, 0x9003);
     guest.reconcile(&mut table);
     assert_eq!(armings(&table)[0], in_memory(0x1000));
     assert_register(&armings(&table)[1], 0, "no page maps it yet");
-    // The page was given to somebody else meanwhile: no byte of ours goes there.
+    // The page has a new owner, so no breakpoint byte is written there.
     guest.put(0x1000, 0x77);
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 1, "overwritten");
     assert_eq!(guest.byte(0x1000), 0x77);
-    guest.places = vec![long(ROOT)];
+    guest.locations = vec![long(ROOT)];
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x1000), in_memory(0x9000)]);
 }
 
-/// As with kernel page-table isolation: the process's own tables do not have the kernel in them.
+/// Page tables as with kernel page-table isolation: the tables of the process do not map the kernel.
 #[test]
 fn a_byte_in_a_kernel_that_is_hidden_while_a_process_runs_stays() {
     let mut table = BreakpointTable::default();
@@ -444,13 +451,13 @@ fn a_byte_in_a_kernel_that_is_hidden_while_a_process_runs_stays() {
         .apply(&mut table, &[insert(Software, KERNEL_PAGE)])
         .unwrap();
     guest.put_entry(OTHER_ROOT + 511 * 8, 0);
-    guest.places = vec![long(OTHER_ROOT)];
+    guest.locations = vec![long(OTHER_ROOT)];
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x9000)]);
     guest.put(0x9000, 0x42);
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 0, "overwritten");
-    guest.places = vec![long(ROOT)];
+    guest.locations = vec![long(ROOT)];
     guest.reconcile(&mut table);
     assert_eq!(
         (guest.byte(0x9000), table.slots()),
@@ -466,7 +473,7 @@ fn an_overwritten_byte_is_armed_again_with_the_new_one_saved() {
         .apply(&mut table, &[insert(Software, 0x1000)])
         .unwrap();
     guest.put(0x1000, 0x42);
-    assert!(guest.patches.is_any_overwritten(&guest.ram));
+    assert!(guest.bytes.is_any_overwritten(&guest.ram));
     guest.reconcile(&mut table);
     assert_eq!(guest.byte(0x1000), 0xcc);
     guest
@@ -479,7 +486,7 @@ fn an_overwritten_byte_is_armed_again_with_the_new_one_saved() {
 fn before_paging_a_high_address_waits_and_real_mode_gets_no_byte_where_it_does_not_trap() {
     let mut table = BreakpointTable::default();
     let mut guest = Guest::new();
-    guest.places = vec![real()];
+    guest.locations = vec![real()];
     guest
         .apply(
             &mut table,
@@ -488,20 +495,20 @@ fn before_paging_a_high_address_waits_and_real_mode_gets_no_byte_where_it_does_n
         .unwrap();
     assert_register(&armings(&table)[0], 0, "before long mode");
     assert_register(&armings(&table)[1], 1, "does not trap");
-    // Paging on. A second VP, never started, says nothing.
+    // Paging is on. A second VP that was never started does not count.
     guest.put_entry(KERNEL, 0x9003);
-    guest.places = vec![real(), long(ROOT)];
+    guest.locations = vec![real(), long(ROOT)];
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x9000), in_memory(0x1000)]);
     table.before_reset(&mut guest.code());
     assert_eq!(
         (
             guest.byte(0x9000),
-            guest.patches.patched(Gpa::new(0), 1 << 40).count()
+            guest.bytes.addresses_within(Gpa::new(0), 1 << 40).count()
         ),
         (0, 0)
     );
-    guest.places = vec![real()];
+    guest.locations = vec![real()];
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 0, "before long mode");
 }

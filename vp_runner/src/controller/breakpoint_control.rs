@@ -113,17 +113,17 @@ impl BreakpointControl {
     fn with_guest<R>(&self, act: impl FnOnce(&mut BreakpointTable, &mut GuestCode<'_>) -> R) -> R {
         self.ram.guard_accesses();
         let selected = self.vps.get(self.selected.index() as usize);
-        let places: Vec<CodeLocation> = selected
+        let locations: Vec<CodeLocation> = selected
             .into_iter()
             .chain(&self.vps)
             .filter_map(|vp| vp.place)
             .collect();
         let mut breakpoints = self.change();
-        let Breakpoints { table, patches } = &mut *breakpoints;
+        let Breakpoints { table, bytes } = &mut *breakpoints;
         let mut guest = GuestCode {
             ram: &self.ram,
-            patches,
-            places: &places,
+            bytes,
+            locations: &locations,
             int3: self.int3,
             walks: Walks::default(),
         };
@@ -232,7 +232,7 @@ impl BreakpointControl {
             give_way(slice.len()).await;
         }
         while applied.is_err() && !made.is_empty() {
-            self.with_guest(|table, guest| table.take_back(guest, &mut made, SLICE));
+            self.with_guest(|table, guest| table.undo(guest, &mut made, SLICE));
             give_way(SLICE).await;
         }
         applied
@@ -267,14 +267,14 @@ impl BreakpointControl {
         if !self.is_due() {
             return false;
         }
-        let Breakpoints { table, patches } = &*self.breakpoints();
-        table.has_unarmed() || patches.is_any_overwritten(&*self.ram)
+        let Breakpoints { table, bytes } = &*self.breakpoints();
+        table.has_unarmed() || bytes.is_any_overwritten(&*self.ram)
     }
 
     /// Whether there is anything to look after while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
-        let Breakpoints { table, patches } = &*self.breakpoints();
-        self.int3_exits == Int3Exits::On || !patches.is_empty() || table.wants_registers()
+        let Breakpoints { table, bytes } = &*self.breakpoints();
+        self.int3_exits == Int3Exits::On || !bytes.is_empty() || table.wants_registers()
     }
 
     /// Whether VPs need to come out of the guest from time to time: to look at what it did to its debug registers, and to let interrupts go that were held
@@ -284,7 +284,7 @@ impl BreakpointControl {
     }
 
     pub(super) fn stop_set(&mut self, step_interrupts: StepInterrupts) -> StopSet {
-        if !self.breakpoints().patches.is_empty() {
+        if !self.breakpoints().bytes.is_empty() {
             self.int3_exits = Int3Exits::On;
         }
         StopSet {
@@ -296,28 +296,28 @@ impl BreakpointControl {
 
     /// Whose breakpoint byte is at this place, if one is.
     fn byte_at(&self, place: &CodeLocation) -> Option<ByteOf> {
-        let Breakpoints { table, patches } = &*self.breakpoints();
-        if patches.is_empty() {
+        let Breakpoints { table, bytes } = &*self.breakpoints();
+        if bytes.is_empty() {
             return None;
         }
         let gpa = place.rip_gpa(&self.ram)?;
-        match (patches.is_armed(gpa), table.at_byte(place.rip, gpa)) {
+        match (bytes.is_armed(gpa), table.at_byte(place.rip, gpa)) {
             (false, _) => None,
             (true, Some(_)) => Some(ByteOf::ThisAddress),
             // The debug register of this address comes first.
-            (true, None) if table.register_at(place.rip) => Some(ByteOf::ThisAddress),
+            (true, None) if table.has_register_at(place.rip) => Some(ByteOf::ThisAddress),
             (true, None) => Some(ByteOf::OtherAddress),
         }
     }
 
     /// The breakpoint that a VP at this place meets.
     pub(super) fn met_at(&self, place: &CodeLocation) -> Option<Breakpoint> {
-        let Breakpoints { table, patches } = &*self.breakpoints();
+        let Breakpoints { table, bytes } = &*self.breakpoints();
         let gpa = place.rip_gpa(&self.ram);
-        let armed = gpa.filter(|gpa| patches.is_armed(*gpa));
+        let armed = gpa.filter(|gpa| bytes.is_armed(*gpa));
         let byte = armed.and_then(|gpa| table.at_byte(place.rip, gpa));
         // As in the guest, a debug register comes first.
-        table.at_register(&self.ram, place).or(byte)
+        table.on_register_at(&self.ram, place).or(byte)
     }
 
     /// The VPs that stand on a byte.
@@ -342,7 +342,7 @@ impl BreakpointControl {
         self.int3_exits = Int3Exits::Off;
         let mut breakpoints = self.change();
         breakpoints.table.clear();
-        breakpoints.patches.clear(&*self.ram);
+        breakpoints.bytes.clear(&*self.ram);
     }
 
     /// The machine's reset is to find memory without a byte of ours, and no VP where it was.
@@ -439,8 +439,8 @@ mod tests {
         let limit = 3072;
         assert_eq!(applied, Err(DebugError::TooManyBreakpoints { limit }));
         assert_eq!(others, 2 * SLICES);
-        let Breakpoints { table, patches } = &*code.breakpoints();
-        assert!(table.len() == 0 && patches.is_empty());
+        let Breakpoints { table, bytes } = &*code.breakpoints();
+        assert!(table.len() == 0 && bytes.is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 mod client;
 mod fake_vp;
-mod world;
+mod model;
 
 use super::assembly::Guest;
 use super::assembly::Wiring;
@@ -20,6 +20,7 @@ use crate::arch::PagingLimits;
 use crate::breakpoints::Int3Traps;
 use client::Client;
 use fake_vp::FakeVp;
+use model::Model;
 use shuttle::rand::Rng as _;
 use shuttle::rand::thread_rng;
 use shuttle::scheduler::PctScheduler;
@@ -33,7 +34,6 @@ use ticker::Pulse;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::XFeatures;
-use world::World;
 
 /// Names the one schedule to run again, or its seed.
 const SCHEDULE: &str = "TRAPGATE_SCHEDULE";
@@ -80,14 +80,14 @@ fn no_schedule_of_few_preemptions_breaks_a_session() {
 /// One life of a guest: random sessions of one debugger, a second client that breaks in at any time, lost channels, the end.
 fn session() {
     let vps = thread_rng().gen_range(1..=3);
-    let world = World::new(vps);
+    let model = Model::new(vps);
     let (debug, requests) = mesh::channel();
     let (stop, control) = mesh::channel();
     let (parked, events) = mesh::channel();
     let (mut ticker, ticks) = Ticker::new();
     let (pulse, pulses) = mpsc::channel();
     let ticks_to = ticker.beside(pulse);
-    let links = (0..vps).map(|vp| FakeVp::start(VpIndex::new(vp), &world, parked.clone()));
+    let links = (0..vps).map(|vp| FakeVp::start(VpIndex::new(vp), &model, parked.clone()));
     let start = match thread_rng().gen_bool(0.5) {
         true => StartMode::Run,
         false => StartMode::WaitForDebugger,
@@ -95,11 +95,11 @@ fn session() {
     let guest = Guest {
         vps: Vps::of(links.collect()),
         events,
-        breakpoints: world.breakpoints.clone(),
+        breakpoints: model.breakpoints.clone(),
         xfeatures: XFeatures::default(),
         paging_limits: PagingLimits::new(36, false),
-        memory: world.ram.clone(),
-        machine: world.clone(),
+        memory: model.ram.clone(),
+        machine: model.clone(),
     };
     let wiring = Wiring {
         debug: requests,
@@ -122,20 +122,20 @@ fn session() {
     let clock = thread::spawn(move || tick(&pulses, &ticks_to));
     let id = client::SharedId::default();
     let intruder = thread::spawn({
-        let (world, debug, id) = (world.clone(), debug.clone(), id.clone());
-        move || client::intrude(&world, &debug, &id)
+        let (model, debug, id) = (model.clone(), debug.clone(), id.clone());
+        move || client::intrude(&model, &debug, &id)
     });
-    Client::new(world.clone(), debug, id).live();
+    Client::new(model.clone(), debug, id).live();
     intruder.join().unwrap();
     // Every sender of requests is gone now: the guest runs on by itself, however it was left, unless nobody ever let it go (I6).
-    match start == StartMode::Run || world.was_let_go() {
-        true => world.wait_for_progress(),
-        false => world.wait_until_untouched(),
+    match start == StartMode::Run || model.was_let_go() {
+        true => model.wait_for_progress(),
+        false => model.wait_until_untouched(),
     }
-    world.check_untouched("after the last client");
+    model.check_untouched("after the last client");
     stop.send(Control::Stop);
     assert_eq!(actor.join().unwrap(), RunnerExit::Stopped);
-    world.check_untouched("at the end");
+    model.check_untouched("at the end");
     clock.join().unwrap();
 }
 

@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(messages("vp_runner/src/memory.rs", text).len(), 1);
         for path in [
             "vp_runner/src/memory/tests.rs",
-            "vp_runner/src/controller/tests/world.rs",
+            "vp_runner/src/controller/tests/model.rs",
             "vp_runner/src/kvm/x86_64/scratch_vm.rs",
             "reference_vmm/trapgate/src/kernel.rs",
         ] {

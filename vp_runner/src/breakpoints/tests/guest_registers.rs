@@ -1,4 +1,4 @@
-//! Debug registers that the guest uses itself are left to it.
+//! The guest keeps the debug registers that it uses.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn what_does_not_fit_beside_the_guests_is_refused_with_the_reason() {
     guest.apply(&mut table, &first).unwrap();
     let second = [insert(Write, 0x2000)];
     assert_eq!(guest.apply(&mut table, &second), uses(3, 1));
-    // It may share the register of another.
+    // The breakpoint may share the register of another breakpoint.
     guest.apply(&mut table, &first).unwrap();
     leave(&mut table, &mut guest, 0);
     guest.apply(&mut table, &second).unwrap();
@@ -88,7 +88,7 @@ fn a_breakpoint_that_waits_can_be_removed_and_makes_no_room_by_it() {
 fn pending_software_breakpoints_yield_to_the_guest_first() {
     let mut table = BreakpointTable::default();
     let mut guest = Guest::new();
-    // Not mapped: on debug registers.
+    // The addresses are not mapped, so the breakpoints are on debug registers.
     let pending = [insert(Software, 0x9000), insert(Software, 0x9001)];
     guest.apply(&mut table, &pending).unwrap();
     guest
@@ -103,7 +103,7 @@ fn pending_software_breakpoints_yield_to_the_guest_first() {
         kinds,
         [None, None, Some(Gva::new(0x1000)), Some(Gva::new(0x1001))]
     );
-    // One more is asked for as such: there is nothing left to yield.
+    // One more hardware breakpoint does not fit, since no register can be freed.
     let third = [insert(Execute, 0x1002)];
     assert_eq!(guest.apply(&mut table, &third), uses(2, 2));
     leave(&mut table, &mut guest, 1);

@@ -1,4 +1,4 @@
-//! Breakpoints on pages that the VP may not execute: where a function that a debugger calls returns to, and user pages seen from the kernel.
+//! Breakpoints on pages that the VP may not execute: the return address of a function that a debugger calls, and user pages while the VP is in the kernel.
 
 use super::*;
 
@@ -7,15 +7,15 @@ const WRITABLE: u64 = 3;
 const USER_PAGE: u64 = 7;
 const NXE: u64 = 1 << 11;
 const SMEP: u64 = 1 << 20;
-/// A byte of the kernel's stack.
+/// An address on the kernel's stack.
 const ON_STACK: u64 = KERNEL_PAGE + 0x3ff;
-/// A byte of a process.
+/// An address of a process.
 const OF_USER: u64 = 0x2005;
 
-/// The kernel's first page is a stack, and the second page of low addresses the process's.
+/// The kernel's first page is a stack, and the second page of the low addresses belongs to the process.
 fn guest() -> Guest {
     let mut guest = Guest::new();
-    guest.places[0].paging.efer |= NXE;
+    guest.locations[0].paging.efer |= NXE;
     guest.put_entry(KERNEL, 0x9000 | WRITABLE | NO_EXECUTE);
     for (at, entry) in [
         (ROOT, 0x2_2000 | USER_PAGE),
@@ -36,10 +36,10 @@ fn one_on_a_stack_is_held_by_a_debug_register() {
         .unwrap();
     assert_register(&armings(&table)[0], 0, "not executable");
     assert_eq!(guest.byte(0x93ff), 0, "no byte of ours is on the stack");
-    assert!(table.register_at(Gva::new(ON_STACK)));
+    assert!(table.has_register_at(Gva::new(ON_STACK)));
     guest.reconcile(&mut table);
     assert_register(&armings(&table)[0], 0, "not executable");
-    // Once the page is executable, the register is free again.
+    // When the page becomes executable, the register becomes free.
     guest.put_entry(KERNEL, 0x9000 | WRITABLE);
     guest.reconcile(&mut table);
     assert_eq!(armings(&table), [in_memory(0x93ff)]);
@@ -75,7 +75,7 @@ fn without_a_register_it_is_refused_and_with_one_it_keeps_it() {
         Err(DebugError::NotExecutable { address })
     );
     assert_eq!(table.list(), full, "a refused change changes nothing");
-    // It has one now, and is not sent away for a hardware breakpoint.
+    // The breakpoint has a register now, and does not lose it to a hardware breakpoint.
     guest
         .apply(
             &mut table,
@@ -86,7 +86,7 @@ fn without_a_register_it_is_refused_and_with_one_it_keeps_it() {
         guest.apply(&mut table, &[insert(Execute, 0x1000)]),
         Err(DebugError::NoFreeSlot { slots: 4 })
     );
-    assert!(table.register_at(address));
+    assert!(table.has_register_at(address));
 }
 
 #[test]
@@ -99,20 +99,20 @@ fn it_takes_the_register_of_one_that_is_only_not_mapped_yet() {
     guest
         .apply(&mut table, &[insert(Software, ON_STACK)])
         .unwrap();
-    assert!(table.register_at(Gva::new(ON_STACK)));
+    assert!(table.has_register_at(Gva::new(ON_STACK)));
     assert!(matches!(armings(&table)[0], Arming::Pending { .. }));
 }
 
 #[test]
 fn without_nxe_the_bit_is_reserved_and_without_paging_everything_executes() {
     let (mut table, mut guest) = (BreakpointTable::default(), guest());
-    guest.places[0].paging.efer &= !NXE;
+    guest.locations[0].paging.efer &= !NXE;
     guest
         .apply(&mut table, &[insert(Software, ON_STACK)])
         .unwrap();
     assert_register(&armings(&table)[0], 0, "reserved bits");
     let mut table = BreakpointTable::default();
-    guest.places = vec![real()];
+    guest.locations = vec![real()];
     guest.int3 = Int3Traps::EVERYWHERE;
     guest
         .apply(&mut table, &[insert(Software, OF_USER)])
@@ -120,14 +120,14 @@ fn without_nxe_the_bit_is_reserved_and_without_paging_everything_executes() {
     assert_eq!(armings(&table), [in_memory(OF_USER)]);
 }
 
-/// SMEP, and what Linux does in its place: the root of the kernel's own forbids it in its entries for user addresses.
+/// SMEP, or Linux without SMEP: the kernel's own page tables forbid execution in their entries for user addresses.
 #[test]
 fn a_user_page_seen_from_the_kernel_takes_a_register_if_one_is_free_and_else_a_byte() {
     for by_root in [false, true] {
         let (mut table, mut guest) = (BreakpointTable::default(), guest());
         match by_root {
             true => guest.put_entry(ROOT, 0x2_2000 | USER_PAGE | NO_EXECUTE),
-            false => guest.places[0].paging.cr4 |= SMEP,
+            false => guest.locations[0].paging.cr4 |= SMEP,
         }
         let all: Vec<_> = (0..5).map(|n| insert(Software, OF_USER + n)).collect();
         guest.apply(&mut table, &all).unwrap();
@@ -136,18 +136,18 @@ fn a_user_page_seen_from_the_kernel_takes_a_register_if_one_is_free_and_else_a_b
             assert_register(arming, slot, "user mode only");
         }
         assert_eq!(list[4], in_memory(OF_USER + 4));
-        // A hardware breakpoint sends one of them to its byte.
+        // A hardware breakpoint takes the register of one of them, which becomes a byte.
         guest.apply(&mut table, &[insert(Execute, 0x1000)]).unwrap();
         guest.reconcile(&mut table);
         assert_eq!(armings(&table)[0], in_memory(OF_USER));
-        // In user mode all of them are bytes.
-        guest.places[0].user = true;
+        // In user mode all of them become bytes.
+        guest.locations[0].user = true;
         guest.put_entry(ROOT, 0x2_2000 | USER_PAGE);
         guest.reconcile(&mut table);
         let bytes: Vec<_> = (0..5).map(|n| in_memory(OF_USER + n)).collect();
         assert_eq!(armings(&table)[..5], bytes);
-        // And stay it when the VP is in the kernel again.
-        guest.places[0].user = false;
+        // They stay bytes when the VP is in the kernel again.
+        guest.locations[0].user = false;
         guest.reconcile(&mut table);
         assert_eq!(armings(&table)[..5], bytes);
     }
@@ -158,7 +158,7 @@ fn a_page_that_nobody_may_execute_is_no_user_page_of_that_kind() {
     let (mut table, mut guest) = (BreakpointTable::default(), guest());
     guest.put_entry(USER + 2 * 8, 0x2000 | USER_PAGE | NO_EXECUTE);
     for user in [false, true] {
-        guest.places[0].user = user;
+        guest.locations[0].user = user;
         guest
             .apply(&mut table, &[insert(Software, OF_USER)])
             .unwrap();

@@ -3,7 +3,7 @@
 use super::fake_vp::CODE;
 use super::fake_vp::TURN;
 use super::fake_vp::address;
-use super::world::World;
+use super::model::Model;
 use super::*;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::Rpc;
@@ -29,7 +29,7 @@ pub(super) type SharedId = Arc<Mutex<Option<SessionId>>>;
 
 /// The one debugger.
 pub(super) struct Client {
-    world: Arc<World>,
+    model: Arc<Model>,
     debug: mesh::Sender<DebugMessage>,
     session: Option<DebugSession>,
     /// For the debugger's second task.
@@ -68,7 +68,7 @@ fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
 }
 
 /// Somebody else who may interrupt: a second task of the debugger's, which does not know whether its session still lasts.
-pub(super) fn intrude(world: &World, debug: &mesh::Sender<DebugMessage>, id: &SharedId) {
+pub(super) fn intrude(model: &Model, debug: &mesh::Sender<DebugMessage>, id: &SharedId) {
     for _ in 0..thread_rng().gen_range(0..6) {
         for _ in 0..thread_rng().gen_range(0..20) {
             thread::yield_now();
@@ -76,10 +76,10 @@ pub(super) fn intrude(world: &World, debug: &mesh::Sender<DebugMessage>, id: &Sh
         let Some(id) = *id.lock().unwrap() else {
             continue;
         };
-        world.break_sent();
+        model.break_sent();
         let break_ = |rpc| DebugMessage::InSession(id, DebugRequest::Break(rpc));
         let answer = answer(send(debug, break_, ()));
-        world.break_answered();
+        model.break_answered();
         assert!(
             matches!(
                 answer,
@@ -116,9 +116,9 @@ fn any_action() -> VpAction {
 }
 
 impl Client {
-    pub(super) fn new(world: Arc<World>, debug: mesh::Sender<DebugMessage>, id: SharedId) -> Self {
+    pub(super) fn new(model: Arc<Model>, debug: mesh::Sender<DebugMessage>, id: SharedId) -> Self {
         Self {
-            world,
+            model,
             debug,
             session: None,
             id,
@@ -151,7 +151,7 @@ impl Client {
         if thread_rng().gen_bool(0.1) {
             // Gone before it was there: nobody takes the session, which ends by that.
             drop(attach);
-            self.world.session_over();
+            self.model.session_over();
             return End::Detached;
         }
         let Attached { session, info } = match answer(attach) {
@@ -164,9 +164,9 @@ impl Client {
         self.check_others_are_refused(&session);
         self.session = Some(session);
         assert_eq!(info.stop.epoch, self.epoch, "I1");
-        self.world.check_parked("after attach");
-        self.world.session_begins();
-        self.world.reported(info.stop.reason, None);
+        self.model.check_parked("after attach");
+        self.model.session_begins();
+        self.model.reported(info.stop.reason, None);
         for _ in 0..thread_rng().gen_range(1..12) {
             match thread_rng().gen_range(0..10) {
                 0..4 => {
@@ -179,10 +179,10 @@ impl Client {
                 _ => {
                     let reset = self.send(DebugRequest::Reset, ());
                     assert_eq!(answer(reset), Ok(()));
-                    self.world.session_over();
+                    self.model.session_over();
                 }
             }
-            self.world.check_parked("while stopped");
+            self.model.check_parked("while stopped");
         }
         match thread_rng().gen_bool(0.7) {
             true => self.detach(Vec::new()),
@@ -210,7 +210,7 @@ impl Client {
         let status = self.send(DebugRequest::Status, ());
         let again = self.attach();
         let state = self.send(DebugRequest::GetVpState, VpIndex::BSP);
-        assert_eq!(answer(status).unwrap().vps.len(), self.world.vps() as usize);
+        assert_eq!(answer(status).unwrap().vps.len(), self.model.vps() as usize);
         assert_eq!(answer(again).map(drop), Err(DebugError::AlreadyAttached));
         answer(state).unwrap();
     }
@@ -235,14 +235,14 @@ impl Client {
 
     fn send_detach(&self, action: DetachAction) -> Pending<()> {
         if action == DetachAction::Resume {
-            self.world.let_go();
+            self.model.let_go();
         }
         self.send(DebugRequest::Detach, action)
     }
 
     fn resume(&mut self) -> Pending<StopEvent> {
-        self.world.let_go();
-        let count = self.world.vps();
+        self.model.let_go();
+        let count = self.model.vps();
         let mut actions: Vec<_> = (0..count)
             .map(|vp| (VpIndex::new(vp), any_action()))
             .collect();
@@ -266,7 +266,7 @@ impl Client {
 
     /// Lets the guest go, and does things meanwhile. `Some`: the session ended.
     fn run(&mut self) -> Option<End> {
-        let breaks = self.world.breaks_answered();
+        let breaks = self.model.breaks_answered();
         let mut resumes = vec![self.resume()];
         for _ in 0..thread_rng().gen_range(0..5) {
             match thread_rng().gen_range(0..10) {
@@ -275,7 +275,7 @@ impl Client {
                     assert_eq!(answer(change), Ok(()));
                 }
                 3 => {
-                    self.world.lag();
+                    self.model.lag();
                     resumes.push(self.resume());
                 }
                 4 => {
@@ -291,7 +291,7 @@ impl Client {
                 }
             }
         }
-        self.world.break_sent();
+        self.model.break_sent();
         let break_ = self.send(DebugRequest::Break, ());
         let mut last = None;
         let alone = resumes.len() == 1;
@@ -308,11 +308,11 @@ impl Client {
             }
         }
         assert_eq!(answer(break_), Ok(()));
-        self.world.break_answered();
-        self.world.check_parked("after the stop");
-        self.world
+        self.model.break_answered();
+        self.model.check_parked("after the stop");
+        self.model
             .reported(last.expect("the first was taken"), Some(breaks));
-        self.world.caught_up();
+        self.model.caught_up();
         None
     }
 
@@ -338,16 +338,16 @@ impl Client {
         let action = any_detach();
         let detach = self.send_detach(action);
         assert_eq!(answer(detach), Ok(()));
-        self.world.check_untouched("after detach");
+        self.model.check_untouched("after detach");
         if action == DetachAction::Stay {
-            self.world.check_parked("after a detach that stays");
+            self.model.check_parked("after a detach that stays");
         }
-        self.world.session_over();
+        self.model.session_over();
         self.settle(resumes);
-        self.world.caught_up();
+        self.model.caught_up();
         self.set.clear();
         if action == DetachAction::Resume && thread_rng().gen_bool(0.5) {
-            self.world.wait_for_progress();
+            self.model.wait_for_progress();
         }
         End::Detached
     }

@@ -3,7 +3,7 @@
 //! It keeps to what `vp_thread` promises: it runs only with its gate open, leaves the guest for a signal, parks once for each entry, serves calls while parked,
 //! passes what the client knows of and meets the rest.
 
-use super::world::World;
+use super::model::Model;
 use super::*;
 use crate::arch::Access;
 use crate::arch::CodeLocation;
@@ -74,7 +74,7 @@ pub(super) fn load_tables(ram: &GuestMemoryMmap) {
 
 pub(super) struct FakeVp {
     vp: VpIndex,
-    world: Arc<World>,
+    model: Arc<Model>,
     gate: Arc<RunGate>,
     immediate_exit: Arc<AtomicBool>,
     snapshot: Snapshots,
@@ -131,7 +131,7 @@ impl VpLink for Link {
 impl FakeVp {
     pub(super) fn start(
         vp: VpIndex,
-        world: &Arc<World>,
+        model: &Arc<Model>,
         events: mesh::Sender<VpEvent>,
     ) -> VpThread {
         let gate = Arc::new(RunGate::new());
@@ -140,7 +140,7 @@ impl FakeVp {
         let (commands, receiver) = shuttle::sync::mpsc::channel();
         let fake = Self {
             vp,
-            world: world.clone(),
+            model: model.clone(),
             gate: gate.clone(),
             immediate_exit: immediate_exit.clone(),
             snapshot: snapshot.clone(),
@@ -167,8 +167,8 @@ impl FakeVp {
                 Command::Enter(enter) => {
                     self.forget_snapshot();
                     let (cause, at) = self.go(&enter);
-                    self.world.has_moved(self.vp, at);
-                    self.world.parks(self.vp, self.rip(), cause);
+                    self.model.has_moved(self.vp, at);
+                    self.model.parks(self.vp, self.rip(), cause);
                     thread::yield_now();
                     events.send(VpEvent::Parked(VpParked {
                         vp: self.vp,
@@ -191,8 +191,8 @@ impl FakeVp {
 
     fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
         self.stops = enter.stops;
-        self.world.armed(self.vp, self.stops);
-        self.world.entered(self.vp, self.rip(), enter);
+        self.model.armed(self.vp, self.stops);
+        self.model.entered(self.vp, self.rip(), enter);
         let here = self.slot_here().map_or(0, |slot| 1 << slot);
         let mut entry = Entry::new(self.vp, enter.action, enter.at, here);
         let cause = self.run(&mut entry);
@@ -228,12 +228,12 @@ impl FakeVp {
             }
             entry.enters_guest();
             if entry.passes_nothing() {
-                self.world.may_have_moved(self.vp);
+                self.model.may_have_moved(self.vp);
             }
             thread::yield_now();
-            self.world.in_guest(self.vp);
+            self.model.in_guest(self.vp);
             let exit = self.kvm_run(entry);
-            self.world.out_of_guest(self.vp);
+            self.model.out_of_guest(self.vp);
             thread::yield_now();
             self.gate.leave();
             thread::yield_now();
@@ -260,14 +260,14 @@ impl FakeVp {
             if self.immediate_exit.load(Ordering::SeqCst) || self.exits() {
                 return Exit::OfItsOwn;
             }
-            self.world.check_code(self.vp, !self.lifted.is_empty());
+            self.model.check_code(self.vp, !self.lifted.is_empty());
             if let Some(slot) = self
                 .slot_here()
                 .filter(|slot| entry.disarmed() & 1 << slot == 0)
             {
                 return Exit::Slot(slot);
             }
-            if self.world.byte(self.rip()) == INT3 {
+            if self.model.byte(self.rip()) == INT3 {
                 return Exit::Int3;
             }
             self.move_on();
@@ -282,7 +282,7 @@ impl FakeVp {
 
     fn move_on(&mut self) {
         self.index = (self.index + 1) % TURN;
-        self.world.executed(self.vp);
+        self.model.executed(self.vp);
     }
 
     /// Whether the guest makes an exit of its own.
@@ -294,9 +294,9 @@ impl FakeVp {
     fn met(&mut self, entry: &mut Entry) -> Option<Cause> {
         let (address, gpa) = (Gva::new(self.rip()), gpa(self.rip()));
         let found = {
-            let breakpoints = self.world.breakpoints.try_read();
+            let breakpoints = self.model.breakpoints.try_read();
             let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
-            assert!(breakpoints.patches.is_armed(gpa), "a byte of nobody's");
+            assert!(breakpoints.bytes.is_armed(gpa), "a byte of nobody's");
             breakpoints.table.at_byte(address, gpa)
         };
         let vp = self.vp;
@@ -308,9 +308,12 @@ impl FakeVp {
     }
 
     fn slot_cause(&self, slot: usize) -> Cause {
-        let breakpoints = self.world.breakpoints.try_read();
+        let breakpoints = self.model.breakpoints.try_read();
         let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
-        let breakpoint = breakpoints.table.on(slot).expect("it is armed (I5)");
+        let breakpoint = breakpoints
+            .table
+            .on_register(slot)
+            .expect("it is armed (I5)");
         let vp = self.vp;
         Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })
     }
@@ -328,15 +331,15 @@ impl FakeVp {
 
     fn lift(&mut self) {
         let place = self.stands();
-        let breakpoints = self.world.breakpoints.try_write();
+        let breakpoints = self.model.breakpoints.try_write();
         let mut breakpoints = breakpoints.expect("somebody looks while a VP lifts its byte");
-        self.lifted = breakpoints.lift(&self.world.ram, &place);
+        self.lifted = breakpoints.lift(&self.model.ram, &place);
     }
 
     fn lower(&mut self) {
-        let breakpoints = self.world.breakpoints.try_write();
+        let breakpoints = self.model.breakpoints.try_write();
         let mut breakpoints = breakpoints.expect("somebody looks while a VP lowers its byte");
-        breakpoints.lower(&self.world.ram, &self.lifted);
+        breakpoints.lower(&self.model.ram, &self.lifted);
         self.lifted.clear();
     }
 
@@ -381,13 +384,13 @@ impl ParkedVp for FakeVp {
     fn power_on(&mut self) -> Result<(), MachineError> {
         self.forget_snapshot();
         self.index = 0;
-        self.world.initialized(self.vp, self.rip());
+        self.model.initialized(self.vp, self.rip());
         Ok(())
     }
 
     fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError> {
         thread::yield_now();
-        self.world.armed(self.vp, stops);
+        self.model.armed(self.vp, stops);
         self.stops = stops;
         Ok(())
     }
@@ -442,7 +445,7 @@ impl ParkedVp for FakeVp {
     }
 }
 
-impl World {
+impl Model {
     /// What a VP that runs finds.
     fn byte(&self, rip: u64) -> u8 {
         self.ram.read_obj(GuestAddress(gpa(rip).value())).unwrap()

@@ -45,7 +45,7 @@ impl<V: Vcpu> Vp<V> {
         let location = self.cpu.location().ok()?;
         let gpa = location.rip_gpa(&self.memory.ram)?;
         let breakpoints = self.memory.breakpoints();
-        if !breakpoints.patches.is_armed(gpa) {
+        if !breakpoints.bytes.is_armed(gpa) {
             return None;
         }
         Some(match breakpoints.table.at_byte(location.rip, gpa) {
@@ -108,7 +108,7 @@ impl<V: Vcpu> Vp<V> {
                 .is_none_or(|leaf| leaf.value & DIRTY != 0);
         let permitted = page.page_size.is_none() || (page.writable && page.user == user);
         let breakpoints = self.memory.breakpoints();
-        let mut armed = breakpoints.patches.patched(page.gpa, bytes.len());
+        let mut armed = breakpoints.bytes.addresses_within(page.gpa, bytes.len());
         let plain = permitted
             && marked
             && bytes.len() as u64 <= page.bytes_left()

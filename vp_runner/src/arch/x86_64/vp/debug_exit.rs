@@ -213,7 +213,7 @@ impl<V: Vcpu> Vp<V> {
     /// The breakpoint or watchpoint on this debug register.
     fn slot_cause(&self, slot: usize) -> Cause {
         let vp = self.index;
-        let Some(breakpoint) = self.memory.breakpoints().table.on(slot) else {
+        let Some(breakpoint) = self.memory.breakpoints().table.on_register(slot) else {
             // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
             tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
             return Cause::NotReported;
@@ -251,7 +251,7 @@ impl<V: Vcpu> Vp<V> {
         let location = self.cpu.location().ok()?;
         let table = &self.memory.breakpoints().table;
         table
-            .is_anothers(slot, &self.memory.ram, &location)
+            .belongs_to_other_process(slot, &self.memory.ram, &location)
             .then_some(1 << slot)
     }
 }

@@ -132,9 +132,9 @@ impl LinearMemory<'_> {
         }
         let gpa = self.translate(gva)?;
         let ram = &self.memory.ram;
-        let patches = &mut self.memory.change_breakpoints().patches;
+        let bytes = &mut self.memory.change_breakpoints().bytes;
         let written =
-            patches.overlay_write(gpa, &[change(byte[0])], |piece| ram.write_some(gpa, piece));
+            bytes.overlay_write(gpa, &[change(byte[0])], |piece| ram.write_some(gpa, piece));
         (written == 1).then_some(())
     }
 }

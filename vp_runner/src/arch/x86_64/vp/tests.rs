@@ -111,14 +111,11 @@ impl Guest {
             .iter()
             .map(|(kind, address)| BreakpointChange::Insert(breakpoint(*kind, *address)))
             .collect();
-        let Breakpoints {
-            table: set,
-            patches,
-        } = &mut table;
+        let Breakpoints { table: set, bytes } = &mut table;
         let mut code = GuestCode {
             ram: &ram,
-            patches,
-            places: &[CodeLocation {
+            bytes,
+            locations: &[CodeLocation {
                 rip: Gva::new(CODE),
                 paging: PagingState {
                     cr0: 0x11,
@@ -136,7 +133,7 @@ impl Guest {
             .unwrap();
         let stops = StopSet {
             slots: set.slots(),
-            int3_exits: match patches.is_empty() {
+            int3_exits: match bytes.is_empty() {
                 true => Int3Exits::Off,
                 false => Int3Exits::On,
             },

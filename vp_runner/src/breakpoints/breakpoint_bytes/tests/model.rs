@@ -1,4 +1,4 @@
-//! Random courses of events against a naive model.
+//! Random sequences of events, compared with a simple model.
 
 use super::*;
 use proptest::collection::vec;
@@ -20,7 +20,7 @@ enum Op {
 
 const LEN: usize = 24;
 const SIZE: u64 = LEN as u64;
-/// In the middle of it a page ends.
+/// A range with a page boundary in its middle.
 const START: u64 = 0x1000 - SIZE / 2;
 
 fn op() -> impl Strategy<Value = Op> {
@@ -39,60 +39,60 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The naive model: what every byte would be without us, and who wants a patch where.
+/// The simple model: the true byte at each address, and the references to each breakpoint byte.
 struct Model {
     truth: Vec<u8>,
-    wanted: HashMap<u64, usize>,
+    references: HashMap<u64, usize>,
     lifted: Vec<u64>,
 }
 
 impl Model {
     fn armed(&self, at: u64) -> bool {
-        self.wanted.contains_key(&at) && !self.lifted.contains(&at)
+        self.references.contains_key(&at) && !self.lifted.contains(&at)
     }
 
-    fn drop_patch(&mut self, at: u64) {
-        self.wanted.remove(&at);
+    fn remove_byte(&mut self, at: u64) {
+        self.references.remove(&at);
         self.lifted.retain(|other| *other != at);
     }
 }
 
-fn run(op: &Op, ram: &Ram, patches: &mut BreakpointBytes, model: &mut Model) {
+fn run(op: &Op, ram: &Ram, bytes: &mut BreakpointBytes, model: &mut Model) {
     let gpa = |at: &u64| Gpa::new(START + at);
     let index = |at: u64| usize::try_from(at).unwrap();
     match op {
         Op::Insert(at) => {
-            patches.insert(ram, gpa(at)).unwrap();
-            *model.wanted.entry(*at).or_default() += 1;
+            bytes.insert(ram, gpa(at)).unwrap();
+            *model.references.entry(*at).or_default() += 1;
         }
         Op::Remove(at) => {
-            let removed = patches.remove(ram, gpa(at));
-            match model.wanted.get_mut(at) {
+            let removed = bytes.remove(ram, gpa(at));
+            match model.references.get_mut(at) {
                 None => assert!(removed.is_err()),
                 Some(1) => {
-                    assert_ne!(removed, Ok(Removed::StillWanted));
-                    model.drop_patch(*at);
+                    assert_ne!(removed, Ok(Removed::StillReferenced));
+                    model.remove_byte(*at);
                 }
                 Some(count) => {
-                    assert_eq!(removed, Ok(Removed::StillWanted));
+                    assert_eq!(removed, Ok(Removed::StillReferenced));
                     *count -= 1;
                 }
             }
         }
         Op::Lift(at) => {
-            let known = model.wanted.contains_key(at);
-            assert_eq!(patches.lift(ram, gpa(at)).is_ok(), known);
+            let known = model.references.contains_key(at);
+            assert_eq!(bytes.lift(ram, gpa(at)).is_ok(), known);
             if known && !model.lifted.contains(at) {
                 model.lifted.push(*at);
             }
         }
         Op::Lower(at) => {
-            let known = model.wanted.contains_key(at);
-            assert_eq!(patches.lower(ram, gpa(at)).is_ok(), known);
+            let known = model.references.contains_key(at);
+            assert_eq!(bytes.lower(ram, gpa(at)).is_ok(), known);
             model.lifted.retain(|other| other != at);
         }
         Op::Verify => {
-            let found = verify(patches, ram);
+            let found = verify(bytes, ram);
             assert!(found.gone.is_empty());
             for found in &found.rearmed {
                 let truth = model.truth[index(found.gpa.value() - START)];
@@ -103,13 +103,13 @@ fn run(op: &Op, ram: &Ram, patches: &mut BreakpointBytes, model: &mut Model) {
             }
         }
         Op::Clear => {
-            assert_eq!(patches.clear(ram), model.wanted.len());
-            model.wanted.clear();
+            assert_eq!(bytes.clear(ram), model.references.len());
+            model.references.clear();
             model.lifted.clear();
             assert_eq!(ram.bytes(), model.truth);
         }
         Op::GuestWrites(at, byte) => {
-            // The one thing that cannot be noticed; see the module's text.
+            // This write cannot be detected; see the documentation of the module.
             if *byte != INT3 || !model.armed(*at) {
                 ram.write_byte(gpa(at), *byte).unwrap();
                 model.truth[index(*at)] = *byte;
@@ -118,13 +118,13 @@ fn run(op: &Op, ram: &Ram, patches: &mut BreakpointBytes, model: &mut Model) {
         Op::DebuggerReads(at, len) => {
             let end = (index(*at) + len).min(model.truth.len());
             let mut data = ram.bytes()[index(*at)..end].to_vec();
-            patches.overlay_read(gpa(at), &mut data);
+            bytes.overlay_read(gpa(at), &mut data);
             assert_eq!(data, model.truth[index(*at)..end]);
         }
         Op::DebuggerWrites(at, data) => {
             let end = (index(*at) + data.len()).min(model.truth.len());
             let fits = end - index(*at);
-            let written = patches.overlay_write(gpa(at), data, |masked| {
+            let written = bytes.overlay_write(gpa(at), data, |masked| {
                 ram.bytes.borrow_mut()[index(*at)..end].copy_from_slice(&masked[..fits]);
                 fits
             });
@@ -141,19 +141,19 @@ proptest! {
         ops in vec(op(), 1..60),
     ) {
         let ram = Ram::new(START, &bytes);
-        let mut patches = BreakpointBytes::default();
-        let mut model = Model { truth: bytes, wanted: HashMap::new(), lifted: Vec::new() };
+        let mut breakpoint_bytes = BreakpointBytes::default();
+        let mut model = Model { truth: bytes, references: HashMap::new(), lifted: Vec::new() };
         for op in &ops {
-            run(op, &ram, &mut patches, &mut model);
+            run(op, &ram, &mut breakpoint_bytes, &mut model);
             let mut seen = ram.bytes();
-            patches.overlay_read(Gpa::new(START), &mut seen);
+            breakpoint_bytes.overlay_read(Gpa::new(START), &mut seen);
             prop_assert_eq!(&seen, &model.truth, "after {:?}", op);
-            prop_assert_eq!(count(&patches), model.wanted.len());
+            prop_assert_eq!(count(&breakpoint_bytes), model.references.len());
             for at in 0..SIZE {
-                prop_assert_eq!(patches.is_armed(Gpa::new(START + at)), model.armed(at));
+                prop_assert_eq!(breakpoint_bytes.is_armed(Gpa::new(START + at)), model.armed(at));
             }
         }
-        patches.clear(&ram);
+        breakpoint_bytes.clear(&ram);
         prop_assert_eq!(ram.bytes(), model.truth);
     }
 }

@@ -309,7 +309,7 @@ fn an_instruction_that_cannot_be_carried_out_parks_the_vp_unreported() {
     patched
         .write()
         .unwrap()
-        .patches
+        .bytes
         .overlay_write(Gpa::new(THERE), &[0xf8], |_| 1);
     guest.vcpu().registers.general.rip = THERE;
     let at = passing(Emulation::Possible, Others::Move);

@@ -20,7 +20,7 @@ use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
-pub(super) struct World {
+pub(super) struct Model {
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     state: Mutex<State>,
@@ -76,10 +76,10 @@ enum Activity {
     InGuest,
 }
 
-impl World {
+impl Model {
     pub(super) fn new(vps: u32) -> Arc<Self> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
-        let world = Self {
+        let model = Self {
             ram: Arc::new(ram),
             breakpoints: Arc::default(),
             state: Mutex::new(State {
@@ -87,10 +87,10 @@ impl World {
                 ..State::default()
             }),
         };
-        load_tables(&world.ram);
+        load_tables(&model.ram);
         let code = GuestAddress(CODE);
-        world.ram.write_slice(&PROGRAM, code).unwrap();
-        Arc::new(world)
+        model.ram.write_slice(&PROGRAM, code).unwrap();
+        Arc::new(model)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,7 +128,7 @@ impl World {
         let breakpoints = self.breakpoints.try_read().expect("I3");
         let table = &breakpoints.table;
         let own = table.at_byte(Gva::new(rip), gpa(rip)).is_some();
-        let here = own || table.register_at(Gva::new(rip));
+        let here = own || table.has_register_at(Gva::new(rip));
         let may = enter.debugger == Debugger::Absent || first == FirstInstruction::Meets || lagging;
         assert!(
             may || !here || hit != Told::NotYet,
@@ -139,7 +139,7 @@ impl World {
             breakpoints.table.slots(),
             "VP {vp} enters with old debug registers (I5)"
         );
-        let armed = breakpoints.patches.is_armed(gpa(rip));
+        let armed = breakpoints.bytes.is_armed(gpa(rip));
         let known = record.known == Some(rip);
         let absent = enter.debugger == Debugger::Absent;
         let unclear = lagging || record.unclear || absent;
@@ -180,14 +180,14 @@ impl World {
         let breakpoints = self.breakpoints.try_read().expect("I3");
         let debugger = self.state().vps[vp.index() as usize].debugger;
         if debugger == Some(Debugger::Absent) {
-            assert!(breakpoints.patches.is_empty(), "I6");
+            assert!(breakpoints.bytes.is_empty(), "I6");
         }
         for (rip, own) in (CODE..).zip(PROGRAM) {
             let gpa = gpa(rip);
-            let patched = breakpoints.patches.patched(gpa, 1).next().is_some();
-            let lifted = patched && !breakpoints.patches.is_armed(gpa);
+            let has_byte = breakpoints.bytes.addresses_within(gpa, 1).next().is_some();
+            let lifted = has_byte && !breakpoints.bytes.is_armed(gpa);
             assert!(!lifted || has_lifted, "a gap to run through");
-            let wanted = match patched && !lifted {
+            let wanted = match has_byte && !lifted {
                 true => INT3,
                 false => own,
             };
@@ -391,7 +391,7 @@ impl World {
     }
 }
 
-impl Machine for World {
+impl Machine for Model {
     fn pio_read(&self, _: VpIndex, _: u16, _: &mut [u8]) {}
 
     fn pio_write(&self, _: VpIndex, _: u16, _: &[u8]) -> DeviceOutcome {
