@@ -144,7 +144,7 @@ pub enum DebugError {
     /// The VP lacks the register, or refuses the value.
     #[error("register {name}: {reason}")]
     BadRegister {
-        /// The name of the register, as GDB's target description names it, or `MSR` and the number. Several names, with
+        /// The name of the register, as the target description of the protocol names it, or `MSR` and the number. Several names, with
         /// commas, if the hypervisor does not say which of the registers it refuses.
         name: String,
         /// The reason for the refusal.
