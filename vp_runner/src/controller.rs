@@ -1,7 +1,7 @@
-//! The actor that answers [`DebugRequest`] and runs the guest: an executor of what `run_state` decides.
+//! The actor that answers [`DebugRequest`](vmm_core_defs::debug_rpc::DebugRequest) and runs the guest. It carries out the decisions of `run_state`.
 //!
 //! Outside its one `select!` the actor waits for three things only: for VP threads that are parked, which answer at once; for a reset, until the reset is
-//! overdue; and, between slices of long work, for the other tasks of its executor. It never waits for a VP that runs.
+//! overdue; and, between slices of long work, for the other tasks of its executor. The actor never waits for a VP that runs.
 
 mod assembly;
 mod breakpoint_control;
@@ -58,16 +58,16 @@ use vmm_core_defs::stop::RunnerFault;
 use vps::Vps;
 use waiting::Waiting;
 
-/// What the VMM asks of the controller.
+/// A request of the VMM to the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Control {
-    /// End it.
+    /// End the runner.
     Stop,
 }
 
-/// The actor. Run it as a task on any executor, best on the debug worker's own thread: the two then talk without waking each other.
+/// The actor. Run it as a task on any executor. The thread of the debug worker is best, because the two tasks then need not wake each other's thread.
 ///
-/// Dropping it ends the VP threads.
+/// Dropping the controller ends the VP threads.
 pub struct Controller {
     state: RunState,
     vps: Vps,
@@ -76,17 +76,17 @@ pub struct Controller {
     session: LatestSession,
     control: mesh::Receiver<Control>,
     waiting: Waiting,
-    code: BreakpointControl,
-    /// What every VP is entered with.
+    breakpoint_control: BreakpointControl,
+    /// The stop set with which every VP is entered.
     stops: StopSet,
-    /// In force from the next entry on.
+    /// Applies from the next entry on.
     step_interrupts: StepInterrupts,
     ticker: Ticker,
     ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
     machine: Arc<dyn Machine>,
     device_calls: DeviceCalls,
-    /// Nobody debugs, and the guest is to run once its reset has come to its end.
+    /// The guest runs when its reset has returned, because no debugger is attached.
     run_after_reset: bool,
     xfeatures: XFeatures,
     paging_limits: PagingLimits,
@@ -95,16 +95,16 @@ pub struct Controller {
     on_reset: ResetPolicy,
     on_crash: OnCrash,
     exit: Option<RunnerExit>,
-    /// What the debugger was told of the present stop: the guest may end of it.
-    told: Vec<DebugStopReason>,
+    /// The reasons of the present stop that were reported to the debugger.
+    reported: Vec<DebugStopReason>,
     time: Arc<Timekeeper>,
 }
 
 /// The outputs of the state machine that are yet to be carried out.
-type Todo = VecDeque<Output>;
+type Outputs = VecDeque<Output>;
 
 impl Controller {
-    /// Runs the guest and answers the debugger until the guest or the VMM ends it. Not cancel safe: dropping the future ends the VP threads
+    /// Runs the guest and answers the debugger until the guest or the VMM ends the runner. Not cancel safe: dropping the future ends the VP threads
     /// and leaves open requests unanswered.
     pub async fn run(mut self) -> RunnerExit {
         enum Event {
@@ -117,7 +117,7 @@ impl Controller {
         }
         if self.start == StartMode::Run {
             let started = self.state.start();
-            self.feed(started).await;
+            self.execute_result(started).await;
         }
         loop {
             if let Some(exit) = self.exit {
@@ -154,20 +154,20 @@ impl Controller {
 
     async fn stop(&mut self) {
         let outputs = self.state.shutdown();
-        self.feed(outputs).await;
+        self.execute_result(outputs).await;
     }
 
-    /// Every sender of requests is gone, for good.
+    /// Every sender of requests was dropped, so no debugger can attach any more.
     async fn no_debugger(&mut self) {
         if self.device_calls.resetting().is_some() {
-            // `late_reset` asks again whether there is a debugger.
+            // `late_reset` checks this again.
             return;
         }
         let outputs = self.state.lost();
-        self.feed(outputs).await;
+        self.execute_result(outputs).await;
     }
 
-    /// A panic in the VMM's code ended a VP's thread. Nothing can be said of the guest any more.
+    /// A panic in the VMM's code has ended a VP thread, so the guest cannot continue.
     fn died(&mut self, vp: VpIndex) {
         tracing::error!(%vp, "a VP thread panicked");
         let cause = CrashCause::Runner(RunnerFault::ThreadPanicked);
@@ -184,147 +184,150 @@ impl Controller {
             guest_registers,
             at,
         } = stop;
-        self.code.parked(vp, location, guest_registers);
+        self.breakpoint_control
+            .parked(vp, location, guest_registers);
         let outputs = self.state.parked(vp, epoch, cause, at);
-        self.feed(outputs).await;
+        self.execute_result(outputs).await;
     }
 
-    /// Looks after breakpoints while the guest runs: only memory is read until something is to be done, but VPs whose debug registers are shared with
-    /// the guest have a look at what it did to its own.
+    /// Maintains the breakpoints while the guest runs. Reads only memory, and stops the guest only if a breakpoint needs a change. VPs that share debug registers
+    /// with the guest leave the guest for a moment, to read the guest's debug registers.
     async fn tick(&mut self) {
-        let awaited = self.vps.look_after_kicks() | self.device_calls.look_after();
+        let awaited = self.vps.repeat_overdue_kicks() | self.device_calls.check_overdue();
         let running = self.state.is_running();
-        // Started again when breakpoints are programmed, which follows every rest and nothing else: a step over is none.
-        if !awaited && (self.state.is_at_rest() || !self.code.needs_ticks()) {
+        // At rest the ticker stops. `program` starts it again before the guest runs. A step-over does not count as rest.
+        if !awaited && (self.state.is_at_rest() || !self.breakpoint_control.needs_ticks()) {
             self.ticker.stop();
-        } else if running && self.code.needs_pause() {
+        } else if running && self.breakpoint_control.needs_pause() {
             let outputs = self.state.pause();
-            self.feed(outputs).await;
-        } else if running && self.code.needs_glances() {
+            self.execute_result(outputs).await;
+        } else if running && self.breakpoint_control.needs_guest_registers_read() {
             for vp in self.vps.indexes() {
-                self.vps.glance(vp);
+                self.vps.read_guest_registers(vp);
             }
         }
     }
 
-    /// Carries out what the state machine answered to an input that no client waits for.
-    async fn feed(&mut self, outputs: Result<Vec<Output>, Refused>) {
+    /// Carries out the outputs for an input for which no client waits.
+    async fn execute_result(&mut self, outputs: Result<Vec<Output>, Refused>) {
         match outputs {
             Ok(outputs) => self.execute(outputs).await,
             Err(err) => tracing::error!(error = %err, "run control"),
         }
     }
 
-    /// Carries the outputs out in order, and what follows from them.
+    /// Carries out the outputs in order, and the further outputs that follow from them.
     async fn execute(&mut self, outputs: Vec<Output>) {
-        let mut todo = Todo::from(outputs);
-        while let Some(output) = todo.pop_front() {
+        let mut pending = Outputs::from(outputs);
+        while let Some(output) = pending.pop_front() {
             tracing::trace!(?output, "run control");
             match output {
                 Output::Kick(vp) => self.kick(vp),
-                Output::Program => self.program(&mut todo).await,
+                Output::Program => self.program(&mut pending).await,
                 Output::Enter {
                     vp,
                     action,
                     epoch,
                     at,
-                } => self.enter(vp, action, epoch, at, &mut todo),
+                } => self.enter(vp, action, epoch, at, &mut pending),
                 Output::Report { epoch, reason } => self.report(epoch, reason),
                 Output::Attached { epoch, reason } => self.attached(epoch, reason),
                 Output::Broken => self.waiting.broken(),
                 Output::Abandon => self.waiting.abandon(),
                 Output::Release => self.release().await,
                 Output::Detached => self.waiting.detached(),
-                Output::Change => self.change(&mut todo).await,
-                Output::Act(event) => self.act(event, &mut todo).await,
-                Output::KeptStopped(event) => self.kept(event),
+                Output::Change => self.change(&mut pending).await,
+                Output::Act(event) => self.act(event, &mut pending).await,
+                Output::KeptStopped(event) => self.kept_stopped(event),
                 Output::ResetDone => self.waiting.reset_done(Ok(())),
                 Output::Exit(how) => self.exit = Some(how),
             }
         }
     }
 
-    fn kept(&self, event: GuestEvent) {
+    /// Notifies the VMM that the guest stays stopped for a debugger.
+    fn kept_stopped(&self, event: GuestEvent) {
         if let OnCrash::Stop { kept } = &self.on_crash {
             kept.send(event.reason());
         }
     }
 
-    /// Brings the VP out of the guest, and has an eye on it until it parks.
+    /// Kicks the VP, and checks by ticks that the VP parks.
     fn kick(&mut self, vp: VpIndex) {
         self.vps.kick(vp);
         self.ticker.start();
     }
 
-    fn then(&mut self, outputs: Result<Vec<Output>, Refused>, todo: &mut Todo) {
+    fn then(&mut self, outputs: Result<Vec<Output>, Refused>, pending: &mut Outputs) {
         match outputs {
-            Ok(outputs) => todo.extend(outputs),
+            Ok(outputs) => pending.extend(outputs),
             Err(err) => tracing::error!(error = %err, "run control"),
         }
     }
 
     fn report(&mut self, epoch: Epoch, reason: DebugStopReason) {
         if let Some(vp) = reason.vp() {
-            self.code.select(vp);
+            self.breakpoint_control.select(vp);
         }
-        self.told.push(reason);
+        self.reported.push(reason);
         self.waiting.report(epoch, reason);
     }
 
-    /// Brings breakpoint bytes up to date, and the debug registers that every VP gets as it is entered (I5).
-    async fn program(&mut self, todo: &mut Todo) {
-        self.told.clear();
-        if self.code.uses_registers() {
+    /// Updates the breakpoint bytes, and the debug registers with which every VP is entered (I5).
+    async fn program(&mut self, pending: &mut Outputs) {
+        self.reported.clear();
+        if self.breakpoint_control.uses_registers() {
             self.leave_to_guest().await;
         }
-        if self.code.breakpoints().table.has_software() {
-            self.find_places().await;
-            self.code.reconcile().await;
+        if self.breakpoint_control.breakpoints().table.has_software() {
+            self.find_locations().await;
+            self.breakpoint_control.reconcile().await;
         }
-        self.stops = self.code.stop_set(self.step_interrupts);
+        self.stops = self.breakpoint_control.stop_set(self.step_interrupts);
         let counted = match self.time.has_counters() {
             true => self.vps.call_all(|vp| vp.restart_counter()).await,
             false => Ok(()),
         };
         let outputs = match counted {
             Ok(()) => {
-                if self.code.needs_ticks() {
+                if self.breakpoint_control.needs_ticks() {
                     self.ticker.start();
                 }
-                self.state.programmed(&self.code.vps_at_bytes())
+                self.state
+                    .programmed(&self.breakpoint_control.vps_at_bytes())
             }
             Err(err) if self.waiting.resume_is_open() => {
                 self.waiting.resume_failed(err);
                 self.state.program_failed()
             }
             Err(err) => {
-                // Nobody debugs, and the guest goes first.
+                // No debugger is attached, so the guest runs all the same.
                 tracing::error!(error = %err, "a VP's timer after a stop");
                 self.state.programmed(&[])
             }
         };
-        self.then(outputs, todo);
+        self.then(outputs, pending);
     }
 
-    /// Asks the parked VPs where they stand that have not said so themselves.
-    async fn find_places(&mut self) {
-        for vp in self.code.unplaced() {
+    /// Gets the location of each parked VP whose location is not known.
+    async fn find_locations(&mut self) {
+        for vp in self.breakpoint_control.without_location() {
             match self.vps.call(vp, |vp| vp.location()).await {
-                Ok(place) => self.code.set_place(vp, place),
-                Err(err) => tracing::error!(%vp, error = %err, "where a VP stands"),
+                Ok(location) => self.breakpoint_control.set_location(vp, location),
+                Err(err) => tracing::error!(%vp, error = %err, "the location of a VP is unknown"),
             }
         }
     }
 
-    /// Finds out how many debug registers the guest uses, and leaves them to it.
+    /// Finds out how many debug registers the guest uses, and leaves these registers to the guest.
     async fn leave_to_guest(&mut self) {
-        for vp in self.code.uncounted() {
+        for vp in self.breakpoint_control.uncounted() {
             match self.vps.call(vp, |vp| vp.count_guest_registers()).await {
-                Ok(count) => self.code.set_guest_registers(vp, count),
+                Ok(count) => self.breakpoint_control.set_guest_registers(vp, count),
                 Err(err) => tracing::error!(%vp, error = %err, "the guest's debug registers"),
             }
         }
-        self.code.leave_to_guest();
+        self.breakpoint_control.leave_to_guest();
     }
 
     fn enter(
@@ -333,9 +336,9 @@ impl Controller {
         action: VpAction,
         epoch: Epoch,
         at: AtBreakpoint,
-        todo: &mut Todo,
+        pending: &mut Outputs,
     ) {
-        self.code.entered(vp);
+        self.breakpoint_control.entered(vp);
         let debugger = match self.state.check_attached() {
             Ok(()) => Debugger::Present,
             Err(_) => Debugger::Absent,
@@ -354,13 +357,13 @@ impl Controller {
             let cause = CrashCause::Runner(RunnerFault::ThreadGone);
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
             let outputs = self.state.parked(vp, epoch, Some(crash), at);
-            self.then(outputs, todo);
+            self.then(outputs, pending);
         }
     }
 
-    /// Takes every trace of the debugger off the guest (I6).
+    /// Removes every trace of the debugger from the guest (I6).
     async fn release(&mut self) {
-        self.code.release();
+        self.breakpoint_control.release();
         self.stops = StopSet::default();
         self.step_interrupts = StepInterrupts::default();
         self.waiting.refuse_changes();
@@ -371,29 +374,29 @@ impl Controller {
         }
     }
 
-    async fn change(&mut self, todo: &mut Todo) {
-        self.find_places().await;
+    async fn change(&mut self, pending: &mut Outputs) {
+        self.find_locations().await;
         for request in self.waiting.take_changes() {
             let (changes, reply) = request.split();
-            if self.code.needs_register(&changes) {
+            if self.breakpoint_control.needs_register(&changes) {
                 self.leave_to_guest().await;
             }
-            reply.complete(self.code.apply(&changes).await);
+            reply.complete(self.breakpoint_control.apply(&changes).await);
         }
         let outputs = {
-            let table = &self.code.breakpoints().table;
+            let table = &self.breakpoint_control.breakpoints().table;
             self.state.changed(|reason| still_hit(table, reason))
         };
-        self.then(outputs, todo);
+        self.then(outputs, pending);
     }
 
-    /// Carries out what the guest asked for, every VP being parked.
-    async fn act(&mut self, event: GuestEvent, todo: &mut Todo) {
-        let shown = self.told.contains(&event.reason());
+    /// Carries out a guest event. Every VP is parked.
+    async fn act(&mut self, event: GuestEvent, pending: &mut Outputs) {
+        let shown = self.reported.contains(&event.reason());
         let exit = match (event, self.on_reset) {
             (GuestEvent::Panicked { .. }, _) => {
                 let outputs = self.state.acted();
-                return self.then(outputs, todo);
+                return self.then(outputs, pending);
             }
             (GuestEvent::PowerOff { .. }, _) => Some(RunnerExit::PowerOff),
             (GuestEvent::Crashed { vp, cause }, _) => {
@@ -428,11 +431,11 @@ impl Controller {
                 return;
             }
         };
-        self.then(outputs, todo);
+        self.then(outputs, pending);
     }
 }
 
-/// What a kept stop stands for now (I7).
+/// The present stop reason of a hit that is not reported yet (I7). `None` if its breakpoint is gone.
 fn still_hit(table: &BreakpointTable, reason: DebugStopReason) -> Option<DebugStopReason> {
     match reason {
         DebugStopReason::Breakpoint { vp, breakpoint } => table

@@ -453,7 +453,7 @@ impl RunState {
     }
 
     /// A reset has returned that was overdue, so that the shell had called [`Self::act_failed`]. The shell has kept the guest parked since.
-    pub(crate) fn reset_late(&mut self) {
+    pub(crate) fn late_reset_done(&mut self) {
         self.forget_before_reset();
     }
 

@@ -1,4 +1,4 @@
-//! How a controller is put together: over the VP threads it starts, or over others (those of the tests).
+//! The construction of a controller: with VP threads that it starts, or with the fake VPs of the tests.
 
 use super::Control;
 use super::Controller;
@@ -50,7 +50,7 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::regs::XFeatures;
 
-/// What a controller controls.
+/// The guest of a controller.
 pub(super) struct Guest {
     pub(super) vps: Vps,
     pub(super) events: mesh::Receiver<VpEvent>,
@@ -61,8 +61,8 @@ pub(super) struct Guest {
     pub(super) machine: Arc<dyn Machine>,
 }
 
-/// Who tells it what to do.
-pub(super) struct Wiring {
+/// The channels and settings of a controller.
+pub(super) struct Setup {
     pub(super) debug: mesh::Receiver<DebugMessage>,
     pub(super) control: mesh::Receiver<Control>,
     pub(super) ticker: (Ticker, mesh::Receiver<Tick>),
@@ -76,7 +76,7 @@ pub(super) struct Wiring {
 }
 
 impl Controller {
-    /// Starts the VP threads and brings every VP into its power-on state; none runs yet.
+    /// Starts the VP threads and puts every VP into its power-on state. No VP runs yet.
     pub(crate) fn new(
         params: RunnerParams,
         control: mesh::Receiver<Control>,
@@ -98,7 +98,7 @@ impl Controller {
             ..Breakpoints::default()
         };
         let breakpoints = Arc::new(RwLock::new(breakpoints));
-        let around = vps::VpShared {
+        let shared = vps::VpShared {
             machine: params.machine.clone(),
             ram: params.memory.clone(),
             breakpoints: Arc::clone(&breakpoints),
@@ -107,7 +107,7 @@ impl Controller {
             time: time.clone(),
             kick_signal: params.kick_signal,
         };
-        let vps = Vps::start(params.vcpus, &around, &send).map_err(StartError::Thread)?;
+        let vps = Vps::start(params.vcpus, &shared, &send).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps)).map_err(StartError::PowerOn)?;
         let guest = Guest {
             vps,
@@ -119,7 +119,7 @@ impl Controller {
             machine: params.machine,
         };
         let report = params.report.as_ref();
-        let wiring = Wiring {
+        let setup = Setup {
             debug: params.debug,
             control,
             ticker: Ticker::new(),
@@ -131,54 +131,54 @@ impl Controller {
             on_reset: params.on_reset,
             on_crash: params.on_crash,
         };
-        Ok(Self::over(guest, wiring))
+        Ok(Self::over(guest, setup))
     }
 
-    /// A controller of VPs that are there already.
-    pub(super) fn over(guest: Guest, wiring: Wiring) -> Self {
-        let code = BreakpointControl::new(
+    /// A controller of VPs that exist already.
+    pub(super) fn over(guest: Guest, setup: Setup) -> Self {
+        let breakpoint_control = BreakpointControl::new(
             guest.memory.clone(),
             Arc::clone(&guest.breakpoints),
-            wiring.int3,
+            setup.int3,
             guest.vps.count(),
         );
-        let (ticker, ticks) = wiring.ticker;
-        let keeps = match (&wiring.on_crash, wiring.on_reset) {
+        let (ticker, ticks) = setup.ticker;
+        let keep_stopped = match (&setup.on_crash, setup.on_reset) {
             (OnCrash::End, _) => KeepStopped::Nothing,
             (OnCrash::Stop { .. }, ResetPolicy::Reset) => KeepStopped::Crashes,
             (OnCrash::Stop { .. }, ResetPolicy::Exit) => KeepStopped::CrashesAndTripleFaults,
         };
         Self {
-            state: RunState::new(guest.vps.count(), keeps),
+            state: RunState::new(guest.vps.count(), keep_stopped),
             vps: guest.vps,
             events: guest.events,
-            debug: wiring.debug,
+            debug: setup.debug,
             session: LatestSession::default(),
-            control: wiring.control,
+            control: setup.control,
             waiting: Waiting::default(),
-            code,
+            breakpoint_control,
             stops: StopSet::default(),
             step_interrupts: StepInterrupts::default(),
             ticker,
             ticks,
             memory: DebugMemory::new(guest.memory, guest.machine.clone(), guest.breakpoints),
             machine: guest.machine,
-            device_calls: DeviceCalls::new(wiring.device_threads),
+            device_calls: DeviceCalls::new(setup.device_threads),
             run_after_reset: false,
             xfeatures: guest.xfeatures,
             paging_limits: guest.paging_limits,
-            capabilities: wiring.capabilities,
-            start: wiring.start,
-            on_reset: wiring.on_reset,
-            on_crash: wiring.on_crash,
+            capabilities: setup.capabilities,
+            start: setup.start,
+            on_reset: setup.on_reset,
+            on_crash: setup.on_crash,
             exit: None,
-            told: Vec::new(),
-            time: wiring.time,
+            reported: Vec::new(),
+            time: setup.time,
         }
     }
 }
 
-/// How fast the guest's time-stamp counter counts, or why it cannot be put back on this host. What the probe has not seen to work is not relied on.
+/// The rate of the guest's time-stamp counter, or why the counter cannot be set back on this host. Requires that the probe has seen frozen time work.
 fn tsc_rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugError> {
     let report = report.ok_or(Unsupported::NotProbed(CapabilityKind::FrozenTime))?;
     match report.capabilities().missing(CapabilityKind::FrozenTime) {
@@ -187,7 +187,7 @@ fn tsc_rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugErro
     }
 }
 
-/// Puts every VP into its power-on state, and finds out what registers they have.
+/// Puts every VP into its power-on state, and finds out which registers the VPs have.
 async fn power_on(vps: &Vps) -> Result<RegisterFile, DebugError> {
     vps.call_all(|vp| vp.power_on().map_err(reset_failed))
         .await?;

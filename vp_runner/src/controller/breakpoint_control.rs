@@ -1,4 +1,4 @@
-//! Breakpoints as the controller keeps them: the table, the bytes in guest memory, and where each parked VP stands.
+//! The controller's part of the breakpoints: the table, the bytes in guest memory, and the location of each parked VP.
 
 use super::ticker;
 use crate::arch::CodeLocation;
@@ -33,15 +33,16 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 
-/// So many breakpoints are looked at before every entry; more of them at most once in a tick's time, or in as many times the time it takes.
-const FEW: usize = 64;
-const SELDOM: u32 = 4;
+/// Up to this many breakpoints are verified before each entry. More breakpoints are verified at most once per tick, and for at most a fifth of the time: after
+/// each verification there is a pause of [`PAUSE_FACTOR`] times its duration.
+const VERIFIED_AT_EACH_ENTRY: usize = 64;
+const PAUSE_FACTOR: u32 = 4;
 
-/// So many breakpoints are looked at or changed before the other tasks of the executor get their turn.
+/// This many breakpoints are verified or changed before the other tasks of the executor run.
 const SLICE: usize = 1024;
 
-/// Lets the other tasks of this executor go on after a full slice of work. Debug servers may run on the same thread as the controller.
-async fn give_way(done: usize) {
+/// Yields to the other tasks of this executor after a full slice of work. Debug servers may run on the same thread as the controller.
+async fn yield_after(done: usize) {
     let mut wait = done >= SLICE;
     poll_fn(|context| match std::mem::take(&mut wait) {
         true => {
@@ -53,7 +54,7 @@ async fn give_way(done: usize) {
     .await;
 }
 
-/// See the module. Dropping it takes every byte out of memory (I6); it lives longer than the VP threads.
+/// See the module. Dropping this value removes every byte from memory (I6). The value outlives the VP threads.
 pub(super) struct BreakpointControl {
     breakpoints: Arc<RwLock<Breakpoints>>,
     ram: Arc<GuestMemoryMmap>,
@@ -61,23 +62,24 @@ pub(super) struct BreakpointControl {
     vps: Vec<ParkedAt>,
     /// The VP that stopped last.
     selected: VpIndex,
-    /// Once there was a byte, VPs go on looking at INT3s for the session: clients take their breakpoints out at each stop, and telling KVM costs more.
+    /// After the first breakpoint byte, `INT3` exits stay on for the session. Clients remove and insert their breakpoints at each stop, and each change of
+    /// `KVM_GUESTDBG_USE_SW_BP` costs an ioctl for each VP.
     int3_exits: Int3Exits,
     reconciled: Option<Reconciled>,
 }
 
-/// When all breakpoints were looked at.
+/// The last verification of all breakpoints.
 #[derive(Debug, Clone, Copy)]
 struct Reconciled {
     at: Instant,
     took: Duration,
 }
 
-/// What is known of a parked VP.
+/// The state of a parked VP, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 struct ParkedAt {
-    place: Option<CodeLocation>,
-    /// How many debug registers its guest uses.
+    location: Option<CodeLocation>,
+    /// How many debug registers the guest uses on this VP.
     guest_registers: Option<usize>,
 }
 
@@ -99,7 +101,7 @@ impl BreakpointControl {
         }
     }
 
-    /// For looking. VP threads look too, so this is not to be kept.
+    /// Read access. Drop the guard soon, because VP threads read the breakpoints too.
     pub(super) fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.read();
         breakpoints.unwrap_or_else(PoisonError::into_inner)
@@ -116,7 +118,7 @@ impl BreakpointControl {
         let locations: Vec<CodeLocation> = selected
             .into_iter()
             .chain(&self.vps)
-            .filter_map(|vp| vp.place)
+            .filter_map(|vp| vp.location)
             .collect();
         let mut breakpoints = self.change();
         let Breakpoints { table, bytes } = &mut *breakpoints;
@@ -130,24 +132,24 @@ impl BreakpointControl {
         act(table, &mut guest)
     }
 
-    /// The VPs whose place has to be asked for before software breakpoints can be armed or stepped over.
-    pub(super) fn unplaced(&self) -> Vec<VpIndex> {
+    /// The VPs whose location is not known, and is needed to arm or step over software breakpoints.
+    pub(super) fn without_location(&self) -> Vec<VpIndex> {
         if !self.int3.anywhere() {
             return Vec::new();
         }
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
-        vps.filter(|(_, vp)| vp.place.is_none())
+        vps.filter(|(_, vp)| vp.location.is_none())
             .map(|(index, _)| index)
             .collect()
     }
 
-    pub(super) fn set_place(&mut self, vp: VpIndex, place: CodeLocation) {
+    pub(super) fn set_location(&mut self, vp: VpIndex, location: CodeLocation) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            vp.place = Some(place);
+            vp.location = Some(location);
         }
     }
 
-    /// The VP's registers were written.
+    /// Registers of the VP were written, so its location may have changed.
     pub(super) fn forget(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
             *vp = ParkedAt::default();
@@ -158,10 +160,10 @@ impl BreakpointControl {
         self.vps.fill(ParkedAt::default());
     }
 
-    /// The VP was let go.
+    /// The VP was entered.
     pub(super) fn entered(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            vp.place = None;
+            vp.location = None;
             vp.guest_registers = None;
         }
     }
@@ -170,16 +172,16 @@ impl BreakpointControl {
     pub(super) fn parked(
         &mut self,
         vp: VpIndex,
-        place: Option<CodeLocation>,
+        location: Option<CodeLocation>,
         guest_registers: Option<usize>,
     ) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            vp.place = place;
+            vp.location = location;
             vp.guest_registers = guest_registers;
         }
     }
 
-    /// The VPs that have to be asked how many debug registers the guest uses there.
+    /// The VPs for which the number of debug registers that the guest uses is not known.
     pub(super) fn uncounted(&self) -> Vec<VpIndex> {
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
         vps.filter(|(_, vp)| vp.guest_registers.is_none())
@@ -193,14 +195,14 @@ impl BreakpointControl {
         }
     }
 
-    /// Leaves the guest the debug registers it uses, on every VP as many as on the one where it uses most.
+    /// Leaves debug registers to the guest, on every VP as many as the guest uses on the VP on which it uses most.
     pub(super) fn leave_to_guest(&mut self) {
         let counts = self.vps.iter().filter_map(|vp| vp.guest_registers);
         let most = counts.max().unwrap_or(0);
         self.with_guest(|table, guest| table.leave_to_guest(guest, most));
     }
 
-    /// Whether a change is refused if there is no debug register for it.
+    /// Whether any of these changes is refused if no debug register is free.
     pub(super) fn needs_register(&self, changes: &[BreakpointChange]) -> bool {
         changes.iter().any(|change| match change {
             BreakpointChange::Insert(breakpoint) => {
@@ -210,17 +212,17 @@ impl BreakpointControl {
         })
     }
 
-    /// Whether the guest's writes to its debug registers matter.
+    /// Whether breakpoints compete with the guest for debug registers.
     pub(super) fn uses_registers(&self) -> bool {
         self.breakpoints().table.wants_registers()
     }
 
-    /// A stop was reported that names this VP.
+    /// A stop of this VP was reported.
     pub(super) fn select(&mut self, vp: VpIndex) {
         self.selected = vp;
     }
 
-    /// Makes all changes in order, or none.
+    /// Makes all changes in order. If one fails, makes none.
     pub(super) async fn apply(&mut self, changes: &[BreakpointChange]) -> Result<(), DebugError> {
         let mut made = Changes::default();
         let mut applied = Ok(());
@@ -229,16 +231,16 @@ impl BreakpointControl {
             if applied.is_err() {
                 break;
             }
-            give_way(slice.len()).await;
+            yield_after(slice.len()).await;
         }
         while applied.is_err() && !made.is_empty() {
             self.with_guest(|table, guest| table.undo(guest, &mut made, SLICE));
-            give_way(SLICE).await;
+            yield_after(SLICE).await;
         }
         applied
     }
 
-    /// Looks at every software breakpoint again, unless that was just done and there are many.
+    /// Verifies every software breakpoint, unless there are many and they were verified recently.
     pub(super) async fn reconcile(&mut self) {
         if !self.is_due() {
             return;
@@ -247,7 +249,7 @@ impl BreakpointControl {
         let software = self.breakpoints().table.software();
         for slice in software.chunks(SLICE) {
             self.with_guest(|table, guest| table.reconcile(guest, slice));
-            give_way(slice.len()).await;
+            yield_after(slice.len()).await;
         }
         let at = Instant::now();
         self.reconciled = Some(Reconciled {
@@ -256,13 +258,15 @@ impl BreakpointControl {
         });
     }
 
-    /// Whether [`reconcile`](Self::reconcile) would look.
+    /// Whether [`reconcile`](Self::reconcile) would verify the breakpoints.
     fn is_due(&self) -> bool {
-        let recent = |last: Reconciled| last.at.elapsed() < ticker::PERIOD.max(last.took * SELDOM);
-        self.breakpoints().table.len() <= FEW || !self.reconciled.is_some_and(recent)
+        let recent =
+            |last: Reconciled| last.at.elapsed() < ticker::PERIOD.max(last.took * PAUSE_FACTOR);
+        self.breakpoints().table.len() <= VERIFIED_AT_EACH_ENTRY
+            || !self.reconciled.is_some_and(recent)
     }
 
-    /// Whether the guest needs to be paused for [`reconcile`](Self::reconcile) to do something. VPs may run.
+    /// Whether the guest has to be paused because [`reconcile`](Self::reconcile) would change a breakpoint. VPs may run.
     pub(super) fn needs_pause(&self) -> bool {
         if !self.is_due() {
             return false;
@@ -271,15 +275,15 @@ impl BreakpointControl {
         table.has_unarmed() || bytes.is_any_overwritten(&*self.ram)
     }
 
-    /// Whether there is anything to look after while the guest runs.
+    /// Whether breakpoints have to be checked while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
         let Breakpoints { table, bytes } = &*self.breakpoints();
         self.int3_exits == Int3Exits::On || !bytes.is_empty() || table.wants_registers()
     }
 
-    /// Whether VPs need to come out of the guest from time to time: to look at what it did to its debug registers, and to let interrupts go that were held
-    /// for an exception of its own which led elsewhere than to its handler.
-    pub(super) fn needs_glances(&self) -> bool {
+    /// Whether VPs have to leave the guest at each tick, for two reasons: to read the guest's debug registers, and to release interrupts that were held for
+    /// the delivery of a guest exception that did not reach its handler.
+    pub(super) fn needs_guest_registers_read(&self) -> bool {
         self.int3_exits == Int3Exits::On || self.uses_registers()
     }
 
@@ -294,40 +298,40 @@ impl BreakpointControl {
         }
     }
 
-    /// Whose breakpoint byte is at this place, if one is.
-    fn byte_at(&self, place: &CodeLocation) -> Option<ByteOf> {
+    /// Which breakpoint the byte at this location belongs to. `None` if there is no breakpoint byte.
+    fn byte_at(&self, location: &CodeLocation) -> Option<ByteOf> {
         let Breakpoints { table, bytes } = &*self.breakpoints();
         if bytes.is_empty() {
             return None;
         }
-        let gpa = place.rip_gpa(&self.ram)?;
-        match (bytes.is_armed(gpa), table.at_byte(place.rip, gpa)) {
+        let gpa = location.rip_gpa(&self.ram)?;
+        match (bytes.is_armed(gpa), table.at_byte(location.rip, gpa)) {
             (false, _) => None,
             (true, Some(_)) => Some(ByteOf::ThisAddress),
-            // The debug register of this address comes first.
-            (true, None) if table.has_register_at(place.rip) => Some(ByteOf::ThisAddress),
+            // The debug register of this address fires before the byte.
+            (true, None) if table.has_register_at(location.rip) => Some(ByteOf::ThisAddress),
             (true, None) => Some(ByteOf::OtherAddress),
         }
     }
 
-    /// The breakpoint that a VP at this place meets.
-    pub(super) fn met_at(&self, place: &CodeLocation) -> Option<Breakpoint> {
+    /// The breakpoint that a VP at this location hits.
+    pub(super) fn hit_at(&self, location: &CodeLocation) -> Option<Breakpoint> {
         let Breakpoints { table, bytes } = &*self.breakpoints();
-        let gpa = place.rip_gpa(&self.ram);
+        let gpa = location.rip_gpa(&self.ram);
         let armed = gpa.filter(|gpa| bytes.is_armed(*gpa));
-        let byte = armed.and_then(|gpa| table.at_byte(place.rip, gpa));
-        // As in the guest, a debug register comes first.
-        table.on_register_at(&self.ram, place).or(byte)
+        let byte = armed.and_then(|gpa| table.at_byte(location.rip, gpa));
+        // A debug register fires before a byte, as in the guest.
+        table.on_register_at(&self.ram, location).or(byte)
     }
 
-    /// The VPs that stand on a byte.
+    /// The VPs with a breakpoint byte at their RIP.
     pub(super) fn vps_at_bytes(&self) -> Vec<VpAtByte> {
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
         let on_byte = |(vp, known): (VpIndex, &ParkedAt)| {
-            let place = known.place?;
-            let of = self.byte_at(&place)?;
-            let code = self.breakpoints().code_at(&self.ram, &place);
-            let emulation = match can_carry_out(place.mode(), &code) {
+            let location = known.location?;
+            let of = self.byte_at(&location)?;
+            let code = self.breakpoints().code_at(&self.ram, &location);
+            let emulation = match can_carry_out(location.mode(), &code) {
                 true => Emulation::Possible,
                 false => Emulation::Impossible,
             };
@@ -337,7 +341,7 @@ impl BreakpointControl {
         vps.filter_map(on_byte).collect()
     }
 
-    /// Takes everything off the guest (I6).
+    /// Removes all breakpoints from the guest (I6).
     pub(super) fn release(&mut self) {
         self.int3_exits = Int3Exits::Off;
         let mut breakpoints = self.change();
@@ -345,7 +349,7 @@ impl BreakpointControl {
         breakpoints.bytes.clear(&*self.ram);
     }
 
-    /// The machine's reset is to find memory without a byte of ours, and no VP where it was.
+    /// Removes the breakpoint bytes from memory and forgets the locations of the VPs, before the machine is reset.
     pub(super) fn before_reset(&mut self) {
         self.with_guest(BreakpointTable::before_reset);
         self.forget_all();
@@ -372,7 +376,7 @@ mod tests {
 
     const SLICES: usize = 3;
 
-    /// A future's value, and how often others had their turn before it.
+    /// The output of the future, and how often the future has yielded before.
     fn turns<R>(future: impl Future<Output = R>) -> (R, usize) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
@@ -385,7 +389,7 @@ mod tests {
         }
     }
 
-    fn code(limit: usize) -> BreakpointControl {
+    fn breakpoint_control(limit: usize) -> BreakpointControl {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]);
         let limit = u32::try_from(limit).expect("a small limit");
         let breakpoints = Breakpoints {
@@ -394,7 +398,7 @@ mod tests {
         };
         let (ram, breakpoints) = (ram.expect("a little RAM"), RwLock::new(breakpoints));
         let int3 = Int3Traps::EVERYWHERE;
-        let mut code = BreakpointControl::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
+        let mut control = BreakpointControl::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
         let real_mode = CodeLocation {
             rip: Gva::new(0),
             paging: PagingState {
@@ -406,8 +410,8 @@ mod tests {
             },
             user: false,
         };
-        code.set_place(VpIndex::BSP, real_mode);
-        code
+        control.set_location(VpIndex::BSP, real_mode);
+        control
     }
 
     fn inserts(count: usize) -> Vec<BreakpointChange> {
@@ -424,28 +428,28 @@ mod tests {
 
     #[test]
     fn others_have_their_turn_between_the_slices_of_a_long_change_and_of_a_long_look() {
-        let mut code = code(SLICES * SLICE);
-        let (applied, others) = turns(code.apply(&inserts(SLICES * SLICE)));
+        let mut control = breakpoint_control(SLICES * SLICE);
+        let (applied, others) = turns(control.apply(&inserts(SLICES * SLICE)));
         assert_eq!((applied, others), (Ok(()), SLICES));
-        let ((), others) = turns(code.reconcile());
+        let ((), others) = turns(control.reconcile());
         assert_eq!(others, SLICES);
-        assert_eq!(code.breakpoints().table.len(), SLICES * SLICE);
+        assert_eq!(control.breakpoints().table.len(), SLICES * SLICE);
     }
 
     #[test]
     fn a_long_change_that_fails_at_its_end_leaves_nothing_and_is_taken_back_in_slices() {
-        let mut code = code(SLICES * SLICE);
-        let (applied, others) = turns(code.apply(&inserts(SLICES * SLICE + 1)));
+        let mut control = breakpoint_control(SLICES * SLICE);
+        let (applied, others) = turns(control.apply(&inserts(SLICES * SLICE + 1)));
         let limit = 3072;
         assert_eq!(applied, Err(DebugError::TooManyBreakpoints { limit }));
         assert_eq!(others, 2 * SLICES);
-        let Breakpoints { table, bytes } = &*code.breakpoints();
+        let Breakpoints { table, bytes } = &*control.breakpoints();
         assert!(table.len() == 0 && bytes.is_empty());
     }
 
     #[test]
     fn a_short_change_is_made_at_once() {
-        let mut code = code(SLICE);
-        assert_eq!(turns(code.apply(&inserts(4))), (Ok(()), 0));
+        let mut control = breakpoint_control(SLICE);
+        assert_eq!(turns(control.apply(&inserts(4))), (Ok(()), 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Calls of the VMM's `Machine` that the controller makes. Each is made on a thread of its own, since it may block, and the controller goes on meanwhile.
+//! The controller's calls of the VMM's `Machine`. Each call has its own thread, because the call may block. The controller continues meanwhile.
 
 use super::unanswered::Unanswered;
 use crate::machine::DeviceOutcome;
@@ -16,27 +16,27 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::MachineCall;
 
-/// A call that takes longer is overdue: the call is logged, and whoever waits for it is told.
+/// A call that takes longer is overdue. The call is logged, and the request that waits for it gets an error.
 const OVERDUE: Duration = Duration::from_secs(2);
 
-/// What a call says.
+/// The result of a call.
 pub(super) enum Returned {
     Read(Result<Vec<u8>, DebugError>),
     Written(Result<DeviceOutcome, DebugError>),
     Reset(Result<(), MachineError>),
-    /// It panicked, or no thread could be had for it.
+    /// The call panicked, or its thread could not be started.
     Failed(String),
 }
 
-/// Who waits for a call.
+/// The request that waits for a call.
 pub(super) enum Waits {
     Read(DebugRpc<(), Vec<u8>>),
     Write(DebugRpc<(), ()>),
-    /// The controller: for a reset, without which the guest cannot go on.
+    /// The controller waits for a reset before the guest can continue.
     Reset,
 }
 
-/// A call that is to be made.
+/// A call that is yet to be made.
 pub(super) struct DeviceCall {
     /// The method and the address, for logs and errors.
     pub(super) what: MachineCall,
@@ -44,25 +44,25 @@ pub(super) struct DeviceCall {
     pub(super) call: Box<dyn FnOnce() -> Returned + Send>,
 }
 
-/// Starts a call, and returns before or after it.
+/// Starts a call. May return before the call does.
 pub(super) type StartCall = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-/// The calls in their order, one at a time: a device that blocks is not called a second time meanwhile.
+/// The calls in their order, one at a time, so that a device that blocks is not called a second time meanwhile.
 pub(super) struct DeviceCalls {
     start: StartCall,
-    underway: Option<Underway>,
+    in_progress: Option<InProgress>,
     queue: VecDeque<DeviceCall>,
     returns: mesh::Receiver<Returned>,
     results: mesh::Sender<Returned>,
 }
 
-struct Underway {
+struct InProgress {
     what: MachineCall,
     since: Instant,
     unanswered: Unanswered,
     is_overdue: bool,
     is_reset: bool,
-    /// `None` where whoever waited has been told that it is overdue.
+    /// `None` if the request has got the error that the call is overdue.
     waits: Option<Waits>,
 }
 
@@ -72,14 +72,14 @@ impl DeviceCalls {
         let (results, returns) = mesh::channel();
         Self {
             start,
-            underway: None,
+            in_progress: None,
             queue: VecDeque::new(),
             returns,
             results,
         }
     }
 
-    /// Makes the call once those before it have returned. While one is overdue nothing but a reset waits for it.
+    /// Makes the call when the calls before it have returned. If one of these is overdue, the call fails at once, unless it is a reset.
     pub(super) fn ask(&mut self, call: DeviceCall) {
         match (self.overdue(), &call.waits) {
             (Some(error), Waits::Read(_) | Waits::Write(_)) => call.waits.fail(error),
@@ -90,14 +90,14 @@ impl DeviceCalls {
         }
     }
 
-    /// The result of the call that is under way, for [`finish`](Self::finish). Cancel safe.
+    /// Waits for the result of the present call. [`finish`](Self::finish) follows. Cancel safe.
     pub(super) fn returned(&mut self) -> SelectNextSome<'_, mesh::Receiver<Returned>> {
         self.returns.select_next_some()
     }
 
-    /// The call has returned. Says who still waits for it, and makes the next one.
+    /// The call has returned. Returns the request that still waits for it, and makes the next call.
     pub(super) fn finish(&mut self) -> Option<Waits> {
-        let done = self.underway.take()?;
+        let done = self.in_progress.take()?;
         if done.is_overdue {
             let (what, took) = (done.what, done.since.elapsed());
             tracing::info!(%what, ?took, "the overdue call of `Machine` has returned");
@@ -106,22 +106,22 @@ impl DeviceCalls {
         done.waits
     }
 
-    /// Tells of a call that is overdue. Whether one is under way.
-    pub(super) fn look_after(&mut self) -> bool {
-        let Some(underway) = &mut self.underway else {
+    /// Logs a call that is overdue. Returns whether a call is in progress.
+    pub(super) fn check_overdue(&mut self) -> bool {
+        let Some(in_progress) = &mut self.in_progress else {
             return false;
         };
-        if let Some(waited) = underway.unanswered.overdue(Instant::now()) {
-            let what = underway.what;
+        if let Some(waited) = in_progress.unanswered.overdue(Instant::now()) {
+            let what = in_progress.what;
             tracing::warn!(
                 %what,
                 ?waited,
                 "a call of `Machine` has not returned: the VMM's code blocks there. Requests that need no device are served meanwhile"
             );
-            underway.is_overdue = true;
-            let error = underway.error();
+            in_progress.is_overdue = true;
+            let error = in_progress.error();
             let is_reset = |waits: &Waits| matches!(waits, Waits::Reset);
-            if let Some(waits) = underway.waits.take_if(|waits| !is_reset(waits)) {
+            if let Some(waits) = in_progress.waits.take_if(|waits| !is_reset(waits)) {
                 waits.fail(error.clone());
             }
             for call in std::mem::take(&mut self.queue) {
@@ -134,28 +134,28 @@ impl DeviceCalls {
         true
     }
 
-    /// Why nothing can be asked of devices now.
+    /// The error for requests to devices, if a call is overdue.
     pub(super) fn overdue(&self) -> Option<DebugError> {
-        let underway = self.underway.as_ref()?;
-        underway.is_overdue.then(|| underway.error())
+        let in_progress = self.in_progress.as_ref()?;
+        in_progress.is_overdue.then(|| in_progress.error())
     }
 
-    /// Where the machine is being reset, or is to be, why the guest must not run.
+    /// The error for requests that run the guest, if a reset is in progress or queued.
     pub(super) fn resetting(&self) -> Option<DebugError> {
-        let underway = self.underway.as_ref()?;
+        let in_progress = self.in_progress.as_ref()?;
         let queued = |call: &DeviceCall| matches!(call.waits, Waits::Reset);
-        (underway.is_reset || self.queue.iter().any(queued)).then(|| underway.error())
+        (in_progress.is_reset || self.queue.iter().any(queued)).then(|| in_progress.error())
     }
 
     fn start_next(&mut self) {
-        if self.underway.is_some() {
+        if self.in_progress.is_some() {
             return;
         }
         let Some(DeviceCall { what, waits, call }) = self.queue.pop_front() else {
             return;
         };
         let since = Instant::now();
-        self.underway = Some(Underway {
+        self.in_progress = Some(InProgress {
             what,
             since,
             unanswered: Unanswered::new(since, OVERDUE),
@@ -177,13 +177,13 @@ impl DeviceCalls {
 /// Starts a call on a thread of its own.
 ///
 /// # Errors
-/// The host's, where it has no thread left.
+/// The error of the host, if it has no thread left.
 pub(super) fn on_a_thread(call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     let thread = thread::Builder::new().name("device call".into());
     thread.spawn(call).map(drop)
 }
 
-impl Underway {
+impl InProgress {
     fn error(&self) -> DebugError {
         DebugError::Overdue {
             call: self.what,

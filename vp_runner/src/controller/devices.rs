@@ -1,5 +1,5 @@
-//! What the controller asks of the VMM's code: memory-mapped I/O for a debugger, and resets. An access keeps the controller from nothing else. A reset
-//! keeps the controller from serving requests until the reset returns or is overdue.
+//! The controller's calls of the VMM's code: memory-mapped I/O for a debugger, and resets. The controller serves other requests during an access. It serves
+//! no request during a reset, until the reset returns or is overdue.
 
 use super::Controller;
 use super::device_calls::DeviceCall;
@@ -23,7 +23,7 @@ use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::MachineCall;
 
-/// An address that can be accessed without asking a VP.
+/// An address with all that is needed to access it.
 #[derive(Debug, Clone, Copy)]
 enum Target {
     Physical(Gpa),
@@ -99,11 +99,11 @@ impl Controller {
 
     fn ask(&mut self, call: DeviceCall) {
         self.device_calls.ask(call);
-        // So that an overdue call is looked after.
+        // The ticks detect that the call is overdue.
         self.ticker.start();
     }
 
-    /// A call of the VMM's has returned. `Some`: it was a reset.
+    /// A call of the VMM's code has returned. `Some` if the call was a reset.
     fn take_returned(&mut self, returned: Returned) -> Option<Result<(), DebugError>> {
         let waits = self.device_calls.finish();
         match (returned, waits) {
@@ -120,14 +120,14 @@ impl Controller {
                     Ok(DeviceOutcome::PowerOff) => self
                         .state
                         .set_pending_event(GuestEvent::PowerOff { vp: None }),
-                    // A debugger's write is no word of the guest's: no panic is reported.
+                    // The debugger's write triggered the panic device, and the guest did not. So no panic is reported.
                     Ok(DeviceOutcome::Done | DeviceOutcome::Panicked) | Err(_) => {}
                 }
                 if let Some(Waits::Write(rpc)) = waits {
                     rpc.complete(written.map(drop));
                 }
             }
-            // Whoever waited was told that the call was overdue.
+            // The caller got an error when the call became overdue.
             (Returned::Read(_) | Returned::Failed(_), _) => {}
         }
         None
@@ -139,12 +139,12 @@ impl Controller {
         }
     }
 
-    /// Puts the machine into its power-on state, every VP being parked.
+    /// Puts the machine into its power-on state. Every VP is parked.
     ///
     /// # Errors
-    /// [`DebugError::Overdue`] where the VMM's code blocks: the reset is still under way then ([`late_reset`](Self::late_reset)).
+    /// [`DebugError::Overdue`] if the VMM's code blocks. The reset then continues, and [`late_reset`](Self::late_reset) follows when it returns.
     pub(super) async fn reset(&mut self) -> Result<(), DebugError> {
-        self.code.before_reset();
+        self.breakpoint_control.before_reset();
         self.time.before_reset();
         let machine = self.machine.clone();
         self.ask(DeviceCall {
@@ -160,7 +160,7 @@ impl Controller {
                     return self.power_on_vps().await;
                 },
                 Tick = self.ticks.select_next_some() => {
-                    self.device_calls.look_after();
+                    self.device_calls.check_overdue();
                     if let Some(overdue) = self.device_calls.overdue() {
                         return Err(overdue);
                     }
@@ -189,17 +189,17 @@ impl Controller {
         let no_debugger = self.debug.is_terminated();
         match done {
             Ok(()) => {
-                self.state.reset_late();
+                self.state.late_reset_done();
                 let outputs = match (no_debugger, run) {
                     (true, _) => self.state.lost(),
                     (false, true) => self.state.start(),
                     (false, false) => return,
                 };
-                self.feed(outputs).await;
+                self.execute_result(outputs).await;
             }
             Err(err) => {
                 tracing::error!(error = %err, "the guest could not be reset");
-                // A debugger that is attached meets the error when it asks for the reset again.
+                // An attached debugger gets the error when it asks for the reset again.
                 if run || no_debugger {
                     self.exit = Some(RunnerExit::ResetFailed);
                 }
@@ -207,7 +207,7 @@ impl Controller {
         }
     }
 
-    /// What a detach does now. While the machine is being reset the guest cannot run, so the guest runs after the reset.
+    /// The action of a detach now. While the machine is being reset the guest cannot run, so the guest runs after the reset.
     pub(super) fn detach_action(&mut self, wanted: DetachAction) -> DetachAction {
         let runs = match wanted {
             DetachAction::Resume | DetachAction::ResumeUnlessCrashed => true,
@@ -221,7 +221,7 @@ impl Controller {
         DetachAction::Stay
     }
 
-    /// Whether the machine is being reset: the guest cannot be let go then.
+    /// Fails while the machine is being reset, because the guest cannot run then.
     pub(super) fn check_reset(&self) -> Result<(), DebugError> {
         self.device_calls.resetting().map_or(Ok(()), Err)
     }

@@ -4,7 +4,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::session::SessionId;
 
-/// The session may have ended since: `RunState` knows whether a debugger is attached.
+/// The session may have ended already. `RunState` knows whether a debugger is attached.
 #[derive(Debug, Default)]
 pub(super) struct LatestSession {
     last: Option<LastSession>,
@@ -24,7 +24,7 @@ impl LatestSession {
         self.last = Some(LastSession { id, if_lost });
     }
 
-    /// What becomes of the guest if this session is lost.
+    /// The action for the guest if this session is lost.
     ///
     /// # Errors
     /// [`DebugError::NotYourSession`] if this session never began, or another session has begun since.

@@ -1,4 +1,4 @@
-//! The debugger's requests: each checked at this boundary, then either put to the state machine or served from a stopped guest (I10).
+//! The debugger's requests. Each is checked here, and is then either an input of the state machine or served while the guest is stopped (I10).
 
 use super::Controller;
 use super::still_hit;
@@ -53,18 +53,18 @@ impl Controller {
         }
     }
 
-    /// The one place that tells the debugger's requests from those of anybody else. Says how the session ends where it is lost.
+    /// Checks that the request belongs to the attached session. Returns how the session ends if it is lost.
     fn check_session(&self, id: SessionId) -> Result<DetachAction, DebugError> {
         self.state.check_attached()?;
         self.session.check(id)
     }
 
-    /// A session was dropped. One that has ended before is no concern of ours.
+    /// A session was dropped. Does nothing if the session has ended already.
     async fn session_lost(&mut self, id: SessionId) {
         if let Ok(if_lost) = self.check_session(id) {
             let action = self.detach_action(if_lost);
             let outputs = self.state.detach(action);
-            self.feed(outputs).await;
+            self.execute_result(outputs).await;
         }
     }
 
@@ -97,8 +97,8 @@ impl Controller {
             }
             DebugRequest::WriteMsr(rpc) => {
                 rpc.handle(async |(vp, msr, value)| {
-                    // EFER is one.
-                    self.code.forget(vp);
+                    // The MSR may be EFER, which is part of the location.
+                    self.breakpoint_control.forget(vp);
                     self.on_stopped(vp, move |vp| vp.write_msr(msr, value))
                         .await
                 })
@@ -138,7 +138,7 @@ impl Controller {
         let (AttachRequest { if_lost, requests }, rpc) = rpc.split();
         match self.state.attach() {
             Ok(outputs) => {
-                // The debugger that leaves says anew what becomes of the guest.
+                // When this debugger leaves, it decides whether the guest runs.
                 self.run_after_reset = false;
                 let session = DebugSession::begin(requests);
                 self.session.begin(session.id(), if_lost);
@@ -167,7 +167,7 @@ impl Controller {
             return rpc.complete(Err(err));
         }
         let outputs = {
-            let table = &self.code.breakpoints().table;
+            let table = &self.breakpoint_control.breakpoints().table;
             let state = &mut self.state;
             vps::plan(&request, self.vps.count())
                 .map_err(Refused::Client)
@@ -205,7 +205,7 @@ impl Controller {
         }
     }
 
-    /// A watchpoint on a KVM that accepts them and never reports a hit: better refused than waited for.
+    /// The error for a watchpoint on a host whose KVM accepts watchpoints and never reports a hit.
     fn never_fires(&self, changes: &[BreakpointChange]) -> Option<DebugError> {
         let watches = |change: &BreakpointChange| match change {
             BreakpointChange::Insert(breakpoint) => matches!(
@@ -223,11 +223,11 @@ impl Controller {
 
     async fn breakpoints(&mut self) -> Result<Vec<BreakpointStatus>, DebugError> {
         self.state.check_attached()?;
-        // The guest may have taken or left a debug register since.
-        if self.state.check_stopped().is_ok() && self.code.uses_registers() {
+        // The guest may have enabled or disabled a debug register since the last count.
+        if self.state.check_stopped().is_ok() && self.breakpoint_control.uses_registers() {
             self.leave_to_guest().await;
         }
-        Ok(self.code.breakpoints().table.list())
+        Ok(self.breakpoint_control.breakpoints().table.list())
     }
 
     fn set_step_interrupts(
@@ -253,7 +253,7 @@ impl Controller {
     }
 
     pub(super) fn attached(&mut self, epoch: Epoch, reason: DebugStopReason) {
-        self.told.push(reason);
+        self.reported.push(reason);
         self.waiting.attached(AttachInfo {
             arch: GuestArch::X86_64,
             vp_count: self.vps.count(),
@@ -268,7 +268,7 @@ impl Controller {
         self.vps.check(vp)
     }
 
-    /// Does something on the thread of a VP that is parked (I3).
+    /// Calls `call` on the thread of a parked VP (I3).
     async fn on_stopped<R: Send + 'static>(
         &self,
         vp: VpIndex,
@@ -297,7 +297,7 @@ impl Controller {
         let rsp = Gp::Rsp as usize;
         let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
         let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
-        self.code.forget(vp);
+        self.breakpoint_control.forget(vp);
         // RIP may have been written before a write failed.
         if !stays {
             self.state.rip_written(vp);
@@ -315,24 +315,26 @@ impl Controller {
 
     async fn stop_reason(&mut self, vp: VpIndex) -> Result<Option<DebugStopReason>, DebugError> {
         self.check_stopped(vp)?;
-        let told = {
-            let table = &self.code.breakpoints().table;
+        let reported = {
+            let table = &self.breakpoint_control.breakpoints().table;
             self.state
                 .report_reason_of(vp, |reason| still_hit(table, reason))?
         };
-        if told.is_some() {
-            return Ok(told);
+        if reported.is_some() {
+            return Ok(reported);
         }
         let next = self.vps.call(vp, |vp| match vp.activity()? {
             VpActivity::Running | VpActivity::Stopped => vp.location().map(Some),
-            // An interrupt comes before the instruction.
+            // An interrupt is delivered before the VP executes the instruction at RIP.
             VpActivity::Halted | VpActivity::WaitingForStart => Ok(None),
         });
-        let breakpoint = next.await?.and_then(|place| self.code.met_at(&place));
+        let breakpoint = next
+            .await?
+            .and_then(|location| self.breakpoint_control.hit_at(&location));
         Ok(breakpoint.and_then(|breakpoint| self.state.report_breakpoint_ahead(vp, breakpoint)))
     }
 
-    /// The paging state in force on a VP, which is parked.
+    /// The paging state of a parked VP.
     pub(super) async fn address_space(&mut self, vp: VpIndex) -> Result<AddressSpace, DebugError> {
         self.check_stopped(vp)?;
         let state = self.vps.registers(vp).await?;
@@ -390,7 +392,7 @@ impl Controller {
     }
 }
 
-/// A bug of ours, in words a client can be told; its own mistakes as they are.
+/// The error for the client. A bug of the controller becomes [`DebugError::Hypervisor`].
 fn for_client(err: Refused) -> DebugError {
     match err {
         Refused::Client(err) => err,

@@ -1,20 +1,19 @@
-//! The whole actor under shuttle's schedulers, with fake VPs: no session, however its requests, stops, kicks and ends cross, loses a stop, tells one twice,
-//! leaves a request unanswered, or leaves a trace of itself in the guest (I1-I8, as far as the actor owns them).
+//! The whole actor under shuttle's schedulers, with fake VPs. In whatever order requests, stops, kicks and ends happen, a session loses no stop, reports no
+//! stop twice, answers every request, and leaves no trace in the guest (I1-I8, as far as the actor owns them).
 //!
-//! Real: the controller with all its parts, the gate of each VP, the breakpoint table and the bytes in memory, every channel between them. Fake: the VP threads
-//! (`fake_vp`), the machine, the clock of the ticks. What the scheduler decides: who goes on after each channel operation, gate operation, signal and
-//! guest instruction; all of them are schedule points, the futures' channels by an explicit one at each send. Between two of its awaits the controller
-//! runs undisturbed, as it shares nothing with VPs that run but the gates and the signal, and `loom` looks at those (`run_gate`).
+//! Real: the controller with all its parts, the gate of each VP, the breakpoint table, the bytes in memory, and every channel between them. Fake: the VP threads
+//! (`fake_vp`), the machine, and the clock of the ticks. The scheduler decides which thread continues after each channel operation, gate operation, signal and
+//! guest instruction. All of these are schedule points; the channels of futures have an explicit one at each send. The controller has no schedule point
+//! between two of its awaits. It shares only the gates and the signal with VPs that run, and `loom` explores these (`run_gate`).
 //!
-//! A failure prints its schedule or seed; `TRAPGATE_SCHEDULE=<that> cargo test -p vp_runner --lib controller` runs it again and says what
-//! happens.
+//! A failure prints its schedule or seed. `TRAPGATE_SCHEDULE=<schedule> cargo test -p vp_runner --lib controller` repeats it and prints the events.
 
 mod client;
 mod fake_vp;
 mod model;
 
 use super::assembly::Guest;
-use super::assembly::Wiring;
+use super::assembly::Setup;
 use super::*;
 use crate::arch::PagingLimits;
 use crate::breakpoints::Int3Traps;
@@ -35,15 +34,15 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::XFeatures;
 
-/// Names the one schedule to run again, or its seed.
+/// The environment variable with the schedule, or the seed, to run again.
 const SCHEDULE: &str = "TRAPGATE_SCHEDULE";
-/// No session takes so many steps, so one that does hangs.
+/// A session that takes this many steps hangs.
 const MAX_STEPS: usize = 200_000;
 /// For each scheduler.
 const MAX_TIME: Duration = Duration::from_secs(15);
 const EXECUTIONS: usize = 10_000;
 
-/// Returns how many sessions there were.
+/// Returns the number of sessions.
 fn explore(scheduler: impl Scheduler + 'static) -> usize {
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
@@ -77,7 +76,7 @@ fn no_schedule_of_few_preemptions_breaks_a_session() {
     explore_many(PctScheduler::new(4, EXECUTIONS));
 }
 
-/// One life of a guest: random sessions of one debugger, a second client that breaks in at any time, lost channels, the end.
+/// One run of a guest: random sessions of one debugger, a second client that sends `Break` at any time, lost channels, the end.
 fn session() {
     let vps = thread_rng().gen_range(1..=3);
     let model = Model::new(vps);
@@ -101,12 +100,12 @@ fn session() {
         memory: model.ram.clone(),
         machine: model.clone(),
     };
-    let wiring = Wiring {
+    let setup = Setup {
         debug: requests,
         control,
         ticker: (ticker, ticks),
         time: Arc::new(Timekeeper::without_clocks()),
-        // `shuttle` knows nothing of threads that are not its own.
+        // `shuttle` cannot schedule threads that it has not created.
         device_threads: |call| {
             call();
             Ok(())
@@ -117,7 +116,7 @@ fn session() {
         on_reset: ResetPolicy::Reset,
         on_crash: OnCrash::End,
     };
-    let controller = Controller::over(guest, wiring);
+    let controller = Controller::over(guest, setup);
     let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
     let clock = thread::spawn(move || tick(&pulses, &ticks_to));
     let id = client::SharedId::default();
@@ -127,7 +126,7 @@ fn session() {
     });
     Client::new(model.clone(), debug, id).live();
     intruder.join().unwrap();
-    // Every sender of requests is gone now: the guest runs on by itself, however it was left, unless nobody ever let it go (I6).
+    // Every sender of requests is dropped now. The guest runs, unless it was never resumed (I6).
     match start == StartMode::Run || model.was_let_go() {
         true => model.wait_for_progress(),
         false => model.wait_until_untouched(),
@@ -139,14 +138,14 @@ fn session() {
     clock.join().unwrap();
 }
 
-/// What happens, for somebody who looks at one session.
+/// Prints the events of one session.
 fn say(what: impl FnOnce() -> String) {
     if std::env::var_os(SCHEDULE).is_some() {
         println!("{}", what());
     }
 }
 
-/// The ticks, at any time.
+/// Sends ticks at any time.
 fn tick(pulses: &mpsc::Receiver<Pulse>, ticks: &mesh::Sender<Tick>) {
     let mut pulse = Pulse::Off;
     loop {

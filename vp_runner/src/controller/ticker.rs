@@ -1,13 +1,13 @@
-//! A tick from time to time while breakpoint bytes may need looking after and the guest runs. The thread sleeps otherwise.
+//! Periodic ticks while the guest runs and breakpoint bytes have to be checked. Otherwise the thread sleeps.
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long a guest may run past a breakpoint that it has overwritten or just mapped.
+/// The time between ticks: the longest time for which a breakpoint that the guest has overwritten, or whose page it has just mapped, is not armed.
 pub(super) const PERIOD: Duration = Duration::from_millis(25);
 
-/// It is time to look.
+/// One tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tick;
 
@@ -21,7 +21,7 @@ pub(super) enum Pulse {
 pub(super) struct Ticker {
     ticks: mesh::Sender<Tick>,
     pulse: Pulse,
-    /// Present once there was something to tick for. Dropping it ends the thread.
+    /// Present after the first [`start`](Self::start). Dropping the sender ends the thread.
     thread: Option<mpsc::Sender<Pulse>>,
 }
 
@@ -36,7 +36,7 @@ impl Ticker {
         (ticker, receiver)
     }
 
-    /// A ticker whose pulse somebody else turns into ticks: a test that has its own idea of time.
+    /// Lets a test produce the ticks, on its own clock.
     #[cfg(test)]
     pub(super) fn beside(&mut self, thread: mpsc::Sender<Pulse>) -> mesh::Sender<Tick> {
         self.thread = Some(thread);
@@ -58,7 +58,7 @@ impl Ticker {
         self.pulse = pulse;
         let thread = self.thread.get_or_insert_with(|| spawn(self.ticks.clone()));
         if thread.send(pulse).is_err() {
-            tracing::warn!("no thread for ticks: breakpoints are looked after at stops only");
+            tracing::warn!("no thread for ticks: breakpoints are checked at stops only");
         }
     }
 }
@@ -79,7 +79,7 @@ fn spawn(ticks: mesh::Sender<Tick>) -> mpsc::Sender<Pulse> {
             };
         }
     };
-    // Where it cannot be had, the receiver is gone, and `set` says so.
+    // If the thread cannot be started, the receiver is dropped, and `set` logs a warning.
     let _ = thread::Builder::new()
         .name("breakpoint ticks".into())
         .spawn(run);

@@ -1,18 +1,18 @@
-//! What has not been answered yet, and when to look at it again.
+//! The age of a request that has no answer yet, and the time of its next check.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// Something that waits for its answer.
+/// A request that waits for its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unanswered {
     since: Instant,
-    /// How long after `since` it is overdue (again).
+    /// The time after `since` at which the request is overdue (again).
     next: Duration,
 }
 
 impl Unanswered {
-    /// Asked at `now`, and overdue after `soon`.
+    /// A request that was made at `now`, and is overdue after `soon`.
     pub(super) fn new(now: Instant, soon: Duration) -> Self {
         Self {
             since: now,
@@ -20,7 +20,7 @@ impl Unanswered {
         }
     }
 
-    /// How long it has waited, where it is time to do something: once it is overdue, and whenever the time has doubled.
+    /// The age of the request, if the request has become overdue or its age has doubled since then. `None` otherwise.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.since);
         if waited < self.next {

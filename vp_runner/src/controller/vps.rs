@@ -57,19 +57,19 @@ pub(super) struct VpShared {
     pub(super) kick_signal: KickSignal,
 }
 
-/// One of them.
+/// The thread of one VP, as the controller sees it.
 pub(super) struct VpThread {
     gate: Arc<RunGate>,
     link: Box<dyn VpLink>,
     snapshot: Snapshots,
-    /// Whether the client looked at registers since the last stop: if so it most likely will again.
+    /// [`Snapshot::Ahead`] if the client has read registers since the last stop, because the client will probably read them again after the next stop.
     looked_at: Snapshot,
-    /// Since it was kicked, until it parks.
+    /// The kick, until the VP parks.
     kicked: Option<Unanswered>,
 }
 
 impl Vps {
-    /// Starts a thread for each vCPU. What they have to tell comes out of `events`.
+    /// Starts a thread for each vCPU. The threads send to `events`.
     pub(super) fn start(
         vcpus: Vec<VcpuFd>,
         shared: &VpShared,
@@ -101,7 +101,7 @@ impl Vps {
         Ok(vps)
     }
 
-    /// Threads that are there already.
+    /// VPs whose threads exist already.
     #[cfg(test)]
     pub(super) fn of(threads: Vec<VpThread>) -> Self {
         Self { threads }
@@ -127,7 +127,7 @@ impl Vps {
         thread.ok_or(DebugError::NoSuchVp { vp, count })
     }
 
-    /// Brings the VP out of the guest, or keeps it out (I4). Answered by its stop.
+    /// Brings the VP out of the guest, or keeps the VP from entering (I4). The VP then parks.
     pub(super) fn kick(&mut self, vp: VpIndex) {
         if let Some(vp) = self.threads.get_mut(vp.index() as usize) {
             vp.kicked = Some(Unanswered::new(Instant::now(), SOON));
@@ -142,8 +142,8 @@ impl Vps {
         }
     }
 
-    /// Sends kicks again that are overdue, and tells of them. Whether any waits for its answer.
-    pub(super) fn look_after_kicks(&mut self) -> bool {
+    /// Repeats and logs kicks that are overdue. Returns whether a kicked VP has not parked yet.
+    pub(super) fn repeat_overdue_kicks(&mut self) -> bool {
         let now = Instant::now();
         for (index, vp) in (0..).map(VpIndex::new).zip(&mut self.threads) {
             let Some(waited) = vp.kicked.as_mut().and_then(|kick| kick.overdue(now)) else {
@@ -154,7 +154,7 @@ impl Vps {
                     tracing::warn!(vp = %index, ?waited, "a VP has not left the guest for its kick, which is sent again");
                     vp.link.kick_again();
                 }
-                // It is kept out of the guest, and parks as soon as the VMM's code lets it.
+                // The VP does not enter the guest, and parks when the VMM's code returns.
                 false => tracing::warn!(
                     vp = %index,
                     ?waited,
@@ -165,8 +165,8 @@ impl Vps {
         self.threads.iter().any(|vp| vp.kicked.is_some())
     }
 
-    /// Has a VP that is in the guest come out and look at the guest's debug registers. It goes on by itself.
-    pub(super) fn glance(&self, vp: VpIndex) {
+    /// Makes a VP leave the guest for a moment and read the guest's debug registers. The VP enters again by itself.
+    pub(super) fn read_guest_registers(&self, vp: VpIndex) {
         if let Ok(vp) = self.thread(vp)
             && vp.gate.is_in_guest()
         {
@@ -174,7 +174,7 @@ impl Vps {
         }
     }
 
-    /// Lets the parked VP go. Answered by one stop.
+    /// Enters the parked VP. The VP parks once.
     pub(super) fn enter(
         &mut self,
         vp: VpIndex,
@@ -189,10 +189,10 @@ impl Vps {
         vp.link.command(Command::Enter(enter)).map_err(thread_gone)
     }
 
-    /// Does something on the thread of a VP, which is parked: so this ends soon.
+    /// Calls `call` on the thread of a parked VP, and waits for the result.
     ///
     /// # Errors
-    /// What `call` says; [`DebugError::NoSuchVp`]; [`DebugError::Hypervisor`] where the thread has died.
+    /// The error of `call`; [`DebugError::NoSuchVp`]; [`DebugError::Hypervisor`] if the thread has ended.
     pub(super) async fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
@@ -217,7 +217,7 @@ impl Vps {
         })
     }
 
-    /// The same on every VP, at the same time. The first error, when all have answered.
+    /// Makes the call on every VP, at the same time. Returns the first error, when all VPs have answered.
     pub(super) async fn call_all(
         &self,
         call: impl Fn(&mut dyn ParkedVp) -> Result<(), DebugError> + Clone + Send + 'static,
@@ -237,7 +237,7 @@ impl Vps {
         result
     }
 
-    /// Every register of a parked VP; without waking its thread where they have been read since it parked.
+    /// The registers of a parked VP. Does not wake the VP's thread if the registers have been read since the VP parked.
     pub(super) async fn registers(&mut self, vp: VpIndex) -> Result<Arc<VpState>, DebugError> {
         self.check(vp)?;
         let thread = &mut self.threads[vp.index() as usize];
@@ -254,7 +254,7 @@ impl Vps {
     }
 }
 
-/// A parked VP that was asked something.
+/// A call that a parked VP has yet to answer.
 struct Asked<'a, R> {
     answer: mesh::OneshotReceiver<Result<R, DebugError>>,
     link: &'a dyn VpLink,
@@ -295,7 +295,7 @@ impl Drop for Vps {
     fn drop(&mut self) {
         for vp in &self.threads {
             vp.kick();
-            // A thread that is gone already needs no telling.
+            // The command fails if the thread has ended already.
             let _ = vp.link.command(Command::Exit);
         }
         for vp in &mut self.threads {

@@ -11,7 +11,7 @@ use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
-/// At most one of each, but for the kinds that several may wait for at once. What is dropped unanswered tells its caller that the runner is gone.
+/// The open requests: one of each kind, or several where the field is a list. A request that is dropped tells its caller that the runner has ended.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     attach: Option<Attaching>,
@@ -22,7 +22,7 @@ pub(super) struct Waiting {
     reset: Option<DebugRpc<(), ()>>,
 }
 
-/// An `Attach` that waits for the guest to stop. Where it fails its session has ended by then, so its drop means nothing.
+/// An `Attach` that waits for the guest to stop. If the `Attach` fails, the session has ended already, so the drop of `session` has no effect.
 #[derive(Debug)]
 struct Attaching {
     rpc: DebugRpc<(), Attached>,
@@ -86,7 +86,7 @@ impl Waiting {
         }
     }
 
-    /// No stop will come for these.
+    /// Answers the open `Attach` and `Resume`, since no stop will follow.
     pub(super) fn abandon(&mut self) {
         if let Some(attach) = self.attach.take() {
             attach.rpc.complete(Err(DebugError::Detached));
@@ -94,7 +94,7 @@ impl Waiting {
         self.resume_failed(DebugError::Detached);
     }
 
-    /// The guest has ended: no stop will come, and nothing is left to be taken off it.
+    /// Answers every request, since the guest has ended.
     pub(super) fn ended(&mut self, how: GuestEnd) {
         let ended = || DebugError::Ended { how };
         if let Some(attach) = self.attach.take() {

@@ -1,4 +1,4 @@
-//! A debugger that does anything at any time, and looks at every reply.
+//! A debugger that sends any request at any time, and checks every reply.
 
 use super::fake_vp::CODE;
 use super::fake_vp::TURN;
@@ -35,9 +35,9 @@ pub(super) struct Client {
     /// For the debugger's second task.
     id: SharedId,
     set: Vec<Breakpoint>,
-    /// The resumes taken so far.
+    /// The resumes that were accepted so far.
     epoch: Epoch,
-    /// What the last one says.
+    /// The last resume.
     plan: Vec<(VpIndex, VpAction)>,
 }
 
@@ -58,7 +58,7 @@ fn send<M, I, T>(
     pending
 }
 
-/// Nothing that is waited for is dropped unanswered.
+/// Checks that the request was not dropped without an answer.
 fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
     match block_on(pending) {
         Ok(value) => Ok(value),
@@ -67,7 +67,7 @@ fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
     }
 }
 
-/// Somebody else who may interrupt: a second task of the debugger's, which does not know whether its session still lasts.
+/// A second task of the debugger that sends `Break`, and does not know whether its session still exists.
 pub(super) fn intrude(model: &Model, debug: &mesh::Sender<DebugMessage>, id: &SharedId) {
     for _ in 0..thread_rng().gen_range(0..6) {
         for _ in 0..thread_rng().gen_range(0..20) {
@@ -137,7 +137,7 @@ impl Client {
         send(session, request, input)
     }
 
-    /// Some sessions. The client is gone when this returns.
+    /// Runs some sessions. The client is dropped when this returns.
     pub(super) fn live(mut self) {
         for _ in 0..thread_rng().gen_range(1..4) {
             if let End::Lost = self.session() {
@@ -149,14 +149,14 @@ impl Client {
     fn session(&mut self) -> End {
         let attach = self.attach();
         if thread_rng().gen_bool(0.1) {
-            // Gone before it was there: nobody takes the session, which ends by that.
+            // The client drops the request before the answer, so the session is dropped and ends.
             drop(attach);
             self.model.session_over();
             return End::Detached;
         }
         let Attached { session, info } = match answer(attach) {
             Ok(attached) => attached,
-            // The last session was lost, and has not ended yet.
+            // The last session was lost, and its end is not complete.
             Err(DebugError::AlreadyAttached) => return End::Detached,
             Err(err) => panic!("{err}"),
         };
@@ -197,7 +197,7 @@ impl Client {
         pending
     }
 
-    /// A session that the runner did not begin is worth nothing.
+    /// The runner refuses the requests of a session that it did not begin.
     fn check_others_are_refused(&self, session: &DebugSession) {
         let other = DebugSession::begin(mesh::channel().0).id();
         assert_ne!(other, session.id());
@@ -257,14 +257,14 @@ impl Client {
         self.send(DebugRequest::Resume, request)
     }
 
-    /// Whether the last resume lets this VP go, if it is one.
+    /// Whether the last resume runs this VP.
     fn lets_go(&self, vp: Option<VpIndex>) -> bool {
         let stays =
             |(other, action): &(VpIndex, VpAction)| Some(*other) == vp && *action == VpAction::Stay;
         !self.plan.iter().any(stays)
     }
 
-    /// Lets the guest go, and does things meanwhile. `Some`: the session ended.
+    /// Resumes the guest, and sends requests meanwhile. `Some` if the session has ended.
     fn run(&mut self) -> Option<End> {
         let breaks = self.model.breaks_answered();
         let mut resumes = vec![self.resume()];
@@ -303,7 +303,7 @@ impl Client {
                     assert!(!alone || self.lets_go(stop.reason.vp()), "I1");
                     last = Some(stop.reason);
                 }
-                // Only the first is sure to find a stopped guest.
+                // Only for the first resume is the guest certainly stopped.
                 Err(err) => assert!(err == DebugError::NotStopped && last.is_some(), "{err}"),
             }
         }
@@ -316,7 +316,7 @@ impl Client {
         None
     }
 
-    /// However the resumes fare, each is answered.
+    /// Checks that each resume is answered, with a stop or an error.
     fn settle(&mut self, resumes: Vec<Pending<StopEvent>>) {
         for resume in resumes {
             match answer(resume) {
@@ -325,7 +325,7 @@ impl Client {
                     assert_eq!(stop.epoch, self.epoch, "I1");
                 }
                 Err(DebugError::Detached) => self.epoch = self.epoch.next(),
-                // The second: one that the runner had not looked at when the session was lost.
+                // The second error is for a resume that the runner had not received when the session was lost.
                 Err(err) => assert!(
                     matches!(err, DebugError::NotStopped | DebugError::NotAttached),
                     "{err}"
@@ -352,7 +352,7 @@ impl Client {
         End::Detached
     }
 
-    /// The channel goes while the guest runs; the resumes are answered all the same.
+    /// Drops the channel while the guest runs. The resumes are answered all the same.
     fn lose(&mut self, resumes: Vec<Pending<StopEvent>>) -> End {
         self.session = None;
         self.debug = mesh::channel().0;

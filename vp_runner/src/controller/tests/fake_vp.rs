@@ -1,7 +1,7 @@
-//! A VP that is a thread of the scheduler, with a guest of a few one-byte instructions in real guest memory.
+//! A fake VP, which is a thread of the scheduler. Its guest has a few one-byte instructions in real guest memory.
 //!
-//! It keeps to what `vp_thread` promises: it runs only with its gate open, leaves the guest for a signal, parks once for each entry, serves calls while parked,
-//! passes what the client knows of and meets the rest.
+//! The fake VP has the properties of `vp_thread`: it runs only with its gate open, leaves the guest for a signal, parks once for each entry, serves calls while
+//! parked, passes a breakpoint whose hit was reported, and hits every other breakpoint.
 
 use super::model::Model;
 use super::*;
@@ -31,17 +31,17 @@ use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 
-/// Where the guest's program lies in memory, and where it begins.
+/// The address of the guest's program, and its entry point.
 pub(super) const CODE: u64 = 0x1000;
-/// Where it is mapped too.
+/// The second linear address at which the program is mapped.
 const ALIAS: u64 = 0x4000;
-/// Its instructions, each of one byte: `nop`, which a VP can carry out by itself, and `clc`, which it cannot.
+/// The instructions, of one byte each: `nop`, which can be emulated, and `clc`, which cannot.
 pub(super) const PROGRAM: [u8; 3] = [0x90, 0xf8, 0x90];
 const LEN: u64 = PROGRAM.len() as u64;
-/// The instructions of one turn: all of them, then all of them by their other address.
+/// The instructions of one turn: all instructions at their first address, then all at their second address.
 pub(super) const TURN: u64 = 2 * LEN;
 const NOP: u8 = PROGRAM[0];
-/// Of its page tables: of 32 bits, 4 bytes an entry.
+/// The page tables: 32-bit paging, with 4 bytes for an entry.
 const DIRECTORY: u64 = 0x2000;
 const TABLE: u64 = 0x3000;
 const PRESENT: u32 = 1;
@@ -55,12 +55,12 @@ pub(super) fn address(index: u64) -> u64 {
     }
 }
 
-/// The byte of memory that is there.
+/// The physical address of this instruction.
 pub(super) fn gpa(rip: u64) -> Gpa {
     Gpa::new(CODE + rip % 0x1000)
 }
 
-/// What every VP translates by.
+/// The paging state of every VP.
 pub(super) fn load_tables(ram: &GuestMemoryMmap) {
     let entry = |at: u64, to: u64| {
         let to = u32::try_from(to).unwrap() | PRESENT;
@@ -78,18 +78,18 @@ pub(super) struct FakeVp {
     gate: Arc<RunGate>,
     immediate_exit: Arc<AtomicBool>,
     snapshot: Snapshots,
-    /// Some guests never make an exit of their own: nothing but the signal brings them out.
+    /// Whether the guest causes exits. Otherwise only the signal brings the VP out of the guest.
     restless: bool,
     /// The instruction of the turn that comes next.
     index: u64,
     stops: StopSet,
-    /// Bytes that are out of memory for this VP.
+    /// The bytes that are lifted for this VP.
     lifted: Vec<Gpa>,
 }
 
-/// What ended a stay in the guest.
+/// Why the VP has left the guest.
 enum Exit {
-    /// A signal, or something that is no stop.
+    /// A signal, or an exit that is no stop.
     OfItsOwn,
     Slot(usize),
     Int3,
@@ -106,16 +106,16 @@ struct Link {
 impl VpLink for Link {
     fn command(&self, command: Command) -> Result<(), ThreadGone> {
         let sent = self.commands.send(command).map_err(|_| ThreadGone);
-        // It may be carried out before the sender goes on.
+        // The thread may carry out the command before the sender continues.
         thread::yield_now();
         sent
     }
 
-    /// The scheduler lets other threads go on only when this one sleeps.
+    /// The scheduler runs other threads only when this thread sleeps.
     fn wait_briefly(&self, _: &mut dyn FnMut() -> bool) {}
 
     fn kick(&self, kick: Kick) {
-        // The gate has noted it; the VP may do anything before the signal comes, and after it.
+        // The kick is set at the gate. The VP may do anything before and after the signal arrives.
         thread::yield_now();
         if kick == Kick::Signal {
             self.immediate_exit.store(true, Ordering::SeqCst);
@@ -253,7 +253,7 @@ impl FakeVp {
         }
     }
 
-    /// Until a signal, an exit of the guest's own, or a breakpoint; a step ends with its instruction.
+    /// Runs the guest until a signal, an exit of the guest, or a breakpoint. A step ends after its instruction.
     fn kvm_run(&mut self, entry: &Entry) -> Exit {
         loop {
             thread::yield_now();
@@ -285,18 +285,21 @@ impl FakeVp {
         self.model.executed(self.vp);
     }
 
-    /// Whether the guest makes an exit of its own.
+    /// Whether the guest causes an exit now.
     fn exits(&self) -> bool {
         self.restless && thread_rng().gen_bool(0.1)
     }
 
-    /// A byte of ours. `None`: it is of another address, the VP has carried out what is under it, and goes on.
+    /// The VP has hit a breakpoint byte. `None` if the byte belongs to another address and the VP has emulated the instruction under it.
     fn met(&mut self, entry: &mut Entry) -> Option<Cause> {
         let (address, gpa) = (Gva::new(self.rip()), gpa(self.rip()));
         let found = {
             let breakpoints = self.model.breakpoints.try_read();
             let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
-            assert!(breakpoints.bytes.is_armed(gpa), "a byte of nobody's");
+            assert!(
+                breakpoints.bytes.is_armed(gpa),
+                "an INT3 that belongs to no breakpoint"
+            );
             breakpoints.table.at_byte(address, gpa)
         };
         let vp = self.vp;
@@ -318,7 +321,7 @@ impl FakeVp {
         Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })
     }
 
-    /// Goes over the instruction under a byte with the byte in place, if that can be done.
+    /// Emulates the instruction under a byte, if possible.
     fn carries_out(&mut self) -> bool {
         self.forget_snapshot();
         let index = usize::try_from(self.index % LEN).unwrap();
@@ -330,10 +333,10 @@ impl FakeVp {
     }
 
     fn lift(&mut self) {
-        let place = self.stands();
+        let location = self.stands();
         let breakpoints = self.model.breakpoints.try_write();
         let mut breakpoints = breakpoints.expect("somebody looks while a VP lifts its byte");
-        self.lifted = breakpoints.lift(&self.model.ram, &place);
+        self.lifted = breakpoints.lift(&self.model.ram, &location);
     }
 
     fn lower(&mut self) {
@@ -446,7 +449,7 @@ impl ParkedVp for FakeVp {
 }
 
 impl Model {
-    /// What a VP that runs finds.
+    /// The stop of a VP that runs.
     fn byte(&self, rip: u64) -> u8 {
         self.ram.read_obj(GuestAddress(gpa(rip).value())).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What is true of the guest, and what must never be: the judge of a session.
+//! A model of the guest and its debugger, which checks the invariants in each session.
 
 use super::fake_vp::CODE;
 use super::fake_vp::PROGRAM;
@@ -31,9 +31,9 @@ struct State {
     vps: Vec<Record>,
     breaks_sent: u64,
     breaks_answered: u64,
-    /// Several resumes are on their way: what the client has seen lags behind.
+    /// Several resumes are open, so the client may not have seen the latest stop.
     lagging: bool,
-    /// A debugger has resumed the guest, or left it to run: it is not held any more.
+    /// A debugger has resumed the guest, so the guest is not held any more.
     let_go: bool,
 }
 
@@ -42,29 +42,29 @@ struct Record {
     activity: Activity,
     rip: u64,
     debugger: Option<Debugger>,
-    /// A breakpoint that it met.
-    hit: Told,
-    /// A step that it finished.
-    step: Told,
-    /// It asked for a reset that has not been made.
+    /// The breakpoint that the VP has hit.
+    hit: Reported,
+    /// The step that the VP has finished.
+    step: Reported,
+    /// The guest has asked for a reset on this VP, and the reset has not been carried out.
     asked_reset: bool,
-    /// Where it stands, having executed nothing since a stop was reported that named it: what is there is to be passed (I8).
+    /// The RIP at which a stop of the VP was reported, if the VP has executed nothing since. The VP passes a breakpoint at this RIP (I8).
     known: Option<u64>,
-    /// Whether it is `known` cannot be said: there were several resumes on their way.
+    /// `known` is uncertain, because several resumes were open.
     unclear: bool,
-    /// Instructions in the present entry.
+    /// The number of instructions in the present entry.
     executed_now: u64,
     stops: StopSet,
 }
 
-/// Whether the client was told.
+/// Whether a stop was reported to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Told {
-    /// Of all there is.
+enum Reported {
+    /// Yes, every stop.
     #[default]
     Yes,
     NotYet,
-    /// Maybe: there were several resumes on their way.
+    /// Uncertain, because several resumes were open.
     Unclear,
 }
 
@@ -101,7 +101,7 @@ impl Model {
         self.state().vps.len().try_into().unwrap()
     }
 
-    // The VPs' side.
+    // Calls by the VPs.
 
     pub(super) fn entered(&self, vp: VpIndex, rip: u64, enter: &Enter) {
         let mut state = self.state();
@@ -122,7 +122,7 @@ impl Model {
         assert!(!record.asked_reset, "entered instead of reset");
         record.activity = Activity::Entered;
         record.executed_now = 0;
-        record.step = Told::Yes;
+        record.step = Reported::Yes;
         record.debugger = Some(enter.debugger);
         let hit = std::mem::take(&mut record.hit);
         let breakpoints = self.breakpoints.try_read().expect("I3");
@@ -131,8 +131,8 @@ impl Model {
         let here = own || table.has_register_at(Gva::new(rip));
         let may = enter.debugger == Debugger::Absent || first == FirstInstruction::Meets || lagging;
         assert!(
-            may || !here || hit != Told::NotYet,
-            "VP {vp} goes on from a hit that nobody was told of (I7)"
+            may || !here || hit != Reported::NotYet,
+            "VP {vp} continues from a hit that was not reported (I7)"
         );
         assert_eq!(
             enter.stops.slots,
@@ -175,7 +175,7 @@ impl Model {
         self.state().vps[vp.index() as usize].activity = Activity::Entered;
     }
 
-    /// Before an instruction: memory is as the table says, and nobody changes it.
+    /// Before an instruction: checks that memory has the bytes of the table, and that nobody changes the table.
     pub(super) fn check_code(&self, vp: VpIndex, has_lifted: bool) {
         let breakpoints = self.breakpoints.try_read().expect("I3");
         let debugger = self.state().vps[vp.index() as usize].debugger;
@@ -204,7 +204,7 @@ impl Model {
         self.may_have_moved(vp);
     }
 
-    /// The VP enters the guest with nothing to pass, or has executed something.
+    /// The VP enters the guest without a breakpoint to pass, or has executed an instruction.
     pub(super) fn may_have_moved(&self, vp: VpIndex) {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
@@ -221,7 +221,7 @@ impl Model {
         match cause {
             Some(Cause::Debug(DebugStopReason::SingleStep { .. })) => {
                 assert!(record.executed_now > 0, "a step over nothing (I8)");
-                record.step = Told::NotYet;
+                record.step = Reported::NotYet;
             }
             Some(Cause::Debug(_)) => {
                 assert_ne!(
@@ -229,14 +229,14 @@ impl Model {
                     Some(rip),
                     "VP {vp} met with nothing executed what it was to pass (I8)"
                 );
-                record.hit = Told::NotYet;
+                record.hit = Reported::NotYet;
             }
             Some(Cause::Guest(_)) => record.asked_reset = true,
             None | Some(Cause::NotReported) => {}
         }
     }
 
-    /// What a VP gives back as it parks: it may pass only where it stands since it was let pass.
+    /// Checks the value that a VP returns as it parks. The VP may pass a breakpoint only if it has executed nothing since the stop was reported.
     pub(super) fn has_moved(&self, vp: VpIndex, at: AtBreakpoint) {
         let record = &self.state().vps[vp.index() as usize];
         assert!(
@@ -253,12 +253,12 @@ impl Model {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
         record.rip = rip;
-        record.hit = Told::Yes;
+        record.hit = Reported::Yes;
         record.known = None;
         record.unclear = false;
     }
 
-    // The clients' side.
+    // Calls by the clients.
 
     pub(super) fn check_parked(&self, when: &str) {
         let state = self.state();
@@ -277,7 +277,7 @@ impl Model {
         }
     }
 
-    /// Waits until nothing of a debugger is left in a guest that does not run.
+    /// Waits until the guest is stopped and has no trace of a debugger.
     pub(super) fn wait_until_untouched(&self) {
         let bare = |record: &Record| record.stops == StopSet::default();
         while self.code() != PROGRAM || !self.state().vps.iter().all(bare) {
@@ -285,7 +285,7 @@ impl Model {
         }
     }
 
-    /// Waits until every VP has executed something with nobody attached.
+    /// Waits until every VP has executed an instruction without a debugger.
     pub(super) fn wait_for_progress(&self) {
         for vp in 0..self.vps() as usize {
             loop {
@@ -298,12 +298,12 @@ impl Model {
         }
     }
 
-    /// A debugger lets the guest go.
+    /// A debugger resumes the guest.
     pub(super) fn let_go(&self) {
         self.state().let_go = true;
     }
 
-    /// Whether the guest was ever let go.
+    /// Whether the guest was ever resumed.
     pub(super) fn was_let_go(&self) -> bool {
         self.state().let_go
     }
@@ -320,18 +320,18 @@ impl Model {
         self.state().breaks_answered
     }
 
-    /// Several resumes are sent at once: from now on the client hears of stops later than the guest goes on from them.
+    /// Several resumes are sent at once, so the guest may continue from a stop before the client gets the report.
     pub(super) fn lag(&self) {
         self.state().lagging = true;
     }
 
-    /// All of them are answered.
+    /// All of these resumes are answered.
     pub(super) fn caught_up(&self) {
         let mut state = self.state();
         if std::mem::take(&mut state.lagging) {
             for record in &mut state.vps {
-                record.hit = Told::Unclear;
-                record.step = Told::Unclear;
+                record.hit = Reported::Unclear;
+                record.step = Reported::Unclear;
                 record.unclear = true;
             }
         }
@@ -344,34 +344,34 @@ impl Model {
         }
     }
 
-    /// The client is told of a stop. `breaks_before`: those answered before the resume that it answers, if it answers one.
+    /// A stop is reported to the client. `breaks_before`: the breaks that were answered before the resume that this stop answers, if it answers one.
     pub(super) fn reported(&self, reason: DebugStopReason, breaks_before: Option<u64>) {
         let mut state = self.state();
         let lagging = state.lagging;
-        say(|| format!("the client is told {reason:?}"));
-        let told = |told: &mut Told, what: &str| {
-            let was = std::mem::take(told);
+        say(|| format!("reported to the client: {reason:?}"));
+        let report_once = |reported: &mut Reported, what: &str| {
+            let was = std::mem::take(reported);
             assert!(
-                was != Told::Yes || lagging,
-                "{what} is told twice, or never was: {reason:?}"
+                was != Reported::Yes || lagging,
+                "{what} is reported twice, or never happened: {reason:?}"
             );
         };
         match reason {
             DebugStopReason::Breakpoint { vp, breakpoint } => {
                 let record = &mut state.vps[vp.index() as usize];
-                told(&mut record.hit, "a hit");
+                report_once(&mut record.hit, "a hit");
                 assert!(lagging || record.rip == breakpoint.address.value());
             }
             DebugStopReason::SingleStep { vp } => {
-                told(&mut state.vps[vp.index() as usize].step, "a step");
+                report_once(&mut state.vps[vp.index() as usize].step, "a step");
             }
             DebugStopReason::Reset { .. } => {
                 let asked = state.vps.iter().any(|vp| vp.asked_reset);
-                assert!(asked, "a reset nobody asked for");
+                assert!(asked, "a reset without a request");
             }
             DebugStopReason::Break => {
                 let asked = breaks_before.is_none_or(|before| state.breaks_sent > before);
-                assert!(asked, "a stop nobody asked for");
+                assert!(asked, "a stop without a request");
             }
             other => panic!("{other:?}"),
         }
@@ -381,10 +381,10 @@ impl Model {
         }
     }
 
-    /// The session is over: what it had not been told of, nobody will be.
+    /// The session has ended. Stops that were not reported to it are not reported any more.
     pub(super) fn session_over(&self) {
         for record in &mut self.state().vps {
-            record.hit = Told::Yes;
+            record.hit = Reported::Yes;
             record.known = None;
             record.unclear = false;
         }

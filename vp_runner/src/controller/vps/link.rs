@@ -1,4 +1,4 @@
-//! The thread of a VP on KVM, from outside.
+//! The connection to the thread of a VP.
 
 use super::VpShared;
 use crate::arch::VpContext;
@@ -19,26 +19,26 @@ use std::thread;
 use std::thread::JoinHandle;
 use vmm_core_defs::addr::VpIndex;
 
-/// The way to a VP's thread.
+/// The connection to the thread of a VP.
 pub(in crate::controller) trait VpLink: Send + Sync {
-    /// Hands a command over. Commands are served in order.
+    /// Sends a command. The thread serves commands in order.
     ///
     /// # Errors
     /// [`ThreadGone`].
     fn command(&self, command: Command) -> Result<(), ThreadGone>;
 
-    /// Waits until `is_done`, for as long as that is cheaper than going to sleep and being woken: a parked VP answers a call within microseconds.
+    /// Spins until `is_done`, but no longer than a sleep and a wake-up would take. A parked VP answers a call within microseconds.
     fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool);
 
-    /// Carries out a kick that the VP's gate has noted: a VP in the guest leaves it, one that waits in user space looks at its gate.
+    /// Carries out a kick that is set at the VP's gate: a VP in the guest leaves the guest, and a VP that waits in user space checks its gate.
     fn kick(&self, kick: Kick);
 
-    /// Carries a kick out again that was not answered in time: the VMM may have taken the signal's handler away.
+    /// Repeats a kick that is overdue. The VMM may have replaced the signal handler.
     fn kick_again(&self) {
         self.kick(Kick::Signal);
     }
 
-    /// Waits for the end of the thread, which was told to [`Exit`](Command::Exit).
+    /// Waits for the end of the thread, which has got [`Command::Exit`].
     fn join(&mut self);
 }
 
@@ -46,7 +46,7 @@ pub(in crate::controller) trait VpLink: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::controller) struct ThreadGone;
 
-/// See the module.
+/// The connection to a VP thread on KVM.
 pub(super) struct KvmThread {
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -65,7 +65,7 @@ impl KvmThread {
         let (features, signal) = (shared.features, shared.kick_signal);
         let vm = Arc::clone(&shared.vm);
         let run = move || {
-            let _farewell = Farewell(index, events.clone());
+            let _notice = PanicNotice(index, events.clone());
             let vcpu = KvmVcpu::new(ThreadVcpu::new(fd, signal), vm, features);
             let vp = KvmVp::new(vcpu, context);
             vp_thread::VpThread::new(vp, receiver, events).serve();
@@ -96,7 +96,7 @@ impl VpLink for KvmThread {
         if kick == Kick::Signal {
             self.signal.send(thread);
         }
-        // For a VP that waits in user space because its guest halted.
+        // The VP may be asleep in user space, because its guest has halted.
         thread.thread().unpark();
     }
 
@@ -123,10 +123,10 @@ impl VpLink for KvmThread {
     }
 }
 
-/// Says so when a VP thread dies of a panic in the VMM's code, so that nobody waits for it for ever.
-struct Farewell(VpIndex, mesh::Sender<VpEvent>);
+/// Sends [`VpEvent::Died`] if the VP thread ends by a panic in the VMM's code, so that the controller does not wait for the VP.
+struct PanicNotice(VpIndex, mesh::Sender<VpEvent>);
 
-impl Drop for Farewell {
+impl Drop for PanicNotice {
     fn drop(&mut self) {
         if thread::panicking() {
             self.1.send(VpEvent::Died(self.0));
