@@ -4,9 +4,8 @@
 //! Then the same with a TCP connection to a client thread, one byte in each direction, which shows the part that a
 //! remote debugger sees. An echo server is the lower bound.
 //!
-//! Prints JSON lines with medians in microseconds: a `Resume` of one step up to its stop, the same with a read of the
-//! whole register file after it, a read of 8 bytes by virtual address while stopped, and a resume with the break that
-//! ends it.
+//! Prints JSON lines of medians in microseconds: a `Resume` of one step up to its stop, the same with the whole register file read after it,
+//! 8 bytes of memory by virtual address while stopped, and a resume with the break that ends it. At last, how many instructions of a range the VP steps in a second.
 
 use conformance::machine;
 
@@ -30,9 +29,12 @@ use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::session::DebugSession;
 
 const TIMES: usize = 2000;
+/// Of [`counting_loop`].
+const INSTRUCTIONS_OF_A_TURN: f64 = 4.0;
 
 type Debug = DebugSession;
 
@@ -133,7 +135,42 @@ async fn measure(debug: mesh::Sender<DebugMessage>, handle: vp_runner::runner::R
             "{{\"next\":\"{name}\",\"step_us\":{alone:.1},\"step_and_registers_us\":{with_registers:.1},\"memory_us\":{read:.1},\"break_us\":{break_:.1}}}"
         );
     }
+    let per_second = steps_of_a_range(&debug).await;
+    println!("{{\"range_steps_per_s\":{per_second:.0}}}");
     handle.stop();
+}
+
+/// How many instructions of a range the VP steps in a second.
+async fn steps_of_a_range(debug: &Debug) -> f64 {
+    let before = count(debug).await;
+    let begun = Instant::now();
+    let range = VpAction::StepRange {
+        start: Gva::new(ENTRY),
+        end: Gva::new(ENTRY + 0x100),
+    };
+    let pending = debug.call_failable(DebugRequest::Resume, every(range));
+    let (send, over) = mesh::oneshot();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        send.send(());
+    });
+    let broken = async {
+        over.await.unwrap();
+        debug.call_failable(DebugRequest::Break, ()).await.unwrap();
+    };
+    let (stopped, ()) = join(pending, broken).await;
+    stopped.unwrap();
+    let took = begun.elapsed().as_secs_f64();
+    let turns = count(debug).await.wrapping_sub(before);
+    INSTRUCTIONS_OF_A_TURN * turns as f64 / took
+}
+
+async fn count(debug: &Debug) -> u64 {
+    let state = debug.call_failable(DebugRequest::GetVpState, VpIndex::BSP);
+    match &*state.await.unwrap() {
+        DebuggerVpState::X86_64(state) => state.gp[3],
+        DebuggerVpState::Aarch64(_) => 0,
+    }
 }
 
 async fn step(debug: &Debug) {

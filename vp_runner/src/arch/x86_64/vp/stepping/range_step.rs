@@ -6,6 +6,9 @@
 //!
 //! The page of the code is translated once. A processor may do that too: it goes by its TLB until it is made to forget, which takes an
 //! instruction that is not on general registers alone, or another VP's request by an interrupt, which is held back. The bytes themselves are read each time.
+//!
+//! On a host whose KVM emulates guest code, a second has 112,000 steps with this path and 106,000 without it (medians of five runs in turns, `cargo run --release -p vp_runner
+//! --example rpc_step`). It saves the plan of a step, which takes the same time where KVM steps faster.
 
 use super::super::cpu::Cpu;
 use super::super::cpu::Events;
