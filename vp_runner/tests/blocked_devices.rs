@@ -157,7 +157,7 @@ fn a_device_that_blocks_a_debuggers_access_is_told_of_and_everything_else_is_ser
     interrupt(&vm, resume);
     assert_overdue(answer(read), "mmio_read");
     assert_overdue(answer(queued), "mmio_read");
-    log.assert_has("mmio_read for the debugger, 8 bytes at physical address 0x10001000");
+    log.assert_has("mmio_read of 8 bytes at physical address 0x10001000");
     assert_overdue(answer(read_device(&vm)), "mmio_read");
     let write = (GuestAddress::Gpa(DEVICE), vec![1]);
     assert_overdue(
