@@ -11,33 +11,33 @@ use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::cr3;
 use vmm_core_defs::regs::x86_64::bits::cr4;
 
-/// Of a page-table entry. Where it is reserved, a walk faults.
+/// The execute-disable bit of a page-table entry. If the bit is reserved and set, a walk faults.
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// See the module.
+/// The location of a VP's next instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CodeLocation {
     /// The linear address of RIP.
     pub rip: Gva,
     /// The VP's paging registers.
     pub paging: PagingState,
-    /// Whether it is in user mode, ring 3.
+    /// Whether the VP is in user mode, ring 3.
     pub user: bool,
 }
 
 /// Whether an instruction can be fetched from a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fetch {
-    /// It can.
+    /// Yes.
     Permitted,
-    /// By user mode only: the VP, which is not in it, would fault.
+    /// Only in user mode. The VP is in another ring, so its fetch would fault.
     UserOnly,
     /// No: the fetch faults.
     Forbidden,
 }
 
 impl CodeLocation {
-    /// The physical byte of RIP, where there is one.
+    /// The guest-physical address of RIP, if RIP is mapped.
     pub(crate) fn rip_gpa(&self, ram: &GuestMemoryMmap) -> Option<Gpa> {
         Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
     }
@@ -45,7 +45,7 @@ impl CodeLocation {
     /// Whether the VP can fetch an instruction from a page that it translates to (SDM volume 3, "Determination of Access Rights").
     pub(crate) fn fetch(&self, page: &Walk) -> Fetch {
         let supervisor_on_user_page = !self.user && page.user && page.page_size.is_some();
-        // Linux without SMEP, and with a root of the kernel's own for each process, forbids it that in the root's entry.
+        // Linux without SMEP, but with page-table isolation, sets NX in the root entries of the kernel's tables for user addresses.
         let by_root_alone = || {
             let mut entries = page.path.entries();
             let root = entries
@@ -61,7 +61,7 @@ impl CodeLocation {
         }
     }
 
-    /// The root of its page tables; `None` without paging.
+    /// The root of the VP's page tables. `None` without paging.
     pub(crate) fn root(&self) -> Option<u64> {
         match self.paging.cr0 & cr0::PG {
             0 => None,

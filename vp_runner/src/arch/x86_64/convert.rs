@@ -1,4 +1,4 @@
-//! Between KVM's register structures and the register file: pure, so that it serves ioctls and the `kvm_run` page (`KVM_CAP_SYNC_REGS`) alike.
+//! Conversion between KVM's register structures and the register file. Pure, so it serves both ioctls and the `kvm_run` page (`KVM_CAP_SYNC_REGS`).
 
 use kvm_bindings::kvm_dtable;
 use kvm_bindings::kvm_regs;
@@ -19,7 +19,7 @@ pub fn read_general(regs: &kvm_regs, state: &mut X86VpState) {
     state.rflags = regs.rflags;
 }
 
-/// Copies what differs between `old` and `new` into `regs`, and says whether anything did.
+/// Copies the registers in which `new` differs from `old` into `regs`. Returns whether any differed.
 pub fn apply_general(regs: &mut kvm_regs, old: &X86VpState, new: &X86VpState) -> bool {
     let mut changed = false;
     let mut set = |field: &mut u64, old: u64, new: u64| {
@@ -75,9 +75,9 @@ pub fn read_system(sregs: &kvm_sregs, state: &mut X86VpState) {
     state.idtr = table(&sregs.idt);
 }
 
-/// Copies what differs between `old` and `new` into `sregs`, and says whether anything did.
+/// Copies the registers in which `new` differs from `old` into `sregs`. Returns whether any differed.
 ///
-/// Everything else stays, above all `interrupt_bitmap`: the interrupt that waits to be delivered.
+/// All other fields stay, especially `interrupt_bitmap`, the interrupt that waits for its delivery.
 pub fn apply_system(sregs: &mut kvm_sregs, old: &X86VpState, new: &X86VpState) -> bool {
     let mut changed = false;
     for (field, old, new) in [

@@ -1,4 +1,4 @@
-//! What mode an x86 VP is in, its privilege, and how it makes linear addresses: pure functions of the register file.
+//! The mode of an x86 VP, its privilege level, and its linear addresses: pure functions of the register file.
 
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
@@ -17,7 +17,7 @@ pub(crate) enum Segment {
     Ss,
 }
 
-/// The processor mode as far as `INT3` depends on it.
+/// The processor mode, as far as KVM's treatment of `INT3` depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModeClass {
     /// CR0.PE is clear.
@@ -69,7 +69,7 @@ pub(crate) fn mode(bits: &ModeBits) -> CpuMode {
     let virtual_8086 = bits.rflags & rflags::VM != 0;
     match ModeClass::of(bits.cr0, bits.efer) {
         ModeClass::Real => CpuMode::Real,
-        // EFLAGS.VM does nothing while long mode is active.
+        // EFLAGS.VM has no effect while long mode is active.
         ModeClass::Long => match (bits.long, bits.big) {
             (true, _) => CpuMode::Long64,
             (false, true) => CpuMode::Compatibility32,
@@ -99,8 +99,8 @@ pub(crate) fn privilege(state: &X86VpState) -> u8 {
 
 /// The linear address of an offset in a segment.
 ///
-/// In 64-bit code these segments have no bases; everywhere else the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
-/// 64-bit mode"). The offset is taken as it is: a 16-bit wrap belongs to the instruction that made it.
+/// In 64-bit code these segments have base 0. In other modes the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
+/// 64-bit mode"). This function does not wrap the offset at 16 bits, because the instruction that computes the offset does.
 pub(crate) fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
     let base = match segment {
         Segment::Cs => state.cs.base,
@@ -141,7 +141,7 @@ mod tests {
             (0, 0, rflags::VM, L | DB, CpuMode::Real),
             (1, 0, 0, 0, CpuMode::Protected16),
             (1, 0, 0, DB, CpuMode::Protected32),
-            // L means nothing before long mode is active.
+            // L has no effect before long mode is active.
             (1, 0, 0, L | DB, CpuMode::Protected32),
             (1, 0, rflags::VM, 0, CpuMode::Virtual8086),
             (1, efer::LMA, 0, L, CpuMode::Long64),

@@ -1,9 +1,9 @@
-//! Who has which of a VP's four debug registers.
+//! The four debug registers of a VP, shared between the debugger and the guest.
 //!
-//! KVM puts the debugger's set in the place of the guest's (`KVM_GUESTDBG_USE_HW_BP`, api.rst, `KVM_SET_GUEST_DEBUG`): the guest reads back what
-//! it wrote, and nothing of it fires. So while the debugger has a register, both sets are put into one: the debugger's breakpoints keep
-//! their numbers, which are the same on every VP; each of this VP's guest goes to its own number where that is free and to another where not, and
-//! is translated back in the DR6 that the guest gets. With none of the debugger's KVM is left to the guest's own set.
+//! KVM replaces the guest's debug registers by the debugger's (`KVM_GUESTDBG_USE_HW_BP`, api.rst, `KVM_SET_GUEST_DEBUG`). The guest reads back the values that
+//! it wrote, but its breakpoints do not fire. So while the debugger uses a register, both sets are merged into one. The debugger's breakpoints keep
+//! their numbers, which are the same on every VP. Each breakpoint of the guest keeps its number if that register is free, and goes to another register
+//! otherwise. The DR6 that the guest gets has the guest's numbers. While the debugger uses no register, KVM uses the guest's own set.
 
 use crate::arch::x86_64::dr7;
 use crate::arch::x86_64::dr7::Access;
@@ -13,7 +13,7 @@ use crate::arch::x86_64::dr7::Slot;
 use crate::arch::x86_64::dr7::Slots;
 use vmm_core_defs::addr::Gva;
 
-/// The guest's own DR0-3 and DR7, as it reads them.
+/// The guest's own DR0-3 and DR7, as the guest reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GuestRegisters {
     /// DR0-3.
@@ -23,12 +23,12 @@ pub(crate) struct GuestRegisters {
 }
 
 impl GuestRegisters {
-    /// How many it has enabled.
+    /// How many breakpoints the guest has enabled.
     pub(crate) fn count(&self) -> usize {
         self.slots().iter().flatten().count()
     }
 
-    /// Whether it has enabled any.
+    /// Whether the guest has enabled any breakpoint.
     pub(crate) fn is_any_enabled(&self) -> bool {
         self.dr7 & dr7::ENABLED != 0
     }
@@ -43,41 +43,41 @@ impl GuestRegisters {
     }
 }
 
-/// The debugger's breakpoints and the guest's are more than there are registers.
+/// The breakpoints of the debugger and of the guest do not fit into four registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
+enum Owner {
     Debugger,
-    /// A step's: not the client's, and the same for one instruction only.
-    Trap,
-    /// With its number of the guest's.
+    /// The runner, for one step.
+    Step,
+    /// The guest, with this number of its own register.
     Guest(usize),
 }
 
-/// The debug registers of one VP. The default leaves them to the guest.
+/// The debug registers of one VP. The default leaves all registers to the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DebugRegisters {
-    held: [Option<(Holder, Slot)>; SLOTS],
+    used: [Option<(Owner, Slot)>; SLOTS],
     access: RegisterAccess,
 }
 
-/// What becomes of the guest's next access to its debug registers, where the debugger has one and this KVM reports accesses.
+/// The effect of the guest's next access to its debug registers, while the debugger uses a register and if this KVM reports accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum RegisterAccess {
-    /// It is an exit, with DR6.BD.
+    /// The access is an exit, with DR6.BD.
     #[default]
     Reported,
-    /// KVM carries it out.
-    CarriedOut,
+    /// KVM emulates the access.
+    Emulated,
 }
 
-/// Registers by their bits, as in DR6.B0-3; and accesses to them all, as in DR6.BD.
+/// A set of registers, with the bits of DR6.B0-3. The bit of DR6.BD means accesses to the registers.
 pub(crate) type Hits = u64;
 
 impl DebugRegisters {
-    /// Both sets in one.
+    /// Merges both sets.
     ///
     /// # Errors
     /// [`NoRoom`].
@@ -85,60 +85,60 @@ impl DebugRegisters {
         if ours.iter().all(Option::is_none) {
             return Ok(Self::default());
         }
-        let mut held = ours.map(|slot| slot.map(|slot| (Holder::Debugger, slot)));
+        let mut used = ours.map(|slot| slot.map(|slot| (Owner::Debugger, slot)));
         for (number, slot) in guest.slots().into_iter().enumerate() {
             let Some(slot) = slot else { continue };
-            let free = |index: &usize| held[*index].is_none();
-            let mut places = std::iter::once(number).chain(0..SLOTS);
-            let place = places.find(free).ok_or(NoRoom)?;
-            held[place] = Some((Holder::Guest(number), slot));
+            let free = |index: &usize| used[*index].is_none();
+            let mut indexes = std::iter::once(number).chain(0..SLOTS);
+            let index = indexes.find(free).ok_or(NoRoom)?;
+            used[index] = Some((Owner::Guest(number), slot));
         }
         Ok(Self {
-            held,
+            used,
             access: RegisterAccess::Reported,
         })
     }
 
-    /// The guest's alone, each in its place: to tell what fired while KVM was left to it.
+    /// The guest's breakpoints alone, each in its own register, to decode a DR6 while KVM uses the guest's set.
     pub(crate) fn of_guest(guest: &GuestRegisters) -> Self {
-        let mut held = [None; SLOTS];
+        let mut used = [None; SLOTS];
         for (number, slot) in guest.slots().into_iter().enumerate() {
-            held[number] = slot.map(|slot| (Holder::Guest(number), slot));
+            used[number] = slot.map(|slot| (Owner::Guest(number), slot));
         }
         Self {
-            held,
+            used,
             access: RegisterAccess::Reported,
         }
     }
 
-    /// These without what the guest has let go or changed since they were put together.
+    /// This set without the breakpoints that the guest has disabled or changed since the merge.
     pub(crate) fn as_of(mut self, guest: &GuestRegisters) -> Self {
         let now = guest.slots();
-        for held in &mut self.held {
-            if let Some((Holder::Guest(number), slot)) = *held
+        for used in &mut self.used {
+            if let Some((Owner::Guest(number), slot)) = *used
                 && now[number] != Some(slot)
             {
-                *held = None;
+                *used = None;
             }
         }
         self
     }
 
-    /// Whether the debugger has none of them, so that KVM is left to the guest's.
+    /// Whether the debugger uses no register, so that KVM uses the guest's set.
     pub(crate) fn is_guests(&self) -> bool {
-        let mut held = self.held.iter().flatten();
-        held.all(|(holder, _)| matches!(holder, Holder::Guest(_)))
+        let mut used = self.used.iter().flatten();
+        used.all(|(owner, _)| matches!(owner, Owner::Guest(_)))
     }
 
-    /// These but for some.
+    /// This set without the registers `passed`.
     pub(crate) fn without(mut self, passed: Hits) -> Self {
-        for (index, held) in self.held.iter_mut().enumerate() {
+        for (index, used) in self.used.iter_mut().enumerate() {
             if passed >> index & 1 != 0 {
-                *held = None;
+                *used = None;
             }
         }
         if Dr6(passed).debug_register_access() {
-            self.access = RegisterAccess::CarriedOut;
+            self.access = RegisterAccess::Emulated;
         }
         match self.is_guests() {
             true => Self::default(),
@@ -146,122 +146,122 @@ impl DebugRegisters {
         }
     }
 
-    /// These but for the execution breakpoints at one address.
+    /// This set without execution breakpoints at one address.
     pub(crate) fn without_execution_at(mut self, address: Gva) -> Self {
-        for held in &mut self.held {
+        for used in &mut self.used {
             let here = |slot: Slot| slot.access() == Access::Execute && slot.address() == address;
-            if held.is_some_and(|(_, slot)| here(slot)) {
-                *held = None;
+            if used.is_some_and(|(_, slot)| here(slot)) {
+                *used = None;
             }
         }
         self
     }
 
-    /// These and execution breakpoints at as many of the addresses as there is room for, the first ones first. One of the debugger's for another
-    /// instruction than that at `rip` makes room: a step does not get there.
+    /// This set with execution breakpoints at as many of these addresses as possible, in their order. They may replace the debugger's execution breakpoints
+    /// at other addresses than `rip`, which a single step cannot hit.
     pub(crate) fn with_traps(mut self, rip: Gva, wanted: impl Iterator<Item = Gva>) -> Self {
         for address in wanted {
             if self.executes_at(address) {
                 continue;
             }
-            let gives_way = |held: &(Holder, Slot)| {
-                let (holder, slot) = held;
+            let replaceable = |used: &(Owner, Slot)| {
+                let (owner, slot) = used;
                 let elsewhere = slot.access() == Access::Execute && slot.address() != rip;
-                *holder == Holder::Debugger && elsewhere
+                *owner == Owner::Debugger && elsewhere
             };
-            let free = self.held.iter().position(Option::is_none);
+            let free = self.used.iter().position(Option::is_none);
             let other = || {
-                self.held
+                self.used
                     .iter()
-                    .position(|held| held.as_ref().is_some_and(gives_way))
+                    .position(|used| used.as_ref().is_some_and(replaceable))
             };
-            let Some(place) = free.or_else(other) else {
+            let Some(index) = free.or_else(other) else {
                 break;
             };
-            self.held[place] = Some((Holder::Trap, Slot::execute(address)));
+            self.used[index] = Some((Owner::Step, Slot::execute(address)));
         }
         self
     }
 
-    /// These and an execution breakpoint at the address, for which any other gives way if it has to: one of the debugger's, first one that waits for
-    /// execution elsewhere, before one of the guest's.
-    pub(crate) fn with_trap_at_any_rate(self, rip: Gva, address: Gva) -> Self {
+    /// This set with an execution breakpoint at the address. If no register is free, the breakpoint replaces a breakpoint of the debugger, preferably an
+    /// execution breakpoint at another address, or else a breakpoint of the guest.
+    pub(crate) fn with_forced_trap(self, rip: Gva, address: Gva) -> Self {
         let mut with = self.with_traps(rip, std::iter::once(address));
         if !with.executes_at(address) {
             let debuggers =
-                |held: &Option<(Holder, Slot)>| matches!(held, Some((Holder::Debugger, _)));
-            let place = with.held.iter().position(debuggers).unwrap_or(0);
-            with.held[place] = Some((Holder::Trap, Slot::execute(address)));
+                |used: &Option<(Owner, Slot)>| matches!(used, Some((Owner::Debugger, _)));
+            let index = with.used.iter().position(debuggers).unwrap_or(0);
+            with.used[index] = Some((Owner::Step, Slot::execute(address)));
         }
         with
     }
 
-    /// Whether an execution breakpoint of the debugger's or a step's is there.
+    /// Whether the debugger or a step has an execution breakpoint at the address.
     pub(crate) fn executes_at(&self, address: Gva) -> bool {
-        let mut held = self.held.iter().flatten();
-        held.any(|(holder, slot)| {
-            !matches!(holder, Holder::Guest(_))
+        let mut used = self.used.iter().flatten();
+        used.any(|(owner, slot)| {
+            !matches!(owner, Owner::Guest(_))
                 && slot.access() == Access::Execute
                 && slot.address() == address
         })
     }
 
-    /// Whether a step's breakpoint is there.
+    /// Whether a step has a breakpoint at the address.
     pub(crate) fn is_trap_at(&self, address: Gva) -> bool {
-        let mut held = self.held.iter().flatten();
-        held.any(|(holder, slot)| *holder == Holder::Trap && slot.address() == address)
+        let mut used = self.used.iter().flatten();
+        used.any(|(owner, slot)| *owner == Owner::Step && slot.address() == address)
     }
 
-    /// Whether a step's breakpoint fired.
+    /// Whether the breakpoint of a step fired.
     pub(crate) fn trapped(&self, dr6: Dr6) -> bool {
-        self.hits(dr6).any(|(_, holder, _)| holder == Holder::Trap)
+        self.hits(dr6).any(|(_, owner, _)| owner == Owner::Step)
     }
 
-    /// What becomes of the guest's next access to its debug registers.
+    /// The effect of the guest's next access to its debug registers.
     pub(crate) fn access(&self) -> RegisterAccess {
         self.access
     }
 
-    /// DR0-3 and DR7 for KVM; `None` to leave it to the guest's.
+    /// DR0-3 and DR7 for KVM. `None` if KVM uses the guest's set.
     pub(crate) fn programmed(&self) -> Option<([u64; SLOTS], u64)> {
         if self.is_guests() {
             return None;
         }
-        let slots = self.held.map(|held| held.map(|(_, slot)| slot));
+        let slots = self.used.map(|used| used.map(|(_, slot)| slot));
         let db = slots.map(|slot| slot.map_or(0, |slot| slot.address().value()));
         Some((db, dr7::encode(&slots)))
     }
 
-    /// The debugger's breakpoint that fired; of several the lowest.
+    /// The register of the debugger's breakpoint that fired, the lowest of several.
     pub(crate) fn ours(&self, dr6: Dr6) -> Option<usize> {
         let mut hits = self.hits(dr6);
-        hits.find_map(|(index, holder, _)| (holder == Holder::Debugger).then_some(index))
+        hits.find_map(|(index, owner, _)| (owner == Owner::Debugger).then_some(index))
     }
 
-    /// The guest's that fired, by its numbers.
+    /// The guest's breakpoints that fired, by the guest's numbers.
     pub(crate) fn guests(&self, dr6: Dr6) -> Hits {
         self.of_guest_where(dr6, |_| true)
     }
 
-    /// The guest's that fired after what they waited for, by its numbers. Others fire again when the instruction is tried again.
+    /// The guest's breakpoints that fired after the access, by the guest's numbers. Execution breakpoints fire again when the instruction is retried.
     pub(crate) fn guests_done(&self, dr6: Dr6) -> Hits {
         self.of_guest_where(dr6, |slot| slot.access() != Access::Execute)
     }
 
     fn of_guest_where(&self, dr6: Dr6, wanted: impl Fn(Slot) -> bool) -> Hits {
         self.hits(dr6)
-            .fold(0, |hits, (_, holder, slot)| match holder {
-                Holder::Guest(number) if wanted(slot) => hits | 1 << number,
+            .fold(0, |hits, (_, owner, slot)| match owner {
+                Owner::Guest(number) if wanted(slot) => hits | 1 << number,
                 _ => hits,
             })
     }
 
-    /// The guest's that wait for execution at this address, by its numbers.
+    /// The guest's execution breakpoints at this address, by the guest's numbers.
     pub(crate) fn guests_at(&self, address: u64) -> Hits {
         let mut at = 0;
-        for (holder, slot) in self.held.iter().flatten() {
-            match holder {
-                Holder::Guest(number)
+        for (owner, slot) in self.used.iter().flatten() {
+            match owner {
+                Owner::Guest(number)
                     if slot.access() == Access::Execute && slot.address().value() == address =>
                 {
                     at |= 1 << number;
@@ -272,8 +272,8 @@ impl DebugRegisters {
         at
     }
 
-    /// The registers to pass where the guest has RFLAGS.RF set, which is not to meet an execution breakpoint and does on some KVMs: all that
-    /// fired, or none where something else did.
+    /// The registers to disarm after an exit in spite of RFLAGS.RF, which some KVMs ignore: all registers that fired. `None` if anything but execution
+    /// breakpoints caused the exit.
     pub(crate) fn unheeded_rf(&self, dr6: Dr6) -> Option<Hits> {
         let mut hits = self.hits(dr6).peekable();
         hits.peek()?;
@@ -285,20 +285,20 @@ impl DebugRegisters {
         })
     }
 
-    /// Hardware may set Bn for a register that is not enabled at all, which is why `held` decides (SDM volume 3, "Debug Status Register (DR6)").
-    /// An emulated CPU was seen to report one alone of two data breakpoints that one access meets: the other is added where it must have been met.
-    fn hits(&self, dr6: Dr6) -> impl Iterator<Item = (usize, Holder, Slot)> {
-        let held = self.held;
+    /// The registers that fired. Hardware may set Bn for a register that is not enabled, so only registers in `used` count (SDM volume 3, "Debug Status Register
+    /// (DR6)"). One emulated CPU reported only one of two data breakpoints that the same access hits. The other is added if the access must have hit it.
+    fn hits(&self, dr6: Dr6) -> impl Iterator<Item = (usize, Owner, Slot)> {
+        let used = self.used;
         let reported = move |index: usize| dr6.0 >> index & 1 != 0;
         let implied = move |slot: Slot| {
-            let mut others = held.iter().enumerate();
-            others.any(|(other, held)| match held {
+            let mut others = used.iter().enumerate();
+            others.any(|(other, used)| match used {
                 Some((_, met)) => reported(other) && slot.is_met_with(met),
                 None => false,
             })
         };
-        let all = held.into_iter().enumerate();
-        all.filter_map(|(index, held)| held.map(|(holder, slot)| (index, holder, slot)))
+        let all = used.into_iter().enumerate();
+        all.filter_map(|(index, used)| used.map(|(owner, slot)| (index, owner, slot)))
             .filter(move |(index, _, slot)| reported(*index) || implied(*slot))
     }
 }

@@ -1,8 +1,8 @@
-//! The x86 debug registers as values: what DR7 asks for, what DR6 reports (SDM volume 3, chapter "Debug, Branch Profile, TSC ..."; section "Debug
+//! The x86 debug registers as values: the breakpoints of DR7 and the events of DR6 (SDM volume 3, chapter "Debug, Branch Profile, TSC ..."; section "Debug
 //! Registers").
 //!
 //! Everything here is pure. [`Slot`] is one legal debug register; [`encode`] and [`decode`] turn four of them into DR0-3 and DR7
-//! and back; [`Dr6`] says what happened, and [`DebugPayload`] what the guest is told of it.
+//! and back. [`Dr6`] is the debug status of an exit, and [`DebugPayload`] the part of it that is delivered to the guest.
 
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
@@ -27,16 +27,16 @@ const ANY_ENABLE: u64 = 0b11;
 /// Any of them of any register.
 pub(crate) const ENABLED: u64 = 0xff;
 
-/// The R/W field of DR7: which access a debug register waits for (SDM volume 3, "Debug Control Register (DR7)").
+/// The R/W field of DR7: the access on which a debug register fires (SDM volume 3, "Debug Control Register (DR7)").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// 00b: the instruction at the address is about to execute.
     Execute,
     /// 01b: a watched byte is written.
     Write,
-    /// 10b: an I/O port is accessed (with CR4.DE set). Decoded, for guests use it; never encoded for a debugger.
+    /// 10b: an I/O port is accessed (with CR4.DE set). Guests may use this access. A debugger cannot.
     Io,
-    /// 11b: a watched byte is read or written, fetches excepted.
+    /// 11b: a watched byte is read or written. Instruction fetches do not count.
     ReadWrite,
 }
 
@@ -102,7 +102,7 @@ impl Len {
         }
     }
 
-    /// The length of that many bytes, where a debug register can watch it.
+    /// The length for this number of bytes, if a debug register can watch so many.
     pub(crate) const fn from_bytes(bytes: u64) -> Option<Self> {
         match bytes {
             1 => Some(Self::One),
@@ -114,7 +114,7 @@ impl Len {
     }
 }
 
-/// What one enabled debug register waits for. Only legal ones can be made: aligned, and of length 1 for execution.
+/// The breakpoint of one enabled debug register. Only legal breakpoints can be constructed: aligned, and with length 1 for execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Slot {
     address: Gva,
@@ -123,12 +123,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The debug register that holds a breakpoint, of whichever kind: a software breakpoint is held as [`Access::Execute`], and
-    /// a read watchpoint as [`Access::ReadWrite`], x86 having none for reads alone.
+    /// The debug register for a breakpoint of any kind. A software breakpoint becomes [`Access::Execute`]. A read watchpoint becomes [`Access::ReadWrite`], since
+    /// x86 has no access for reads alone.
     ///
     /// # Errors
     /// [`DebugError::BadBreakpoint`] for a watchpoint whose length is not 1, 2, 4 or 8 or whose address is not a multiple of it
-    /// (SDM volume 3, "Debug Address Registers"). The length of an instruction breakpoint is the client's instruction's, and not looked at.
+    /// (SDM volume 3, "Debug Address Registers"). The length of an execution breakpoint is ignored, because clients send the length of the instruction.
     pub(crate) fn new(breakpoint: &Breakpoint) -> Result<Self, DebugError> {
         let Breakpoint { kind, address, len } = *breakpoint;
         let refused = DebugError::BadBreakpoint { address, len };
@@ -164,12 +164,12 @@ impl Slot {
         self.address
     }
 
-    /// The access waited for.
+    /// The access on which the register fires.
     pub(crate) const fn access(&self) -> Access {
         self.access
     }
 
-    /// Whether each data access that meets `other` meets this one.
+    /// Whether each data access that hits `other` also hits this one.
     pub(crate) fn is_met_with(&self, other: &Self) -> bool {
         let access = match other.access {
             Access::Write => matches!(self.access, Access::Write | Access::ReadWrite),
@@ -181,7 +181,7 @@ impl Slot {
     }
 }
 
-/// DR7 for four debug registers, each on or off. The addresses go to DR0-3 by themselves.
+/// DR7 for four debug registers, each on or off. DR0-3 hold the addresses.
 ///
 /// An empty set encodes to DR7's reset value (400h), with no breakpoint enabled.
 pub(crate) fn encode(slots: &Slots) -> u64 {
@@ -195,10 +195,10 @@ pub(crate) fn encode(slots: &Slots) -> u64 {
         })
 }
 
-/// What DR0-3 and DR7 ask for, as a guest or [`encode`] wrote them: `None` for a register that neither its L nor its G bit enables.
+/// The breakpoints of DR0-3 and DR7, as a guest or [`encode`] wrote them. `None` for a register that neither its L nor its G bit enables.
 ///
-/// The address is cut to a multiple of the length, which is what hardware matches (SDM volume 3, "Debug Address Registers"), and the length of
-/// an execution breakpoint read as 1, since any other is undefined there.
+/// The address is rounded down to a multiple of the length, as hardware does (SDM volume 3, "Debug Address Registers"). The length of
+/// an execution breakpoint is taken as 1, since other lengths are undefined.
 pub(crate) fn decode(db: &[u64; SLOTS], dr7: u64) -> Slots {
     std::array::from_fn(|n| {
         if dr7 >> (2 * n) & ANY_ENABLE == 0 {
@@ -231,12 +231,12 @@ impl Dr6 {
     const RTM: u64 = 1 << 16;
     /// B0 to B3.
     const BREAKPOINTS: u64 = 0b1111;
-    /// Bits that are 1 when what they stand for did not happen, or always.
+    /// Bits that are 1 if their event did not happen, or that are always 1.
     const ACTIVE_LOW: u64 = 0xffff_0ff0;
     /// Reads as 0.
     const RESERVED: u64 = 1 << 12;
 
-    /// B0-3: the condition of some debug register was met. Hardware may say so of one that is not enabled.
+    /// B0-3: the condition of a debug register was met. Hardware may also set the bit of a register that is not enabled.
     pub(crate) const fn breakpoints(self) -> bool {
         self.0 & Self::BREAKPOINTS != 0
     }
@@ -246,24 +246,24 @@ impl Dr6 {
         self.0 & Self::BS != 0
     }
 
-    /// BD: the guest touched a debug register while DR7.GD was set.
+    /// BD: the guest accessed a debug register while DR7.GD was set.
     pub(crate) const fn debug_register_access(self) -> bool {
         self.0 & Self::ACCESS != 0
     }
 
-    /// Whether nothing happened at all. `ICEBP` says so.
+    /// Whether no event bit is set, as for `ICEBP`.
     pub(crate) fn is_empty(self) -> bool {
         !self.breakpoints() && !self.single_step() && self.others().is_empty()
     }
 
-    /// What happened but for B0-3 and BS: BD, a task switch (BT), a bus lock (BLD) and a transaction (RTM).
+    /// The events other than B0-3 and BS: BD, a task switch (BT), a bus lock (BLD) and a transaction (RTM).
     pub(crate) const fn others(self) -> DebugPayload {
         let happened = self.0 ^ Self::ACTIVE_LOW;
         DebugPayload(happened & (Self::BLD | Self::ACCESS | Self::BT | Self::RTM))
     }
 }
 
-/// What a `#DB` adds to DR6: a bit set for each thing that happened, whichever way DR6 shows it (KVM api.rst, `KVM_CAP_EXCEPTION_PAYLOAD`).
+/// The changes of a `#DB` to DR6: a set bit for each event, also for events that clear their bit in DR6 (KVM api.rst, `KVM_CAP_EXCEPTION_PAYLOAD`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DebugPayload(pub u64);
 
@@ -271,18 +271,18 @@ impl DebugPayload {
     /// A single step.
     pub(crate) const SINGLE_STEP: Self = Self(Dr6::BS);
 
-    /// Whether nothing happened. A `#DB` of `ICEBP` says so.
+    /// Whether no event bit is set, as for the `#DB` of `ICEBP`.
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Both.
+    /// The events of both.
     #[must_use]
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// DR6 when the exception is delivered: B0-3 are written, the rest is only added to (SDM volume 3, "Debug Status Register (DR6)").
+    /// DR6 after the delivery of the exception: B0-3 are replaced, other events are added (SDM volume 3, "Debug Status Register (DR6)").
     pub(crate) const fn deliver(self, dr6: u64) -> u64 {
         let kept = dr6 & !Dr6::BREAKPOINTS | Dr6::ACTIVE_LOW;
         ((kept | self.0) ^ (self.0 & Dr6::ACTIVE_LOW)) & !Dr6::RESERVED

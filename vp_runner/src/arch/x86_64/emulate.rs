@@ -1,19 +1,20 @@
-//! Carries out the commonest first instructions of functions without the VP executing them: what lets one VP past a breakpoint byte while the
-//! others run, with the byte staying in place (I5, I7). Pure.
+//! Emulates the most frequent first instructions of functions. One VP can so pass a breakpoint byte while the other VPs run and the byte stays in memory (I5,
+//! I7). Pure.
 //!
-//! Everything else is [`Unsupported`], and so is each of these where anything but plain success could come of it: a fault, a trap, a pending event.
-//! The tests compare with a real vCPU, in every mode.
+//! Every other instruction is [`Unsupported`]. These instructions are unsupported too if they could fault, trap or meet a pending event.
+//! The tests compare the results with those of a real vCPU, in every mode.
 //!
-//! On a host with two processors whose KVM emulates guest code, a VP passes 10,000 breakpoint bytes of another address in a second this way, and 100 to 400 if it executes each instruction with
-//! the other VPs stopped; the other VP counts on as if nothing were (`cargo run --release -p vp_runner --example step_over`). A reported hit stops every VP anyway, so it gains nothing.
+//! Measured on a host with two processors whose KVM emulates guest code, with breakpoint bytes of another address: a VP passes 10,000 bytes in a second by emulation,
+//! and 100 to 400 with the other VPs stopped. Emulation does not slow down the other VP (`cargo run --release -p vp_runner --example step_over`). A reported
+//! hit stops every VP anyway, so emulation gains nothing there.
 //!
-//! | instruction | what stands in the way |
+//! | instruction | unsupported because of |
 //! |---|---|
 //! | `endbr32`, `endbr64`, `nop` in all forms, `lea`, `mov r,r`, `xor r,r`, `add`/`sub`/`and r,imm` | |
 //! | `push r` | the stack segment, non-canonical addresses, alignment checks |
 //!
-//! For all of them: the trap flag, debug registers of the guest's own, an interrupt shadow, CR4.CET (whose tracker of indirect branches is in no register that we have), virtual-8086
-//! mode, a RIP that would leave its segment.
+//! All of them are unsupported with: the trap flag set, debug registers that the guest has enabled, an interrupt shadow, CR4.CET (KVM does not return the state
+//! of its indirect branch tracker), virtual-8086 mode, or a RIP that would leave its segment.
 
 use crate::arch::x86_64::cpu_mode::ModeClass;
 use crate::arch::x86_64::cpu_mode::Segment;
@@ -44,19 +45,19 @@ mod operand;
 /// L0-L3 and G0-G3.
 const DR7_ENABLED: u64 = 0xff;
 
-/// Whether the VP's last instruction holds interrupts back for this one (`sti`, `mov ss`, `pop ss`), as `KVM_GET_VCPU_EVENTS` tells.
+/// Whether the VP's last instruction blocks interrupts for this one (`sti`, `mov ss`, `pop ss`), by `KVM_GET_VCPU_EVENTS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InterruptShadow {
-    /// It does.
+    /// Interrupts are blocked.
     Active,
-    /// It does not.
+    /// Interrupts are not blocked.
     None,
 }
 
-/// The registers after the instruction, and what it is to write.
+/// The registers after the instruction, and its write to memory.
 ///
-/// The caller makes the store first, and only where the VP itself could: RAM that its page tables let it write at its privilege, through entries
-/// that are marked accessed and dirty already (the processor would mark them). Where it cannot be made, nothing has happened.
+/// The caller makes the store first, and only if the VP itself could: the page tables must let the VP write to this RAM at its privilege level, through
+/// entries that are already marked accessed and dirty (the processor would mark them). If the store cannot be made, the VP has to execute the instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// General registers in encoding order.
@@ -72,14 +73,14 @@ pub(crate) struct Outcome {
 /// One write to memory. It may cross a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Store {
-    /// Its first byte.
+    /// The address of the first byte.
     pub gva: Gva,
     value: [u8; 8],
     len: usize,
 }
 
 impl Store {
-    /// What is written: 2, 4 or 8 bytes.
+    /// The value: 2, 4 or 8 bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.value[..self.len]
     }
@@ -88,25 +89,25 @@ impl Store {
 /// Why an instruction has to be executed by the VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Unsupported {
-    /// It is none of those that are known here.
+    /// The instruction is not one that this module knows.
     #[error("it is not one of the instructions that can be carried out without the VP")]
     Instruction,
-    /// Virtual-8086 mode, or no x86.
+    /// The VP is in virtual-8086 mode.
     #[error("the mode is not supported")]
     Mode,
-    /// The guest single-steps itself: a trap follows.
+    /// The guest steps itself, so a trap follows.
     #[error("the guest's trap flag is set")]
     TrapFlag,
     /// An interrupt shadow is in force.
     #[error("an interrupt shadow is in force")]
     Shadow,
-    /// The guest has debug registers of its own enabled.
+    /// The guest has enabled debug registers.
     #[error("the guest uses debug registers")]
     GuestDebug,
     /// CR4.CET is set.
     #[error("control-flow enforcement is on")]
     Cet,
-    /// The instruction or the one after it is not wholly in its segment or at a canonical address.
+    /// This instruction or the next one is not completely in its segment or at canonical addresses.
     #[error("RIP would leave its segment")]
     Rip,
     /// The push might fault.
@@ -114,10 +115,10 @@ pub(crate) enum Unsupported {
     Stack,
 }
 
-/// Carries out the instruction at RIP; `bytes` is what the VP would fetch there, up to 15 bytes.
+/// Emulates the instruction at RIP. `bytes` are the bytes that the VP would fetch, up to 15.
 ///
 /// # Errors
-/// [`Unsupported`]: the VP has to execute it.
+/// [`Unsupported`]: the VP has to execute the instruction.
 pub(crate) fn emulate(
     state: &X86VpState,
     bytes: &[u8],
@@ -149,7 +150,7 @@ pub(crate) fn emulate(
     let mut after = Outcome {
         gp: state.gp,
         rip: next_rip(state, mode, instruction.len())?,
-        // RF holds for one instruction (SDM volume 3, "RF Resume flag").
+        // RF is in effect for one instruction (SDM volume 3, "RF Resume flag").
         rflags: state.rflags & !rflags::RF,
         store: None,
     };
@@ -157,8 +158,7 @@ pub(crate) fn emulate(
     Ok(after)
 }
 
-/// Whether the instruction is one of those that [`emulate`] knows, in code of the usual size for this mode. Others than success may still come
-/// of it.
+/// Whether [`emulate`] knows the instruction, in code of the usual size for this mode. [`emulate`] may still fail.
 pub(crate) fn is_known(mode: ModeClass, bytes: &[u8]) -> bool {
     let mut state = X86VpState {
         cr0: cr0::PE,
@@ -304,7 +304,7 @@ fn compute(
     after.rflags = after.rflags & !arithmetic::STATUS_FLAGS | flags;
 }
 
-/// `push r` (SDM volume 2, "PUSH"): the value is that before the push, also of RSP itself.
+/// `push r` (SDM volume 2, "PUSH"). The value is the register before the push, even for RSP.
 fn push(
     state: &X86VpState,
     mode: CpuMode,
@@ -315,7 +315,7 @@ fn push(
     let pointer = stack_pointer(state, mode);
     let top = pointer.read(&state.gp);
     let offset = top.checked_sub(len as u64).ok_or(Unsupported::Stack)?;
-    // The last byte. It cannot overflow, for the stack pointer is not below it.
+    // The address of the last byte. The sum cannot overflow, because the stack pointer was larger before the push.
     let last = top - 1;
     let gva = linear_address(state, Segment::Ss, offset);
     let fits = match mode {

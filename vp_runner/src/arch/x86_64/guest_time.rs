@@ -1,7 +1,7 @@
-//! How long the guest stood still, and what is to be taken out of its clocks for it. Pure: no clock is read or set here.
+//! The duration of stops, and how far the guest's clocks are set back for them. Pure: no clock is read or set here.
 //!
-//! Guest time flows while any VP is in the guest, and stands from the moment the last one leaves it until the next one enters. What a stop took
-//! is taken out when it ends, whole, and never later: a guest that has seen its clock once must never see it go back.
+//! Guest time flows while any VP is in the guest. It stands from the moment at which the last VP leaves the guest until the next VP enters. The whole duration
+//! of a stop is taken out of the clocks when the stop ends, and never later, because a guest that has read its clock must never see the clock go back.
 //!
 //! ```text
 //!             the first VP enters: Entered::Resumed
@@ -9,11 +9,11 @@
 //!      |  ^                                             |
 //!      |  +---------------------------------------------+
 //!      |           the last VP leaves
-//!      +-- a VP that cannot look at a clock enters and leaves: what it ran is kept, the rest of the stop goes on
+//!      +-- a VP that cannot read a clock enters and leaves: the time that it ran counts as guest time, and the stop continues
 //! ```
 //!
-//! Setting clocks costs more than a step does. A single instruction that reads no clock cannot see that they are wrong, so a series of such steps is
-//! one long stop: the time that the instructions themselves ran is the guest's, and everything between them is taken out at its end, exactly.
+//! Setting the clocks takes longer than a step. A single instruction that reads no clock cannot detect that the clocks are wrong. So a series of such steps is
+//! one long stop: the time in which the instructions ran is guest time, and all time between them is taken out when the stop ends.
 
 pub(crate) mod apic_timer;
 pub(crate) mod clock_code;
@@ -24,36 +24,36 @@ pub(crate) mod timekeeper;
 
 use vmm_core_defs::debug_rpc::FreezeTime;
 
-/// When the guest came to stand.
+/// The moment at which a stop began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// The host's time-stamp counter.
     pub(crate) tsc: u64,
-    /// What `KVM_GET_CLOCK` said, in ns, where it said something.
+    /// The guest's kvmclock in ns, if `KVM_GET_CLOCK` returned it.
     pub(crate) kvmclock: Option<u64>,
 }
 
-/// Whether a VP that enters could look at a clock before it stops again.
+/// Whether a VP that enters may read a clock before it stops again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockAccess {
-    /// It could.
+    /// Yes.
     Possible,
-    /// It executes one instruction, which reads no clock.
+    /// No. The VP executes one instruction, which reads no clock.
     Impossible,
 }
 
-/// What an entry means for the VM's clocks.
+/// The effect of an entry on the VM's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entered {
-    /// Nothing is to be set.
+    /// The clocks need no change.
     AsTheyAre,
-    /// The stop ends here; nothing is taken out, by choice.
+    /// The stop ends here. No time is taken out, because freezing is off.
     Passed,
-    /// The stop ends here: the clocks go on from where they stood.
+    /// The stop ends here. The clocks continue from the moment at which the stop began.
     Resumed {
-        /// When they came to stand.
+        /// The moment at which the stop began.
         stood: Moment,
-        /// What the guest ran since, in ticks of the time-stamp counter.
+        /// The guest time since then, in ticks of the time-stamp counter.
         ran: u64,
     },
 }
@@ -74,7 +74,7 @@ enum Flow {
     Standing {
         stood: Moment,
         ran: u64,
-        /// VPs in the guest that cannot look at a clock, and since when there are any.
+        /// The number of VPs in the guest that cannot read a clock, and the time since which there are any.
         clockless: u32,
         clockless_since: u64,
     },
@@ -94,17 +94,17 @@ impl GuestTime {
         self.freeze
     }
 
-    /// In force from the end of the present stop on.
+    /// Sets whether time is frozen, from the end of the present stop on.
     pub(crate) fn set_freeze(&mut self, freeze: FreezeTime) {
         self.freeze = freeze;
     }
 
-    /// What has been taken out of the time-stamp counter so far, in its ticks.
+    /// The ticks that were taken out of the time-stamp counter so far.
     pub(crate) fn taken_out(&self) -> u64 {
         self.taken_out
     }
 
-    /// What would have been, if the present stop ended now.
+    /// The ticks that would have been taken out if the present stop ended now.
     pub(crate) fn taken_out_by(&self, now: u64) -> u64 {
         match (&self.flow, self.freeze) {
             (Flow::Standing { .. }, FreezeTime::On) => {
@@ -114,7 +114,7 @@ impl GuestTime {
         }
     }
 
-    /// How long the present stop has lasted, in ticks. `None`: some VP is in the guest.
+    /// The duration of the present stop, in ticks. `None` if a VP is in the guest.
     pub(crate) fn standing_for(&self, now: u64) -> Option<u64> {
         match self.flow {
             Flow::Standing { clockless: 0, .. } => Some(self.flow.stood_for(now)),
@@ -172,12 +172,12 @@ impl GuestTime {
         }
     }
 
-    /// The clocks were set so many ticks after the entry that ended the stop, and go on from then.
+    /// The clocks were set `ticks` after the entry that ended the stop, so the stop was longer by `ticks`.
     pub(crate) fn set_late_by(&mut self, ticks: u64) {
         self.taken_out = self.taken_out.wrapping_add(ticks);
     }
 
-    /// A VP has left the guest. The clocks are looked at by the last one only, and kvmclock where the guest could have looked at it.
+    /// A VP has left the guest. The clocks are read only after the last VP has left, and kvmclock only if the guest may have read it.
     pub(crate) fn leave(&mut self, both: impl FnOnce() -> Moment, tsc: impl FnOnce() -> u64) {
         match &mut self.flow {
             Flow::Flowing { vps } => {
@@ -211,7 +211,7 @@ impl Flow {
         }
     }
 
-    /// What of the time since the stop began is not the guest's.
+    /// The time since the stop began that is not guest time.
     fn stood_for(&self, now: u64) -> u64 {
         match *self {
             Self::Flowing { .. } => 0,
@@ -233,10 +233,10 @@ impl Flow {
     }
 }
 
-/// How fast the host's time-stamp counter counts.
+/// The rate of the host's time-stamp counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TscRate {
-    /// In kHz, as `KVM_GET_TSC_KHZ` gives it; never 0.
+    /// In kHz, as `KVM_GET_TSC_KHZ` returns it; never 0.
     khz: u32,
 }
 

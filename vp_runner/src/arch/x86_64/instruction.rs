@@ -6,7 +6,7 @@ use iced_x86::Instruction;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
-/// Decodes the instruction at RIP, whose first bytes are `bytes`. `None` where the bytes are too few, or are no instruction of this mode.
+/// Decodes the instruction at RIP, which begins with `bytes`. `None` if there are too few bytes, or if they are no instruction in this mode.
 pub(crate) fn decode(mode: CpuMode, rip: u64, bytes: &[u8]) -> Option<Instruction> {
     let bits = match mode {
         CpuMode::Real | CpuMode::Virtual8086 | CpuMode::Protected16 | CpuMode::Compatibility16 => {

@@ -1,11 +1,11 @@
-//! The guest's page tables, walked by hand (SDM volume 3, chapter "Paging").
+//! Walks the guest's page tables (SDM volume 3, chapter "Paging").
 //!
-//! Pure, over anything that can read guest physical memory, so that it works while VPs run, which `KVM_TRANSLATE` (a vCPU ioctl) cannot. A walk
-//! takes a *linear* address: segment bases are added by [`linear_address`](crate::arch::x86_64::cpu_mode::linear_address). It grants no access and refuses
-//! none: it says what the tables permit, and sets no accessed or dirty bit.
+//! The walk uses only reads of guest-physical memory, so it works while VPs run. `KVM_TRANSLATE`, a vCPU ioctl, does not. A walk
+//! takes a *linear* address: [`linear_address`](crate::arch::x86_64::cpu_mode::linear_address) adds segment bases. The walk does not check an access. It
+//! returns the permissions of the tables, and sets no accessed or dirty bit.
 //!
-//! What it does not look at: bit 8 of upper entries (reserved on AMD, ignored on Intel), protection keys, SMEP/SMAP, control-flow enforcement, nested guests' tables, and the PAE root entries that an Intel
-//! processor remembers from its last write of CR3 (it reads them from memory).
+//! The walk ignores bit 8 of upper entries (reserved on AMD, ignored on Intel), protection keys, SMEP/SMAP, control-flow enforcement, nested guests' tables,
+//! and the PAE root entries that an Intel processor has loaded at its last write of CR3 (the walk reads these entries from memory).
 
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
@@ -22,15 +22,15 @@ pub(crate) use format::PagingMode;
 pub(crate) use mapped_pages::mapped_pages;
 pub(crate) use memory_region::memory_region;
 
-/// Reads page-table entries. They are naturally aligned; a VP may be changing them, so each is read in one access.
+/// Reads page-table entries. Entries are naturally aligned. Each is read in one access, since a VP may be changing it.
 pub(crate) trait PhysicalMemory {
-    /// The 4 bytes at `gpa`, or `None` where no RAM is.
+    /// The 4 bytes at `gpa`, or `None` if there is no RAM.
     fn read_u32(&self, gpa: Gpa) -> Option<u32>;
-    /// The 8 bytes at `gpa`, or `None` where no RAM is.
+    /// The 8 bytes at `gpa`, or `None` if there is no RAM.
     fn read_u64(&self, gpa: Gpa) -> Option<u64>;
 }
 
-/// What the guest's CPUID says about its paging.
+/// The properties of paging in the guest's CPUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PagingLimits {
     physical_bits: u8,
@@ -68,12 +68,12 @@ pub(crate) struct PagingState {
     pub cr4: u64,
     /// EFER, for LMA and NXE.
     pub efer: u64,
-    /// What CPUID says.
+    /// The properties in CPUID.
     pub limits: PagingLimits,
 }
 
 impl PagingState {
-    /// Takes them from a register file.
+    /// The paging registers of a register file.
     pub(crate) const fn new(state: &X86VpState, limits: PagingLimits) -> Self {
         Self {
             cr0: state.cr0,
@@ -85,7 +85,7 @@ impl PagingState {
     }
 }
 
-/// The way a walk took: the entries read, the root's first.
+/// The path of a walk: the entries that were read, first that of the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Path {
     entries: [Option<TableEntry>; 5],
@@ -117,12 +117,12 @@ pub struct Walk {
     pub user: bool,
     /// Whether no level forbids instruction fetches.
     pub executable: bool,
-    /// How it was found.
+    /// The path of the walk.
     pub path: Path,
 }
 
 impl Walk {
-    /// How many bytes from this one on are mapped by the same page; without paging, up to 4 GiB.
+    /// The number of bytes from this one to the end of its page. Without paging, up to 4 GiB.
     pub const fn bytes_left(&self) -> u64 {
         let size = match self.page_size {
             Some(size) => size,
@@ -151,14 +151,14 @@ impl From<Walk> for Translation {
 pub(crate) struct WalkFault {
     /// The address.
     pub gva: Gva,
-    /// What is wrong, with the entry the walk ended at.
+    /// The reason, with the entry at which the walk ended.
     pub reason: WalkFaultReason,
 }
 
-/// Translates a linear address. Outside long mode its upper 32 bits are ignored, as they do not exist there.
+/// Translates a linear address. Outside long mode the upper 32 bits are ignored, since they do not exist there.
 ///
 /// # Errors
-/// [`WalkFault`] where a VP would fault on any access.
+/// [`WalkFault`] if any access of a VP would fault.
 pub(crate) fn walk(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
@@ -214,7 +214,7 @@ pub(crate) fn walk(
         }
         table = mode.next_table(value, paging);
     }
-    // Only reached without levels, that is without paging: level 1 is always a leaf.
+    // Reached only without levels, that is without paging, because level 1 is always a leaf.
     Ok(Walk {
         gpa: Gpa::new(linear),
         page_size: None,

@@ -1,4 +1,4 @@
-//! General and system registers of a VP in the form in which KVM gives them, and what follows from them alone.
+//! General and system registers of a VP in KVM's structures, and values that follow from these registers alone.
 
 use super::code_location::CodeLocation;
 use super::convert::read_general;
@@ -18,7 +18,7 @@ use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-/// The registers that decide what the next instruction is and does. RFLAGS.TF is the guest's own.
+/// The general and system registers. RFLAGS.TF is the guest's own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct CpuRegisters {
     pub(crate) general: kvm_regs,

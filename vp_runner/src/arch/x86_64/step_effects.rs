@@ -1,32 +1,32 @@
-//! What a single step leaves in the guest that would not be there without us, and what becomes of the guest's own trap flag. Pure.
+//! The traces that a single step leaves in the guest, and the guest's own trap flag. Pure.
 //!
-//! A step sets RFLAGS.TF on the processor. Some instructions, and every exception or interrupt delivered during the step, store RFLAGS where the
-//! guest can see it; other instructions load RFLAGS, and TF with them. KVM hides TF in the registers it shows while it steps, and with it the
-//! guest's own, so the guest's own is kept apart from before the first step on ([`TrapFlag`]) and computed from step to step.
+//! A step sets RFLAGS.TF on the processor. Some instructions, and every exception or interrupt that is delivered during the step, store RFLAGS where the
+//! guest can read it. Other instructions load RFLAGS, and TF with it. While KVM steps, KVM hides TF in the registers that it returns, including a TF that the
+//! guest has set. So the guest's own TF is kept separately from before the first step on ([`TrapFlag`]), and computed from step to step.
 //!
-//! So a step over an instruction that stores RFLAGS itself ([`Step::stores_flags`]) is not made with TF at all: an execution breakpoint waits where
-//! the instruction leads ([`Step::landing`]). Nor is one of a guest that has set TF itself: its own does. TF is for the rest, and for want of a free debug register;
-//! what it left in the guest is corrected then.
+//! A step over an instruction that itself stores RFLAGS ([`Step::stores_flags`]) does not use TF. An execution breakpoint at the target of the instruction
+//! ([`Step::landing`]) ends the step. If the guest itself has set TF, the guest's own trap ends the step. The debugger's TF is set only for the remaining
+//! steps, or if no debug register is free. The traces of this TF in the guest are then corrected.
 //!
-//! Use: [`Step::new`] before, the step, and where it was made with our TF [`Step::after`] with the registers after it; then carry out
-//! [`Aftermath::correction`], keep [`Aftermath::own`], and give the guest the `#DB` that [`Aftermath::owed`] speaks of. [`class::of`] tells
-//! which instructions need none of that.
+//! Use: call [`Step::new`] before the step. After a step with the debugger's TF, call [`Step::after`] with the registers after the step. Then carry out
+//! [`StepEffects::correction`], keep [`StepEffects::own`], and deliver the `#DB` of [`StepEffects::trap`] to the guest. [`class::of`] returns
+//! which instructions need none of this.
 //!
 //! | instruction | stores TF in | the guest's own TF then | where the step stops |
 //! |---|---|---|---|
 //! | `pushf` | the stack | as before | after it |
-//! | `popf`, `iret` | | as popped | after it; some KVMs forget the step |
-//! | `int n`, `int3`, `int1`, `into` | the handler's frame | clear | TF is cleared: only an execution breakpoint at the handler stops there |
+//! | `popf`, `iret` | | as popped | after it; some KVMs lose the step |
+//! | `int n`, `int3`, `int1`, `into` | the handler's frame | clear | TF is cleared, so only an execution breakpoint at the handler ends the step |
 //! | an exception or interrupt | the handler's frame | clear | the same |
 //! | `syscall` | R11 (long mode) | masked by IA32_FMASK | at the entry, or nowhere if the mask has TF |
 //! | `sysenter` | | as before | at the entry |
 //! | `sysret` | | as in R11 | where it leads, or nowhere if R11 has no TF |
-//! | a task switch | the old task's TSS | as in the new task's TSS | KVM carries it out and forgets the step: only an execution breakpoint in the new task stops there |
-//! | `hlt` | | as before | when an interrupt wakes it: the VP's halt ends the step |
-//! | `mov ss`, `pop ss` | | as before | one instruction late, by the manual |
-//! | `sti` | | as before | after it, interrupts still held back |
-//! | `rep` strings | | as before | after each iteration, RIP unchanged but for the last |
-//! | `cpuid`, `wrmsr` and their like | | as before | KVM executes them: where it forgets the step, RIP tells |
+//! | a task switch | the old task's TSS | as in the new task's TSS | KVM emulates the switch and loses the step, so only an execution breakpoint in the new task ends the step |
+//! | `hlt` | | as before | when an interrupt wakes the VP, so the halt itself ends the step |
+//! | `mov ss`, `pop ss` | | as before | one instruction later, as the manual says |
+//! | `sti` | | as before | after it, with interrupts still blocked |
+//! | `rep` strings | | as before | after each iteration; RIP changes only after the last |
+//! | `cpuid`, `wrmsr` and similar | | as before | KVM emulates them; if KVM loses the step, RIP shows that they are done |
 //!
 //! Sources: SDM volume 3, "Single-Step Exception Condition", "Masking Exceptions and Interrupts When Switching Stacks", "Exception and Interrupt
 //! Handling in 64-bit Mode", "Task Management"; volume 2 for each instruction.
@@ -55,18 +55,18 @@ pub(crate) use gate::handler;
 use kind::Flow;
 pub(crate) use kind::Kind;
 
-/// The exceptions that a step is looked after for, the likeliest first: page fault, general protection, invalid opcode, divide error.
+/// The exceptions at whose handlers a step sets execution breakpoints, likeliest first: page fault, general protection, invalid opcode, divide error.
 pub(crate) const LIKELY_FAULTS: [u8; 4] = [14, 13, 6, 0];
 
 /// TF in bits 8-15 of RFLAGS: the second byte of any stored image.
 const TF_IN_BYTE: u8 = 1;
 
-/// A trap flag: in the guest's mind, or in an image of RFLAGS.
+/// A trap flag: the guest's own, or the one in an image of RFLAGS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrapFlag {
-    /// One.
+    /// TF is 1.
     Set,
-    /// Zero.
+    /// TF is 0.
     Clear,
 }
 
@@ -80,53 +80,53 @@ impl TrapFlag {
     }
 }
 
-/// What has to be known of the guest besides its register file.
-pub(crate) trait Guest {
-    /// Reads linear addresses of the VP, as long as `data`. `false` where that cannot be done.
+/// Access to the guest's memory and to MSRs that are not in the register file.
+pub(crate) trait GuestState {
+    /// Reads `data.len()` bytes from a linear address of the VP. `false` if the bytes cannot be read.
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool;
-    /// IA32_FMASK (MSR C000_0084h). Asked only after a `syscall`.
+    /// IA32_FMASK (MSR C000_0084h). Read only after a `syscall`.
     fn syscall_mask(&self) -> u64;
-    /// Where `syscall` leads in the VP's present mode: IA32_LSTAR (MSR C000_0082h), or CSTAR (C000_0083h) from compatibility mode. Asked only before
+    /// The target of `syscall` in the VP's present mode: IA32_LSTAR (MSR C000_0082h), or CSTAR (C000_0083h) from compatibility mode. Read only before
     /// a `syscall`.
     fn syscall_entry(&self) -> u64;
 }
 
-/// Where an image of RFLAGS was stored.
+/// The location of an image of RFLAGS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FlagsLocation {
     /// Bit 0 of the byte at this address is the image's TF.
     Memory(Gva),
-    /// Bit 8 of this register is.
+    /// Bit 8 of this register is the image's TF.
     Register(Gp),
 }
 
-/// An image of RFLAGS in which TF is not what the guest has to find.
+/// An image of RFLAGS whose TF must be corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Correction {
-    /// Where it is.
-    pub place: FlagsLocation,
-    /// What TF has to be there.
+    /// The location of the image.
+    pub location: FlagsLocation,
+    /// The correct TF.
     pub flag: TrapFlag,
 }
 
-/// Whether the guest, single-stepping itself, is to get its `#DB` (DR6.BS) now.
+/// Whether the guest, which steps itself, gets a `#DB` (DR6.BS) now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owed {
-    /// Yes: its own TF was set and the instruction is done.
+pub(crate) enum GuestTrap {
+    /// Yes. The guest's own TF was set and the instruction is done.
     SingleStepTrap,
     /// No.
     Nothing,
 }
 
-/// What is to be done after a step.
+/// The effects of a step that the caller has to carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Aftermath {
-    /// What is to be put right in the guest.
+pub(crate) struct StepEffects {
+    /// The image of RFLAGS that must be corrected.
     pub correction: Option<Correction>,
     /// The guest's own TF from now on.
     pub own: TrapFlag,
-    /// What the guest gets now.
-    pub owed: Owed,
+    /// Whether the guest gets a single-step trap now.
+    pub trap: GuestTrap,
 }
 
 /// An instruction about to be stepped.
@@ -139,26 +139,26 @@ pub(crate) struct Step {
     next_rip: u64,
     cs: u16,
     tr: SegmentRegister,
-    /// TF in what the instruction will load into RFLAGS.
+    /// TF in the value that the instruction will load into RFLAGS.
     loaded: Option<TrapFlag>,
-    /// Where the instruction itself will store TF.
+    /// The location at which the instruction itself will store TF.
     stored: Option<FlagsLocation>,
-    /// The task that it switches to.
+    /// The target of the task switch, if the instruction switches tasks.
     task: Option<Landing>,
 }
 
-/// Where an instruction or a delivery leads.
+/// The target of an instruction or of the delivery of an exception.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Landing {
     /// The linear address of the first instruction there.
     pub(crate) first: Gva,
-    /// The first instruction begins with EFLAGS.RF set, as that of a task does that a fault has left: it meets no execution breakpoint. Bit 0 of the byte at
-    /// this address is that RF.
+    /// The address of a byte whose bit 0 is EFLAGS.RF for the first instruction there, if this RF is set. RF is set in a task that a fault has left. The first
+    /// instruction then triggers no execution breakpoint.
     pub(crate) resume_flag: Option<Gva>,
 }
 
 impl Landing {
-    /// One that begins with RF clear.
+    /// A target at which RF is clear.
     pub(crate) const fn at(first: Gva) -> Self {
         Self {
             first,
@@ -168,12 +168,12 @@ impl Landing {
 }
 
 impl Step {
-    /// Looks at the instruction at RIP. `None`: there is none that the VP can execute. `own` is the guest's own TF.
+    /// Prepares a step over the instruction at RIP. `instruction` is `None` if the VP cannot execute any instruction there. `own` is the guest's own TF.
     pub(crate) fn new(
         state: &X86VpState,
         own: TrapFlag,
         instruction: Option<&Instruction>,
-        guest: &impl Guest,
+        guest: &impl GuestState,
     ) -> Self {
         let kind = kind::of(state.rflags, instruction);
         let (loaded, stored) = match kind {
@@ -215,24 +215,24 @@ impl Step {
         self.kind
     }
 
-    /// Whether it goes on with the next instruction, if nothing goes wrong.
+    /// Whether the next instruction in memory follows, unless an exception or interrupt is delivered.
     pub(crate) fn goes_on(&self) -> bool {
         self.flow == Flow::Sequential && !matches!(self.kind, Kind::SoftwareInterrupt { .. })
     }
 
-    /// Whether the trap flag would show in what the instruction stores.
+    /// Whether the instruction itself stores the trap flag.
     pub(crate) fn stores_flags(&self) -> bool {
         self.stored.is_some() || matches!(self.kind, Kind::SoftwareInterrupt { .. })
     }
 
-    /// Where the instruction leads, if TF may not end the step there and it can be said. `state` is as before the step.
-    pub(crate) fn landing(&self, state: &X86VpState, guest: &impl Guest) -> Option<Landing> {
+    /// The target of the instruction, if TF may not end the step there and if the target is known. `state` is the state before the step.
+    pub(crate) fn landing(&self, state: &X86VpState, guest: &impl GuestState) -> Option<Landing> {
         let long = state.efer & efer::LMA != 0;
         let first = match self.kind {
             Kind::SoftwareInterrupt { vector } => return handler(state, vector, guest),
             Kind::PushFlags { .. } => linear_address(state, Segment::Cs, self.next_rip),
             Kind::SystemCall if long => Gva::new(guest.syscall_entry()),
-            // The segment that it loads has base 0.
+            // `sysret` loads a CS with base 0.
             Kind::SystemReturn { bytes } => {
                 let rcx = state.gp[Gp::Rcx as usize];
                 Gva::new(rcx & u64::MAX >> (64 - 8 * u32::from(bytes)))
@@ -242,39 +242,43 @@ impl Step {
         Some(Landing::at(first))
     }
 
-    /// Where RF was saved by the delivery of an interrupt that came before the instruction: bit 0 of the byte. `after` is as before the handler's first instruction.
-    /// `None` where the saved flags have 16 bits, which have no RF, and where no delivery is recognised.
-    pub(crate) fn saved_resume_flag(&self, after: &X86VpState, guest: &impl Guest) -> Option<Gva> {
+    /// The address of the byte whose bit 0 is the saved RF, if an interrupt was delivered before the instruction. `after` is the state before the first
+    /// instruction of the handler. `None` if the saved flags have 16 bits and so no RF, or if no delivery is recognised.
+    pub(crate) fn saved_resume_flag(
+        &self,
+        after: &X86VpState,
+        guest: &impl GuestState,
+    ) -> Option<Gva> {
         match self.switched_task(after) {
             true => tss_flags_at(&self.tr)?.resume_flag(),
             false => delivery::frame(self, after, guest)?.resume_flag,
         }
     }
 
-    /// What the step has left behind, given the registers after it. TF in `after` is not looked at: KVM hides it.
-    pub(crate) fn after(&self, after: &X86VpState, guest: &impl Guest) -> Aftermath {
+    /// The effects of the step, from the registers after the step. TF in `after` is ignored, because KVM hides it.
+    pub(crate) fn after(&self, after: &X86VpState, guest: &impl GuestState) -> StepEffects {
         if self.switched_task(after) {
-            return Aftermath {
+            return StepEffects {
                 correction: tss_flags(&self.tr).and_then(|at| self.correct(at, after, guest)),
                 own: tss_flags(&after.tr)
                     .and_then(|at| image(at, after, guest))
                     .unwrap_or(TrapFlag::Clear),
-                owed: Owed::Nothing,
+                trap: GuestTrap::Nothing,
             };
         }
         if let Some(flags) = delivery::frame(self, after, guest) {
             let at = FlagsLocation::Memory(flags.trap_flag);
-            return Aftermath {
+            return StepEffects {
                 correction: self.correct(at, after, guest),
                 own: TrapFlag::Clear,
-                owed: Owed::Nothing,
+                trap: GuestTrap::Nothing,
             };
         }
         if !self.is_complete(after) {
-            return Aftermath {
+            return StepEffects {
                 correction: None,
                 own: self.own,
-                owed: Owed::Nothing,
+                trap: GuestTrap::Nothing,
             };
         }
         let own = match (self.kind, self.loaded) {
@@ -288,31 +292,31 @@ impl Step {
             (_, None) => self.own,
         };
         let trapping = match self.kind {
-            // The trap waits for the end of the next instruction, which has its own.
+            // This trap is delayed to the end of the next instruction, which has a trap of its own.
             Kind::StackSegment => TrapFlag::Clear,
-            // The processor looks at TF as these leave it (Xen Security Advisory 204), or the user could trap the kernel's first instruction.
+            // For these the processor uses TF after the instruction (Xen Security Advisory 204). Otherwise user mode could trap the first instruction of the kernel.
             Kind::SystemCall | Kind::SystemReturn { .. } => own,
             _ => self.own,
         };
-        Aftermath {
+        StepEffects {
             correction: self.stored.and_then(|at| self.correct(at, after, guest)),
             own,
-            owed: match trapping {
-                TrapFlag::Set => Owed::SingleStepTrap,
-                TrapFlag::Clear => Owed::Nothing,
+            trap: match trapping {
+                TrapFlag::Set => GuestTrap::SingleStepTrap,
+                TrapFlag::Clear => GuestTrap::Nothing,
             },
         }
     }
 
     fn correct(
         &self,
-        place: FlagsLocation,
+        location: FlagsLocation,
         after: &X86VpState,
-        guest: &impl Guest,
+        guest: &impl GuestState,
     ) -> Option<Correction> {
         let flag = self.own;
-        let wrong = image(place, after, guest)? != flag;
-        wrong.then_some(Correction { place, flag })
+        let wrong = image(location, after, guest)? != flag;
+        wrong.then_some(Correction { location, flag })
     }
 
     fn is_complete(&self, after: &X86VpState) -> bool {
@@ -324,7 +328,7 @@ impl Step {
         }
     }
 
-    /// Only a task switch, and `ltr`, changes TR (SDM volume 3, "Task Switching"); there are none in long mode.
+    /// Only a task switch and `ltr` change TR (SDM volume 3, "Task Switching"). Long mode has no task switches.
     fn switched_task(&self, after: &X86VpState) -> bool {
         let may = after.cr0 & cr0::PE != 0 && after.efer & efer::LMA == 0;
         let changed = (self.tr.selector, self.tr.base) != (after.tr.selector, after.tr.base);
@@ -332,9 +336,9 @@ impl Step {
     }
 }
 
-/// TF in the image of RFLAGS at a place.
-fn image(place: FlagsLocation, state: &X86VpState, guest: &impl Guest) -> Option<TrapFlag> {
-    let byte = match place {
+/// TF in the image of RFLAGS at a location.
+fn image(location: FlagsLocation, state: &X86VpState, guest: &impl GuestState) -> Option<TrapFlag> {
+    let byte = match location {
         FlagsLocation::Memory(at) => {
             let mut byte = [0];
             guest.read(at, &mut byte).then_some(byte[0])?
@@ -350,7 +354,7 @@ fn image(place: FlagsLocation, state: &X86VpState, guest: &impl Guest) -> Option
     })
 }
 
-fn popped(state: &X86VpState, displacement: i64, guest: &impl Guest) -> Option<TrapFlag> {
+fn popped(state: &X86VpState, displacement: i64, guest: &impl GuestState) -> Option<TrapFlag> {
     image(
         FlagsLocation::Memory(stack_at(state, displacement)),
         state,
@@ -358,7 +362,7 @@ fn popped(state: &X86VpState, displacement: i64, guest: &impl Guest) -> Option<T
     )
 }
 
-/// The linear address so many bytes from the top of the stack. SP wraps at 64 KiB and ESP at 4 GiB where they are what the stack uses.
+/// The linear address `displacement` bytes from the top of the stack. SP wraps at 64 KiB and ESP at 4 GiB, if the stack uses them.
 fn stack_at(state: &X86VpState, displacement: i64) -> Gva {
     let offset = state.gp[Gp::Rsp as usize].wrapping_add_signed(displacement);
     let big = state.ss.attributes & segment_attributes::DEFAULT_BIG != 0;
@@ -370,7 +374,7 @@ fn stack_at(state: &X86VpState, displacement: i64) -> Gva {
     linear_address(state, Segment::Ss, offset)
 }
 
-/// TF in the flags that a TSS keeps.
+/// The location of TF in the flags of a TSS.
 fn tss_flags(tr: &SegmentRegister) -> Option<FlagsLocation> {
     Some(FlagsLocation::Memory(tss_flags_at(tr)?.byte(1)))
 }
@@ -378,7 +382,7 @@ fn tss_flags(tr: &SegmentRegister) -> Option<FlagsLocation> {
 /// EFLAGS or FLAGS in a TSS.
 struct TssFlags {
     at: u64,
-    /// Whether they have 32 bits.
+    /// Whether the flags have 32 bits.
     wide: bool,
 }
 

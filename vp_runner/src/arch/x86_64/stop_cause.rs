@@ -1,10 +1,10 @@
-//! What a debug exit means: one pure function from what the exit says (vector, DR6) to the cause. Nothing is guessed from addresses.
+//! Decodes a debug exit: one pure function from the vector and DR6 of the exit to its cause. Addresses are not used.
 
 use crate::arch::x86_64::debug_registers::DebugRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::dr7::Dr6;
 
-/// What `KVM_EXIT_DEBUG` says (KVM api.rst, `kvm_run.debug`).
+/// The data of `KVM_EXIT_DEBUG` (KVM api.rst, `kvm_run.debug`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DebugExit {
     /// The exception: 1 (`#DB`) or 3 (`#BP`).
@@ -16,45 +16,45 @@ pub(crate) struct DebugExit {
 }
 
 impl DebugExit {
-    /// Whether it is a `#DB`: a `#BP`'s DR6 says nothing.
+    /// Whether the exception is a `#DB`. For a `#BP`, DR6 has no meaning.
     pub(crate) fn is_db(&self) -> bool {
         self.vector == u32::from(DB_VECTOR)
     }
 
-    /// Whether a single step is all that happened.
+    /// Whether a single step is the only cause.
     pub(crate) fn is_step_alone(&self) -> bool {
         let dr6 = self.dr6;
         self.is_db() && dr6.single_step() && !dr6.breakpoints() && dr6.others().is_empty()
     }
 }
 
-/// Whether the VP was made to execute one instruction only.
+/// Whether KVM steps the VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stepping {
-    /// The trap flag is ours.
+    /// KVM steps. The trap flag is the runner's.
     On,
-    /// Any single-step trap is the guest's own.
+    /// KVM does not step. A single-step trap is the guest's own.
     Off,
 }
 
-/// Whose exception it was, and which.
+/// The cause of a debug exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DebugCause {
-    /// Our debug register of this number matched.
+    /// A breakpoint of the debugger fired.
     Slot {
-        /// Its number.
+        /// The number of its debug register.
         slot: usize,
-        /// What is the guest's of it.
+        /// The causes that belong to the guest.
         guest: Option<DebugPayload>,
     },
-    /// The step we asked for is done.
+    /// The runner's step is done.
     Step {
-        /// What is the guest's of it, its own trap flag apart.
+        /// The causes that belong to the guest, except its own trap flag.
         guest: Option<DebugPayload>,
     },
-    /// The guest's own `#DB`: it is given back.
+    /// A `#DB` of the guest, which is delivered to the guest.
     GuestDebug(DebugPayload),
-    /// An `INT3`. Whether its byte is ours only memory can tell; the guest's own is given back.
+    /// An `INT3`. The breakpoint table shows whether it is a breakpoint byte. An `INT3` of the guest is delivered to the guest.
     Int3,
 }
 
@@ -63,9 +63,9 @@ pub(crate) const DB_VECTOR: u8 = 1;
 
 /// Decodes a debug exit. `registers` are the debug registers of this VP as it entered.
 ///
-/// A breakpoint and a finished step may come together (SDM volume 3, "Debug Status Register (DR6)": several bits may be set); the
-/// breakpoint is what is reported then, and of several the lowest. What the guest asked for and has happened with ours is its own all the same; an
-/// execution breakpoint of its own at the same place is not lost either: it fires when the instruction is tried again.
+/// A breakpoint and a finished step may occur together (SDM volume 3, "Debug Status Register (DR6)": several bits may be set). Then the breakpoint is reported,
+/// the lowest of several. Breakpoints and traps of the guest that occur together with those of the debugger are delivered to the guest. An execution
+/// breakpoint of the guest at the same address is not lost, because it fires when the instruction is retried.
 pub(crate) fn stop_cause(
     exit: &DebugExit,
     registers: &DebugRegisters,
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// Debug registers 1 and 3 are ours. The guest has 0, and its 3 is in 2.
+    /// The debugger has debug registers 1 and 3. The guest has 0, and the guest's 3 is in 2.
     fn registers() -> DebugRegisters {
         let slot = |kind, address| {
             let len = 1;
@@ -157,7 +157,7 @@ mod tests {
             (0b1010, Off, slot(1, None)),
             (0b1000 | BS, On, slot(3, None)),
             (BS, On, step(None)),
-            // The guest's own: its trap flag, its debug registers by its numbers, ICEBP, DR7.GD.
+            // Causes of the guest: its trap flag, its debug registers by its numbers, ICEBP, DR7.GD.
             (BS, Off, guests(BS)),
             (0b0001, Off, guests(0b0001)),
             (0b0100, Off, guests(0b1000)),
@@ -165,7 +165,7 @@ mod tests {
             (0, Off, guests(0)),
             (0, On, guests(0)),
             (BD, On, guests(BD)),
-            // Both: what was done for the guest is not lost, and what is yet to come for it comes again.
+            // Causes of both: the guest's data breakpoint is delivered, and its execution breakpoint fires again.
             (0b1100, Off, slot(3, Some(0b1000))),
             (0b0011, Off, slot(1, None)),
             (0b1000 | BS, Off, slot(3, Some(BS))),
@@ -198,7 +198,7 @@ mod tests {
         }
         assert!(!exit(1, 0).is_step_alone());
         assert!(!exit(3, BS).is_step_alone());
-        // This one is clear when it has happened.
+        // This bit is clear if the event has happened.
         let mut locked = exit(1, BS);
         locked.dr6.0 &= !BUS_LOCK;
         assert!(!locked.is_step_alone());

@@ -1,7 +1,7 @@
 //! The x87, SSE, AVX, AVX-512 and PKRU registers inside an XSAVE area (SDM volume 1, chapter "Managing State Using the XSAVE Feature Set").
 //!
-//! Pure functions over bytes. KVM's area is always in the standard format, so a component lies where CPUID leaf 0Dh says, compacted or not.
-//! A component whose bit in XSTATE_BV is clear is in its initial state whatever its bytes are, and reads as that; writing one sets its bit.
+//! Pure functions of bytes. KVM's area always has the standard format, so CPUID leaf 0Dh gives the offset of each component, even if the guest uses the compacted
+//! format. A component whose bit in XSTATE_BV is clear is in its initial state, whatever its bytes are. Writing a component sets its bit.
 
 use kvm_bindings::kvm_cpuid_entry2;
 use vmm_core_defs::regs::XFeatures;
@@ -15,11 +15,11 @@ const MXCSR: usize = 24;
 const MXCSR_MASK: usize = 28;
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
-/// The legacy area and the header, which are always there.
+/// The size of the legacy area and the header, which are always present.
 const MIN_LEN: usize = 576;
 
 const MXCSR_INIT: u32 = 0x1f80;
-/// What an MXCSR_MASK of zero stands for (SDM volume 1, "Guidelines for Writing to the MXCSR Register").
+/// The mask that an MXCSR_MASK of zero means (SDM volume 1, "Guidelines for Writing to the MXCSR Register").
 const MXCSR_DEFAULT_MASK: u32 = 0xffbf;
 
 /// State components by their number, which is their bit in XCR0 and XSTATE_BV.
@@ -33,7 +33,7 @@ mod component {
     pub(super) const PKRU: u32 = 9;
 }
 
-/// Where a vCPU's extended components lie.
+/// The offsets of a vCPU's extended components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct XsaveLayout {
     avx: Option<usize>,
@@ -55,18 +55,18 @@ pub(crate) struct VectorState {
     pub x87: X87State,
     /// XMM0-15 and MXCSR.
     pub sse: SseState,
-    /// Upper halves of YMM0-15; `None` where the vCPU has none.
+    /// Upper halves of YMM0-15. `None` if the vCPU has none.
     pub avx: Option<[u128; 16]>,
-    /// AVX-512; `None` where the vCPU has none.
+    /// AVX-512. `None` if the vCPU does not have it.
     pub avx512: Option<Box<Avx512State>>,
-    /// PKRU; `None` where the vCPU has none.
+    /// PKRU. `None` if the vCPU has none.
     pub pkru: Option<u32>,
 }
 
 impl XsaveLayout {
-    /// Reads the layout off a vCPU's CPUID entries, for an area of `area_len` bytes.
+    /// The layout by a vCPU's CPUID entries, for an area of `area_len` bytes.
     ///
-    /// A component counts as present when leaf 0Dh enumerates it with a size that holds our registers and it lies inside the area.
+    /// A component is present if leaf 0Dh enumerates it, its size is large enough for the registers, and it is inside the area.
     pub(crate) fn from_cpuid(entries: &[kvm_cpuid_entry2], area_len: usize) -> Self {
         let leaf = |subleaf: u32| {
             entries
@@ -94,7 +94,7 @@ impl XsaveLayout {
         }
     }
 
-    /// Which optional register sets there are.
+    /// Which optional register sets are present.
     pub(crate) const fn features(&self) -> XFeatures {
         XFeatures {
             avx: self.avx.is_some(),
@@ -106,7 +106,7 @@ impl XsaveLayout {
     /// The registers in `area`.
     ///
     /// # Panics
-    /// When `area` is shorter than the one the layout was made for.
+    /// If `area` is shorter than the area for which the layout was made.
     pub(crate) fn read(&self, area: &[u8]) -> VectorState {
         let present = |number: u32| u64_at(area, XSTATE_BV) >> number & 1 != 0;
         let sse_present = present(component::SSE);
@@ -149,17 +149,17 @@ impl XsaveLayout {
                 }
                 state
             }),
-            // KVM keeps PKRU outside the area and copies it in whatever XSTATE_BV says.
+            // KVM keeps PKRU outside the area and copies it into the area regardless of XSTATE_BV.
             pkru: self.pkru.map(|offset| u32_at(area, offset)),
         }
     }
 
     /// Writes the components in which `new` differs from `old`, and leaves every other byte as it is.
     ///
-    /// A set the vCPU has not (by this layout) is not written; checking that is the caller's.
+    /// A register set that the layout does not have is not written. The caller checks that no such set changes.
     ///
     /// # Panics
-    /// When `area` is shorter than the one the layout was made for.
+    /// If `area` is shorter than the area for which the layout was made.
     pub(crate) fn write(&self, area: &mut [u8], old: &VectorState, new: &VectorState) {
         let mut written = 0u64;
         if new.x87 != old.x87 {
@@ -176,7 +176,7 @@ impl XsaveLayout {
             && new.avx != old.avx
         {
             put_vectors(area, offset, avx);
-            // Else the AVX bit alone would bring in an MXCSR that was in its initial state.
+            // Otherwise the AVX bit alone would load an MXCSR that was in its initial state.
             put(area, MXCSR, &new.sse.mxcsr.to_le_bytes());
             written |= 1 << component::AVX;
         }
@@ -199,7 +199,7 @@ impl XsaveLayout {
             if new.pkru != old.pkru {
                 put(area, offset, &pkru.to_le_bytes());
             }
-            // KVM_SET_XSAVE makes PKRU zero where the bit is clear, whatever KVM_GET_XSAVE had said.
+            // KVM_SET_XSAVE sets PKRU to zero if the bit is clear, whatever KVM_GET_XSAVE returned.
             written |= 1 << component::PKRU;
         }
         let xstate_bv = u64_at(area, XSTATE_BV) | written;
@@ -207,7 +207,7 @@ impl XsaveLayout {
     }
 }
 
-/// The MXCSR bits that the processor has; setting another is a #GP.
+/// The MXCSR bits that the processor has. Setting another bit raises #GP.
 pub(crate) fn mxcsr_mask(area: &[u8]) -> u32 {
     match u32_at(area, MXCSR_MASK) {
         0 => MXCSR_DEFAULT_MASK,

@@ -56,7 +56,7 @@ impl KvmVcpu {
             debug.arch.debugreg[..db.len()].copy_from_slice(&db);
             let guard = match (self.features.register_access, wanted.registers.access()) {
                 (true, RegisterAccess::Reported) => GENERAL_DETECT,
-                (true, RegisterAccess::CarriedOut) | (false, _) => 0,
+                (true, RegisterAccess::Emulated) | (false, _) => 0,
             };
             debug.arch.debugreg[7] = dr7 | guard;
         }

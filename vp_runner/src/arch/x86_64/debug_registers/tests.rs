@@ -1,4 +1,4 @@
-//! Sharing: nobody loses a breakpoint, and what fires is told to whose it is, by its number.
+//! Sharing of registers: no breakpoint is lost, and each hit is reported to its owner by the owner's number.
 
 use super::*;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn guest(slots: Slots) -> GuestRegisters {
     }
 }
 
-/// Each has its own address, so that one can be told from another.
+/// Each breakpoint has its own address.
 fn some(of: u64) -> impl Strategy<Value = Slots> {
     prop::array::uniform4(any::<bool>()).prop_map(move |on| {
         std::array::from_fn(|n| {
@@ -60,7 +60,7 @@ proptest! {
             let at = programmed.iter().position(|slot| *slot == Some(wanted)).unwrap();
             prop_assert_eq!(both.guests(Dr6(1 << at)), 1 << n);
         }
-        // All at once.
+        // All of them fire together.
         let all = guests.iter().enumerate().filter(|(_, slot)| slot.is_some());
         prop_assert_eq!(both.guests(Dr6(0xf)), all.fold(0, |bits, (n, _)| bits | 1 << n));
     }
@@ -76,11 +76,11 @@ proptest! {
         let Ok(both) = DebugRegisters::share(&ours, &guest(guests)) else {
             return Ok(());
         };
-        let count = |registers: &DebugRegisters| registers.held.iter().flatten().count();
+        let count = |registers: &DebugRegisters| registers.used.iter().flatten().count();
         let guests_in = |registers: &DebugRegisters| registers.guests(Dr6(0xf)).count_ones();
-        let with = both.with_trap_at_any_rate(Gva::new(0), Gva::new(trap));
+        let with = both.with_forced_trap(Gva::new(0), Gva::new(trap));
         prop_assert!(with.executes_at(Gva::new(trap)));
-        // What was not in its way is still there.
+        // The breakpoints that were not replaced are still there.
         let new = u32::from(!both.executes_at(Gva::new(trap)));
         let full = count(&both) == SLOTS;
         prop_assert_eq!(count(&with), if full { SLOTS } else { count(&both) + new as usize });
@@ -158,7 +158,7 @@ fn an_access_is_carried_out_where_it_is_passed_and_ours_stay() {
     assert_eq!(shared.access(), RegisterAccess::Reported);
     assert_eq!(shared.without(0b0010).access(), RegisterAccess::Reported);
     let passed = shared.without(Dr6::ACCESS);
-    assert_eq!(passed.access(), RegisterAccess::CarriedOut);
+    assert_eq!(passed.access(), RegisterAccess::Emulated);
     assert_eq!(passed.programmed(), shared.programmed());
     assert_ne!(passed, shared);
 }
@@ -187,7 +187,7 @@ fn with_all_of_ours_passed_kvm_is_left_to_the_guests() {
     );
 }
 
-/// An emulated CPU was seen to report the first alone.
+/// One emulated CPU reported only the first.
 #[test]
 fn of_two_that_wait_for_the_same_write_the_other_is_met_too() {
     let write = Some(slot(BreakpointKind::Write, 0x2000));

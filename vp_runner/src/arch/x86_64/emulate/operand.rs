@@ -15,7 +15,7 @@ pub(crate) struct Operand {
 }
 
 impl Operand {
-    /// `None` for a register that is no general one.
+    /// `None` for a register that is no general register.
     pub(crate) fn new(register: Register) -> Option<Self> {
         let number = register as usize;
         let from = |first: Register, index| number - first as usize + index;
@@ -60,7 +60,7 @@ impl Operand {
         self.width
     }
 
-    /// What it holds.
+    /// The value of the register.
     pub(crate) fn read(self, gp: &[u64; 16]) -> u64 {
         gp[self.index] >> self.shift & self.width.mask()
     }
@@ -77,13 +77,13 @@ impl Operand {
     }
 }
 
-/// The offset that the memory operand of `lea` names, cut to the address size. `None` for what is no plain memory operand.
+/// The offset of the memory operand of `lea`, cut to the address size. `None` if the operand is no plain memory operand.
 pub(super) fn effective_address(instruction: &Instruction, gp: &[u64; 16]) -> Option<u64> {
     if instruction.op_kind(1) != OpKind::Memory {
         return None;
     }
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    // Relative to RIP, the displacement already is the address.
+    // For a RIP-relative operand, iced-x86 returns the address as the displacement.
     let part = |register| match register {
         Register::None | Register::RIP | Register::EIP => Some(0),
         _ => Operand::new(register).map(|operand| operand.read(gp)),

@@ -1,5 +1,5 @@
-//! A local APIC's counting timer (one-shot or periodic) in the register page that `KVM_GET_LAPIC` gives: what it has left, and how that is written
-//! back (SDM volume 3, "APIC Timer"). Pure.
+//! The remaining count of a local APIC's timer (one-shot or periodic) in the register page of `KVM_GET_LAPIC`, and how to write the count back (SDM volume 3,
+//! "APIC Timer"). Pure.
 
 use kvm_bindings::kvm_lapic_state;
 
@@ -12,12 +12,12 @@ const MODE: u32 = 0b11 << 17;
 const ONE_SHOT: u32 = 0;
 const PERIODIC: u32 = 1 << 17;
 
-/// What the timer had left when the guest came to stand, in its own counts.
+/// The remaining count of the timer when the stop began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CountLeft(u32);
 
 impl CountLeft {
-    /// From a page that was read `late` nanoseconds after the guest came to stand. `None`: the timer does not count, or has run down since.
+    /// Reads the count from a page that was read `late` nanoseconds after the stop began. `None` if the timer does not count, or has expired since.
     ///
     /// KVM counts nanoseconds (its bus runs at 1 GHz).
     pub(crate) fn read(page: &kvm_lapic_state, late: u64) -> Option<Self> {
@@ -28,13 +28,13 @@ impl CountLeft {
         }
         let counted = u32::try_from(late / u64::from(divisor(page))).unwrap_or(u32::MAX);
         match (left.saturating_add(counted), mode) {
-            // It began anew meanwhile, and that tick is on its way.
+            // The timer has expired and restarted meanwhile, and its interrupt is pending.
             (then, PERIODIC) if then > initial => Some(Self(left)),
             (then, _) => Some(Self(then.min(initial))),
         }
     }
 
-    /// Puts it into a page, which is otherwise as it is.
+    /// Writes the count into a page, and leaves the rest of the page unchanged.
     pub(crate) fn write(self, page: &mut kvm_lapic_state) {
         for (at, byte) in page.regs[CURRENT_COUNT..]
             .iter_mut()
@@ -45,7 +45,7 @@ impl CountLeft {
     }
 }
 
-/// What the bus clock is divided by: 1 to 128, in three bits that are not side by side.
+/// The divisor of the bus clock, 1 to 128, from three bits that are not adjacent.
 fn divisor(page: &kvm_lapic_state) -> u32 {
     let register = word(page, DIVIDE);
     let shift = (register & 0b11 | register >> 1 & 0b100) + 1;

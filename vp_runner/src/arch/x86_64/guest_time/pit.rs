@@ -1,7 +1,7 @@
 //! The PIT's periodic tick over a stop. Pure.
 //!
-//! `KVM_SET_PIT2` starts channel 0's period anew and does not take its phase, and nothing reads that phase. So a guest that is stopped more often than its
-//! timer ticks would get no tick any more. What it had run of a period is therefore kept here, and the tick that it adds up to is given by hand.
+//! `KVM_SET_PIT2` restarts the period of channel 0. The phase can be neither set nor read. So a guest that is stopped more often than its timer ticks would
+//! get no ticks. This module therefore adds up the parts of the period that the guest has run, and injects a tick when they make a whole period.
 
 use kvm_bindings::kvm_pit_state2;
 
@@ -11,34 +11,34 @@ const SHORTEST_NS: u64 = 200_000;
 /// A mode in which channel 0 has no timer in KVM.
 const STILL: u8 = 5;
 
-/// The PIT while the guest stands, and between stops what is known of its phase.
+/// The PIT during a stop, and the phase of its period between stops.
 #[derive(Debug, Default)]
 pub(crate) struct Pit {
     held: Option<kvm_pit_state2>,
     phase: Option<Phase>,
 }
 
-/// Where in its period channel 0 is, in guest time.
+/// The phase of channel 0, in guest time.
 #[derive(Debug, Clone, Copy)]
 struct Phase {
     period: u64,
-    /// Since the last tick, when the timer was last started.
+    /// The time since the last tick, at the moment at which the timer was last started.
     kept: u64,
-    /// When that was.
+    /// This moment.
     started: u64,
 }
 
-/// What a thaw sets.
+/// The changes when the guest continues.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Restart {
-    /// For `KVM_SET_PIT2`.
+    /// The state for `KVM_SET_PIT2`.
     pub(crate) state: kvm_pit_state2,
     /// Whether a tick is due.
     pub(crate) tick: bool,
 }
 
 impl Pit {
-    /// Takes the state from KVM, and gives the one in which nothing ticks. `None`: channel 0 has no periodic timer, or is held already.
+    /// Keeps the PIT's state, and returns a state without ticks for KVM. `None` if channel 0 has no periodic timer, or is held already.
     pub(crate) fn hold(&mut self, state: kvm_pit_state2) -> Option<kvm_pit_state2> {
         period(&state)?;
         if self.held.is_some() {
@@ -50,12 +50,12 @@ impl Pit {
         Some(still)
     }
 
-    /// The machine was reset: what was held is gone.
+    /// The machine was reset, so the kept state is dropped.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// The guest goes on; `guest_now` is its own time in ns.
+    /// The guest continues. `guest_now` is the guest time in ns.
     pub(crate) fn release(&mut self, guest_now: u64) -> Option<Restart> {
         let state = self.held.take()?;
         let period = period(&state)?;

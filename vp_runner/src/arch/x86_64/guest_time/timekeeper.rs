@@ -1,6 +1,7 @@
 //! The time of one VM: [`GuestTime`] decides, and the timekeeper reads and sets the clocks that all VPs share.
 //!
-//! VP threads call it on their way into the guest and out of it. The lock is held while clocks are set, so that no VP enters before the VM's clocks are right.
+//! VP threads call the timekeeper before they enter the guest and after they leave it. The lock is held while clocks are set, so that no VP enters before the VM's
+//! clocks are correct.
 
 use super::ClockAccess;
 use super::Entered;
@@ -30,32 +31,32 @@ pub(crate) trait VmClocks: Debug + Send + Sync {
     /// Sets the guest's kvmclock, in ns.
     ///
     /// # Errors
-    /// The hypervisor's.
+    /// The error of the hypervisor.
     fn set_kvmclock(&self, ns: u64) -> io::Result<()>;
 
-    /// The state of the PIT. `None` where the hypervisor has none.
+    /// The state of the PIT. `None` if the hypervisor has none.
     fn pit(&self) -> Option<kvm_pit_state2>;
 
     /// Sets the state of the PIT.
     ///
     /// # Errors
-    /// The hypervisor's.
+    /// The error of the hypervisor.
     fn set_pit(&self, state: &kvm_pit_state2) -> io::Result<()>;
 
     /// Raises the PIT's interrupt once.
     ///
     /// # Errors
-    /// The hypervisor's.
+    /// The error of the hypervisor.
     fn tick_pit(&self) -> io::Result<()>;
 }
 
-/// See the module.
+/// The clocks that the VPs of one VM share.
 #[derive(Debug)]
 pub(crate) struct Timekeeper {
     clocks: Box<dyn VmClocks>,
     rate: Result<TscRate, DebugError>,
     state: Mutex<State>,
-    /// The number of local timers whose count is to be written back before any VP enters.
+    /// The number of local timers whose count must be written back before any VP enters.
     counters: AtomicU32,
 }
 
@@ -67,7 +68,7 @@ struct State {
 }
 
 impl Timekeeper {
-    /// For a VM whose guest stands from now on. `rate` is how fast the guest's time-stamp counter counts, or why this host cannot put the counter back.
+    /// The timekeeper of a VM that is stopped. `rate` is the rate of the guest's time-stamp counter, or why this host cannot set the counter back.
     pub(crate) fn new(
         clocks: Box<dyn VmClocks>,
         wanted: FreezeTime,
@@ -102,15 +103,15 @@ impl Timekeeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the time of a stop is taken out of the guest's clocks.
+    /// Whether the duration of a stop is taken out of the guest's clocks.
     pub(crate) fn freeze(&self) -> FreezeTime {
         self.state().time.freeze()
     }
 
-    /// Whether the time of a stop is taken out, from the end of the present stop on.
+    /// Sets whether the duration of a stop is taken out, from the end of the present stop on.
     ///
     /// # Errors
-    /// [`DebugError::Unsupported`] where this host cannot put the clocks back.
+    /// [`DebugError::Unsupported`] if this host cannot set the clocks back.
     pub(crate) fn set_freeze(&self, freeze: FreezeTime) -> Result<(), DebugError> {
         if freeze == FreezeTime::On {
             self.rate.clone()?;
@@ -137,10 +138,10 @@ impl Timekeeper {
         state.time.taken_out()
     }
 
-    /// Sets kvmclock. Returns by how many ticks later than `now` it was `clock`.
+    /// Sets kvmclock to `clock`. Returns how many ticks after `now` the clock had this value.
     ///
-    /// The time-stamp counter has to go on from that very moment: Linux gives up a counter that kvmclock runs ahead of, or behind, by more than
-    /// 125 us in half a second (`CONFIG_CLOCKSOURCE_WATCHDOG_MAX_SKEW_US`), which many stops add up to, and one in which this thread is preempted.
+    /// The time-stamp counter has to continue from the same moment. Linux stops using a counter that differs from kvmclock by more than 125 us in half a second
+    /// (`CONFIG_CLOCKSOURCE_WATCHDOG_MAX_SKEW_US`). Many stops, or one stop in which this thread is preempted, could add up to this difference.
     fn put_back_kvmclock(&self, clock: u64, rate: TscRate, now: u64) -> u64 {
         if let Err(err) = self.clocks.set_kvmclock(clock) {
             tracing::error!(error = %err, "kvmclock could not be put back");
@@ -165,12 +166,12 @@ impl Timekeeper {
         self.state().time.leave(now, || self.clocks.host_tsc());
     }
 
-    /// What would have been taken out of the time-stamp counter if the present stop ended now.
+    /// The ticks that would have been taken out of the time-stamp counter if the present stop ended now.
     pub(crate) fn taken_out_now(&self) -> u64 {
         self.state().time.taken_out_by(self.clocks.host_tsc())
     }
 
-    /// How long every VP has been out of the guest, in ns. `None`: one is inside, or time is not frozen.
+    /// How long every VP has been out of the guest, in ns. `None` if a VP is in the guest, or if time is not frozen.
     pub(crate) fn standing_ns(&self) -> Option<u64> {
         let rate = self.rate.as_ref().ok()?;
         let time = &self.state().time;
@@ -182,23 +183,23 @@ impl Timekeeper {
         }
     }
 
-    /// Whether this host lets the guest's clocks be put back, and it is wanted.
+    /// Whether freezing is on, and this host can set the guest's clocks back.
     pub(crate) fn freezes(&self) -> bool {
         self.rate.is_ok() && self.freeze() == FreezeTime::On
     }
 
-    /// Time as ticks of the counter.
+    /// Nanoseconds as ticks of the counter.
     pub(crate) fn ticks(&self, ns: u64) -> u64 {
         self.rate.as_ref().map_or(0, |rate| rate.ticks(ns))
     }
 
-    /// A stop that lasts: holds the PIT.
+    /// Holds the PIT, in a long stop.
     pub(crate) fn hold_pit(&self) {
         let mut state = self.state();
         if state.time.standing_for(0).is_none() {
             return;
         }
-        // A VM without a PIT in KVM has none to hold.
+        // This VM has no PIT in KVM.
         let still = self.clocks.pit().and_then(|now| state.pit.hold(now));
         if let Some(still) = still
             && let Err(err) = self.clocks.set_pit(&still)
@@ -227,7 +228,7 @@ impl Timekeeper {
         }
     }
 
-    /// The machine is about to be reset, and its devices are to be found as the guest left them.
+    /// Releases the PIT before the machine is reset, because the VMM expects the devices in the state in which the guest left them.
     pub(crate) fn before_reset(&self) {
         let mut state = self.state();
         self.start_pit(&mut state);
@@ -235,12 +236,12 @@ impl Timekeeper {
         state.reset_at = state.time.taken_out_by(self.clocks.host_tsc());
     }
 
-    /// What would have been taken out if the stop had ended at the last reset: one value for all VPs, whose counters stay alike.
+    /// The ticks that would have been taken out if the stop had ended at the last reset. All VPs use this value, so that their counters stay equal.
     pub(crate) fn reset_at(&self) -> u64 {
         self.state().reset_at
     }
 
-    /// A VP keeps the count of its local timer, or has written it back.
+    /// A VP has read the count of its local timer to keep it, or has written the count back.
     pub(crate) fn note_counter(&self, kept: Counter) {
         match kept {
             Counter::Kept => self.counters.fetch_add(1, Ordering::Relaxed),
@@ -248,13 +249,13 @@ impl Timekeeper {
         };
     }
 
-    /// Whether any does.
+    /// Whether any VP keeps the count of its local timer.
     pub(crate) fn has_counters(&self) -> bool {
         self.counters.load(Ordering::Relaxed) != 0
     }
 }
 
-/// What a VP did with the count of its local timer.
+/// Whether a VP keeps the count of its local timer, or has written it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counter {
     Kept,

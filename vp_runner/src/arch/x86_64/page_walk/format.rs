@@ -1,4 +1,4 @@
-//! The entry formats of each paging mode: which bits are address, which reserved, which permission.
+//! The entry formats of each paging mode: which bits are the address, which are reserved, and which are permissions.
 
 use super::PagingState;
 use vmm_core_defs::regs::x86_64::bits::cr0;
@@ -9,13 +9,13 @@ pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
 pub(super) const USER: u64 = 1 << 2;
 const PAGE_SIZE: u64 = 1 << 7;
-/// Reserved unless EFER.NXE is set, so a walk that gets past the reserved bits may take it at its word.
+/// This bit is reserved unless EFER.NXE is set. After the check of the reserved bits, the bit therefore means no-execute.
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 
-/// How linear addresses become physical ones (SDM volume 3, "Paging Modes and Control Bits").
+/// The paging mode (SDM volume 3, "Paging Modes and Control Bits").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PagingMode {
-    /// CR0.PG is clear, as in real mode: they are the same.
+    /// CR0.PG is clear, as in real mode. Linear addresses are physical addresses.
     Off,
     /// Two levels of 32-bit entries.
     Bits32,
@@ -43,7 +43,7 @@ impl PagingMode {
         }
     }
 
-    /// The address as the tables see it, or `None` where it is not canonical.
+    /// The address bits that the tables use, or `None` if the address is not canonical.
     pub(super) const fn linear(self, gva: u64) -> Option<u64> {
         let unused = match self {
             Self::Off | Self::Bits32 | Self::Pae => return Some(gva & 0xffff_ffff),
@@ -57,7 +57,7 @@ impl PagingMode {
         }
     }
 
-    /// The first address above those that are not canonical.
+    /// The first canonical address of the upper half.
     pub(super) const fn upper_half(self) -> u64 {
         match self {
             Self::Off | Self::Bits32 | Self::Pae => 0,
@@ -66,7 +66,7 @@ impl PagingMode {
         }
     }
 
-    /// The first address after the aligned block of `size` bytes that holds `linear`; `None` where it is the last.
+    /// The first address after the aligned block of `size` bytes that holds `linear`. `None` after the last block.
     pub(super) fn after(self, linear: u64, size: u64) -> Option<u64> {
         let next = (linear | (size - 1)).checked_add(1)?;
         match self {
@@ -158,7 +158,7 @@ impl PagingMode {
     pub(super) const fn frame(self, entry: u64, level: u8, paging: &PagingState) -> u64 {
         match (self, level) {
             (Self::Bits32, 2) => {
-                // Bits 32 up of the frame stand in bits 13 up of the entry (PSE-36).
+                // Bits 32 and up of the frame are bits 13 and up of the entry (PSE-36).
                 let high = entry & bits(13, pse36_bits(paging) - 20);
                 entry & bits(22, 31) | high << 19
             }
@@ -186,7 +186,7 @@ impl PagingMode {
                 let own = match (level, leaf) {
                     (2, true) => bits(13, 20),
                     (3, true) => bits(13, 29),
-                    // PS where no page of that size exists.
+                    // PS is reserved where no page of this size exists.
                     (3, false) | (4.., _) => PAGE_SIZE,
                     _ => 0,
                 };
@@ -205,7 +205,7 @@ const fn pse36_bits(paging: &PagingState) -> u8 {
     }
 }
 
-/// Bits `low..=high`; none where the range is empty.
+/// Bits `low..=high`. No bit if the range is empty.
 const fn bits(low: u8, high: u8) -> u64 {
     if low > high {
         return 0;

@@ -1,7 +1,7 @@
-//! What page tables map, page after page.
+//! Lists the pages that page tables map.
 //!
-//! Each page is found by a walk of its own, so that this agrees with [`walk`] by construction; where there is none, the fault says how much the
-//! missing entry would have mapped. Tables may lead back to themselves, and then map more than could ever be listed: every call is bounded.
+//! Each page is found by a walk, so the list agrees with [`walk`] by construction. For an unmapped address, the fault shows how many bytes the missing entry
+//! would have mapped. Tables may contain themselves, and then map more pages than could ever be listed. So every call is bounded.
 
 use super::PagingMode;
 use super::PagingState;
@@ -14,10 +14,10 @@ use vmm_core_defs::memory::MappedPage;
 use vmm_core_defs::memory::MappedPages;
 use vmm_core_defs::memory::WalkFaultReason;
 
-/// Walks in one call: a walk reads up to five entries of guest memory, which takes some hundred nanoseconds.
+/// The most walks in one call. A walk reads up to five entries of guest memory, which takes some hundred nanoseconds.
 const WALKS: usize = 1 << 14;
 
-/// The pages from the one that holds `from` on, or that follows it.
+/// The mapped pages from the page that holds `from` on, or from the next mapped page.
 pub(crate) fn mapped_pages(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
@@ -46,11 +46,11 @@ pub(crate) fn mapped_pages(
     MappedPages { pages, next }
 }
 
-/// What one walk tells of the addresses around the one that was walked to.
+/// The result of one walk for the addresses around the walked address.
 pub(super) enum Found {
     /// The page that holds the address.
     Page(MappedPage),
-    /// So many bytes, aligned, are not mapped; `None`: nothing is.
+    /// This many bytes, aligned, are not mapped. `None` if no address is mapped.
     Gap(Option<u64>),
 }
 
@@ -78,14 +78,14 @@ pub(super) fn look(
     }
 }
 
-/// How many bytes, aligned, are not mapped for this reason; `None`: nothing is.
+/// How many bytes, aligned, are not mapped for this reason. `None` if no address is mapped.
 fn not_mapped(mode: PagingMode, fault: &WalkFault) -> Option<u64> {
     match fault.reason {
         WalkFaultReason::NonCanonical => None,
         WalkFaultReason::NotPresent(entry) | WalkFaultReason::Reserved { entry, .. } => {
             Some(mode.page_size(entry.level))
         }
-        // What one entry of the table above maps.
+        // The number of bytes that one entry of the table above maps.
         WalkFaultReason::NoTable { level, .. } => {
             (level < mode.levels()).then(|| mode.page_size(level + 1))
         }
@@ -141,7 +141,7 @@ mod tests {
         paging(1 << 5, 1 << 10)
     }
 
-    /// Everything, however many calls that takes.
+    /// All pages, by as many calls as needed.
     fn all(tables: &Tables, paging: &PagingState) -> Vec<(u64, u64, u64)> {
         let mut pages = Vec::new();
         let mut next = Some(Gva::new(0));

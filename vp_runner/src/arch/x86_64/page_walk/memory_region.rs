@@ -1,8 +1,8 @@
-//! Which addresses around one are alike, from the page tables and from where RAM is.
+//! The region around an address: the adjacent addresses with the same properties, by the page tables and the ranges of RAM.
 //!
-//! Like [`mapped_pages`](super::mapped_pages()) this takes one step for each page, or for each entry that maps nothing, and is bounded. The budget
-//! behind the address is larger than the one before it: where a long region is told in pieces, the question at the end of a piece finds no
-//! beginning further back than that end, so pieces never overlap.
+//! Like [`mapped_pages`](super::mapped_pages()), the search takes one step for each page, or for each entry that maps nothing, and is bounded. The bound
+//! towards higher addresses is larger than the bound towards lower addresses. So if a long region is returned in pieces, a request for the address after a
+//! piece does not return the start of that piece again, and pieces never overlap.
 
 use super::PagingMode;
 use super::PagingState;
@@ -14,11 +14,11 @@ use vmm_core_defs::memory::MemoryRegion;
 use vmm_core_defs::memory::RamRange;
 use vmm_core_defs::memory::RegionRights;
 
-/// How many steps are taken towards higher addresses. A step reads up to five entries of guest memory.
+/// The most steps towards higher addresses. A step reads up to five entries of guest memory.
 const STEPS_UP: usize = 1 << 14;
 const STEPS_DOWN: usize = STEPS_UP / 2;
 
-/// The region that holds `at`. `ram` is in the order of its addresses.
+/// The region that holds `at`. `ram` is sorted by address.
 pub(crate) fn memory_region(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
@@ -65,7 +65,7 @@ pub(crate) fn memory_region(
     }
 }
 
-/// What one step finds: addresses that are alike, the last one included.
+/// The result of one step: a range of addresses with the same properties, including the last address.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     first: u64,
@@ -73,7 +73,7 @@ struct Span {
     rights: Option<RegionRights>,
 }
 
-/// The part of one page, or of one hole, that holds `at` and lies wholly in RAM or wholly outside.
+/// The part of one page, or of one hole, that holds `at` and is either completely in RAM or completely outside.
 fn span(
     memory: &impl PhysicalMemory,
     paging: &PagingState,
@@ -111,7 +111,7 @@ fn span(
     }
 }
 
-/// Whether RAM is at `gpa`, and the first and last address for which the answer is certainly the same.
+/// Whether there is RAM at `gpa`, and the first and last address for which the answer is certainly the same.
 fn around(ram: &[RamRange], gpa: u64) -> (bool, u64, u64) {
     let mut from = 0;
     for range in ram {

@@ -1,13 +1,13 @@
-//! Recognising that an exception or interrupt was delivered during a step: RIP is at the handler of a gate in the IDT, and the stack holds a frame
-//! that leads back to where the VP was.
+//! Recognises the delivery of an exception or interrupt during a step: RIP is at the handler of a gate in the IDT, and the stack holds a frame
+//! that returns to the stepped instruction or to the next one.
 //!
-//! The frame is looked for at the top of the stack as it is after the step, so a switch of stacks (privilege, IST) makes no difference. Above an
-//! error code, if the vector has one, lie the return address, CS and the flags, each in a slot as wide as the gate (SDM volume 3, "Exception- and
+//! The frame is at the top of the stack after the step, so a switch of stacks (privilege, IST) has no effect. Above an
+//! error code, if the vector has one, are the return address, CS and the flags, each in a slot as wide as the gate (SDM volume 3, "Exception- and
 //! Interrupt-Handler Procedures", "64-Bit Mode Stack Frame"; real mode: volume 3, "Interrupt and Exception Handling" of "8086 Emulation").
-//! A step that ended behind the handler's first instruction is not recognised.
+//! A delivery is not recognised if the step ended after the first instruction of the handler.
 
 use super::Flow;
-use super::Guest;
+use super::GuestState;
 use super::Kind;
 use super::Step;
 use super::gate::decode;
@@ -25,9 +25,9 @@ const FIXED_VALUE: u64 = 2;
 /// An interrupt or trap gate, or an entry of the real-mode vector table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Gate {
-    /// Whether its vector is one that comes with an error code. `int n` with the same vector pushes none.
+    /// Whether exceptions of this vector push an error code. `int n` with the same vector pushes none.
     error_code: bool,
-    /// The size of each slot of the frame it makes.
+    /// The size of each slot of the frame.
     slot: usize,
 }
 
@@ -40,8 +40,12 @@ pub(super) struct SavedFlags {
     pub(super) resume_flag: Option<Gva>,
 }
 
-/// The flags in the frame of a delivery, if one took place.
-pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Option<SavedFlags> {
+/// The flags in the frame of a delivery, if an exception or interrupt was delivered.
+pub(super) fn frame(
+    step: &Step,
+    after: &X86VpState,
+    guest: &impl GuestState,
+) -> Option<SavedFlags> {
     let at = |gate: &Gate| {
         let plain = lead_back(step, after, gate.slot, 0, guest);
         let with_code = || lead_back(step, after, gate.slot, 1, guest);
@@ -55,7 +59,7 @@ pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Opti
         _ if after.efer & efer::LMA != 0 => &[8],
         _ => &[4, 2],
     };
-    // Reading the whole table after every step would be a waste: first see whether the stack could hold a frame at all.
+    // Reading the whole table after every step would be slow, so first check whether the stack may hold a frame.
     let conceivable = slots
         .iter()
         .any(|slot| (0..=1).any(|code| lead_back(step, after, *slot, code, guest).is_some()));
@@ -65,13 +69,13 @@ pub(super) fn frame(step: &Step, after: &X86VpState, guest: &impl Guest) -> Opti
     }
 }
 
-/// The flags in a frame `skip` slots below the top of the stack, if what is there can be one that leads back to the step.
+/// The flags in a frame `skip` slots below the top of the stack, if the slots there can be a frame that returns to the step.
 fn lead_back(
     step: &Step,
     after: &X86VpState,
     slot: usize,
     skip: usize,
-    guest: &impl Guest,
+    guest: &impl GuestState,
 ) -> Option<SavedFlags> {
     let displacement = |index: usize| i64::try_from((skip + index) * slot).ok();
     let read = |index: usize| {
@@ -89,9 +93,9 @@ fn lead_back(
     let leads_back = match step.flow {
         Flow::Sequential => same_code && (is(step.rip) || is(step.next_rip)),
         Flow::Near => same_code,
-        // `pushf; push cs; call` makes a frame that looks the same, and is the guest's own.
+        // The guest can push an equal frame itself, by `pushf; push cs; call`.
         Flow::Call => !is(step.next_rip),
-        // Faults and interrupts after it alike: CS may be another.
+        // For faults, and for interrupts after the instruction. CS may have changed.
         Flow::Far => step.kind != Kind::FarTransfer || !is(step.next_rip),
     };
     let plausible = flags & FIXED_FLAGS == FIXED_VALUE && flags >> 22 == 0;
@@ -104,9 +108,9 @@ fn lead_back(
 }
 
 /// The gates whose handler begins at RIP. Several vectors may share one.
-fn gates_to(after: &X86VpState, guest: &impl Guest) -> Vec<Gate> {
+fn gates_to(after: &X86VpState, guest: &impl GuestState) -> Vec<Gate> {
     let mode = cpu_mode(after);
-    // A virtual-8086 VP handles interrupts in its own mode only through the table at 0 (CR4.VME).
+    // In virtual-8086 mode, interrupts are handled in this mode only through the table at 0 (CR4.VME).
     let (base, bytes) = match mode {
         CpuMode::Virtual8086 => (0, 0x400),
         _ => (after.idtr.base, usize::from(after.idtr.limit) + 1),
@@ -122,7 +126,7 @@ fn gates_to(after: &X86VpState, guest: &impl Guest) -> Vec<Gate> {
     }
     let gate = |(vector, entry): (usize, &[u8])| {
         let (offset, selector, slot) = decode(entry)?;
-        // In protected mode the low bits of CS are the privilege, which the gate does not say.
+        // In protected mode the low bits of CS are the privilege level, which the gate does not contain.
         let privilege = if entry_len == 4 { 0 } else { 3 };
         let here = offset == after.rip && selector | privilege == after.cs.selector | privilege;
         let error_code = entry_len != 4 && has_error_code(vector);

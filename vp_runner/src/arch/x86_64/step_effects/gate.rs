@@ -1,6 +1,6 @@
-//! Where the guest handles an exception or interrupt, by its own tables.
+//! The handler of an exception or interrupt, from the guest's own tables.
 
-use super::Guest;
+use super::GuestState;
 use super::Landing;
 use super::task;
 use crate::arch::x86_64::cpu_mode::cpu_mode;
@@ -13,9 +13,9 @@ use vmm_core_defs::regs::x86_64::bits::efer;
 const SELECTOR_INDEX: u16 = !7;
 const SELECTOR_LOCAL: u16 = 1 << 2;
 
-/// The first instruction that runs once this vector is delivered, if nothing goes wrong on the way. `None` where the tables cannot be read or have no gate
-/// there, and in virtual-8086 mode.
-pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Option<Landing> {
+/// The first instruction that executes when this vector is delivered, if the delivery does not fault. `None` in virtual-8086 mode, and if the tables cannot be
+/// read or have no gate for the vector.
+pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl GuestState) -> Option<Landing> {
     let mode = cpu_mode(state);
     let long = state.efer & efer::LMA != 0;
     let entry_len = match mode {
@@ -47,7 +47,7 @@ pub(crate) fn handler(state: &X86VpState, vector: u8, guest: &impl Guest) -> Opt
     Some(Landing::at(first))
 }
 
-/// What a selector names.
+/// The segment of a selector.
 pub(super) struct Found {
     /// Its descriptor.
     pub(super) descriptor: [u8; 8],
@@ -57,8 +57,8 @@ pub(super) struct Found {
     pub(super) kind: u8,
 }
 
-/// The descriptor of a selector, given where the tables are (SDM volume 3, "Segment Descriptors").
-pub(super) fn segment(gdt: u64, ldt: u64, selector: u16, guest: &impl Guest) -> Option<Found> {
+/// The descriptor of a selector in the given tables (SDM volume 3, "Segment Descriptors").
+pub(super) fn segment(gdt: u64, ldt: u64, selector: u16, guest: &impl GuestState) -> Option<Found> {
     let table = match selector & SELECTOR_LOCAL {
         0 => gdt,
         _ => ldt,
@@ -76,7 +76,7 @@ pub(super) fn segment(gdt: u64, ldt: u64, selector: u16, guest: &impl Guest) -> 
     })
 }
 
-/// Offset, selector and slot size of an entry as long as its mode makes it. `None` for a task gate and what is not present.
+/// Offset, selector and slot size of an entry, whose length depends on the mode. `None` for a task gate, and if the entry is not present.
 pub(super) fn decode(entry: &[u8]) -> Option<(u64, u16, usize)> {
     let word = |at: usize| u16::from_le_bytes([entry[at], entry[at + 1]]);
     if let [a, b, c, d] = *entry {
@@ -89,7 +89,7 @@ pub(super) fn decode(entry: &[u8]) -> Option<(u64, u16, usize)> {
     const PRESENT_INTERRUPT16: u8 = 0x86;
     let (low, selector) = (u64::from(word(0)), word(2));
     let wide = low | u64::from(word(6)) << 16;
-    // The privilege that may call it does not matter here.
+    // The privilege level that may call the gate has no effect here.
     match (entry[5] & 0x9f, entry.len()) {
         (PRESENT_INTERRUPT16 | PRESENT_TRAP16, 8) => Some((low, selector, 2)),
         (PRESENT_INTERRUPT32 | PRESENT_TRAP32, 8) => Some((wide, selector, 4)),

@@ -1,4 +1,4 @@
-//! Sorting instructions by what a step over them does.
+//! Classifies instructions by the effect of a step over them.
 
 use iced_x86::Code;
 use iced_x86::Instruction;
@@ -7,10 +7,10 @@ use iced_x86::OpKind;
 use iced_x86::Register;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-/// What an instruction is, as far as stepping is concerned.
+/// The kind of an instruction, as far as it affects stepping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing special.
+    /// A step needs no special treatment.
     Ordinary,
     /// `pushf`, `pushfd`, `pushfq`.
     PushFlags {
@@ -24,31 +24,31 @@ pub(crate) enum Kind {
         /// The size of each slot of the frame: 2, 4 or 8.
         bytes: u8,
     },
-    /// `int n`, `int3`, `int1`, and `into` with OF set: TF is cleared, so the step runs on through the handler unless an execution breakpoint waits at its
-    /// entry.
+    /// `int n`, `int3`, `int1`, and `into` with OF set. These clear TF, so the step continues through the handler unless there is an execution breakpoint at
+    /// the entry of the handler.
     SoftwareInterrupt {
         /// The vector.
         vector: u8,
     },
-    /// `syscall`: where IA32_FMASK has TF, the step runs on unless an execution breakpoint waits at the entry.
+    /// `syscall`. If IA32_FMASK has TF, the step continues unless there is an execution breakpoint at the entry.
     SystemCall,
     /// `sysenter`.
     SystemEnter,
-    /// `sysret`: where R11 has no TF, the step runs on unless an execution breakpoint waits where it leads.
+    /// `sysret`. If R11 has no TF, the step continues unless there is an execution breakpoint at the target.
     SystemReturn {
-        /// The size of the RIP that it takes from RCX: 4 or 8.
+        /// The size of the RIP that the instruction takes from RCX: 4 or 8.
         bytes: u8,
     },
     /// `hlt`: the step ends with the halt.
     Halt,
-    /// `mov ss`, `pop ss`: interrupts and the step's trap are held back for one instruction.
+    /// `mov ss`, `pop ss`: interrupts and the step's trap are blocked for one instruction.
     StackSegment,
-    /// `sti`: interrupts are held back for one instruction.
+    /// `sti`: interrupts are blocked for one instruction.
     EnableInterrupts,
     /// A string instruction with a `rep` prefix.
     RepeatedString,
-    /// Instructions that KVM executes itself after an exit, and where it has forgotten the step at one time or another (`cpuid`, `wrmsr`, `in`, `out` and
-    /// their like): RIP tells whether they are done.
+    /// Instructions that KVM emulates after an exit, and for which some KVMs lose the step (`cpuid`, `wrmsr`, `in`, `out` and similar). RIP shows whether they
+    /// are done.
     Intercepted,
     /// A far call, jump or return. It may switch tasks.
     FarTransfer,
@@ -56,20 +56,20 @@ pub(crate) enum Kind {
     LoadTaskRegister,
 }
 
-/// Where RIP goes, as far as can be said without executing.
+/// Where RIP goes, as far as the instruction alone shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     /// To the next instruction.
     Sequential,
-    /// Somewhere in the same code segment.
+    /// To another address in the same code segment.
     Near,
-    /// Somewhere, with the address of the next instruction on the stack.
+    /// To another address, with the address of the next instruction on the stack.
     Call,
-    /// To another code segment, perhaps.
+    /// Possibly to another code segment.
     Far,
 }
 
-/// `None`: no instruction, so it faults.
+/// Classifies an instruction. `None` for `instruction` means that the fetch or the decoding faults.
 pub(super) fn of(rflags: u64, instruction: Option<&Instruction>) -> Kind {
     let Some(instruction) = instruction else {
         return Kind::Ordinary;

@@ -1,8 +1,8 @@
-//! Where a task switch leads. KVM carries these out itself, on either vendor's CPUs, and forgets the step on the way.
+//! The target of a task switch. KVM emulates task switches, on the CPUs of both vendors, and loses the step.
 //!
 //! Sources: SDM volume 3, "Task Management Data Structures", "Task Switching", "16-Bit Task-State Segment (TSS)".
 
-use super::Guest;
+use super::GuestState;
 use super::Landing;
 use super::gate::segment;
 use crate::arch::x86_64::cpu_mode::cpu_mode;
@@ -20,7 +20,7 @@ const NT: u64 = 1 << 14;
 const RF: u32 = 1 << 16;
 const VM: u32 = 1 << 17;
 
-/// Where a TSS keeps what a task begins with.
+/// The offsets in a TSS of the registers with which a task begins.
 struct Layout {
     eip: u64,
     eflags: u64,
@@ -45,11 +45,11 @@ const TSS_16: Layout = Layout {
     width: 2,
 };
 
-/// The task that a far jump or call leads to. `None` if it leads to none, or that cannot be said.
+/// The first instruction of the task to which a far jump or call switches. `None` if it switches no task, or if the target is not known.
 pub(super) fn of_far_transfer(
     state: &X86VpState,
     instruction: &Instruction,
-    guest: &impl Guest,
+    guest: &impl GuestState,
 ) -> Option<Landing> {
     let selector = match (instruction.op0_kind(), instruction.code()) {
         (OpKind::FarBranch16 | OpKind::FarBranch32, _) => instruction.far_branch_selector(),
@@ -66,16 +66,16 @@ pub(super) fn of_far_transfer(
     entry(state, selector, guest)
 }
 
-/// The same of an `iret`: with EFLAGS.NT set it goes back to the task that the TSS links to.
-pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl Guest) -> Option<Landing> {
+/// The same for an `iret`. With EFLAGS.NT set it switches to the task to which the TSS links.
+pub(super) fn of_interrupt_return(state: &X86VpState, guest: &impl GuestState) -> Option<Landing> {
     if state.rflags & NT == 0 || !has_tasks(state) {
         return None;
     }
     entry(state, word(state.tr.base, guest)?, guest)
 }
 
-/// The same of the selector of a TSS or of a task gate.
-pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Option<Landing> {
+/// The same for the selector of a TSS or of a task gate.
+pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl GuestState) -> Option<Landing> {
     const PRESENT_TASK_GATE: u8 = 0x85;
     const PRESENT_TSS_32: u8 = 0x89;
     const PRESENT_TSS_16: u8 = 0x81;
@@ -118,12 +118,12 @@ pub(super) fn entry(state: &X86VpState, selector: u16, guest: &impl Guest) -> Op
     })
 }
 
-/// Neither real mode nor long mode has them, and nothing of virtual-8086 mode leads to one by itself.
+/// Whether the VP can switch tasks: not in real mode or long mode, and not by an instruction in virtual-8086 mode.
 fn has_tasks(state: &X86VpState) -> bool {
     matches!(cpu_mode(state), CpuMode::Protected16 | CpuMode::Protected32)
 }
 
-/// The linear address of the memory that a far jump or call takes its target from.
+/// The linear address of the memory operand with the target of a far jump or call.
 fn operand(state: &X86VpState, instruction: &Instruction) -> Option<u64> {
     let value = |register: Register, _, _| match register {
         Register::ES => Some(state.es.base),
@@ -137,7 +137,7 @@ fn operand(state: &X86VpState, instruction: &Instruction) -> Option<u64> {
     instruction.virtual_address(0, 0, value)
 }
 
-fn word(at: u64, guest: &impl Guest) -> Option<u16> {
+fn word(at: u64, guest: &impl GuestState) -> Option<u16> {
     let mut bytes = [0; 2];
     let at = Gva::new(at & u64::from(u32::MAX));
     guest

@@ -11,7 +11,7 @@ mod tasks;
 
 /// Memory by the byte, and IA32_FMASK.
 /// The step over the instruction with these bytes.
-fn step_over(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest) -> Step {
+fn step_over(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl GuestState) -> Step {
     let instruction = decode(cpu_mode(state), state.rip, bytes);
     Step::new(state, own, instruction.as_ref(), guest)
 }
@@ -37,7 +37,7 @@ impl Fake {
     }
 }
 
-impl Guest for Fake {
+impl GuestState for Fake {
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
         let bytes = self.bytes.borrow();
         data.iter_mut().zip(gva.value()..).all(|(byte, at)| {
@@ -116,7 +116,7 @@ fn gone_on(state: &X86VpState, len: u64, stack: i64) -> X86VpState {
 
 fn clear_tf_at(at: u64) -> Option<Correction> {
     Some(Correction {
-        place: FlagsLocation::Memory(Gva::new(at)),
+        location: FlagsLocation::Memory(Gva::new(at)),
         flag: TrapFlag::Clear,
     })
 }
@@ -214,7 +214,10 @@ fn pushf_leaves_tf_in_the_second_byte_of_what_it_pushed() {
             guest.put_slots(at, size.into(), &[0x102]);
             let found = stepped.after(&after, &guest);
             assert_eq!(found.correction, clear_tf_at(at + 1), "{mode:?}");
-            assert_eq!((found.own, found.owed), (TrapFlag::Clear, Owed::Nothing));
+            assert_eq!(
+                (found.own, found.trap),
+                (TrapFlag::Clear, GuestTrap::Nothing)
+            );
             // A host that hides TF leaves nothing to correct.
             guest.put_slots(at, size.into(), &[2]);
             assert_eq!(stepped.after(&after, &guest).correction, None);
@@ -246,28 +249,31 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
     let pushf = step_over(&state, own, &[0x9c], &guest);
     let after = gone_on(&state, 1, -8);
     guest.put_slots(RSP - 8, 8, &[0x102]);
-    let right = Aftermath {
+    let right = StepEffects {
         correction: None,
         own,
-        owed: Owed::SingleStepTrap,
+        trap: GuestTrap::SingleStepTrap,
     };
     assert_eq!(pushf.after(&after, &guest), right);
     // A host that hides TF hides the guest's own as well: it is put there.
     guest.put_slots(RSP - 8, 8, &[2]);
-    let place = FlagsLocation::Memory(Gva::new(RSP - 7));
+    let location = FlagsLocation::Memory(Gva::new(RSP - 7));
     assert_eq!(
         pushf.after(&after, &guest).correction,
-        Some(Correction { place, flag: own })
+        Some(Correction {
+            location,
+            flag: own
+        })
     );
     // After `mov ss` the trap waits; an instruction that was not carried out has none.
     let mov_ss = step_over(&state, own, &[0x8e, 0xd0], &guest);
     let waits = mov_ss.after(&gone_on(&state, 2, 0), &guest);
-    assert_eq!((waits.own, waits.owed), (own, Owed::Nothing));
+    assert_eq!((waits.own, waits.trap), (own, GuestTrap::Nothing));
     let nop = step_over(&state, own, &[0x90], &guest);
-    assert_eq!(nop.after(&state, &guest).owed, Owed::Nothing);
+    assert_eq!(nop.after(&state, &guest).trap, GuestTrap::Nothing);
     // Each iteration has one.
     let rep = step_over(&state, own, &[0xf3, 0xa4], &guest);
-    assert_eq!(rep.after(&state, &guest).owed, Owed::SingleStepTrap);
+    assert_eq!(rep.after(&state, &guest).trap, GuestTrap::SingleStepTrap);
 }
 
 #[test]
@@ -292,8 +298,8 @@ fn popf_and_iret_load_the_guests_own_trap_flag() {
                 let found = stepped.after(&after, &guest);
                 assert_eq!((found.own, found.correction), (expected, None), "{mode:?}");
                 // What counts for the trap is TF before the instruction.
-                let owed = found.owed == Owed::SingleStepTrap;
-                assert_eq!(owed, own == TrapFlag::Set);
+                let trap = found.trap == GuestTrap::SingleStepTrap;
+                assert_eq!(trap, own == TrapFlag::Set);
             }
         }
     }
@@ -318,9 +324,12 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
         after.gp[Gp::R11 as usize] = 0x302;
         let found = syscall.after(&after, &guest);
         assert_eq!(found.own, then);
-        assert_eq!(found.owed == Owed::SingleStepTrap, then == TrapFlag::Set);
+        assert_eq!(
+            found.trap == GuestTrap::SingleStepTrap,
+            then == TrapFlag::Set
+        );
         let correction = (own == TrapFlag::Clear).then_some(Correction {
-            place: FlagsLocation::Register(Gp::R11),
+            location: FlagsLocation::Register(Gp::R11),
             flag: own,
         });
         assert_eq!(found.correction, correction);
@@ -334,8 +343,8 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
     after.rip = 0x40_0000;
     let found = sysret.after(&after, &guest);
     assert_eq!(
-        (found.own, found.owed),
-        (TrapFlag::Set, Owed::SingleStepTrap)
+        (found.own, found.trap),
+        (TrapFlag::Set, GuestTrap::SingleStepTrap)
     );
     // `sysenter` leaves TF alone.
     let sysenter = step_over(

@@ -2,7 +2,7 @@
 
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::walk;
-use crate::arch::x86_64::step_effects::Guest;
+use crate::arch::x86_64::step_effects::GuestState;
 use crate::breakpoints::Breakpoints;
 use crate::memory::GuestRam as _;
 use std::sync::Arc;
@@ -139,7 +139,7 @@ impl LinearMemory<'_> {
     }
 }
 
-impl Guest for Prefetched<'_> {
+impl GuestState for Prefetched<'_> {
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
         let from = gva.value().checked_sub(self.at);
         let from = from.and_then(|from| usize::try_from(from).ok());
@@ -161,7 +161,7 @@ impl Guest for Prefetched<'_> {
     }
 }
 
-impl Guest for LinearMemory<'_> {
+impl GuestState for LinearMemory<'_> {
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
         self.read_some(gva, data) == data.len()
     }

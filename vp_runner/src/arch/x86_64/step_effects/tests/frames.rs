@@ -108,7 +108,7 @@ fn a_frame_is_found_in_every_mode_with_and_without_error_code() {
             // What the guest set itself stays, and is off in the handler.
             let own = step_over(&state, TrapFlag::Set, &NOP, &guest).after(&after, &guest);
             assert_eq!(own.correction, None, "{what}");
-            assert_eq!((own.own, own.owed), (TrapFlag::Clear, Owed::Nothing));
+            assert_eq!((own.own, own.trap), (TrapFlag::Clear, GuestTrap::Nothing));
         }
     }
 }
@@ -187,7 +187,7 @@ fn a_task_switch_leaves_tf_in_the_old_tss_and_takes_the_new_ones() {
         let jump = step(&state, &[0xea, 0, 0, 0, 0, 0x28, 0], &guest);
         let found = jump.after(&after, &guest);
         assert_eq!(found.correction, clear_tf_at(0x5_0000 + flags_at + 1));
-        assert_eq!((found.own, found.owed), (TrapFlag::Set, Owed::Nothing));
+        assert_eq!((found.own, found.trap), (TrapFlag::Set, GuestTrap::Nothing));
         // `ltr` changes TR and nothing else.
         let ltr = step(&state, &[0x0f, 0x00, 0xd8], &guest);
         after.rip = RIP + 3;

@@ -19,7 +19,7 @@ const STACK: u64 = 0x700;
 /// The RAM of a guest whose linear addresses below its size are physical ones.
 struct Flat<'a>(&'a GuestMemoryMmap);
 
-impl Guest for Flat<'_> {
+impl GuestState for Flat<'_> {
     fn read(&self, gva: Gva, data: &mut [u8]) -> bool {
         self.0.read_slice(data, GuestAddress(gva.value())).is_ok()
     }
@@ -56,11 +56,11 @@ fn pushed_by_a_step(mode: StartIn, slot: u64, own: TrapFlag) -> Option<(u16, u16
     let ram = scratch.ram();
     let image = || ram.read_obj::<u16>(GuestAddress(STACK - slot)).unwrap();
     let left = image();
-    let aftermath = step.after(&after, &Flat(ram));
-    assert_eq!(aftermath.own, own);
-    if let Some(Correction { place, flag }) = aftermath.correction {
-        let FlagsLocation::Memory(gva) = place else {
-            panic!("pushf stores in memory, not in {place:?}");
+    let effects = step.after(&after, &Flat(ram));
+    assert_eq!(effects.own, own);
+    if let Some(Correction { location, flag }) = effects.correction {
+        let FlagsLocation::Memory(gva) = location else {
+            panic!("pushf stores in memory, not in {location:?}");
         };
         let at = GuestAddress(gva.value());
         let byte: u8 = ram.read_obj(at).unwrap();

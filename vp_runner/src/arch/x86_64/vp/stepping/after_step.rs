@@ -14,11 +14,11 @@ use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::registers::CpuRegisters;
-use crate::arch::x86_64::step_effects::Aftermath;
 use crate::arch::x86_64::step_effects::Correction;
 use crate::arch::x86_64::step_effects::FlagsLocation;
-use crate::arch::x86_64::step_effects::Owed;
+use crate::arch::x86_64::step_effects::GuestTrap;
 use crate::arch::x86_64::step_effects::Step;
+use crate::arch::x86_64::step_effects::StepEffects;
 use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DB_VECTOR;
@@ -101,13 +101,13 @@ impl Stepping {
             return None;
         }
         let corrected = cpu.vcpu.registers().and_then(|after| {
-            let (aftermath, paging) = planned.aftermath(&after, cpu, memory);
-            correct(&aftermath, paging, &after, cpu, memory)?;
-            Ok(aftermath.owed)
+            let (effects, paging) = planned.effects(&after, cpu, memory);
+            correct(&effects, paging, &after, cpu, memory)?;
+            Ok(effects.trap)
         });
         match corrected {
-            Ok(Owed::SingleStepTrap) => Some(DebugPayload::SINGLE_STEP),
-            Ok(Owed::Nothing) => None,
+            Ok(GuestTrap::SingleStepTrap) => Some(DebugPayload::SINGLE_STEP),
+            Ok(GuestTrap::Nothing) => None,
             Err(err) => {
                 tracing::warn!(error = %err, "the trap flag of a step may show in the guest");
                 None
@@ -137,17 +137,17 @@ impl PlannedStep {
         Some(Interrupted { rip, saved })
     }
 
-    fn aftermath<V: Vcpu>(
+    fn effects<V: Vcpu>(
         &self,
         after: &CpuRegisters,
         cpu: &mut Cpu<V>,
         memory: &GuestMemory,
-    ) -> (Aftermath, PagingState) {
+    ) -> (StepEffects, PagingState) {
         let paging = after.location(self.location.paging.limits).paging;
         let mut view = memory.by(paging);
         view.syscall = syscall_msrs(&self.before, &mut cpu.vcpu);
         let after = after.state();
-        let aftermath = match &self.step {
+        let effects = match &self.step {
             Some(step) => step.after(&after, &view),
             None => {
                 let instruction = self.instruction.as_ref();
@@ -155,26 +155,26 @@ impl PlannedStep {
                 step.after(&after, &view)
             }
         };
-        (aftermath, paging)
+        (effects, paging)
     }
 }
 
 fn correct<V: Vcpu>(
-    aftermath: &Aftermath,
+    effects: &StepEffects,
     paging: PagingState,
     after: &CpuRegisters,
     cpu: &mut Cpu<V>,
     memory: &GuestMemory,
 ) -> Result<(), DebugError> {
-    cpu.vcpu.set_own_trap_flag(aftermath.own);
-    let Some(Correction { place, flag }) = aftermath.correction else {
+    cpu.vcpu.set_own_trap_flag(effects.own);
+    let Some(Correction { location, flag }) = effects.correction else {
         return Ok(());
     };
     let fix = |image: u64| match flag {
         TrapFlag::Set => image | rflags::TF,
         TrapFlag::Clear => image & !rflags::TF,
     };
-    match place {
+    match location {
         FlagsLocation::Memory(gva) => {
             let fix = |byte: u8| {
                 let [_, byte, ..] = fix(u64::from(byte) << 8).to_le_bytes();

@@ -108,9 +108,7 @@ impl Stepping {
         };
         let landing = wanted[0].map(|landing| landing.first);
         if let Some(landing) = landing.filter(|_| debugging.gives_breakpoint()) {
-            planned.registers = planned
-                .registers
-                .with_trap_at_any_rate(location.rip, landing);
+            planned.registers = planned.registers.with_forced_trap(location.rip, landing);
         }
         // A trap at RIP would be met before the instruction.
         let here = |at: &Gva| planned.at_trap == AtTrap::StepDone && *at == location.rip;
