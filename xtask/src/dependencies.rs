@@ -1,6 +1,6 @@
 //! cargo-deny over the dependency graph: the arrows between our crates, licences, sources (`deny.toml`), and known flaws of what we depend on.
 
-use crate::cache::Cache;
+use crate::crates_io;
 use crate::process;
 use crate::system_packages::CannotHere;
 use std::path::Path;
@@ -49,26 +49,8 @@ fn deny(program: &Path) -> Command {
     command
 }
 
-/// cargo-deny from the cache; built from crates.io where it is missing there.
 fn program() -> anyhow::Result<PathBuf> {
-    let folder = Cache::open()?.artefact("cargo-deny", VERSION, |folder| {
-        let mut install = process::cargo();
-        install
-            .args(["install", "--locked", "--debug", "--version", VERSION])
-            .arg("--root")
-            .arg(folder)
-            .arg("cargo-deny")
-            // Without debug information cargo-deny builds in half the time and has a tenth of the size.
-            .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .env("CARGO_PROFILE_DEV_STRIP", "true");
-        process::run(&mut install).map_err(|error| {
-            CannotHere(format!(
-                "cargo-deny {VERSION} cannot be installed here, so dependencies were not checked: {error:#}"
-            ))
-        })?;
-        Ok(VERSION.to_owned())
-    })?;
-    Ok(folder.join("bin/cargo-deny"))
+    crates_io::program("cargo-deny", VERSION)
 }
 
 fn last_line(text: &str) -> &str {

@@ -2,10 +2,12 @@
 
 mod bench;
 mod cache;
+mod crates_io;
 mod debian;
 mod debuggers;
 mod dependencies;
 mod fmt;
+mod mutants;
 mod nested;
 mod pictures;
 mod process;
@@ -35,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Repeat the tests that repeat something, for some time and from fresh seeds.
     Soak(soak::Args),
+    /// Change the pure code of the runner, one expression at a time, and say which changes no test notices.
+    Mutants(mutants::Args),
     /// Unpack newer GDBs and LLDBs than this machine's beside them, for the tests.
     Debuggers,
     /// Make the pictures of README and Guide from their texts.
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Soak(args) => soak::main(&args),
+        Task::Mutants(args) => mutants::main(&args),
         Task::Debuggers => debuggers::main(),
         Task::Pictures(args) => pictures::main(&args),
         Task::Nested(args) => nested::main(&args),

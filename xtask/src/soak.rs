@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: the tests that repeat something, for as long as asked and from fresh seeds.
 
 use crate::debuggers;
+use crate::mutants;
 use crate::nested::Bed;
 use crate::nested::Kvm;
 use crate::nested::places;
@@ -96,6 +97,10 @@ const fn conformance(program: &'static str, test: &'static str) -> Member {
 /// All real-guest test programs, in the other nested KVM.
 const ON_INTEL: &str = "all tests in nested kvm-intel";
 
+/// Some mutants of each pure folder.
+const MUTANTS: &str = "a sample of mutants";
+const MUTANTS_OF_EACH: usize = 5;
+
 /// On a busy machine, and with the build of Bochs.
 const ALL_ON_INTEL: Duration = Duration::from_secs(90 * 60);
 
@@ -112,8 +117,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         .filter(|member| member.test.contains(&args.only))
         .collect();
     let on_intel = ON_INTEL.contains(&args.only);
+    let with_mutants = MUTANTS.contains(&args.only);
     anyhow::ensure!(
-        !members.is_empty() || on_intel,
+        !members.is_empty() || on_intel || with_mutants,
         "no test of the soak has a name with `{}` in it",
         args.only
     );
@@ -123,7 +129,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     {
         let CannotHere(reason) = error.downcast::<CannotHere>()?;
         members.retain(|member| member.place != Place::Bed);
-        anyhow::ensure!(!members.is_empty() || on_intel, reason);
+        anyhow::ensure!(!members.is_empty() || on_intel || with_mutants, reason);
         skips.insert(reason, 1);
     }
     if members.iter().any(|member| member.program == CLIENTS)
@@ -148,6 +154,14 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
                 runs.insert(ON_INTEL, 1);
                 failures.push(why);
             }
+        }
+    }
+    if with_mutants {
+        let words = mutants::words(MUTANTS_OF_EACH, seed);
+        println!("\n=== soak: {MUTANTS}: cargo {words}");
+        *runs.entry(MUTANTS).or_default() += 1;
+        if let Err(error) = process::run(process::cargo().args(words.split(' '))) {
+            failures.push(format!("{error:#}; again with\n    cargo {words}"));
         }
     }
     for member in members.iter().cycle() {

@@ -176,6 +176,33 @@ fn the_guests_own_breakpoint_is_given_back_by_its_own_number() {
 }
 
 #[test]
+fn a_breakpoint_that_the_guest_has_disabled_meanwhile_is_given_to_nobody() {
+    let mut guest = debugged();
+    guest.vcpu().guest_registers.db[3] = CODE + 4;
+    guest.vcpu().guest_registers.dr7 = 0x400 | 0b10 << 6;
+    let met = debug(DB, 0b1000).after(|vcpu| {
+        vcpu.guest_registers.dr7 = 0x400;
+        vcpu.registers.general.rip = CODE + 4;
+    });
+    let parked = guest.run([met, debug(DB, 0b10).leaves_at(CODE + 5)]);
+    assert_eq!(parked.cause, watchpoint_stop());
+    assert_eq!(given(&mut guest), []);
+}
+
+#[test]
+fn an_exception_of_the_guests_own_does_not_end_a_step() {
+    let mut guest = debugged();
+    guest.write(CODE, &[0xf1]);
+    let parked = guest.step([
+        debug(DB, 0).leaves_at(CODE),
+        debug(DB, BS).leaves_at(CODE + 2),
+    ]);
+    assert_eq!(parked.cause, stepped());
+    assert!(guest.vcpu().script.is_empty());
+    assert_eq!(given(&mut guest), [Told::InjectDebug(DebugPayload(0))]);
+}
+
+#[test]
 fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part() {
     // A step, with the client's watchpoint, with the guest's own watchpoint, with both.
     let guests = Told::InjectDebug(DebugPayload(0b1000));
