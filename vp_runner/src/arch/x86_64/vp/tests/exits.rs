@@ -203,6 +203,48 @@ fn an_exception_of_the_guests_own_does_not_end_a_step() {
 }
 
 #[test]
+fn a_step_over_pushf_goes_without_the_trap_flag_to_the_trap_behind_it() {
+    let mut guest = debugged();
+    guest.write(CODE, &[0x9c]);
+    // DR0 and DR1 are the client's.
+    let parked = guest.step([debug(DB, 0b100).leaves_at(CODE + 1)]);
+    assert_eq!(parked.cause, stepped());
+    let programmed = guest.vcpu().told.iter().find_map(|told| match told {
+        Told::Program(state) => Some(*state),
+        _ => None,
+    });
+    let state = programmed.unwrap();
+    assert_eq!(state.stepping, Stepping::Off);
+    assert!(state.registers.executes_at(Gva::new(CODE + 1)));
+}
+
+#[test]
+fn a_step_whose_trap_a_signal_hides_is_done() {
+    let mut guest = debugged();
+    guest.write(CODE, &[0x9c]);
+    let parked = guest.step([Exit::Interrupted.leaves_at(CODE + 1)]);
+    assert_eq!(parked.cause, stepped());
+}
+
+#[test]
+fn a_trap_flag_that_a_step_has_pushed_is_taken_out_of_memory() {
+    // No debug register is left for a trap behind the instruction.
+    let watched = [0x5000, 0x5100, 0x5200, 0x5300].map(|at| (BreakpointKind::Write, at));
+    let mut guest = Guest::new(&watched);
+    guest.write(CODE, &[0x9c]);
+    let ram = guest.ram.clone();
+    let pushed = debug(DB, BS).after(move |vcpu| {
+        let image = GuestAddress(STACK - 4);
+        ram.write_obj(0x302_u32, image).unwrap();
+        let general = &mut vcpu.registers.general;
+        (general.rip, general.rsp) = (CODE + 1, STACK - 4);
+    });
+    let parked = guest.step([pushed]);
+    assert_eq!(parked.cause, stepped());
+    assert_eq!(guest.byte(STACK - 3), 0x02);
+}
+
+#[test]
 fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part() {
     // A step, with the client's watchpoint, with the guest's own watchpoint, with both.
     let guests = Told::InjectDebug(DebugPayload(0b1000));
