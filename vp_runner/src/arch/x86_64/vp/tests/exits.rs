@@ -245,6 +245,17 @@ fn a_trap_flag_that_a_step_has_pushed_is_taken_out_of_memory() {
 }
 
 #[test]
+fn rip_is_moved_behind_an_icebp_and_behind_nothing_else() {
+    for (left_at, then) in [(CODE, CODE + 1), (CODE + 1, CODE + 1)] {
+        let mut guest = debugged();
+        guest.write(CODE, &[0xf1]);
+        let parked = guest.run([debug(DB, 0).leaves_at(left_at)]);
+        assert_eq!(parked.cause, None);
+        assert_eq!(guest.vcpu().registers.general.rip, then);
+    }
+}
+
+#[test]
 fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part() {
     // A step, with the client's watchpoint, with the guest's own watchpoint, with both.
     let guests = Told::InjectDebug(DebugPayload(0b1000));
