@@ -1,7 +1,7 @@
 //! vCPU threads on KVM, all-stop coordination, breakpoints, stepping and memory, behind
 //! [`DebugRequest`](vmm_core_defs::debug_rpc::DebugRequest).
 //!
-//! A VMM gives it a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`]; it owns the vCPU threads from then on.
+//! A VMM passes a `VmFd`, its `VcpuFd`s, guest memory and a [`machine::Machine`] to [`start`]. The runner then owns the vCPUs and their threads.
 #![deny(missing_docs)]
 
 mod arch;

@@ -1,32 +1,33 @@
-//! What the embedding VMM implements: devices, and the power-on state.
+//! The trait that the embedding VMM implements: devices, and the power-on state.
 
 use kvm_ioctls::VcpuFd;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 
-/// The VMM's side of the machine. Called on vCPU threads, several at once, and (memory-mapped I/O and resets) on a thread of the controller's.
+/// The VMM's part of the machine. The methods are called on vCPU threads, several at the same time, and (memory-mapped I/O and resets) on a thread of the controller.
 ///
-/// No method may wait for a VP or for the controller: the caller is one of them, or one of them waits for the call.
+/// No method may wait for a VP or for the controller, because the caller is one of them, or one of them waits for the call.
 ///
 /// # What may block
-/// No method should block for longer than a few milliseconds. What happens where one does:
-/// - Port I/O, and memory-mapped I/O with a VP: the VP cannot stop, so that a debugger's `Attach`, `Break` and changes of breakpoints wait for the call. It is
-///   logged after 200 ms, and again whenever that time has doubled.
-/// - Memory-mapped I/O for a debugger, and [`reset`](Self::reset): called on a thread of their own, one at a time. A call that has not returned after 2 s is logged, and
-///   again whenever that time has doubled. Who waits for the call gets [`DebugError::Overdue`](vmm_core_defs::debug_rpc::DebugError::Overdue), as does each further request
-///   that needs a device. All other requests are served. A guest whose reset is overdue stays stopped, and runs when the reset has returned.
-/// - [`init_vp`](Self::init_vp): the controller waits for it, so it must not block. It is there for ioctls on `vcpu`.
+/// No method should block for longer than a few milliseconds. If a method does:
+/// - Port I/O, and memory-mapped I/O with a VP: the VP cannot stop, so a debugger's `Attach`, `Break` and changes of breakpoints wait for the call. The call is
+///   logged after 200 ms, and again whenever this time has doubled.
+/// - Memory-mapped I/O for a debugger, and [`reset`](Self::reset): each call has its own thread, and there is one call at a time. A call that has not returned after
+///   2 s is logged, and again whenever this time has doubled. The request that waits for the call gets
+///   [`DebugError::Overdue`](vmm_core_defs::debug_rpc::DebugError::Overdue), and so does each further request that needs a device. All other requests are served. A guest
+///   whose reset is overdue stays stopped, and can run when the reset has returned.
+/// - [`init_vp`](Self::init_vp): the controller waits for the method, so it must not block. It is meant for ioctls on `vcpu`.
 pub trait Machine: Send + Sync + 'static {
-    /// Reads `data.len()` bytes (1, 2 or 4) from an I/O port. Where no device answers, fill with ones as a PC does.
+    /// Reads `data.len()` bytes (1, 2 or 4) from an I/O port. If no device answers, fill `data` with ones, as a PC does.
     fn pio_read(&self, vp: VpIndex, port: u16, data: &mut [u8]);
 
     /// Writes 1, 2 or 4 bytes to an I/O port.
     fn pio_write(&self, vp: VpIndex, port: u16, data: &[u8]) -> DeviceOutcome;
 
-    /// Reads 1, 2, 4 or 8 bytes where no RAM is. `vp` is `None` when a debugger reads.
+    /// Reads 1, 2, 4 or 8 bytes at an address without RAM. `vp` is `None` if a debugger reads.
     fn mmio_read(&self, vp: Option<VpIndex>, gpa: Gpa, data: &mut [u8]) -> MmioOutcome;
 
-    /// Writes 1, 2, 4 or 8 bytes where no RAM is. `vp` is `None` when a debugger writes.
+    /// Writes 1, 2, 4 or 8 bytes at an address without RAM. `vp` is `None` if a debugger writes.
     fn mmio_write(
         &self,
         vp: Option<VpIndex>,
@@ -42,16 +43,16 @@ pub trait Machine: Send + Sync + 'static {
     fn reset(&self) -> Result<(), MachineError>;
 }
 
-/// What a device access asks of the whole machine.
+/// The effect of a device access on the whole machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceOutcome {
-    /// Nothing more.
+    /// No effect.
     Done,
     /// The guest asked for a reset.
     Reset,
     /// The guest asked to be switched off.
     PowerOff,
-    /// The guest's kernel says that it cannot go on. Nothing is to be done about it but to tell a debugger that wants to know.
+    /// The guest's kernel reports a panic. The runner only reports it to a debugger that asked for this event.
     Panicked,
 }
 
@@ -60,7 +61,7 @@ pub enum DeviceOutcome {
 pub enum MmioOutcome {
     /// A device answered.
     Handled,
-    /// Nothing is there. A guest read gives ones; a debugger's read is an error.
+    /// No device claims the address. A read by the guest returns ones. A read by a debugger is an error.
     Unclaimed,
 }
 
@@ -68,8 +69,8 @@ pub enum MmioOutcome {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {why}")]
 pub struct MachineError {
-    /// What was tried.
+    /// The action that failed, to complete the sentence "cannot ...".
     pub what: &'static str,
-    /// What went wrong.
+    /// The reason.
     pub why: String,
 }

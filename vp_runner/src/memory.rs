@@ -1,7 +1,8 @@
-//! Guest memory as a debugger reads and writes it: RAM by copies that may fail, devices in natural pieces, guest virtual addresses by our own page walk.
+//! Guest memory for a debugger. RAM is accessed by copies that may fail, devices by naturally aligned accesses, and guest virtual addresses through the page walk.
 //!
-//! Reads and physical writes are safe at any time; VPs may run (the copies are machine code of their own, so racing with a VP is no undefined behaviour, only
-//! a torn value). RAM that the VMM has mapped read-only, or whose file has shrunk, is an error and never a signal (I10). A virtual address needs its VP parked, for the registers in [`AddressSpace`] to be the ones in force.
+//! Reads and physical writes are safe at any time, also while VPs run. The copies are assembly code, so a race with a VP is no undefined behaviour, and only gives
+//! a torn value. An access to RAM that the VMM has mapped read-only, or whose file has shrunk, is an error and never a signal (I10). For a virtual address the VP
+//! must be parked, so that the registers in [`AddressSpace`] are the present ones.
 
 use crate::arch::PagingState;
 use crate::arch::PhysicalMemory;
@@ -45,27 +46,27 @@ pub(crate) struct DebugMemory {
 /// A VP's view of virtual memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AddressSpace {
-    /// Whose it is, for messages.
+    /// The VP, for messages.
     pub vp: VpIndex,
-    /// Its paging registers.
+    /// The paging registers of the VP.
     pub paging: PagingState,
 }
 
-/// Bytes that follow each other in physical memory.
+/// A contiguous range of physical memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     gpa: Gpa,
     len: usize,
 }
 
-/// What is at a physical address, and for how many bytes.
+/// RAM or device at a physical address, and the number of bytes.
 enum Backing {
     Ram(usize),
     Device(usize),
 }
 
 impl DebugMemory {
-    /// The memory of a VM, without the breakpoint bytes in it: reads show the guest's own bytes, writes go under ours.
+    /// The memory of a VM without breakpoint bytes: reads return the guest's own bytes, and writes change the guest's byte under a breakpoint byte.
     pub(crate) fn new(
         ram: Arc<GuestMemoryMmap>,
         machine: Arc<dyn Machine>,
@@ -94,17 +95,17 @@ impl DebugMemory {
         }
     }
 
-    /// What the tables map from `from` on: as much as can be looked at in a few milliseconds.
+    /// The pages that the tables map from `from` on, as many as can be found in a few milliseconds.
     pub(crate) fn mapped_pages(&self, space: &AddressSpace, from: Gva) -> MappedPages {
         mapped_pages(&*self.ram, &space.paging, from)
     }
 
-    /// What is like `gva`, before it and behind it: as far as can be looked at in a few milliseconds.
+    /// The region around `gva`, as far as it can be found in a few milliseconds.
     pub(crate) fn memory_region(&self, space: &AddressSpace, gva: Gva) -> MemoryRegion {
         memory_region(&*self.ram, &space.paging, &self.ram_ranges(), gva)
     }
 
-    /// Where RAM is, in the order of its addresses.
+    /// The ranges of RAM, by address.
     pub(crate) fn ram_ranges(&self) -> Vec<RamRange> {
         let regions = self.ram.iter();
         let mut ranges: Vec<_> = regions
@@ -120,7 +121,7 @@ impl DebugMemory {
     /// Reads the bytes from `gpa` up to the first that cannot be read, at most `len`.
     ///
     /// # Errors
-    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] where not even the first byte can be read; [`DebugError::BadLength`] for more than
+    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] if the first byte cannot be read; [`DebugError::BadLength`] for more than
     /// [`MAX_TRANSFER`] or a range that passes the end of the address space.
     pub(crate) fn read_gpa(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, DebugError> {
         check_range(gpa.value(), len)?;
@@ -133,7 +134,7 @@ impl DebugMemory {
     /// Reads the bytes from `gva` up to the first that cannot be read, at most `len`.
     ///
     /// # Errors
-    /// As [`read_gpa`](Self::read_gpa), and [`DebugError::NotMapped`] where not even the first byte has a translation.
+    /// As [`read_gpa`](Self::read_gpa), and [`DebugError::NotMapped`] if the first byte has no translation.
     pub(crate) fn read_gva(
         &self,
         space: &AddressSpace,
@@ -146,7 +147,7 @@ impl DebugMemory {
         self.read_runs(space, &runs, fault, len)
     }
 
-    /// As [`read_gpa`](Self::read_gpa), but `None` where a device would be asked, which may block.
+    /// As [`read_gpa`](Self::read_gpa), but `None` if the range includes a device, whose access may block.
     ///
     /// # Errors
     /// As [`read_gpa`](Self::read_gpa).
@@ -162,7 +163,7 @@ impl DebugMemory {
         }
     }
 
-    /// As [`read_gva`](Self::read_gva), but `None` where a device would be asked, which may block.
+    /// As [`read_gva`](Self::read_gva), but `None` if the range includes a device, whose access may block.
     ///
     /// # Errors
     /// As [`read_gva`](Self::read_gva).
@@ -181,7 +182,7 @@ impl DebugMemory {
         }
     }
 
-    /// `fault` is why there is nothing after `runs`.
+    /// Reads the ranges `runs`. `fault` is the reason for which no range follows.
     fn read_runs(
         &self,
         space: &AddressSpace,
@@ -205,10 +206,10 @@ impl DebugMemory {
         })
     }
 
-    /// Writes all of `data`. The outcome is the first other than [`DeviceOutcome::Done`] that a device gave, which is then the caller's to act on.
+    /// Writes all of `data`. Returns the first outcome of a device other than [`DeviceOutcome::Done`], which the caller has to carry out.
     ///
     /// # Errors
-    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] with the first byte where nothing takes the write; what came before it in the range is written then.
+    /// [`DebugError::NoMemory`] or [`DebugError::MemoryOutOfReach`] with the first address that cannot be written. The bytes before this address are written then.
     /// [`DebugError::BadLength`] as for a read, with nothing written.
     pub(crate) fn write_gpa(&self, gpa: Gpa, data: &[u8]) -> Result<DeviceOutcome, DebugError> {
         check_range(gpa.value(), data.len())?;
@@ -216,7 +217,7 @@ impl DebugMemory {
         self.write_run(gpa, data)
     }
 
-    /// Writes all of `data`, whatever the pages' write protection. Every page is translated before the first byte is written.
+    /// Writes all of `data`, even to write-protected pages. Every page is translated before the first byte is written.
     ///
     /// # Errors
     /// As [`write_gpa`](Self::write_gpa), and [`DebugError::NotMapped`] with the first address that has no translation; nothing is written then.
@@ -235,7 +236,7 @@ impl DebugMemory {
         self.write_runs(&runs, data)
     }
 
-    /// As [`write_gpa`](Self::write_gpa), but `None` where a device would be asked, which may block; nothing is written then.
+    /// As [`write_gpa`](Self::write_gpa), but `None`, with nothing written, if the range includes a device, whose access may block.
     ///
     /// # Errors
     /// As [`write_gpa`](Self::write_gpa).
@@ -252,7 +253,7 @@ impl DebugMemory {
         }
     }
 
-    /// As [`write_gva`](Self::write_gva), but `None` where a device would be asked, which may block; nothing is written then.
+    /// As [`write_gva`](Self::write_gva), but `None`, with nothing written, if the range includes a device, whose access may block.
     ///
     /// # Errors
     /// As [`write_gva`](Self::write_gva).
@@ -285,13 +286,13 @@ impl DebugMemory {
         Ok(outcome)
     }
 
-    /// Translates a range with one walk for each page, whatever its size, and merges pages that follow each other; up to the first that has no
-    /// translation. `check_range` has been passed.
+    /// Translates a range with one walk for each page, of any size, up to the first page without a translation. Merges pages that are contiguous in physical memory.
+    /// The caller has called `check_range`.
     fn map(&self, space: &AddressSpace, gva: Gva, len: usize) -> (Vec<Run>, Option<WalkFault>) {
         map(&*self.ram, &space.paging, gva, len)
     }
 
-    /// Whether an access is not of RAM alone.
+    /// Whether an access includes anything but RAM.
     fn asks_devices(&self, runs: &[Run]) -> bool {
         runs.iter().any(|run| {
             let mut done = 0;
@@ -426,7 +427,7 @@ fn map(
     (runs, None)
 }
 
-/// The largest of 8, 4, 2 and 1 that `at` is a multiple of and that fits `left`, which is not 0.
+/// The largest of 8, 4, 2 and 1 that divides `at` and is not larger than `left`, which is not 0.
 fn natural_piece(at: u64, left: usize) -> usize {
     let aligned = 1 << at.trailing_zeros().min(3);
     let fits = 1 << left.ilog2().min(3);

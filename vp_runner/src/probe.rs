@@ -1,7 +1,7 @@
-//! What guest debugging really works on this host's KVM, found by trying it on a throw-away VM of one page.
+//! Tests which debugging features work on this host's KVM, with a temporary VM of one page.
 //!
-//! KVM's capability bits say what an ioctl accepts, not what happens then: KVMs were seen that accept data watchpoints and never report one. Each
-//! scenario is bounded: a guest that does not come back is kicked out, and counts as "does not work".
+//! KVM's capability bits show what an ioctl accepts, and not whether it works. For example, some KVMs accept data watchpoints and never report a hit. The time of each
+//! scenario is limited. A guest that does not exit in time is kicked, and the feature counts as not working.
 
 use crate::breakpoints::Int3Traps;
 use crate::kvm::kick::KickSignal;
@@ -14,80 +14,80 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use x86_64::scenario::Bench;
+use x86_64::scenario::ScenarioRunner;
 
-mod words;
+mod capabilities;
 mod x86_64;
 
 pub use x86_64::seen::Seen;
 
-/// How long one scenario may take. A few microseconds are usual; this is for a host that is busy.
+/// The time limit of a scenario. A scenario usually takes a few microseconds; the limit allows for a busy host.
 const SCENARIO_LIMIT: Duration = Duration::from_millis(300);
-/// How long to wait for a kicked scenario to notice before kicking it again: a signal between two ioctls is lost.
+/// The time after which a kick is repeated, because a signal between two ioctls is lost.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
-/// The only version there ever was (api.rst, KVM_GET_API_VERSION).
+/// The only version (api.rst, KVM_GET_API_VERSION).
 const KVM_API_VERSION: i32 = 12;
 
-/// What works on this host.
+/// The features that work on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What a guest's `INT3` does in real mode while `KVM_GUESTDBG_USE_SW_BP` is on.
+    /// The effect of a guest's `INT3` in real mode while `KVM_GUESTDBG_USE_SW_BP` is on.
     pub int3_real: Int3,
     /// The same in 32-bit protected mode.
     pub int3_protected: Int3,
     /// The same in long mode.
     pub int3_long: Int3,
-    /// Whether a debug register stops the vCPU before the instruction it names, in real and long mode.
+    /// Whether a debug register stops the vCPU before the instruction at its address, in real and long mode.
     pub execution_breakpoints: Finding,
-    /// Whether a debug register stops the vCPU after a write, and after a read, of the bytes it names, in real and long mode.
+    /// Whether a debug register stops the vCPU after a write, and after a read, of the watched bytes, in real and long mode.
     pub data_watchpoints: Finding,
     /// Whether `KVM_GUESTDBG_SINGLESTEP` stops after one instruction, in real and long mode.
     pub single_step: Finding,
     /// Whether `KVM_GUESTDBG_BLOCKIRQ` keeps a pending interrupt from being delivered during steps.
     pub interrupts_held: Finding,
-    /// Whether an interrupt shadow that is cast before each step does the same.
+    /// Whether an interrupt shadow that is set before each step does the same.
     pub shadow_holds: Finding,
     /// Whether DR7.GD in the debugger's set makes the guest's access to a debug register an exit.
     pub register_access: Finding,
-    /// Whether RFLAGS.RF gets the vCPU past an execution breakpoint that is still armed.
+    /// Whether the vCPU passes an armed execution breakpoint if RFLAGS.RF is set.
     pub resume_flag: Finding,
-    /// Whether `KVM_CAP_SYNC_REGS` gives and takes the true registers.
+    /// Whether `KVM_CAP_SYNC_REGS` reads and writes the registers of the vCPU.
     pub sync_regs: Finding,
-    /// Whether a vCPU's time-stamp counter and the VM's kvmclock can be put back.
+    /// Whether a vCPU's time-stamp counter and the VM's kvmclock can be set back.
     pub frozen_time: Finding,
 }
 
-/// What becomes of an `INT3`.
+/// The effect of an `INT3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Int3 {
-    /// `KVM_EXIT_DEBUG` with vector 3 and RIP on it.
+    /// `KVM_EXIT_DEBUG` with vector 3 and RIP at the `INT3`.
     DebugExit,
-    /// `KVM_EXIT_INTERNAL_ERROR` with RIP on it and nothing executed: as good as a trap where the byte is ours.
+    /// `KVM_EXIT_INTERNAL_ERROR` with RIP at the `INT3` and nothing executed. This serves as a trap for a breakpoint byte.
     InternalError,
-    /// The guest gets it, or something else happens.
+    /// KVM delivers the exception to the guest, or something else happens.
     NotTrapped(Seen),
 }
 
 impl Int3 {
-    /// Whether a software breakpoint can be made of it.
+    /// Whether the runner can use `INT3` for software breakpoints.
     pub const fn traps(self) -> bool {
         matches!(self, Self::DebugExit | Self::InternalError)
     }
 }
 
-/// Whether something works, and what was seen that says so.
+/// Whether a feature works, and the observation that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
-    /// Whether it does.
+    /// Whether the feature works.
     pub works: bool,
-    /// What was seen, or the first thing that was not as it should be.
+    /// The observation, or the first observation that differs from the expected one.
     pub seen: Seen,
 }
 
-/// Why this host cannot run guests at all. Each message says what to do.
+/// Why this host cannot run guests. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// No such file.
+    /// The file does not exist.
     #[error(
         "there is no /dev/kvm: turn on virtualization (VT-x or AMD-V) in the firmware and load `kvm_intel` or `kvm_amd` with modprobe; in a virtual machine, \
          turn on nested virtualization on its host; in a container, pass the device (`--device /dev/kvm`)"
@@ -99,17 +99,17 @@ pub enum ProbeError {
          check that the device is passed for reading and writing"
     )]
     NotPermitted,
-    /// The file does not lead to KVM.
+    /// The file is not KVM.
     #[error(
         "cannot open /dev/kvm; check `dmesg` for lines of kvm, and that no other hypervisor holds the processor's extensions"
     )]
     Open(#[source] kvm_ioctls::Error),
-    /// Another version of the API.
+    /// KVM has another version of the API.
     #[error(
         "/dev/kvm speaks version {found} of its API where {KVM_API_VERSION} is needed; use a Linux kernel of 5.4 or later"
     )]
     ApiVersion {
-        /// What it says.
+        /// The version.
         found: i32,
     },
     /// The host is out of memory.
@@ -117,10 +117,10 @@ pub enum ProbeError {
         "not even a guest of one page fits in memory ({why}); free some, or raise the limit on locked or virtual memory (`ulimit -a`)"
     )]
     NoMemory {
-        /// What the host said.
+        /// The error of the host.
         why: String,
     },
-    /// KVM refused to make a guest.
+    /// KVM could not create a guest.
     #[error("/dev/kvm opens but makes no guest; check `dmesg` for lines of kvm")]
     Vm(#[source] ScratchVmError),
     /// The kick signal cannot be handled.
@@ -170,15 +170,15 @@ fn check_version(kvm: Kvm) -> Result<Kvm, ProbeError> {
     }
 }
 
-/// Tries everything, in a few milliseconds.
+/// Runs all scenarios, which takes a few milliseconds.
 ///
 /// # Errors
-/// [`ProbeError`] where there is no KVM to try it on.
+/// [`ProbeError`] if there is no usable KVM.
 pub fn run() -> Result<Report, ProbeError> {
     run_with(KickSignal::default())
 }
 
-/// As [`run`], with the signal that the runner is to be given too.
+/// As [`run`], with the signal that the runner will use.
 ///
 /// # Errors
 /// As [`run`].
@@ -194,26 +194,26 @@ pub fn run_with(signal: KickSignal) -> Result<Report, ProbeError> {
     )?
 }
 
-/// Does the work on a thread of its own, and kicks its guest out whenever a scenario takes longer than `limit`.
+/// Does the work on its own thread, and kicks the guest if a scenario takes longer than `limit`.
 ///
-/// The work's second result is what it leaves behind; nobody waits for that to be dropped, since a VM with interrupt controllers takes the
-/// kernel ten times as long to take down as all scenarios together.
+/// The second result of the work is dropped without waiting, because the kernel takes ten times as long to destroy a VM with interrupt controllers as all
+/// scenarios take together.
 fn supervised<T: Send + 'static, L>(
     limit: Duration,
     signal: KickSignal,
-    work: impl FnOnce(&Bench) -> (T, L) + Send + 'static,
+    work: impl FnOnce(&ScenarioRunner) -> (T, L) + Send + 'static,
 ) -> Result<T, ProbeError> {
     signal.install().map_err(ProbeError::Signal)?;
     let (begin, begun) = mpsc::channel();
     let (finish, finished) = mpsc::channel();
     let overdue = Arc::new(AtomicU32::new(0));
-    let bench = Bench::new(begin, overdue.clone());
+    let bench = ScenarioRunner::new(begin, overdue.clone());
     let worker = thread::Builder::new()
         .name("probe".into())
         .spawn(move || {
             signal.unblock();
             let (result, leftovers) = work(&bench);
-            // A receiver that is gone has panicked.
+            // If the receiver is dropped, its thread has panicked.
             let _ = finish.send(result);
             // The end of all scenarios.
             drop(bench);
@@ -235,7 +235,7 @@ fn supervised<T: Send + 'static, L>(
                 signal.send(&worker);
                 wait = KICK_AGAIN;
             }
-            // The thread has dropped its end: it is done with the guests, or has panicked.
+            // The thread has dropped its end, so it has finished with the guests, or has panicked.
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -247,9 +247,9 @@ fn supervised<T: Send + 'static, L>(
         })
 }
 
-/// What the runner relies on.
+/// The parts of the report that the runner uses.
 impl Report {
-    /// What KVM was seen to do for a vCPU. Without a probe, nothing counts as seen but what a capability bit stands for.
+    /// The features that the probe has seen work. Without a report, only capability bits count.
     pub(crate) fn seen_to_work(report: Option<&Self>) -> SeenToWork {
         SeenToWork {
             block_irq: report.is_none_or(|report| report.interrupts_held.works),
@@ -257,7 +257,7 @@ impl Report {
         }
     }
 
-    /// The processor modes in which an `INT3` of the debugger's can be used.
+    /// The processor modes in which breakpoint bytes can be used.
     pub(crate) fn int3_traps(&self) -> Int3Traps {
         Int3Traps {
             real: self.int3_real.traps(),

@@ -1,4 +1,4 @@
-//! The VMM's handle on its running guest.
+//! The VMM's handle to its running guest.
 
 pub use crate::controller::Controller;
 /// Why the runner ended. All VP threads are joined by then.
@@ -20,11 +20,11 @@ use vmm_core_defs::stop::DebugStopReason;
 
 pub use crate::breakpoints::DEFAULT_LIMIT as DEFAULT_BREAKPOINT_LIMIT;
 
-/// What a VMM hands over to have its vCPUs run.
+/// The parameters of a runner.
 pub struct RunnerParams {
     /// The VM.
     pub vm: Arc<VmFd>,
-    /// One for each VP, in index order, as created: `Machine::init_vp` is called for each on its own thread.
+    /// The vCPUs in index order, as created. `Machine::init_vp` is called for each on its own thread.
     pub vcpus: Vec<VcpuFd>,
     /// Guest RAM, as registered with the VM.
     pub memory: Arc<GuestMemoryMmap>,
@@ -32,20 +32,20 @@ pub struct RunnerParams {
     pub machine: Arc<dyn Machine>,
     /// Whether the guest runs at once.
     pub start: StartMode,
-    /// What a reset or triple fault leads to, once any debugger has continued from it.
+    /// The effect of a reset or triple fault, after an attached debugger has continued from it.
     pub on_reset: ResetPolicy,
-    /// What becomes of a guest that cannot go on while nobody debugs it.
+    /// The effect of a crash while no debugger is attached.
     pub on_crash: OnCrash,
-    /// Whether the guest's clocks stand while it is stopped. A debugger may change it ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)). Where the report does not
-    /// say that this host can freeze them they go on.
+    /// Whether the guest's clocks stand while the guest is stopped. A debugger may change this ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)).
+    /// The clocks continue unless the report shows that this host can freeze them.
     pub freeze_time: FreezeTime,
-    /// How many breakpoints a debugger may set: [`DEFAULT_BREAKPOINT_LIMIT`], or what suits the VMM. Each takes about 400 bytes.
+    /// The most breakpoints that a debugger may set, for example [`DEFAULT_BREAKPOINT_LIMIT`]. Each breakpoint takes about 400 bytes.
     pub breakpoint_limit: u32,
-    /// Where a debugger's requests come from; the debugger is gone when all its senders are dropped.
+    /// The channel of debugger requests. No debugger can attach after all senders were dropped.
     pub debug: mesh::Receiver<DebugMessage>,
-    /// The signal that brings a vCPU out of `KVM_RUN`. The runner takes its handler for the whole process, so give a number that nothing else in it uses.
+    /// The signal that brings a vCPU out of `KVM_RUN`. The runner installs a handler for the whole process, so choose a number that nothing else in the process uses.
     pub kick_signal: KickSignal,
-    /// What the capability probe found on this host. Without it the client is told of no capability, and software breakpoints are put on debug
+    /// The report of the capability probe on this host. Without a report the client gets no capabilities, and software breakpoints use debug
     /// registers, four at most.
     pub report: Option<Report>,
 }
@@ -53,13 +53,13 @@ pub struct RunnerParams {
 /// Whether the guest runs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartMode {
-    /// It does.
+    /// Yes.
     Run,
-    /// It stays before its first instruction until a debugger resumes it or detaches.
+    /// No. The guest stays before its first instruction until a debugger resumes the guest or detaches.
     WaitForDebugger,
 }
 
-/// What a reset or triple fault leads to.
+/// The effect of a reset or triple fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetPolicy {
     /// The guest starts again, as a PC does.
@@ -68,33 +68,33 @@ pub enum ResetPolicy {
     Exit,
 }
 
-/// What becomes of a guest that cannot go on while nobody debugs it: the hypervisor gave up, or a VP met a triple fault and [`ResetPolicy::Exit`] holds.
-/// While a debugger is attached, such a guest waits for the next resume or detach. A debugger that is lost after it was told of the crash does not let the
-/// guest go.
+/// The effect of a crash while no debugger is attached. A crash is a failure of the hypervisor to continue a VP, or, with [`ResetPolicy::Exit`], a triple fault.
+/// While a debugger is attached, a crashed guest waits for the next resume or detach. If a debugger is lost after the crash was reported to it, this setting
+/// applies.
 #[derive(Debug)]
 pub enum OnCrash {
     /// The runner ends.
     End,
-    /// The guest stays stopped until a debugger attaches, and the crash is the stop that this debugger is told of. If the debugger then detaches with
-    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume), the runner ends. If all senders of [`RunnerParams::debug`] are dropped, nobody
+    /// The guest stays stopped until a debugger attaches. The crash is the stop reason that this debugger gets. If the debugger then detaches with
+    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume), the runner ends. If all senders of [`RunnerParams::debug`] are dropped, no debugger
     /// can attach, and the runner ends.
     Stop {
-        /// Told each time that the guest is kept, for the VMM to tell its user.
+        /// Gets the crash each time that the guest stays stopped, so that the VMM can tell its user.
         kept: mesh::Sender<DebugStopReason>,
     },
 }
 
-/// Starts the VP threads and puts every VP into its power-on state. The guest runs once [`Controller::run`] does.
+/// Starts the VP threads and puts every VP into its power-on state. The guest runs only while [`Controller::run`] is polled.
 ///
 /// # Errors
-/// [`StartError`]; no thread is left behind then.
+/// [`StartError`]. All threads have ended then.
 pub fn start(params: RunnerParams) -> Result<(RunnerHandle, Controller), StartError> {
     let (control, receiver) = mesh::channel();
     let controller = Controller::new(params, receiver)?;
     Ok((RunnerHandle { control }, controller))
 }
 
-/// The VMM's handle on the runner. Dropping it changes nothing.
+/// The VMM's handle to the runner. Dropping the handle has no effect.
 #[derive(Debug, Clone)]
 pub struct RunnerHandle {
     control: mesh::Sender<Control>,
@@ -103,8 +103,8 @@ pub struct RunnerHandle {
 impl RunnerHandle {
     /// Ends the runner: VPs are brought out of the guest, [`Controller::run`] returns [`RunnerExit::Stopped`], and the VP threads are joined.
     ///
-    /// A thread that is in a method of [`Machine`] is joined when that method returns, and the log says which VP is awaited. A call that the
-    /// controller makes for a debugger is not waited for.
+    /// A thread that is in a method of [`Machine`] is joined when the method returns. The log names the VP of this thread. The runner does not wait for a call that the
+    /// controller makes for a debugger.
     pub fn stop(&self) {
         self.control.send(Control::Stop);
     }
@@ -113,7 +113,7 @@ impl RunnerHandle {
 /// Why the runner could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is nothing to run.
+    /// The VM has no vCPU.
     #[error("the VM has no vCPU; create at least one")]
     NoVcpus,
     /// The host refused a thread or a signal handler.

@@ -17,7 +17,7 @@ pub(crate) use parked::ParkedVp;
 use std::sync::mpsc;
 use std::time::Instant;
 
-/// See the module.
+/// The state of a VP thread.
 pub(crate) struct VpThread {
     vp: KvmVp,
     commands: mpsc::Receiver<Command>,
@@ -40,7 +40,7 @@ impl VpThread {
         }
     }
 
-    /// Serves commands until told to exit.
+    /// Serves commands until [`Command::Exit`].
     pub(crate) fn serve(mut self) {
         let mut next = self.next_command();
         while let Some(command) = next {

@@ -9,7 +9,7 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
-/// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. Of a shutdown the registers are yet to be looked at.
+/// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. After a shutdown the caller still has to check the registers.
 pub(super) fn decode(run: &mut kvm_run) -> VpExit<'_> {
     let base = std::ptr::from_mut(run).cast::<u8>();
     // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
@@ -209,7 +209,7 @@ mod tests {
         let gpa = Gpa::new(0xfee0_0000);
         let data = b"0123";
         assert_eq!(decode(&mut mmio(4, 1)), VpExit::MmioWrite { gpa, data });
-        // More than there can be is not believed.
+        // The kernel's count is limited to the size of the array.
         match decode(&mut mmio(9000, 0)) {
             VpExit::MmioRead { data, .. } => assert_eq!(data.len(), 8),
             other => panic!("{other:?}"),

@@ -1,9 +1,9 @@
-//! Accesses to guest memory that can fail: a VMM may map it read-only, shrink the file behind it, or take the mapping away.
+//! Accesses to guest memory that can fail: a VMM may map the memory read-only, shrink its file, or remove the mapping.
 //!
-//! Two ways. With handlers of ours for SIGSEGV and SIGBUS in place an access is a plain instruction, and the handler lets one that faults return an
-//! error. Every other fault goes to the handler that was there before. Where the VMM has put a handler of its own in place since, the kernel copies for us through a
-//! pipe: that is slower, and an address that cannot be accessed is an error number. (`process_vm_readv` would do the same with less, but sandboxes
-//! forbid it; reading and writing a file descriptor they allow.)
+//! There are two ways. While the runner's handlers for SIGSEGV and SIGBUS are installed, an access is a plain instruction, and the handler turns a fault of this
+//! instruction into an error. Every other fault goes to the handler that was installed before. If the VMM has installed a handler of its own since then, the kernel
+//! copies the bytes through a pipe. This is slower, and an address that cannot be accessed gives an error number. (`process_vm_readv` would be simpler, but
+//! sandboxes forbid it, while they allow reads and writes of a file descriptor.)
 #![expect(
     unsafe_code,
     reason = "signal handlers, and accesses to addresses that may not be mapped"
@@ -21,12 +21,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 
-/// A range of this process's addresses that stands for guest memory. It was mapped once, and may not be any more.
+/// A range of addresses of this process at which guest memory was mapped. It may be unmapped now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HostRange {
     /// The first byte.
     pub(super) at: usize,
-    /// How many.
+    /// The number of bytes.
     pub(super) len: usize,
 }
 
@@ -36,12 +36,12 @@ const BY_PIPE: u8 = 2;
 
 /// How memory is accessed now.
 static WAY: AtomicU8 = AtomicU8::new(UNKNOWN);
-/// Made when the handlers are installed: a sandbox may forbid it later.
+/// The pipe is created when the handlers are installed, because a sandbox may forbid this later.
 static PIPE: OnceLock<Option<Pipe>> = OnceLock::new();
 static SEGV_BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 static BUS_BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Installs the handlers, once for the process. An access does it too; a VMM that enters a sandbox later needs it done before.
+/// Installs the handlers, once for the process. The first access does this too, but a VMM that enters a sandbox needs the handlers before.
 pub(crate) fn install() {
     if WAY.load(Ordering::Relaxed) == UNKNOWN {
         static INSTALLED: OnceLock<()> = OnceLock::new();
@@ -58,7 +58,7 @@ pub(crate) fn install() {
     }
 }
 
-/// Looks whether the handlers are still ours. Costs two system calls, and goes before what a client asks for.
+/// Checks whether the runner's handlers are still installed. Makes two system calls. Called before each request of a client that accesses memory.
 pub(crate) fn check() {
     install();
     let before = WAY.load(Ordering::Relaxed);
@@ -110,11 +110,11 @@ fn handle(signal: libc::c_int, before: &OnceLock<libc::sigaction>) {
     let mut new: libc::sigaction = unsafe { zeroed() };
     new.sa_sigaction = on_fault as *const () as usize;
     new.sa_mask = before.sa_mask;
-    // On the alternate stack where the thread has one: a handler before ours may be there for stack overflows.
+    // The handler uses the alternate stack if the thread has one, because the previous handler may handle stack overflows.
     new.sa_flags = libc::SA_SIGINFO
         | libc::SA_ONSTACK
         | before.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART);
-    // SAFETY: `on_fault` is async-signal-safe, and passes on what is not an access of this module's.
+    // SAFETY: `on_fault` is async-signal-safe, and passes every fault that is not an access of this module to the previous handler.
     if unsafe { libc::sigaction(signal, &raw const new, null_mut()) } != 0 {
         tracing::warn!(
             signal,
@@ -123,7 +123,7 @@ fn handle(signal: libc::c_int, before: &OnceLock<libc::sigaction>) {
     }
 }
 
-/// Async-signal-safe: it compares addresses and changes the interrupted thread's RIP, or calls the handler before.
+/// Async-signal-safe: compares addresses and changes the interrupted thread's RIP, or calls the previous handler.
 extern "C" fn on_fault(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
@@ -133,7 +133,7 @@ extern "C" fn on_fault(
     let (code, context_now) =
         unsafe { ((*info).si_code, &mut *context.cast::<libc::ucontext_t>()) };
     let rip = &mut context_now.uc_mcontext.gregs[libc::REG_RIP as usize];
-    // Sent by a process, or about other memory than is being accessed: no fault.
+    // The signal was sent by a process, or concerns other memory, so it is no fault of this access.
     let fault = code > 0 && !(signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
     let next = usize::try_from(*rip)
         .ok()
@@ -159,7 +159,7 @@ fn pass_on(
         (before.sa_sigaction, before.sa_flags)
     });
     match handler {
-        // An ignored fault kills all the same.
+        // A fault ends the process even if its signal is ignored.
         libc::SIG_IGN if code <= 0 => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: the default action needs no handler. The faulting instruction is executed again, and ends the process; a signal

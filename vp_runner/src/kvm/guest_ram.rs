@@ -1,6 +1,6 @@
-//! Guest RAM as the debugger accesses it. It may be read-only, shrunk or gone: every access can fail, and none ends the process.
+//! Guest RAM as the debugger accesses it. The RAM may be read-only, shrunk or unmapped. Every access can fail, and no access ends the process.
 //!
-//! A plain copy of `vm-memory` dies of a signal there, so nothing of the runner's outside this module accesses the VMM's guest memory.
+//! A plain copy of `vm-memory` would end the process by a signal. So no other part of the runner accesses the VMM's guest memory.
 
 use super::guarded;
 use super::guarded::HostRange;
@@ -16,7 +16,7 @@ use vmm_core_defs::addr::Gpa;
 
 pub(crate) use guarded::install;
 
-/// What is behind an address: up to `len` bytes of the same region.
+/// The memory at an address: up to `len` bytes of the same region.
 fn host(ram: &GuestMemoryMmap, gpa: u64, len: usize) -> Option<HostRange> {
     let region = ram.find_region(GuestAddress(gpa))?;
     let offset = gpa - region.start_addr().0;
@@ -34,7 +34,7 @@ fn whole(ram: &GuestMemoryMmap, gpa: Gpa, len: usize) -> Option<usize> {
     (range.len == len).then_some(range.at)
 }
 
-/// Whether an access of `len` bytes at `at` is one that a processor makes at once.
+/// Whether a processor makes an access of `len` bytes at `at` in one access.
 fn is_natural(at: usize, len: usize) -> bool {
     matches!(len, 1 | 2 | 4 | 8) && at.is_multiple_of(len)
 }

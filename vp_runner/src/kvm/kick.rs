@@ -1,4 +1,4 @@
-//! The signal that ends a `KVM_RUN`: its handler, and how a VP thread takes part. The protocol around it is `run_gate`'s.
+//! The signal that ends a `KVM_RUN`: its handler, and the part of a VP thread. `run_gate` has the protocol.
 #![expect(
     unsafe_code,
     reason = "a signal handler writes to the kvm_run page of the thread it interrupts"
@@ -17,14 +17,14 @@ use vmm_sys_util::signal::SIGRTMAX;
 use vmm_sys_util::signal::SIGRTMIN;
 use vmm_sys_util::signal::register_signal_handler;
 
-/// The number of the signal that ends a `KVM_RUN`, a real-time signal: the first one, unless the VMM says otherwise.
+/// The number of the real-time signal that ends a `KVM_RUN`. The default is the first real-time signal.
 ///
-/// The runner installs its handler for the whole process and unblocks the signal on its own threads. Nothing else in the process may use the number: choose
-/// another for the runner where the VMM, or a library of its, has this one.
+/// The runner installs its handler for the whole process and unblocks the signal on its own threads. Nothing else in the process may use the number. If the VMM
+/// or one of its libraries uses the first real-time signal, choose another number for the runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KickSignal(libc::c_int);
 
-/// No real-time signal.
+/// The number is not that of a real-time signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{number} is no real-time signal: give a number from {first} to {last} (SIGRTMIN to SIGRTMAX)"
@@ -66,7 +66,7 @@ impl KickSignal {
     /// Installs the handler, for the whole process.
     ///
     /// # Errors
-    /// What `sigaction` said.
+    /// The error of `sigaction`.
     pub(crate) fn install(self) -> io::Result<()> {
         if !self.has(&[libc::SIG_DFL, libc::SIG_IGN, on_kick as *const () as usize]) {
             tracing::warn!(
@@ -78,7 +78,7 @@ impl KickSignal {
             .map_err(|err| io::Error::from_raw_os_error(err.errno()))
     }
 
-    /// Whether the handler is there still.
+    /// Whether the handler is still installed.
     pub(crate) fn is_installed(self) -> bool {
         self.has(&[on_kick as *const () as usize])
     }
@@ -91,25 +91,25 @@ impl KickSignal {
         result == 0 && handlers.contains(&unsafe { action.assume_init() }.sa_sigaction)
     }
 
-    /// Has the calling thread take it.
+    /// Unblocks the signal on the calling thread.
     pub(crate) fn unblock(self) {
         if let Err(err) = vmm_sys_util::signal::unblock_signal(self.0) {
             tracing::error!(error = ?err, "the kick signal stays blocked on a VP thread");
         }
     }
 
-    /// Sends it. The thread exists, dead or alive, as long as its handle does.
+    /// Sends the signal to a thread. The thread's identifier is valid as long as its handle exists, even if the thread has ended.
     pub(crate) fn send(self, thread: &JoinHandle<()>) {
         if let Err(err) = thread.kill(self.0) {
-            // ESRCH: it has just ended, which is as good as kicked.
+            // ESRCH: the thread has just ended, so it is not in the guest.
             tracing::debug!(error = %err, "a VP thread could not be signalled");
         }
     }
 }
 
 thread_local! {
-    /// `kvm_run.immediate_exit` of this thread's vCPU; null on every other thread. Constant initialisation and no destructor make it
-    /// a plain load for the signal handler.
+    /// `kvm_run.immediate_exit` of this thread's vCPU, and null on every other thread. With constant initialisation and without a destructor, the signal handler
+    /// reads this variable by a plain load.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(null_mut()) };
 }
 
@@ -128,12 +128,12 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 #[derive(Debug)]
 pub(crate) struct ThreadVcpu {
     fd: VcpuFd,
-    /// It must be dropped on the thread that made it.
+    /// This type must be dropped on the thread that created it.
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl ThreadVcpu {
-    /// Binds the vCPU to the calling thread, which has no other.
+    /// Binds the vCPU to the calling thread, which must not have another vCPU.
     pub(crate) fn new(mut fd: VcpuFd, signal: KickSignal) -> Self {
         let flag = &raw mut fd.get_kvm_run().immediate_exit;
         IMMEDIATE_EXIT.set(flag);

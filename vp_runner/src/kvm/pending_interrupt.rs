@@ -1,4 +1,4 @@
-//! Which interrupt KVM would deliver next, by the state of its interrupt controllers.
+//! The interrupt that KVM would deliver next, by the state of its interrupt controllers.
 //!
 //! Sources: SDM volume 3, "Advanced Programmable Interrupt Controller (APIC)"; Intel 8259A data sheet, "Fully Nested Mode", "Automatic Rotation".
 #![expect(unsafe_code, reason = "kvm_irqchip is a union selected by chip_id")]
@@ -21,10 +21,10 @@ const LVT_MASKED: u32 = 1 << 16;
 const LVT_MODE: u32 = 7 << 8;
 const LVT_EXTINT: u32 = 7 << 8;
 const APIC_BASE_ENABLED: u64 = 1 << 11;
-/// The master's line that the slave is on.
+/// The master's line to which the slave is connected.
 const CASCADE: u8 = 2;
 
-/// Master and slave; `None` where KVM has none.
+/// Master and slave. `None` if KVM has none.
 pub(super) fn pics(vm: &VmFd) -> Option<(kvm_pic_state, kvm_pic_state)> {
     let pic = |chip_id| {
         let mut chip = kvm_irqchip {
@@ -38,7 +38,7 @@ pub(super) fn pics(vm: &VmFd) -> Option<(kvm_pic_state, kvm_pic_state)> {
     Some((pic(KVM_IRQCHIP_PIC_MASTER)?, pic(KVM_IRQCHIP_PIC_SLAVE)?))
 }
 
-/// The vector of the interrupt that comes before all others, if any may come. That of the two PICs is first, as KVM has it.
+/// The vector of the interrupt that is delivered next, if any is deliverable. Interrupts of the PICs come first, as in KVM.
 pub(super) fn next(
     lapic: &kvm_lapic_state,
     apic_base: u64,
@@ -57,13 +57,13 @@ pub(super) fn next(
 
 fn of_pics(master: &kvm_pic_state, slave: &kvm_pic_state) -> Option<u8> {
     match line(master)? {
-        // The slave may have thought better of it: a spurious interrupt is its line 7.
+        // If the slave's request has gone, the slave delivers a spurious interrupt on its line 7.
         CASCADE => Some(slave.irq_base.wrapping_add(line(slave).unwrap_or(7))),
         line => Some(master.irq_base.wrapping_add(line)),
     }
 }
 
-/// The line that is raised, let through, and of higher priority than all in service.
+/// The line that is raised, not masked, and of higher priority than all lines in service.
 fn line(pic: &kvm_pic_state) -> Option<u8> {
     let by_priority =
         |lines: u8| (0..8).find(|n| lines >> (pic.priority_add.wrapping_add(*n) & 7) & 1 != 0);
@@ -82,7 +82,7 @@ fn of_lapic(lapic: &kvm_lapic_state) -> Option<u8> {
     (raised & 0xf0 > served.max(task & 0xf0)).then_some(raised)
 }
 
-/// The highest bit set in a register of 256.
+/// The highest set bit in a register of 256 bits.
 fn highest(lapic: &kvm_lapic_state, start: usize) -> Option<u8> {
     (0..=u8::MAX)
         .rev()

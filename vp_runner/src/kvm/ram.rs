@@ -1,4 +1,4 @@
-//! Guest RAM handed to KVM, and taken back before it is freed.
+//! Guest RAM that is registered with KVM, and removed from KVM before it is unmapped.
 #![expect(
     unsafe_code,
     reason = "KVM is given addresses of this process, which it uses until told otherwise"
@@ -13,7 +13,7 @@ use vm_memory::GuestMemoryMmap;
 use vm_memory::GuestMemoryRegion;
 use vm_memory::MemoryRegionAddress;
 
-/// RAM that a VM's guest sees. Dropped, the guest loses it.
+/// RAM that is registered with a VM. Dropping this value removes the RAM from the VM.
 pub struct RegisteredRam {
     vm: Arc<VmFd>,
     memory: Arc<GuestMemoryMmap>,
@@ -21,10 +21,10 @@ pub struct RegisteredRam {
 }
 
 impl RegisteredRam {
-    /// Gives the VM every region of `memory`, at its own guest address, in slots from 0 on. No other slots may be in use.
+    /// Registers every region of `memory` with the VM, at its own guest address, in slots from 0 on. No other slots may be in use.
     ///
     /// # Errors
-    /// What KVM says (`KVM_SET_USER_MEMORY_REGION` in api.rst).
+    /// The error of KVM (`KVM_SET_USER_MEMORY_REGION` in api.rst).
     pub fn new(vm: Arc<VmFd>, memory: Arc<GuestMemoryMmap>) -> Result<Self, kvm_ioctls::Error> {
         let mut registered = Self {
             vm,
@@ -67,7 +67,7 @@ impl Drop for RegisteredRam {
             // SAFETY: a slot of size 0 removes it; KVM is given no address.
             if let Err(error) = unsafe { self.vm.set_user_memory_region(none) } {
                 tracing::error!(%error, slot, "KVM keeps guest RAM; it stays mapped");
-                // The mapping has to outlive what KVM does with it.
+                // The mapping has to exist as long as KVM uses it.
                 std::mem::forget(self.memory.clone());
             }
         }

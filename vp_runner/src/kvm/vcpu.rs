@@ -1,7 +1,7 @@
 //! One vCPU in KVM, on its own thread.
 //!
-//! An ioctl on a vCPU costs microseconds, so none is made twice: the debug state is remembered, and general and system registers
-//! come with every exit where `KVM_CAP_SYNC_REGS` gives them.
+//! An ioctl on a vCPU takes microseconds, so no ioctl is made twice. This module caches the debug state, and gets general and system registers
+//! with every exit if KVM has `KVM_CAP_SYNC_REGS`.
 
 mod clocks;
 mod core_trait;
@@ -30,23 +30,23 @@ pub(crate) type KvmVp = Vp<KvmVcpu>;
 #[derive(Debug)]
 pub(crate) struct KvmVcpu {
     vcpu: ThreadVcpu,
-    /// For its interrupt controllers.
+    /// For the VM's interrupt controllers.
     vm: Arc<VmFd>,
     features: KvmFeatures,
     /// Set once the controller knows the registers of this VM's VPs.
     registers: Option<RegisterFile>,
     programmed: Programmed,
     synced: Synced,
-    /// Whether KVM steps. KVM hides RFLAGS.TF then, the guest's own with ours.
+    /// Whether KVM steps. KVM then hides RFLAGS.TF, including a TF that the guest has set.
     hides: Stepping,
     /// The guest's own trap flag while KVM hides it.
     own: TrapFlag,
 }
 
-/// The debug state that KVM was last told.
+/// The last debug state that was set in KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Programmed {
-    /// None that still holds.
+    /// No state is known to be in effect.
     Unknown,
     /// This state, and the vCPU has run since.
     Used(DebugState),
@@ -96,14 +96,14 @@ impl KvmVcpu {
         })
     }
 
-    /// For ioctls that change the vCPU and do not go through this type: forgets what was remembered.
+    /// Clears the cache, because the caller makes an ioctl that changes the vCPU without this type.
     fn raw(&mut self) -> &mut VcpuFd {
         self.programmed = Programmed::Unknown;
         self.synced = Synced::No;
         self.vcpu.fd()
     }
 
-    /// General registers are about to be written. KVM puts its trap flag in only where RIP is as it was when KVM was told to step.
+    /// Called before general registers are written. KVM sets its trap flag only if RIP is the same as when stepping was turned on.
     fn registers_change(&mut self) {
         self.synced = Synced::No;
         if let Programmed::Fresh(state) = self.programmed {
@@ -112,7 +112,7 @@ impl KvmVcpu {
     }
 }
 
-fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {
+fn hypervisor_error(what: &str, err: kvm_ioctls::Error) -> DebugError {
     DebugError::Hypervisor {
         what: what.into(),
         why: err.to_string(),

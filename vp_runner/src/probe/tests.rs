@@ -1,4 +1,4 @@
-//! What a host can do differs; that the probe ends and does not contradict itself does not.
+//! On every host the probe must end and must not contradict itself.
 
 use super::*;
 use crate::kvm::x86_64::ScratchVm;
@@ -129,7 +129,7 @@ fn every_kind_of_capability_has_a_row_and_says_what_was_seen() {
     }
 }
 
-/// Whether an update may help depends on it: a kernel that has the call is new enough.
+/// Whether the kernel has the call. If so, a kernel update does not help.
 #[test]
 fn what_was_seen_decides_why_a_capability_is_missing() {
     let mut report = report(false);

@@ -5,7 +5,7 @@ use crate::control::enter::Enter;
 use crate::control::enter::VpParked;
 use vmm_core_defs::addr::VpIndex;
 
-/// What the controller asks of a VP thread.
+/// A command of the controller to a VP thread.
 pub(crate) enum Command {
     /// Run the guest. The thread answers with one [`VpParked`].
     Enter(Enter),
@@ -15,7 +15,7 @@ pub(crate) enum Command {
     Exit,
 }
 
-/// What a VP thread sends to the controller.
+/// An event that a VP thread sends to the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VpEvent {
     /// The answer to [`Command::Enter`].

@@ -1,4 +1,4 @@
-//! What the controller asks of a parked VP, as calls on the VP's thread. The unit tests of the controller have VPs of their own.
+//! The controller's calls to a parked VP, which are made on the VP's thread. The unit tests of the controller use fake VPs.
 
 use crate::arch::CodeLocation;
 use crate::arch::VpState;
@@ -13,7 +13,7 @@ use vmm_core_defs::debug_rpc::VpActivity;
 /// A call with a parked VP.
 pub(crate) type Call = Box<dyn FnOnce(&mut dyn ParkedVp) + Send>;
 
-/// A VP in user space, its last exit completed (I2). Each method does what the method of this name does in the VP core.
+/// A VP in user space, with its last exit completed (I2). Each method calls the method of the same name in the VP core.
 pub(crate) trait ParkedVp {
     fn power_on(&mut self) -> Result<(), MachineError>;
 

@@ -1,7 +1,7 @@
 //! The clocks of a vCPU, by ioctls.
 
 use super::KvmVcpu;
-use super::refused;
+use super::hypervisor_error;
 use crate::arch::x86_64::vp::vcpu::VcpuClocks;
 use crate::kvm::x86_64::clocks;
 use crate::kvm::x86_64::read_msr;
@@ -30,7 +30,7 @@ impl VcpuClocks for KvmVcpu {
         let fd = self.vcpu.fd();
         clocks::tsc_offset(fd)
             .and_then(|offset| clocks::set_tsc_offset(fd, offset.wrapping_sub(ticks)))
-            .map_err(|err| refused("put a time-stamp counter back", err))
+            .map_err(|err| hypervisor_error("put a time-stamp counter back", err))
     }
 
     fn local_apic(&mut self) -> Option<kvm_lapic_state> {
@@ -42,7 +42,7 @@ impl VcpuClocks for KvmVcpu {
         change: impl FnOnce(&mut kvm_lapic_state),
     ) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let failed = |err| refused("set a local APIC", err);
+        let failed = |err| hypervisor_error("set a local APIC", err);
         let mut page = fd.get_lapic().map_err(failed)?;
         change(&mut page);
         fd.set_lapic(&page).map_err(failed)

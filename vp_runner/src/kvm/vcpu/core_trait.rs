@@ -1,9 +1,9 @@
-//! What the core needs of a vCPU, by ioctls.
+//! The vCPU operations of the VP core, made by ioctls.
 
 use super::KvmVcpu;
 use super::Programmed;
 use super::Synced;
-use super::refused;
+use super::hypervisor_error;
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::emulate::Outcome;
@@ -97,7 +97,7 @@ impl Vcpu for KvmVcpu {
     fn guest_debug_registers(&mut self) -> Result<GuestRegisters, DebugError> {
         let registers = self.vcpu.fd().get_debug_regs();
         let registers =
-            registers.map_err(|err| refused("read the guest's debug registers", err))?;
+            registers.map_err(|err| hypervisor_error("read the guest's debug registers", err))?;
         Ok(GuestRegisters {
             db: registers.db,
             dr7: registers.dr7,
@@ -112,7 +112,7 @@ impl Vcpu for KvmVcpu {
         let fd = self.vcpu.fd();
         let events = fd
             .get_vcpu_events()
-            .map_err(|err| refused("read a VP's events", err))?;
+            .map_err(|err| hypervisor_error("read a VP's events", err))?;
         Ok(
             if events.exception.injected | events.exception.pending != 0 {
                 Some(Undelivered::Exception(events.exception.nr))
@@ -133,21 +133,22 @@ impl Vcpu for KvmVcpu {
             return Ok(None);
         };
         let lapic = self.vcpu.fd().get_lapic();
-        let lapic = lapic.map_err(|err| refused("read a VP's local APIC", err))?;
+        let lapic = lapic.map_err(|err| hypervisor_error("read a VP's local APIC", err))?;
         let apic_base = system.apic_base;
         Ok(pending_interrupt::next(&lapic, apic_base, &master, &slave))
     }
 
     fn inject_debug(&mut self, state: DebugState, payload: DebugPayload) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let set = |err| refused("set the guest's DR6", err);
+        let set = |err| hypervisor_error("set the guest's DR6", err);
         let mut registers = fd.get_debug_regs().map_err(set)?;
         registers.dr6 = payload.deliver(registers.dr6);
         fd.set_debug_regs(&registers).map_err(set)?;
         self.program_with(state, KVM_GUESTDBG_INJECT_DB)
     }
 
-    /// Interrupts are held for it only where `KVM_GUESTDBG_BLOCKIRQ` can: an interrupt shadow is set together with all other events, and the `#BP` would be dropped.
+    /// Interrupts are blocked during the delivery only if `KVM_GUESTDBG_BLOCKIRQ` works. An interrupt shadow is set together with all other events, and the `#BP` would be
+    /// dropped.
     fn inject_breakpoint(&mut self, state: DebugState) -> Result<(), DebugError> {
         self.program_with(state, KVM_GUESTDBG_INJECT_BP)
     }
@@ -155,18 +156,18 @@ impl Vcpu for KvmVcpu {
     /// KVM queues a `#UD` when it fails to emulate an instruction.
     fn drop_exception(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let drop = |err| refused("drop a pending exception", err);
+        let drop = |err| hypervisor_error("drop a pending exception", err);
         let mut events = fd.get_vcpu_events().map_err(drop)?;
         events.exception.injected = 0;
         events.exception.pending = 0;
         fd.set_vcpu_events(&events).map_err(drop)
     }
 
-    /// KVM does not tell of a `#BP` or `#OF`, and takes it that there is none if it is told of none (api.rst, `KVM_GET_VCPU_EVENTS`;
+    /// `KVM_GET_VCPU_EVENTS` does not return a pending `#BP` or `#OF`, so setting the returned events drops it (api.rst, `KVM_GET_VCPU_EVENTS`;
     /// `kvm_vcpu_ioctl_x86_get_vcpu_events`).
     fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let drop = |err| refused("take back a breakpoint exception", err);
+        let drop = |err| hypervisor_error("take back a breakpoint exception", err);
         let events = fd.get_vcpu_events().map_err(drop)?;
         fd.set_vcpu_events(&events).map_err(drop)
     }
@@ -175,16 +176,17 @@ impl Vcpu for KvmVcpu {
         let fd = self.vcpu.fd();
         let events = fd
             .get_vcpu_events()
-            .map_err(|err| refused("read a VP's events", err))?;
+            .map_err(|err| hypervisor_error("read a VP's events", err))?;
         Ok(events.interrupt.shadow != 0)
     }
 
     fn raise_nmi(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        fd.nmi().map_err(|err| refused("raise an NMI", err))
+        fd.nmi()
+            .map_err(|err| hypervisor_error("raise an NMI", err))
     }
 
-    /// Without an ioctl where the registers came with the last exit.
+    /// Makes no ioctl if the registers came with the last exit.
     fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
         let fd = self.vcpu.fd();
         let (mut general, system) = match self.synced {
@@ -193,7 +195,7 @@ impl Vcpu for KvmVcpu {
                 (sync.regs, sync.sregs)
             }
             Synced::No => {
-                let read = |err| refused("read a VP's registers", err);
+                let read = |err| hypervisor_error("read a VP's registers", err);
                 (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
             }
         };
@@ -203,11 +205,11 @@ impl Vcpu for KvmVcpu {
         Ok(CpuRegisters { general, system })
     }
 
-    /// KVM drops pending events when general registers are written, so they are written again.
+    /// KVM drops pending events when general registers are written, so the events are written again afterwards.
     fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
         self.registers_change();
         let fd = self.vcpu.fd();
-        let write = |err| refused("write a VP's registers", err);
+        let write = |err| hypervisor_error("write a VP's registers", err);
         let events = fd.get_vcpu_events().map_err(write)?;
         fd.set_regs(regs).map_err(write)?;
         match (events.exception.injected, events.exception.pending) {
@@ -220,7 +222,7 @@ impl Vcpu for KvmVcpu {
         let mut regs = self.registers()?.general;
         regs.rip = rip;
         self.registers_change();
-        let skip = |err| refused("move a VP behind an instruction", err);
+        let skip = |err| hypervisor_error("move a VP behind an instruction", err);
         let fd = self.vcpu.fd();
         fd.set_regs(&regs).map_err(skip)?;
         let mut events = fd.get_vcpu_events().map_err(skip)?;
@@ -270,7 +272,7 @@ impl Vcpu for KvmVcpu {
         };
         self.registers_change();
         let set = self.vcpu.fd().set_regs(&registers);
-        set.map_err(|err| refused("write a VP's registers", err))
+        set.map_err(|err| hypervisor_error("write a VP's registers", err))
     }
 
     fn paging_limits(&self) -> Result<PagingLimits, DebugError> {
@@ -288,10 +290,10 @@ impl Vcpu for KvmVcpu {
         file.write(self.raw(), old, new)
     }
 
-    /// A KVM without in-kernel interrupt controller does not know the run state, and says `Stopped`.
+    /// A KVM without in-kernel interrupt controller does not know the run state. The result is then `Stopped`.
     fn activity(&mut self) -> Result<VpActivity, DebugError> {
         let state = self.vcpu.fd().get_mp_state();
-        let state = state.map_err(|err| refused("read a VP's run state", err))?;
+        let state = state.map_err(|err| hypervisor_error("read a VP's run state", err))?;
         Ok(match state.mp_state {
             KVM_MP_STATE_HALTED => VpActivity::Halted,
             KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,

@@ -3,7 +3,7 @@
 use super::KvmVcpu;
 use super::Programmed;
 use super::SHADOW_STI;
-use super::refused;
+use super::hypervisor_error;
 use crate::arch::x86_64::debug_registers::RegisterAccess;
 use crate::arch::x86_64::dr7::GENERAL_DETECT;
 use crate::arch::x86_64::step_effects::TrapFlag;
@@ -23,7 +23,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 impl KvmVcpu {
-    /// Tells KVM the debug state, with `inject` added to its flags.
+    /// Sets the debug state in KVM, with `inject` added to its flags.
     pub(super) fn program_with(
         &mut self,
         wanted: DebugState,
@@ -73,7 +73,7 @@ impl KvmVcpu {
         self.vcpu
             .fd()
             .set_guest_debug(&debug)
-            .map_err(|err| refused("set a VP's debug registers", err))?;
+            .map_err(|err| hypervisor_error("set a VP's debug registers", err))?;
         self.hides = wanted.stepping;
         self.programmed = match inject {
             0 => Programmed::Fresh(wanted),
@@ -82,14 +82,14 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// Holds interrupts back for one instruction, as `sti` does. This has no effect if the guest has interrupts off, and is left out then: VT-x refuses it.
+    /// Blocks interrupts for one instruction, as `sti` does. Does nothing if the guest has interrupts disabled, because VT-x refuses this state.
     pub(super) fn cast_shadow(&mut self) -> Result<(), DebugError> {
         let regs = self.registers()?.general;
         if regs.rflags & rflags::IF == 0 {
             return Ok(());
         }
         let fd = self.vcpu.fd();
-        let cast = |err| refused("hold interrupts back", err);
+        let cast = |err| hypervisor_error("hold interrupts back", err);
         let mut events = fd.get_vcpu_events().map_err(cast)?;
         events.interrupt.shadow |= SHADOW_STI;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;

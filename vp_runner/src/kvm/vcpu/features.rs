@@ -1,4 +1,4 @@
-//! What this host's KVM can do for a debugger.
+//! The debugging features of this host's KVM.
 
 use kvm_bindings::KVM_CAP_SYNC_REGS;
 use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
@@ -6,16 +6,16 @@ use kvm_bindings::KVM_SYNC_X86_REGS;
 use kvm_bindings::KVM_SYNC_X86_SREGS;
 use kvm_ioctls::VmFd;
 
-/// Which bits of `kvm_guest_debug::control` KVM knows (api.rst). The bindings do not have the number.
+/// The capability with the bits of `kvm_guest_debug::control` that KVM knows (api.rst). The bindings do not have this number.
 const KVM_CAP_SET_GUEST_DEBUG2: u64 = 195;
 
-/// Whether KVM knows `KVM_GUESTDBG_BLOCKIRQ`. One that does not takes no notice of the bit.
+/// Whether KVM knows `KVM_GUESTDBG_BLOCKIRQ`. Otherwise KVM ignores the bit.
 pub(crate) fn offers_block_irq(vm: &VmFd) -> bool {
     let known = vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2);
     known > 0 && known & KVM_GUESTDBG_BLOCKIRQ.cast_signed() != 0
 }
 
-/// What this host's KVM can do for a debugger, asked once for all vCPUs.
+/// The debugging features of this host's KVM, read once for all vCPUs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KvmFeatures {
     pub(super) sync_regs: bool,
@@ -24,7 +24,7 @@ pub(crate) struct KvmFeatures {
     pub(super) register_access: bool,
 }
 
-/// What a probe has seen to work. A capability bit says what KVM accepts, not what works.
+/// The features that a probe has seen work. A capability bit shows only that KVM accepts a flag.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SeenToWork {
     /// `KVM_GUESTDBG_BLOCKIRQ`.

@@ -1,8 +1,8 @@
-//! A guest's clocks as KVM has them: the offset of each vCPU's time-stamp counter, its local timer, and the VM's kvmclock and PIT.
+//! The guest's clocks in KVM: the offset of each vCPU's time-stamp counter, its local timer, and the VM's kvmclock and PIT.
 //!
 //! Sources: KVM api.rst, `KVM_GET_CLOCK`, `KVM_GET_PIT2`, `KVM_GET_LAPIC`; Documentation/virt/kvm/devices/vcpu.rst, `KVM_VCPU_TSC_OFFSET` (Linux 5.16).
-//! Writing `IA32_TSC` is no substitute for the last: KVM takes a value within a second of what it expects for an attempt to synchronise vCPUs, and leaves
-//! the counter as it was.
+//! Writing `IA32_TSC` cannot replace `KVM_VCPU_TSC_OFFSET`: KVM treats a value within a second of the expected one as an attempt to synchronise vCPUs, and does
+//! not change the counter.
 #![expect(
     unsafe_code,
     reason = "kvm-ioctls has no device attributes of vCPUs on x86, and reading the time-stamp counter is an intrinsic"
@@ -36,7 +36,7 @@ ioctl_iow_nr!(KVM_HAS_DEVICE_ATTR, KVMIO, 0xe3, kvm_device_attr);
 
 /// The host's time-stamp counter.
 pub(crate) fn host_tsc() -> u64 {
-    // SAFETY: it reads a counter and touches no memory; every x86-64 processor has it, and where it is not to be used Linux raises SIGSEGV.
+    // SAFETY: `rdtsc` reads a counter and accesses no memory. Every x86-64 processor has it, and if its use is forbidden, Linux raises SIGSEGV.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
@@ -49,14 +49,14 @@ pub(crate) struct BothClocks {
 }
 
 impl BothClocks {
-    /// In ticks: what a look takes that nothing gets in between.
+    /// In ticks: the duration of a read that is not interrupted.
     const SHORT: u64 = 50_000;
     const LOOKS: u32 = 3;
 
-    /// Looks at them. `None` where KVM has no kvmclock.
+    /// Reads both. `None` if KVM has no kvmclock.
     ///
-    /// KVM says when it looked (`KVM_CLOCK_HOST_TSC`) while the counters of all vCPUs are alike and the host keeps time by its own. Otherwise it was in
-    /// the middle of the shortest of some looks: this thread may be preempted in any of them.
+    /// KVM returns the moment of the read (`KVM_CLOCK_HOST_TSC`) if the counters of all vCPUs are equal and the host's clock source is its time-stamp counter.
+    /// Otherwise this function reads several times, since this thread may be preempted, and takes the middle of the shortest read.
     pub(crate) fn look(vm: &VmFd) -> Option<Self> {
         let mut shortest: Option<(u64, Self)> = None;
         for _ in 0..Self::LOOKS {
@@ -88,7 +88,7 @@ impl BothClocks {
 
 /// Sets the guest's kvmclock, in ns.
 pub(crate) fn set_kvmclock(vm: &VmFd, ns: u64) -> Result<(), kvm_ioctls::Error> {
-    // No flag: with KVM_CLOCK_REALTIME KVM would add what has passed since some moment, but only about as much.
+    // No flag is set. With KVM_CLOCK_REALTIME, KVM would add the time since a given moment, but not exactly.
     vm.set_clock(&kvm_clock_data {
         clock: ns,
         ..Default::default()
@@ -138,7 +138,7 @@ impl VmClocks for KvmClocks {
     }
 }
 
-/// How fast the guest's time-stamp counter counts, or why it cannot be put back. `vcpu` is any vCPU of the VM.
+/// The rate of the guest's time-stamp counter, or why the counter cannot be set back. `vcpu` is any vCPU of the VM.
 pub(crate) fn tsc_rate(vcpu: &VcpuFd) -> Result<TscRate, DebugError> {
     if TscOffsets::of(vcpu) != TscOffsets::Settable {
         return Err(Unsupported::ClockRateSet.into());
@@ -148,11 +148,11 @@ pub(crate) fn tsc_rate(vcpu: &VcpuFd) -> Result<TscRate, DebugError> {
     Ok(rate)
 }
 
-/// Whether a vCPU's counter is the host's plus an offset that can be set.
+/// Whether a vCPU's counter is the host's counter plus an offset that can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TscOffsets {
     Settable,
-    /// No such attribute (Linux before 5.16).
+    /// KVM has no such attribute (Linux before 5.16).
     Missing {
         errno: i32,
     },
@@ -161,7 +161,7 @@ pub(crate) enum TscOffsets {
 }
 
 impl TscOffsets {
-    /// Tries it on a vCPU that does not run.
+    /// Tests this on a vCPU that does not run.
     pub(crate) fn of(vcpu: &VcpuFd) -> Self {
         let offset = match has_tsc_offset(vcpu).and_then(|()| tsc_offset(vcpu)) {
             Ok(offset) => offset,
@@ -183,7 +183,7 @@ fn has_tsc_offset(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
     result(unsafe { ioctl_with_ref(vcpu, KVM_HAS_DEVICE_ATTR(), &attribute) })
 }
 
-/// What KVM adds to the host's counter for the guest.
+/// The offset that KVM adds to the host's counter for the guest.
 pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, kvm_ioctls::Error> {
     let mut offset = 0_u64;
     let attribute = offset_attribute(&raw mut offset);
@@ -192,7 +192,7 @@ pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, kvm_ioctls::Error> {
     Ok(offset)
 }
 
-/// Sets it.
+/// Sets the offset.
 pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), kvm_ioctls::Error> {
     let attribute = offset_attribute(&raw mut offset);
     // SAFETY: the kernel reads the struct and eight bytes at its address field, which is `offset`, valid until the end of this function.

@@ -1,7 +1,7 @@
-//! Memory accesses that may fault, and where to go on from one that did.
+//! Memory accesses that may fault, and the code that continues after a fault.
 //!
-//! Each function below begins with the one instruction that may fault, so a fault of ours is known by its RIP alone. [`after_fault`] names the
-//! code that a signal handler continues with: it returns to the caller and says that the access failed.
+//! Each function below begins with the single instruction that may fault, so RIP alone identifies a fault of these functions. [`after_fault`] returns the
+//! address at which a signal handler continues the thread. The code there returns to the caller with an error.
 #![expect(
     unsafe_code,
     reason = "accesses to addresses that may not be mapped, in machine code that a signal handler can continue"
@@ -9,7 +9,7 @@
 
 use std::arch::naked_asm;
 
-/// What an access gave: RAX and RDX, as the System V ABI returns them.
+/// The result of an access: RAX and RDX, as the System V ABI returns them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Access {
@@ -72,7 +72,7 @@ unsafe extern "C" fn copy_failed() {
     naked_asm!("mov rax, rcx", "ret")
 }
 
-/// Where a thread goes on whose access at `rip` faulted. `None`: the fault is not of an access here. Async-signal-safe.
+/// The address at which a thread continues after a fault at `rip`. `None` if no access of this module is at `rip`. Async-signal-safe.
 pub(in crate::kvm) fn after_fault(rip: usize) -> Option<usize> {
     let accesses = [
         load_1 as *const () as usize,
@@ -97,7 +97,7 @@ pub(in crate::kvm) fn after_fault(rip: usize) -> Option<usize> {
     }
 }
 
-/// Loads 1, 2, 4 or 8 bytes in one access. `None` where it faulted.
+/// Loads 1, 2, 4 or 8 bytes in one access. `None` if the access faults.
 ///
 /// # Safety
 /// A handler that knows [`after_fault`] is installed for SIGSEGV and SIGBUS, or the memory is readable.
@@ -114,7 +114,7 @@ pub(in crate::kvm) unsafe fn load(at: usize, len: usize) -> Option<u64> {
     access.value()
 }
 
-/// Stores the low 1, 2, 4 or 8 bytes of `value` in one access. `None` where it faulted.
+/// Stores the low 1, 2, 4 or 8 bytes of `value` in one access. `None` if the access faults.
 ///
 /// # Safety
 /// As for [`load`]; and the memory is the guest's.
@@ -139,7 +139,7 @@ pub(in crate::kvm) unsafe fn copy(to: usize, from: usize, len: usize) -> usize {
     // SAFETY: the caller's duty; the copy stops where it faults.
     let left = unsafe { copy_words(to, from, 0, len / 8) };
     let done = len / 8 * 8 - left * 8;
-    // The bytes behind the last word, or of the word that faulted: those of it that are before the page's end can be copied.
+    // The remaining bytes: those behind the last whole word, or those of the faulting word that are before the end of the page.
     let tail = match left {
         0 => len - done,
         _ => 8,

@@ -1,7 +1,7 @@
 //! The whole register file of a vCPU, read and written through KVM.
 //!
-//! All of it is vCPU ioctls: call them on the VP's own thread, with the VP parked and its last exit completed (DESIGN invariants I2 and I3), and
-//! after its CPUID is set.
+//! The functions make vCPU ioctls. Call them on the VP's own thread, with the VP parked and its last exit completed (invariants I2 and I3), and
+//! after the VP's CPUID is set.
 
 use super::msr;
 use super::validate;
@@ -29,7 +29,7 @@ use vmm_core_defs::regs::XFeatures;
 
 const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
 
-/// How to read and write the registers of a VM's vCPUs: what they have, and where it lies. Made once; the same for all of them.
+/// The registers that a VM's vCPUs have, and their layout in KVM's structures. The same value serves all vCPUs of the VM.
 #[derive(Debug, Clone, Copy)]
 pub struct RegisterFile {
     size: XsaveSize,
@@ -39,14 +39,14 @@ pub struct RegisterFile {
 }
 
 impl RegisterFile {
-    /// Asks one vCPU, whose CPUID is set, what it has.
+    /// Reads the registers that one vCPU has. Its CPUID is set.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub fn new(vm: &VmFd, vcpu: &VcpuFd) -> Result<Self, DebugError> {
         let cpuid = vcpu
             .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|err| refused("read the VP's CPUID", err))?;
+            .map_err(|err| hypervisor_error("read the VP's CPUID", err))?;
         let entries = cpuid.as_slice();
         let size = XsaveSize::of(vm);
         let has_xcr0 = entries
@@ -70,7 +70,7 @@ impl RegisterFile {
         self.layout.features()
     }
 
-    /// What the guest's CPUID says of physical addresses and pages, for the page walk.
+    /// The properties of physical addresses and pages in the guest's CPUID, for the page walk.
     pub const fn paging_limits(&self) -> PagingLimits {
         self.limits.paging
     }
@@ -87,7 +87,7 @@ impl RegisterFile {
         self.read_with(vcpu, &registers)
     }
 
-    /// Reads every register, of which general and system registers are known already (`KVM_CAP_SYNC_REGS`).
+    /// Reads every register, except that general and system registers are known already (`KVM_CAP_SYNC_REGS`).
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
@@ -110,14 +110,14 @@ impl RegisterFile {
         state.avx = vectors.avx;
         state.avx512 = vectors.avx512;
         state.pkru = vectors.pkru;
-        // A guest without long mode has no such MSR, and zero is what it would be.
+        // A guest without long mode does not have this MSR. Its value counts as zero.
         state.kernel_gs_base = msr::read_msr(vcpu, msr::KERNEL_GS_BASE).unwrap_or(0);
         Ok(state)
     }
 
-    /// Writes the registers in which `new` differs from `old`, the VP's present state as `read` gave it. Nothing is changed where it fails.
+    /// Writes the registers in which `new` differs from `old`, the VP's present state as `read` returned it. If a write fails, nothing is changed.
     ///
-    /// What `KVM_CAP_SYNC_REGS` left in the `kvm_run` page is out of date afterwards. An interrupt or exception that waits to be delivered still does.
+    /// The registers of `KVM_CAP_SYNC_REGS` in the `kvm_run` page are outdated afterwards. A pending interrupt or exception stays pending.
     ///
     /// # Errors
     /// [`DebugError::BadRegister`] for a value the VP refuses or a register it has not; [`DebugError::Hypervisor`] for any other failure.
@@ -131,7 +131,7 @@ impl RegisterFile {
         let mut undo = Vec::new();
         let result = self.write_groups(vcpu, old, new, &mut undo);
         if let Err(err) = result {
-            // Newest first. What was just read is legal, so a failure here is KVM's own and the first error says more.
+            // Undo in reverse order. The old values are legal, so an error here is an error of KVM, and the first error is more useful.
             for group in undo.into_iter().rev() {
                 if let Err(undo_err) = group.restore(vcpu) {
                     tracing::error!(error = %undo_err, "a register write was not undone");
@@ -153,7 +153,7 @@ impl RegisterFile {
         new: &X86VpState,
         undo: &mut Vec<Group>,
     ) -> Result<(), DebugError> {
-        // XCR0 first: it decides what KVM lets the vector state be; then the mode, then what depends on it.
+        // XCR0 comes first, because KVM checks the vector state against it. The mode follows, and then the registers that depend on the mode.
         if old.xcr0 != new.xcr0
             && let Some(value) = new.xcr0
         {
@@ -168,18 +168,18 @@ impl RegisterFile {
         let mut after = before;
         if convert::apply_system(&mut after, old, new) {
             undo.push(Group::Sregs(Box::new(before)));
-            let refused = || {
+            let bad_register = || {
                 validate::bad(
                     &validate::changed_system(old, new),
                     BadRegisterReason::SystemRefused,
                 )
             };
-            vcpu.set_sregs(&after).map_err(|_| refused())?;
-            // Some KVMs take a value and keep another: one was seen to drop CR0.PG outside long mode without a word.
+            vcpu.set_sregs(&after).map_err(|_| bad_register())?;
+            // Some KVMs accept a value and keep another. One KVM cleared CR0.PG outside long mode without an error.
             let kept = get_sregs(vcpu)?;
             let control = |s: &kvm_sregs| [s.cr0, s.cr2, s.cr3, s.cr4, s.cr8, s.efer, s.apic_base];
             if control(&kept) != control(&after) {
-                return Err(refused());
+                return Err(bad_register());
             }
         }
         let before = get_regs(vcpu)?;
@@ -217,11 +217,11 @@ impl RegisterFile {
     }
 }
 
-/// One ioctl's worth of registers.
+/// The registers of one ioctl.
 enum Group {
     Xcrs(kvm_xcrs),
     Sregs(Box<kvm_sregs>),
-    /// KVM_SET_REGS drops a pending exception, so that has to be set again after it.
+    /// KVM_SET_REGS drops a pending exception, so the exception is set again afterwards.
     Regs(kvm_regs, kvm_vcpu_events),
     Debug(kvm_debugregs),
     KernelGsBase(u64),
@@ -246,7 +246,7 @@ impl Group {
             }
             Self::Xsave(mut area) => area.set(vcpu),
         }
-        .map_err(|err| refused("write registers", err))
+        .map_err(|err| hypervisor_error("write registers", err))
     }
 }
 
@@ -277,30 +277,31 @@ fn set_xcr0(xcrs: &mut kvm_xcrs, value: u64) {
 
 fn get_regs(vcpu: &VcpuFd) -> Result<kvm_regs, DebugError> {
     vcpu.get_regs()
-        .map_err(|err| refused("read general registers", err))
+        .map_err(|err| hypervisor_error("read general registers", err))
 }
 
 fn get_sregs(vcpu: &VcpuFd) -> Result<kvm_sregs, DebugError> {
     vcpu.get_sregs()
-        .map_err(|err| refused("read system registers", err))
+        .map_err(|err| hypervisor_error("read system registers", err))
 }
 
 fn get_debug_regs(vcpu: &VcpuFd) -> Result<kvm_debugregs, DebugError> {
     vcpu.get_debug_regs()
-        .map_err(|err| refused("read debug registers", err))
+        .map_err(|err| hypervisor_error("read debug registers", err))
 }
 
 fn get_xcrs(vcpu: &VcpuFd) -> Result<kvm_xcrs, DebugError> {
-    vcpu.get_xcrs().map_err(|err| refused("read XCR0", err))
+    vcpu.get_xcrs()
+        .map_err(|err| hypervisor_error("read XCR0", err))
 }
 
 fn get_events(vcpu: &VcpuFd) -> Result<kvm_vcpu_events, DebugError> {
     vcpu.get_vcpu_events()
-        .map_err(|err| refused("read pending events", err))
+        .map_err(|err| hypervisor_error("read pending events", err))
 }
 
-/// An ioctl's failure in words.
-pub(super) fn refused(what: &str, err: kvm_ioctls::Error) -> DebugError {
+/// The error of a failed ioctl.
+pub(super) fn hypervisor_error(what: &str, err: kvm_ioctls::Error) -> DebugError {
     DebugError::Hypervisor {
         what: what.into(),
         why: err.to_string(),

@@ -1,4 +1,4 @@
-//! A throw-away VM with one vCPU and a little RAM at address 0: for the capability probe, for measurements and for tests.
+//! A temporary VM with one vCPU and a little RAM at address 0, for the capability probe, for measurements and for tests.
 
 use crate::kvm::ram::RegisteredRam;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -28,7 +28,7 @@ pub enum StartIn {
     Real,
     /// 32-bit protected mode with flat segments, without paging.
     Protected32,
-    /// 64-bit long mode; the first page is mapped at address 0, and serves as all its own page tables.
+    /// 64-bit long mode. The first page is mapped at address 0, and is also the page table of every level.
     Long,
 }
 

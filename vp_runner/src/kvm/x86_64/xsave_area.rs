@@ -5,7 +5,7 @@
     reason = "kvm-ioctls marks the XSAVE ioctls unsafe: the kernel's idea of the size has to be kept"
 )]
 
-use super::register_file::refused;
+use super::register_file::hypervisor_error;
 use kvm_bindings::Xsave;
 use kvm_bindings::kvm_xsave;
 use kvm_ioctls::Cap;
@@ -55,7 +55,8 @@ impl XsaveSize {
         let what = "read the vector registers";
         let raw = match self.extra_words {
             None => Raw::Plain(Box::new(
-                vcpu.get_xsave().map_err(|err| refused(what, err))?,
+                vcpu.get_xsave()
+                    .map_err(|err| hypervisor_error(what, err))?,
             )),
             Some(extra) => {
                 let mut area = Xsave::new(extra).map_err(|err| DebugError::Hypervisor {
@@ -64,7 +65,7 @@ impl XsaveSize {
                 })?;
                 // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM. That size grows only by `arch_prctl` on a thread of this
                 // process before the VM's vCPUs are created, and `XsaveSize::of` is called with a vCPU present.
-                unsafe { vcpu.get_xsave2(&mut area) }.map_err(|err| refused(what, err))?;
+                unsafe { vcpu.get_xsave2(&mut area) }.map_err(|err| hypervisor_error(what, err))?;
                 Raw::Sized(area)
             }
         };

@@ -4,16 +4,16 @@ use crate::kvm::x86_64::StartIn;
 
 /// Where programs start. Below it are the interrupt vectors of real mode.
 pub(super) const CODE: u16 = 0x800;
-/// Where every real-mode vector leads.
+/// The handler of every real-mode vector.
 pub(super) const HANDLER: u16 = 0x900;
 /// The bytes that are watched.
 pub(super) const DATA: u16 = 0xa00;
 /// The top of the stack.
 pub(super) const STACK: u16 = 0xf00;
 
-/// A program that came to its end writes to this port.
+/// The port to which a program writes at its end.
 pub(super) const END_PORT: u8 = 0xe9;
-/// A real-mode vector that was taken writes to this one.
+/// The port to which the handler of a real-mode vector writes.
 pub(super) const HANDLER_PORT: u8 = 0xea;
 
 const NOP: u8 = 0x90;
@@ -37,7 +37,7 @@ pub(super) const READS_DR0_AT: u16 = 1;
 
 /// A store to, or load from, [`DATA`], then `nop; out END_PORT, al`.
 pub(super) fn access(mode: StartIn, write: bool) -> Vec<u8> {
-    // `mov moffs, al` and `mov al, moffs`: the address is as wide as the mode's addresses.
+    // `mov moffs, al` and `mov al, moffs`. The address has the address size of the mode.
     let mut program = vec![if write { 0xa2 } else { 0xa0 }];
     program.extend(DATA.to_le_bytes());
     program.extend(match mode {
@@ -49,7 +49,7 @@ pub(super) fn access(mode: StartIn, write: bool) -> Vec<u8> {
     program
 }
 
-/// Real mode: sets the interrupt controller's vectors to 20h, unmasks line 1, sets IF, says it is ready, and goes round.
+/// Real mode: sets the interrupt controller's vectors to 20h, unmasks line 1, sets IF, writes to the port, and loops.
 pub(super) const INTERRUPTIBLE: [u8; 34] = [
     0xb0, 0x11, OUT_IMM8, 0x20, // mov al, 11h; out 20h, al: initialise, with a fourth word
     0xb0, 0x20, OUT_IMM8, 0x21, // vectors from 20h
@@ -63,7 +63,7 @@ pub(super) const INTERRUPTIBLE: [u8; 34] = [
     // The loop: nop; nop; nop; nop; jmp back
     NOP, NOP, NOP, NOP, 0xeb, 0xfa,
 ];
-/// The offset of its loop, where it is when it says it is ready.
+/// The offset of the loop, which follows the write to the port.
 pub(super) const INTERRUPTIBLE_READY: u16 = 28;
 /// The interrupt line it unmasks.
 pub(super) const LINE: u32 = 1;

@@ -1,4 +1,4 @@
-//! The scenarios: set up, run, look.
+//! The scenarios: each sets up the vCPU, runs it, and checks the result.
 
 use super::super::Finding;
 use super::super::Int3;
@@ -40,24 +40,24 @@ use vmm_core_defs::regs::x86_64::bits::rflags;
 
 pub(in crate::probe) const PAGE: usize = 0x1000;
 
-/// How a pending interrupt is held back during steps.
+/// How a pending interrupt is blocked during steps.
 #[derive(Debug, Clone, Copy)]
 enum Hold {
     /// `KVM_GUESTDBG_BLOCKIRQ`.
     BlockIrq,
-    /// An interrupt shadow before each step, as `sti` casts one.
+    /// An interrupt shadow before each step, as after `sti`.
     Shadow,
 }
 
-/// Counts the scenarios, and knows when the present one has run out of time.
-pub(in crate::probe) struct Bench {
+/// Counts the scenarios, and detects that the present scenario has exceeded its time limit.
+pub(in crate::probe) struct ScenarioRunner {
     begin: mpsc::Sender<u32>,
     overdue: Arc<AtomicU32>,
     number: Cell<u32>,
 }
 
-impl Bench {
-    /// Each scenario's number goes to `begin`; the one whose number stands in `overdue` has to end.
+impl ScenarioRunner {
+    /// The number of each scenario is sent to `begin`. The scenario whose number is in `overdue` has to end.
     pub(in crate::probe) fn new(begin: mpsc::Sender<u32>, overdue: Arc<AtomicU32>) -> Self {
         Self {
             begin,
@@ -68,7 +68,7 @@ impl Bench {
 
     fn begin(&self) {
         self.number.set(self.number.get() + 1);
-        // A receiver that is gone leaves nobody to kick us; the program still ends.
+        // If the receiver is dropped, no kick will come. The program ends all the same.
         let _ = self.begin.send(self.number.get());
     }
 
@@ -77,10 +77,10 @@ impl Bench {
     }
 }
 
-/// Runs every scenario, and hands back the VMs it used.
+/// Runs every scenario. Returns the VMs, so that the caller can drop them later.
 pub(in crate::probe) fn all(
     kvm: &Kvm,
-    bench: &Bench,
+    bench: &ScenarioRunner,
 ) -> Result<(Report, [ScratchVm; 2]), ProbeError> {
     let mut plain = Guest::new(ScratchVm::new(kvm, PAGE)?, bench);
     let mut with_irqchip = Guest::new(ScratchVm::with_irqchip(kvm, PAGE)?, bench);
@@ -102,7 +102,7 @@ pub(in crate::probe) fn all(
     Ok((report, [plain.scratch, with_irqchip.scratch]))
 }
 
-/// Works only where it works in every mode; what was seen is the first that failed, or the last.
+/// Works only if it works in every mode. The observation is that of the first mode that failed, or of the last mode.
 fn first_failure(
     modes: [StartIn; 2],
     mut scenario: impl FnMut(StartIn) -> Result<Finding, ScratchVmError>,
@@ -118,11 +118,11 @@ fn first_failure(
 
 pub(in crate::probe) struct Guest<'a> {
     scratch: ScratchVm,
-    bench: &'a Bench,
+    bench: &'a ScenarioRunner,
 }
 
 impl<'a> Guest<'a> {
-    pub(in crate::probe) fn new(scratch: ScratchVm, bench: &'a Bench) -> Self {
+    pub(in crate::probe) fn new(scratch: ScratchVm, bench: &'a ScenarioRunner) -> Self {
         Self { scratch, bench }
     }
 
@@ -145,7 +145,7 @@ impl<'a> Guest<'a> {
         self.debug_with(control, slot, 0)
     }
 
-    /// With these bits of DR7 besides.
+    /// With these additional bits in DR7.
     fn debug_with(&self, control: u32, slot: Option<Slot>, dr7: u64) -> Result<(), Seen> {
         let mut debug = kvm_guest_debug {
             control,
@@ -161,7 +161,7 @@ impl<'a> Guest<'a> {
             .map_err(Seen::refused)
     }
 
-    /// Runs with a debug state until something happens.
+    /// Runs with a debug state until an exit.
     pub(in crate::probe) fn run(&mut self, control: u32, slot: Option<Slot>) -> Seen {
         match self.debug(control, slot) {
             Ok(()) => self.enter(),
@@ -206,7 +206,7 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Completes an I/O exit without entering the guest (api.rst, `immediate_exit`), so that registers are true and can be set.
+    /// Completes an I/O exit without entering the guest (api.rst, `immediate_exit`), so that the registers are valid and can be set.
     fn complete(&mut self) {
         let vcpu = self.scratch.vcpu_mut();
         vcpu.set_kvm_immediate_exit(1);
@@ -282,7 +282,7 @@ impl<'a> Guest<'a> {
         ] {
             let program = programs::access(mode, write);
             self.start(mode, &program)?;
-            // What follows the access: `nop; out imm8, al`.
+            // The code after the access: `nop; out imm8, al`.
             let after = u16::try_from(program.len() - 3).expect("a program of a few bytes");
             let slot = slot(kind, programs::DATA);
             seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, Some(slot));
@@ -303,7 +303,7 @@ impl<'a> Guest<'a> {
         if seen != Seen::Ended {
             return Ok(Finding { works: false, seen });
         }
-        // An edge, whatever the last scenario has left.
+        // Lowers and raises the line, so that there is an edge in any case.
         let vm = self.scratch.vm();
         let raised = vm
             .set_irq_line(programs::LINE, false)
@@ -319,7 +319,7 @@ impl<'a> Guest<'a> {
                 return Ok(Finding { works: false, seen });
             }
         }
-        // And it was pending indeed: let go, it comes.
+        // The interrupt was pending: it is delivered when it is no longer blocked.
         let seen = self.run(0, None);
         Ok(Finding {
             works: seen == Seen::Handler,
@@ -348,7 +348,7 @@ impl<'a> Guest<'a> {
 
     fn register_access(&mut self) -> Result<Finding, ScratchVmError> {
         self.start(StartIn::Long, &programs::READS_DR0)?;
-        // A breakpoint that is not met: without one, KVM is left to the guest's own registers.
+        // A breakpoint that is never hit. Without a breakpoint, KVM would use the guest's own registers.
         let slot = slot(BreakpointKind::Execute, programs::DATA);
         let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
         let seen = match self.debug_with(control, Some(slot), dr7::GENERAL_DETECT) {
@@ -374,7 +374,7 @@ impl<'a> Guest<'a> {
             Ok(regs) => regs,
             Err(err) => return finding(false, Seen::refused(err)),
         };
-        // Given through kvm_run, a value has to reach the vCPU, and come back with the exit.
+        // A value in kvm_run has to reach the vCPU, and to be returned with the exit.
         regs.rbx = 0x5a5a;
         let vcpu = self.scratch.vcpu_mut();
         vcpu.set_sync_valid_reg(SyncReg::Register);
@@ -401,7 +401,7 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Puts both clocks back by an hour and looks at them.
+    /// Sets both clocks back by an hour and reads them.
     fn frozen_time(&self) -> Finding {
         const HOUR_NS: u64 = 3600 * 1_000_000_000;
         const HOUR_TICKS: u64 = 1 << 43;
@@ -412,7 +412,7 @@ impl<'a> Guest<'a> {
             TscOffsets::Missing { errno } => return finding(false, Seen::Refused { errno }),
             TscOffsets::Scaled => return finding(false, Seen::ClockScaled),
         }
-        // The counter is right for any offset; kvmclock begins at 0, so it is set forward first.
+        // The counter allows any offset. kvmclock begins at 0, so it is set forward first.
         let offset = clocks::tsc_offset(vcpu).map(|offset| offset.wrapping_sub(HOUR_TICKS));
         let moved = offset
             .and_then(|offset| clocks::set_tsc_offset(vcpu, offset))
@@ -421,7 +421,7 @@ impl<'a> Guest<'a> {
         if let Err(err) = moved {
             return finding(false, Seen::refused(err));
         }
-        // Some KVMs take an offset and forget it.
+        // Some KVMs accept an offset and ignore it.
         let back = clocks::tsc_offset(vcpu) == offset
             && TscOffsets::of(vcpu) == TscOffsets::Settable
             && BothClocks::look(vm)

@@ -1,4 +1,4 @@
-//! What a scenario can see.
+//! The observations of a scenario.
 
 use crate::arch::x86_64::dr7::Dr6;
 
@@ -9,27 +9,27 @@ pub enum Seen {
     Debug {
         /// The exception: 1 `#DB`, 3 `#BP`.
         vector: u32,
-        /// The address reported.
+        /// The reported address.
         pc: u64,
         /// DR6.
         dr6: u64,
     },
-    /// The program came to its end.
+    /// The program reached its end.
     Ended,
     /// The guest's own handler was entered.
     Handler,
     /// `KVM_EXIT_INTERNAL_ERROR`.
     InternalError {
-        /// Where the vCPU stood.
+        /// RIP of the vCPU.
         rip: u64,
     },
     /// A triple fault.
     TripleFault,
-    /// It did not end in time and was kicked.
+    /// The guest did not exit in time and was kicked.
     Overdue,
     /// KVM refused an ioctl.
     Refused {
-        /// With this `errno`.
+        /// The `errno`.
         errno: i32,
     },
     /// Some other exit.
@@ -38,9 +38,9 @@ pub enum Seen {
     NotOffered,
     /// The registers in `kvm_run` are not the vCPU's.
     WrongRegisters,
-    /// A clock went on from where it was set to.
+    /// A clock continued from the value to which it was set.
     ClockSet,
-    /// A clock took no notice of being set.
+    /// Setting a clock had no effect.
     ClockKept,
     /// The guest's time-stamp counter runs at another rate than the host's.
     ClockScaled,
@@ -51,7 +51,7 @@ impl Seen {
         Self::Refused { errno: err.errno() }
     }
 
-    /// Whether it is the trap that `slot` 0 or a step is to make.
+    /// Whether the exit is the trap of `slot` 0 or of a step.
     pub(super) fn is_db_at(self, address: u16, expected: impl FnOnce(Dr6) -> bool) -> bool {
         match self {
             Self::Debug { vector, pc, dr6 } => {

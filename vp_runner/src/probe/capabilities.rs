@@ -1,4 +1,4 @@
-//! The report as a set of capabilities, and what was seen in words for a person.
+//! The report as a set of capabilities, with the observations as text.
 
 use super::Finding;
 use super::Int3;
@@ -11,7 +11,7 @@ use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::capability::Support;
 
 impl Report {
-    /// Everything that was tried.
+    /// All capabilities that were tested.
     pub fn capabilities(&self) -> Capabilities {
         use CapabilityKind::*;
         let (protected, long) = (self.int3_protected, self.int3_long);
