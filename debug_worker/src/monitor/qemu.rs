@@ -15,8 +15,6 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
-use vmm_core_defs::regs::x86_64::bits::efer;
-use vmm_core_defs::regs::x86_64::segment_attributes;
 
 /// The bits of an entry that maps a page (SDM volume 3, "4-Level Paging"), with QEMU's letters for them.
 const ENTRY_BITS: [(u32, char); 9] = [
@@ -54,7 +52,7 @@ const GENERAL: [(&str, Gp); 16] = [
 /// `info registers`. In 64-bit code the names have the form `RAX` and the values 16 digits; in other code `EAX` and 8
 /// digits.
 pub(super) fn registers(vp: VpIndex, halted: bool, state: &X86VpState) -> String {
-    let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
+    let long = state.is_64_bit_code();
     let (letter, count, digits) = if long { ('R', 16, 16) } else { ('E', 8, 8) };
     let mask = if long { u64::MAX } else { u64::from(u32::MAX) };
     let mut text = format!("VP {vp}, CPU#{vp}\n");

@@ -8,9 +8,8 @@ use gdb_frontend::regs::x86_64::X86Reg;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
+use vmm_core_defs::regs::x86_64::SegmentTranslation;
 use vmm_core_defs::regs::x86_64::TableRegister;
-use vmm_core_defs::regs::x86_64::bits::efer;
-use vmm_core_defs::regs::x86_64::segment_attributes;
 
 /// The low parts of the vector registers below this number are in the SSE and AVX state. The other vector registers are
 /// completely in the AVX-512 state.
@@ -67,14 +66,9 @@ pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
 }
 
 /// The program counter as a linear address. GDB has one address space without segments: it compares the program counter
-/// with addresses of breakpoints, and reads code at this address. In 64-bit code the base of CS is zero (SDM volume 1,
-/// "Segmentation in 64-bit mode").
+/// with addresses of breakpoints, and reads code at this address.
 pub(super) fn pc(state: &mut X86VpState) -> Field<'_> {
-    let long = state.efer & efer::LMA != 0 && state.cs.attributes & segment_attributes::LONG != 0;
-    let (base, mask) = match long {
-        true => (0, u64::MAX),
-        false => (state.cs.base, u32::MAX.into()),
-    };
+    let SegmentTranslation { base, mask } = state.code_translation();
     let rip = &mut state.rip;
     Field::Pc { rip, base, mask }
 }

@@ -1,6 +1,9 @@
 //! The x86 register file.
 
 pub mod bits;
+mod linear;
+
+pub use linear::SegmentTranslation;
 
 use serde::Deserialize;
 use serde::Serialize;

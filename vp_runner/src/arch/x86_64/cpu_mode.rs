@@ -3,6 +3,7 @@
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::SegmentTranslation;
 use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -97,24 +98,13 @@ pub(crate) fn privilege(state: &X86VpState) -> u8 {
     }
 }
 
-/// The linear address of an offset in a segment.
-///
-/// In 64-bit code these segments have base 0. In other modes the sum wraps at 4 GiB (SDM volume 1, "Memory Organization" and "Segmentation in
-/// 64-bit mode"). This function does not wrap the offset at 16 bits, because the instruction that computes the offset does.
+/// The linear address of an offset in a segment. See [`SegmentTranslation`].
 pub(crate) fn linear_address(state: &X86VpState, segment: Segment, offset: u64) -> Gva {
     let base = match segment {
         Segment::Cs => state.cs.base,
         Segment::Ss => state.ss.base,
     };
-    linear(cpu_mode(state) == CpuMode::Long64, base, offset)
-}
-
-/// The linear address of an offset in a code or stack segment with this base. See [`linear_address`].
-pub(crate) const fn linear(is_64_bit_code: bool, base: u64, offset: u64) -> Gva {
-    Gva::new(match is_64_bit_code {
-        true => offset,
-        false => base.wrapping_add(offset) & 0xffff_ffff,
-    })
+    SegmentTranslation::new(state.is_64_bit_code(), base).linear(offset)
 }
 
 #[cfg(test)]

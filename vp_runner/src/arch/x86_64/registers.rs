@@ -4,7 +4,6 @@ use super::code_location::CodeLocation;
 use super::convert::read_general;
 use super::convert::read_system;
 use super::cpu_mode::ModeBits;
-use super::cpu_mode::linear;
 use super::cpu_mode::mode;
 use super::instruction;
 use super::page_walk::PagingLimits;
@@ -16,6 +15,7 @@ use kvm_bindings::kvm_sregs;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::SegmentTranslation;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 /// The general and system registers. RFLAGS.TF is the guest's own.
@@ -28,7 +28,7 @@ pub(crate) struct CpuRegisters {
 impl CpuRegisters {
     /// The linear address of RIP.
     pub(crate) fn linear_rip(&self) -> Gva {
-        linear(self.is_64_bit_code(), self.system.cs.base, self.general.rip)
+        SegmentTranslation::new(self.is_64_bit_code(), self.system.cs.base).linear(self.general.rip)
     }
 
     /// Whether the next instruction is decoded as 64-bit code.
