@@ -27,7 +27,7 @@ pub(crate) use x86_64::page_walk::mapped_pages;
 pub(crate) use x86_64::page_walk::memory_region;
 pub(crate) use x86_64::page_walk::walk;
 pub(crate) use x86_64::stop_cause::DebugExit;
-pub(crate) use x86_64::stop_cause::Stepping;
+pub(crate) use x86_64::stop_cause::SingleStepping;
 pub(crate) use x86_64::vp::Snapshots;
 pub(crate) use x86_64::vp::VpContext;
 pub(crate) use x86_64::vp::clocks::HOLD_AFTER;

@@ -4,7 +4,7 @@
 //! breakpoint still comes first. So the register is disarmed on this VP for the first instruction (I8).
 
 use crate::arch::Hits;
-use crate::arch::Stepping;
+use crate::arch::SingleStepping;
 use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::run_state::Cause;
@@ -67,10 +67,10 @@ impl Entry {
     }
 
     /// Whether the next `KVM_RUN` executes one instruction only.
-    pub(crate) fn stepping(&self) -> Stepping {
+    pub(crate) fn stepping(&self) -> SingleStepping {
         match self.steps() || !self.passes_nothing() {
-            true => Stepping::On,
-            false => Stepping::Off,
+            true => SingleStepping::On,
+            false => SingleStepping::Off,
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) mod features;
 use super::kick::ThreadVcpu;
 use super::x86_64::RegisterFile;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::arch::x86_64::vp::Vp;
 use crate::arch::x86_64::vp::debug_state::DebugState;
 use features::KvmFeatures;
@@ -38,7 +38,7 @@ pub(crate) struct KvmVcpu {
     programmed: Programmed,
     synced: Synced,
     /// Whether KVM steps. KVM then hides RFLAGS.TF, including a TF that the guest has set.
-    hides: Stepping,
+    hides: SingleStepping,
     /// The guest's own trap flag while KVM hides it.
     own: TrapFlag,
 }
@@ -71,7 +71,7 @@ impl KvmVcpu {
             registers: None,
             programmed: Programmed::Unknown,
             synced: Synced::No,
-            hides: Stepping::Off,
+            hides: SingleStepping::Off,
             own: TrapFlag::Clear,
         }
     }

@@ -30,7 +30,7 @@ impl DebugExit {
 
 /// Whether KVM steps the VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stepping {
+pub(crate) enum SingleStepping {
     /// KVM steps. The trap flag is the runner's.
     On,
     /// KVM does not step. A single-step trap is the guest's own.
@@ -69,21 +69,21 @@ pub(crate) const DB_VECTOR: u8 = 1;
 pub(crate) fn stop_cause(
     exit: &DebugExit,
     registers: &DebugRegisters,
-    stepping: Stepping,
+    stepping: SingleStepping,
 ) -> DebugCause {
     if !exit.is_db() {
         return DebugCause::Int3;
     }
     let dr6 = exit.dr6;
     let guests_step = match (dr6.single_step(), stepping) {
-        (true, Stepping::Off) => DebugPayload::SINGLE_STEP,
+        (true, SingleStepping::Off) => DebugPayload::SINGLE_STEP,
         _ => DebugPayload::default(),
     };
     let done = DebugPayload(registers.guests_done(dr6)).and(guests_step);
     let guest = (!done.is_empty()).then_some(done);
     match (registers.ours(dr6), dr6.single_step(), stepping) {
         (Some(slot), _, _) => DebugCause::Slot { slot, guest },
-        (None, true, Stepping::On) => DebugCause::Step { guest },
+        (None, true, SingleStepping::On) => DebugCause::Step { guest },
         _ => {
             let fired = DebugPayload(registers.guests(dr6)).and(guests_step);
             DebugCause::GuestDebug(fired.and(dr6.others()))
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn each_combination_of_bits_has_its_cause() {
-        use Stepping::*;
+        use SingleStepping::*;
         let slot = |slot, guest: Option<u64>| DebugCause::Slot {
             slot,
             guest: guest.map(DebugPayload),
@@ -185,7 +185,10 @@ mod tests {
     fn hardware_may_set_the_bits_of_registers_that_nobody_has() {
         let none = DebugRegisters::default();
         let step = DebugCause::Step { guest: None };
-        assert_eq!(stop_cause(&exit(1, 0b0101 | BS), &none, Stepping::On), step);
+        assert_eq!(
+            stop_cause(&exit(1, 0b0101 | BS), &none, SingleStepping::On),
+            step
+        );
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn an_int3_is_one_whatever_dr6_says() {
         assert_eq!(
-            stop_cause(&exit(3, 0b1010), &registers(), Stepping::On),
+            stop_cause(&exit(3, 0b1010), &registers(), SingleStepping::On),
             DebugCause::Int3
         );
     }

@@ -79,14 +79,17 @@ fn what_is_out_of_the_way_is_so_for_one_instruction_that_is_stepped() {
         assert_eq!(entry.disarmed(), disarmed, "{first:?}");
         assert_eq!(entry.is_byte_lifted(), lifted, "{first:?}");
         let stepping = match first {
-            Meets => Stepping::Off,
-            _ => Stepping::On,
+            Meets => SingleStepping::Off,
+            _ => SingleStepping::On,
         };
         assert_eq!(entry.stepping(), stepping, "{first:?}");
         let _ = entry.executed(INSIDE);
-        assert_eq!(entry.stepping(), Stepping::Off, "{first:?}");
+        assert_eq!(entry.stepping(), SingleStepping::Off, "{first:?}");
         entry.disarm(1);
-        assert_eq!((entry.disarmed(), entry.stepping()), (1, Stepping::On));
+        assert_eq!(
+            (entry.disarmed(), entry.stepping()),
+            (1, SingleStepping::On)
+        );
     }
 }
 

@@ -8,8 +8,8 @@ use super::*;
 use crate::arch::Access;
 use crate::arch::CodeLocation;
 use crate::arch::PagingState;
+use crate::arch::SingleStepping;
 use crate::arch::Snapshots;
-use crate::arch::Stepping;
 use crate::breakpoints::breakpoint_bytes::INT3;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::entry::Entry;
@@ -274,7 +274,7 @@ impl FakeVp {
             if self.restless && thread_rng().gen_bool(0.006) {
                 return Exit::Reset;
             }
-            if entry.stepping() == Stepping::On {
+            if entry.stepping() == SingleStepping::On {
                 return Exit::Executed;
             }
         }

@@ -10,7 +10,7 @@ use crate::arch::x86_64::emulate::Outcome;
 use crate::arch::x86_64::page_walk::PagingLimits;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::arch::x86_64::vp::debug_state::DebugState;
 use crate::arch::x86_64::vp::debug_state::Interrupts;
 use crate::arch::x86_64::vp::debug_state::Undelivered;
@@ -72,7 +72,7 @@ impl Vcpu for KvmVcpu {
     fn program(&mut self, wanted: DebugState) -> Result<(), DebugError> {
         let holds = match self.programmed {
             Programmed::Fresh(state) => state == wanted,
-            Programmed::Used(state) => state == wanted && wanted.stepping == Stepping::Off,
+            Programmed::Used(state) => state == wanted && wanted.stepping == SingleStepping::Off,
             Programmed::Unknown => false,
         };
         if !holds {
@@ -199,7 +199,7 @@ impl Vcpu for KvmVcpu {
                 (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
             }
         };
-        if self.hides == Stepping::On && self.own == TrapFlag::Set {
+        if self.hides == SingleStepping::On && self.own == TrapFlag::Set {
             general.rflags |= rflags::TF;
         }
         Ok(CpuRegisters { general, system })

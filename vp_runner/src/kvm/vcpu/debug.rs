@@ -7,7 +7,7 @@ use super::hypervisor_error;
 use crate::arch::x86_64::debug_registers::RegisterAccess;
 use crate::arch::x86_64::dr7::GENERAL_DETECT;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::arch::x86_64::vp::debug_state::DebugState;
 use crate::arch::x86_64::vp::debug_state::Interrupts;
 use crate::arch::x86_64::vp::vcpu::Vcpu as _;
@@ -30,8 +30,8 @@ impl KvmVcpu {
         inject: u32,
     ) -> Result<(), DebugError> {
         match (self.hides, wanted.stepping) {
-            (Stepping::Off, Stepping::On) => self.own = self.registers()?.trap_flag(),
-            (Stepping::On, Stepping::Off) if self.own == TrapFlag::Set => {
+            (SingleStepping::Off, SingleStepping::On) => self.own = self.registers()?.trap_flag(),
+            (SingleStepping::On, SingleStepping::Off) if self.own == TrapFlag::Set => {
                 self.set_guest_debug(wanted, 0)?;
                 let mut general = self.registers()?.general;
                 general.rflags |= rflags::TF;
@@ -63,7 +63,7 @@ impl KvmVcpu {
         if wanted.int3_exits == Int3Exits::On {
             debug.control |= KVM_GUESTDBG_USE_SW_BP;
         }
-        if wanted.stepping == Stepping::On {
+        if wanted.stepping == SingleStepping::On {
             debug.control |= KVM_GUESTDBG_SINGLESTEP;
         }
         if wanted.interrupts == Interrupts::Held && self.features.block_irq {

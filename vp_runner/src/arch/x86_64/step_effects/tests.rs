@@ -9,13 +9,13 @@ mod frames;
 mod real_vcpu;
 mod tasks;
 
-/// Memory by the byte, and IA32_FMASK.
 /// The step over the instruction with these bytes.
 fn step_over(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl GuestState) -> Step {
     let instruction = decode(cpu_mode(state), state.rip, bytes);
     Step::new(state, own, instruction.as_ref(), guest)
 }
 
+/// Memory by the byte, and IA32_FMASK.
 #[derive(Default)]
 struct Fake {
     bytes: RefCell<BTreeMap<u64, u8>>,

@@ -11,7 +11,7 @@ use crate::arch::x86_64::debug_registers::Hits;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::stop_cause::DebugCause;
 use crate::arch::x86_64::stop_cause::DebugExit;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::arch::x86_64::stop_cause::stop_cause;
 use crate::control::entry::Entry;
 use crate::control::guest_event::GuestEvent;
@@ -50,7 +50,7 @@ impl<V: Vcpu> Vp<V> {
             Err(err) => return Some(self.crashed(&err)),
         };
         // If the guest's own single-step trap came as well, that one counts.
-        let guests_step = exit.dr6.single_step() && state.stepping == ByTrapFlag::Off;
+        let guests_step = exit.dr6.single_step() && state.stepping == SingleStepping::Off;
         if exit.is_db() && registers.trapped(exit.dr6) && !guests_step {
             return self.trapped(exit, entry);
         }
@@ -66,7 +66,7 @@ impl<V: Vcpu> Vp<V> {
         self.after_cause(exit, &registers, &state, entry)
     }
 
-    /// Whether the guest is to go on without anybody being told: because RFLAGS.RF lets it pass, or because it accesses its debug registers.
+    /// Whether the guest goes on and nothing is reported: because RFLAGS.RF lets the instruction pass the breakpoint, or because the guest accesses its debug registers.
     fn passes_in_silence(
         &mut self,
         exit: &DebugExit,

@@ -1,7 +1,7 @@
 //! The debug state that a vCPU is entered with, and the events that come before its next instruction.
 
 use crate::arch::x86_64::debug_registers::DebugRegisters;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::enter::Int3Exits;
 
 /// The debug state of one vCPU for one entry (api.rst, `KVM_SET_GUEST_DEBUG`).
@@ -9,7 +9,7 @@ use crate::control::enter::Int3Exits;
 pub(crate) struct DebugState {
     pub(crate) registers: DebugRegisters,
     pub(crate) int3_exits: Int3Exits,
-    pub(crate) stepping: Stepping,
+    pub(crate) stepping: SingleStepping,
     pub(crate) interrupts: Interrupts,
 }
 

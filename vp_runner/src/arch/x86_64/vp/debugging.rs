@@ -1,8 +1,8 @@
 //! The debug registers of one VP, shared by the debugger and the guest, and the guest's own `INT3`.
 //!
-//! While the debugger uses a debug register, some KVMs do not tell of the guest's writes to its own debug registers: DR7.GD in the set that KVM was given stopped no write
-//! there. So the VP reads them before each entry, and the controller brings the VP out of the guest from time to time. Where DR7.GD does stop the writes, it is in
-//! the set, and each access is let through for one step.
+//! While the debugger uses a debug register, some KVMs do not report the guest's writes to its own debug registers: DR7.GD in the debugger's set stops no write there. So the VP reads
+//! the guest's registers before each entry, and the controller brings the VP out of the guest from time to time. On the other KVMs DR7.GD is in the set. It stops each access, and the
+//! VP then makes the access in one step with DR7.GD off.
 
 use super::cpu::Cpu;
 use super::cpu::Events;
@@ -15,29 +15,29 @@ use crate::arch::x86_64::dr7::Access;
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::dr7::Slot;
 use crate::arch::x86_64::stop_cause::DebugExit;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::enter::StopSet;
 use crate::control::entry::Entry;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 
-/// What stops this VP, and how the debug registers are shared for it.
+/// The stop set of this VP, and the debug registers that result from it.
 #[derive(Debug, Default)]
 pub(super) struct Debugging {
     /// The same for every VP (I5).
     stops: StopSet,
-    /// The debugger's registers and the guest's in one set, as of the last look at the guest's.
+    /// The debugger's registers and the guest's in one set. The guest's registers are those of the last read.
     shared: DebugRegisters,
-    /// An `INT3` of the guest's own that came to us: the next entry gives the guest its `#BP`.
+    /// An `INT3` of the guest's own that was an exit. The next entry injects the guest's `#BP`.
     own_int3: Option<OwnInt3>,
 }
 
 /// An `INT3` of the guest's own, at the VP's RIP.
 ///
-/// The VP gets its `#BP` for one entry only, with interrupts held, and a trap at the handler brings the VP back at once to let interrupts go again. If
-/// a VP leaves KVM between injection and delivery, kvm-amd clears its note of the exception as it injects it anew, and puts an interrupt that has
-/// become pending in its place, with RIP behind the `INT3` (Linux 6.12, on a CPU without NRIPS and after an exit that gives no next RIP).
+/// The `#BP` is injected for one entry only. KVM holds interrupts for this entry, and a trap at the handler ends it at once. If
+/// a VP leaves KVM between injection and delivery, kvm-amd forgets the exception as it injects it anew, and delivers an interrupt that has
+/// become pending instead, with RIP behind the `INT3` (Linux 6.12, on a CPU without NRIPS and after an exit that gives no next RIP).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OwnInt3 {
     at: Gva,
@@ -78,7 +78,7 @@ impl Debugging {
         DebugState {
             registers: self.registers(entry),
             int3_exits: self.stops.int3_exits,
-            stepping: Stepping::Off,
+            stepping: SingleStepping::Off,
             interrupts: Interrupts::Free,
         }
     }

@@ -12,7 +12,7 @@ use super::stepping::ResumeFlag;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::guest_time::ClockAccess;
 use crate::arch::x86_64::guest_time::clock_code::may_look_at_a_clock;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::enter::Debugger;
@@ -132,8 +132,8 @@ impl<V: Vcpu> Vp<V> {
                 }
             }
             let from = match entry.stepping() {
-                ByTrapFlag::On => self.stepping.from(),
-                ByTrapFlag::Off => None,
+                SingleStepping::On => self.stepping.from(),
+                SingleStepping::Off => None,
             };
             self.cpu.vcpu.set_immediate_exit(false);
             if self.gate.enter().is_err() {
@@ -185,7 +185,7 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
-    /// Tells KVM how the VP is to enter.
+    /// Programs the debug state and the injected exception of the next entry.
     fn prepare(&mut self, entry: &Entry) -> Result<(), DebugError> {
         let Self {
             cpu,
@@ -196,7 +196,7 @@ impl<V: Vcpu> Vp<V> {
         } = self;
         stepping.drop_plan();
         stepping.expect_pending_trap(cpu)?;
-        if entry.stepping() == ByTrapFlag::On || debugging.gives_breakpoint() {
+        if entry.stepping() == SingleStepping::On || debugging.gives_breakpoint() {
             stepping.plan(entry, cpu, memory, debugging)?;
         } else {
             cpu.forget_guest_registers();
@@ -241,7 +241,7 @@ impl<V: Vcpu> Vp<V> {
         cause.or(restored.err())
     }
 
-    /// The entry is over, or did not take place: takes back what was prepared for one entry only.
+    /// The entry is over, or did not take place. Undoes the preparations that hold for one entry only.
     fn take_back(&mut self) -> Result<ResumeFlag, Cause> {
         let taken_back = self.debugging.take_back_breakpoint(&mut self.cpu);
         let shown = self.stepping.show_resume_flags(&mut self.cpu, &self.memory);

@@ -72,7 +72,7 @@ impl GuestMemory {
         }
     }
 
-    /// For reading. The lock is to be held shortly: every VP thread takes it.
+    /// For reading. Callers hold the lock for a short time only, because every VP thread takes it.
     pub(super) fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.read();
         breakpoints.unwrap_or_else(PoisonError::into_inner)

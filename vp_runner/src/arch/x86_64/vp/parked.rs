@@ -8,7 +8,7 @@ use super::debug_state::Interrupts;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::enter::StopSet;
 use crate::machine::MachineError;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl<V: Vcpu> Vp<V> {
         self.cpu.vcpu.program(DebugState {
             registers: self.debugging.shared_registers(),
             int3_exits: stops.int3_exits,
-            stepping: ByTrapFlag::Off,
+            stepping: SingleStepping::Off,
             interrupts: Interrupts::Free,
         })
     }

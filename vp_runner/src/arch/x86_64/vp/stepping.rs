@@ -28,7 +28,7 @@ use crate::arch::x86_64::step_effects::Landing;
 use crate::arch::x86_64::step_effects::Step;
 use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DebugExit;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use iced_x86::Instruction;
 pub(super) use range_step::FastPath;
 use range_step::NextStep;
@@ -58,7 +58,7 @@ pub(super) struct Stepping {
 /// A step that is planned or under way.
 #[derive(Debug)]
 struct PlannedStep {
-    by_trap_flag: ByTrapFlag,
+    by_trap_flag: SingleStepping,
     interrupts: Interrupts,
     /// The client's debug registers, the guest's, and the step's own.
     registers: DebugRegisters,
@@ -87,10 +87,10 @@ enum AtTrap {
     HandlerReturned,
 }
 
-/// An interrupt came before the instruction that is to be stepped. The VP is at the first instruction of the handler.
+/// An interrupt came before the instruction of the step. The VP is at the first instruction of the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Interrupted {
-    /// The instruction that is to be stepped.
+    /// The instruction of the step.
     rip: Gva,
     /// Where the delivery saved RF, if that is known: bit 0 of the byte.
     saved: Option<Gva>,
@@ -184,7 +184,7 @@ impl Stepping {
     /// A byte of ours was met, perhaps behind the instruction that was stepped.
     pub(super) fn met_byte(&mut self, exit: &DebugExit) {
         let stepped = self.planned.as_ref().is_some_and(|planned| {
-            planned.by_trap_flag == ByTrapFlag::On && planned.location.rip.value() != exit.pc
+            planned.by_trap_flag == SingleStepping::On && planned.location.rip.value() != exit.pc
         });
         if stepped {
             self.pending_trap = PendingTrap::Possible;

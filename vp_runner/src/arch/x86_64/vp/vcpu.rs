@@ -1,6 +1,6 @@
 //! What the core needs of a vCPU. KVM implements it, and so does a scripted vCPU of the unit tests.
 //!
-//! Every method is called on the vCPU's thread, between two stays in the guest. An error means that the hypervisor refused the call, and that the vCPU is as it was.
+//! Every method is called on the vCPU's thread, between two stays in the guest. An error means that the hypervisor refused the call and that the call changed nothing.
 
 use super::debug_state::DebugState;
 use super::debug_state::Undelivered;

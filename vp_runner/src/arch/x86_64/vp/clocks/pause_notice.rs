@@ -9,7 +9,7 @@ use std::time::Instant;
 /// A hundredth of what the strictest watchdog allows.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// The pause that the guest has not been told of yet.
+/// The pause that was not reported to the guest yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct PauseNotice {
     clock: GuestClock,

@@ -23,7 +23,7 @@ use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DB_VECTOR;
 use crate::arch::x86_64::stop_cause::DebugExit;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::entry::Entry;
 use crate::control::run_state::Cause;
 use vmm_core_defs::addr::Gva;
@@ -97,7 +97,7 @@ impl Stepping {
         let moved = exit.dr6.single_step() || planned.location.rip != rip;
         let in_handler = planned.registers.is_trap_at(rip);
         let may_show = planned.step.is_some() || in_handler;
-        if planned.by_trap_flag == ByTrapFlag::Off || !moved || !may_show {
+        if planned.by_trap_flag == SingleStepping::Off || !moved || !may_show {
             return None;
         }
         let corrected = cpu.vcpu.registers().and_then(|after| {

@@ -10,7 +10,7 @@ use super::AtTrap;
 use super::Stepping;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::step_effects::class::Class;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -23,7 +23,7 @@ impl Stepping {
         let supervisor = system.ss.dpl == 0 && general.rflags & rflags::VM == 0;
         let eventless = planned.at_trap == AtTrap::StepDone && planned.step.is_none();
         let halts = planned.class == Class::Halt
-            && planned.by_trap_flag == ByTrapFlag::On
+            && planned.by_trap_flag == SingleStepping::On
             && eventless
             && supervisor;
         halts.then_some(planned.location.rip)

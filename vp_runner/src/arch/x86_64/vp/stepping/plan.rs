@@ -29,7 +29,7 @@ use crate::arch::x86_64::step_effects::class;
 use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::step_effects::handler;
 use crate::arch::x86_64::stop_cause::DB_VECTOR;
-use crate::arch::x86_64::stop_cause::Stepping as ByTrapFlag;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::entry::Entry;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -67,7 +67,7 @@ impl Stepping {
         let plain = usual && eventless && own == TrapFlag::Clear;
         let faultless = plain && class == Class::Faultless && is_within_page(location.rip);
         let mut planned = PlannedStep {
-            by_trap_flag: ByTrapFlag::On,
+            by_trap_flag: SingleStepping::On,
             interrupts: Interrupts::Held,
             registers: match faultless {
                 true => debugging.registers(entry),
@@ -125,7 +125,7 @@ impl Stepping {
         let trapped = landing.is_some_and(|at| registers.executes_at(at));
         let noticed = own == TrapFlag::Set || (stores && trapped);
         planned.by_trap_flag = match noticed {
-            true => ByTrapFlag::Off,
+            true => SingleStepping::Off,
             // Off for a guest that runs and only gets its `#BP`.
             false => entry.stepping(),
         };

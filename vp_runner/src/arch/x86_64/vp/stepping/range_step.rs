@@ -34,7 +34,7 @@ use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 pub(super) enum NextStep {
     /// It has to be planned.
     Plan,
-    /// It may be the same again. The page is the one that the last instruction was read from.
+    /// It may be made like the last step. The page is the page of the last instruction.
     SameAgain(Option<CodePage>),
 }
 

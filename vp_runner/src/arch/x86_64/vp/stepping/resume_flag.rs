@@ -66,7 +66,7 @@ impl Stepping {
         }
     }
 
-    /// The entry is over, or did not take place. Makes RF in memory what it would be without us.
+    /// The entry is over, or did not take place. Sets RF in memory to the value that it would have without us.
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].

@@ -4,7 +4,7 @@ use super::fake_vcpu::Exit;
 use super::fake_vcpu::Told;
 use super::*;
 use crate::arch::x86_64::dr7::DebugPayload;
-use crate::arch::x86_64::stop_cause::Stepping;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::at_breakpoint::ByteAtRip;
 use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
@@ -214,7 +214,7 @@ fn a_step_over_pushf_goes_without_the_trap_flag_to_the_trap_behind_it() {
         _ => None,
     });
     let state = programmed.unwrap();
-    assert_eq!(state.stepping, Stepping::Off);
+    assert_eq!(state.stepping, SingleStepping::Off);
     assert!(state.registers.executes_at(Gva::new(CODE + 1)));
 }
 
@@ -252,6 +252,19 @@ fn rip_is_moved_behind_an_icebp_and_behind_nothing_else() {
         let parked = guest.run([debug(DB, 0).leaves_at(left_at)]);
         assert_eq!(parked.cause, None);
         assert_eq!(guest.vcpu().registers.general.rip, then);
+    }
+}
+
+#[test]
+fn a_breakpoint_exception_of_the_guests_own_is_taken_back_where_it_was_not_delivered() {
+    for (rip, taken_back) in [(CODE + 1, 1), (0x3000, 0)] {
+        let mut guest = debugged();
+        let int3 = debug(BP, 0).leaves_at(CODE + 1);
+        let parked = guest.run([int3, Exit::Interrupted.leaves_at(rip)]);
+        assert_eq!(parked.cause, None);
+        let told = &guest.vcpu().told;
+        let dropped = told.iter().filter(|told| **told == Told::DropSoftException);
+        assert_eq!(dropped.count(), taken_back, "{rip:#x}: {told:?}");
     }
 }
 
@@ -384,7 +397,7 @@ fn an_instruction_that_is_carried_out_leaves_its_byte_in_place() {
 #[test]
 fn an_instruction_that_cannot_be_carried_out_parks_the_vp_unreported() {
     let mut guest = debugged();
-    // `clc` is none of those that can be carried out. The breakpoint's byte hides it.
+    // The runner cannot carry out `clc`, which is under the breakpoint's byte here.
     let patched = guest.breakpoints.clone();
     patched
         .write()
@@ -418,7 +431,7 @@ fn a_step_that_a_signal_cuts_short_is_made_again() {
     ]);
     assert_eq!(parked.cause, stepped());
     let stepping =
-        |told: &Told| matches!(told, Told::Program(state) if state.stepping == Stepping::On);
+        |told: &Told| matches!(told, Told::Program(state) if state.stepping == SingleStepping::On);
     assert_eq!(
         guest
             .vcpu()

@@ -169,6 +169,16 @@ const SITUATIONS: &[Situation] = &[
         check: is_armed,
     },
     Situation {
+        name: "a debug register of ours together with a trap of the guest's own",
+        guest: || {
+            let mut guest = armed();
+            guest.vcpu().registers.general.rip = CODE;
+            guest
+        },
+        enter: |guest| guest.run([db(THERE + 1, 0b1 | BS)]),
+        check: is_armed,
+    },
+    Situation {
         name: "a step over pushf",
         guest: || {
             let mut guest = armed();
@@ -217,6 +227,16 @@ const SITUATIONS: &[Situation] = &[
     },
 ];
 
+/// Calls without which the guest would go on in another way than it should.
+const MUST_WORK: &[&str] = &[
+    "program",
+    "inject_breakpoint",
+    "inject_debug",
+    "drop_soft_exception",
+    "skip_to",
+    "undelivered",
+];
+
 /// More calls than any situation makes.
 const MANY: usize = 1000;
 
@@ -240,13 +260,16 @@ fn a_call_that_fails_parks_the_vp_and_leaves_nothing_in_the_guest() {
             let mut guest = (situation.guest)();
             guest.vcpu().fails_at = Some(call);
             let parked = (situation.enter)(&mut guest);
-            if !guest.vcpu().failed {
+            let Some(failed) = guest.vcpu().failed else {
                 break;
-            }
+            };
             failures += 1;
             let name = situation.name;
             (situation.check)(&guest);
             assert!(guest.vp.lifted.is_empty(), "{name}, call {call}");
+            if MUST_WORK.contains(&failed) {
+                assert_eq!(parked.cause, Some(crashed), "{name}, {failed}");
+            }
             // A failure ends the entry, unless the VP has another way: then it stops as usual, or is not reported and tries again, or runs until it is kicked.
             let excused = [usual, Some(crashed), Some(Cause::NotReported), None];
             assert!(
@@ -272,7 +295,7 @@ fn most_failures_are_reported() {
             let mut guest = (situation.guest)();
             guest.vcpu().fails_at = Some(call);
             let parked = (situation.enter)(&mut guest);
-            if !guest.vcpu().failed {
+            if guest.vcpu().failed.is_none() {
                 break;
             }
             all += 1;

@@ -1,4 +1,4 @@
-//! A vCPU that does what a script says, and notes what it is told.
+//! A vCPU that follows a script, and records the calls that change it.
 
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
@@ -104,7 +104,8 @@ pub(super) struct FakeVcpu {
     pub(super) told: Vec<Told>,
     /// This call that can fail does: 0 is the next. `None`: none does.
     pub(super) fails_at: Option<usize>,
-    pub(super) failed: bool,
+    /// The call that failed.
+    pub(super) failed: Option<&'static str>,
     pub(super) tsc: u64,
     pub(super) deadline: u64,
     gate: Arc<RunGate>,
@@ -141,7 +142,7 @@ impl FakeVcpu {
             script: VecDeque::new(),
             told: Vec::new(),
             fails_at: None,
-            failed: false,
+            failed: None,
             tsc: 0,
             deadline: 0,
             gate,
@@ -150,11 +151,11 @@ impl FakeVcpu {
         }
     }
 
-    fn may_fail(&mut self, call: &str) -> Result<(), DebugError> {
+    fn may_fail(&mut self, call: &'static str) -> Result<(), DebugError> {
         match &mut self.fails_at {
             Some(0) => {
                 self.fails_at = None;
-                self.failed = true;
+                self.failed = Some(call);
                 Err(DebugError::Hypervisor {
                     what: call.into(),
                     why: "the script says so".into(),
