@@ -40,6 +40,7 @@ const STEPS: &[Step] = &[
     ("format", |_| fmt::rustfmt(true)),
     ("own lints", |_| fmt::lints()),
     ("clippy", |_| clippy()),
+    ("the program by itself", |_| program_alone()),
     ("docs", |_| docs()),
     ("dependencies", |_| dependencies::check()),
     ("advisories", |_| dependencies::advisories()),
@@ -88,6 +89,11 @@ fn clippy() -> anyhow::Result<()> {
         "--deny",
         "warnings",
     ]))
+}
+
+/// With the features of dependencies that the program itself turns on. A build of the whole workspace has those of the tests as well.
+fn program_alone() -> anyhow::Result<()> {
+    process::run(process::cargo().args(["check", "--package", "trapgate", "--bins"]))
 }
 
 fn docs() -> anyhow::Result<()> {
