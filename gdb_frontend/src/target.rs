@@ -46,12 +46,12 @@ pub struct TargetInfo {
 pub enum TargetOp {
     /// Reads all registers of a thread. Answer: [`TargetReply::Registers`].
     ReadRegisters {
-        /// The thread.
+        /// The thread whose registers are read.
         thread: Tid,
     },
     /// Writes registers of a thread, all of them or none. Answer: [`TargetReply::Done`].
     WriteRegisters {
-        /// The thread.
+        /// The thread whose registers are written.
         thread: Tid,
         /// The number and the new value of each register. The value has the register's length and is little-endian.
         values: Vec<(RegNum, Vec<u8>)>,
@@ -100,14 +100,14 @@ pub enum TargetOp {
     Interrupt,
     /// Returns a line of text about a thread. Answer: [`TargetReply::Text`].
     ThreadExtraInfo {
-        /// The thread.
+        /// The thread that the text describes.
         thread: Tid,
     },
     /// Returns the stop reason of a thread, if it has one of its own. A later stop does not report a hit again that
     /// this operation has reported. Answer:
     /// [`TargetReply::StopReason`].
     StopReason {
-        /// The thread.
+        /// The thread, which is stopped.
         thread: Tid,
     },
     /// Returns the memory region around an address, in the address space of a thread. Answer:

@@ -63,7 +63,7 @@ fn main() {
 }
 
 /// How long the silent passes are counted.
-const WHILE: Duration = Duration::from_secs(1);
+const COUNTING_TIME: Duration = Duration::from_secs(1);
 /// The function that the second mapping of the guest's page at 2 MiB makes visible at [`FUNCTION`] + 2 MiB.
 const FUNCTION: u64 = 0x1800;
 
@@ -93,7 +93,7 @@ fn silent_passes(first: u8) -> Option<(f64, f64)> {
         change(&debug, BreakpointChange::Insert(software_at(FUNCTION))).await;
         let running = debug.call_failable(DebugRequest::Resume, every(VpAction::Run));
         let stop = async {
-            pass(WHILE).await;
+            pass(COUNTING_TIME).await;
             let broken = debug.call_failable(DebugRequest::Break, ());
             broken.await.unwrap();
         };

@@ -71,6 +71,6 @@ pub enum MmioOutcome {
 pub struct MachineError {
     /// The action that failed, to complete the sentence "cannot ...".
     pub what: &'static str,
-    /// The reason.
+    /// The cause of the failure, for the log.
     pub why: String,
 }

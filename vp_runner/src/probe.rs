@@ -178,7 +178,7 @@ pub fn run() -> Result<Report, ProbeError> {
     run_with(KickSignal::default())
 }
 
-/// As [`run`], with the signal that the runner will use.
+/// Probes this host as [`run`] does, with the kick signal that the runner will use.
 ///
 /// # Errors
 /// As [`run`].

@@ -53,9 +53,9 @@ pub struct RunnerParams {
 /// Whether the guest runs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartMode {
-    /// Yes.
+    /// The guest runs as soon as the controller does.
     Run,
-    /// No. The guest stays before its first instruction until a debugger resumes the guest or detaches.
+    /// The guest stays before its first instruction until a debugger resumes the guest or detaches.
     WaitForDebugger,
 }
 

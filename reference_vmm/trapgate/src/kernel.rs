@@ -67,7 +67,7 @@ pub(crate) enum KernelError {
     NotAKernel {
         /// The path of the file.
         path: PathBuf,
-        /// The reason.
+        /// The header or field that is wrong, for the message.
         why: String,
     },
     /// The guest has too little memory for the kernel.

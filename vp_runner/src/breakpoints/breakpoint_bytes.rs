@@ -43,13 +43,13 @@ pub(crate) enum ByteError {
         "no writable RAM is at guest-physical {gpa}, so no software breakpoint can be put there"
     )]
     NoMemory {
-        /// The address.
+        /// The guest-physical address of the byte.
         gpa: Gpa,
     },
     /// There is no breakpoint byte at this address.
     #[error("no breakpoint byte is at guest-physical {gpa}")]
     NoByte {
-        /// The address.
+        /// The guest-physical address of the byte.
         gpa: Gpa,
     },
 }
@@ -70,7 +70,7 @@ pub(crate) enum Removed {
 /// A breakpoint byte that the guest had overwritten, and that is armed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rearmed {
-    /// The address.
+    /// The guest-physical address of the byte.
     pub gpa: Gpa,
     /// The byte saved until now.
     pub before: u8,

@@ -22,21 +22,21 @@ pub(crate) enum GuestEvent {
     },
     /// The guest's kernel reports a panic.
     Panicked {
-        /// The VP.
+        /// The VP that reported the panic.
         vp: VpIndex,
     },
     /// A VP met a triple fault.
     TripleFault {
-        /// The VP.
+        /// The VP that met the triple fault.
         vp: VpIndex,
         /// Whether KVM kept the registers of the VP.
         registers: FaultRegisters,
     },
     /// A VP cannot continue.
     Crashed {
-        /// The VP.
+        /// The VP that cannot continue.
         vp: VpIndex,
-        /// Why.
+        /// The exit, or the failed call, after which the VP cannot continue.
         cause: CrashCause,
     },
 }

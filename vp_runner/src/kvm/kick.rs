@@ -58,7 +58,7 @@ impl KickSignal {
         }
     }
 
-    /// The number.
+    /// The number of the signal, from `SIGRTMIN` to `SIGRTMAX`.
     pub fn number(self) -> i32 {
         self.0
     }

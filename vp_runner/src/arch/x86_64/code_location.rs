@@ -28,11 +28,11 @@ pub(crate) struct CodeLocation {
 /// Whether an instruction can be fetched from a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fetch {
-    /// Yes.
+    /// The fetch succeeds.
     Permitted,
     /// Only in user mode. The VP is in another ring, so its fetch would fault.
     UserOnly,
-    /// No: the fetch faults.
+    /// The fetch faults, in user mode too.
     Forbidden,
 }
 

@@ -28,7 +28,30 @@ pub fn apply_general(regs: &mut kvm_regs, old: &X86VpState, new: &X86VpState) ->
             changed = true;
         }
     };
-    let fields = [
+    for ((field, old), new) in gp_fields(regs).into_iter().zip(old.gp).zip(new.gp) {
+        set(field, old, new);
+    }
+    set(&mut regs.rip, old.rip, new.rip);
+    set(&mut regs.rflags, old.rflags, new.rflags);
+    changed
+}
+
+/// The structure with these general registers, which are in encoding order.
+pub(crate) fn general(gp: [u64; 16], rip: u64, rflags: u64) -> kvm_regs {
+    let mut regs = kvm_regs {
+        rip,
+        rflags,
+        ..Default::default()
+    };
+    for (field, value) in gp_fields(&mut regs).into_iter().zip(gp) {
+        *field = value;
+    }
+    regs
+}
+
+/// The general registers of the structure, in the order of [`Gp`](vmm_core_defs::regs::x86_64::Gp).
+fn gp_fields(regs: &mut kvm_regs) -> [&mut u64; 16] {
+    [
         &mut regs.rax,
         &mut regs.rcx,
         &mut regs.rdx,
@@ -45,13 +68,7 @@ pub fn apply_general(regs: &mut kvm_regs, old: &X86VpState, new: &X86VpState) ->
         &mut regs.r13,
         &mut regs.r14,
         &mut regs.r15,
-    ];
-    for ((field, old), new) in fields.into_iter().zip(old.gp).zip(new.gp) {
-        set(field, old, new);
-    }
-    set(&mut regs.rip, old.rip, new.rip);
-    set(&mut regs.rflags, old.rflags, new.rflags);
-    changed
+    ]
 }
 
 /// Copies segments, descriptor tables, control registers, EFER and APIC base into the register file.

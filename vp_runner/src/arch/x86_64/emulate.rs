@@ -4,7 +4,7 @@
 //! Every other instruction is [`Unsupported`]. These instructions are unsupported too if they could fault, trap or meet a pending event.
 //! The tests compare the results with those of a real vCPU, in every mode.
 //!
-//! Measured on a host with two processors whose KVM emulates guest code, with breakpoint bytes of another address: a VP passes 10,000 bytes in a second by emulation,
+//! Measured on a busy host with two processors whose KVM emulates guest code, with breakpoint bytes of another address: a VP passes 10,000 bytes in a second by emulation,
 //! and 100 to 400 with the other VPs stopped. Emulation does not slow down the other VP (`cargo run --release -p vp_runner --example step_over`). A reported
 //! hit stops every VP anyway, so emulation gains nothing there.
 //!

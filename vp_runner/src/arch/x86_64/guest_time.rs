@@ -36,9 +36,9 @@ pub(crate) struct Moment {
 /// Whether a VP that enters may read a clock before it stops again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockAccess {
-    /// Yes.
+    /// The VP may execute any instruction.
     Possible,
-    /// No. The VP executes one instruction, which reads no clock.
+    /// The VP executes one instruction, which reads no clock.
     Impossible,
 }
 

@@ -149,7 +149,7 @@ impl From<Walk> for Translation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{gva} has no translation: {reason}")]
 pub(crate) struct WalkFault {
-    /// The address.
+    /// The linear address that has no translation.
     pub gva: Gva,
     /// The reason, with the entry at which the walk ended.
     pub reason: WalkFaultReason,

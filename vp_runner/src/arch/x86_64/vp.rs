@@ -3,11 +3,11 @@
 //!
 //! | part | owns |
 //! |---|---|
-//! | [`Cpu`](cpu::Cpu) | the vCPU, and what was read from it and still holds |
-//! | [`Debugging`](debugging::Debugging) | what stops the VP, the debug registers shared with the guest, the guest's own `INT3` |
-//! | [`Stepping`](stepping::Stepping) | the step that is planned or under way, and what it leaves behind |
+//! | [`Cpu`](cpu::Cpu) | the vCPU, and the values that were read from it and are still valid |
+//! | [`Debugging`](debugging::Debugging) | the stop set, the debug registers shared with the guest, the guest's own `INT3` |
+//! | [`Stepping`](stepping::Stepping) | the step that is planned or under way, and the correction of its effects |
 //! | [`Clocks`](clocks::Clocks) | the VP's time-stamp counter and timer over a stop |
-//! | [`Vp`] | the order of things: [`enter`], [`debug_exit`], [`breakpoint_byte`], [`parked`] |
+//! | [`Vp`] | the order of the calls: [`enter`], [`debug_exit`], [`breakpoint_byte`], [`parked`] |
 
 mod before_guest;
 mod breakpoint_byte;
@@ -48,7 +48,7 @@ use vmm_core_defs::stop::RunnerFault;
 /// The register file of a parked VP, once it has been read. Empty while the VP runs.
 pub(crate) type Snapshots = Arc<Mutex<Option<Arc<X86VpState>>>>;
 
-/// The things that a VP shares with the controller.
+/// What a VP shares with the controller and with the other VPs.
 pub(crate) struct VpContext {
     pub(crate) index: VpIndex,
     pub(crate) machine: Arc<dyn Machine>,
@@ -75,7 +75,7 @@ pub(crate) struct Vp<V> {
     kvm_gave_up: KvmGaveUp,
 }
 
-/// Whether KVM gave up on the VP at its last stop, and the client was told of it.
+/// Whether the cause of the last stop was that KVM cannot run the VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KvmGaveUp {
     Yes,
@@ -119,7 +119,7 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
-    /// The vCPU, for what only one kind of vCPU can do.
+    /// The vCPU, for methods that are not part of [`Vcpu`].
     pub(crate) fn vcpu(&mut self) -> &mut V {
         &mut self.cpu.vcpu
     }

@@ -66,7 +66,7 @@ pub(crate) enum Output {
     /// Run the VP. The VP parks once, and the shell then calls [`parked`](super::RunState::parked). This output is the last of its list if every other VP stays
     /// stopped for one instruction ([`FirstInstruction::OthersStopped`](crate::control::at_breakpoint::FirstInstruction::OthersStopped)).
     Enter {
-        /// The VP.
+        /// The VP that runs.
         vp: VpIndex,
         /// What the VP does. Never `Stay`.
         action: VpAction,
@@ -112,7 +112,7 @@ pub(crate) enum Output {
 /// A VP with a breakpoint byte at its RIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VpAtByte {
-    /// The VP.
+    /// The parked VP.
     pub vp: VpIndex,
     /// The byte at the RIP of the VP.
     pub byte: ByteAtRip,

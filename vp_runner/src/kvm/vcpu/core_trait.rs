@@ -4,6 +4,7 @@ use super::KvmVcpu;
 use super::Programmed;
 use super::Synced;
 use super::hypervisor_error;
+use crate::arch::x86_64::convert::general;
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::emulate::Outcome;
@@ -232,44 +233,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), DebugError> {
-        let [
-            rax,
-            rcx,
-            rdx,
-            rbx,
-            rsp,
-            rbp,
-            rsi,
-            rdi,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-        ] = outcome.gp;
-        let registers = kvm_regs {
-            rax,
-            rbx,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rsp,
-            rbp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            rip: outcome.rip,
-            rflags: outcome.rflags,
-        };
+        let registers = general(outcome.gp, outcome.rip, outcome.rflags);
         self.registers_change();
         let set = self.vcpu.fd().set_regs(&registers);
         set.map_err(|err| hypervisor_error("write a VP's registers", err))

@@ -58,8 +58,8 @@ impl<V: Vcpu> Vp<V> {
         ControlFlow::Continue(())
     }
 
-    /// The VP passes a breakpoint of ours on an instruction where one of the guest's own waits as well. The guest's own comes first. After the guest's
-    /// handler, with RFLAGS.RF set, both are past.
+    /// The VP passes a breakpoint of the debugger's, and the guest has a breakpoint of its own on the same instruction. The guest gets its `#DB` first. Its
+    /// handler returns with RFLAGS.RF set, and the instruction then meets neither breakpoint.
     fn deliver_guests_breakpoint(&mut self, entry: &mut Entry) -> BeforeGuest {
         if entry.disarmed() == 0 {
             return ControlFlow::Continue(());

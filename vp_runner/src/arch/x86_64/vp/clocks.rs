@@ -47,7 +47,7 @@ pub(super) struct Clocks {
 /// The timers of a VP in a stop that lasts.
 #[derive(Debug)]
 struct Held {
-    /// An armed deadline. KVM was told to forget it, since it would fire by the host's time.
+    /// An armed deadline. The runner has disarmed the timer in KVM, because KVM's timer runs by the host's time.
     deadline: Option<u64>,
     /// What a counting timer had left. KVM counts on, and gets this count when the stop ends.
     count: Option<CountLeft>,

@@ -13,7 +13,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-/// See the module.
+/// A vCPU, and what was read from it.
 pub(super) struct Cpu<V> {
     pub(super) vcpu: V,
     pub(super) events: Events,
@@ -21,12 +21,12 @@ pub(super) struct Cpu<V> {
     guests: Option<GuestRegisters>,
 }
 
-/// What KVM is about to deliver before the next instruction.
+/// Whether KVM delivers an event before the next instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Events {
-    /// Nothing.
+    /// No event is pending.
     None,
-    /// KVM has to be asked.
+    /// The pending events were not read since they may have changed.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ impl<V: Vcpu> Cpu<V> {
         self.guests = None;
     }
 
-    /// The guest may write its debug registers, or another may write them for it.
+    /// The guest may have written its debug registers, so they have to be read again.
     pub(super) fn forget_guest_registers(&mut self) {
         self.guests = None;
     }

@@ -1,4 +1,4 @@
-//! What a debug exit leads to: whose exception it was, what the guest gets of it, and whether the VP parks.
+//! Debug exits: whose exception it was, which part of it the guest gets, and whether the VP parks.
 
 use super::Progress;
 use super::Vp;
@@ -55,7 +55,7 @@ impl<V: Vcpu> Vp<V> {
             return self.trapped(exit, entry);
         }
         let registers = match self.met_by_another_process(exit, &registers) {
-            // Some CPUs report it together with the step that led there.
+            // Some CPUs report the breakpoint together with the step that led to it.
             Some(passed) if exit.dr6.single_step() => registers.without(passed),
             Some(passed) => {
                 entry.disarm(passed);
@@ -168,8 +168,8 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
-    /// The guest as a whole cannot go on, or KVM failed at an `INT3`: a KVM that carries out guest code by emulation gives up on one, with nothing executed. If the byte is
-    /// ours, it is a breakpoint like any other.
+    /// KVM cannot run the VP, or the guest asks for a reset or power-off. A KVM that emulates guest code fails at an `INT3`, with nothing executed. If a breakpoint byte is there,
+    /// the exit is a breakpoint hit.
     pub(super) fn after_failure(&mut self, event: GuestEvent, entry: &mut Entry) -> Option<Cause> {
         let byte = match event {
             GuestEvent::Crashed { cause, .. } if cause == EMULATION_FAILED => self.byte_here(),

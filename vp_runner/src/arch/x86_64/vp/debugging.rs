@@ -11,6 +11,7 @@ use super::debug_state::Interrupts;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::debug_registers::DebugRegisters;
 use crate::arch::x86_64::debug_registers::Hits;
+use crate::arch::x86_64::debug_registers::NoRoom;
 use crate::arch::x86_64::dr7::Access;
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::dr7::Slot;
@@ -43,9 +44,14 @@ struct OwnInt3 {
     at: Gva,
 }
 
-/// The debugger's registers and the guest's together are more than four.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+/// Why the debugger's debug registers and the guest's are not in one set.
+#[derive(Debug)]
+pub(super) enum NotShared {
+    /// They are more than four.
+    NoRoom,
+    /// The guest's cannot be read.
+    NotRead(DebugError),
+}
 
 impl Debugging {
     pub(super) fn stops(&self) -> &StopSet {
@@ -63,7 +69,12 @@ impl Debugging {
     ) -> Result<(), DebugError> {
         if stops != self.stops {
             self.stops = stops;
-            self.shared = self.share(cpu)?.unwrap_or_default();
+            self.shared = match self.share(cpu) {
+                Ok(shared) => shared,
+                // The VP reports the lack of room when it enters.
+                Err(NotShared::NoRoom) => DebugRegisters::default(),
+                Err(NotShared::NotRead(err)) => return Err(err),
+            };
         }
         Ok(())
     }
@@ -75,17 +86,21 @@ impl Debugging {
 
     /// The debug state of the next entry, without a step.
     pub(super) fn state(&self, entry: &Entry) -> DebugState {
+        self.state_with(self.registers(entry))
+    }
+
+    /// The debug state of a parked VP.
+    pub(super) fn parked_state(&self) -> DebugState {
+        self.state_with(self.shared)
+    }
+
+    fn state_with(&self, registers: DebugRegisters) -> DebugState {
         DebugState {
-            registers: self.registers(entry),
+            registers,
             int3_exits: self.stops.int3_exits,
             stepping: SingleStepping::Off,
             interrupts: Interrupts::Free,
         }
-    }
-
-    /// The debugger's registers and the guest's in one set.
-    pub(super) fn shared_registers(&self) -> DebugRegisters {
-        self.shared
     }
 
     /// The debug registers of the next entry, without a step.
@@ -131,30 +146,26 @@ impl Debugging {
     /// Reads the guest's debug registers, and makes one set of them and the debugger's.
     ///
     /// # Errors
-    /// [`DebugError::Hypervisor`]. `Ok(Err(NoRoom))`: the sets do not fit into four registers.
+    /// [`NotShared`].
     pub(super) fn refresh<V: Vcpu>(
         &mut self,
         entry: &Entry,
         cpu: &mut Cpu<V>,
-    ) -> Result<Result<(), NoRoom>, DebugError> {
-        self.shared = match self.share(cpu)? {
-            Ok(shared) => shared,
+    ) -> Result<(), NotShared> {
+        self.shared = match self.share(cpu) {
             // The debugger's registers are missing for this one instruction. The VP reports the lack of room when it enters next.
-            Err(NoRoom) if entry.is_byte_lifted() => DebugRegisters::default(),
-            Err(NoRoom) => return Ok(Err(NoRoom)),
+            Err(NotShared::NoRoom) if entry.is_byte_lifted() => DebugRegisters::default(),
+            shared => shared?,
         };
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn share<V: Vcpu>(
-        &self,
-        cpu: &mut Cpu<V>,
-    ) -> Result<Result<DebugRegisters, NoRoom>, DebugError> {
+    fn share<V: Vcpu>(&self, cpu: &mut Cpu<V>) -> Result<DebugRegisters, NotShared> {
         if !self.uses_registers() {
-            return Ok(Ok(DebugRegisters::default()));
+            return Ok(DebugRegisters::default());
         }
-        let guest = cpu.guest_registers()?;
-        Ok(DebugRegisters::share(&self.stops.slots, &guest).map_err(|_| NoRoom))
+        let guest = cpu.guest_registers().map_err(NotShared::NotRead)?;
+        DebugRegisters::share(&self.stops.slots, &guest).map_err(|NoRoom| NotShared::NoRoom)
     }
 
     /// How many debug registers the guest has enabled, where the debugger shares them or the number is known already.

@@ -6,7 +6,7 @@ use super::Vp;
 use super::clocks::Extent;
 use super::cpu::Events;
 use super::debug_state::DebugState;
-use super::debugging::NoRoom;
+use super::debugging::NotShared;
 use super::stepping::FastPath;
 use super::stepping::ResumeFlag;
 use super::vcpu::Vcpu;
@@ -160,12 +160,11 @@ impl<V: Vcpu> Vp<V> {
         if !entry.is_byte_lifted() {
             self.lower();
         }
-        let refused = match self.debugging.refresh(entry, &mut self.cpu) {
-            Ok(Ok(())) => None,
-            Ok(Err(NoRoom)) => Some(Cause::NotReported),
-            Err(err) => Some(self.crashed(&err)),
-        };
-        if let Some(cause) = refused {
+        if let Err(refused) = self.debugging.refresh(entry, &mut self.cpu) {
+            let cause = match refused {
+                NotShared::NoRoom => Cause::NotReported,
+                NotShared::NotRead(err) => self.crashed(&err),
+            };
             let later = self.complete(pending, entry);
             return ControlFlow::Break(AfterRun::Park(later.or(Some(cause))));
         }
@@ -210,7 +209,7 @@ impl<V: Vcpu> Vp<V> {
         Ok(())
     }
 
-    /// What KVM is told for this part of the entry.
+    /// The debug state for the next `KVM_RUN` of this entry.
     pub(super) fn debug_state(&self, entry: &Entry) -> DebugState {
         let mut state = self.debugging.state(entry);
         self.stepping.apply(&mut state);
@@ -281,7 +280,7 @@ impl<V: Vcpu> Vp<V> {
             };
             pending = PendingIo::No;
         }
-        // Only now: an exit that comes in spite of RF tells of a KVM that ignores RF.
+        // RF is set after the exit was handled, because an exit in spite of RF shows a KVM that ignores RF.
         if resume_flag == ResumeFlag::Missing
             && let Err(err) = self.cpu.set_resume_flag()
         {

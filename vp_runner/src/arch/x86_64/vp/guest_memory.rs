@@ -33,7 +33,7 @@ pub(super) struct LinearMemory<'a> {
 /// The gates of the vectors 0 to 14 in long mode, where a gate is largest. These are the gates of the likeliest exceptions.
 const PREFETCHED_BYTES: usize = 15 * 16;
 
-/// Linear memory, with a piece of it that was read in advance.
+/// Linear memory, and a part of it that was read in advance.
 pub(super) struct Prefetched<'a> {
     memory: &'a LinearMemory<'a>,
     at: u64,
@@ -78,7 +78,7 @@ impl GuestMemory {
         breakpoints.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For moving bytes into memory and out of it.
+    /// For writing: while this guard exists, breakpoint bytes may be lifted and lowered.
     pub(super) fn change_breakpoints(&self) -> RwLockWriteGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.write();
         breakpoints.unwrap_or_else(PoisonError::into_inner)

@@ -3,12 +3,10 @@
 use super::KvmGaveUp;
 use super::Progress;
 use super::Vp;
-use super::debug_state::DebugState;
-use super::debug_state::Interrupts;
+use super::cpu::Events;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::enter::StopSet;
 use crate::machine::MachineError;
 use std::sync::Arc;
@@ -41,12 +39,7 @@ impl<V: Vcpu> Vp<V> {
     /// [`DebugError::Hypervisor`].
     pub(crate) fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError> {
         self.debugging.set_stops(stops, &mut self.cpu)?;
-        self.cpu.vcpu.program(DebugState {
-            registers: self.debugging.shared_registers(),
-            int3_exits: stops.int3_exits,
-            stepping: SingleStepping::Off,
-            interrupts: Interrupts::Free,
-        })
+        self.cpu.vcpu.program(self.debugging.parked_state())
     }
 
     /// The address of the next instruction.
@@ -125,7 +118,7 @@ impl<V: Vcpu> Vp<V> {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn raise_nmi(&mut self) -> Result<(), DebugError> {
-        self.cpu.events = super::cpu::Events::Unknown;
+        self.cpu.events = Events::Unknown;
         self.cpu.vcpu.raise_nmi()?;
         self.wake();
         Ok(())

@@ -75,7 +75,7 @@ struct PlannedStep {
     blocking: Vec<HiddenFlag>,
 }
 
-/// What it means to meet one of the step's traps.
+/// The position of the VP when it meets one of the step's traps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AtTrap {
     /// The step is done.

@@ -1,30 +1,30 @@
-//! When a guest is told that it was paused: before every run after a stop, if it has a clock that can be told.
+//! When the runner reports a pause to the guest: before every run after a stop, if the guest uses kvmclock.
 //!
 //! A Linux guest's soft-lockup watchdog (20 s by default) and similar watchdogs excuse a pause that the hypervisor reports (KVM api.rst, `KVM_KVMCLOCK_CTRL`).
-//! A guest without kvmclock cannot be told. It may turn kvmclock on at any time, so the runner tries again when the guest has stood for long enough to matter.
+//! Without kvmclock the report fails. The guest may turn kvmclock on at any time, so the runner tries again after [`TRY_AGAIN`] of pauses.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// A hundredth of what the strictest watchdog allows.
+/// A hundredth of the time that the strictest watchdog allows, 10 s.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pause that was not reported to the guest yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct PauseNotice {
     clock: GuestClock,
-    /// For how long the guest stood, untold, before it last ran.
+    /// The pauses that were not reported, without the present one.
     untold: Duration,
     stands_since: Option<Instant>,
 }
 
-/// Whether the guest has a clock that can be told.
+/// Whether the guest uses kvmclock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum GuestClock {
-    /// It may have one.
+    /// It may use kvmclock.
     #[default]
     Possible,
-    /// It had none at the last try.
+    /// It did not at the last try.
     Missing,
 }
 
@@ -35,7 +35,7 @@ impl PauseNotice {
         self.stands_since = Some(now);
     }
 
-    /// The VP is about to run. Returns whether to tell its guest.
+    /// The VP is about to run. Returns whether to report the pause.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         self.pause_ends(now);
         match self.clock {
@@ -44,7 +44,7 @@ impl PauseNotice {
         }
     }
 
-    /// The runner tried to tell the guest. `told`: the guest has a clock that can be told.
+    /// The runner tried to report the pause. `told`: the guest uses kvmclock.
     pub(super) fn done(&mut self, told: bool) {
         self.untold = Duration::ZERO;
         self.clock = match told {

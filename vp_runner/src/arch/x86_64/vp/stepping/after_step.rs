@@ -1,4 +1,4 @@
-//! What becomes of a step when the VP has left the guest: whether it is done, and the trap flag that it left behind.
+//! The end of a step: whether the step is done, and the trap flag that it stored in the guest.
 
 use super::super::cpu::Cpu;
 use super::super::cpu::Events;
@@ -30,10 +30,10 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
-/// The VP has met one of the step's traps.
+/// The result of meeting one of the step's traps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Trapped {
-    /// What the guest gets for the step.
+    /// The `#DB` that the guest gets for the step.
     pub(in super::super) guest: Option<DebugPayload>,
     /// The cause that ends the entry, if the step does.
     pub(in super::super) done: Option<Cause>,
@@ -82,7 +82,7 @@ impl Stepping {
         })
     }
 
-    /// The step ended with a debug exit. Corrects what the step left behind. Returns what the guest gets for the step.
+    /// The step ended with a debug exit. Corrects the trap flag that the step stored in the guest. Returns the `#DB` that the guest gets for the step.
     pub(in super::super) fn settle<V: Vcpu>(
         &mut self,
         exit: &DebugExit,
