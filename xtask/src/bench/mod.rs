@@ -32,6 +32,8 @@ use std::process::Command;
 /// Both guests are stopped here for the measures that need one in its main loop.
 const STOP_AT: &str = "do_round";
 const INTERRUPTED_CPUS: u32 = 8;
+/// The servers take turns, as a machine is slower for seconds at a time.
+const INTERRUPT_TURNS: u32 = 10;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -46,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long)]
     without_trapgate: bool,
     /// Another build of `trapgate`: measured in QEMU's place, so that two trees are compared in one run.
-    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["nested", "without_trapgate"])]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "without_trapgate")]
     before: Option<PathBuf>,
     /// In the nested bed: what steps, breakpoints and Ctrl-C cost there.
     #[arg(long)]
@@ -63,7 +65,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let kernel = folder.join("demo-guest.elf");
     std::fs::write(&kernel, demo_guest::ELF)?;
     if args.nested {
-        return nested::main(&folder, &kernel, args.rounds);
+        return nested::main(&folder, &kernel, args.rounds, args.before.as_deref());
     }
     let qemu = match &args.before {
         Some(_) => None,
@@ -239,22 +241,40 @@ fn bulk_sizes(client: &mut Client) -> Vec<(String, Encoding, usize)> {
 
 /// Ctrl-C with more vCPUs than cores. A server that fails here fails alone.
 fn stops(report: &mut Report, times: u32, servers: &[Server]) {
-    for server in servers {
-        let latencies = server
-            .client()
-            .and_then(|mut client| measures::interrupts(&mut client, times));
-        match latencies {
-            Ok(latencies) => {
-                let name = format!("Ctrl-C, {INTERRUPTED_CPUS} vCPUs");
+    // Every guest is stopped by its session: none takes the cores from the one that is measured.
+    let mut sessions: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            (
+                server.name,
+                server.client().map(|client| (client, Vec::new())),
+            )
+        })
+        .collect();
+    for turn in 0..INTERRUPT_TURNS {
+        let slice = times / INTERRUPT_TURNS + u32::from(turn < times % INTERRUPT_TURNS);
+        for (_, session) in &mut sessions {
+            let Ok((client, latencies)) = session else {
+                continue;
+            };
+            match measures::interrupts(client, slice) {
+                Ok(more) => latencies.extend(more),
+                Err(error) => *session = Err(error),
+            }
+        }
+    }
+    for (name, session) in sessions {
+        match session {
+            Ok((_, latencies)) => {
+                let measure = format!("Ctrl-C, {INTERRUPTED_CPUS} vCPUs");
                 for (suffix, share) in [("p50", 0.5), ("p99", 0.99)] {
                     let value = quantile(&latencies, share);
-                    report.add(&format!("{name}, {suffix}"), "us", server.name, value);
+                    report.add(&format!("{measure}, {suffix}"), "us", name, value);
                 }
             }
-            Err(error) => report.missing(
-                &format!("Ctrl-C stops of {}", server.name),
-                &format!("{error:#}"),
-            ),
+            Err(error) => {
+                report.missing(&format!("Ctrl-C stops of {name}"), &format!("{error:#}"));
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The name of QEMU's server in the report.
+const QEMU: &str = "qemu";
 /// A round takes about 15 s, and the first also counts instructions.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 const KINDS: [(&str, Breakpoint); 2] = [
@@ -35,6 +37,9 @@ const KINDS: [(&str, Breakpoint); 2] = [
 pub(crate) struct Inside {
     #[arg(long)]
     qemu: PathBuf,
+    /// Another build of `trapgate`, in QEMU's place.
+    #[arg(long)]
+    before: Option<PathBuf>,
     #[arg(long)]
     kernel: PathBuf,
     #[arg(long)]
@@ -47,8 +52,13 @@ pub(crate) struct Inside {
     rounds: u32,
 }
 
-/// Boots the bed and measures in it.
-pub(super) fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<i32> {
+/// Boots the bed and measures in it: ours beside QEMU, or beside the build `before`.
+pub(super) fn main(
+    folder: &Path,
+    kernel: &Path,
+    rounds: u32,
+    before: Option<&Path>,
+) -> anyhow::Result<i32> {
     let trapgate = servers::build_trapgate()?;
     let bare_step = super::build_example("bare_step")?;
     let step_over = super::build_example("step_over")?;
@@ -66,6 +76,13 @@ pub(super) fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<
     for entry in std::fs::read_dir(qemu.firmware())? {
         files.push(entry?.path());
     }
+    let before = before
+        .map(|program| {
+            std::path::absolute(program)
+                .with_context(|| format!("no absolute path of {}", program.display()))
+        })
+        .transpose()?;
+    files.extend(before.clone());
     let mut command: Vec<OsString> = vec![this.into(), "bench-inside".into()];
     for (option, value) in [
         ("--qemu", qemu.folder()),
@@ -77,6 +94,9 @@ pub(super) fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<
         command.extend([option.into(), value.into()]);
     }
     command.extend(["--rounds".into(), rounds.to_string().into()]);
+    if let Some(before) = before {
+        command.extend(["--before".into(), before.into()]);
+    }
     let mut job = Job::new(command, folder.to_owned(), files);
     job.timeout = TIMEOUT;
     // The server beside the guest, as on any host.
@@ -108,21 +128,27 @@ pub(super) fn main(folder: &Path, kernel: &Path, rounds: u32) -> anyhow::Result<
 pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let logs = std::env::temp_dir();
     let qemu = Qemu::at(&args.qemu);
+    let other = match &args.before {
+        None => Server::qemu(&qemu, &args.kernel, 1, &logs)?,
+        Some(program) => Server::trapgate("before", program, 1, &logs)?,
+    };
     let servers = [
-        Server::qemu(&qemu, &args.kernel, 1, &logs)?,
+        other,
         Server::trapgate("trapgate", &args.trapgate, 1, &logs)?,
     ];
-    let mut report = Report::new("qemu");
+    let mut report = Report::new(servers[0].name);
     measure(&mut report, args, &servers).inspect_err(|_| show_logs(&logs))?;
     println!();
     report.print();
-    reach(&report);
+    if args.before.is_none() {
+        reach(&report);
+    }
     eprintln!("{}", serde_json::to_string(&report)?);
     Ok(0)
 }
 
 fn show_logs(logs: &Path) {
-    for name in ["qemu.log", "trapgate.log"] {
+    for name in ["qemu.log", "before.log", "trapgate.log"] {
         let text = std::fs::read_to_string(logs.join(name)).unwrap_or_default();
         eprintln!("{name}:\n{text}");
     }
@@ -141,7 +167,9 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
     for round in 1..=args.rounds {
         println!("round {round} of {}", args.rounds);
         floors(report, &mut floor)?;
-        super::step_overs(report, &args.step_over)?;
+        if args.before.is_none() {
+            super::step_overs(report, &args.step_over)?;
+        }
         for _ in 0..TURNS {
             report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
             for guest in &mut guests {
@@ -151,7 +179,7 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
         }
         for guest in &mut guests {
             stops_of(report, guest).with_context(|| format!("with {}", guest.name))?;
-            if guest.name == "trapgate" {
+            if guest.name != QEMU {
                 runs_of(report, guest, &args.bare_step)?;
             }
         }
@@ -193,7 +221,7 @@ fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()>
         let trip = guest.hits(breakpoint, Packets::LikeGdb)?;
         report.add(&trip_name(kind, Packets::LikeGdb), "us", name, trip);
         // QEMU meets the same breakpoint again and again: its clients have to step away from it.
-        if name == "trapgate" {
+        if name != QEMU {
             let trip = guest.hits(breakpoint, Packets::Continue)?;
             report.add(&trip_name(kind, Packets::Continue), "us", name, trip);
         }
