@@ -168,8 +168,14 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
         sessions.push((server, client, bulk));
     }
 
+    // With the last server's sizes: ours, where it takes part.
+    let floor_sizes = sessions
+        .last()
+        .map_or_else(Vec::new, |(_, _, bulk)| bulk.clone());
     for round in 1..=rounds {
         println!("round {round} of {rounds}");
+        // Who comes first finds the caches as the floor's measures left them.
+        sessions.reverse();
         // Each measure of one after the other and the floor right before them: where the kernel puts client and server changes from second to second.
         for (measure, packet, reply) in [("m, 8 bytes", "m100000,8", 16), ("g", "g", registers)] {
             let echoed = measures::floor(&mut floor, reply)?;
@@ -181,12 +187,9 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
                 report.add(measure, "us", server.name, answered);
             }
         }
-        // With the last server's sizes: ours, where it takes part.
-        if let Some((_, _, bulk)) = sessions.last() {
-            for (measure, encoding, size) in bulk {
-                let rate = measures::bulk_floor(&mut floor, *encoding, *size)?;
-                report.add(measure, "MB/s", "echo", rate);
-            }
+        for (measure, encoding, size) in &floor_sizes {
+            let rate = measures::bulk_floor(&mut floor, *encoding, *size)?;
+            report.add(measure, "MB/s", "echo", rate);
         }
         for (server, client, bulk) in &mut sessions {
             for (measure, encoding, size) in bulk {
@@ -207,8 +210,10 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
     for (_, client, _) in sessions {
         client.detach()?;
     }
+    let mut in_turn: Vec<&Server> = servers.iter().collect();
     for _ in 0..rounds {
-        for server in servers {
+        in_turn.reverse();
+        for server in &in_turn {
             let (first, whole) = measures::attach(server)
                 .with_context(|| format!("cannot attach to {} again", server.name))?;
             report.add("attach, to the first `?`", "us", server.name, first);
@@ -253,6 +258,7 @@ fn stops(report: &mut Report, times: u32, servers: &[Server]) {
         .collect();
     for turn in 0..INTERRUPT_TURNS {
         let slice = times / INTERRUPT_TURNS + u32::from(turn < times % INTERRUPT_TURNS);
+        sessions.reverse();
         for (_, session) in &mut sessions {
             let Ok((client, latencies)) = session else {
                 continue;

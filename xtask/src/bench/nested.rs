@@ -166,11 +166,13 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
         .collect::<anyhow::Result<Vec<_>>>()?;
     for round in 1..=args.rounds {
         println!("round {round} of {}", args.rounds);
+        guests.reverse();
         floors(report, &mut floor)?;
         if args.before.is_none() {
             super::step_overs(report, &args.step_over)?;
         }
         for _ in 0..TURNS {
+            guests.reverse();
             report.add("s", "us", "echo", measures::floor(&mut floor, 32)?);
             for guest in &mut guests {
                 let step = measures::micros(guest.client()?, measures::step)?;
