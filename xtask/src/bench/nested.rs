@@ -177,6 +177,7 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
             for guest in &mut guests {
                 let step = measures::micros(guest.client()?, measures::step)?;
                 report.add("s", "us", guest.name, step);
+                report.add(INTERRUPT, "us", guest.name, guest.interrupt()?);
             }
         }
         for guest in &mut guests {
@@ -207,7 +208,7 @@ const RANGE_SHARE: &str = "vCont;r, of the bare ioctls";
 const ATTACHED: &str = "guest's rounds, attached";
 const DETACHED: &str = "guest's rounds, detached";
 const ATTACHED_SHARE: &str = "attached, of detached";
-/// Comparisons in a round of a step here and there, of an attached and a detached guest, and of a range step and the bare ioctls.
+/// Comparisons in a round of a step and a Ctrl-C here and there, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
 fn trip_name(kind: &str, packets: Packets) -> String {
@@ -228,7 +229,6 @@ fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()>
             report.add(&trip_name(kind, Packets::Continue), "us", name, trip);
         }
     }
-    report.add(INTERRUPT, "us", name, guest.interrupt()?);
     Ok(())
 }
 
