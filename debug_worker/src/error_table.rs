@@ -12,6 +12,7 @@ use vmm_core_defs::debug_rpc::Unsupported;
 /// Error numbers of the protocol are those of Linux (GDB manual, node "Errno Values"). GDB shows only the number.
 mod errno {
     pub(super) const EIO: u8 = 5;
+    pub(super) const EAGAIN: u8 = 11;
     pub(super) const EFAULT: u8 = 14;
     pub(super) const EBUSY: u8 = 16;
     pub(super) const ENODEV: u8 = 19;
@@ -43,11 +44,14 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::NotExecutable { .. } => errno::ENOSPC,
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::Overdue { .. } => errno::ETIMEDOUT,
+            DebugError::NoThread { .. } => errno::EAGAIN,
             DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
-            DebugError::Ended { .. } => errno::ENODEV,
+            DebugError::Ended { .. } | DebugError::VpThreadEnded { .. } => errno::ENODEV,
             DebugError::NotAttached
             | DebugError::NotYourSession
             | DebugError::Detached
+            | DebugError::MachineFailed { .. }
+            | DebugError::RunnerBug(_)
             | DebugError::Hypervisor { .. } => errno::EIO,
             // An error of a newer vmm_core_defs. The text of the error says what it is.
             _ => errno::EIO,
@@ -60,8 +64,28 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
 }
 
 /// Says what went wrong, and what GDB's user can type next.
+#[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn text_for_gdb(error: &DebugError) -> String {
     match error {
+        DebugError::AlreadyAttached => {
+            "another debugger is attached to this guest; `detach` there, then connect again"
+                .to_owned()
+        }
+        DebugError::NotAttached | DebugError::NotYourSession | DebugError::Detached => {
+            "this debug session has ended, because the VMM or another debugger has detached it; connect again"
+                .to_owned()
+        }
+        DebugError::Ended { .. } => format!("{error}; start the guest again, then connect again"),
+        DebugError::NotStopped => "the guest is running; press Ctrl-C first".to_owned(),
+        DebugError::NotMapped { .. } => format!(
+            "{error}; check the address, and choose the VP whose page tables map it (`info threads`, `thread N`); `monitor info mem` lists what is mapped"
+        ),
+        DebugError::NoMemory { .. } => {
+            format!("{error}; `monitor info mtree` lists the guest's memory")
+        }
+        DebugError::BadBreakpoint { .. } => {
+            format!("{error}; watch a part of the data that has such a length and address")
+        }
         DebugError::NoSuchVp { vp, count } => {
             format!("there is no VP {vp}: this guest has {count}; see `info threads`")
         }
@@ -99,10 +123,40 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
             missing.kind,
             capability_meaning(missing)
         ),
-        DebugError::Unsupported(why @ Unsupported::NotStarted { .. }) => {
-            format!("not possible here: {why}; choose another VP, or let the guest start this VP")
-        }
+        DebugError::Unsupported(why) => format!("{error}; {}", unsupported_advice(why)),
+        DebugError::VpThreadEnded { vp } => format!(
+            "the guest cannot continue, because the thread of VP {vp} has ended: code of the VMM panicked on this thread, or the VMM is ending the guest; look for \
+             the panic in the VMM's log, then start the guest again and connect again"
+        ),
+        DebugError::MachineFailed { call, how } => format!(
+            "{call} {how}. This is code of the VMM, and neither the debugger nor KVM caused the error; see the VMM's log, then try again, or `kill` the guest and start it \
+             again"
+        ),
+        DebugError::Hypervisor { call, error } => format!(
+            "KVM refused to {call}: {error}; try again, and if KVM refuses again, see the log of the host's kernel (`dmesg`)"
+        ),
+        DebugError::RunnerBug(bug) => format!(
+            "{bug}: this is a bug of the debug server; report it with the VMM's log, then `detach` and connect again"
+        ),
+        DebugError::NothingToRun
+        | DebugError::BadLength { .. }
+        | DebugError::NoThread { .. } => error.to_string(),
+        // An error of a newer vmm_core_defs.
         other => other.to_string(),
+    }
+}
+
+/// Says what GDB's user can do about a request that is not possible on this host, with this VMM or at this time.
+const fn unsupported_advice(why: &Unsupported) -> &'static str {
+    match why {
+        Unsupported::NotStarted { .. } => "choose another VP, or let the guest start this VP",
+        Unsupported::NotProbed(_) => {
+            "the VMM has to give its runner the report of `vp_runner::probe::run`"
+        }
+        Unsupported::ClockRateSet | Unsupported::ClockRateUnknown => {
+            "work with clocks that go on during a stop (`monitor freeze-time off`)"
+        }
+        _ => "use a newer version of the VMM",
     }
 }
 
@@ -155,68 +209,4 @@ pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use vmm_core_defs::addr::Gpa;
-    use vmm_core_defs::capability::Capability;
-    use vmm_core_defs::capability::CapabilityKind;
-    use vmm_core_defs::capability::Support;
-    use vmm_core_defs::debug_rpc::MachineCall;
-
-    #[test]
-    fn errors_get_words_that_name_gdbs_commands_and_the_number_gdb_expects() {
-        for (error, errno, text) in [
-            (
-                CallError::Refused(DebugError::NoMemory {
-                    gpa: Gpa::new(0x1000),
-                }),
-                14,
-                "physical address 0x1000",
-            ),
-            (
-                CallError::Refused(DebugError::NoFreeSlot { slots: 4 }),
-                28,
-                "`info breakpoints`, then `delete`",
-            ),
-            (
-                CallError::Refused(DebugError::Unsupported(Unsupported::Host(Capability {
-                    kind: CapabilityKind::DataWatchpoints,
-                    support: Support::NoEffect,
-                    seen: "the guest ran on".to_owned(),
-                }))),
-                95,
-                "not possible here: data watchpoints. `watch`",
-            ),
-            (
-                CallError::Refused(DebugError::BadRegister {
-                    name: "cr0".to_owned(),
-                    reason: BadRegisterReason::BitRequires {
-                        bit: 31,
-                        requires: 0,
-                    },
-                }),
-                22,
-                "register cr0: bit 31 requires bit 0; set both bits",
-            ),
-            (
-                CallError::Refused(DebugError::Overdue {
-                    call: MachineCall::Reset,
-                    seconds: 3,
-                }),
-                110,
-                "Machine::reset has not returned for 3 s",
-            ),
-            (
-                CallError::TimedOut(Duration::from_millis(2500)),
-                110,
-                "within 2.5 s",
-            ),
-            (CallError::Gone, 19, "the guest is gone"),
-        ] {
-            let error = target_error(&error);
-            assert_eq!(error.errno, errno);
-            assert!(error.text.contains(text), "{}", error.text);
-        }
-    }
-}
+mod tests;

@@ -1,13 +1,16 @@
 //! The errors that answer debug requests.
 
 use crate::addr::Gpa;
-use crate::addr::GuestAddress;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::capability::Capability;
 use crate::capability::CapabilityKind;
 #[cfg(doc)]
 use crate::debug_rpc::DebugRequest;
+use crate::hypervisor_call::HypervisorCall;
+use crate::hypervisor_call::OsError;
+use crate::machine_call::MachineCall;
+use crate::machine_call::MachineFailure;
 use crate::memory::WalkFaultReason;
 use crate::stop::GuestEnd;
 use serde::Deserialize;
@@ -161,14 +164,67 @@ pub enum DebugError {
         /// The time since the call of the method, in seconds.
         seconds: u64,
     },
-    /// The hypervisor refused a call.
-    #[error("the hypervisor refused to {what}: {why}; see the VMM's log")]
-    Hypervisor {
-        /// The purpose of the call, as a verb phrase.
-        what: String,
-        /// The hypervisor's reason.
-        why: String,
+    /// A method of the VMM for a device or for a reset failed.
+    #[error(
+        "{call} {how}: the fault is in the VMM's code; see the VMM's log, then try again or start the guest again"
+    )]
+    MachineFailed {
+        /// The call that failed.
+        call: MachineCall,
+        /// How the call failed.
+        how: MachineFailure,
     },
+    /// The host refused the thread on which the runner calls a method of the VMM. The method was not called.
+    #[error(
+        "the host refused a thread for {call}: {error}; raise the limit on processes (`ulimit -u`), then try again"
+    )]
+    NoThread {
+        /// The call that was to be made.
+        call: MachineCall,
+        /// The host's error.
+        error: OsError,
+    },
+    /// The thread of the VP has ended: code of the VMM panicked on it, or the VMM is ending the guest.
+    #[error(
+        "the thread of VP {vp} has ended, so the guest cannot continue: code of the VMM panicked on this thread, or the VMM is ending the guest; see the VMM's \
+         log, then start the guest again"
+    )]
+    VpThreadEnded {
+        /// The VP whose thread has ended.
+        vp: VpIndex,
+    },
+    /// The hypervisor refused a call of the runner.
+    #[error(
+        "the hypervisor refused to {call}: {error}; try again, and look at the log of the host's kernel"
+    )]
+    Hypervisor {
+        /// The purpose of the call.
+        call: HypervisorCall,
+        /// The hypervisor's error.
+        error: OsError,
+    },
+    /// The runner has a fault. The request had no effect.
+    #[error(
+        "{0}: this is a bug of the runner; report it with the VMM's log, then detach and attach again"
+    )]
+    RunnerBug(RunnerBug),
+}
+
+/// A fault of the runner.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RunnerBug {
+    /// The controller gave run control an input that is not legal in its phase.
+    #[error("{input} is not legal in phase {phase} of run control")]
+    IllegalInput {
+        /// The input.
+        input: String,
+        /// The phase in which the input came.
+        phase: String,
+    },
+    /// The registers of a VP were asked for before the runner knew which registers its VPs have.
+    #[error("the registers of a VP were asked for before the runner had started")]
+    NotStarted,
 }
 
 /// The reason why a VP refuses a register or its value.
@@ -250,31 +306,6 @@ pub enum BadRegisterReason {
     /// The hypervisor refused the system registers, or kept other values. It does not report a reason.
     #[error("the hypervisor refused the value")]
     SystemRefused,
-}
-
-/// A method of the VMM (`vp_runner::machine::Machine`) that the runner calls for a debugger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum MachineCall {
-    /// `Machine::mmio_read`, for a read of device memory.
-    #[error("Machine::mmio_read of {len} bytes at {address}")]
-    Read {
-        /// The address of the first byte.
-        address: GuestAddress,
-        /// The length in bytes.
-        len: u64,
-    },
-    /// `Machine::mmio_write`, for a write of device memory.
-    #[error("Machine::mmio_write of {len} bytes at {address}")]
-    Write {
-        /// The address of the first byte.
-        address: GuestAddress,
-        /// The length in bytes.
-        len: u64,
-    },
-    /// `Machine::reset`.
-    #[error("Machine::reset")]
-    Reset,
 }
 
 /// What a host, a VMM, or a guest in its present state cannot do.

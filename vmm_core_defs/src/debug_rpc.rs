@@ -41,8 +41,12 @@ use serde::Serialize;
 
 pub use crate::debug_error::BadRegisterReason;
 pub use crate::debug_error::DebugError;
-pub use crate::debug_error::MachineCall;
+pub use crate::debug_error::RunnerBug;
 pub use crate::debug_error::Unsupported;
+pub use crate::hypervisor_call::HypervisorCall;
+pub use crate::hypervisor_call::OsError;
+pub use crate::machine_call::MachineCall;
+pub use crate::machine_call::MachineFailure;
 
 /// A request whose answer is a value or a [`DebugError`].
 pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
@@ -122,7 +126,7 @@ pub enum DebugRequest {
     /// Reads the whole register file of a VP.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::NoSuchVp`],
-    /// [`DebugError::Hypervisor`].
+    /// [`DebugError::Hypervisor`], [`DebugError::VpThreadEnded`].
     GetVpState(DebugRpc<VpIndex, Box<DebuggerVpState>>),
 
     /// Writes the register file of a VP. The runner writes only the registers that differ from the present state.
@@ -165,7 +169,7 @@ pub enum DebugRequest {
     /// [`DebugError::NotStopped`] when Running. If an address has no RAM, the runner reads the device at the address,
     /// in naturally aligned accesses of 8, 4, 2 or 1 bytes. Other requests do not wait for the device. If the device
     /// does not answer within 2 s, the error is [`DebugError::Overdue`], also for each further request that needs a
-    /// device. Errors, if not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`],
+    /// device. If the device panics, the error is [`DebugError::MachineFailed`]. Errors, if not even the first byte can be read: [`DebugError::NotMapped`], [`DebugError::NoMemory`],
     /// [`DebugError::MemoryOutOfReach`]; also
     /// [`DebugError::NotAttached`], [`DebugError::NoSuchVp`], [`DebugError::BadLength`].
     ReadMemory(DebugRpc<(GuestAddress, usize), Vec<u8>>),
@@ -224,8 +228,9 @@ pub enum DebugRequest {
     /// instruction.
     ///
     /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::Unsupported`]
-    /// if the VMM has no reset, [`DebugError::Hypervisor`], [`DebugError::Overdue`] if the VMM's code has not returned
-    /// after 2 s. Until the code returns, a `Resume` gets the same error, and a detached guest does not run.
+    /// if the VMM has no reset, [`DebugError::MachineFailed`] if the VMM's code fails, [`DebugError::NoThread`],
+    /// [`DebugError::Hypervisor`], [`DebugError::VpThreadEnded`], [`DebugError::Overdue`] if the VMM's code has not
+    /// returned after 2 s. Until the code returns, a `Resume` gets the same error, and a detached guest does not run.
     Reset(DebugRpc<(), ()>),
 }
 

@@ -20,6 +20,8 @@ pub mod breakpoint;
 pub mod capability;
 mod debug_error;
 pub mod debug_rpc;
+mod hypervisor_call;
+mod machine_call;
 pub mod memory;
 pub mod regs;
 pub mod session;

@@ -10,3 +10,13 @@ pub(crate) mod vcpu;
 pub mod x86_64;
 
 pub(crate) use x86_64::RegisterFile;
+
+use std::io;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
+
+/// The error of a failed ioctl.
+fn hypervisor_error(call: HypervisorCall, err: kvm_ioctls::Error) -> DebugError {
+    let error = io::Error::from_raw_os_error(err.errno()).into();
+    DebugError::Hypervisor { call, error }
+}

@@ -3,6 +3,9 @@
 use kvm_ioctls::VcpuFd;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::MachineCall;
+use vmm_core_defs::debug_rpc::MachineFailure;
 
 /// The VMM's part of the machine. The methods are called on vCPU threads, several at the same time, and (memory-mapped I/O and resets) on a thread of the controller.
 ///
@@ -73,4 +76,12 @@ pub struct MachineError {
     pub what: &'static str,
     /// The cause of the failure, for the log.
     pub why: String,
+}
+
+impl MachineError {
+    /// The error for the debugger whose request needed the call.
+    pub(crate) fn of_call(&self, call: MachineCall) -> DebugError {
+        let how = MachineFailure::Returned(self.to_string());
+        DebugError::MachineFailed { call, how }
+    }
 }

@@ -346,3 +346,18 @@ fn where_ram_is_can_be_asked_while_the_guest_runs() {
     vm.call(DebugRequest::Break, ()).unwrap();
     assert_eq!(stop(pending), DebugStopReason::Break);
 }
+
+/// The error names the VMM's code, and not the hypervisor.
+#[test]
+fn a_reset_that_fails_is_an_error_of_the_vmms_code() {
+    let Some(vm) = Setup::new(Mode::Long, &[0x90]).reset_fails().build() else {
+        return;
+    };
+    vm.attach();
+    let Err(DebugError::MachineFailed { call, how }) = vm.call(DebugRequest::Reset, ()) else {
+        panic!("the reset fails");
+    };
+    assert_eq!(call, MachineCall::Reset);
+    let text = "cannot reset the test's machine: the test wants it so".to_owned();
+    assert_eq!(how, MachineFailure::Returned(text));
+}

@@ -322,7 +322,7 @@ fn why_a_watchpoint_was_refused_reaches_the_person() {
     let bed = Bed::new();
     bed.vm.refuse_watchpoints();
     let mut client = bed.attach();
-    let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints: the VMM has not probed this host\n";
+    let reason = "The watchpoint at 0x1000 was refused: not possible here: data watchpoints: the VMM has not probed this host; the VMM has to give its runner the report of `vp_runner::probe::run`\n";
     // GDB gives up the resume for which it inserted the breakpoint, so the server must not send anything by itself.
     assert_eq!(client.ask("Z2,1000,8"), "E5f");
     assert_eq!(client.ask("m0,1"), "00");

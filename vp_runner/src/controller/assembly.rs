@@ -6,7 +6,6 @@ use super::breakpoint_control::BreakpointControl;
 use super::device_calls;
 use super::device_calls::DeviceCalls;
 use super::device_calls::StartCall;
-use super::devices::reset_failed;
 use super::latest_session::LatestSession;
 use super::ticker::Tick;
 use super::ticker::Ticker;
@@ -189,8 +188,7 @@ fn tsc_rate(vcpu: &VcpuFd, report: Option<&Report>) -> Result<TscRate, DebugErro
 
 /// Puts every VP into its power-on state, and finds out which registers the VPs have.
 async fn power_on(vps: &Vps) -> Result<RegisterFile, DebugError> {
-    vps.call_all(|vp| vp.power_on().map_err(reset_failed))
-        .await?;
+    vps.call_all(|vp| vp.power_on()).await?;
     let registers = vps.call(VpIndex::BSP, |vp| vp.find_register_file()).await?;
     vps.call_all(move |vp| {
         vp.set_register_file(registers);

@@ -15,6 +15,7 @@ use std::time::Instant;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::MachineCall;
+use vmm_core_defs::debug_rpc::MachineFailure;
 
 /// A call that takes longer is overdue. The call is logged, and the request that waits for it gets an error.
 const OVERDUE: Duration = Duration::from_secs(2);
@@ -25,7 +26,7 @@ pub(super) enum Returned {
     Written(Result<DeviceOutcome, DebugError>),
     Reset(Result<(), MachineError>),
     /// The call panicked, or its thread could not be started.
-    Failed(String),
+    Failed(DebugError),
 }
 
 /// The request that waits for a call.
@@ -166,10 +167,17 @@ impl DeviceCalls {
         let results = self.results.clone();
         let run = move || {
             let returned = catch_unwind(AssertUnwindSafe(call));
-            results.send(returned.unwrap_or_else(|_| Returned::Failed("it panicked".into())));
+            results.send(
+                returned.unwrap_or(Returned::Failed(DebugError::MachineFailed {
+                    call: what,
+                    how: MachineFailure::Panicked,
+                })),
+            );
         };
         if let Err(err) = (self.start)(Box::new(run)) {
-            self.results.send(Returned::Failed(err.to_string()));
+            let (call, error) = (what, err.into());
+            let failed = Returned::Failed(DebugError::NoThread { call, error });
+            self.results.send(failed);
         }
     }
 }
@@ -202,13 +210,6 @@ impl Waits {
     }
 }
 
-pub(super) fn failed(why: String) -> DebugError {
-    DebugError::Hypervisor {
-        what: "call the VMM's device".into(),
-        why,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,12 +226,35 @@ mod tests {
         calls.ask(reset(Box::new(|| panic!("a device panics, as it should"))));
         calls.ask(reset(Box::new(|| Returned::Reset(Ok(())))));
         let returned = block_on(calls.returned());
-        assert!(matches!(returned, Returned::Failed(_)));
+        let Returned::Failed(err) = returned else {
+            panic!("a panic is a failure");
+        };
+        let panicked = DebugError::MachineFailed {
+            call: MachineCall::Reset,
+            how: MachineFailure::Panicked,
+        };
+        assert_eq!(err, panicked);
         assert!(calls.resetting().is_some());
         assert!(calls.finish().is_some());
         let returned = block_on(calls.returned());
         assert!(matches!(returned, Returned::Reset(Ok(()))));
         assert!(calls.finish().is_some());
         assert!(calls.resetting().is_none());
+    }
+
+    #[test]
+    fn a_host_without_threads_is_named_as_the_cause_and_not_the_vmm() {
+        let mut calls = DeviceCalls::new(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        calls.ask(DeviceCall {
+            what: MachineCall::Reset,
+            waits: Waits::Reset,
+            call: Box::new(|| panic!("not called")),
+        });
+        let returned = block_on(calls.returned());
+        let Returned::Failed(DebugError::NoThread { call, error }) = returned else {
+            panic!("no thread");
+        };
+        assert_eq!(call, MachineCall::Reset);
+        assert_eq!(error.errno(), Some(libc::EAGAIN));
     }
 }

@@ -5,11 +5,9 @@ use super::Controller;
 use super::device_calls::DeviceCall;
 use super::device_calls::Returned;
 use super::device_calls::Waits;
-use super::device_calls::failed;
 use super::ticker::Tick;
 use crate::control::guest_event::GuestEvent;
 use crate::machine::DeviceOutcome;
-use crate::machine::MachineError;
 use crate::memory::AddressSpace;
 use crate::runner::RunnerExit;
 use futures::StreamExt;
@@ -107,11 +105,13 @@ impl Controller {
     fn take_returned(&mut self, returned: Returned) -> Option<Result<(), DebugError>> {
         let waits = self.device_calls.finish();
         match (returned, waits) {
-            (Returned::Reset(result), _) => return Some(result.map_err(reset_failed)),
-            (Returned::Failed(why), Some(Waits::Reset)) => return Some(Err(failed(why))),
+            (Returned::Reset(result), _) => {
+                return Some(result.map_err(|err| err.of_call(MachineCall::Reset)));
+            }
+            (Returned::Failed(err), Some(Waits::Reset)) => return Some(Err(err)),
             (Returned::Read(read), Some(Waits::Read(rpc))) => rpc.complete(read),
-            (Returned::Failed(why), Some(Waits::Read(rpc))) => rpc.complete(Err(failed(why))),
-            (Returned::Failed(why), Some(Waits::Write(rpc))) => rpc.complete(Err(failed(why))),
+            (Returned::Failed(err), Some(Waits::Read(rpc))) => rpc.complete(Err(err)),
+            (Returned::Failed(err), Some(Waits::Write(rpc))) => rpc.complete(Err(err)),
             (Returned::Written(written), waits) => {
                 match written {
                     Ok(DeviceOutcome::Reset) => {
@@ -173,7 +173,7 @@ impl Controller {
         let stops = self.stops;
         self.vps
             .call_all(move |vp| {
-                vp.power_on().map_err(reset_failed)?;
+                vp.power_on()?;
                 vp.set_stops(stops)
             })
             .await
@@ -224,12 +224,5 @@ impl Controller {
     /// Fails while the machine is being reset, because the guest cannot run then.
     pub(super) fn check_reset(&self) -> Result<(), DebugError> {
         self.device_calls.resetting().map_or(Ok(()), Err)
-    }
-}
-
-pub(super) fn reset_failed(err: MachineError) -> DebugError {
-    DebugError::Hypervisor {
-        what: "bring the machine into its power-on state".into(),
-        why: err.to_string(),
     }
 }

@@ -26,6 +26,7 @@ use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::RunnerBug;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VmStatus;
@@ -392,16 +393,16 @@ impl Controller {
     }
 }
 
-/// The error for the client. A bug of the controller becomes [`DebugError::Hypervisor`].
+/// The error for the client.
 fn for_client(err: Refused) -> DebugError {
     match err {
         Refused::Client(err) => err,
         Refused::Shell(err) => {
             tracing::error!(error = %err, "run control");
-            DebugError::Hypervisor {
-                what: "go on".into(),
-                why: err.to_string(),
-            }
+            DebugError::RunnerBug(RunnerBug::IllegalInput {
+                input: err.input.into(),
+                phase: err.phase.into(),
+            })
         }
     }
 }

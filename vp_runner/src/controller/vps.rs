@@ -181,18 +181,18 @@ impl Vps {
         enter: impl FnOnce(Snapshot) -> Enter,
     ) -> Result<(), DebugError> {
         self.check(vp)?;
-        let vp = &mut self.threads[vp.index() as usize];
-        vp.gate.clear();
-        vp.kicked = None;
-        let looked_at = std::mem::replace(&mut vp.looked_at, Snapshot::OnDemand);
-        let enter = enter(looked_at);
-        vp.link.command(Command::Enter(enter)).map_err(thread_gone)
+        let thread = &mut self.threads[vp.index() as usize];
+        thread.gate.clear();
+        thread.kicked = None;
+        let looked_at = std::mem::replace(&mut thread.looked_at, Snapshot::OnDemand);
+        let sent = thread.link.command(Command::Enter(enter(looked_at)));
+        sent.map_err(|ThreadGone| DebugError::VpThreadEnded { vp })
     }
 
     /// Calls `call` on the thread of a parked VP, and waits for the result.
     ///
     /// # Errors
-    /// The error of `call`; [`DebugError::NoSuchVp`]; [`DebugError::Hypervisor`] if the thread has ended.
+    /// The error of `call`; [`DebugError::NoSuchVp`]; [`DebugError::VpThreadEnded`].
     pub(super) async fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
@@ -210,8 +210,9 @@ impl Vps {
         let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
         let link = &self.thread(vp)?.link;
         let sent = link.command(Command::Call(boxed));
-        sent.map_err(thread_gone)?;
+        sent.map_err(|ThreadGone| DebugError::VpThreadEnded { vp })?;
         Ok(Asked {
+            vp,
             answer: receive,
             link: &**link,
         })
@@ -256,6 +257,7 @@ impl Vps {
 
 /// A call that a parked VP has yet to answer.
 struct Asked<'a, R> {
+    vp: VpIndex,
     answer: mesh::OneshotReceiver<Result<R, DebugError>>,
     link: &'a dyn VpLink,
 }
@@ -271,7 +273,7 @@ impl<R> Asked<'_, R> {
             Some(answer) => answer,
             None => self.answer.await,
         };
-        answer.map_err(|_| thread_gone(ThreadGone))?
+        answer.map_err(|_| DebugError::VpThreadEnded { vp: self.vp })?
     }
 }
 
@@ -304,13 +306,6 @@ impl Drop for Vps {
     }
 }
 
-fn thread_gone(_: ThreadGone) -> DebugError {
-    DebugError::Hypervisor {
-        what: "reach a VP's thread".into(),
-        why: "it has ended".into(),
-    }
-}
-
 /// One action for each VP.
 ///
 /// # Errors
@@ -326,3 +321,6 @@ pub(super) fn plan(
     }
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::RunnerBug;
 
 /// The interrupt shadow of `sti` (api.rst, `KVM_GET_VCPU_EVENTS`).
 pub(crate) const SHADOW_STI: u8 = 2;
@@ -90,10 +91,8 @@ impl KvmVcpu {
     }
 
     fn register_file(&self) -> Result<RegisterFile, DebugError> {
-        self.registers.ok_or_else(|| DebugError::Hypervisor {
-            what: "read registers".into(),
-            why: "the runner has not been started".into(),
-        })
+        self.registers
+            .ok_or(DebugError::RunnerBug(RunnerBug::NotStarted))
     }
 
     /// Clears the cache, because the caller makes an ioctl that changes the vCPU without this type.
@@ -109,12 +108,5 @@ impl KvmVcpu {
         if let Programmed::Fresh(state) = self.programmed {
             self.programmed = Programmed::Used(state);
         }
-    }
-}
-
-fn hypervisor_error(what: &str, err: kvm_ioctls::Error) -> DebugError {
-    DebugError::Hypervisor {
-        what: what.into(),
-        why: err.to_string(),
     }
 }

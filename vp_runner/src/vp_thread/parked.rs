@@ -5,7 +5,6 @@ use crate::arch::VpState;
 use crate::control::enter::StopSet;
 use crate::kvm::RegisterFile;
 use crate::kvm::vcpu::KvmVp;
-use crate::machine::MachineError;
 use std::sync::Arc;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
@@ -15,7 +14,7 @@ pub(crate) type Call = Box<dyn FnOnce(&mut dyn ParkedVp) + Send>;
 
 /// A VP in user space, with its last exit completed (I2). Each method calls the method of the same name in the VP core.
 pub(crate) trait ParkedVp {
-    fn power_on(&mut self) -> Result<(), MachineError>;
+    fn power_on(&mut self) -> Result<(), DebugError>;
 
     fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError>;
 
@@ -45,7 +44,7 @@ pub(crate) trait ParkedVp {
 }
 
 impl ParkedVp for KvmVp {
-    fn power_on(&mut self) -> Result<(), MachineError> {
+    fn power_on(&mut self) -> Result<(), DebugError> {
         self.power_on()
     }
 

@@ -19,7 +19,6 @@ use crate::controller::vps::ThreadGone;
 use crate::controller::vps::VpLink;
 use crate::controller::vps::VpThread;
 use crate::kvm::x86_64::RegisterFile;
-use crate::machine::MachineError;
 use crate::vp_thread::Command;
 use crate::vp_thread::ParkedVp;
 use shuttle::sync::atomic::AtomicBool;
@@ -384,7 +383,7 @@ fn unheard_of() -> DebugError {
 }
 
 impl ParkedVp for FakeVp {
-    fn power_on(&mut self) -> Result<(), MachineError> {
+    fn power_on(&mut self) -> Result<(), DebugError> {
         self.forget_snapshot();
         self.index = 0;
         self.model.initialized(self.vp, self.rip());

@@ -1,13 +1,14 @@
 //! The clocks of a vCPU, by ioctls.
 
 use super::KvmVcpu;
-use super::hypervisor_error;
 use crate::arch::x86_64::vp::vcpu::VcpuClocks;
+use crate::kvm::hypervisor_error;
 use crate::kvm::x86_64::clocks;
 use crate::kvm::x86_64::read_msr;
 use crate::kvm::x86_64::write_msr;
 use kvm_bindings::kvm_lapic_state;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 
 impl VcpuClocks for KvmVcpu {
     fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
@@ -30,7 +31,7 @@ impl VcpuClocks for KvmVcpu {
         let fd = self.vcpu.fd();
         clocks::tsc_offset(fd)
             .and_then(|offset| clocks::set_tsc_offset(fd, offset.wrapping_sub(ticks)))
-            .map_err(|err| hypervisor_error("put a time-stamp counter back", err))
+            .map_err(|err| hypervisor_error(HypervisorCall::SetBackCounter, err))
     }
 
     fn local_apic(&mut self) -> Option<kvm_lapic_state> {
@@ -42,7 +43,7 @@ impl VcpuClocks for KvmVcpu {
         change: impl FnOnce(&mut kvm_lapic_state),
     ) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let failed = |err| hypervisor_error("set a local APIC", err);
+        let failed = |err| hypervisor_error(HypervisorCall::WriteLocalApic, err);
         let mut page = fd.get_lapic().map_err(failed)?;
         change(&mut page);
         fd.set_lapic(&page).map_err(failed)

@@ -3,7 +3,6 @@
 use super::KvmVcpu;
 use super::Programmed;
 use super::Synced;
-use super::hypervisor_error;
 use crate::arch::x86_64::convert::general;
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
@@ -18,12 +17,14 @@ use crate::arch::x86_64::vp::debug_state::Undelivered;
 use crate::arch::x86_64::vp::vcpu::Vcpu;
 use crate::control::exit::VpExit;
 use crate::kvm::exit_decode::decode;
+use crate::kvm::hypervisor_error;
 use crate::kvm::pending_interrupt;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use kvm_bindings::*;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -98,7 +99,7 @@ impl Vcpu for KvmVcpu {
     fn guest_debug_registers(&mut self) -> Result<GuestRegisters, DebugError> {
         let registers = self.vcpu.fd().get_debug_regs();
         let registers =
-            registers.map_err(|err| hypervisor_error("read the guest's debug registers", err))?;
+            registers.map_err(|err| hypervisor_error(HypervisorCall::ReadDebugRegisters, err))?;
         Ok(GuestRegisters {
             db: registers.db,
             dr7: registers.dr7,
@@ -113,7 +114,7 @@ impl Vcpu for KvmVcpu {
         let fd = self.vcpu.fd();
         let events = fd
             .get_vcpu_events()
-            .map_err(|err| hypervisor_error("read a VP's events", err))?;
+            .map_err(|err| hypervisor_error(HypervisorCall::ReadEvents, err))?;
         Ok(
             if events.exception.injected | events.exception.pending != 0 {
                 Some(Undelivered::Exception(events.exception.nr))
@@ -134,14 +135,14 @@ impl Vcpu for KvmVcpu {
             return Ok(None);
         };
         let lapic = self.vcpu.fd().get_lapic();
-        let lapic = lapic.map_err(|err| hypervisor_error("read a VP's local APIC", err))?;
+        let lapic = lapic.map_err(|err| hypervisor_error(HypervisorCall::ReadLocalApic, err))?;
         let apic_base = system.apic_base;
         Ok(pending_interrupt::next(&lapic, apic_base, &master, &slave))
     }
 
     fn inject_debug(&mut self, state: DebugState, payload: DebugPayload) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let set = |err| hypervisor_error("set the guest's DR6", err);
+        let set = |err| hypervisor_error(HypervisorCall::WriteDebugRegisters, err);
         let mut registers = fd.get_debug_regs().map_err(set)?;
         registers.dr6 = payload.deliver(registers.dr6);
         fd.set_debug_regs(&registers).map_err(set)?;
@@ -157,7 +158,7 @@ impl Vcpu for KvmVcpu {
     /// KVM queues a `#UD` when it fails to emulate an instruction.
     fn drop_exception(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let drop = |err| hypervisor_error("drop a pending exception", err);
+        let drop = |err| hypervisor_error(HypervisorCall::DropException, err);
         let mut events = fd.get_vcpu_events().map_err(drop)?;
         events.exception.injected = 0;
         events.exception.pending = 0;
@@ -168,7 +169,7 @@ impl Vcpu for KvmVcpu {
     /// `kvm_vcpu_ioctl_x86_get_vcpu_events`).
     fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
-        let drop = |err| hypervisor_error("take back a breakpoint exception", err);
+        let drop = |err| hypervisor_error(HypervisorCall::DropException, err);
         let events = fd.get_vcpu_events().map_err(drop)?;
         fd.set_vcpu_events(&events).map_err(drop)
     }
@@ -177,14 +178,14 @@ impl Vcpu for KvmVcpu {
         let fd = self.vcpu.fd();
         let events = fd
             .get_vcpu_events()
-            .map_err(|err| hypervisor_error("read a VP's events", err))?;
+            .map_err(|err| hypervisor_error(HypervisorCall::ReadEvents, err))?;
         Ok(events.interrupt.shadow != 0)
     }
 
     fn raise_nmi(&mut self) -> Result<(), DebugError> {
         let fd = self.vcpu.fd();
         fd.nmi()
-            .map_err(|err| hypervisor_error("raise an NMI", err))
+            .map_err(|err| hypervisor_error(HypervisorCall::RaiseNmi, err))
     }
 
     /// Makes no ioctl if the registers came with the last exit.
@@ -196,7 +197,7 @@ impl Vcpu for KvmVcpu {
                 (sync.regs, sync.sregs)
             }
             Synced::No => {
-                let read = |err| hypervisor_error("read a VP's registers", err);
+                let read = |err| hypervisor_error(HypervisorCall::ReadRegisters, err);
                 (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
             }
         };
@@ -210,7 +211,7 @@ impl Vcpu for KvmVcpu {
     fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
         self.registers_change();
         let fd = self.vcpu.fd();
-        let write = |err| hypervisor_error("write a VP's registers", err);
+        let write = |err| hypervisor_error(HypervisorCall::WriteRegisters, err);
         let events = fd.get_vcpu_events().map_err(write)?;
         fd.set_regs(regs).map_err(write)?;
         match (events.exception.injected, events.exception.pending) {
@@ -223,7 +224,7 @@ impl Vcpu for KvmVcpu {
         let mut regs = self.registers()?.general;
         regs.rip = rip;
         self.registers_change();
-        let skip = |err| hypervisor_error("move a VP behind an instruction", err);
+        let skip = |err| hypervisor_error(HypervisorCall::SkipInstruction, err);
         let fd = self.vcpu.fd();
         fd.set_regs(&regs).map_err(skip)?;
         let mut events = fd.get_vcpu_events().map_err(skip)?;
@@ -236,7 +237,7 @@ impl Vcpu for KvmVcpu {
         let registers = general(outcome.gp, outcome.rip, outcome.rflags);
         self.registers_change();
         let set = self.vcpu.fd().set_regs(&registers);
-        set.map_err(|err| hypervisor_error("write a VP's registers", err))
+        set.map_err(|err| hypervisor_error(HypervisorCall::WriteRegisters, err))
     }
 
     fn paging_limits(&self) -> Result<PagingLimits, DebugError> {
@@ -257,7 +258,7 @@ impl Vcpu for KvmVcpu {
     /// A KVM without in-kernel interrupt controller does not know the run state. The result is then `Stopped`.
     fn activity(&mut self) -> Result<VpActivity, DebugError> {
         let state = self.vcpu.fd().get_mp_state();
-        let state = state.map_err(|err| hypervisor_error("read a VP's run state", err))?;
+        let state = state.map_err(|err| hypervisor_error(HypervisorCall::ReadRunState, err))?;
         Ok(match state.mp_state {
             KVM_MP_STATE_HALTED => VpActivity::Halted,
             KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => VpActivity::WaitingForStart,

@@ -3,7 +3,6 @@
 use super::KvmVcpu;
 use super::Programmed;
 use super::SHADOW_STI;
-use super::hypervisor_error;
 use crate::arch::x86_64::debug_registers::RegisterAccess;
 use crate::arch::x86_64::dr7::GENERAL_DETECT;
 use crate::arch::x86_64::step_effects::TrapFlag;
@@ -12,6 +11,7 @@ use crate::arch::x86_64::vp::debug_state::DebugState;
 use crate::arch::x86_64::vp::debug_state::Interrupts;
 use crate::arch::x86_64::vp::vcpu::Vcpu as _;
 use crate::control::enter::Int3Exits;
+use crate::kvm::hypervisor_error;
 use kvm_bindings::KVM_GUESTDBG_BLOCKIRQ;
 use kvm_bindings::KVM_GUESTDBG_ENABLE;
 use kvm_bindings::KVM_GUESTDBG_SINGLESTEP;
@@ -20,6 +20,7 @@ use kvm_bindings::KVM_GUESTDBG_USE_SW_BP;
 use kvm_bindings::KVM_VCPUEVENT_VALID_SHADOW;
 use kvm_bindings::kvm_guest_debug;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 impl KvmVcpu {
@@ -73,7 +74,7 @@ impl KvmVcpu {
         self.vcpu
             .fd()
             .set_guest_debug(&debug)
-            .map_err(|err| hypervisor_error("set a VP's debug registers", err))?;
+            .map_err(|err| hypervisor_error(HypervisorCall::SetDebugState, err))?;
         self.hides = wanted.stepping;
         self.programmed = match inject {
             0 => Programmed::Fresh(wanted),
@@ -89,7 +90,7 @@ impl KvmVcpu {
             return Ok(());
         }
         let fd = self.vcpu.fd();
-        let cast = |err| hypervisor_error("hold interrupts back", err);
+        let cast = |err| hypervisor_error(HypervisorCall::HoldInterrupts, err);
         let mut events = fd.get_vcpu_events().map_err(cast)?;
         events.interrupt.shadow |= SHADOW_STI;
         events.flags |= KVM_VCPUEVENT_VALID_SHADOW;

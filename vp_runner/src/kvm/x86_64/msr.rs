@@ -1,11 +1,12 @@
 //! One model-specific register by number.
 
-use super::register_file::hypervisor_error;
+use crate::kvm::hypervisor_error;
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::VcpuFd;
 use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 
 /// The GS base that `swapgs` loads.
 pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
@@ -19,7 +20,7 @@ pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, DebugError> {
     let mut msrs = one(index, 0);
     let read = vcpu
         .get_msrs(&mut msrs)
-        .map_err(|err| hypervisor_error("read an MSR", err))?;
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadMsr { index }, err))?;
     match msrs.as_slice() {
         [entry] if read == 1 => Ok(entry.data),
         _ => Err(DebugError::BadRegister {
@@ -36,7 +37,7 @@ pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, DebugError> {
 pub fn write_msr(vcpu: &VcpuFd, index: u32, value: u64) -> Result<(), DebugError> {
     let written = vcpu
         .set_msrs(&one(index, value))
-        .map_err(|err| hypervisor_error("write an MSR", err))?;
+        .map_err(|err| hypervisor_error(HypervisorCall::WriteMsr { index }, err))?;
     if written == 1 {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::xsave;
 use crate::arch::x86_64::xsave::VectorState;
 use crate::arch::x86_64::xsave::XsaveLayout;
+use crate::kvm::hypervisor_error;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_debugregs;
 use kvm_bindings::kvm_regs;
@@ -24,6 +25,7 @@ use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
 
@@ -46,7 +48,7 @@ impl RegisterFile {
     pub fn new(vm: &VmFd, vcpu: &VcpuFd) -> Result<Self, DebugError> {
         let cpuid = vcpu
             .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|err| hypervisor_error("read the VP's CPUID", err))?;
+            .map_err(|err| hypervisor_error(HypervisorCall::ReadCpuid, err))?;
         let entries = cpuid.as_slice();
         let size = XsaveSize::of(vm);
         let has_xcr0 = entries
@@ -230,6 +232,14 @@ enum Group {
 
 impl Group {
     fn restore(self, vcpu: &VcpuFd) -> Result<(), DebugError> {
+        let call = match self {
+            Self::Xcrs(_) | Self::Sregs(_) | Self::Regs(..) => HypervisorCall::WriteRegisters,
+            Self::Debug(_) => HypervisorCall::WriteDebugRegisters,
+            Self::KernelGsBase(_) => HypervisorCall::WriteMsr {
+                index: msr::KERNEL_GS_BASE,
+            },
+            Self::Xsave(_) => HypervisorCall::WriteVectorRegisters,
+        };
         match self {
             Self::Xcrs(xcrs) => vcpu.set_xcrs(&xcrs),
             Self::Sregs(sregs) => vcpu.set_sregs(&sregs),
@@ -246,7 +256,7 @@ impl Group {
             }
             Self::Xsave(mut area) => area.set(vcpu),
         }
-        .map_err(|err| hypervisor_error("write registers", err))
+        .map_err(|err| hypervisor_error(call, err))
     }
 }
 
@@ -277,35 +287,27 @@ fn set_xcr0(xcrs: &mut kvm_xcrs, value: u64) {
 
 fn get_regs(vcpu: &VcpuFd) -> Result<kvm_regs, DebugError> {
     vcpu.get_regs()
-        .map_err(|err| hypervisor_error("read general registers", err))
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadRegisters, err))
 }
 
 fn get_sregs(vcpu: &VcpuFd) -> Result<kvm_sregs, DebugError> {
     vcpu.get_sregs()
-        .map_err(|err| hypervisor_error("read system registers", err))
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadRegisters, err))
 }
 
 fn get_debug_regs(vcpu: &VcpuFd) -> Result<kvm_debugregs, DebugError> {
     vcpu.get_debug_regs()
-        .map_err(|err| hypervisor_error("read debug registers", err))
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadDebugRegisters, err))
 }
 
 fn get_xcrs(vcpu: &VcpuFd) -> Result<kvm_xcrs, DebugError> {
     vcpu.get_xcrs()
-        .map_err(|err| hypervisor_error("read XCR0", err))
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadRegisters, err))
 }
 
 fn get_events(vcpu: &VcpuFd) -> Result<kvm_vcpu_events, DebugError> {
     vcpu.get_vcpu_events()
-        .map_err(|err| hypervisor_error("read pending events", err))
-}
-
-/// The error of a failed ioctl.
-pub(super) fn hypervisor_error(what: &str, err: kvm_ioctls::Error) -> DebugError {
-    DebugError::Hypervisor {
-        what: what.into(),
-        why: err.to_string(),
-    }
+        .map_err(|err| hypervisor_error(HypervisorCall::ReadEvents, err))
 }
 
 #[cfg(test)]

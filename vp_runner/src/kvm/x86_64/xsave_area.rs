@@ -5,13 +5,14 @@
     reason = "kvm-ioctls marks the XSAVE ioctls unsafe: the kernel's idea of the size has to be kept"
 )]
 
-use super::register_file::hypervisor_error;
+use crate::kvm::hypervisor_error;
 use kvm_bindings::Xsave;
 use kvm_bindings::kvm_xsave;
 use kvm_ioctls::Cap;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 
 const PLAIN_WORDS: usize = 1024;
 
@@ -52,20 +53,16 @@ impl XsaveSize {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub fn get(self, vcpu: &VcpuFd) -> Result<XsaveArea, DebugError> {
-        let what = "read the vector registers";
+        let failed = |err| hypervisor_error(HypervisorCall::ReadVectorRegisters, err);
         let raw = match self.extra_words {
-            None => Raw::Plain(Box::new(
-                vcpu.get_xsave()
-                    .map_err(|err| hypervisor_error(what, err))?,
-            )),
+            None => Raw::Plain(Box::new(vcpu.get_xsave().map_err(failed)?)),
             Some(extra) => {
-                let mut area = Xsave::new(extra).map_err(|err| DebugError::Hypervisor {
-                    what: what.into(),
-                    why: format!("{err:?}"),
-                })?;
+                let mut area = Xsave::new(extra).expect(
+                    "KVM reports the size as an i32, and an area may have u32::MAX extra words",
+                );
                 // SAFETY: the area has the size that KVM_CAP_XSAVE2 gave for this VM. That size grows only by `arch_prctl` on a thread of this
                 // process before the VM's vCPUs are created, and `XsaveSize::of` is called with a vCPU present.
-                unsafe { vcpu.get_xsave2(&mut area) }.map_err(|err| hypervisor_error(what, err))?;
+                unsafe { vcpu.get_xsave2(&mut area) }.map_err(failed)?;
                 Raw::Sized(area)
             }
         };

@@ -8,10 +8,10 @@ use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::control::enter::StopSet;
-use crate::machine::MachineError;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::MachineCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 
@@ -19,8 +19,8 @@ impl<V: Vcpu> Vp<V> {
     /// Puts the VP into its power-on state.
     ///
     /// # Errors
-    /// [`MachineError`].
-    pub(crate) fn power_on(&mut self) -> Result<(), MachineError> {
+    /// [`DebugError::MachineFailed`].
+    pub(crate) fn power_on(&mut self) -> Result<(), DebugError> {
         self.forget_snapshot();
         self.progress = Progress::NotStarted;
         self.kvm_gave_up = KvmGaveUp::No;
@@ -31,6 +31,7 @@ impl<V: Vcpu> Vp<V> {
         let (index, machine) = (self.index, &*self.machine);
         self.clocks
             .reset(vcpu, |vcpu| vcpu.power_on(index, machine))
+            .map_err(|err| err.of_call(MachineCall::InitVp { vp: index }))
     }
 
     /// Makes this the set that stops the VP, with no step under way, and tells KVM at once (I6).

@@ -208,5 +208,5 @@ fn breakpoint(kind: BreakpointKind, address: u64) -> Breakpoint {
 
 /// An error that the scripted vCPU makes.
 fn is_scripted(err: &DebugError) -> bool {
-    matches!(err, DebugError::Hypervisor { why, .. } if why.contains("script"))
+    matches!(err, DebugError::Hypervisor { error, .. } if error.to_string().contains("script"))
 }

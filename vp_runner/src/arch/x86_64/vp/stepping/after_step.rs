@@ -26,6 +26,7 @@ use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::entry::Entry;
 use crate::control::run_state::Cause;
+use thiserror::Error;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::rflags;
@@ -37,6 +38,16 @@ pub(in super::super) struct Trapped {
     pub(in super::super) guest: Option<DebugPayload>,
     /// The cause that ends the entry, if the step does.
     pub(in super::super) done: Option<Cause>,
+}
+
+/// Why a trap flag that a step stored could not be corrected. The reason goes to the log only.
+#[derive(Debug, Error)]
+enum NotCorrected {
+    /// The step stored the flags at an address whose RAM is gone.
+    #[error("no RAM is at {0}, where the step stored the flags")]
+    NoRam(Gva),
+    #[error(transparent)]
+    Vcpu(#[from] DebugError),
 }
 
 impl Stepping {
@@ -100,7 +111,8 @@ impl Stepping {
         if planned.by_trap_flag == SingleStepping::Off || !moved || !may_show {
             return None;
         }
-        let corrected = cpu.vcpu.registers().and_then(|after| {
+        let registers = cpu.vcpu.registers().map_err(NotCorrected::from);
+        let corrected = registers.and_then(|after| {
             let (effects, paging) = planned.effects(&after, cpu, memory);
             correct(&effects, paging, &after, cpu, memory)?;
             Ok(effects.trap)
@@ -165,7 +177,7 @@ fn correct<V: Vcpu>(
     after: &CpuRegisters,
     cpu: &mut Cpu<V>,
     memory: &GuestMemory,
-) -> Result<(), DebugError> {
+) -> Result<(), NotCorrected> {
     cpu.vcpu.set_own_trap_flag(effects.own);
     let Some(Correction { location, flag }) = effects.correction else {
         return Ok(());
@@ -181,15 +193,12 @@ fn correct<V: Vcpu>(
                 byte
             };
             let changed = memory.by(paging).change_byte(gva, fix);
-            changed.ok_or_else(|| DebugError::Hypervisor {
-                what: "take the trap flag out of what a step stored".into(),
-                why: format!("no RAM is at {gva}"),
-            })
+            changed.ok_or(NotCorrected::NoRam(gva))
         }
         FlagsLocation::Register(_) => {
             let mut general = after.general;
             general.r11 = fix(general.r11);
-            cpu.vcpu.write_general(&general)
+            Ok(cpu.vcpu.write_general(&general)?)
         }
     }
 }

@@ -20,10 +20,12 @@ use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::msr;
@@ -157,8 +159,8 @@ impl FakeVcpu {
                 self.fails_at = None;
                 self.failed = Some(call);
                 Err(DebugError::Hypervisor {
-                    what: call.into(),
-                    why: "the script says so".into(),
+                    call: HypervisorCall::ReadRegisters,
+                    error: io::Error::other("the script says so").into(),
                 })
             }
             Some(left) => {
