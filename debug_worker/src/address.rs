@@ -29,6 +29,7 @@ pub enum Exposure {
 
 /// The error for a listening address that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// The text has neither the form HOST:PORT nor the form unix:PATH.
     #[error(

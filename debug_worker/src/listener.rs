@@ -32,6 +32,7 @@ const BACKLOG: i32 = 16;
 
 /// The reason why a debug server cannot listen.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// The address is not a loopback address, and [`Exposure::Network`] was not given.
     #[error(

@@ -280,14 +280,14 @@ impl Guest {
                 return Err(error).into();
             }
         }
-        let request = ResumeRequest {
-            others: vp_action(resume.others),
-            actions: resume
+        let request = ResumeRequest::new(
+            vp_action(resume.others),
+            resume
                 .actions
                 .into_iter()
                 .map(|(thread, action)| (vp_of(thread), vp_action(action)))
                 .collect(),
-        };
+        );
         match self.vm.resume(request).await {
             Ok(resumed) => {
                 self.at_attach = None;
@@ -374,6 +374,7 @@ pub(crate) fn vp_line(status: &VpStatus) -> String {
         VpActivity::Stopped => "stopped",
         VpActivity::Halted => "halted (waits for an interrupt)",
         VpActivity::WaitingForStart => "not started (waits for INIT-SIPI)",
+        _ => "in a state that this debug server does not know",
     };
     let mode = status
         .mode

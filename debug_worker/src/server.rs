@@ -70,6 +70,7 @@ const STEPS_OF_SESSION_END: u32 = 3;
 
 /// The parameters of a debug server.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DebuggerParameters {
     /// The socket on which clients connect.
     pub listener: DebugListener,
@@ -79,8 +80,20 @@ pub struct DebuggerParameters {
     pub settings: SessionSettings,
 }
 
-/// The settings of all sessions.
+impl DebuggerParameters {
+    /// The parameters of a server with the default settings.
+    pub fn new(listener: DebugListener, requests: Sender<DebugMessage>) -> Self {
+        Self {
+            listener,
+            requests,
+            settings: SessionSettings::default(),
+        }
+    }
+}
+
+/// The settings of all sessions. Begin with the default, and set the fields that differ.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SessionSettings {
     /// What happens to the guest when a client is lost or sends `k`. After GDB's `detach` the guest always runs on.
     pub on_disconnect: DetachAction,

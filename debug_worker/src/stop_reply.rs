@@ -70,6 +70,8 @@ pub(crate) fn ending(how: &GuestEnd) -> Stop {
         }
         GuestEnd::Killed => StopReason::Terminated(EndSignal::Kill),
         GuestEnd::Stopped => StopReason::Terminated(EndSignal::Terminate),
+        // An end of a newer vmm_core_defs. `ending_text` shows what it is.
+        _ => StopReason::Terminated(EndSignal::Terminate),
     };
     let thread = None;
     Stop { thread, reason }
@@ -82,6 +84,8 @@ const fn gdb_kind(kind: BreakpointKind) -> GdbKind {
         BreakpointKind::Write => GdbKind::Write,
         BreakpointKind::Read => GdbKind::Read,
         BreakpointKind::ReadWrite => GdbKind::Access,
+        // Only a kind that this server has inserted is hit, and this server inserts no other kind.
+        _ => GdbKind::Access,
     }
 }
 
@@ -180,6 +184,7 @@ fn crash(cause: &CrashCause) -> String {
                 RunnerFault::DebugState => "KVM refused to read or set the debug state of this VP",
                 RunnerFault::ThreadPanicked => "a panic in the VMM ended the thread of this VP",
                 RunnerFault::ThreadGone => "the thread of this VP no longer accepts commands",
+                _ => "the runner has a fault that this debug server does not know",
             };
             format!("{fault}; the VMM's log has the details")
         }

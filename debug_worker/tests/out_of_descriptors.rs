@@ -4,7 +4,6 @@
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
 use debug_worker::ListenAddress;
-use debug_worker::SessionSettings;
 use mesh::rpc::RpcSend as _;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
@@ -44,11 +43,7 @@ fn a_client_that_cannot_be_accepted_yet_is_served_once_it_can() {
         }
     });
     let (owner, stop) = mesh::channel();
-    let parameters = DebuggerParameters {
-        listener,
-        requests,
-        settings: SessionSettings::default(),
-    };
+    let parameters = DebuggerParameters::new(listener, requests);
     let server = driver.spawn(
         "server",
         debug_worker::serve(driver.clone(), parameters, stop),

@@ -28,6 +28,7 @@ pub struct Breakpoint {
 
 /// The events that a breakpoint can stop at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum BreakpointKind {
     /// The VP is about to execute the instruction at the address. The client asked for a software breakpoint.
     ///
@@ -53,6 +54,7 @@ impl BreakpointKind {
 
 /// One change of the breakpoint table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum BreakpointChange {
     /// Adds a breakpoint. Adding an equal breakpoint again is not an error.
     Insert(Breakpoint),
@@ -63,6 +65,7 @@ pub enum BreakpointChange {
 
 /// A breakpoint and how it is armed. The text is for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BreakpointStatus {
     /// The breakpoint, as the client inserted it.
     pub breakpoint: Breakpoint,
@@ -70,8 +73,16 @@ pub struct BreakpointStatus {
     pub arming: Arming,
 }
 
+impl BreakpointStatus {
+    /// A breakpoint and how it is armed.
+    pub const fn new(breakpoint: Breakpoint, arming: Arming) -> Self {
+        Self { breakpoint, arming }
+    }
+}
+
 /// How a breakpoint is armed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Arming {
     /// By a breakpoint instruction in guest memory.
     Memory {

@@ -53,6 +53,7 @@ pub type DebugRpc<I, R> = Rpc<I, Result<R, DebugError>>;
 
 /// A message of a debugger to the VMM.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum DebugMessage {
     /// Makes the sender the guest's debugger and stops the guest.
     /// [`DebugSession::attach`](crate::session::DebugSession::attach) sends this message.
@@ -71,8 +72,21 @@ pub enum DebugMessage {
     Lost(SessionId),
 }
 
+impl DebugMessage {
+    /// Answers the message with an error. [`Lost`](Self::Lost) has no answer. A VMM that does not know a message of a
+    /// newer client answers with [`Unsupported::Request`].
+    pub fn refuse(self, error: DebugError) {
+        match self {
+            Self::Attach(rpc) => rpc.complete(Err(error)),
+            Self::InSession(_, request) => request.refuse(error),
+            Self::Lost(_) => {}
+        }
+    }
+}
+
 /// A request of the attached debugger.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum DebugRequest {
     /// Ends the debug session. When the answer comes, no breakpoint, no step flag and no debug register value of the
     /// debugger is left in the guest (invariant I6). A pending `Resume` is answered with [`DebugError::Detached`].
@@ -248,11 +262,18 @@ macro_rules! for_every_request {
                 }
             }
 
-            /// Answers the request with an error.
+            /// Answers the request with an error. A VMM that does not know a request of a newer client answers with
+            /// [`DebugRequest::unknown`].
             pub fn refuse(self, error: DebugError) {
                 match self {
                     $(Self::$request(rpc) => rpc.complete(Err(error)),)*
                 }
+            }
+
+            /// Answers the request with [`Unsupported::Request`], because the receiver does not know the request.
+            pub fn unknown(self) {
+                let request = self.name().to_owned();
+                self.refuse(Unsupported::Request { request }.into());
             }
         }
     };
@@ -287,6 +308,7 @@ for_every_request! {
 
 /// The properties of the guest that a debugger gets when it attaches. All but `stop` are constant during the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AttachInfo {
     /// The architecture of the guest.
     pub arch: GuestArch,
@@ -298,6 +320,25 @@ pub struct AttachInfo {
     pub capabilities: Capabilities,
     /// The reason why the guest is stopped: [`DebugStopReason::Break`], or an earlier stop.
     pub stop: StopEvent,
+}
+
+impl AttachInfo {
+    /// The properties of a guest.
+    pub const fn new(
+        arch: GuestArch,
+        vp_count: u32,
+        xfeatures: XFeatures,
+        capabilities: Capabilities,
+        stop: StopEvent,
+    ) -> Self {
+        Self {
+            arch,
+            vp_count,
+            xfeatures,
+            capabilities,
+            stop,
+        }
+    }
 }
 
 /// The instruction set of the guest.
@@ -364,6 +405,7 @@ pub enum FreezeTime {
 
 /// The input of [`DebugRequest::Resume`]: one action for each VP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResumeRequest {
     /// The action of the VPs that `actions` does not name.
     pub others: VpAction,
@@ -371,8 +413,21 @@ pub struct ResumeRequest {
     pub actions: Vec<(VpIndex, VpAction)>,
 }
 
+impl ResumeRequest {
+    /// The VPs in `actions` carry out their actions, and all other VPs carry out `others`.
+    pub const fn new(others: VpAction, actions: Vec<(VpIndex, VpAction)>) -> Self {
+        Self { others, actions }
+    }
+
+    /// Every VP carries out the same action.
+    pub const fn every(action: VpAction) -> Self {
+        Self::new(action, Vec::new())
+    }
+}
+
 /// The action of one VP in a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum VpAction {
     /// The VP stays parked.
     Stay,
@@ -401,13 +456,22 @@ pub enum StepInterrupts {
 
 /// The activity of the guest, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VmStatus {
     /// The status of each VP, in the order of their indexes.
     pub vps: Vec<VpStatus>,
 }
 
+impl VmStatus {
+    /// The status of all VPs, in the order of their indexes.
+    pub const fn new(vps: Vec<VpStatus>) -> Self {
+        Self { vps }
+    }
+}
+
 /// The activity, mode and privilege level of one VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VpStatus {
     /// Whether the VP runs guest code.
     pub activity: VpActivity,
@@ -417,8 +481,30 @@ pub struct VpStatus {
     pub privilege: Option<u8>,
 }
 
+impl VpStatus {
+    /// The status of a VP whose mode and privilege level cannot be read, because it runs.
+    pub const fn new(activity: VpActivity) -> Self {
+        Self {
+            activity,
+            mode: None,
+            privilege: None,
+        }
+    }
+
+    /// The same status of a parked VP with its mode and its privilege level.
+    #[must_use]
+    pub const fn in_mode(self, mode: CpuMode, privilege: u8) -> Self {
+        Self {
+            mode: Some(mode),
+            privilege: Some(privilege),
+            ..self
+        }
+    }
+}
+
 /// Whether a VP runs guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum VpActivity {
     /// The VP is in the guest or about to enter.
     Running,
@@ -449,4 +535,47 @@ pub enum CpuMode {
     Long64,
     /// 64-bit Arm.
     Aarch64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::DebugSession;
+    use std::pin::pin;
+    use std::task::Context;
+    use std::task::Poll;
+    use std::task::Waker;
+
+    /// The error of an answer that has come.
+    fn error<R>(answer: mesh::OneshotReceiver<Result<R, DebugError>>) -> DebugError {
+        let poll = pin!(answer).poll(&mut Context::from_waker(Waker::noop()));
+        match poll {
+            Poll::Ready(Ok(Err(error))) => error,
+            _ => panic!("not answered with an error"),
+        }
+    }
+
+    #[test]
+    fn a_request_that_the_vmm_does_not_know_gets_an_error_with_its_name() {
+        let (reply, answer) = mesh::oneshot();
+        DebugRequest::Nmi(Rpc(VpIndex::BSP, reply)).unknown();
+        let request = "Nmi".to_owned();
+        assert_eq!(error(answer), Unsupported::Request { request }.into());
+    }
+
+    #[test]
+    fn every_message_with_an_answer_can_be_refused() {
+        let (requests, _receiver) = mesh::channel();
+        let id = DebugSession::begin(requests.clone()).id();
+        let (reply, answer) = mesh::oneshot();
+        DebugMessage::InSession(id, DebugRequest::Break(Rpc((), reply)))
+            .refuse(DebugError::NotStopped);
+        assert_eq!(error(answer), DebugError::NotStopped);
+        let (reply, answer) = mesh::oneshot();
+        let if_lost = DetachAction::Stay;
+        let attach = Rpc(AttachRequest { if_lost, requests }, reply);
+        DebugMessage::Attach(attach).refuse(DebugError::AlreadyAttached);
+        assert_eq!(error(answer), DebugError::AlreadyAttached);
+        DebugMessage::Lost(id).refuse(DebugError::NotStopped);
+    }
 }

@@ -27,6 +27,7 @@ pub enum DebuggerVpState {
 /// The extended register sets that a guest's VPs have. They are the same for all VPs, and are constant for the lifetime
 /// of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct XFeatures {
     /// The upper halves of YMM0-15 ([`X86VpState::avx`]).
     pub avx: bool,
@@ -34,6 +35,15 @@ pub struct XFeatures {
     pub avx512: bool,
     /// PKRU ([`X86VpState::pkru`]).
     pub pkru: bool,
+}
+
+impl XFeatures {
+    /// No extended register set.
+    pub const NONE: Self = Self {
+        avx: false,
+        avx512: false,
+        pkru: false,
+    };
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ impl SessionId {
 
 /// The input of [`DebugMessage::Attach`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct AttachRequest {
     /// What happens to the guest if the session ends without [`DebugRequest::Detach`]. A guest that is held before its
     /// first instruction, and that no client has resumed, stays held in that case ([`DetachAction::unless_held`]).

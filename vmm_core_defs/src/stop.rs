@@ -34,11 +34,19 @@ impl Epoch {
 /// When the reply arrives, every VP that had to stop is parked in user space, and its pending I/O or MMIO exit is
 /// completed (invariant I2). Registers that are read from now on are the registers at the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StopEvent {
     /// The epoch of the `Resume` that this event answers.
     pub epoch: Epoch,
     /// The reason of the stop.
     pub reason: DebugStopReason,
+}
+
+impl StopEvent {
+    /// A stop that answers the `Resume` with this epoch.
+    pub const fn new(epoch: Epoch, reason: DebugStopReason) -> Self {
+        Self { epoch, reason }
+    }
 }
 
 /// The reason why the guest stopped.
@@ -181,6 +189,7 @@ pub enum FaultRegisters {
 
 /// How a guest ended for good. No VP runs again, and no debugger can attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum GuestEnd {
     /// The guest powered itself off.
     PowerOff,
@@ -262,6 +271,7 @@ pub enum CrashCause {
 
 /// What failed in the runner. The runner's log has the details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RunnerFault {
     /// The hypervisor refused to read or set the debug state of the VP.
     DebugState,

@@ -503,9 +503,8 @@ impl BreakpointTable {
     pub(crate) fn list(&self) -> Vec<BreakpointStatus> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.order);
-        let status = |(breakpoint, entry): (&Breakpoint, &Entry)| BreakpointStatus {
-            breakpoint: *breakpoint,
-            arming: entry.arming(),
+        let status = |(breakpoint, entry): (&Breakpoint, &Entry)| {
+            BreakpointStatus::new(*breakpoint, entry.arming())
         };
         entries.into_iter().map(status).collect()
     }

@@ -48,6 +48,7 @@ pub trait Machine: Send + Sync + 'static {
 
 /// The effect of a device access on the whole machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceOutcome {
     /// No effect.
     Done,
@@ -61,6 +62,7 @@ pub enum DeviceOutcome {
 
 /// Whether a device claims an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MmioOutcome {
     /// A device answered.
     Handled,
@@ -71,6 +73,7 @@ pub enum MmioOutcome {
 /// The VMM could not bring its side into the power-on state.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {why}")]
+#[non_exhaustive]
 pub struct MachineError {
     /// The action that failed, to complete the sentence "cannot ...".
     pub what: &'static str,
@@ -79,6 +82,12 @@ pub struct MachineError {
 }
 
 impl MachineError {
+    /// An action, to complete the sentence "cannot ...", and the cause of its failure.
+    pub fn new(what: &'static str, why: impl std::fmt::Display) -> Self {
+        let why = why.to_string();
+        Self { what, why }
+    }
+
     /// The error for the debugger whose request needed the call.
     pub(crate) fn of_call(&self, call: MachineCall) -> DebugError {
         let how = MachineFailure::Returned(self.to_string());

@@ -30,6 +30,7 @@ const KVM_API_VERSION: i32 = 12;
 
 /// The features that work on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// The effect of a guest's `INT3` in real mode while `KVM_GUESTDBG_USE_SW_BP` is on.
     pub int3_real: Int3,
@@ -77,6 +78,7 @@ impl Int3 {
 
 /// Whether a feature works, and the observation that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// Whether the feature works.
     pub works: bool,
@@ -86,6 +88,7 @@ pub struct Finding {
 
 /// Why this host cannot run guests. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProbeError {
     /// The file does not exist.
     #[error(

@@ -20,34 +20,98 @@ use vmm_core_defs::stop::DebugStopReason;
 
 pub use crate::breakpoints::DEFAULT_LIMIT as DEFAULT_BREAKPOINT_LIMIT;
 
-/// The parameters of a runner.
+/// The parameters of a runner. [`new`](Self::new) takes what every VMM has to give, and the methods set the rest.
+#[must_use = "pass it to `start`"]
 pub struct RunnerParams {
-    /// The VM.
-    pub vm: Arc<VmFd>,
-    /// The vCPUs in index order, as created. `Machine::init_vp` is called for each on its own thread.
-    pub vcpus: Vec<VcpuFd>,
-    /// Guest RAM, as registered with the VM.
-    pub memory: Arc<GuestMemoryMmap>,
-    /// Devices and power-on state.
-    pub machine: Arc<dyn Machine>,
-    /// Whether the guest runs at once.
-    pub start: StartMode,
-    /// The effect of a reset or triple fault, after an attached debugger has continued from it.
-    pub on_reset: ResetPolicy,
-    /// The effect of a crash while no debugger is attached.
-    pub on_crash: OnCrash,
-    /// Whether the guest's clocks stand while the guest is stopped. A debugger may change this ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)).
-    /// The clocks continue unless the report shows that this host can freeze them.
-    pub freeze_time: FreezeTime,
-    /// The most breakpoints that a debugger may set, for example [`DEFAULT_BREAKPOINT_LIMIT`]. Each breakpoint takes about 400 bytes.
-    pub breakpoint_limit: u32,
-    /// The channel of debugger requests. No debugger can attach after all senders were dropped.
-    pub debug: mesh::Receiver<DebugMessage>,
-    /// The signal that brings a vCPU out of `KVM_RUN`. The runner installs a handler for the whole process, so choose a number that nothing else in the process uses.
-    pub kick_signal: KickSignal,
-    /// The report of the capability probe on this host. Without a report the client gets no capabilities, and software breakpoints use debug
-    /// registers, four at most.
-    pub report: Option<Report>,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) vcpus: Vec<VcpuFd>,
+    pub(crate) memory: Arc<GuestMemoryMmap>,
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) debug: mesh::Receiver<DebugMessage>,
+    pub(crate) start: StartMode,
+    pub(crate) on_reset: ResetPolicy,
+    pub(crate) on_crash: OnCrash,
+    pub(crate) freeze_time: FreezeTime,
+    pub(crate) breakpoint_limit: u32,
+    pub(crate) kick_signal: KickSignal,
+    pub(crate) report: Option<Report>,
+}
+
+impl RunnerParams {
+    /// The parameters of a runner whose guest runs at once, starts again after a reset, and ends after a crash.
+    ///
+    /// - `vcpus`: in index order, as created. `Machine::init_vp` is called for each on its own thread.
+    /// - `memory`: guest RAM, as registered with the VM.
+    /// - `machine`: devices and power-on state.
+    /// - `debug`: the channel of debugger requests. No debugger can attach after all senders were dropped.
+    pub fn new(
+        vm: Arc<VmFd>,
+        vcpus: Vec<VcpuFd>,
+        memory: Arc<GuestMemoryMmap>,
+        machine: Arc<dyn Machine>,
+        debug: mesh::Receiver<DebugMessage>,
+    ) -> Self {
+        Self {
+            vm,
+            vcpus,
+            memory,
+            machine,
+            debug,
+            start: StartMode::Run,
+            on_reset: ResetPolicy::Reset,
+            on_crash: OnCrash::End,
+            freeze_time: FreezeTime::On,
+            breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
+            kick_signal: KickSignal::default(),
+            report: None,
+        }
+    }
+
+    /// Sets whether the guest runs at once. Without this call it does.
+    pub const fn start(mut self, start: StartMode) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets the effect of a reset or triple fault, after an attached debugger has continued from it. Without this call the guest starts again.
+    pub const fn on_reset(mut self, policy: ResetPolicy) -> Self {
+        self.on_reset = policy;
+        self
+    }
+
+    /// Sets the effect of a crash while no debugger is attached. Without this call the runner ends.
+    pub fn on_crash(mut self, effect: OnCrash) -> Self {
+        self.on_crash = effect;
+        self
+    }
+
+    /// Sets whether the guest's clocks stand while the guest is stopped. A debugger may change this
+    /// ([`DebugRequest::FreezeTime`](vmm_core_defs::debug_rpc::DebugRequest::FreezeTime)). Without this call they stand, but the clocks continue unless the
+    /// [report](Self::report) shows that this host can freeze them.
+    pub const fn freeze_time(mut self, freeze: FreezeTime) -> Self {
+        self.freeze_time = freeze;
+        self
+    }
+
+    /// Sets the most breakpoints that a debugger may set. Each breakpoint takes about 400 bytes. Without this call the limit is [`DEFAULT_BREAKPOINT_LIMIT`].
+    pub const fn breakpoint_limit(mut self, limit: u32) -> Self {
+        self.breakpoint_limit = limit;
+        self
+    }
+
+    /// Sets the signal that brings a vCPU out of `KVM_RUN`. The runner installs a handler for the whole process, so choose a number that nothing else in the process
+    /// uses. Without this call the signal is `SIGRTMIN`.
+    pub const fn kick_signal(mut self, signal: KickSignal) -> Self {
+        self.kick_signal = signal;
+        self
+    }
+
+    /// Passes the report of the capability probe on this host. Without a report the client gets no capabilities, and software breakpoints use debug registers,
+    /// four at most.
+    pub fn report(mut self, report: impl Into<Option<Report>>) -> Self {
+        self.report = report.into();
+        self
+    }
 }
 
 /// Whether the guest runs at once.
@@ -61,6 +125,7 @@ pub enum StartMode {
 
 /// The effect of a reset or triple fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ResetPolicy {
     /// The guest starts again, as a PC does.
     Reset,
@@ -72,11 +137,12 @@ pub enum ResetPolicy {
 /// While a debugger is attached, a crashed guest waits for the next resume or detach. If a debugger is lost after the crash was reported to it, this setting
 /// applies.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum OnCrash {
     /// The runner ends.
     End,
     /// The guest stays stopped until a debugger attaches. The crash is the stop reason that this debugger gets. If the debugger then detaches with
-    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume), the runner ends. If all senders of [`RunnerParams::debug`] are dropped, no debugger
+    /// [`DetachAction::Resume`](vmm_core_defs::debug_rpc::DetachAction::Resume), the runner ends. If all senders of the channel of requests are dropped, no debugger
     /// can attach, and the runner ends.
     Stop {
         /// Gets the crash each time that the guest stays stopped, so that the VMM can tell its user.
@@ -112,6 +178,7 @@ impl RunnerHandle {
 
 /// Why the runner could not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The VM has no vCPU.
     #[error("the VM has no vCPU; create at least one")]

@@ -169,13 +169,7 @@ fn a_breakpoint_set_and_removed_while_the_guest_runs_takes_effect() {
     };
     assert_eq!(vm.regs(vp.index()).rip, ENTRY);
     // A breakpoint that no VP reaches: the guest runs on after the change.
-    let pending = vm.send(
-        DebugRequest::Resume,
-        ResumeRequest {
-            others: VpAction::Run,
-            actions: vec![],
-        },
-    );
+    let pending = vm.send(DebugRequest::Resume, ResumeRequest::every(VpAction::Run));
     let elsewhere = execute_at(0x5000);
     let changes = vec![
         BreakpointChange::Remove(breakpoint),

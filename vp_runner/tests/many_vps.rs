@@ -136,10 +136,7 @@ fn a_step_beside_running_vps_is_reported_and_stops_them() {
     };
     vm.attach();
     for _ in 0..20 {
-        let request = ResumeRequest {
-            others: VpAction::Run,
-            actions: vec![(VpIndex::new(2), VpAction::Step)],
-        };
+        let request = ResumeRequest::new(VpAction::Run, vec![(VpIndex::new(2), VpAction::Step)]);
         let pending = vm.send(DebugRequest::Resume, request);
         let vp = VpIndex::new(2);
         assert_eq!(stop(pending), DebugStopReason::SingleStep { vp });
@@ -172,14 +169,14 @@ fn a_vp_at_a_breakpoint_always_has_a_reason_and_each_turn_has_one() {
         vm.attach();
         vm.insert(breakpoint);
         let steps = |vp: &VpIndex| !vp.index().is_multiple_of(4);
-        let request = ResumeRequest {
-            others: VpAction::Run,
-            actions: (0..vps)
+        let request = ResumeRequest::new(
+            VpAction::Run,
+            (0..vps)
                 .map(VpIndex::new)
                 .filter(steps)
                 .map(|vp| (vp, VpAction::Step))
                 .collect(),
-        };
+        );
         let mut told = vec![0; vps as usize];
         // On a host with few cores a VP may not run for many rounds.
         for round in 0.. {

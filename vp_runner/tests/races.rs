@@ -132,10 +132,7 @@ fn hits_of_others_while_a_vp_steps_are_all_reported() {
     let (stepper, runner) = (VpIndex::new(0), VpIndex::new(1));
     let (mut hits, mut steps) = (0, 0);
     for _ in 0..ROUNDS {
-        let request = ResumeRequest {
-            others: VpAction::Run,
-            actions: vec![(stepper, VpAction::Step)],
-        };
+        let request = ResumeRequest::new(VpAction::Run, vec![(stepper, VpAction::Step)]);
         match stop(vm.send(DebugRequest::Resume, request)) {
             DebugStopReason::SingleStep { vp } => {
                 assert_eq!(vp, stepper);

@@ -377,10 +377,7 @@ fn a_step_after_one_that_was_carried_out_steps() {
     vm.insert(software_at(ENTRY + 2));
     vm.step(1);
     for turn in 1..=20 {
-        let request = ResumeRequest {
-            others: VpAction::Run,
-            actions: vec![(VpIndex::new(1), VpAction::Step)],
-        };
+        let request = ResumeRequest::new(VpAction::Run, vec![(VpIndex::new(1), VpAction::Step)]);
         let vp = VpIndex::new(1);
         let reason = stop(vm.send(DebugRequest::Resume, request));
         assert_eq!(reason, DebugStopReason::SingleStep { vp }, "turn {turn}");

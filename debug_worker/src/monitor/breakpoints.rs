@@ -10,7 +10,10 @@ use vmm_core_defs::breakpoint::Pending;
 /// One line for each breakpoint.
 pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
     let mut text = String::new();
-    for BreakpointStatus { breakpoint, arming } in breakpoints {
+    for status in breakpoints {
+        let BreakpointStatus {
+            breakpoint, arming, ..
+        } = status;
         let kind = kind_name(breakpoint.kind);
         let address = breakpoint.address;
         let _ = write!(text, "{address}  {kind:8}  ");
@@ -24,6 +27,10 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
                 why: Some(why),
             } => writeln!(text, "debug register {number}, as {why}"),
             Arming::Pending { why } => writeln!(text, "NOT ARMED: {}", not_armed(*why)),
+            other => writeln!(
+                text,
+                "armed in a way that this debug server does not know: {other:?}"
+            ),
         };
     }
     if text.is_empty() {
@@ -56,6 +63,7 @@ const fn kind_name(kind: BreakpointKind) -> &'static str {
         BreakpointKind::Write => "write",
         BreakpointKind::Read => "read",
         BreakpointKind::ReadWrite => "access",
+        _ => "unknown",
     }
 }
 
@@ -80,14 +88,12 @@ mod tests {
 
     #[test]
     fn breakpoints_are_listed_with_what_stands_for_them() {
-        let status = |kind, arming| BreakpointStatus {
-            breakpoint: Breakpoint {
-                kind,
-                address: Gva::new(0x1000),
-                len: 1,
-            },
-            arming,
+        let breakpoint = |kind| Breakpoint {
+            kind,
+            address: Gva::new(0x1000),
+            len: 1,
         };
+        let status = |kind, arming| BreakpointStatus::new(breakpoint(kind), arming);
         let register = |why| Arming::DebugRegister { number: 2, why };
         let why = Pending::NoRam;
         let waits = |why| status(BreakpointKind::Software, Arming::Pending { why });

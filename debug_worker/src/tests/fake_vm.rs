@@ -246,6 +246,7 @@ impl State {
             DebugMessage::Attach(_) => "attach",
             DebugMessage::InSession(_, request) => name(request),
             DebugMessage::Lost(id) => return self.lost(*id),
+            other => panic!("the fake VM does not know {other:?}"),
         };
         self.asked.push(name);
         if name == self.mute {
@@ -259,6 +260,7 @@ impl State {
                 Err(error) => request.refuse(error),
             },
             DebugMessage::Lost(_) => {}
+            other => panic!("the fake VM does not know {other:?}"),
         }
     }
 
@@ -364,15 +366,12 @@ impl State {
             }])),
             DebugRequest::Nmi(rpc) => rpc.handle_sync(|vp| self.vp(vp).map(drop)),
             DebugRequest::Status(rpc) => {
-                let vp = VpStatus {
-                    activity: match self.running {
-                        Some(_) => VpActivity::Running,
-                        None => VpActivity::Halted,
-                    },
-                    mode: Some(CpuMode::Long64),
-                    privilege: Some(0),
+                let activity = match self.running {
+                    Some(_) => VpActivity::Running,
+                    None => VpActivity::Halted,
                 };
-                rpc.complete(Ok(VmStatus { vps: vec![vp; 2] }));
+                let vp = VpStatus::new(activity).in_mode(CpuMode::Long64, 0);
+                rpc.complete(Ok(VmStatus::new(vec![vp; 2])));
             }
             DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
             DebugRequest::FreezeTime(rpc) => {
@@ -387,6 +386,7 @@ impl State {
                 self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
                 Ok(self.step_interrupts)
             }),
+            other => panic!("the fake VM does not know {other:?}"),
         }
     }
 
@@ -399,20 +399,17 @@ impl State {
             id: session.id(),
             if_lost: request.if_lost,
         });
-        let info = AttachInfo {
-            arch: GuestArch::X86_64,
-            vp_count: VP_COUNT,
-            xfeatures: XFeatures::default(),
-            capabilities: Capabilities::from_iter([Capability {
+        let info = AttachInfo::new(
+            GuestArch::X86_64,
+            VP_COUNT,
+            XFeatures::NONE,
+            Capabilities::from_iter([Capability {
                 kind: CapabilityKind::SingleStep,
                 support: Support::Works,
                 seen: "one instruction".to_owned(),
             }]),
-            stop: StopEvent {
-                epoch: self.epoch,
-                reason: DebugStopReason::Break,
-            },
-        };
+            StopEvent::new(self.epoch, DebugStopReason::Break),
+        );
         Ok(Attached { session, info })
     }
 
@@ -436,10 +433,7 @@ impl State {
         for vp in &mut self.registers {
             vp.rip += 1;
         }
-        rpc.complete(Ok(StopEvent {
-            epoch: self.epoch,
-            reason,
-        }));
+        rpc.complete(Ok(StopEvent::new(self.epoch, reason)));
         true
     }
 
@@ -505,14 +499,12 @@ fn breakpoints() -> Vec<BreakpointStatus> {
             why: Some(Pending::NoRam),
         },
     ];
-    let status = |arming| BreakpointStatus {
-        breakpoint: Breakpoint {
-            kind: BreakpointKind::Software,
-            address: Gva::new(0x1000),
-            len: 1,
-        },
-        arming,
+    let breakpoint = Breakpoint {
+        kind: BreakpointKind::Software,
+        address: Gva::new(0x1000),
+        len: 1,
     };
+    let status = |arming| BreakpointStatus::new(breakpoint, arming);
     armings.into_iter().map(status).collect()
 }
 
@@ -564,5 +556,6 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::Breakpoints(_) => "breakpoints",
         DebugRequest::StopOn(_) => "stop on",
         DebugRequest::StepInterrupts(_) => "step interrupts",
+        other => other.name(),
     }
 }

@@ -5,7 +5,6 @@ use super::fake_vm::FakeVm;
 use crate::DebugListener;
 use crate::DebuggerParameters;
 use crate::Exposure;
-use crate::SessionSettings;
 use crate::serve;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
@@ -20,11 +19,7 @@ fn log_of(last: impl FnOnce(mesh::Sender<WorkerRpc>)) -> String {
                 DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Exposure::default()).unwrap();
             let (requests, vm_requests) = mesh::channel();
             let _vm = driver.spawn("vm", FakeVm::new().run(vm_requests));
-            let parameters = DebuggerParameters {
-                listener,
-                requests,
-                settings: SessionSettings::default(),
-            };
+            let parameters = DebuggerParameters::new(listener, requests);
             let (owner, owned) = mesh::channel();
             let server = driver.spawn("server", serve(driver.clone(), parameters, owned));
             last(owner);

@@ -522,11 +522,7 @@ fn the_worker_runs_on_its_own_thread_is_inspected_and_stopped() {
     let ListenAddress::Tcp(address) = listener.local_addr() else {
         unreachable!("bound so")
     };
-    let parameters = DebuggerParameters {
-        listener,
-        requests,
-        settings: SessionSettings::default(),
-    };
+    let parameters = DebuggerParameters::new(listener, requests);
     block_on(async {
         let mut worker = launch_local_worker::<DebugWorker>(parameters)
             .await

@@ -26,6 +26,7 @@ pub enum ExitStatus {
 
 impl ExitStatus {
     /// Converts the end of the guest, and the signal if there was one, to an exit status.
+    #[deny(clippy::wildcard_enum_match_arm)]
     pub fn of(exit: &RunnerExit, signal: libc::c_int) -> Self {
         match exit {
             RunnerExit::PowerOff => Self::Success,
@@ -35,6 +36,8 @@ impl ExitStatus {
             RunnerExit::Crashed { .. } => Self::Crashed,
             RunnerExit::Killed => Self::Killed,
             RunnerExit::Stopped => Self::Signal(signal),
+            // An end of a newer vmm_core_defs. `session_text::ending` says what it is.
+            _ => Self::Failed,
         }
     }
 

@@ -62,10 +62,7 @@ impl InterruptControllers {
 }
 
 fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
-    MachineError {
-        what,
-        why: why.to_string(),
-    }
+    MachineError::new(what, why)
 }
 
 #[cfg(test)]

@@ -117,19 +117,17 @@ impl Machine for Pc {
     fn init_vp(&self, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), MachineError> {
         let index = usize::try_from(vp.index()).unwrap_or(usize::MAX);
         let (Some(slot), Some(cpuid)) = (self.power_on.get(index), self.cpuid.get(index)) else {
-            return Err(MachineError {
-                what: "start a VP",
-                why: format!("this PC has no VP {vp}"),
-            });
+            return Err(MachineError::new(
+                "start a VP",
+                format!("this PC has no VP {vp}"),
+            ));
         };
         let mut slot = lock(slot);
         let power_on = match &mut *slot {
             Some(known) => known,
             fresh => {
-                vcpu.set_cpuid2(cpuid).map_err(|why| MachineError {
-                    what: "set the CPUID of a VP",
-                    why: why.to_string(),
-                })?;
+                vcpu.set_cpuid2(cpuid)
+                    .map_err(|why| MachineError::new("set the CPUID of a VP", why))?;
                 fresh.insert(PowerOn::read(vcpu, self.xsave, &self.msrs)?)
             }
         };
@@ -139,10 +137,10 @@ impl Machine for Pc {
     fn reset(&self) -> Result<(), MachineError> {
         self.ports.reset();
         self.interrupts.reset()?;
-        let start = self.boot.load().map_err(|error| MachineError {
-            what: "load the guest again",
-            why: error.to_string(),
-        })?;
+        let start = self
+            .boot
+            .load()
+            .map_err(|error| MachineError::new("load the guest again", error))?;
         *lock(&self.start) = start;
         Ok(())
     }

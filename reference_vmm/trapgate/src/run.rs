@@ -45,7 +45,6 @@ use vp_runner::probe;
 use vp_runner::probe::ProbeError;
 use vp_runner::runner;
 use vp_runner::runner::Controller;
-use vp_runner::runner::KickSignal;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -193,30 +192,24 @@ fn run_vm(
 ) -> Result<ExitStatus, RunError> {
     let (requests, debug) = mesh::channel();
     let (kept, keeps) = mesh::channel();
-    let params = RunnerParams {
-        vm: vm.fd.clone(),
-        vcpus: vm.vcpus,
-        memory: vm.ram.memory().clone(),
-        machine: vm.pc.clone(),
-        start,
-        on_reset: if args.no_reboot {
-            ResetPolicy::Exit
-        } else {
-            ResetPolicy::Reset
-        },
-        on_crash: match args.on_crash {
-            OnCrash::End => {
-                drop(kept);
-                runner::OnCrash::End
-            }
-            OnCrash::Stop => runner::OnCrash::Stop { kept },
-        },
-        freeze_time: args.freeze_time.into(),
-        breakpoint_limit: runner::DEFAULT_BREAKPOINT_LIMIT,
-        debug,
-        kick_signal: KickSignal::default(),
-        report,
+    let on_reset = match args.no_reboot {
+        true => ResetPolicy::Exit,
+        false => ResetPolicy::Reset,
     };
+    let on_crash = match args.on_crash {
+        OnCrash::End => {
+            drop(kept);
+            runner::OnCrash::End
+        }
+        OnCrash::Stop => runner::OnCrash::Stop { kept },
+    };
+    let memory = vm.ram.memory().clone();
+    let params = RunnerParams::new(vm.fd.clone(), vm.vcpus, memory, vm.pc.clone(), debug)
+        .start(start)
+        .on_reset(on_reset)
+        .on_crash(on_crash)
+        .freeze_time(args.freeze_time.into())
+        .report(report);
     let (handle, controller) = vp_runner::start(params)?;
     let terminal = match args.serial {
         SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
@@ -227,12 +220,10 @@ fn run_vm(
 
     let exit = DefaultPool::run_with(async |driver| match server {
         Some(server) => {
-            let settings = SessionSettings {
-                on_disconnect: args.on_disconnect.into(),
-                idle_timeout: Duration::from_secs(args.idle_timeout.into()),
-                dump_folder: args.dump_dir.clone(),
-                ..SessionSettings::default()
-            };
+            let mut settings = SessionSettings::default();
+            settings.on_disconnect = args.on_disconnect.into();
+            settings.idle_timeout = Duration::from_secs(args.idle_timeout.into());
+            settings.dump_folder.clone_from(&args.dump_dir);
             with_debug_server(driver, server, settings, requests, controller, keeps).await
         }
         None => {
@@ -265,11 +256,8 @@ async fn with_debug_server(
         how_to_connect,
     } = server;
     let (stop, stopped) = mesh::channel();
-    let parameters = DebuggerParameters {
-        listener,
-        requests,
-        settings,
-    };
+    let mut parameters = DebuggerParameters::new(listener, requests);
+    parameters.settings = settings;
     let server = async {
         if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
             tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");

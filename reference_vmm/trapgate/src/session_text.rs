@@ -65,7 +65,11 @@ fn triple_fault(vp: VpIndex) -> String {
 }
 
 fn cannot_go_on(vp: VpIndex, cause: &CrashCause) -> String {
-    format!("KVM cannot go on with CPU {vp}: {}", crash(cause))
+    let who = match cause {
+        CrashCause::Runner(_) => "Trapgate",
+        _ => "KVM",
+    };
+    format!("{who} cannot go on with CPU {vp}: {}", crash(cause))
 }
 
 /// The text about the end of the guest. `None` for an ordinary end.
@@ -86,6 +90,7 @@ pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
             cannot_go_on(*vp, cause),
             hint(*shown)
         )),
+        other => Some(format!("trapgate: the guest ended: {other}")),
     }
 }
 
@@ -119,6 +124,7 @@ fn crash(cause: &CrashCause) -> String {
                 RunnerFault::DebugState => "KVM refused to read or set its debug state",
                 RunnerFault::ThreadPanicked => "a panic ended its thread",
                 RunnerFault::ThreadGone => "its thread no longer accepts commands",
+                _ => "a fault of the runner",
             };
             format!("{fault}; the log above has the details")
         }

@@ -335,10 +335,7 @@ impl Machine for TestMachine {
     }
 
     fn init_vp(&self, vp: VpIndex, vcpu: &VcpuFd) -> Result<(), MachineError> {
-        let failed = |why: kvm_ioctls::Error| MachineError {
-            what: "set a VP's power-on state",
-            why: why.to_string(),
-        };
+        let failed = |why: kvm_ioctls::Error| MachineError::new("set a VP's power-on state", why);
         guest::power_on(self.setup.mode, vp, vcpu).map_err(failed)?;
         let runs = vp == VpIndex::BSP || !self.setup.others_wait;
         let state = if runs {
@@ -365,10 +362,10 @@ impl Machine for TestMachine {
             self.hold();
         }
         if self.setup.reset_fails {
-            return Err(MachineError {
-                what: "reset the test's machine",
-                why: "the test wants it so".to_owned(),
-            });
+            return Err(MachineError::new(
+                "reset the test's machine",
+                "the test wants it so",
+            ));
         }
         self.load();
         self.note(|seen| seen.resets += 1);

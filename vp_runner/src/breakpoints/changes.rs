@@ -9,6 +9,7 @@ use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 
 /// How to undo one change.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ impl BreakpointTable {
         changes.iter().try_for_each(|change| match change {
             BreakpointChange::Insert(breakpoint) => self.insert(guest, *breakpoint, undo),
             BreakpointChange::Remove(breakpoint) => self.remove(guest, breakpoint, undo),
+            // A change of a newer vmm_core_defs.
+            unknown => {
+                let request = format!("{unknown:?}");
+                Err(Unsupported::Request { request }.into())
+            }
         })
     }
 

@@ -133,6 +133,8 @@ impl Entry {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
             VpAction::StepRange { start, end } => !(start.value()..end.value()).contains(&pc),
+            // The controller refuses an action that it does not know (`plan`).
+            _ => true,
         };
         self.ends(done)
     }

@@ -209,6 +209,8 @@ impl BreakpointControl {
                 breakpoint.kind != BreakpointKind::Software || !self.int3.anywhere()
             }
             BreakpointChange::Remove(_) => false,
+            // The table refuses a change that it does not know.
+            _ => false,
         })
     }
 

@@ -51,6 +51,11 @@ impl Controller {
                 Err(err) => request.refuse(err),
             },
             DebugMessage::Lost(id) => self.session_lost(id).await,
+            // A message of a newer vmm_core_defs.
+            unknown => {
+                let request = "a message that this VMM does not know".to_owned();
+                unknown.refuse(Unsupported::Request { request }.into());
+            }
         }
     }
 
@@ -69,6 +74,7 @@ impl Controller {
         }
     }
 
+    #[deny(clippy::wildcard_enum_match_arm)]
     async fn request(&mut self, request: DebugRequest) {
         match request {
             DebugRequest::Detach(rpc) => self.detach(rpc).await,
@@ -132,11 +138,18 @@ impl Controller {
             DebugRequest::Nmi(rpc) => rpc.handle(async |vp| self.nmi(vp).await).await,
             DebugRequest::FreezeTime(rpc) => rpc.handle_sync(|wanted| self.freeze_time(wanted)),
             DebugRequest::Status(rpc) => rpc.handle(async |()| self.status().await).await,
+            // A request of a newer vmm_core_defs.
+            unknown => unknown.unknown(),
         }
     }
 
     async fn attach(&mut self, rpc: DebugRpc<AttachRequest, Attached>) {
-        let (AttachRequest { if_lost, requests }, rpc) = rpc.split();
+        let (
+            AttachRequest {
+                if_lost, requests, ..
+            },
+            rpc,
+        ) = rpc.split();
         match self.state.attach() {
             Ok(outputs) => {
                 // When this debugger leaves, it decides whether the guest runs.
@@ -214,6 +227,8 @@ impl Controller {
                 BreakpointKind::Write | BreakpointKind::Read | BreakpointKind::ReadWrite
             ),
             BreakpointChange::Remove(_) => false,
+            // The table refuses a change that it does not know.
+            _ => false,
         };
         let missing = self.capabilities.missing(CapabilityKind::DataWatchpoints)?;
         changes
@@ -255,13 +270,13 @@ impl Controller {
 
     pub(super) fn attached(&mut self, epoch: Epoch, reason: DebugStopReason) {
         self.reported.push(reason);
-        self.waiting.attached(AttachInfo {
-            arch: GuestArch::X86_64,
-            vp_count: self.vps.count(),
-            xfeatures: self.xfeatures,
-            capabilities: self.capabilities.clone(),
-            stop: StopEvent { epoch, reason },
-        });
+        self.waiting.attached(AttachInfo::new(
+            GuestArch::X86_64,
+            self.vps.count(),
+            self.xfeatures,
+            self.capabilities.clone(),
+            StopEvent::new(epoch, reason),
+        ));
     }
 
     fn check_stopped(&self, vp: VpIndex) -> Result<(), DebugError> {
@@ -327,7 +342,7 @@ impl Controller {
         let next = self.vps.call(vp, |vp| match vp.activity()? {
             VpActivity::Running | VpActivity::Stopped => vp.location().map(Some),
             // An interrupt is delivered before the VP executes the instruction at RIP.
-            VpActivity::Halted | VpActivity::WaitingForStart => Ok(None),
+            _ => Ok(None),
         });
         let breakpoint = next
             .await?
@@ -370,26 +385,19 @@ impl Controller {
         for vp in self.vps.indexes() {
             vps.push(self.vp_status(vp).await?);
         }
-        Ok(VmStatus { vps })
+        Ok(VmStatus::new(vps))
     }
 
     async fn vp_status(&mut self, vp: VpIndex) -> Result<VpStatus, DebugError> {
         if self.state.check_stopped().is_err() {
-            return Ok(VpStatus {
-                activity: match self.state.is_entered(vp) {
-                    true => VpActivity::Running,
-                    false => VpActivity::Stopped,
-                },
-                mode: None,
-                privilege: None,
-            });
+            return Ok(VpStatus::new(match self.state.is_entered(vp) {
+                true => VpActivity::Running,
+                false => VpActivity::Stopped,
+            }));
         }
         let state = self.vps.registers(vp).await?;
-        Ok(VpStatus {
-            activity: self.vps.call(vp, |vp| vp.activity()).await?,
-            mode: Some(cpu_mode(&state)),
-            privilege: Some(privilege(&state)),
-        })
+        let activity = self.vps.call(vp, |vp| vp.activity()).await?;
+        Ok(VpStatus::new(activity).in_mode(cpu_mode(&state), privilege(&state)))
     }
 }
 

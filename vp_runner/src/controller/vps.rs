@@ -36,6 +36,7 @@ use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpAction;
 
 /// A VP in the guest answers a kick within a millisecond, one on a busy host within some.
@@ -309,17 +310,29 @@ impl Drop for Vps {
 /// One action for each VP.
 ///
 /// # Errors
-/// [`DebugError::NoSuchVp`].
+/// [`DebugError::NoSuchVp`]; [`DebugError::Unsupported`] for an action that this runner does not know.
 pub(super) fn plan(
     request: &vmm_core_defs::debug_rpc::ResumeRequest,
     count: u32,
 ) -> Result<Vec<VpAction>, DebugError> {
-    let mut plan = vec![request.others; count as usize];
+    let mut plan = vec![known(request.others)?; count as usize];
     for (vp, action) in &request.actions {
         let planned = plan.get_mut(vp.index() as usize);
-        *planned.ok_or(DebugError::NoSuchVp { vp: *vp, count })? = *action;
+        *planned.ok_or(DebugError::NoSuchVp { vp: *vp, count })? = known(*action)?;
     }
     Ok(plan)
+}
+
+/// The action, unless it is an action of a newer vmm_core_defs.
+#[deny(clippy::wildcard_enum_match_arm)]
+fn known(action: VpAction) -> Result<VpAction, DebugError> {
+    match action {
+        VpAction::Stay | VpAction::Run | VpAction::Step | VpAction::StepRange { .. } => Ok(action),
+        unknown => {
+            let request = format!("Resume with {unknown:?}");
+            Err(Unsupported::Request { request }.into())
+        }
+    }
 }
 
 #[cfg(test)]

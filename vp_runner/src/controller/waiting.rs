@@ -64,7 +64,7 @@ impl Waiting {
 
     pub(super) fn report(&mut self, epoch: Epoch, reason: DebugStopReason) {
         if let Some(resume) = self.resume.take() {
-            resume.complete(Ok(StopEvent { epoch, reason }));
+            resume.complete(Ok(StopEvent::new(epoch, reason)));
         }
     }
 

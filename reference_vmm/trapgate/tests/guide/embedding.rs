@@ -5,7 +5,6 @@
 
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
-use debug_worker::SessionSettings;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use mesh::rpc::RpcSend;
@@ -19,7 +18,6 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
-use vmm_core_defs::debug_rpc::FreezeTime;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::session::Attached;
@@ -27,8 +25,6 @@ use vmm_core_defs::session::DebugSession;
 use vp_runner::machine::Machine;
 use vp_runner::probe;
 use vp_runner::runner::Controller;
-use vp_runner::runner::DEFAULT_BREAKPOINT_LIMIT;
-use vp_runner::runner::KickSignal;
 use vp_runner::runner::OnCrash;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
@@ -43,20 +39,12 @@ fn hand_over(
     machine: Arc<dyn Machine>,
 ) -> Result<(mesh::Sender<DebugMessage>, RunnerHandle, Controller), Box<dyn Error>> {
     let (requests, debug) = mesh::channel();
-    let (handle, controller) = vp_runner::start(RunnerParams {
-        vm,
-        vcpus,
-        memory,
-        machine,
-        start: StartMode::WaitForDebugger,
-        on_reset: ResetPolicy::Reset,
-        on_crash: OnCrash::End,
-        freeze_time: FreezeTime::On,
-        breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
-        debug,
-        kick_signal: KickSignal::default(),
-        report: Some(probe::run()?),
-    })?;
+    let params = RunnerParams::new(vm, vcpus, memory, machine, debug)
+        .start(StartMode::WaitForDebugger)
+        .on_reset(ResetPolicy::Reset)
+        .on_crash(OnCrash::End)
+        .report(probe::run()?);
+    let (handle, controller) = vp_runner::start(params)?;
     Ok((requests, handle, controller))
 }
 
@@ -66,12 +54,8 @@ fn run_guest(
     listener: DebugListener,
 ) -> Result<RunnerExit, Box<dyn Error>> {
     let exit = DefaultPool::run_with(async |driver| {
-        let settings = SessionSettings::default();
-        let parameters = DebuggerParameters {
-            listener,
-            requests,
-            settings,
-        };
+        let mut parameters = DebuggerParameters::new(listener, requests);
+        parameters.settings.on_disconnect = DetachAction::Resume;
         // Keep `owner`: the server ends when it is dropped.
         let (owner, owned) = mesh::channel::<WorkerRpc>();
         // The two as tasks of one executor: a request and its answer then wake no other thread.
@@ -89,10 +73,7 @@ fn run_guest(
 async fn look_around(requests: &mesh::Sender<DebugMessage>) -> Result<(), Box<dyn Error>> {
     let Attached { session, info } = DebugSession::attach(requests, DetachAction::Resume).await?;
     println!("{} VPs, {:?}", info.vp_count, info.stop.reason);
-    let everything = ResumeRequest {
-        others: VpAction::Run,
-        actions: vec![],
-    };
+    let everything = ResumeRequest::every(VpAction::Run);
     let stop = session
         .call_failable(DebugRequest::Resume, everything)
         .await?;

@@ -10,7 +10,6 @@ use conformance::machine::wait;
 use conformance::running::DEADLINE;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
-use debug_worker::SessionSettings;
 use futures::FutureExt as _;
 use mesh::rpc::RpcSend as _;
 use mesh::worker::WorkerRpc;
@@ -76,14 +75,8 @@ impl Bed {
         let address = listener.local_addr().to_string();
         let (owner, for_server) = mesh::channel();
         let (drop_server, dropped) = mesh::oneshot::<()>();
-        let parameters = DebuggerParameters {
-            listener,
-            requests: parts.debug.clone(),
-            settings: SessionSettings {
-                on_disconnect,
-                ..SessionSettings::default()
-            },
-        };
+        let mut parameters = DebuggerParameters::new(listener, parts.debug.clone());
+        parameters.settings.on_disconnect = on_disconnect;
         let controller = parts.controller;
         let stop = owner.clone();
         let thread = thread::spawn(move || {
@@ -211,10 +204,7 @@ impl Bed {
             assert_eq!(regs.debug.dr7, 0x400, "{what}");
         }
         // Debug state that was left in KVM would stop the guest.
-        let all = ResumeRequest {
-            others: VpAction::Run,
-            actions: Vec::new(),
-        };
+        let all = ResumeRequest::every(VpAction::Run);
         let pending = session.call_failable(DebugRequest::Resume, all);
         self.assert_runs(what);
         answer(session.call_failable(DebugRequest::Break, ())).expect("stopped");

@@ -45,7 +45,6 @@ use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::probe;
 use vp_runner::probe::Report;
 use vp_runner::runner::Controller;
-use vp_runner::runner::DEFAULT_BREAKPOINT_LIMIT;
 use vp_runner::runner::OnCrash;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
@@ -126,24 +125,18 @@ impl Parts {
         });
         machine.load();
         let (debug, requests) = mesh::channel();
-        let (handle, controller) = vp_runner::start(RunnerParams {
-            vm,
-            vcpus,
-            memory: ram,
-            machine: machine.clone(),
-            start: setup.start,
-            on_reset: setup.on_reset,
-            on_crash: match setup.kept.clone() {
-                Some(kept) => OnCrash::Stop { kept },
-                None => OnCrash::End,
-            },
-            freeze_time: setup.freeze_time,
-            breakpoint_limit: DEFAULT_BREAKPOINT_LIMIT,
-            debug: requests,
-            kick_signal: setup.kick_signal,
-            report: setup.report(),
-        })
-        .unwrap();
+        let on_crash = match setup.kept.clone() {
+            Some(kept) => OnCrash::Stop { kept },
+            None => OnCrash::End,
+        };
+        let params = RunnerParams::new(vm, vcpus, ram, machine.clone(), requests)
+            .start(setup.start)
+            .on_reset(setup.on_reset)
+            .on_crash(on_crash)
+            .freeze_time(setup.freeze_time)
+            .kick_signal(setup.kick_signal)
+            .report(setup.report());
+        let (handle, controller) = vp_runner::start(params).unwrap();
         Ok(Self {
             machine,
             handle,
@@ -245,10 +238,7 @@ impl TestVm {
 
     /// One VP carries out `action`, and the others stay stopped.
     pub fn only(&self, vp: u32, action: VpAction) -> PendingFailableRpc<StopEvent, DebugError> {
-        let request = ResumeRequest {
-            others: VpAction::Stay,
-            actions: vec![(VpIndex::new(vp), action)],
-        };
+        let request = ResumeRequest::new(VpAction::Stay, vec![(VpIndex::new(vp), action)]);
         self.send(DebugRequest::Resume, request)
     }
 
@@ -358,10 +348,7 @@ impl Drop for TestVm {
 
 /// The same action for every VP.
 pub fn every(action: VpAction) -> ResumeRequest {
-    ResumeRequest {
-        others: action,
-        actions: Vec::new(),
-    }
+    ResumeRequest::every(action)
 }
 
 /// A breakpoint in a debug register.

@@ -159,10 +159,7 @@ impl Debugger {
 
     fn send(&self, plan: &[VpAction]) -> PendingFailableRpc<StopEvent, DebugError> {
         let actions = (0..).map(VpIndex::new).zip(plan.iter().copied());
-        let request = ResumeRequest {
-            others: VpAction::Stay,
-            actions: actions.collect(),
-        };
+        let request = ResumeRequest::new(VpAction::Stay, actions.collect());
         self.vm.send(DebugRequest::Resume, request)
     }
 

@@ -127,6 +127,7 @@ impl Model {
                 Arming::Memory { .. } => in_memory && status.arming == byte,
                 Arming::DebugRegister { number, .. } => *number < REGISTERS && !in_memory,
                 Arming::Pending { .. } => software && !in_memory,
+                _ => false,
             };
             assert!(right, "{status:?}");
         }
@@ -153,6 +154,7 @@ impl Model {
             VpAction::Stay => false,
             VpAction::Run => comes_by(index),
             VpAction::Step | VpAction::StepRange { .. } => true,
+            _ => unknown_action(),
         })
     }
 
@@ -196,6 +198,7 @@ impl Model {
                 "{context}"
             ),
             VpAction::Run => {}
+            _ => unknown_action(),
         }
         let slipped = between
             .into_iter()
@@ -262,6 +265,7 @@ impl Model {
                         moved[index] > 0 && !self.is_inside(position, start, end)
                     }
                     VpAction::Run | VpAction::Stay => false,
+                    _ => unknown_action(),
                 };
                 assert!(done, "the step is not done");
                 self.told(index);
@@ -286,4 +290,8 @@ impl Vp {
             reported: Reported::No,
         }
     }
+}
+
+fn unknown_action() -> ! {
+    panic!("the model has no such action")
 }

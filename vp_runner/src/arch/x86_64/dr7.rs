@@ -8,6 +8,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 
 /// How many debug registers x86 has (DR0 to DR3).
 pub(crate) const SLOTS: usize = 4;
@@ -139,6 +140,11 @@ impl Slot {
                 Access::ReadWrite,
                 Len::from_bytes(len).ok_or(refused.clone())?,
             ),
+            // A kind of a newer vmm_core_defs.
+            unknown => {
+                let request = format!("a breakpoint of kind {unknown:?}");
+                return Err(Unsupported::Request { request }.into());
+            }
         };
         if !address.value().is_multiple_of(len.bytes()) {
             return Err(refused);

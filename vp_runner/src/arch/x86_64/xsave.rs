@@ -96,11 +96,11 @@ impl XsaveLayout {
 
     /// Which optional register sets are present.
     pub(crate) const fn features(&self) -> XFeatures {
-        XFeatures {
-            avx: self.avx.is_some(),
-            avx512: self.avx512.is_some(),
-            pkru: self.pkru.is_some(),
-        }
+        let mut features = XFeatures::NONE;
+        features.avx = self.avx.is_some();
+        features.avx512 = self.avx512.is_some();
+        features.pkru = self.pkru.is_some();
+        features
     }
 
     /// The registers in `area`.

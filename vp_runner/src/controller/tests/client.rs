@@ -250,10 +250,7 @@ impl Client {
             actions[0].1 = VpAction::Run;
         }
         self.plan.clone_from(&actions);
-        let request = ResumeRequest {
-            others: VpAction::Stay,
-            actions,
-        };
+        let request = ResumeRequest::new(VpAction::Stay, actions);
         self.send(DebugRequest::Resume, request)
     }
 

@@ -34,6 +34,7 @@ pub enum StartIn {
 
 /// Why there is no VM.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScratchVmError {
     /// The host has no memory for it.
     #[error("no memory for a guest of {bytes} bytes: {why}")]

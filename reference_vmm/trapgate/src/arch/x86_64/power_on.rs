@@ -67,10 +67,9 @@ impl PowerOn {
             sregs: vcpu
                 .get_sregs()
                 .map_err(|why| failed("read the system registers", why))?,
-            vectors: xsave.get(vcpu).map_err(|why| MachineError {
-                what: "read the x87 and vector registers",
-                why: why.to_string(),
-            })?,
+            vectors: xsave
+                .get(vcpu)
+                .map_err(|why| MachineError::new("read the x87 and vector registers", why))?,
             // A CPU without XSAVE has no XCRs.
             xcrs: vcpu.get_xcrs().ok().filter(|xcrs| xcrs.nr_xcrs > 0),
             debug: vcpu
@@ -122,10 +121,7 @@ impl PowerOn {
 }
 
 fn failed(what: &'static str, why: kvm_ioctls::Error) -> MachineError {
-    MachineError {
-        what,
-        why: why.to_string(),
-    }
+    MachineError::new(what, why)
 }
 
 /// The MSRs that can be read, with the values that firmware leaves. KVM lists some MSRs that a vCPU does not have.
