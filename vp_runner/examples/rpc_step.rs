@@ -7,7 +7,7 @@
 //! Prints JSON lines of medians in microseconds: a `Resume` of one step up to its stop, the same with the whole register file read after it,
 //! 8 bytes of memory by virtual address while stopped, and a resume with the break that ends it. At last, how many instructions of a range the VP steps in a second.
 
-use conformance::machine;
+use test_machine::machine;
 
 use futures::AsyncReadExt;
 use futures::AsyncWriteExt;

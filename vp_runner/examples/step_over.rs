@@ -6,7 +6,7 @@
 //!   figures are alike. With four VPs on two processors they are about one tick of the host's scheduler, 4 ms: the VP that is to hit waits for its turn behind the VPs that spin.
 //! - passes that nobody is told of, by one VP whose code is mapped at another address than the breakpoint's, while a second VP counts: passes and counts in a second.
 
-use conformance::machine;
+use test_machine::machine;
 
 use futures::executor::block_on;
 use futures::future::join;

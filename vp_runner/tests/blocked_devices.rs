@@ -1,6 +1,6 @@
 //! Calls of `Machine` that block: the runner logs them and serves all other requests. On real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

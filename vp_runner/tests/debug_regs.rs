@@ -2,7 +2,7 @@
 //! execution and on writes, and single steps over instructions that KVM carries out itself while an interrupt is
 //! pending. `guest_debug.rs` tests the guest's own DR0-3, DR7.GD and `INT3`.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::recorder::*;

@@ -1,6 +1,6 @@
 //! The ends of sessions and of real guests: detach and lost channels in every state, resets, power-off, triple faults.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -2,7 +2,7 @@
 //! sets. The reference is the same guest without a debugger: all memory has to be equal at the end, including the
 //! records of its handlers (vector, saved RIP and flags, DR6).
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::program::LOG;

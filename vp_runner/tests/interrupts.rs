@@ -1,7 +1,7 @@
 //! Steps and continues while a timer interrupt is always about to be delivered (I8). On real guests.
 
-use conformance::amount::is_nested;
-use conformance::machine;
+use test_machine::amount::is_nested;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::program::*;

@@ -1,8 +1,8 @@
 //! A guest that crashes while no debugger is attached, and that is kept for a debugger.
 
-use conformance::machine::Setup;
-use conformance::machine::guest::Mode;
-use conformance::machine::wait;
+use test_machine::machine::Setup;
+use test_machine::machine::guest::Mode;
+use test_machine::machine::wait;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -28,7 +28,7 @@ fn a_triple_fault_that_would_end_the_runner_waits_for_a_debugger_which_is_told_o
         for round in 0..3 {
             assert_eq!(vm.attach().stop.reason, reason, "{round}");
             // All memory can be read.
-            let gpa = GuestAddress::Gpa(Gpa::new(conformance::machine::ENTRY));
+            let gpa = GuestAddress::Gpa(Gpa::new(test_machine::machine::ENTRY));
             let read = vm.call(DebugRequest::ReadMemory, (gpa, 2));
             assert_eq!(read, Ok(TRIPLE_FAULT.to_vec()));
             vm.regs(vp.index());

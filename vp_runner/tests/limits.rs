@@ -1,6 +1,6 @@
 //! The number of breakpoints that a session may have. On a real guest.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::software::*;

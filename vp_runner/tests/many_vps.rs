@@ -1,6 +1,6 @@
 //! Several VPs: all-stop, hits at the same time, and kicks that are never lost. On real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::software::software_at;

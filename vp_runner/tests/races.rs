@@ -1,8 +1,8 @@
 //! Requests that cross events of the guest, and each other. On real guests. The tests do not wait for an answer before
 //! the next request.
 
-use conformance::amount::Amount;
-use conformance::machine;
+use test_machine::amount::Amount;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::software::*;

@@ -1,6 +1,6 @@
 //! Registers, memory, MSRs and status by requests, and requests that are invalid. On real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::program::*;

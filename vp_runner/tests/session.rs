@@ -1,6 +1,6 @@
 //! Attach, resume, break, detach, and the end of a debugger in every state. On real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Sessions: requests of other sessions, and lost sessions. On real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Software breakpoints, by requests, on real guests: bytes in memory that only the runner sees.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::software::*;

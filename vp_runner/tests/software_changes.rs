@@ -1,6 +1,6 @@
 //! Software breakpoints when the guest changes the memory: new pages, overwritten code, a second mapping, a reset.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::software::*;

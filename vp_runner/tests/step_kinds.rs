@@ -1,7 +1,7 @@
 //! Steps over instructions that debuggers often step wrongly, on real guests. The images of RFLAGS that the guest
 //! stores are not tested here.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,6 +1,6 @@
 //! Single steps and range steps, through RPC, on real guests.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::*;

@@ -1,7 +1,7 @@
 //! Steps over hardware task switches (SDM volume 3, "Task Management"): a step ends at the first instruction of the new
 //! task, and the trap flag of the step is in no TSS (I8, I9). Only 32-bit protected mode is tested.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::program::*;

@@ -1,7 +1,7 @@
 //! The guest's clocks and timers over a stop, on real guests. The tests wait, because the time that passes during a
 //! stop is their subject.
 
-use conformance::machine;
+use test_machine::machine;
 use vmm_core_defs::regs::x86_64::bits::msr;
 
 use kvm_ioctls::Kvm;

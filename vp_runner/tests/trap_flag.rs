@@ -4,7 +4,7 @@
 //! The programs log every image of RFLAGS at the time when they can read it, so a later correction cannot hide a trap
 //! flag.
 
-use conformance::machine;
+use test_machine::machine;
 
 use machine::guest::*;
 use machine::program::*;

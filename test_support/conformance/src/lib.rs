@@ -1,20 +1,2 @@
-//! The parts of the conformance suite: guest programs, and fixtures with which a test drives a guest and its debug
-//! server.
-//!
-//! - [`amount`]: the number of repetitions in a test.
-//! - [`machine`]: a small machine around `vp_runner`, in the test's own process, driven by requests.
-//! - [`running`]: a VMM as a child process.
-//! - [`any_vmm`]: the VMM under test as a command, with a small guest.
-//! - [`debuggers`]: the GDBs and LLDBs on this machine.
-//! - [`packets`] and [`gdb_client`]: clients of the debug server, by raw packets and by GDB.
-//!
-//! The functions are for tests: a failure is a panic with a message, and so is a wait that exceeds its deadline.
-#![forbid(unsafe_code)]
-
-pub mod amount;
-pub mod any_vmm;
-pub mod debuggers;
-pub mod gdb_client;
-pub mod machine;
-pub mod packets;
-pub mod running;
+//! The conformance suite: what a debug server promises to its clients, counted by the guest. The programs are in `tests/`; their guests and fixtures are the crate
+//! `test_machine`.

@@ -1,13 +1,13 @@
 //! Nothing is lost and nothing happens twice: the guest itself counts turns, ticks and hits. Driven by requests.
 
-use conformance::amount::Amount;
-use conformance::machine::guest::*;
-use conformance::machine::sites::*;
-use conformance::machine::software::*;
-use conformance::machine::ticking::*;
-use conformance::machine::*;
 use std::time::Duration;
 use std::time::Instant;
+use test_machine::amount::Amount;
+use test_machine::machine::guest::*;
+use test_machine::machine::sites::*;
+use test_machine::machine::software::*;
+use test_machine::machine::ticking::*;
+use test_machine::machine::*;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::stop::DebugStopReason;
 

@@ -1,10 +1,10 @@
-//! The same promises with GDB scripts, against any VMM. `conformance::any_vmm` says how to name one.
+//! The same promises with GDB scripts, against any VMM. `test_machine::any_vmm` says how to name one.
 
-use conformance::amount::is_nested;
-use conformance::any_vmm::*;
-use conformance::gdb_client::gdb_here;
-use conformance::gdb_client::start_gdb;
-use conformance::running::Ended;
+use test_machine::amount::is_nested;
+use test_machine::any_vmm::*;
+use test_machine::gdb_client::gdb_here;
+use test_machine::gdb_client::start_gdb;
+use test_machine::running::Ended;
 
 /// The output of GDB for `commands`.
 fn gdb(vmm: &Vmm, commands: &str) -> String {

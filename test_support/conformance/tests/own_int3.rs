@@ -1,12 +1,12 @@
 //! The guest's own `int3`, counted by the guest, with a timer and with breakpoints of the debugger in memory. No trap
 //! is lost, doubled or changed.
 
-use conformance::amount::Amount;
-use conformance::amount::patience;
-use conformance::machine::software::*;
-use conformance::machine::ticking::*;
-use conformance::machine::*;
 use std::time::Instant;
+use test_machine::amount::Amount;
+use test_machine::amount::patience;
+use test_machine::machine::software::*;
+use test_machine::machine::ticking::*;
+use test_machine::machine::*;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointKind;

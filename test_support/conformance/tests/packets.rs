@@ -1,9 +1,9 @@
-//! Promises to every client, by raw packets, against any VMM. `conformance::any_vmm` says how to name one.
+//! Promises to every client, by raw packets, against any VMM. `test_machine::any_vmm` says how to name one.
 
-use conformance::amount::Amount;
-use conformance::any_vmm::*;
-use conformance::packets::Packets;
 use std::net::TcpStream;
+use test_machine::amount::Amount;
+use test_machine::any_vmm::*;
+use test_machine::packets::Packets;
 
 /// A session with a guest that has stopped in the loop, with its timer running. `None`, with the reason printed, if it
 /// cannot run.

@@ -5,4 +5,4 @@ mod boots;
 mod doctor;
 mod terminal;
 
-use conformance::running;
+use test_machine::running;

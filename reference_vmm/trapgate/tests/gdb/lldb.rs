@@ -1,10 +1,10 @@
 use crate::gdb_client::in_order;
 use crate::running::Running;
 use crate::running::kvm_here;
-use conformance::debuggers::Client;
-use conformance::debuggers::Debugger;
 use std::process::Command;
 use std::process::Stdio;
+use test_machine::debuggers::Client;
+use test_machine::debuggers::Debugger;
 
 #[test]
 fn lldb_attaches_reads_steps_and_detaches() {

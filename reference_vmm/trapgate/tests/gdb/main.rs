@@ -11,6 +11,6 @@ mod monitor;
 mod sessions;
 mod stops;
 
-use conformance::gdb_client;
-use conformance::packets;
-use conformance::running;
+use test_machine::gdb_client;
+use test_machine::packets;
+use test_machine::running;

@@ -1,9 +1,9 @@
 //! One GDB session through every mode of the processor: long, compatibility, 32-bit, 16-bit protected, real, and back.
 
-use conformance::gdb_client::gdb;
-use conformance::gdb_client::guest;
-use conformance::gdb_client::in_order;
-use conformance::gdb_client::works_here;
+use test_machine::gdb_client::gdb;
+use test_machine::gdb_client::guest;
+use test_machine::gdb_client::in_order;
+use test_machine::gdb_client::works_here;
 
 /// The stops of the tour: the symbol, the mode, and the code there: `inc`, `nop`, and the next instruction.
 const STOPS: [(&str, &str, &str); 5] = [

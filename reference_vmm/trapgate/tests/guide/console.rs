@@ -5,17 +5,17 @@ use crate::blocks::blocks;
 use crate::checks::Check;
 use crate::checks::ROWS;
 use crate::checks::Row;
-use conformance::amount::is_nested;
-use conformance::any_vmm;
-use conformance::gdb_client::gdb_to_the_end;
-use conformance::gdb_client::guest;
-use conformance::running::Running;
-use conformance::running::kvm_here;
 use std::env;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use test_machine::amount::is_nested;
+use test_machine::any_vmm;
+use test_machine::gdb_client::gdb_to_the_end;
+use test_machine::gdb_client::guest;
+use test_machine::running::Running;
+use test_machine::running::kvm_here;
 
 /// The text that GDB prints if a command failed.
 const GDB_COMPLAINTS: [&str; 6] = [

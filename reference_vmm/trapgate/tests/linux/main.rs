@@ -7,8 +7,8 @@
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
-use conformance::running;
 use linux_guest::Linux;
+use test_machine::running;
 
 #[test]
 fn it_boots_to_its_init_and_switches_off() {

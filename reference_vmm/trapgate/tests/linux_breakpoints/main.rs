@@ -10,7 +10,6 @@ mod debugger;
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
-use conformance::running;
 use debugger::ARGUMENT;
 use debugger::CALL_NUMBER;
 use debugger::Debugger;
@@ -18,6 +17,7 @@ use debugger::MARK;
 use linux_guest::Linux;
 use running::Running;
 use std::collections::BTreeMap;
+use test_machine::running;
 
 const BREAKPOINTS: usize = 1000;
 /// The initialization code in front of `start_kernel` is smaller than this, and the gap to the code before it is

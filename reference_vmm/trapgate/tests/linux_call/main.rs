@@ -7,11 +7,11 @@
 #[path = "../linux_guest/mod.rs"]
 mod linux_guest;
 
-use conformance::gdb_client;
-use conformance::running;
 use gdb_client::gdb;
 use gdb_client::in_order;
 use linux_guest::Linux;
+use test_machine::gdb_client;
+use test_machine::running;
 
 #[test]
 fn functions_of_the_kernel_can_be_called_and_stopped_in() {

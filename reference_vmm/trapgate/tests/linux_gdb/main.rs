@@ -6,11 +6,11 @@
 #[path = "../linux_guest/mod.rs"]
 mod linux_guest;
 
-use conformance::gdb_client;
-use conformance::running;
 use gdb_client::gdb;
 use gdb_client::in_order;
 use linux_guest::Linux;
+use test_machine::gdb_client;
+use test_machine::running;
 
 #[test]
 fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {

@@ -1,7 +1,7 @@
 //! A debugger for a running Linux guest that sends one packet for each operation.
 
-use conformance::packets::Packets;
 use std::net::TcpStream;
+use test_machine::packets::Packets;
 
 /// GDB's register numbers.
 pub(crate) const RDI: u32 = 5;
@@ -40,7 +40,7 @@ impl Debugger {
 
     /// Runs the guest and disconnects without a detach.
     pub(crate) fn vanish_while_it_runs(mut self) {
-        self.packets.send_raw(&conformance::packets::packet(b"c"));
+        self.packets.send_raw(&test_machine::packets::packet(b"c"));
     }
 
     #[track_caller]

@@ -10,10 +10,10 @@ mod debugger;
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
-use conformance::running;
 use debugger::Debugger;
 use debugger::RDI;
 use linux_guest::Linux;
+use test_machine::running;
 
 /// The first argument of `panic` after a request by `sysrq-trigger`.
 const WHY: &[u8] = b"sysrq triggered crash\n\0";

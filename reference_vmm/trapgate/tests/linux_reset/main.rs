@@ -10,9 +10,9 @@ mod debugger;
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
-use conformance::running;
 use debugger::Debugger;
 use linux_guest::Linux;
+use test_machine::running;
 
 #[test]
 fn after_a_reset_it_boots_again() {

@@ -12,8 +12,6 @@ mod debugger;
 mod linux_guest;
 
 use amount::Amount;
-use conformance::amount;
-use conformance::running;
 use debugger::ARGUMENT;
 use debugger::Debugger;
 use debugger::MARK;
@@ -21,6 +19,8 @@ use linux_guest::Linux;
 use running::Running;
 use std::thread;
 use std::time::Duration;
+use test_machine::amount;
+use test_machine::running;
 
 /// Longer than the guest's soft-lockup watchdog allows with [`WATCHDOG`].
 const STOP: Duration = Duration::from_secs(12);

@@ -11,11 +11,11 @@ mod debugger;
 #[expect(dead_code, reason = "shared with other tests")]
 mod linux_guest;
 
-use conformance::running;
 use debugger::CODE_SEGMENT;
 use debugger::Debugger;
 use linux_guest::Linux;
 use running::Running;
+use test_machine::running;
 
 /// The correct report of each round, which is the same without a debugger.
 const RIGHT: &str = "int3 100 icebp 20 flag 45 watch 40 exec 20 poke 10 step 50";

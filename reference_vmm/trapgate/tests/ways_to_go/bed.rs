@@ -1,13 +1,5 @@
 //! A real guest, its runner and a debug server on one thread, as in the program.
 
-use conformance::machine::Parts;
-use conformance::machine::Setup;
-use conformance::machine::TestMachine;
-use conformance::machine::answer;
-use conformance::machine::guest::Mode;
-use conformance::machine::guest::telling_loop;
-use conformance::machine::wait;
-use conformance::running::DEADLINE;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
 use futures::FutureExt as _;
@@ -21,6 +13,14 @@ use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Instant;
+use test_machine::machine::Parts;
+use test_machine::machine::Setup;
+use test_machine::machine::TestMachine;
+use test_machine::machine::answer;
+use test_machine::machine::guest::Mode;
+use test_machine::machine::guest::telling_loop;
+use test_machine::machine::wait;
+use test_machine::running::DEADLINE;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;

@@ -1,9 +1,9 @@
 //! GDB is killed by `kill -9`.
 
 use crate::bed::Bed;
-use conformance::running::Running;
 use std::process::Command;
 use std::process::Stdio;
+use test_machine::running::Running;
 use vmm_core_defs::debug_rpc::DetachAction;
 
 /// The command that GDB executes when it is killed, after it has announced it.

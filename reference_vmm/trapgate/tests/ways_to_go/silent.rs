@@ -1,7 +1,7 @@
 //! A connection without a packet does not attach to the guest.
 
 use crate::bed::Bed;
-use conformance::packets::Packets;
+use test_machine::packets::Packets;
 use vmm_core_defs::debug_rpc::DetachAction;
 
 #[test]

@@ -1,14 +1,14 @@
 //! The table: every way in every state.
 
 use crate::bed::Bed;
-use conformance::machine::ENTRY;
-use conformance::packets::Packets;
-use conformance::packets::packet;
-use conformance::running::DEADLINE;
 use std::net::Shutdown;
 use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
+use test_machine::machine::ENTRY;
+use test_machine::packets::Packets;
+use test_machine::packets::packet;
+use test_machine::running::DEADLINE;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 

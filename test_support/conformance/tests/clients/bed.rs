@@ -2,17 +2,17 @@
 
 use crate::table::Combination;
 use crate::table::Dimension;
-use conformance::amount::is_nested;
-use conformance::debuggers::Client;
-use conformance::debuggers::Debugger;
-use conformance::running::Running;
-use conformance::running::Silent;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
+use test_machine::amount::is_nested;
+use test_machine::debuggers::Client;
+use test_machine::debuggers::Debugger;
+use test_machine::running::Running;
+use test_machine::running::Silent;
 
 const GDB_DRIVER: &str = include_str!("gdb_driver.py");
 const LLDB_DRIVER: &str = include_str!("lldb_driver.py");

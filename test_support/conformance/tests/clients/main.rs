@@ -14,12 +14,12 @@ mod table;
 
 use bed::Cell;
 use bed::Plan;
-use conformance::amount::is_nested;
-use conformance::amount::soak;
-use conformance::debuggers::Client;
-use conformance::running::kvm_here;
 use std::time::Duration;
 use table::Dimension;
+use test_machine::amount::is_nested;
+use test_machine::amount::soak;
+use test_machine::debuggers::Client;
+use test_machine::running::kvm_here;
 
 const VCPUS: [&str; 3] = ["2", "4", "8"];
 const KINDS: [&str; 3] = ["software", "hardware", "both"];

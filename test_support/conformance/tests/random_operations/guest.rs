@@ -1,6 +1,6 @@
 //! The guest: a loop in which every instruction is executed once, so RIP and a counter determine the position of a VP.
 
-use conformance::machine::*;
+use test_machine::machine::*;
 use vmm_core_defs::regs::X86VpState;
 
 /// The second mapping of the loop's second half.

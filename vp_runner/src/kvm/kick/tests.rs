@@ -1,15 +1,15 @@
 //! A handler that the VMM takes away. It is of the whole process, so the test is a process of its own.
 
 use super::KickSignal;
-use conformance::machine::Setup;
-use conformance::machine::guest::Mode;
-use conformance::machine::guest::counting_loop;
-use conformance::machine::guest::jump_to_start;
-use conformance::machine::interrupt;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::thread;
+use test_machine::machine::Setup;
+use test_machine::machine::guest::Mode;
+use test_machine::machine::guest::counting_loop;
+use test_machine::machine::guest::jump_to_start;
+use test_machine::machine::interrupt;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// How often the signal is ignored.
