@@ -5,6 +5,7 @@ use crate::server::Socket;
 use futures::AsyncReadExt;
 use futures::AsyncWrite;
 use futures::AsyncWriteExt;
+use gdb_frontend::framing::PACKET_SIZE;
 use pal_async::Driver;
 use pal_async::socket::ReadHalf;
 use pal_async::socket::WriteHalf;
@@ -19,12 +20,16 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+/// A packet of the maximum size with `$`, `#` and its checksum.
+const LARGEST_PACKET: usize = PACKET_SIZE + 4;
+
 /// A read takes a whole packet of the maximum size.
-const READ_SIZE: usize = 256 << 10;
+const READ_SIZE: usize = LARGEST_PACKET;
 
 /// While more unsent bytes than this are queued, the session acts on no packet, so a client that does not read its
-/// replies cannot make the queue grow.
-const MAX_UNSENT: usize = 1 << 20;
+/// replies cannot make the queue grow. Four replies of the maximum size may wait, so that an interrupt is still read behind
+/// requests that a client has sent ahead.
+const MAX_UNSENT: usize = 4 * LARGEST_PACKET;
 
 /// The maximum number of bytes in one line of the protocol trace.
 const MAX_TRACED: usize = 4096;

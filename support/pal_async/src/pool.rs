@@ -29,9 +29,6 @@ use std::time::Instant;
 /// cannot shut out the sockets.
 const ROUNDS_PER_CHECK: u32 = 64;
 
-/// A pool that stays awake looks so often for what other threads make ready before it looks for events, which takes a system call.
-const LOOKS_PER_CHECK: u32 = 4;
-
 /// The state of a pool. As a [`Wake`] it is the waker of the future the pool was entered with.
 pub(crate) struct Shared {
     reactor: Arc<Reactor>,
@@ -108,12 +105,10 @@ impl Shared {
     /// Waits for work. `next`: what the last wait makes of this one.
     fn idle(&self, next: Expected) -> Expected {
         let since = Instant::now();
-        let mut looks = 0;
         let soon = next.awake(|| {
-            looks += 1;
-            if looks % LOOKS_PER_CHECK == 0 {
-                self.reactor.check();
-            }
+            // Sockets are checked at each look. Four looks for other threads between two checks made a step over the protocol slower: 68 us instead of 60
+            // (median of 12 runs, emulating KVM, 2 cores).
+            self.reactor.check();
             self.work_is_ready().then_some(())
         });
         if soon.is_none() {
