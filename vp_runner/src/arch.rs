@@ -32,3 +32,4 @@ pub(crate) use x86_64::vp::Snapshots;
 pub(crate) use x86_64::vp::VpContext;
 pub(crate) use x86_64::vp::clocks::HOLD_AFTER;
 pub(crate) use x86_64::vp::guest_memory::GuestMemory;
+pub(crate) use x86_64::vp::guest_run::Turn;

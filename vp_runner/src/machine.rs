@@ -1,5 +1,7 @@
 //! The trait that the embedding VMM implements: devices, and the power-on state.
 
+pub(crate) mod device_access;
+
 use kvm_ioctls::VcpuFd;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;

@@ -3,23 +3,24 @@
 
 mod messages;
 mod parked;
+mod run_loop;
 
 use crate::arch::HOLD_AFTER;
 use crate::control::enter::Enter;
 use crate::control::enter::Snapshot;
-use crate::kvm::vcpu::KvmVp;
 pub(crate) use messages::Command;
 pub(crate) use messages::VpEvent;
 use pal_async::awake::Busy;
 use pal_async::awake::Expected;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
+pub(crate) use run_loop::RunLoop;
 use std::sync::mpsc;
 use std::time::Instant;
 
 /// The state of a VP thread.
 pub(crate) struct VpThread {
-    vp: KvmVp,
+    run_loop: RunLoop,
     commands: mpsc::Receiver<Command>,
     events: mesh::Sender<VpEvent>,
     /// When the next command is expected. `None` after a stop that another VP caused: the client looks at that VP first, so this thread does not spin.
@@ -28,12 +29,12 @@ pub(crate) struct VpThread {
 
 impl VpThread {
     pub(crate) fn new(
-        vp: KvmVp,
+        run_loop: RunLoop,
         commands: mpsc::Receiver<Command>,
         events: mesh::Sender<VpEvent>,
     ) -> Self {
         Self {
-            vp,
+            run_loop,
             commands,
             events,
             next: None,
@@ -47,7 +48,7 @@ impl VpThread {
             next = match command {
                 Command::Enter(enter) => self.enter(&enter),
                 Command::Call(call) => {
-                    call(&mut self.vp);
+                    call(&mut self.run_loop);
                     self.next_command()
                 }
                 Command::Exit => return,
@@ -58,7 +59,7 @@ impl VpThread {
     /// Runs the guest. Returns the next command.
     fn enter(&mut self, enter: &Enter) -> Option<Command> {
         let busy = Busy::new();
-        let parked = self.vp.enter(enter);
+        let parked = self.run_loop.run(enter);
         drop(busy);
         self.events.send(VpEvent::Parked(parked));
         self.next = parked.cause.map(|_| self.next.unwrap_or_default());
@@ -75,7 +76,7 @@ impl VpThread {
             Err(mpsc::TryRecvError::Disconnected) => return None,
             Err(mpsc::TryRecvError::Empty) => {}
         }
-        if let Err(err) = self.vp.read_registers() {
+        if let Err(err) = self.run_loop.vp.read_registers() {
             tracing::debug!(error = %err, "registers could not be read ahead");
         }
         self.next_command()
@@ -92,11 +93,11 @@ impl VpThread {
     }
 
     fn sleep(&mut self) -> Option<Command> {
-        if !self.vp.holds_timers() {
+        if !self.run_loop.vp.holds_timers() {
             match self.commands.recv_timeout(HOLD_AFTER) {
                 Ok(command) => return Some(command),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                Err(mpsc::RecvTimeoutError::Timeout) => self.vp.hold_timers(),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.run_loop.vp.hold_timers(),
             }
         }
         self.commands.recv().ok()

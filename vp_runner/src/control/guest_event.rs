@@ -1,5 +1,6 @@
 //! Events of the whole machine: a reset, a power-off, a panic, a triple fault, a VP that cannot continue.
 
+use crate::machine::DeviceOutcome;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
@@ -42,6 +43,16 @@ pub(crate) enum GuestEvent {
 }
 
 impl GuestEvent {
+    /// The event that an access of `vp` to a device asks for.
+    pub(crate) fn of_device(outcome: DeviceOutcome, vp: VpIndex) -> Option<Self> {
+        match outcome {
+            DeviceOutcome::Done => None,
+            DeviceOutcome::Reset => Some(Self::Reset { vp: Some(vp) }),
+            DeviceOutcome::PowerOff => Some(Self::PowerOff { vp: Some(vp) }),
+            DeviceOutcome::Panicked => Some(Self::Panicked { vp }),
+        }
+    }
+
     /// The stop reason that is reported to a debugger.
     pub(crate) const fn reason(self) -> DebugStopReason {
         match self {

@@ -86,7 +86,6 @@ impl Vps {
             let snapshot = Snapshots::default();
             let context = VpContext {
                 index: VpIndex::new(index),
-                machine: shared.machine.clone(),
                 gate: gate.clone(),
                 snapshot: snapshot.clone(),
                 memory: GuestMemory {

@@ -1,21 +1,66 @@
-//! The exit in `kvm_run` as a [`VpExit`] (KVM api.rst, section 5).
+//! The exit in `kvm_run` as an [`Exit`], and the [`DeviceAccess`] that comes with one (KVM api.rst, section 5).
 #![expect(unsafe_code, reason = "kvm_run is a union selected by exit_reason")]
 
 use crate::arch::x86_64::dr7::Dr6;
 use crate::arch::x86_64::stop_cause::DebugExit;
-use crate::control::exit::VpExit;
+use crate::control::exit::Exit;
+use crate::machine::device_access::DeviceAccess;
 use kvm_bindings::*;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
 /// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. After a shutdown the caller still has to check the registers.
-pub(super) fn decode(run: &mut kvm_run) -> VpExit<'_> {
-    let base = std::ptr::from_mut(run).cast::<u8>();
+pub(super) fn decode(run: &kvm_run) -> Exit {
     // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
     match run.exit_reason {
-        KVM_EXIT_IO => {
+        KVM_EXIT_IO | KVM_EXIT_MMIO => Exit::Device,
+        KVM_EXIT_DEBUG => {
             // SAFETY: see above.
+            let debug = unsafe { run.__bindgen_anon_1.debug }.arch;
+            Exit::Debug(DebugExit {
+                vector: debug.exception,
+                pc: debug.pc,
+                dr6: Dr6(debug.dr6),
+            })
+        }
+        KVM_EXIT_HLT => Exit::Halted,
+        KVM_EXIT_SHUTDOWN => Exit::Shutdown(FaultRegisters::Kept),
+        KVM_EXIT_SYSTEM_EVENT => {
+            // SAFETY: see above.
+            match unsafe { run.__bindgen_anon_1.system_event }.type_ {
+                KVM_SYSTEM_EVENT_SHUTDOWN => Exit::SystemPowerOff,
+                KVM_SYSTEM_EVENT_RESET => Exit::SystemReset,
+                KVM_SYSTEM_EVENT_CRASH => Exit::SystemCrash,
+                _ => Exit::Failed(CrashCause::UnknownExit {
+                    reason: KVM_EXIT_SYSTEM_EVENT,
+                }),
+            }
+        }
+        KVM_EXIT_INTERNAL_ERROR => {
+            // SAFETY: see above.
+            let suberror = unsafe { run.__bindgen_anon_1.internal }.suberror;
+            Exit::Failed(CrashCause::Internal { suberror })
+        }
+        KVM_EXIT_FAIL_ENTRY => {
+            // SAFETY: see above.
+            let fail = unsafe { run.__bindgen_anon_1.fail_entry };
+            Exit::Failed(CrashCause::FailEntry {
+                hardware_reason: fail.hardware_entry_failure_reason,
+            })
+        }
+        KVM_EXIT_INTR => Exit::Interrupted,
+        KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => Exit::Nothing,
+        reason => Exit::Failed(CrashCause::UnknownExit { reason }),
+    }
+}
+
+/// The device access of an [`Exit::Device`], in `kvm_run` until the next `KVM_RUN`. `None`: the exit is another.
+pub(super) fn device_access(run: &mut kvm_run) -> Option<DeviceAccess<'_>> {
+    let base = std::ptr::from_mut(run).cast::<u8>();
+    match run.exit_reason {
+        KVM_EXIT_IO => {
+            // SAFETY: exit_reason says that the kernel filled in this member (KVM api.rst, section 5); it has plain integers.
             let io = unsafe { run.__bindgen_anon_1.io };
             let size = usize::from(io.size);
             let len = size * io.count as usize;
@@ -24,59 +69,23 @@ pub(super) fn decode(run: &mut kvm_run) -> VpExit<'_> {
             // result borrows `run`, so the mapping outlives it and nothing else touches it until the next KVM_RUN.
             let data = unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) };
             let port = io.port;
-            match u32::from(io.direction) {
-                KVM_EXIT_IO_IN => VpExit::PioRead { port, size, data },
-                _ => VpExit::PioWrite { port, size, data },
-            }
+            Some(match u32::from(io.direction) {
+                KVM_EXIT_IO_IN => DeviceAccess::PioRead { port, size, data },
+                _ => DeviceAccess::PioWrite { port, size, data },
+            })
         }
         KVM_EXIT_MMIO => {
-            // SAFETY: see above.
+            // SAFETY: as above.
             let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
             let gpa = Gpa::new(mmio.phys_addr);
             let len = (mmio.len as usize).min(mmio.data.len());
             let data = &mut mmio.data[..len];
-            match mmio.is_write {
-                0 => VpExit::MmioRead { gpa, data },
-                _ => VpExit::MmioWrite { gpa, data },
-            }
-        }
-        KVM_EXIT_DEBUG => {
-            // SAFETY: see above.
-            let debug = unsafe { run.__bindgen_anon_1.debug }.arch;
-            VpExit::Debug(DebugExit {
-                vector: debug.exception,
-                pc: debug.pc,
-                dr6: Dr6(debug.dr6),
+            Some(match mmio.is_write {
+                0 => DeviceAccess::MmioRead { gpa, data },
+                _ => DeviceAccess::MmioWrite { gpa, data },
             })
         }
-        KVM_EXIT_HLT => VpExit::Halted,
-        KVM_EXIT_SHUTDOWN => VpExit::Shutdown(FaultRegisters::Kept),
-        KVM_EXIT_SYSTEM_EVENT => {
-            // SAFETY: see above.
-            match unsafe { run.__bindgen_anon_1.system_event }.type_ {
-                KVM_SYSTEM_EVENT_SHUTDOWN => VpExit::SystemPowerOff,
-                KVM_SYSTEM_EVENT_RESET => VpExit::SystemReset,
-                KVM_SYSTEM_EVENT_CRASH => VpExit::SystemCrash,
-                _ => VpExit::Failed(CrashCause::UnknownExit {
-                    reason: KVM_EXIT_SYSTEM_EVENT,
-                }),
-            }
-        }
-        KVM_EXIT_INTERNAL_ERROR => {
-            // SAFETY: see above.
-            let suberror = unsafe { run.__bindgen_anon_1.internal }.suberror;
-            VpExit::Failed(CrashCause::Internal { suberror })
-        }
-        KVM_EXIT_FAIL_ENTRY => {
-            // SAFETY: see above.
-            let fail = unsafe { run.__bindgen_anon_1.fail_entry };
-            VpExit::Failed(CrashCause::FailEntry {
-                hardware_reason: fail.hardware_entry_failure_reason,
-            })
-        }
-        KVM_EXIT_INTR => VpExit::Interrupted,
-        KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => VpExit::Nothing,
-        reason => VpExit::Failed(CrashCause::UnknownExit { reason }),
+        _ => None,
     }
 }
 
@@ -104,22 +113,22 @@ mod tests {
                 run.system_event.type_ = type_;
             })
         };
-        let unknown = VpExit::Failed(CrashCause::UnknownExit {
+        let unknown = Exit::Failed(CrashCause::UnknownExit {
             reason: KVM_EXIT_SYSTEM_EVENT,
         });
         for (type_, wanted) in [
-            (KVM_SYSTEM_EVENT_SHUTDOWN, VpExit::SystemPowerOff),
-            (KVM_SYSTEM_EVENT_RESET, VpExit::SystemReset),
-            (KVM_SYSTEM_EVENT_CRASH, VpExit::SystemCrash),
+            (KVM_SYSTEM_EVENT_SHUTDOWN, Exit::SystemPowerOff),
+            (KVM_SYSTEM_EVENT_RESET, Exit::SystemReset),
+            (KVM_SYSTEM_EVENT_CRASH, Exit::SystemCrash),
             (77, unknown),
         ] {
-            assert_eq!(decode(&mut event(type_)), wanted, "{type_}");
+            assert_eq!(decode(&event(type_)), wanted, "{type_}");
         }
         assert_eq!(
-            decode(&mut exit(KVM_EXIT_SHUTDOWN, nothing)),
-            VpExit::Shutdown(FaultRegisters::Kept)
+            decode(&exit(KVM_EXIT_SHUTDOWN, nothing)),
+            Exit::Shutdown(FaultRegisters::Kept)
         );
-        assert_eq!(decode(&mut exit(KVM_EXIT_HLT, nothing)), VpExit::Halted);
+        assert_eq!(decode(&exit(KVM_EXIT_HLT, nothing)), Exit::Halted);
     }
 
     #[test]
@@ -144,13 +153,13 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(decode(run), VpExit::Failed(cause));
+            assert_eq!(decode(run), Exit::Failed(cause));
         }
     }
 
     #[test]
     fn a_debug_exit_carries_vector_address_and_status() {
-        let mut run = exit(KVM_EXIT_DEBUG, |run| {
+        let run = exit(KVM_EXIT_DEBUG, |run| {
             run.debug.arch = kvm_debug_exit_arch {
                 exception: 1,
                 pc: 0x1234,
@@ -164,7 +173,7 @@ mod tests {
             pc: 0x1234,
             dr6: Dr6(0xffff_4ff0),
         };
-        assert_eq!(decode(&mut run), VpExit::Debug(wanted));
+        assert_eq!(decode(&run), Exit::Debug(wanted));
     }
 
     #[test]
@@ -186,14 +195,14 @@ mod tests {
             run.s.padding = area;
             run
         };
-        match decode(&mut io(KVM_EXIT_IO_OUT)) {
-            VpExit::PioWrite { port, size, data } => {
+        match device_access(&mut io(KVM_EXIT_IO_OUT)) {
+            Some(DeviceAccess::PioWrite { port, size, data }) => {
                 assert_eq!((port, size, data), (0x3f8, 2, &b"abcdef"[..]));
             }
             other => panic!("{other:?}"),
         }
-        match decode(&mut io(KVM_EXIT_IO_IN)) {
-            VpExit::PioRead { port, size, data } => {
+        match device_access(&mut io(KVM_EXIT_IO_IN)) {
+            Some(DeviceAccess::PioRead { port, size, data }) => {
                 assert_eq!((port, size, data.len()), (0x3f8, 2, 6));
             }
             other => panic!("{other:?}"),
@@ -208,10 +217,14 @@ mod tests {
         };
         let gpa = Gpa::new(0xfee0_0000);
         let data = b"0123";
-        assert_eq!(decode(&mut mmio(4, 1)), VpExit::MmioWrite { gpa, data });
+        assert_eq!(decode(&mmio(4, 1)), Exit::Device);
+        assert_eq!(
+            device_access(&mut mmio(4, 1)),
+            Some(DeviceAccess::MmioWrite { gpa, data })
+        );
         // The kernel's count is limited to the size of the array.
-        match decode(&mut mmio(9000, 0)) {
-            VpExit::MmioRead { data, .. } => assert_eq!(data.len(), 8),
+        match device_access(&mut mmio(9000, 0)) {
+            Some(DeviceAccess::MmioRead { data, .. }) => assert_eq!(data.len(), 8),
             other => panic!("{other:?}"),
         }
     }

@@ -7,6 +7,7 @@ mod clocks;
 mod core_trait;
 mod debug;
 pub(crate) mod features;
+mod run;
 
 use super::kick::ThreadVcpu;
 use super::x86_64::RegisterFile;

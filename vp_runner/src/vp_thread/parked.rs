@@ -1,12 +1,13 @@
 //! The controller's calls to a parked VP, which are made on the VP's thread. The unit tests of the controller use fake VPs.
 
+use super::RunLoop;
 use crate::arch::CodeLocation;
 use crate::arch::VpState;
 use crate::control::enter::StopSet;
 use crate::kvm::RegisterFile;
-use crate::kvm::vcpu::KvmVp;
 use std::sync::Arc;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::MachineCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 
 /// A call with a parked VP.
@@ -43,56 +44,58 @@ pub(crate) trait ParkedVp {
     fn restart_counter(&mut self) -> Result<(), DebugError>;
 }
 
-impl ParkedVp for KvmVp {
+impl ParkedVp for RunLoop {
     fn power_on(&mut self) -> Result<(), DebugError> {
-        self.power_on()
+        let (vp, machine) = (self.index, &*self.machine);
+        let powered_on = self.vp.power_on(|vcpu| vcpu.power_on(vp, machine));
+        powered_on.map_err(|err| err.of_call(MachineCall::InitVp { vp }))
     }
 
     fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError> {
-        self.set_stops(stops)
+        self.vp.set_stops(stops)
     }
 
     fn location(&mut self) -> Result<CodeLocation, DebugError> {
-        self.location()
+        self.vp.location()
     }
 
     fn count_guest_registers(&mut self) -> Result<usize, DebugError> {
-        self.count_guest_registers()
+        self.vp.count_guest_registers()
     }
 
     fn find_register_file(&mut self) -> Result<RegisterFile, DebugError> {
-        self.vcpu().find_register_file()
+        self.vp.vcpu().find_register_file()
     }
 
     fn set_register_file(&mut self, registers: RegisterFile) {
-        self.vcpu().set_register_file(registers);
+        self.vp.vcpu().set_register_file(registers);
     }
 
     fn read_registers(&mut self) -> Result<Arc<VpState>, DebugError> {
-        self.read_registers()
+        self.vp.read_registers()
     }
 
     fn write_registers(&mut self, new: &VpState) -> Result<(), DebugError> {
-        self.write_registers(new)
+        self.vp.write_registers(new)
     }
 
     fn read_msr(&mut self, msr: u32) -> Result<u64, DebugError> {
-        self.read_msr(msr)
+        self.vp.read_msr(msr)
     }
 
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), DebugError> {
-        self.write_msr(msr, value)
+        self.vp.write_msr(msr, value)
     }
 
     fn raise_nmi(&mut self) -> Result<(), DebugError> {
-        self.raise_nmi()
+        self.vp.raise_nmi()
     }
 
     fn activity(&mut self) -> Result<VpActivity, DebugError> {
-        self.activity()
+        self.vp.activity()
     }
 
     fn restart_counter(&mut self) -> Result<(), DebugError> {
-        self.restart_counter()
+        self.vp.restart_counter()
     }
 }

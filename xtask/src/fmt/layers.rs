@@ -15,7 +15,7 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         path: "arch/x86_64/vp",
-        uses: &["arch", "breakpoints", "control", "machine", "memory"],
+        uses: &["arch", "breakpoints", "control", "memory"],
     },
     Layer {
         path: "arch",

@@ -7,7 +7,7 @@
 //! | [`Debugging`](debugging::Debugging) | the stop set, the debug registers shared with the guest, the guest's own `INT3` |
 //! | [`Stepping`](stepping::Stepping) | the step that is planned or under way, and the correction of its effects |
 //! | [`Clocks`](clocks::Clocks) | the VP's time-stamp counter and timer over a stop |
-//! | [`Vp`] | the order of the calls: [`enter`], [`debug_exit`], [`breakpoint_byte`], [`parked`] |
+//! | [`Vp`] | the order of the calls: [`guest_run`], [`enter`], [`debug_exit`], [`breakpoint_byte`], [`parked`] |
 
 mod before_guest;
 mod breakpoint_byte;
@@ -18,6 +18,7 @@ pub(crate) mod debug_state;
 mod debugging;
 mod enter;
 pub(crate) mod guest_memory;
+pub(crate) mod guest_run;
 mod parked;
 mod stepping;
 #[cfg(test)]
@@ -28,7 +29,6 @@ use crate::arch::x86_64::guest_time::timekeeper::Timekeeper;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
 use crate::control::run_state::Cause;
-use crate::machine::Machine;
 use clocks::Clocks;
 use cpu::Cpu;
 use debugging::Debugging;
@@ -51,7 +51,6 @@ pub(crate) type Snapshots = Arc<Mutex<Option<Arc<X86VpState>>>>;
 /// What a VP shares with the controller and with the other VPs.
 pub(crate) struct VpContext {
     pub(crate) index: VpIndex,
-    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) gate: Arc<RunGate>,
     pub(crate) snapshot: Snapshots,
     pub(crate) memory: GuestMemory,
@@ -61,7 +60,6 @@ pub(crate) struct VpContext {
 /// One VP.
 pub(crate) struct Vp<V> {
     index: VpIndex,
-    machine: Arc<dyn Machine>,
     gate: Arc<RunGate>,
     snapshot: Snapshots,
     memory: GuestMemory,
@@ -97,7 +95,6 @@ impl<V: Vcpu> Vp<V> {
     pub(crate) fn new(vcpu: V, context: VpContext) -> Self {
         let VpContext {
             index,
-            machine,
             gate,
             snapshot,
             memory,
@@ -105,7 +102,6 @@ impl<V: Vcpu> Vp<V> {
         } = context;
         Self {
             index,
-            machine,
             gate,
             snapshot,
             memory,

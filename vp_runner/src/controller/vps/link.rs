@@ -6,9 +6,9 @@ use crate::control::run_gate::Kick;
 use crate::kvm::kick::KickSignal;
 use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::KvmVcpu;
-use crate::kvm::vcpu::KvmVp;
 use crate::vp_thread;
 use crate::vp_thread::Command;
+use crate::vp_thread::RunLoop;
 use crate::vp_thread::VpEvent;
 use kvm_ioctls::VcpuFd;
 use pal_async::awake::awake;
@@ -64,11 +64,12 @@ impl KvmThread {
         let index = context.index;
         let (features, signal) = (shared.features, shared.kick_signal);
         let vm = Arc::clone(&shared.vm);
+        let machine = Arc::clone(&shared.machine);
         let run = move || {
             let _notice = PanicNotice(index, events.clone());
             let vcpu = KvmVcpu::new(ThreadVcpu::new(fd, signal), vm, features);
-            let vp = KvmVp::new(vcpu, context);
-            vp_thread::VpThread::new(vp, receiver, events).serve();
+            let run_loop = RunLoop::new(vcpu, context, machine);
+            vp_thread::VpThread::new(run_loop, receiver, events).serve();
         };
         let name = format!("vp{}", index.index());
         let thread = thread::Builder::new().name(name).spawn(run)?;

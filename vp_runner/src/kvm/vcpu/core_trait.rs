@@ -15,21 +15,14 @@ use crate::arch::x86_64::vp::debug_state::DebugState;
 use crate::arch::x86_64::vp::debug_state::Interrupts;
 use crate::arch::x86_64::vp::debug_state::Undelivered;
 use crate::arch::x86_64::vp::vcpu::Vcpu;
-use crate::control::exit::VpExit;
-use crate::kvm::exit_decode::decode;
 use crate::kvm::hypervisor_error;
 use crate::kvm::pending_interrupt;
-use crate::machine::Machine;
-use crate::machine::MachineError;
 use kvm_bindings::*;
-use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::rflags;
-use vmm_core_defs::stop::CrashCause;
-use vmm_core_defs::stop::FaultRegisters;
 
 impl Vcpu for KvmVcpu {
     fn set_immediate_exit(&mut self, on: bool) {
@@ -42,31 +35,6 @@ impl Vcpu for KvmVcpu {
             false => 0,
         };
         self.vcpu.fd().get_kvm_run().kvm_valid_regs = fields.into();
-    }
-
-    /// `KVM_RUN`.
-    fn run(&mut self) -> VpExit<'_> {
-        if let Programmed::Fresh(state) = self.programmed {
-            self.programmed = Programmed::Used(state);
-        }
-        let fd = self.vcpu.fd();
-        let result = fd.run().map(drop);
-        let run = fd.get_kvm_run();
-        let reason = run.exit_reason;
-        self.synced = match run.kvm_valid_regs {
-            0 => Synced::No,
-            _ => Synced::Yes,
-        };
-        if result.is_ok() && reason == KVM_EXIT_SHUTDOWN {
-            return VpExit::Shutdown(self.registers_after_shutdown());
-        }
-        let run = self.vcpu.fd().get_kvm_run();
-        match result.map_err(|err| err.errno()) {
-            Ok(()) => decode(run),
-            Err(libc::EINTR) => VpExit::Interrupted,
-            Err(libc::EAGAIN) => VpExit::Nothing,
-            Err(errno) => VpExit::Failed(CrashCause::Run { errno }),
-        }
     }
 
     /// While KVM steps, it is told the state anew before every entry, whether or not the state changed, but for [`kept_trap_flag`](Vcpu::kept_trap_flag): some KVMs lose
@@ -276,26 +244,5 @@ impl Vcpu for KvmVcpu {
         }
         self.skip_to(next_rip)?;
         Ok(true)
-    }
-
-    fn power_on(&mut self, vp: VpIndex, machine: &dyn Machine) -> Result<(), MachineError> {
-        machine.init_vp(vp, self.raw())
-    }
-}
-
-impl KvmVcpu {
-    /// Whether KVM has reset this VP on its triple fault: then the VP is where INIT puts it (SDM volume 3, "Processor State After Reset").
-    fn registers_after_shutdown(&mut self) -> FaultRegisters {
-        match self.registers() {
-            Ok(CpuRegisters { general, system })
-                if general.rip == 0xfff0
-                    && general.rflags == 2
-                    && system.cs.base == 0xffff_0000
-                    && system.cr3 == 0 =>
-            {
-                FaultRegisters::ResetByHypervisor
-            }
-            _ => FaultRegisters::Kept,
-        }
     }
 }

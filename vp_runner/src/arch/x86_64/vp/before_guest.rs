@@ -2,6 +2,7 @@
 
 use super::Progress;
 use super::Vp;
+use super::guest_run::Next;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::control::at_breakpoint::FirstInstruction;
@@ -12,8 +13,8 @@ use std::ops::ControlFlow;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 
-/// Whether the VP enters the guest, or parks with a cause (`None`: it was kicked).
-type BeforeGuest = ControlFlow<Option<Cause>>;
+/// Whether the VP enters the guest, or what comes instead.
+type BeforeGuest = ControlFlow<Next>;
 
 impl<V: Vcpu> Vp<V> {
     /// What the entry has to do.
@@ -43,17 +44,16 @@ impl<V: Vcpu> Vp<V> {
     fn wait_in_halt(&mut self, entry: &mut Entry) -> BeforeGuest {
         if self.progress == Progress::Halted {
             if entry.steps() {
-                return ControlFlow::Break(entry.halted());
+                return park(entry.halted());
             }
-            self.gate.wait_for_kick();
-            return ControlFlow::Break(None);
+            return ControlFlow::Break(Next::WaitForKick);
         }
         if entry.steps() && self.waits_for_start() {
             // There is no instruction to step, and perhaps no other VP that would start this one.
-            return ControlFlow::Break(entry.halted());
+            return park(entry.halted());
         }
         if entry.first() == FirstInstruction::OthersStopped && self.waits() {
-            return ControlFlow::Break(entry.vp_waits());
+            return park(entry.vp_waits());
         }
         ControlFlow::Continue(())
     }
@@ -77,25 +77,25 @@ impl<V: Vcpu> Vp<V> {
             });
         match given {
             Ok(()) => ControlFlow::Continue(()),
-            Err(err) => ControlFlow::Break(Some(self.crashed(&err))),
+            Err(err) => park(Some(self.crashed(&err))),
         }
     }
 
     /// Passes the byte at RIP by carrying the instruction out, while the other VPs run.
     fn pass_beside_others(&mut self, entry: &mut Entry) -> BeforeGuest {
         if self.gate.is_kicked() {
-            return ControlFlow::Break(None);
+            return park(None);
         }
         let location = match self.cpu.location() {
             Ok(location) => location,
-            Err(err) => return ControlFlow::Break(Some(self.crashed(&err))),
+            Err(err) => return park(Some(self.crashed(&err))),
         };
         let ended = match self.carry_out(&location) {
             Some(rip) => entry.executed(rip.value()),
             None => Some(entry.emulation_failed()),
         };
         match ended {
-            Some(cause) => ControlFlow::Break(Some(cause)),
+            Some(cause) => park(Some(cause)),
             None => ControlFlow::Continue(()),
         }
     }
@@ -108,7 +108,7 @@ impl<V: Vcpu> Vp<V> {
         }
         match self.lift() {
             Ok(()) => ControlFlow::Continue(()),
-            Err(err) => ControlFlow::Break(Some(self.crashed(&err))),
+            Err(err) => park(Some(self.crashed(&err))),
         }
     }
 
@@ -124,4 +124,8 @@ impl<V: Vcpu> Vp<V> {
             Ok(VpActivity::WaitingForStart | VpActivity::Halted)
         )
     }
+}
+
+fn park(cause: Option<Cause>) -> BeforeGuest {
+    ControlFlow::Break(Next::Park(cause))
 }

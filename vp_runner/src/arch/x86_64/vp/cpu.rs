@@ -46,6 +46,10 @@ impl<V: Vcpu> Cpu<V> {
     }
 
     /// The guest may have written its debug registers, so they have to be read again.
+    pub(super) fn forget_events(&mut self) {
+        self.events = Events::Unknown;
+    }
+
     pub(super) fn forget_guest_registers(&mut self) {
         self.guests = None;
     }

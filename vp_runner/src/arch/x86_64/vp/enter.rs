@@ -1,53 +1,40 @@
-//! The stay of a VP in the guest: prepare, check the gate, run, handle the exit, until something stops the VP.
+//! The parts of a run of the guest: prepare, check the gate, handle the exit.
 
 use super::KvmGaveUp;
 use super::Progress;
 use super::Vp;
 use super::clocks::Extent;
-use super::cpu::Events;
 use super::debug_state::DebugState;
 use super::debugging::NotShared;
+use super::guest_run::AfterCompletion;
+use super::guest_run::GuestRun;
+use super::guest_run::Next;
+use super::guest_run::Pending;
+use super::guest_run::pending;
 use super::stepping::FastPath;
 use super::stepping::ResumeFlag;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::guest_time::ClockAccess;
 use crate::arch::x86_64::guest_time::clock_code::may_look_at_a_clock;
 use crate::arch::x86_64::stop_cause::SingleStepping;
-use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::enter::Debugger;
 use crate::control::enter::Enter;
 use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
 use crate::control::entry::Entry;
-use crate::control::exit::Next;
-use crate::control::exit::handle;
+use crate::control::exit::Exit;
+use crate::control::exit::Meaning;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_state::Cause;
-use std::ops::ControlFlow;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 
-/// Whether KVM is still to complete the instruction behind an I/O exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PendingIo {
-    Yes,
-    No,
-}
-
-/// What a stay in the guest leads to.
-enum AfterRun {
-    /// The VP enters again.
-    Enter(PendingIo),
-    /// The VP parks. `None`: it was kicked.
-    Park(Option<Cause>),
-}
-
 impl<V: Vcpu> Vp<V> {
-    /// Runs the guest until the VP is kicked or something stops it.
-    pub(crate) fn enter(&mut self, enter: &Enter) -> VpParked {
+    /// The guest's clocks go on.
+    pub(super) fn let_time_pass(&mut self, enter: &Enter) {
         self.forget_snapshot();
         let access = self.clock_access(enter);
         let extent = match is_one_instruction(enter) {
@@ -55,19 +42,6 @@ impl<V: Vcpu> Vp<V> {
             false => Extent::Open,
         };
         self.clocks.go_on(access, extent, &mut self.cpu.vcpu);
-        let (cause, at) = self.go(enter);
-        self.clocks.stand();
-        VpParked {
-            vp: self.index,
-            epoch: enter.epoch,
-            cause,
-            location: match enter.debugger {
-                Debugger::Present => self.cpu.location().ok(),
-                Debugger::Absent => None,
-            },
-            guest_registers: self.debugging.guest_registers_at_stop(&mut self.cpu),
-            at,
-        }
     }
 
     /// Whether the guest may read a clock in this entry.
@@ -88,27 +62,21 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
-    fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
+    /// What comes before the first entry of a run. `None`: nothing but the entry.
+    pub(super) fn first(&mut self, run: &mut GuestRun) -> Option<Next> {
+        let enter = run.enter;
         self.kvm_gave_up = KvmGaveUp::No;
         if let Err(err) = self.debugging.set_stops(enter.stops, &mut self.cpu) {
-            return (Some(self.crashed(&err)), enter.at);
+            return Some(Next::Park(Some(self.crashed(&err))));
         }
-        self.cpu.vcpu.want_registers(self.will_stop(enter));
+        self.cpu.vcpu.want_registers(self.will_stop(&enter));
         self.stepping.begin();
         self.debugging.begin();
-        let mut entry = match self.plan_entry(enter) {
-            Ok(entry) => entry,
-            Err(err) => return (Some(self.crashed(&err)), enter.at),
-        };
-        let cause = match self.before_guest(&mut entry) {
-            ControlFlow::Break(cause) => cause,
-            ControlFlow::Continue(()) => {
-                let cause = self.run_until_stop(&mut entry);
-                self.lower();
-                cause
-            }
-        };
-        (cause, entry.at())
+        match self.plan_entry(&enter) {
+            Ok(entry) => run.entry = entry,
+            Err(err) => return Some(Next::Park(Some(self.crashed(&err)))),
+        }
+        self.before_guest(&mut run.entry).break_value()
     }
 
     /// Whether exits are likely to be stops. If so, registers come with every exit, which would slow a guest down that only runs, at each of its I/O
@@ -120,67 +88,69 @@ impl<V: Vcpu> Vp<V> {
             && (steps || *self.debugging.stops() != StopSet::default())
     }
 
-    fn run_until_stop(&mut self, entry: &mut Entry) -> Option<Cause> {
-        let mut pending = PendingIo::No;
-        let mut path = FastPath::Done;
-        loop {
-            if path == FastPath::Done {
-                match self.get_ready(pending, entry) {
-                    ControlFlow::Continue(()) => {}
-                    ControlFlow::Break(AfterRun::Enter(_)) => continue,
-                    ControlFlow::Break(AfterRun::Park(cause)) => return cause,
-                }
-            }
-            let from = match entry.stepping() {
-                SingleStepping::On => self.stepping.from(),
-                SingleStepping::Off => None,
-            };
-            self.cpu.vcpu.set_immediate_exit(false);
-            if self.gate.enter().is_err() {
-                return self.kept_out(pending, entry);
-            }
-            entry.enters_guest();
-            let exit = self.cpu.vcpu.run();
-            self.gate.leave();
-            pending = PendingIo::of(exit.is_pending());
-            let next = handle(exit, self.index, &*self.machine);
-            path = self.fast_path(&next, entry);
-            if path == FastPath::Continue {
-                continue;
-            }
-            match self.after_run(next, pending, from, entry) {
-                AfterRun::Enter(still) => pending = still,
-                AfterRun::Park(cause) => return cause,
-            }
+    /// Everything that comes before an entry. `None`: the VP enters, and the gate counts it as in the guest.
+    pub(super) fn prepare_entry(
+        &mut self,
+        pending: Pending,
+        path: FastPath,
+        run: &mut GuestRun,
+    ) -> Option<Next> {
+        if path == FastPath::Done
+            && let Some(next) = self.get_ready(pending, run)
+        {
+            return Some(next);
         }
+        run.from = match run.entry.stepping() {
+            SingleStepping::On => self.stepping.from(),
+            SingleStepping::Off => None,
+        };
+        self.cpu.vcpu.set_immediate_exit(false);
+        if self.gate.enter().is_err() {
+            return Some(self.kept_out(pending, run));
+        }
+        run.entry.enters_guest();
+        None
     }
 
-    /// Everything that comes before an entry, but the gate. Breaks with [`AfterRun::Enter`] where the instruction was carried out and the VP goes on with the next.
-    fn get_ready(&mut self, pending: PendingIo, entry: &mut Entry) -> ControlFlow<AfterRun> {
-        if !entry.is_byte_lifted() {
+    /// Everything that comes before an entry, but the gate. `None`: the VP is ready.
+    fn get_ready(&mut self, pending: Pending, run: &mut GuestRun) -> Option<Next> {
+        if !run.entry.is_byte_lifted() {
             self.lower();
         }
-        if let Err(refused) = self.debugging.refresh(entry, &mut self.cpu) {
+        if let Err(refused) = self.debugging.refresh(&run.entry, &mut self.cpu) {
             let cause = match refused {
                 NotShared::NoRoom => Cause::NotReported,
                 NotShared::NotRead(err) => self.crashed(&err),
             };
-            let later = self.complete(pending, entry);
-            return ControlFlow::Break(AfterRun::Park(later.or(Some(cause))));
+            return Some(self.park_after_completion(pending, Some(cause), run));
         }
-        if let Err(err) = self.prepare(entry) {
-            return ControlFlow::Break(AfterRun::Park(Some(self.crashed(&err))));
+        if let Err(err) = self.prepare(&run.entry) {
+            return Some(Next::Park(Some(self.crashed(&err))));
         }
-        if pending == PendingIo::Yes {
-            return ControlFlow::Continue(());
+        if pending == Pending::Access {
+            return None;
         }
-        match self.step_over_hlt(entry) {
-            Ok(None) => ControlFlow::Continue(()),
-            Ok(Some(rip)) => ControlFlow::Break(match entry.executed(rip.value()) {
-                Some(cause) => AfterRun::Park(Some(cause)),
-                None => AfterRun::Enter(PendingIo::No),
+        match self.step_over_hlt(&run.entry) {
+            Ok(None) => None,
+            Ok(Some(rip)) => Some(match run.entry.executed(rip.value()) {
+                Some(cause) => Next::Park(Some(cause)),
+                None => Next::enter(Pending::Nothing),
             }),
-            Err(err) => ControlFlow::Break(AfterRun::Park(Some(self.crashed(&err)))),
+            Err(err) => Some(Next::Park(Some(self.crashed(&err)))),
+        }
+    }
+
+    fn park_after_completion(
+        &mut self,
+        pending: Pending,
+        cause: Option<Cause>,
+        run: &mut GuestRun,
+    ) -> Next {
+        let after = AfterCompletion::Park(cause);
+        let found = None;
+        match pending {
+            Pending::Access => Next::Complete { found, after },
+            Pending::Nothing => self.completed(found, after, run),
         }
     }
 
@@ -233,11 +203,9 @@ impl<V: Vcpu> Vp<V> {
     }
 
     /// The gate kept the VP out of the guest (I4).
-    fn kept_out(&mut self, pending: PendingIo, entry: &mut Entry) -> Option<Cause> {
+    fn kept_out(&mut self, pending: Pending, run: &mut GuestRun) -> Next {
         let restored = self.take_back();
-        let cause = self.complete(pending, entry);
-        self.cpu.events = Events::Unknown;
-        cause.or(restored.err())
+        self.park_after_completion(pending, restored.err(), run)
     }
 
     /// The entry is over, or did not take place. Undoes the preparations that hold for one entry only.
@@ -247,83 +215,111 @@ impl<V: Vcpu> Vp<V> {
         taken_back.and(shown).map_err(|err| self.crashed(&err))
     }
 
-    fn fast_path(&mut self, next: &Next, entry: &Entry) -> FastPath {
-        let Next::Debug(exit) = next else {
+    fn fast_path(&mut self, exit: Exit, entry: &Entry) -> FastPath {
+        let Exit::Debug(exit) = exit else {
             return FastPath::Done;
         };
         let path = self
             .stepping
-            .fast_path(exit, entry, &mut self.cpu, &self.memory);
+            .fast_path(&exit, entry, &mut self.cpu, &self.memory);
         if path == FastPath::Continue {
             self.progress = Progress::Started;
         }
         path
     }
 
-    /// The VP has left the guest. `from` is the instruction that was to be stepped, if one was.
-    fn after_run(
-        &mut self,
-        next: Next,
-        mut pending: PendingIo,
-        from: Option<Gva>,
-        entry: &mut Entry,
-    ) -> AfterRun {
+    /// The VP has left the guest.
+    pub(super) fn left_guest(&mut self, exit: Exit, run: &mut GuestRun) -> Next {
+        let path = self.fast_path(exit, &run.entry);
+        if path == FastPath::Continue {
+            let pending = Pending::Nothing;
+            return Next::Enter { pending, path };
+        }
         let resume_flag = match self.take_back() {
             Ok(resume_flag) => resume_flag,
-            Err(cause) => return AfterRun::Park(Some(cause)),
+            Err(cause) => return Next::Park(Some(cause)),
         };
-        let mut cause = self.after_exit(next, entry);
-        if cause.is_none() && from.is_some() {
-            cause = match pending {
-                PendingIo::Yes => self.end_io_step(from, entry),
-                PendingIo::No => self.landed(entry),
-            };
-            pending = PendingIo::No;
+        let mut cause = self.cause_of(exit, &mut run.entry);
+        match (pending(exit), run.from) {
+            (Pending::Access, from @ Some(_)) => {
+                let after = AfterCompletion::Step { from, resume_flag };
+                Next::Complete {
+                    found: cause,
+                    after,
+                }
+            }
+            (pending, from) => {
+                if cause.is_none() && from.is_some() {
+                    cause = self.landed(&mut run.entry);
+                }
+                if cause.is_none() && exit == Exit::Halted {
+                    return Next::WaitForKick;
+                }
+                self.conclude(cause, pending, resume_flag, run)
+            }
         }
+    }
+
+    /// The exit has been handled.
+    pub(super) fn conclude(
+        &mut self,
+        mut cause: Option<Cause>,
+        pending: Pending,
+        resume_flag: ResumeFlag,
+        run: &mut GuestRun,
+    ) -> Next {
         // RF is set after the exit was handled, because an exit in spite of RF shows a KVM that ignores RF.
         if resume_flag == ResumeFlag::Missing
             && let Err(err) = self.cpu.set_resume_flag()
         {
             cause = Some(self.crashed(&err));
         }
-        let Some(cause) = cause else {
-            return AfterRun::Enter(pending);
-        };
-        let later = self.complete(pending, entry);
-        let cause = weightier(cause, later);
-        if let Cause::Guest(_) = cause {
-            entry.guest_event();
+        match cause {
+            Some(cause) => Next::Park(Some(self.ended_by(cause, run))),
+            None => Next::enter(pending),
         }
-        if let Cause::Guest(GuestEvent::Crashed { .. }) = cause {
-            self.cpu.events = Events::Unknown;
-            self.kvm_gave_up = KvmGaveUp::Yes;
-        }
-        AfterRun::Park(Some(cause))
     }
 
-    /// Lets KVM finish the instruction behind an I/O exit, without running any other (I2).
-    fn complete(&mut self, mut pending: PendingIo, entry: &mut Entry) -> Option<Cause> {
-        let mut cause = None;
-        while pending == PendingIo::Yes {
-            self.cpu.vcpu.set_immediate_exit(true);
-            let exit = self.cpu.vcpu.run();
-            pending = PendingIo::of(exit.is_pending());
-            let next = handle(exit, self.index, &*self.machine);
-            cause = cause.or(self.after_exit(next, entry));
+    /// The run ends with this cause.
+    pub(super) fn ended_by(&mut self, cause: Cause, run: &mut GuestRun) -> Cause {
+        if let Cause::Guest(_) = cause {
+            run.entry.guest_event();
+        }
+        if let Cause::Guest(GuestEvent::Crashed { .. }) = cause {
+            self.cpu.forget_events();
+            self.kvm_gave_up = KvmGaveUp::Yes;
         }
         cause
     }
 
-    /// A step met an I/O exit. Some KVMs forget the step on that path and would execute the next instruction too. So the runner completes the exit here, and
-    /// RIP tells whether the instruction is over: a repeated string instruction may not be.
-    fn end_io_step(&mut self, from: Option<Gva>, entry: &mut Entry) -> Option<Cause> {
-        self.complete(PendingIo::Yes, entry).or_else(|| {
-            let rip = self.cpu.linear_rip().ok()?;
-            match Some(rip) == from {
-                true => None,
-                false => entry.executed(rip.value()),
-            }
-        })
+    /// The VP is in user space, with its last exit completed (I2).
+    pub(super) fn park(&mut self, cause: Option<Cause>, run: &GuestRun) -> VpParked {
+        self.lower();
+        self.clocks.stand();
+        VpParked {
+            vp: self.index,
+            epoch: run.enter.epoch,
+            cause,
+            location: match run.enter.debugger {
+                Debugger::Present => self.cpu.location().ok(),
+                Debugger::Absent => None,
+            },
+            guest_registers: self.debugging.guest_registers_at_stop(&mut self.cpu),
+            at: run.entry.at(),
+        }
+    }
+
+    /// The device access of an instruction that was stepped is completed. Returns a cause if the run ends.
+    pub(super) fn end_of_access_step(
+        &mut self,
+        from: Option<Gva>,
+        entry: &mut Entry,
+    ) -> Option<Cause> {
+        let rip = self.cpu.linear_rip().ok()?;
+        match Some(rip) == from {
+            true => None,
+            false => entry.executed(rip.value()),
+        }
     }
 
     fn landed(&mut self, entry: &mut Entry) -> Option<Cause> {
@@ -331,45 +327,25 @@ impl<V: Vcpu> Vp<V> {
         self.trapped(&exit, entry)
     }
 
-    fn after_exit(&mut self, next: Next, entry: &mut Entry) -> Option<Cause> {
-        match next {
-            Next::Enter => None,
-            Next::Halt => self.halt(entry),
-            Next::Debug(exit) => self.after_debug_exit(&exit, entry),
-            Next::Stop(event) => self.after_failure(event, entry),
+    /// What the exit means. Returns a cause if the run ends.
+    pub(super) fn cause_of(&mut self, exit: Exit, entry: &mut Entry) -> Option<Cause> {
+        match exit.meaning(self.index) {
+            Meaning::Nothing => None,
+            Meaning::Halted => self.halt(entry),
+            Meaning::Debug(exit) => self.after_debug_exit(&exit, entry),
+            Meaning::Event(event) => self.after_failure(event, entry),
         }
     }
 
-    /// The guest halted, and no interrupt will come. Only a kick ends that. A step over `hlt` is done, though.
+    /// The guest halted, and no interrupt will come. A step over `hlt` is done. Otherwise only a kick ends the halt.
     fn halt(&mut self, entry: &mut Entry) -> Option<Cause> {
         self.progress = Progress::Halted;
         let cause = entry.halted();
         self.lower();
-        if cause.is_none() {
-            self.gate.wait_for_kick();
-        }
         cause
-    }
-}
-
-impl PendingIo {
-    fn of(pending: bool) -> Self {
-        match pending {
-            true => Self::Yes,
-            false => Self::No,
-        }
     }
 }
 
 fn is_one_instruction(enter: &Enter) -> bool {
     enter.action == VpAction::Step || enter.at.first() == FirstInstruction::OthersStopped
-}
-
-/// The cause that is reported when completing the exit brought another. A breakpoint or step that was met first comes first, but a guest event weighs more.
-fn weightier(cause: Cause, later: Option<Cause>) -> Cause {
-    match (cause, later) {
-        (Cause::Guest(_), _) | (_, None) => cause,
-        (_, Some(later @ Cause::Guest(_))) => later,
-        (_, Some(_)) => cause,
-    }
 }

@@ -11,16 +11,18 @@ use crate::control::enter::StopSet;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::MachineCall;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
 
 impl<V: Vcpu> Vp<V> {
-    /// Puts the VP into its power-on state.
+    /// Puts the VP into its power-on state, by this function of the VMM's.
     ///
     /// # Errors
-    /// [`DebugError::MachineFailed`].
-    pub(crate) fn power_on(&mut self) -> Result<(), DebugError> {
+    /// The error of `power_on`.
+    pub(crate) fn power_on<E>(
+        &mut self,
+        power_on: impl FnOnce(&mut V) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.forget_snapshot();
         self.progress = Progress::NotStarted;
         self.kvm_gave_up = KvmGaveUp::No;
@@ -28,10 +30,7 @@ impl<V: Vcpu> Vp<V> {
         self.cpu.forget();
         let vcpu = &mut self.cpu.vcpu;
         vcpu.set_own_trap_flag(TrapFlag::Clear);
-        let (index, machine) = (self.index, &*self.machine);
-        self.clocks
-            .reset(vcpu, |vcpu| vcpu.power_on(index, machine))
-            .map_err(|err| err.of_call(MachineCall::InitVp { vp: index }))
+        self.clocks.reset(vcpu, power_on)
     }
 
     /// Makes this the set that stops the VP, with no step under way, and tells KVM at once (I6).

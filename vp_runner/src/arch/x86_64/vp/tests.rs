@@ -8,6 +8,7 @@ mod fake_vcpu;
 use super::Vp;
 use super::VpContext;
 use super::guest_memory::GuestMemory;
+use super::guest_run::Turn;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::guest_time::timekeeper::Timekeeper;
 use crate::arch::x86_64::page_walk::PagingLimits;
@@ -24,14 +25,10 @@ use crate::control::enter::Int3Exits;
 use crate::control::enter::Snapshot;
 use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
+use crate::control::exit::Exit;
 use crate::control::run_gate::RunGate;
-use crate::machine::DeviceOutcome;
-use crate::machine::Machine;
-use crate::machine::MachineError;
-use crate::machine::MmioOutcome;
 use fake_vcpu::FakeVcpu;
 use fake_vcpu::Stay;
-use kvm_ioctls::VcpuFd;
 use std::sync::Arc;
 use std::sync::RwLock;
 use vm_memory::Bytes as _;
@@ -63,38 +60,7 @@ struct Guest {
     ram: Arc<GuestMemoryMmap>,
     breakpoints: Arc<RwLock<Breakpoints>>,
     stops: StopSet,
-}
-
-struct FakeMachine;
-
-impl Machine for FakeMachine {
-    fn pio_read(&self, _: VpIndex, _: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-
-    fn pio_write(&self, _: VpIndex, port: u16, _: &[u8]) -> DeviceOutcome {
-        match port {
-            RESET_PORT => DeviceOutcome::Reset,
-            _ => DeviceOutcome::Done,
-        }
-    }
-
-    fn mmio_read(&self, _: Option<VpIndex>, _: Gpa, data: &mut [u8]) -> MmioOutcome {
-        data.fill(0);
-        MmioOutcome::Handled
-    }
-
-    fn mmio_write(&self, _: Option<VpIndex>, _: Gpa, _: &[u8]) -> (MmioOutcome, DeviceOutcome) {
-        (MmioOutcome::Handled, DeviceOutcome::Done)
-    }
-
-    fn init_vp(&self, _: VpIndex, _: &VcpuFd) -> Result<(), MachineError> {
-        Ok(())
-    }
-
-    fn reset(&self) -> Result<(), MachineError> {
-        Ok(())
-    }
+    gate: Arc<RunGate>,
 }
 
 impl Guest {
@@ -144,8 +110,7 @@ impl Guest {
         let table = Arc::new(RwLock::new(table));
         let context = VpContext {
             index: VP,
-            machine: Arc::new(FakeMachine),
-            gate,
+            gate: gate.clone(),
             snapshot: Arc::default(),
             memory: GuestMemory {
                 ram: ram.clone(),
@@ -158,6 +123,7 @@ impl Guest {
             ram,
             breakpoints: table,
             stops,
+            gate,
         }
     }
 
@@ -181,14 +147,32 @@ impl Guest {
         script: impl IntoIterator<Item = Stay>,
     ) -> VpParked {
         self.vp.vcpu().script = script.into_iter().collect();
-        self.vp.enter(&Enter {
+        let mut run = self.vp.begin(&Enter {
             action,
             epoch: Epoch::default(),
             at,
             debugger: Debugger::Present,
             snapshot: Snapshot::OnDemand,
             stops: self.stops,
-        })
+        });
+        loop {
+            match self.vp.before_run(&mut run) {
+                Turn::Run => {
+                    let exit = self.vcpu().run();
+                    self.vp.after_run(exit, &mut run);
+                    if exit == Exit::Device
+                        && let Some(event) = self.vcpu().device_event()
+                    {
+                        self.vp.guest_event(event, &mut run);
+                    }
+                }
+                // Nobody else is there to kick the VP.
+                Turn::WaitForKick => {
+                    let _ = self.gate.kick();
+                }
+                Turn::Parked(parked) => return parked,
+            }
+        }
     }
 
     fn run(&mut self, script: impl IntoIterator<Item = Stay>) -> VpParked {

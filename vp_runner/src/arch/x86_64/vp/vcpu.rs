@@ -10,12 +10,8 @@ use crate::arch::x86_64::emulate::Outcome;
 use crate::arch::x86_64::page_walk::PagingLimits;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::step_effects::TrapFlag;
-use crate::control::exit::VpExit;
-use crate::machine::Machine;
-use crate::machine::MachineError;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_regs;
-use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
@@ -24,14 +20,11 @@ use vmm_core_defs::regs::X86VpState;
 pub(crate) trait Vcpu: VcpuClocks {
     // Entering the guest.
 
-    /// Sets `immediate_exit`: the next [`run`](Self::run) completes the pending exit and returns without entering the guest.
+    /// Sets `immediate_exit`: the next `KVM_RUN` completes the pending exit and returns without entering the guest.
     fn set_immediate_exit(&mut self, on: bool);
 
     /// Whether general and system registers are to come with each exit, where the hypervisor can do that.
     fn want_registers(&mut self, on: bool);
-
-    /// Enters the guest, and returns its exit.
-    fn run(&mut self) -> VpExit<'_>;
 
     // Debug state.
 
@@ -164,12 +157,6 @@ pub(crate) trait Vcpu: VcpuClocks {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     fn halt_at(&mut self, next_rip: u64) -> Result<bool, DebugError>;
-
-    /// Has the machine put the vCPU into its power-on state.
-    ///
-    /// # Errors
-    /// [`MachineError`].
-    fn power_on(&mut self, vp: VpIndex, machine: &dyn Machine) -> Result<(), MachineError>;
 }
 
 /// The clocks and the local timer of a vCPU.

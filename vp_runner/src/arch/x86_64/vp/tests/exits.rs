@@ -1,6 +1,6 @@
 //! What stopped the VP: the table of exits and causes, two causes at once, and an exit while another is completed.
 
-use super::fake_vcpu::Exit;
+use super::fake_vcpu::Scripted;
 use super::fake_vcpu::Told;
 use super::*;
 use crate::arch::x86_64::dr7::DebugPayload;
@@ -29,8 +29,8 @@ const EMULATION_FAILED: CrashCause = CrashCause::Internal {
     suberror: KVM_INTERNAL_ERROR_EMULATION,
 };
 
-fn debug(vector: u32, dr6: u64) -> Exit {
-    Exit::Debug { vector, dr6 }
+fn debug(vector: u32, dr6: u64) -> Scripted {
+    Scripted::Debug { vector, dr6 }
 }
 
 fn breakpoint_stop(kind: BreakpointKind, address: u64) -> Option<Cause> {
@@ -90,7 +90,7 @@ fn each_exit_of_a_guest_that_runs_has_its_cause() {
             breakpoint_stop(BreakpointKind::Software, THERE),
         ),
         (
-            Exit::Failed(EMULATION_FAILED),
+            Scripted::Failed(EMULATION_FAILED),
             THERE,
             breakpoint_stop(BreakpointKind::Software, THERE),
         ),
@@ -100,25 +100,29 @@ fn each_exit_of_a_guest_that_runs_has_its_cause() {
             breakpoint_stop(BreakpointKind::Execute, THERE + 1),
         ),
         (debug(DB, 0b10), CODE + 3, watchpoint_stop()),
-        (Exit::Shutdown, CODE + 1, event(triple_fault)),
-        (Exit::SystemReset, CODE + 1, event(reset)),
-        (Exit::PioWrite { port: RESET_PORT }, CODE + 1, event(reset)),
+        (Scripted::Shutdown, CODE + 1, event(triple_fault)),
+        (Scripted::SystemReset, CODE + 1, event(reset)),
         (
-            Exit::SystemPowerOff,
+            Scripted::PioWrite { port: RESET_PORT },
+            CODE + 1,
+            event(reset),
+        ),
+        (
+            Scripted::SystemPowerOff,
             CODE + 1,
             event(GuestEvent::PowerOff { vp: Some(VP) }),
         ),
         (
-            Exit::SystemCrash,
+            Scripted::SystemCrash,
             CODE + 1,
             event(GuestEvent::Panicked { vp: VP }),
         ),
         (
-            Exit::Failed(EMULATION_FAILED),
+            Scripted::Failed(EMULATION_FAILED),
             CODE + 1,
             crashed(EMULATION_FAILED),
         ),
-        (Exit::Failed(unknown), THERE, crashed(unknown)),
+        (Scripted::Failed(unknown), THERE, crashed(unknown)),
     ];
     for (exit, rip, cause) in table {
         let mut guest = debugged();
@@ -132,10 +136,10 @@ fn each_exit_of_a_guest_that_runs_has_its_cause() {
 #[test]
 fn exits_that_are_not_stops_let_the_guest_go_on_until_it_is_kicked() {
     for exit in [
-        Exit::PioWrite { port: 0x80 },
-        Exit::MmioRead,
-        Exit::Interrupted,
-        Exit::Nothing,
+        Scripted::PioWrite { port: 0x80 },
+        Scripted::MmioRead,
+        Scripted::Interrupted,
+        Scripted::Nothing,
     ] {
         let mut guest = debugged();
         let parked = guest.run([exit.leaves_at(CODE + 1), exit.leaves_at(CODE + 2)]);
@@ -222,7 +226,7 @@ fn a_step_over_pushf_goes_without_the_trap_flag_to_the_trap_behind_it() {
 fn a_step_whose_trap_a_signal_hides_is_done() {
     let mut guest = debugged();
     guest.write(CODE, &[0x9c]);
-    let parked = guest.step([Exit::Interrupted.leaves_at(CODE + 1)]);
+    let parked = guest.step([Scripted::Interrupted.leaves_at(CODE + 1)]);
     assert_eq!(parked.cause, stepped());
 }
 
@@ -260,7 +264,7 @@ fn a_breakpoint_exception_of_the_guests_own_is_taken_back_where_it_was_not_deliv
     for (rip, taken_back) in [(CODE + 1, 1), (0x3000, 0)] {
         let mut guest = debugged();
         let int3 = debug(BP, 0).leaves_at(CODE + 1);
-        let parked = guest.run([int3, Exit::Interrupted.leaves_at(rip)]);
+        let parked = guest.run([int3, Scripted::Interrupted.leaves_at(rip)]);
         assert_eq!(parked.cause, None);
         let told = &guest.vcpu().told;
         let dropped = told.iter().filter(|told| **told == Told::DropSoftException);
@@ -290,15 +294,15 @@ fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part(
 
 #[test]
 fn an_exit_that_completing_io_brings_is_not_lost() {
-    let io = || Exit::PioWrite { port: 0x80 }.leaves_at(CODE + 1);
+    let io = || Scripted::PioWrite { port: 0x80 }.leaves_at(CODE + 1);
     let reset = event(GuestEvent::Reset { vp: Some(VP) });
     for (completion, cause) in [
         (None, stepped()),
         (Some(debug(DB, 0b10)), watchpoint_stop()),
-        (Some(Exit::SystemReset), reset),
+        (Some(Scripted::SystemReset), reset),
         // A string instruction writes again.
-        (Some(Exit::PioWrite { port: 0x80 }), stepped()),
-        (Some(Exit::PioWrite { port: RESET_PORT }), reset),
+        (Some(Scripted::PioWrite { port: 0x80 }), stepped()),
+        (Some(Scripted::PioWrite { port: RESET_PORT }), reset),
     ] {
         let mut guest = debugged();
         let then = completion.map(|exit| exit.leaves_at(CODE + 1).completing());
@@ -312,7 +316,7 @@ fn an_exit_that_completing_io_brings_is_not_lost() {
 fn a_guest_event_outweighs_the_breakpoint_that_came_with_io() {
     let mut guest = debugged();
     let parked = guest.run([
-        Exit::PioWrite { port: RESET_PORT }.leaves_at(CODE + 1),
+        Scripted::PioWrite { port: RESET_PORT }.leaves_at(CODE + 1),
         debug(DB, 0b10).leaves_at(CODE + 1).completing(),
     ]);
     let reset = event(GuestEvent::Reset { vp: Some(VP) });
@@ -324,7 +328,7 @@ fn a_guest_event_outweighs_the_breakpoint_that_came_with_io() {
 fn io_is_completed_before_a_kicked_vp_parks() {
     let mut guest = debugged();
     let gate = guest.vp.gate.clone();
-    let io = Exit::MmioRead.after(move |vcpu| {
+    let io = Scripted::MmioRead.after(move |vcpu| {
         vcpu.registers.general.rip = CODE + 2;
         let _ = gate.kick();
     });
@@ -340,7 +344,7 @@ fn a_guest_that_halts_ends_a_step_and_lets_a_run_wait_for_the_kick() {
     for (action, cause) in [(VpAction::Step, stepped()), (VpAction::Run, None)] {
         let mut guest = debugged();
         let gate = guest.vp.gate.clone();
-        let halts = Exit::Halted.after(move |vcpu| {
+        let halts = Scripted::Halted.after(move |vcpu| {
             vcpu.registers.general.rip = CODE + 1;
             let _ = gate.kick();
         });
@@ -426,7 +430,7 @@ fn a_step_over_hlt_halts_the_vp_without_entering_the_guest() {
 fn a_step_that_a_signal_cuts_short_is_made_again() {
     let mut guest = debugged();
     let parked = guest.step([
-        Exit::Interrupted.leaves_at(CODE),
+        Scripted::Interrupted.leaves_at(CODE),
         debug(DB, BS).leaves_at(CODE + 1),
     ]);
     assert_eq!(parked.cause, stepped());
@@ -448,7 +452,7 @@ fn a_triple_fault_on_a_breakpoint_leaves_the_byte_and_the_right_to_meet_it() {
     let mut guest = debugged();
     guest.vcpu().registers.general.rip = THERE;
     let at = passing(Emulation::Impossible, Others::StayParked);
-    let parked = guest.enter(VpAction::Run, at, [Exit::Shutdown.leaves_at(THERE)]);
+    let parked = guest.enter(VpAction::Run, at, [Scripted::Shutdown.leaves_at(THERE)]);
     let fault = GuestEvent::TripleFault {
         vp: VP,
         registers: FaultRegisters::Kept,

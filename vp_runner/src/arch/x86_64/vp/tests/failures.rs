@@ -1,6 +1,6 @@
 //! A call of the vCPU's that fails, at each place where one is made: the VP parks with a cause, and nothing of ours is left in the guest.
 
-use super::fake_vcpu::Exit;
+use super::fake_vcpu::Scripted;
 use super::*;
 use crate::arch::x86_64::vp::debug_state::Undelivered;
 use crate::control::at_breakpoint::ByteAtRip;
@@ -50,11 +50,11 @@ fn passing(emulation: Emulation, others: Others) -> AtBreakpoint {
 }
 
 fn db(rip: u64, dr6: u64) -> Stay {
-    Exit::Debug { vector: 1, dr6 }.leaves_at(rip)
+    Scripted::Debug { vector: 1, dr6 }.leaves_at(rip)
 }
 
 fn bp(rip: u64) -> Stay {
-    Exit::Debug { vector: 3, dr6: 0 }.leaves_at(rip)
+    Scripted::Debug { vector: 3, dr6: 0 }.leaves_at(rip)
 }
 
 /// An interrupt is about to be delivered. Its frame will have RF set.
@@ -80,7 +80,7 @@ fn interrupted() -> Guest {
 /// The interrupt is delivered, its handler returns, and the step is made.
 fn step_through_interrupt(guest: &mut Guest) -> VpParked {
     let ram = guest.ram.clone();
-    let delivered = Exit::Debug { vector: 1, dr6: 1 }.after(move |vcpu| {
+    let delivered = Scripted::Debug { vector: 1, dr6: 1 }.after(move |vcpu| {
         let frame = [CODE, 8, 0x1_0202];
         for (index, value) in (0..).zip(frame) {
             let value = u32::try_from(value).unwrap();
@@ -90,7 +90,7 @@ fn step_through_interrupt(guest: &mut Guest) -> VpParked {
         let general = &mut vcpu.registers.general;
         (general.rip, general.rsp, general.rflags) = (HANDLER, STACK - 12, 0x2);
     });
-    let returned = Exit::Debug { vector: 1, dr6: 1 }.after(|vcpu| {
+    let returned = Scripted::Debug { vector: 1, dr6: 1 }.after(|vcpu| {
         let general = &mut vcpu.registers.general;
         (general.rip, general.rsp, general.rflags) = (CODE, STACK, 0x202);
     });
@@ -202,7 +202,7 @@ const SITUATIONS: &[Situation] = &[
     Situation {
         name: "a step over a port write",
         guest: || Guest::new(&[]),
-        enter: |guest| guest.step([Exit::PioWrite { port: 0x80 }.leaves_at(CODE + 1)]),
+        enter: |guest| guest.step([Scripted::PioWrite { port: 0x80 }.leaves_at(CODE + 1)]),
         check: |_| {},
     },
     Situation {

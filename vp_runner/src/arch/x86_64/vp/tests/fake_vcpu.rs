@@ -12,18 +12,15 @@ use crate::arch::x86_64::vp::debug_state::DebugState;
 use crate::arch::x86_64::vp::debug_state::Undelivered;
 use crate::arch::x86_64::vp::vcpu::Vcpu;
 use crate::arch::x86_64::vp::vcpu::VcpuClocks;
-use crate::control::exit::VpExit;
+use crate::control::exit::Exit;
+use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
-use crate::machine::Machine;
-use crate::machine::MachineError;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use vmm_core_defs::addr::Gpa;
-use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::VpActivity;
@@ -36,14 +33,14 @@ use vmm_core_defs::stop::FaultRegisters;
 pub(super) struct Stay {
     /// What the guest does: changes to the vCPU, before the exit.
     act: Box<dyn FnOnce(&mut FakeVcpu) + Send>,
-    exit: Exit,
+    exit: Scripted,
     /// Whether this is what happens as KVM completes the I/O exit before.
     completes: bool,
 }
 
-/// An exit without borrowed data.
+/// An exit as the script names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(super) enum Scripted {
     Debug { vector: u32, dr6: u64 },
     PioWrite { port: u16 },
     MmioRead,
@@ -57,7 +54,7 @@ pub(super) enum Exit {
     Failed(CrashCause),
 }
 
-impl Exit {
+impl Scripted {
     pub(super) fn leaves_at(self, rip: u64) -> Stay {
         Stay {
             act: Box::new(move |vcpu| vcpu.registers.general.rip = rip),
@@ -112,7 +109,8 @@ pub(super) struct FakeVcpu {
     pub(super) deadline: u64,
     gate: Arc<RunGate>,
     immediate_exit: bool,
-    data: [u8; 4],
+    /// The port of the last exit, if it was a write to one.
+    port: Option<u16>,
 }
 
 impl FakeVcpu {
@@ -149,7 +147,7 @@ impl FakeVcpu {
             deadline: 0,
             gate,
             immediate_exit: false,
-            data: [0; 4],
+            port: None,
         }
     }
 
@@ -171,33 +169,56 @@ impl FakeVcpu {
         }
     }
 
-    fn made(&mut self, exit: Exit) -> VpExit<'_> {
-        let pc = self.registers.linear_rip().value();
-        let gpa = Gpa::new(0xfee0_0000);
+    fn made(&self, exit: Scripted) -> Exit {
         match exit {
-            Exit::Debug { vector, dr6 } => VpExit::Debug(DebugExit {
+            Scripted::Debug { vector, dr6 } => Exit::Debug(DebugExit {
                 vector,
-                pc,
+                pc: self.registers.linear_rip().value(),
                 dr6: Dr6(0xffff_0ff0 | dr6),
             }),
-            Exit::PioWrite { port } => VpExit::PioWrite {
-                port,
-                size: 1,
-                data: &self.data[..1],
-            },
-            Exit::MmioRead => VpExit::MmioRead {
-                gpa,
-                data: &mut self.data,
-            },
-            Exit::Halted => VpExit::Halted,
-            Exit::Shutdown => VpExit::Shutdown(FaultRegisters::Kept),
-            Exit::SystemReset => VpExit::SystemReset,
-            Exit::SystemPowerOff => VpExit::SystemPowerOff,
-            Exit::SystemCrash => VpExit::SystemCrash,
-            Exit::Interrupted => VpExit::Interrupted,
-            Exit::Nothing => VpExit::Nothing,
-            Exit::Failed(cause) => VpExit::Failed(cause),
+            Scripted::PioWrite { .. } | Scripted::MmioRead => Exit::Device,
+            Scripted::Halted => Exit::Halted,
+            Scripted::Shutdown => Exit::Shutdown(FaultRegisters::Kept),
+            Scripted::SystemReset => Exit::SystemReset,
+            Scripted::SystemPowerOff => Exit::SystemPowerOff,
+            Scripted::SystemCrash => Exit::SystemCrash,
+            Scripted::Interrupted => Exit::Interrupted,
+            Scripted::Nothing => Exit::Nothing,
+            Scripted::Failed(cause) => Exit::Failed(cause),
         }
+    }
+
+    /// Runs the script. At its end somebody kicks the VP.
+    pub(super) fn run(&mut self) -> Exit {
+        self.told.push(match self.immediate_exit {
+            true => Told::Complete,
+            false => Told::Run,
+        });
+        let next = self.script.front().map(|stay| stay.completes);
+        let stay = match (self.immediate_exit, next) {
+            (true, Some(true)) | (false, Some(false)) => self.script.pop_front(),
+            (true, _) => return Exit::Interrupted,
+            (false, Some(true)) => panic!("a device access was not completed"),
+            (false, None) => None,
+        };
+        let Some(stay) = stay else {
+            // The VP is not in the guest, so nobody has to send the signal.
+            let _ = self.gate.kick();
+            return Exit::Interrupted;
+        };
+        self.undelivered = None;
+        (stay.act)(self);
+        self.port = match stay.exit {
+            Scripted::PioWrite { port } => Some(port),
+            _ => None,
+        };
+        self.made(stay.exit)
+    }
+
+    /// The event that the devices ask for, of an [`Exit::Device`]: a write to [`RESET_PORT`](super::RESET_PORT) resets the machine.
+    pub(super) fn device_event(&self) -> Option<GuestEvent> {
+        let vp = Some(super::VP);
+        (self.port == Some(super::RESET_PORT)).then_some(GuestEvent::Reset { vp })
     }
 }
 
@@ -207,29 +228,6 @@ impl Vcpu for FakeVcpu {
     }
 
     fn want_registers(&mut self, _: bool) {}
-
-    /// At the end of the script somebody kicks the VP.
-    fn run(&mut self) -> VpExit<'_> {
-        self.told.push(match self.immediate_exit {
-            true => Told::Complete,
-            false => Told::Run,
-        });
-        let next = self.script.front().map(|stay| stay.completes);
-        let stay = match (self.immediate_exit, next) {
-            (true, Some(true)) | (false, Some(false)) => self.script.pop_front(),
-            (true, _) => return VpExit::Interrupted,
-            (false, Some(true)) => panic!("an I/O exit was not completed"),
-            (false, None) => None,
-        };
-        let Some(stay) = stay else {
-            // It is not in the guest, so nobody has to send the signal.
-            let _ = self.gate.kick();
-            return VpExit::Interrupted;
-        };
-        self.undelivered = None;
-        (stay.act)(self);
-        self.made(stay.exit)
-    }
 
     fn program(&mut self, state: DebugState) -> Result<(), DebugError> {
         self.may_fail("program")?;
@@ -343,10 +341,6 @@ impl Vcpu for FakeVcpu {
         self.registers.general.rip = next_rip;
         self.activity = VpActivity::Halted;
         Ok(true)
-    }
-
-    fn power_on(&mut self, _: VpIndex, _: &dyn Machine) -> Result<(), MachineError> {
-        Ok(())
     }
 }
 
