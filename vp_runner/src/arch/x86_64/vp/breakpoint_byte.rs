@@ -84,7 +84,7 @@ impl<V: Vcpu> Vp<V> {
             true => InterruptShadow::Active,
             false => InterruptShadow::None,
         };
-        let code = self.memory.by(location.paging).code_at(location.rip);
+        let code = self.memory.code_at(location);
         let outcome = emulate(&state, code.bytes(), shadow).ok()?;
         if let Some(store) = &outcome.store {
             self.store(&state, location, store)?;

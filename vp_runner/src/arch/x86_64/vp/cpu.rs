@@ -146,7 +146,7 @@ impl<V: Vcpu> Cpu<V> {
     ) -> Result<Option<Instruction>, DebugError> {
         let location = self.location()?;
         let registers = self.vcpu.registers()?;
-        Ok(registers.decode(memory.by(location.paging).code_at(location.rip).bytes()))
+        Ok(registers.decode(memory.code_at(&location).bytes()))
     }
 
     /// The linear address of RIP.

@@ -102,6 +102,10 @@ impl<V: Vcpu> Vp<V> {
                 let failed = guest.and_then(|payload| self.give_back(payload, *state));
                 Some(failed.unwrap_or(cause))
             }
+            DebugCause::Step { .. } if self.stepping.lost_race(exit) => {
+                self.stepping.drop_plan();
+                None
+            }
             DebugCause::Step { guest } => {
                 let guest = self.settle(exit).or(guest);
                 let done = entry.executed(exit.pc);

@@ -1,5 +1,7 @@
 //! Guest memory as one VP sees it: by its own page tables, without breakpoint bytes of ours, and without an access to a device.
 
+use crate::arch::x86_64::code_location::CodeLocation;
+use crate::arch::x86_64::code_location::Fetch;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::walk;
 use crate::arch::x86_64::step_effects::GuestState;
@@ -14,6 +16,9 @@ use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
+
+/// The smallest size of a page, in bytes.
+pub(super) const PAGE: u64 = 4096;
 
 /// RAM, and the breakpoint bytes in it.
 #[derive(Clone)]
@@ -72,6 +77,28 @@ impl GuestMemory {
         }
     }
 
+    /// As many bytes of the next instruction as the VP can fetch, at most [`MAX_INSTRUCTION_LEN`]. None where its fetch faults.
+    pub(super) fn code_at(&self, location: &CodeLocation) -> Code {
+        let memory = self.by(location.paging);
+        let mut bytes = [0; MAX_INSTRUCTION_LEN];
+        let mut len = 0;
+        let on_first_page = PAGE - location.rip.value() % PAGE;
+        let first = usize::try_from(on_first_page)
+            .map_or(MAX_INSTRUCTION_LEN, |left| left.min(MAX_INSTRUCTION_LEN));
+        for end in [first, MAX_INSTRUCTION_LEN] {
+            let from = location.rip.checked_add(len as u64);
+            let page = from.filter(|from| len < end && memory.fetches(*from, location).is_some());
+            let Some(from) = page else {
+                break;
+            };
+            len += memory.read_some(from, &mut bytes[len..end]);
+            if len < end {
+                break;
+            }
+        }
+        Code { bytes, len }
+    }
+
     /// For reading. Callers hold the lock for a short time only, because every VP thread takes it.
     pub(super) fn breakpoints(&self) -> RwLockReadGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.read();
@@ -100,6 +127,12 @@ impl LinearMemory<'_> {
         breakpoints.read_physical(ram, gpa, data) == data.len()
     }
 
+    /// The physical address of code. `None`: the VP's fetch from there faults.
+    pub(super) fn fetches(&self, gva: Gva, location: &CodeLocation) -> Option<Gpa> {
+        let page = walk(&*self.memory.ram, &self.paging, gva).ok()?;
+        (location.fetch(&page) == Fetch::Permitted).then_some(page.gpa)
+    }
+
     /// The physical address.
     pub(super) fn translate(&self, gva: Gva) -> Option<Gpa> {
         Some(walk(&*self.memory.ram, &self.paging, gva).ok()?.gpa)
@@ -115,13 +148,6 @@ impl LinearMemory<'_> {
             bytes,
             len,
         }
-    }
-
-    /// As many bytes of the instruction at `rip` as can be read, at most [`MAX_INSTRUCTION_LEN`].
-    pub(super) fn code_at(&self, rip: Gva) -> Code {
-        let mut bytes = [0; MAX_INSTRUCTION_LEN];
-        let len = self.read_some(rip, &mut bytes);
-        Code { bytes, len }
     }
 
     /// Changes one byte, whatever the write protection of its page. `None`: the byte is not in RAM that can be written.

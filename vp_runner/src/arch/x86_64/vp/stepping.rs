@@ -18,6 +18,7 @@ mod resume_flag;
 use super::cpu::Cpu;
 use super::debug_state::DebugState;
 use super::debug_state::Interrupts;
+use super::guest_memory::PAGE;
 use super::guest_memory::SyscallMsrs;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
@@ -38,9 +39,6 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 use vmm_core_defs::regs::x86_64::bits::msr;
-
-/// The smallest size of a page, in bytes.
-const PAGE: u64 = 4096;
 
 /// The steps of one VP.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ mod clocks;
 mod exits;
 mod failures;
 mod fake_vcpu;
+mod fetch;
 
 use super::Vp;
 use super::VpContext;

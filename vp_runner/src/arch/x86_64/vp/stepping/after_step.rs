@@ -26,6 +26,9 @@ use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::entry::Entry;
 use crate::control::run_state::Cause;
+use iced_x86::Instruction;
+use iced_x86::Mnemonic;
+use iced_x86::OpKind;
 use thiserror::Error;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -91,6 +94,18 @@ impl Stepping {
             pc: rip.value(),
             dr6: Dr6(0),
         })
+    }
+
+    /// Whether the instruction has to be stepped again. KVM's emulator makes a locked write with a compare-and-exchange, and if another VP has changed the memory in between, the
+    /// emulator reports the step with nothing executed (`emulator_cmpxchg_emulated` in Linux).
+    pub(in super::super) fn lost_race(&self, exit: &DebugExit) -> bool {
+        let Some(planned) = &self.planned else {
+            return false;
+        };
+        planned.by_trap_flag == SingleStepping::On
+            && exit.is_step_alone()
+            && planned.location.rip.value() == exit.pc
+            && planned.instruction.as_ref().is_some_and(is_locked)
     }
 
     /// The step ended with a debug exit. Corrects the trap flag that the step stored in the guest. Returns the `#DB` that the guest gets for the step.
@@ -201,4 +216,12 @@ fn correct<V: Vcpu>(
             Ok(cpu.vcpu.write_general(&general)?)
         }
     }
+}
+
+/// Whether the instruction writes to memory with the bus locked (SDM volume 2, "LOCK", "XCHG").
+fn is_locked(instruction: &Instruction) -> bool {
+    let exchange = instruction.mnemonic() == Mnemonic::Xchg;
+    let memory =
+        (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    instruction.has_lock_prefix() || (exchange && memory)
 }

@@ -55,7 +55,7 @@ impl Stepping {
         let interrupted = self.interrupted.take();
         let before = cpu.vcpu.registers()?;
         let location = before.location(cpu.vcpu.paging_limits()?);
-        let code = memory.by(location.paging).code_at(location.rip);
+        let code = memory.code_at(&location);
         let instruction = before.decode(code.bytes());
         let class = class::of(instruction.as_ref());
         let own = before.trap_flag();

@@ -15,10 +15,11 @@ use super::super::cpu::Events;
 use super::super::debugging::Debugging;
 use super::super::guest_memory::GuestMemory;
 use super::super::guest_memory::LinearMemory;
+use super::super::guest_memory::PAGE;
 use super::super::vcpu::Vcpu;
-use super::PAGE;
 use super::Stepping;
 use super::is_within_page;
+use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::instruction::decode;
 use crate::arch::x86_64::step_effects::class;
 use crate::arch::x86_64::step_effects::class::Class;
@@ -53,10 +54,10 @@ pub(super) struct CodePage {
 }
 
 impl CodePage {
-    /// The page around a linear address.
-    fn of(rip: Gva, memory: &LinearMemory<'_>) -> Option<Self> {
+    /// The page around a linear address. `None`: the VP's fetch from there faults.
+    fn of(rip: Gva, memory: &LinearMemory<'_>, location: &CodeLocation) -> Option<Self> {
         let linear = rip.value() & !(PAGE - 1);
-        let physical = memory.translate(Gva::new(linear))?;
+        let physical = memory.fetches(Gva::new(linear), location)?;
         Some(Self { linear, physical })
     }
 
@@ -117,7 +118,7 @@ impl Stepping {
         let memory = memory.by(planned.location.paging);
         let page = match page.filter(|page| page.translate(rip).is_some()) {
             Some(page) => page,
-            None => CodePage::of(rip, &memory)?,
+            None => CodePage::of(rip, &memory, &planned.location)?,
         };
         let mut bytes = [0; MAX_INSTRUCTION_LEN];
         if !memory.read_physical(page.translate(rip)?, &mut bytes) {
