@@ -201,16 +201,8 @@ impl Guest {
     ) -> Result<TargetReply, TargetError> {
         let layout = self.layout;
         let redirects = values.iter().any(|(num, _)| registers::is_pc(layout, *num));
-        self.change_registers(thread, |state| {
-            // Writes the program counter last. The protocol has a linear address, and the register file has an offset
-            // in the code segment, whose base may be in the same write.
-            let pc = |value: &&(RegNum, _)| registers::is_pc(layout, value.0);
-            let others = values.iter().filter(|value| !pc(value));
-            others
-                .chain(values.iter().filter(pc))
-                .try_for_each(|(num, value)| registers::write(layout, state, *num, value))
-        })
-        .await?;
+        self.change_registers(thread, |state| registers::write_all(layout, state, &values))
+            .await?;
         if redirects {
             self.redirect(thread).await?;
         }
@@ -268,10 +260,7 @@ impl Guest {
 
     async fn resume(&mut self, resume: target::Resume) -> Outcome {
         if let Some((thread, address)) = resume.jump {
-            let moved = self.change_registers(thread, |state| {
-                registers::set_pc(state, address);
-                Ok(())
-            });
+            let moved = self.change_registers(thread, |state| registers::set_pc(state, address));
             let redirected = match moved.await {
                 Ok(()) => self.redirect(thread).await,
                 Err(error) => Err(error),

@@ -10,6 +10,7 @@ use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegId;
 use gdb_frontend::regs::RegNum;
 use gdb_frontend::regs::RegisterBlock;
+use gdb_frontend::regs::aarch64::Aarch64Reg;
 use gdb_frontend::regs::x86_64::X86Reg;
 use gdb_frontend::target::TargetError;
 use vmm_core_defs::debug_rpc::AttachInfo;
@@ -79,7 +80,11 @@ impl Field<'_> {
             Self::Bits32(value) => *value = u32::from_le_bytes(first(&padded)),
             Self::Bits64(value) => *value = u64::from_le_bytes(first(&padded)),
             Self::Pc { rip, base, mask } => {
-                *rip = u64::from_le_bytes(first(&padded)).wrapping_sub(base) & mask;
+                let linear = u64::from_le_bytes(first(&padded));
+                if linear & !mask != 0 {
+                    return false;
+                }
+                *rip = linear.wrapping_sub(base) & mask;
             }
             Self::Low32(value) => {
                 *value =
@@ -134,8 +139,31 @@ pub(crate) fn read_all(layout: Layout, state: &mut DebuggerVpState) -> RegisterB
     block
 }
 
+/// Changes registers in `state`. After an error `state` is of no use.
+///
+/// The protocol's program counter is a linear address, and the register file has an offset in the code segment. So the
+/// program counter is written after the base of the segment and the mode. If the client does not write the program
+/// counter, the linear address stays, and the offset changes: the result does not depend on the order of a client's
+/// writes, and a client that writes one register does not have to read the program counter again.
+pub(crate) fn write_all(
+    layout: Layout,
+    state: &mut DebuggerVpState,
+    values: &[(RegNum, Vec<u8>)],
+) -> Result<(), TargetError> {
+    let (before, _) = pc(state);
+    let (pcs, others): (Vec<_>, Vec<_>) = values.iter().partition(|(num, _)| is_pc(layout, *num));
+    for (num, value) in others {
+        write(layout, state, *num, value)?;
+    }
+    if pcs.is_empty() {
+        keep_pc(state, before);
+    }
+    pcs.into_iter()
+        .try_for_each(|(num, value)| write(layout, state, *num, value))
+}
+
 /// Changes one register in `state`. After an error nothing has changed.
-pub(crate) fn write(
+fn write(
     layout: Layout,
     state: &mut DebuggerVpState,
     num: RegNum,
@@ -163,12 +191,30 @@ pub(crate) fn write(
 }
 
 /// Sets the program counter to a linear address.
-pub(crate) fn set_pc(state: &mut DebuggerVpState, address: u64) {
-    match state {
-        DebuggerVpState::X86_64(state) => {
-            x86_64::pc(state).set(&address.to_le_bytes());
+pub(crate) fn set_pc(state: &mut DebuggerVpState, address: u64) -> Result<(), TargetError> {
+    let fits = match state {
+        DebuggerVpState::X86_64(state) => x86_64::pc(state).set(&address.to_le_bytes()),
+        DebuggerVpState::Aarch64(state) => {
+            state.pc = address;
+            true
         }
-        DebuggerVpState::Aarch64(state) => state.pc = address,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(bad_argument(format!(
+            "no code can be at {address:#x} in the VP's present mode, and nothing was changed; `monitor mode` shows the mode"
+        ))),
+    }
+}
+
+/// Sets the program counter to the linear address that it had before other registers were written. In a mode with
+/// addresses of 32 bits the upper half of the address is lost.
+fn keep_pc(state: &mut DebuggerVpState, address: u64) {
+    if let DebuggerVpState::X86_64(state) = state
+        && state.linear_rip().value() != address
+        && let Field::Pc { rip, base, mask } = x86_64::pc(state)
+    {
+        *rip = address.wrapping_sub(base) & mask;
     }
 }
 
@@ -185,9 +231,12 @@ pub(crate) fn pc(state: &mut DebuggerVpState) -> (u64, u64) {
 
 /// Whether a register is the program counter.
 pub(crate) fn is_pc(layout: Layout, num: RegNum) -> bool {
-    layout
-        .reg(num)
-        .is_some_and(|reg| matches!(reg.id, RegId::X86(X86Reg::Rip)))
+    layout.reg(num).is_some_and(|reg| {
+        matches!(
+            reg.id,
+            RegId::X86(X86Reg::Rip) | RegId::Aarch64(Aarch64Reg::Pc)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -258,9 +307,85 @@ mod tests {
             assert_eq!(pc(&mut state).0, linear);
             write(X86, &mut state, rip.num, &linear.to_le_bytes()).expect("written");
             assert_eq!(state, before, "{linear:#x}");
-            set_pc(&mut state, linear);
+            set_pc(&mut state, linear).expect("set");
             assert_eq!(state, before, "{linear:#x}");
         }
+    }
+
+    /// Writes registers by name.
+    fn write_named(state: &mut DebuggerVpState, values: &[(&str, u64)]) {
+        let value = |(name, value): &(&str, u64)| {
+            let reg = X86.by_name(name).expect("a register");
+            (reg.num, value.to_le_bytes()[..reg.bytes()].to_vec())
+        };
+        let values: Vec<_> = values.iter().map(value).collect();
+        write_all(X86, state, &values).expect("written");
+    }
+
+    /// Clients write registers one by one or all at once, in an order of their own. Of a `G`, only the registers whose
+    /// value differs are written.
+    #[test]
+    fn the_linear_address_is_what_the_client_wrote_last_in_every_order_of_base_mode_and_rip() {
+        const LINEAR: u64 = 0x41_0100;
+        let compatibility = ("cs_attr", 0xc09b);
+        let (base, rip) = (("cs_base", 0x40_0000), ("rip", LINEAR));
+        let orders: [&[&[(&str, u64)]]; 6] = [
+            &[&[compatibility, base, rip]],
+            &[&[rip, base, compatibility]],
+            &[&[rip], &[base, compatibility]],
+            &[&[rip], &[base], &[compatibility]],
+            &[&[base], &[compatibility], &[rip]],
+            &[&[compatibility], &[rip], &[base]],
+        ];
+        for writes in orders {
+            let mut state = X86VpState {
+                efer: 1 << 10,
+                rip: 0x1234,
+                ..Default::default()
+            };
+            state.cs.attributes = 0xa09b;
+            let mut state = DebuggerVpState::X86_64(state);
+            for values in writes {
+                write_named(&mut state, values);
+            }
+            assert_eq!(pc(&mut state).0, LINEAR, "{writes:x?}");
+            let DebuggerVpState::X86_64(state) = state else {
+                unreachable!("it was made so")
+            };
+            assert_eq!(state.rip, 0x1_0100, "{writes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_write_of_another_register_leaves_the_linear_address_and_what_fits_of_it_in_32_bits() {
+        let mut state = X86VpState {
+            efer: 1 << 10,
+            rip: 0xffff_ffff_8100_0000,
+            ..Default::default()
+        };
+        state.cs.attributes = 0xa09b;
+        let mut state = DebuggerVpState::X86_64(state);
+        write_named(&mut state, &[("cs_base", 0x1000)]);
+        assert_eq!(pc(&mut state).0, 0xffff_ffff_8100_0000);
+        write_named(&mut state, &[("cs_attr", 0xc09b)]);
+        assert_eq!(pc(&mut state).0, 0x8100_0000);
+        write_named(&mut state, &[("cs_base", 0)]);
+        assert_eq!(pc(&mut state).0, 0x8100_0000);
+        let rip = X86.by_name("rip").expect("rip").num;
+        let too_wide = (1_u64 << 32).to_le_bytes();
+        assert!(write(X86, &mut state, rip, &too_wide).is_err());
+        assert!(set_pc(&mut state, 1 << 32).is_err());
+        assert_eq!(pc(&mut state).0, 0x8100_0000);
+    }
+
+    #[test]
+    fn the_program_counter_of_arm_is_written_with_other_registers() {
+        let mut state = DebuggerVpState::Aarch64(Aarch64VpState::default());
+        let num = |name| Layout::Aarch64.by_name(name).expect("a register").num;
+        let values = [(num("pc"), vec![8]), (num("x1"), vec![1])];
+        write_all(Layout::Aarch64, &mut state, &values).expect("written");
+        assert_eq!(pc(&mut state).0, 8);
+        assert!(is_pc(Layout::Aarch64, num("pc")));
     }
 
     fn round_trip(layout: Layout, state: &mut DebuggerVpState, skip: &[&str]) {
