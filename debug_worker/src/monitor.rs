@@ -122,8 +122,7 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
             step_interrupts_text(set).to_owned()
         }
         GuestCommand::Reset => {
-            guest.vm.forget();
-            guest.vm.call(DebugRequest::Reset, ()).await?;
+            guest.vm.change(DebugRequest::Reset, ()).await?;
             guest.was_reset();
             "The guest was reset and is stopped at its first instruction. Type `maintenance flush \
              register-cache`, so that GDB reads the registers again.\n"
@@ -170,9 +169,8 @@ async fn of_vp(guest: &mut Guest, vp: VpIndex, command: VpCommand) -> Result<Str
         }
         VpCommand::MsrWrite(msr, value) => {
             // Some registers of the cached register file are MSRs.
-            guest.vm.forget();
             let request = (vp, msr, value);
-            guest.vm.call(DebugRequest::WriteMsr, request).await?;
+            guest.vm.change(DebugRequest::WriteMsr, request).await?;
             let msr = msr_names::describe(msr);
             format!(
                 "MSR {msr} of VP {vp} set to {value:#018x}. If GDB shows this register, type `maintenance flush \
@@ -180,7 +178,8 @@ async fn of_vp(guest: &mut Guest, vp: VpIndex, command: VpCommand) -> Result<Str
             )
         }
         VpCommand::Nmi => {
-            guest.vm.call(DebugRequest::Nmi, vp).await?;
+            // A halted VP no longer waits.
+            guest.vm.change(DebugRequest::Nmi, vp).await?;
             format!("VP {vp} has an NMI, and takes it when it runs.\n")
         }
         VpCommand::Dump(name) => dump::dump(guest, vp, &name).await?,

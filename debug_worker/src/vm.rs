@@ -114,6 +114,17 @@ impl AttachedVm {
             .await
     }
 
+    /// As [`AttachedVm::call`], for a request that may change the registers, the mode or the activity of a VP. The next
+    /// read requests them from the VM again.
+    pub(crate) async fn change<I, R>(
+        &mut self,
+        request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
+        input: I,
+    ) -> Result<R, CallError> {
+        self.forget();
+        self.call(request, input).await
+    }
+
     /// Resumes the guest.
     pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
         self.forget();
@@ -138,13 +149,15 @@ impl AttachedVm {
         self.cache.registers.get_mut(&vp).ok_or(CallError::Gone)
     }
 
-    /// Writes the registers of a VP. The next read requests them from the VM again.
+    /// Writes the registers of a VP. The next read requests them from the VM again. The registers of the other VPs stay
+    /// valid; the status of the VP contains its mode, which follows from its registers.
     pub(crate) async fn set_registers(
         &mut self,
         vp: VpIndex,
         state: DebuggerVpState,
     ) -> Result<(), CallError> {
         self.cache.registers.remove(&vp);
+        self.cache.status = None;
         self.call(DebugRequest::SetVpState, (vp, Box::new(state)))
             .await
     }
@@ -164,7 +177,7 @@ impl AttachedVm {
     }
 
     /// Clears the cache, because the guest has run or was changed in another way.
-    pub(crate) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.cache = StopCache::default();
     }
 

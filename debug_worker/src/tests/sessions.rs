@@ -423,6 +423,28 @@ fn changes_behind_the_registers_make_them_stale() {
     assert_eq!(bed.vm.asked("get vp state"), 3);
 }
 
+/// The mode of a VP follows from its registers, and an NMI ends the halt of a VP.
+#[test]
+fn the_status_is_requested_again_after_each_change_of_a_vp() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    let changes: [fn(&mut Client); 5] = [
+        |client| assert_eq!(client.ask("P12=18000000"), "OK"),
+        |client| assert_eq!(client.ask("P10=0020000000000000"), "OK"),
+        |client| drop(client.monitor("msr write 0xc0000080 0")),
+        |client| drop(client.monitor("nmi")),
+        |client| drop(client.monitor("reset")),
+    ];
+    for (before, change) in (1..).zip(changes) {
+        client.monitor("mode");
+        client.monitor("status");
+        assert_eq!(bed.vm.asked("status"), before);
+        change(&mut client);
+    }
+    client.monitor("mode");
+    assert_eq!(bed.vm.asked("status"), 6);
+}
+
 #[test]
 fn a_second_client_is_told_and_the_first_notices_nothing() {
     let bed = Bed::with(SessionSettings {
