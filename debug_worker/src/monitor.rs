@@ -29,6 +29,7 @@ use command_line::GuestCommand;
 use command_line::VpCommand;
 use command_line::parse;
 use disassembly::CodeLocation;
+use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use std::fmt::Write as _;
 use vmm_core_defs::addr::Gpa;
@@ -71,6 +72,14 @@ pub(crate) async fn run(guest: &mut Guest, selected: VpIndex, line: &str) -> Tar
         }
         Ok(command) => TargetReply::Text(answer(guest, selected, command).await),
     }
+}
+
+/// Whether an operation is `monitor dump`, the one operation that takes as long as the guest is large.
+pub(crate) fn is_dump(operation: &TargetOp) -> bool {
+    let TargetOp::Monitor { line, .. } = operation else {
+        return false;
+    };
+    matches!(parse(line), Ok(Command::Vp(VpCommand::Dump(_), _)))
 }
 
 async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> String {

@@ -12,6 +12,7 @@ use crate::connection::Outgoing;
 use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
+use crate::monitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::pending_clients::ReadyClient;
@@ -224,9 +225,14 @@ impl Session {
     }
 
     async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
+        let only_for_client = monitor::is_dump(&op);
         let outcome = {
             let mut op = pin!(self.guest.carry_out(op).fuse());
             loop {
+                if only_for_client && self.link.end_of_stream {
+                    // A dump takes minutes for a large guest, and would keep the guest stopped and the next client out.
+                    return Err(SessionEnd::ClientGone);
+                }
                 if let Some(outcome) = self.link.turn(op.as_mut()).await? {
                     break outcome;
                 }

@@ -326,7 +326,7 @@ pub(super) fn packet(body: &str) -> String {
 }
 
 /// Decodes text as `qRcmd` and `O` carry it.
-fn hex(text: &str) -> String {
+pub(super) fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,6 +3,7 @@
 
 use super::bed::Bed;
 use super::bed::Client;
+use super::bed::hex;
 use crate::SessionSettings;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -200,6 +201,40 @@ fn a_client_that_is_gone_before_the_guest_is_attached_leaves_nothing() {
     bed.vm.answer_muted();
     assert_eq!(bed.vm.wait_detached(), [LOST]);
     bed.attach();
+}
+
+/// A client that closes its direction may read on, but a dump would keep the guest stopped for minutes.
+#[test]
+fn by_a_client_that_closes_before_or_during_its_dump_which_leaves_no_file() {
+    for before in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let bed = Bed::with(SessionSettings {
+            dump_folder: Some(folder.path().to_owned()),
+            // The dump does not end by itself.
+            rpc_deadline: Duration::from_secs(3600),
+            ..Default::default()
+        });
+        let mut client = bed.attach();
+        bed.vm.mute("read memory");
+        let dump = format!("qRcmd,{}", hex("dump core"));
+        if before {
+            // The session reads the request and the end of the stream while another request is in progress.
+            client.send("m0,1");
+            bed.vm.wait_asked("read memory");
+            client.send(&dump);
+            client.half_close();
+            bed.settle();
+            bed.vm.answer_muted();
+        } else {
+            client.send(&dump);
+            bed.vm.wait_asked("read memory");
+            assert!(folder.path().join("core").exists());
+            client.half_close();
+        }
+        assert_eq!(bed.vm.wait_detached(), [LOST]);
+        while client.try_reply().is_some() {}
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{before}");
+    }
 }
 
 #[test]
