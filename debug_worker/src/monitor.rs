@@ -95,8 +95,18 @@ async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> Strin
             }
             of_vp(guest, vp, command)
                 .await
-                .unwrap_or_else(|error| format!("VP {vp}: {error}\n"))
+                .unwrap_or_else(|error| format!("{}\n", with_vp(vp, error.to_string())))
         }
+    }
+}
+
+/// A text that names the VP, once.
+fn with_vp(vp: VpIndex, text: String) -> String {
+    let number = vp.to_string();
+    let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).collect();
+    match words.windows(2).any(|pair| *pair == ["VP", &number]) {
+        true => text,
+        false => format!("VP {vp}: {text}"),
     }
 }
 
@@ -396,6 +406,21 @@ fn capabilities_text(capabilities: &Capabilities) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_names_its_vp_once() {
+        for (text, named) in [
+            (
+                "no page maps 0x1000 on VP 1: why",
+                "no page maps 0x1000 on VP 1: why",
+            ),
+            ("VP 1 has no MSR", "VP 1 has no MSR"),
+            ("VP 12 has no MSR", "VP 1: VP 12 has no MSR"),
+            ("there is no MSR", "VP 1: there is no MSR"),
+        ] {
+            assert_eq!(with_vp(VpIndex::new(1), text.to_owned()), named);
+        }
+    }
 
     #[test]
     fn events_are_listed_as_they_are_set() {

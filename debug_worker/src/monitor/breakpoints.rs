@@ -70,12 +70,17 @@ const fn kind_name(kind: BreakpointKind) -> &'static str {
 /// The breakpoints that were refused last, with the reasons. Empty if none was refused.
 pub(super) fn refused<'a>(last: impl Iterator<Item = &'a (Breakpoint, String)>) -> String {
     let mut text = String::new();
+    let mut before = None;
     for (Breakpoint { kind, address, len }, why) in last {
         if text.is_empty() {
             text.push_str("Refused breakpoints, with the last one first:\n");
         }
         let kind = kind_name(*kind);
-        let _ = writeln!(text, "{address}  {kind:8}  length {len}: {why}");
+        let shown = match before.replace(why) == Some(why) {
+            true => "the same reason",
+            false => why,
+        };
+        let _ = writeln!(text, "{address}  {kind:8}  length {len}: {shown}");
     }
     text
 }
@@ -85,6 +90,23 @@ mod tests {
     use super::*;
     use vmm_core_defs::addr::Gpa;
     use vmm_core_defs::addr::Gva;
+
+    #[test]
+    fn a_reason_of_several_refused_breakpoints_in_a_row_is_written_once() {
+        let at = |address| Breakpoint {
+            kind: BreakpointKind::Write,
+            address: Gva::new(address),
+            len: 8,
+        };
+        let last = [(at(1), "no".to_owned()), (at(2), "no".to_owned())];
+        let text = refused(last.iter());
+        assert!(
+            text.ends_with(
+                "0x1  write     length 8: no\n0x2  write     length 8: the same reason\n"
+            ),
+            "{text}"
+        );
+    }
 
     #[test]
     fn breakpoints_are_listed_with_what_stands_for_them() {

@@ -218,6 +218,9 @@ fn not_understood(words: &[&str]) -> String {
         ["info", ..] => "unknown command: `monitor info` supports registers, mem, tlb and mtree; `monitor help` \
                          lists all commands\n"
             .to_owned(),
+        ["help", ..] => {
+            "`monitor help` lists all commands with their syntax; type `monitor help` alone\n".to_owned()
+        }
         [name, ..] if FIRST_WORDS.contains(&name) => {
             format!("`monitor {name}` has another syntax; `monitor help` shows how to write it\n")
         }

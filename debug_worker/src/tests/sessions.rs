@@ -232,6 +232,7 @@ fn monitor_commands_answer_people() {
     assert!(monitor("reset").contains("first instruction"));
     assert!(monitor("nonsense").contains("monitor help"));
     assert!(monitor("help").contains("monitor translate ADDR"));
+    assert!(monitor("help translate").contains("type `monitor help` alone"));
 }
 
 /// Scripts for QEMU parse every line of `info mem`, so the first line names the VP at its end. An error names the VP

@@ -38,6 +38,7 @@ impl Refusals {
     /// Takes all reasons as text. The user sees them once.
     pub(super) fn take(&mut self) -> Option<String> {
         let mut text = String::new();
+        let mut last = None;
         for (breakpoint, why) in self.waiting.drain(..) {
             let kind = match breakpoint.kind {
                 BreakpointKind::Software => "breakpoint",
@@ -47,7 +48,14 @@ impl Refusals {
                 }
             };
             let address = breakpoint.address;
-            let _ = writeln!(text, "The {kind} at {address:#x} was refused: {why}");
+            let _ = match last.as_ref() == Some(&why) {
+                true => writeln!(
+                    text,
+                    "The {kind} at {address:#x} was refused for the same reason."
+                ),
+                false => writeln!(text, "The {kind} at {address:#x} was refused: {why}"),
+            };
+            last = Some(why);
         }
         match std::mem::take(&mut self.more) {
             0 => {}
@@ -85,6 +93,19 @@ mod tests {
         let told = "The watchpoint at 0x1 was refused: not now\n".to_owned();
         assert_eq!(refusals.take(), Some(told));
         assert_eq!(refusals.take(), None);
+    }
+
+    #[test]
+    fn a_reason_of_several_in_a_row_is_written_once() {
+        let mut refusals = Refusals::default();
+        for (address, why) in [(1, "no"), (2, "no"), (3, "no room"), (4, "no")] {
+            refusals.add(at(address), why.to_owned());
+        }
+        let text = "The watchpoint at 0x1 was refused: no\n\
+                    The watchpoint at 0x2 was refused for the same reason.\n\
+                    The watchpoint at 0x3 was refused: no room\n\
+                    The watchpoint at 0x4 was refused: no\n";
+        assert_eq!(refusals.take().as_deref(), Some(text));
     }
 
     #[test]
