@@ -61,6 +61,7 @@ void print_line(const char *before, uint64_t number, const char *after);
 void interrupts_init(void);
 void timer_start(uint32_t hz);
 void start_other_cpus(void);
+void apic_init(void);
 uint32_t apic_id(void);
 void power_off(void);
 void reset_by_cf9(void);

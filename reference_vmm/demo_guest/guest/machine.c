@@ -11,6 +11,9 @@
 #define LAPIC_TIMER 0x320
 #define LAPIC_TIMER_INITIAL 0x380
 #define LAPIC_TIMER_DIVIDE 0x3e0
+#define X2APIC_MSR(reg) (0x800 + ((reg) >> 4))
+#define APIC_BASE 0x1b /* MSR */
+#define APIC_BASE_X2APIC 0x400
 #define TIMER_VECTOR 0x40
 #define SPURIOUS_VECTOR 0xff
 /* KVM's and QEMU's local APIC timers count nanoseconds. */
@@ -33,10 +36,51 @@ extern char exception_stubs[], timer_stub[], spurious_stub[], ap_trampoline[], a
 static struct gate idt[256];
 static volatile uint32_t print_lock;
 
-static void lapic_write(uint32_t reg, uint32_t value) { *(volatile uint32_t *)(uintptr_t)(LAPIC + reg) = value; }
-static uint32_t lapic_read(uint32_t reg) { return *(volatile uint32_t *)(uintptr_t)(LAPIC + reg); }
+/* Whether the VMM has started the first CPU in x2APIC mode, in which the registers of the local APIC are MSRs (SDM volume 3, "Extended XAPIC (x2APIC)"). */
+static bool x2apic;
 
-uint32_t apic_id(void) { return lapic_read(LAPIC_ID) >> 24; }
+static uint64_t read_msr(uint32_t msr)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+    return (uint64_t)high << 32 | low;
+}
+
+static void write_msr(uint32_t msr, uint64_t value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+}
+
+static void lapic_write(uint32_t reg, uint32_t value)
+{
+    if (x2apic)
+        write_msr(X2APIC_MSR(reg), value);
+    else
+        *(volatile uint32_t *)(uintptr_t)(LAPIC + reg) = value;
+}
+
+uint32_t apic_id(void)
+{
+    if (x2apic)
+        return (uint32_t)read_msr(X2APIC_MSR(LAPIC_ID));
+    return *(volatile uint32_t *)(uintptr_t)(LAPIC + LAPIC_ID) >> 24;
+}
+
+/* For the first CPU, before any other runs. */
+void apic_init(void)
+{
+    x2apic = (read_msr(APIC_BASE) & APIC_BASE_X2APIC) != 0;
+}
+
+/* Puts the local APIC of this CPU into the mode of the first CPU's. */
+static void apic_follow(void)
+{
+    uint64_t base = read_msr(APIC_BASE);
+
+    if (x2apic && !(base & APIC_BASE_X2APIC))
+        write_msr(APIC_BASE, base | APIC_BASE_X2APIC);
+}
 
 void serial_init(void)
 {
@@ -121,6 +165,7 @@ void timer_start(uint32_t hz)
     struct table_pointer pointer = { sizeof idt - 1, (uint64_t)idt };
 
     __asm__ volatile("lidt %0" : : "m"(pointer));
+    apic_follow();
     lapic_write(LAPIC_SPURIOUS, 0x100 | SPURIOUS_VECTOR);
     lapic_write(LAPIC_TIMER_DIVIDE, 0xb);                /* by 1 */
     lapic_write(LAPIC_TIMER, 0x20000 | TIMER_VECTOR);    /* periodic */

@@ -263,6 +263,7 @@ void first_cpu_main(const struct start_info *info)
     }
     scenario = scenario_of_boot(option(line, "scenario="), boot);
     interrupts_init();
+    apic_init();
     start_other_cpus();
     timer_start(timer_hz);
     cpu_loop(cpu_online(apic_id()));

@@ -36,7 +36,7 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 /// Up to this many breakpoints are verified before each entry. More breakpoints are verified at most once per tick, and for at most a fifth of the time: after
 /// each verification there is a pause of [`PAUSE_FACTOR`] times its duration.
 ///
-/// A breakpoint took 1.3 us to verify in a test build: 64 took 83 us, which is about one step over the protocol, 1,024 took 1.5 ms, and 16,384 took 27 ms (medians of
+/// A breakpoint took 1.3 us to verify in a test build: 64 took 83 us, 1,024 took 1.5 ms, and 16,384 took 27 ms (medians of
 /// 101, AMD EPYC).
 const VERIFIED_AT_EACH_ENTRY: usize = 64;
 const PAUSE_FACTOR: u32 = 4;

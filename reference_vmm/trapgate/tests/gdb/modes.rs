@@ -102,3 +102,35 @@ fn software_breakpoints_and_steps_stay_right_through_every_mode() {
 fn hardware_breakpoints_and_steps_stay_right_through_every_mode() {
     tour(|_| "thbreak", &STOPS[..4]);
 }
+
+/// A VMM may start its CPUs in x2APIC mode. The boot CPU is started in it here, and the others follow or are in it.
+#[test]
+fn the_demo_guest_gets_its_timer_in_x2apic_mode_on_every_cpu() {
+    let Some(mut guest) = guest(&["--cpus", "3"]) else {
+        return;
+    };
+    let text = gdb(
+        &mut guest,
+        &[
+            "thread 2",
+            "set $apic_base = 0xfee00c00",
+            "thread 1",
+            "set $apic_base = 0xfee00d00",
+            "tbreak timer_interrupt thread 1",
+            "continue",
+            "tbreak timer_interrupt thread 2",
+            "continue",
+            "tbreak timer_interrupt thread 3",
+            "continue",
+            "print x2apic",
+            "print/x $apic_base",
+            "print cpus[2].id",
+            "detach",
+        ],
+    );
+    let hit = |number| format!("hit Temporary breakpoint {number}, timer_interrupt");
+    let hits = [1, 2, 3].map(hit);
+    let hits: Vec<&str> = hits.iter().map(String::as_str).collect();
+    in_order(&text, &hits);
+    in_order(&text, &["$1 = true", "$2 = 0xfee00c00", "$3 = 2"]);
+}
