@@ -5,7 +5,7 @@ use crate::server::Socket;
 use futures::AsyncReadExt;
 use futures::AsyncWrite;
 use futures::AsyncWriteExt;
-use gdb_frontend::framing::PACKET_SIZE;
+use gdb_frontend::PACKET_SIZE;
 use pal_async::Driver;
 use pal_async::socket::ReadHalf;
 use pal_async::socket::WriteHalf;

@@ -13,19 +13,18 @@ mod resume;
 mod syntax;
 mod threads;
 
-pub use features::ClientFeatures;
-pub use memory::MemoryFormat;
-pub use query::TransferObject;
-pub use resume::VCont;
-pub use threads::ThreadSelector;
-
+pub(crate) use features::ClientFeatures;
 pub(crate) use features::supported;
 pub(crate) use lldb::NO_ALLOCATION;
+pub(crate) use memory::MemoryFormat;
 pub(crate) use memory::max_read;
 pub(crate) use qemu::FEATURES as QEMU_FEATURES;
 pub(crate) use qemu::STEP_BITS;
 pub(crate) use qemu::step_flags;
+pub(crate) use query::TransferObject;
 pub(crate) use resume::VCONT_ACTIONS;
+pub(crate) use resume::VCont;
+pub(crate) use threads::ThreadSelector;
 
 use crate::target::Breakpoint;
 use crate::target::ResumeAction;

@@ -6,9 +6,24 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod command;
-pub mod framing;
+mod command;
+mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod regs;
 pub mod session;
 pub mod target;
-pub mod target_xml;
+mod target_xml;
+
+pub use framing::PACKET_SIZE;
+
+#[cfg(test)]
+#[path = "../tests/fake_guest/mod.rs"]
+#[expect(
+    unreachable_patterns,
+    reason = "`TargetOp` is non-exhaustive for the integration tests and the fuzz targets, which use this file too"
+)]
+mod fake_guest;
+// The fake guest names this crate as an integration test does.
+#[cfg(test)]
+extern crate self as gdb_frontend;

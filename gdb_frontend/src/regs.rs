@@ -5,12 +5,12 @@
 
 pub mod aarch64;
 mod block;
+#[cfg(test)]
 mod markdown;
-pub mod types;
+pub(crate) mod types;
 pub mod x86_64;
 
 pub use block::RegisterBlock;
-pub use markdown::markdown;
 
 use crate::regs::aarch64::Aarch64Reg;
 use crate::regs::types::Type;
@@ -100,11 +100,11 @@ pub struct Reg {
     /// The offset in a `g` packet, in bytes of the register file (not of the hex text).
     pub offset: usize,
     /// The feature of the target description (GDB manual, node "Standard Target Features").
-    pub feature: &'static str,
+    pub(crate) feature: &'static str,
     /// The group in which clients list the register.
-    pub group: Group,
+    pub(crate) group: Group,
     /// The type, which determines how clients show the register.
-    pub ty: &'static Type,
+    pub(crate) ty: &'static Type,
     /// The register of the architecture, for the code that reads and writes the value.
     pub id: RegId,
 }
@@ -128,7 +128,7 @@ pub enum RegId {
 /// The group of a register (GDB manual, node "Target Description Format", `group`). `info registers GROUP` lists it.
 /// GDB's own code for x86 ignores the group; LLDB uses only the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Group {
+pub(crate) enum Group {
     /// GDB derives the group from the name and the type. LLDB takes the register for a general register, which a plain
     /// `register read` prints.
     ByType,
@@ -179,3 +179,6 @@ impl TableBuilder {
         self.offset += usize::from(bits / 8);
     }
 }
+
+#[cfg(test)]
+mod tests;

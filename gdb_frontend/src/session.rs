@@ -352,3 +352,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 ///
 /// The OS ABI is `none`, because the guest's kernel is the program. With GDB's default, GNU/Linux, GDB would look for a
 /// dynamic linker and ignore the relocations that the server reports.
-pub fn target_xml(layout: Layout) -> &'static str {
+pub(crate) fn target_xml(layout: Layout) -> &'static str {
     static DOCUMENTS: [OnceLock<String>; Layout::COUNT] =
         [const { OnceLock::new() }; Layout::COUNT];
     DOCUMENTS[layout.index()].get_or_init(|| write(layout))

@@ -3,11 +3,11 @@
 
 #![no_main]
 
-use gdb_frontend::command::Command;
-use gdb_frontend::framing::Decoder;
-use gdb_frontend::framing::Frame;
-use gdb_frontend::framing::PacketWriter;
-use gdb_frontend::framing::expand;
+use gdb_frontend::fuzzing::Command;
+use gdb_frontend::fuzzing::Decoder;
+use gdb_frontend::fuzzing::Frame;
+use gdb_frontend::fuzzing::PacketWriter;
+use gdb_frontend::fuzzing::expand;
 use libfuzzer_sys::fuzz_target;
 
 fn drain(decoder: &mut Decoder, frames: &mut Vec<String>) {

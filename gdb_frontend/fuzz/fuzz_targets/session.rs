@@ -8,10 +8,10 @@
 mod fake_guest;
 
 use fake_guest::FakeGuest;
-use gdb_frontend::framing::Decoder;
-use gdb_frontend::framing::Frame;
-use gdb_frontend::framing::PACKET_SIZE;
-use gdb_frontend::framing::expand;
+use gdb_frontend::PACKET_SIZE;
+use gdb_frontend::fuzzing::Decoder;
+use gdb_frontend::fuzzing::Frame;
+use gdb_frontend::fuzzing::expand;
 use gdb_frontend::regs::Layout;
 use gdb_frontend::session::Action;
 use gdb_frontend::session::Session;

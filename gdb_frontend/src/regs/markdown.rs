@@ -6,7 +6,7 @@ use crate::regs::types::Type;
 use std::fmt::Write;
 
 /// A layout as a table in Markdown, for the Guide.
-pub fn markdown(layout: Layout) -> String {
+pub(crate) fn markdown(layout: Layout) -> String {
     let mut page =
         String::from("| number | name | bits | type | group |\n|---:|---|---:|---|---|\n");
     for regs in layout

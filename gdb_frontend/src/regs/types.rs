@@ -2,7 +2,7 @@
 
 /// The type of a register, which determines how clients show it.
 #[derive(Debug)]
-pub enum Type {
+pub(crate) enum Type {
     /// A type that is predefined in GDB, by its name.
     Predefined(&'static str),
     /// Named bits and bit fields.
@@ -34,18 +34,18 @@ pub enum Type {
 
 /// A named bit or bit field of [`Type::Flags`].
 #[derive(Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// The name, which is shown if the bit is set, or before `=` and the value of a wider field.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The number of the lowest bit.
-    pub start: u8,
+    pub(crate) start: u8,
     /// The number of the highest bit.
-    pub end: u8,
+    pub(crate) end: u8,
 }
 
 impl Type {
     /// The name by which a register refers to the type.
-    pub const fn id(&self) -> &'static str {
+    pub(crate) const fn id(&self) -> &'static str {
         match self {
             Self::Predefined(id)
             | Self::Flags { id, .. }

@@ -1,9 +1,9 @@
 //! The register tables, the target descriptions that are generated from them, and the page of the Guide.
 
-use gdb_frontend::regs::Layout;
-use gdb_frontend::regs::RegNum;
-use gdb_frontend::regs::markdown;
-use gdb_frontend::target_xml::target_xml;
+use crate::regs::Layout;
+use crate::regs::RegNum;
+use crate::regs::markdown::markdown;
+use crate::target_xml::target_xml;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,18 +1,16 @@
 //! Whatever a client sends, a session does not panic and sends only well-formed packets.
 
-mod fake_guest;
-
-use fake_guest::FakeGuest;
-use gdb_frontend::framing::Decoder;
-use gdb_frontend::framing::Frame;
-use gdb_frontend::framing::expand;
-use gdb_frontend::regs::Layout;
-use gdb_frontend::session::Action;
-use gdb_frontend::session::Session;
-use gdb_frontend::target::Stop;
-use gdb_frontend::target::StopReason;
-use gdb_frontend::target::TargetOp;
-use gdb_frontend::target::Tid;
+use crate::fake_guest::FakeGuest;
+use crate::framing::Decoder;
+use crate::framing::Frame;
+use crate::framing::expand;
+use crate::regs::Layout;
+use crate::session::Action;
+use crate::session::Session;
+use crate::target::Stop;
+use crate::target::StopReason;
+use crate::target::TargetOp;
+use crate::target::Tid;
 use proptest::prelude::*;
 
 const LAYOUT: Layout = Layout::X86_64 {
