@@ -36,7 +36,7 @@ const PACKAGES: &[&str] = &["conformance", "vp_runner", "trapgate"];
 const WITH_RACES: &[&str] = &["debug_worker", "gdb_frontend"];
 
 /// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
-const PURE: &[&str] = &["control::", "controller::tests::", "step_effects::class::"];
+const PURE: &[&str] = &["step_effects::class::", "control::", "controller::tests::"];
 
 /// For one test program, all of its tests: most take seconds, and a busy machine several times as long as a quiet one.
 const TIMEOUT: Duration = Duration::from_secs(600);
