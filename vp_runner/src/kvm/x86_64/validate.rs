@@ -14,10 +14,13 @@ use vmm_core_defs::regs::XFeatures;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::cr4;
+use vmm_core_defs::regs::x86_64::bits::efer;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 use vmm_core_defs::regs::x86_64::segment_attributes;
 
 const RFLAGS_LEGAL: u64 = 0x3f_7fd7;
+/// Bits 12, 14 and 15 (SDM volume 3, "Debug Control Register"). KVM stores them, although no guest can set them.
+const DR7_RESERVED: u64 = 0xd000;
 const SEGMENT_LEGAL: u32 = 0x1_f0ff;
 const SEGMENT_GRANULAR: u32 = 1 << 15;
 
@@ -74,6 +77,10 @@ impl Limits {
         }
         if old.rflags != new.rflags {
             no_bits("rflags", new.rflags, !RFLAGS_LEGAL)?;
+            if new.efer & efer::LMA != 0 {
+                // There is no virtual-8086 mode in long mode, and KVM drops the bit without an error.
+                no_bits("rflags", new.rflags, rflags::VM)?;
+            }
             if new.rflags & rflags::FIXED == 0 {
                 return Err(bad("rflags", BadRegisterReason::BitIsAlwaysOne { bit: 1 }));
             }
@@ -153,12 +160,12 @@ impl Limits {
     }
 
     fn check_debug(&self, old: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {
-        for (name, old, value) in [
-            ("dr6", old.debug.dr6, new.debug.dr6),
-            ("dr7", old.debug.dr7, new.debug.dr7),
+        for (name, old, value, reserved) in [
+            ("dr6", old.debug.dr6, new.debug.dr6, 0),
+            ("dr7", old.debug.dr7, new.debug.dr7, DR7_RESERVED),
         ] {
             if old != value {
-                no_bits(name, value, !u64::from(u32::MAX))?;
+                no_bits(name, value, !u64::from(u32::MAX) | reserved)?;
             }
         }
         Ok(())

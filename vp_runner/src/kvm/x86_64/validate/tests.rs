@@ -54,6 +54,38 @@ fn a_57_bit_address_is_canonical_only_with_five_levels() {
     assert_eq!(limits(&[]).check(&old, &new), Ok(()));
 }
 
+#[test]
+fn virtual_8086_mode_is_refused_in_long_mode_and_reserved_bits_in_dr7_everywhere() {
+    let state = |efer, rflags, dr7| {
+        let mut state = X86VpState {
+            efer,
+            rflags,
+            ..Default::default()
+        };
+        state.debug.dr7 = dr7;
+        state
+    };
+    let check =
+        |efer, rflags, dr7| limits(&[]).check(&state(efer, 2, 0x400), &state(efer, rflags, dr7));
+    let reserved = |name, value, reserved| {
+        Err(bad(
+            name,
+            BadRegisterReason::ReservedBits { value, reserved },
+        ))
+    };
+    assert_eq!(check(0, 0x2_0002, 0x400), Ok(()));
+    assert_eq!(check(efer::LMA, 0x1_0002, 0x400), Ok(()));
+    assert_eq!(
+        check(efer::LMA, 0x2_0002, 0x400),
+        reserved("rflags", 0x2_0002, 0x2_0000)
+    );
+    assert_eq!(check(0, 2, 0xffff_2fff), Ok(()));
+    for bit in [12, 14, 15] {
+        let value = 0x400 | 1 << bit;
+        assert_eq!(check(0, 2, value), reserved("dr7", value, 1 << bit));
+    }
+}
+
 /// A guest may hold values we would not write; touching another register must not trip over them.
 #[test]
 fn what_does_not_change_is_not_checked() {
