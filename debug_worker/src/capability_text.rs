@@ -32,6 +32,11 @@ pub fn capability_meaning(capability: &Capability) -> &'static str {
             "`stepi`, `step` and `next` work.",
             "`stepi`, `step` and `next` do not work, and `continue` cannot pass a breakpoint. Update the host's kernel.",
         ),
+        UserMode => either(
+            "`break`, `hbreak` and `stepi` work in the guest's user processes as in its kernel.",
+            "In 64-bit code of the guest's user processes, `break`, `hbreak` or `stepi` does not stop the guest, and the guest's kernel can get the debugger's trap as its own. Debug only \
+             kernel code here, or use another host for user code.",
+        ),
         InterruptsHeld => interrupts_held(capability.support),
         RegisterAccessReported => either(
             "A breakpoint that the guest sets in its own debug registers takes effect at once, also beside your `hbreak` or `watch`.",

@@ -19,6 +19,8 @@ pub enum CapabilityKind {
     DataWatchpoints,
     /// A VP can stop after one instruction.
     SingleStep,
+    /// Breakpoint instructions, execution breakpoints and steps stop a VP in 64-bit code in ring 3 too.
+    UserMode,
     /// A step does not deliver pending interrupts.
     InterruptsHeld,
     /// An access of a VP to its debug registers exits to the runner before it takes effect.
@@ -39,6 +41,7 @@ impl CapabilityKind {
         Self::ExecutionBreakpoints,
         Self::DataWatchpoints,
         Self::SingleStep,
+        Self::UserMode,
         Self::InterruptsHeld,
         Self::RegisterAccessReported,
         Self::ResumeFlag,
@@ -55,6 +58,7 @@ impl fmt::Display for CapabilityKind {
             Self::ExecutionBreakpoints => "hardware execution breakpoints",
             Self::DataWatchpoints => "data watchpoints",
             Self::SingleStep => "single step",
+            Self::UserMode => "breakpoints and steps in 64-bit user code",
             Self::InterruptsHeld => "interrupts held while stepping",
             Self::RegisterAccessReported => "debug-register accesses reported",
             Self::ResumeFlag => "resume flag",

@@ -54,6 +54,8 @@ pub struct Report {
     pub resume_flag: Finding,
     /// Whether `KVM_CAP_SYNC_REGS` reads and writes the registers of the vCPU.
     pub sync_regs: Finding,
+    /// Which of these features work in 64-bit code in ring 3.
+    pub user_mode: UserMode,
     /// Whether a vCPU's time-stamp counter and the VM's kvmclock can be set back.
     pub frozen_time: Finding,
 }
@@ -73,6 +75,30 @@ impl Int3 {
     /// Whether the runner can use `INT3` for software breakpoints.
     pub const fn traps(self) -> bool {
         matches!(self, Self::DebugExit | Self::InternalError)
+    }
+}
+
+/// Debugging of 64-bit code in ring 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserMode {
+    /// Whether the program of the scenarios runs to its end without a debugger.
+    pub code_runs: bool,
+    /// The effect of a guest's `INT3` while `KVM_GUESTDBG_USE_SW_BP` is on.
+    pub int3: Int3,
+    /// Whether a debug register stops the vCPU before the instruction at its address.
+    pub execution_breakpoints: Finding,
+    /// Whether `KVM_GUESTDBG_SINGLESTEP` stops after one instruction.
+    pub single_step: Finding,
+}
+
+impl UserMode {
+    /// Whether all of them work.
+    pub const fn works(&self) -> bool {
+        self.code_runs
+            && self.int3.traps()
+            && self.execution_breakpoints.works
+            && self.single_step.works
     }
 }
 

@@ -118,6 +118,12 @@ fn report() -> Report {
         register_access: finding,
         resume_flag: finding,
         sync_regs: finding,
+        user_mode: crate::probe::UserMode {
+            code_runs: true,
+            int3: Int3::DebugExit,
+            execution_breakpoints: finding,
+            single_step: finding,
+        },
         frozen_time: finding,
     }
 }

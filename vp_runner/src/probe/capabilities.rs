@@ -4,6 +4,7 @@ use super::Finding;
 use super::Int3;
 use super::Report;
 use super::Seen;
+use super::UserMode;
 use std::fmt;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::capability::Capability;
@@ -13,37 +14,47 @@ use vmm_core_defs::capability::Support;
 impl Report {
     /// All capabilities that were tested.
     pub fn capabilities(&self) -> Capabilities {
-        use CapabilityKind::*;
         let (protected, long) = (self.int3_protected, self.int3_long);
         let row = |kind, finding: &Finding| Capability {
             kind,
             support: finding.support(),
             seen: finding.seen.to_string(),
         };
-        let mut held = row(InterruptsHeld, &self.interrupts_held);
+        let mut held = row(CapabilityKind::InterruptsHeld, &self.interrupts_held);
         if !held.works() && self.shadow_holds.works {
             held.support = Support::Replaced;
             held.seen += "; an interrupt shadow holds them";
         }
         Capabilities::from_iter([
             traps(
-                SoftwareBreakpointsInRealMode,
+                CapabilityKind::SoftwareBreakpointsInRealMode,
                 self.int3_real.traps(),
                 self.int3_real.to_string(),
             ),
             traps(
-                SoftwareBreakpoints,
+                CapabilityKind::SoftwareBreakpoints,
                 protected.traps() && long.traps(),
                 format!("32-bit: {protected}; 64-bit: {long}"),
             ),
-            row(ExecutionBreakpoints, &self.execution_breakpoints),
-            row(DataWatchpoints, &self.data_watchpoints),
-            row(SingleStep, &self.single_step),
+            row(
+                CapabilityKind::ExecutionBreakpoints,
+                &self.execution_breakpoints,
+            ),
+            row(CapabilityKind::DataWatchpoints, &self.data_watchpoints),
+            row(CapabilityKind::SingleStep, &self.single_step),
+            traps(
+                CapabilityKind::UserMode,
+                self.user_mode.works(),
+                self.user_mode.to_string(),
+            ),
             held,
-            row(RegisterAccessReported, &self.register_access),
-            row(ResumeFlag, &self.resume_flag),
-            row(RegistersWithExit, &self.sync_regs),
-            row(FrozenTime, &self.frozen_time),
+            row(
+                CapabilityKind::RegisterAccessReported,
+                &self.register_access,
+            ),
+            row(CapabilityKind::ResumeFlag, &self.resume_flag),
+            row(CapabilityKind::RegistersWithExit, &self.sync_regs),
+            row(CapabilityKind::FrozenTime, &self.frozen_time),
         ])
     }
 }
@@ -78,6 +89,20 @@ impl fmt::Display for Int3 {
             Self::InternalError => f.write_str("traps (KVM_EXIT_INTERNAL_ERROR with RIP on it)"),
             Self::NotTrapped(seen) => write!(f, "does not trap: {seen}"),
         }
+    }
+}
+
+impl fmt::Display for UserMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.code_runs {
+            f.write_str("the program did not run to its end without a debugger; ")?;
+        }
+        let (breakpoint, step) = (self.execution_breakpoints.seen, self.single_step.seen);
+        write!(
+            f,
+            "INT3: {}; debug register: {breakpoint}; step: {step}",
+            self.int3
+        )
     }
 }
 

@@ -31,6 +31,10 @@ fn the_probe_ends_and_is_of_one_mind() {
             Seen::Debug { vector: 1, .. }
         ));
     }
+    assert!(
+        report.user_mode.code_runs,
+        "ring 3 with the right to write to ports"
+    );
     if report.interrupts_held.works {
         assert_eq!(report.interrupts_held.seen, Seen::Handler);
     }
@@ -78,15 +82,31 @@ fn report(works: bool) -> Report {
         register_access: finding,
         resume_flag: finding,
         sync_regs: finding,
+        user_mode: UserMode {
+            code_runs: works,
+            int3,
+            execution_breakpoints: finding,
+            single_step: finding,
+        },
         frozen_time: finding,
     }
 }
 
 #[test]
 fn every_row_follows_its_own_field() {
-    use CapabilityKind::*;
+    use CapabilityKind::DataWatchpoints;
+    use CapabilityKind::ExecutionBreakpoints;
+    use CapabilityKind::FrozenTime;
+    use CapabilityKind::InterruptsHeld;
+    use CapabilityKind::RegisterAccessReported;
+    use CapabilityKind::RegistersWithExit;
+    use CapabilityKind::ResumeFlag;
+    use CapabilityKind::SingleStep;
+    use CapabilityKind::SoftwareBreakpoints;
+    use CapabilityKind::SoftwareBreakpointsInRealMode;
+    use CapabilityKind::UserMode;
     type Break = fn(&mut Report);
-    let broken: [(CapabilityKind, Break); 11] = [
+    let broken: [(CapabilityKind, Break); 15] = [
         (SoftwareBreakpointsInRealMode, |r| {
             r.int3_real = Int3::NotTrapped(Seen::Ended)
         }),
@@ -105,6 +125,14 @@ fn every_row_follows_its_own_field() {
         (RegisterAccessReported, |r| r.register_access.works = false),
         (ResumeFlag, |r| r.resume_flag.works = false),
         (RegistersWithExit, |r| r.sync_regs.works = false),
+        (UserMode, |r| r.user_mode.code_runs = false),
+        (UserMode, |r| {
+            r.user_mode.int3 = Int3::NotTrapped(Seen::Ended);
+        }),
+        (UserMode, |r| {
+            r.user_mode.execution_breakpoints.works = false;
+        }),
+        (UserMode, |r| r.user_mode.single_step.works = false),
         (FrozenTime, |r| r.frozen_time.works = false),
     ];
     for (kind, breaking) in broken {

@@ -13,6 +13,7 @@ fn the_doctor_names_every_capability_with_its_meaning() {
         "single step",
         "hardware execution breakpoints",
         "data watchpoints",
+        "breakpoints and steps in 64-bit user code",
         "interrupts held while stepping",
     ] {
         let at = lines

@@ -1,5 +1,7 @@
 //! The scenarios: each sets up the vCPU, runs it, and checks the result.
 
+mod user_mode;
+
 use super::super::Finding;
 use super::super::Int3;
 use super::super::ProbeError;
@@ -95,6 +97,7 @@ pub(in crate::probe) fn all(
         resume_flag: first_failure(both, |mode| plain.resume_flag(mode))?,
         sync_regs: plain.sync_regs()?,
         register_access: plain.register_access()?,
+        user_mode: plain.user_mode()?,
         interrupts_held: with_irqchip.interrupts_held(Hold::BlockIrq)?,
         shadow_holds: with_irqchip.interrupts_held(Hold::Shadow)?,
         frozen_time: with_irqchip.frozen_time(),
@@ -219,35 +222,50 @@ impl<'a> Guest<'a> {
 
     fn int3(&mut self, mode: StartIn) -> Result<Int3, ScratchVmError> {
         self.start(mode, &programs::INT3)?;
+        Ok(self.run_int3())
+    }
+
+    /// Runs [`programs::INT3`], at whose start the vCPU is.
+    fn run_int3(&mut self) -> Int3 {
         let here = u64::from(programs::CODE + programs::INT3_AT);
         let seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP, None);
-        Ok(match seen {
+        match seen {
             Seen::Debug { vector: 3, pc, .. } if pc == here => Int3::DebugExit,
             Seen::InternalError { rip } if rip == here => Int3::InternalError,
             other => Int3::NotTrapped(other),
-        })
+        }
     }
 
     fn single_step(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
         self.start(mode, &programs::NOPS)?;
+        Ok(self.step_twice())
+    }
+
+    /// Steps in [`programs::NOPS`], at whose start the vCPU is.
+    fn step_twice(&mut self) -> Finding {
         let mut seen = Seen::Other;
         for step in 1..=2 {
             seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, None);
             if !seen.is_db_at(programs::CODE + step, Dr6::single_step) {
-                return Ok(Finding { works: false, seen });
+                return Finding { works: false, seen };
             }
         }
-        Ok(Finding { works: true, seen })
+        Finding { works: true, seen }
     }
 
     fn execution_breakpoint(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
         self.start(mode, &programs::NOPS)?;
+        Ok(self.run_to_breakpoint())
+    }
+
+    /// Runs [`programs::NOPS`], at whose start the vCPU is.
+    fn run_to_breakpoint(&mut self) -> Finding {
         let slot = slot(BreakpointKind::Execute, programs::CODE + 2);
         let seen = self.run(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, Some(slot));
-        Ok(Finding {
+        Finding {
             works: seen.is_db_at(programs::CODE + 2, is_slot_0),
             seen,
-        })
+        }
     }
 
     fn resume_flag(&mut self, mode: StartIn) -> Result<Finding, ScratchVmError> {
