@@ -83,7 +83,7 @@ impl<V: Vcpu> Vp<V> {
         self.forget_snapshot();
         self.cpu.forget();
         let result = self.cpu.vcpu.write_state(&old, new);
-        if old.rip != new.rip {
+        if old.linear_rip() != new.linear_rip() {
             self.wake();
         }
         self.stepping.moved();

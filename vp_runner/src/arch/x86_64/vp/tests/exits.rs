@@ -354,6 +354,23 @@ fn a_guest_that_halts_ends_a_step_and_lets_a_run_wait_for_the_kick() {
     }
 }
 
+#[test]
+fn a_halted_vp_is_woken_by_another_next_instruction_and_by_no_other_base_of_it() {
+    let mut guest = debugged();
+    let halts = Scripted::Halted.leaves_at(CODE + 1);
+    guest.run([halts]);
+    let halted = guest.vp.read_registers().unwrap();
+    let mut same = (*halted).clone();
+    same.cs.base += 0x10;
+    same.rip -= 0x10;
+    guest.vp.write_registers(&same).unwrap();
+    assert_eq!(guest.vp.activity(), Ok(VpActivity::Halted));
+    let mut other = same;
+    other.rip += 1;
+    guest.vp.write_registers(&other).unwrap();
+    assert_eq!(guest.vp.activity(), Ok(VpActivity::Stopped));
+}
+
 /// What run control decides for a VP at the software breakpoint whose stop was reported.
 fn passing(emulation: Emulation, others: Others) -> AtBreakpoint {
     let mut at = AtBreakpoint::NEW;
