@@ -14,10 +14,6 @@ use std::time::Duration;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// The number of turns that other tasks get before a timer is set. A controller on the same executor answers in the
-/// first turn. The second turn is for a controller that has to ask another task.
-const TURNS_BEFORE_TIMER: u32 = 2;
-
 /// The reason why a request has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
@@ -68,9 +64,6 @@ impl Deadline {
         &self,
         mut pending: PendingFailableRpc<T, DebugError>,
     ) -> Result<T, CallError> {
-        if let Some(answer) = answer_within_turns(&mut pending).await {
-            return answer;
-        }
         let mut timer = PolledTimer::new(&*self.driver);
         // race: a late answer is dropped with `pending`
         select! {
@@ -91,12 +84,15 @@ impl Deadline {
     }
 }
 
-/// Returns the answer if it comes while other ready tasks take a few turns. Setting a timer costs more than such an
-/// answer.
+/// The number of turns of other tasks in which the refusal of a resume is waited for. A controller on the same executor
+/// answers in the first turn. The second turn is for a controller that has to ask another task.
+const TURNS_FOR_REFUSAL: u32 = 2;
+
+/// Returns the answer if it comes while other ready tasks take a few turns.
 pub(crate) async fn answer_within_turns<T>(
     pending: &mut PendingFailableRpc<T, DebugError>,
 ) -> Option<Result<T, CallError>> {
-    for _ in 0..TURNS_BEFORE_TIMER {
+    for _ in 0..TURNS_FOR_REFUSAL {
         if let Some(answer) = pending.now_or_never_in_turn().await {
             return Some(answer.map_err(CallError::from));
         }

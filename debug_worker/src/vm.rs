@@ -125,7 +125,8 @@ impl AttachedVm {
         self.call(request, input).await
     }
 
-    /// Resumes the guest.
+    /// Resumes the guest. The answer to a resume is the next stop, so a running guest has no answer. The few turns turn a
+    /// refusal, which comes at once, into an error reply. Later, only a stop can tell the client of the refusal.
     pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
         self.forget();
         let mut pending = self.session.call_failable(DebugRequest::Resume, request);

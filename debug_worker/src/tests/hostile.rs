@@ -126,6 +126,23 @@ fn a_vm_that_goes_away_ends_the_server() {
 }
 
 #[test]
+fn a_request_that_the_vm_drops_late_is_an_error_before_the_deadline() {
+    let bed = Bed::with(SessionSettings {
+        // The client waits less long.
+        rpc_deadline: Duration::from_secs(3600),
+        ..Default::default()
+    });
+    let mut client = bed.attach();
+    bed.vm.mute("read memory");
+    client.send("m0,1");
+    bed.vm.wait_asked("read memory");
+    // The session waits for the answer now.
+    bed.settle();
+    bed.vm.forget_running();
+    assert_eq!(client.reply(), "E13");
+}
+
+#[test]
 fn nothing_a_client_sends_ends_its_session() {
     let bed = Bed::new();
     let mut client = bed.attach();

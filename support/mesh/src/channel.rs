@@ -137,7 +137,13 @@ impl<T> Future for Recv<'_, T> {
 /// Creates a channel for one message.
 pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
     let (sender, receiver) = single::channel();
-    (OneshotSender(sender), OneshotReceiver(receiver))
+    (
+        OneshotSender(sender),
+        OneshotReceiver {
+            receiver,
+            done: false,
+        },
+    )
 }
 
 /// The sending half of [`oneshot`]. Dropping it without sending closes the channel.
@@ -163,21 +169,26 @@ impl<T> fmt::Debug for OneshotSender<T> {
 
 /// The receiving half of [`oneshot`]: a future that returns the message. Cancel safe when polled by reference.
 #[must_use = "futures do nothing unless awaited"]
-pub struct OneshotReceiver<T>(single::Receiver<T>);
+pub struct OneshotReceiver<T> {
+    receiver: single::Receiver<T>,
+    /// Whether the result was returned. The receiver's own `is_terminated` is true as soon as the sender was dropped,
+    /// and `select!` does not poll such a future: the loss of the sender would never be seen.
+    done: bool,
+}
 
 impl<T> Future for OneshotReceiver<T> {
     type Output = Result<T, RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0
-            .poll_unpin(cx)
-            .map_err(|single::Canceled| RecvError::Closed)
+        let result = ready!(self.receiver.poll_unpin(cx));
+        self.done = true;
+        Poll::Ready(result.map_err(|single::Canceled| RecvError::Closed))
     }
 }
 
 impl<T> futures::future::FusedFuture for OneshotReceiver<T> {
     fn is_terminated(&self) -> bool {
-        self.0.is_terminated()
+        self.done
     }
 }
 
@@ -204,6 +215,23 @@ mod tests {
         assert_eq!(block_on(recv.recv()), Ok(2));
         assert_eq!(recv.try_recv(), Err(TryRecvError::Closed));
         assert_eq!(block_on(recv.recv()), Err(RecvError::Closed));
+        assert!(recv.is_terminated());
+    }
+
+    #[test]
+    fn select_sees_that_the_sender_of_a_oneshot_was_dropped() {
+        use futures::future::FusedFuture;
+        let (send, mut recv) = oneshot::<u8>();
+        drop(send);
+        assert!(!recv.is_terminated(), "the result was not returned yet");
+        let result = block_on(async {
+            // race: the only arm
+            futures::select! {
+                result = recv => result,
+                complete => panic!("the dropped sender was not seen"),
+            }
+        });
+        assert_eq!(result, Err(RecvError::Closed));
         assert!(recv.is_terminated());
     }
 
