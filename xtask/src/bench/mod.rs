@@ -82,10 +82,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
             servers.push(Server::qemu(qemu, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &args.before {
-            servers.push(Server::trapgate("before", program, cpus, &folder)?);
+            servers.push(Server::trapgate("before", program, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &trapgate {
-            servers.push(Server::trapgate("trapgate", program, cpus, &folder)?);
+            servers.push(Server::trapgate(
+                "trapgate", program, &kernel, cpus, &folder,
+            )?);
         }
         Ok(servers)
     };

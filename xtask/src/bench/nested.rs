@@ -130,11 +130,11 @@ pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let qemu = Qemu::at(&args.qemu);
     let other = match &args.before {
         None => Server::qemu(&qemu, &args.kernel, 1, &logs)?,
-        Some(program) => Server::trapgate("before", program, 1, &logs)?,
+        Some(program) => Server::trapgate("before", program, &args.kernel, 1, &logs)?,
     };
     let servers = [
         other,
-        Server::trapgate("trapgate", &args.trapgate, 1, &logs)?,
+        Server::trapgate("trapgate", &args.trapgate, &args.kernel, 1, &logs)?,
     ];
     let mut report = Report::new(servers[0].name);
     measure(&mut report, args, &servers).inspect_err(|_| show_logs(&logs))?;

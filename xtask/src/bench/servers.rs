@@ -79,12 +79,15 @@ impl Server {
     pub(super) fn trapgate(
         name: &'static str,
         program: &Path,
+        kernel: &Path,
         cpus: u32,
         logs: &Path,
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("run")
+            .arg("--kernel")
+            .arg(kernel)
             .args(["--cpus", &cpus.to_string()])
             .args(["--memory", &format!("{MEMORY_MIB}M")])
             .args(["--serial", "off", "--gdb", "127.0.0.1:0"])
