@@ -98,7 +98,10 @@ mod tests {
         }
         for signal in ["INT", "TERM", "KILL"] {
             let test = "nested::scratch::tests::a_folder_goes_with_its_process_however_that_ends";
-            let mut child = Command::new(std::env::current_exe().unwrap())
+            // Whoever runs the tests in the background may have had SIGINT ignored, which a new process inherits.
+            let mut child = Command::new("env")
+                .arg("--default-signal=INT")
+                .arg(std::env::current_exe().unwrap())
                 .args(["--exact", test, "--nocapture"])
                 .env(CHILD, "1")
                 .stdin(Stdio::piped())
