@@ -19,7 +19,7 @@ use vmm_core_defs::debug_rpc::MachineFailure;
 ///   logged after 200 ms, and again whenever this time has doubled.
 /// - Memory-mapped I/O for a debugger, and [`reset`](Self::reset): each call has its own thread, and there is one call at a time. A call that has not returned after
 ///   2 s is logged, and again whenever this time has doubled. The request that waits for the call gets
-///   [`DebugError::Overdue`](vmm_core_defs::debug_rpc::DebugError::Overdue), and so does each further request that needs a device. All other requests are served. A guest
+///   [`DebugError::Overdue`], and so does each further request that needs a device. All other requests are served. A guest
 ///   whose reset is overdue stays stopped, and can run when the reset has returned.
 /// - [`init_vp`](Self::init_vp): the controller waits for the method, so it must not block. It is meant for ioctls on `vcpu`.
 pub trait Machine: Send + Sync + 'static {
