@@ -29,6 +29,7 @@ mod guest_bytes;
 mod guest_code;
 
 pub(crate) use changes::Changes;
+pub(crate) use guest_bytes::CodeBytes;
 pub(crate) use guest_code::GuestCode;
 pub(crate) use guest_code::Int3Traps;
 pub(crate) use guest_code::Walks;

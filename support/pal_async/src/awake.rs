@@ -17,8 +17,8 @@ use std::time::Instant;
 
 /// Longer than a client on this machine needs from one stop to the next command, and than a step takes, with KVM nested in an emulator too.
 ///
-/// Without it, a step over the protocol took more than 100 us in 5 of 12 runs, and a read of registers more than 60 us in 4 of 12. The medians of the runs, 71 us and
-/// 22 us, were those with it (emulating KVM, 2 cores).
+/// Without it, a step over the protocol took more than 100 us in 5 of 12 runs, and a read of registers more than 60 us in 4 of 12. The medians of the
+/// runs, 71 us and 22 us, did not differ (emulating KVM, 2 cores).
 const BUDGET: Duration = Duration::from_millis(1);
 
 static BUSY: AtomicUsize = AtomicUsize::new(0);

@@ -3,13 +3,28 @@
 
 use super::Breakpoints;
 use crate::arch::CodeLocation;
+use crate::arch::Fetch;
 use crate::arch::MAX_INSTRUCTION_LEN;
 use crate::arch::PagingState;
+use crate::arch::Walk;
 use crate::arch::walk;
 use crate::memory::GuestRam as _;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
+
+/// The bytes of one instruction, and perhaps of those behind it: at most [`MAX_INSTRUCTION_LEN`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CodeBytes {
+    bytes: [u8; MAX_INSTRUCTION_LEN],
+    len: usize,
+}
+
+impl CodeBytes {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
 
 impl Breakpoints {
     /// Reads up to the first byte that cannot be read. Returns the number of bytes.
@@ -38,11 +53,17 @@ impl Breakpoints {
         done
     }
 
-    /// The bytes of the instruction at `location` that can be read, at most [`MAX_INSTRUCTION_LEN`].
-    pub(crate) fn code_at(&self, ram: &GuestMemoryMmap, location: &CodeLocation) -> Vec<u8> {
-        let mut code = vec![0; MAX_INSTRUCTION_LEN];
-        let len = self.read_linear(ram, &location.paging, location.rip, &mut code);
-        code.truncate(len);
+    /// The bytes of the instruction at `location` that the VP can fetch. There are none where the VP's fetch faults.
+    pub(crate) fn code_at(&self, ram: &GuestMemoryMmap, location: &CodeLocation) -> CodeBytes {
+        let mut code = CodeBytes::default();
+        let pages = pages(ram, &location.paging, location.rip, MAX_INSTRUCTION_LEN);
+        for (page, len) in pages.take_while(|(page, _)| location.fetch(page) == Fetch::Permitted) {
+            let read = self.read_physical(ram, page.gpa, &mut code.bytes[code.len..][..len]);
+            code.len += read;
+            if read < len {
+                break;
+            }
+        }
         code
     }
 
@@ -77,6 +98,16 @@ fn pieces(
     gva: Gva,
     len: usize,
 ) -> impl Iterator<Item = (Gpa, usize)> {
+    pages(ram, paging, gva, len).map(|(page, len)| (page.gpa, len))
+}
+
+/// The walk to each page of a linear range, up to the first page that is not mapped, with the number of bytes of the range on this page.
+fn pages(
+    ram: &GuestMemoryMmap,
+    paging: &PagingState,
+    gva: Gva,
+    len: usize,
+) -> impl Iterator<Item = (Walk, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == len {
@@ -87,6 +118,6 @@ fn pieces(
         let in_page = usize::try_from(page.bytes_left()).unwrap_or(usize::MAX);
         let piece = in_page.min(len - done);
         done += piece;
-        Some((page.gpa, piece))
+        Some((page, piece))
     })
 }

@@ -336,7 +336,7 @@ impl BreakpointControl {
             let location = known.location?;
             let of = self.byte_at(&location)?;
             let code = self.breakpoints().code_at(&self.ram, &location);
-            let emulation = match can_carry_out(location.mode(), &code) {
+            let emulation = match can_carry_out(location.mode(), code.bytes()) {
                 true => Emulation::Possible,
                 false => Emulation::Impossible,
             };

@@ -3,6 +3,7 @@
 use crate::arch::x86_64::cpu_mode::ModeClass;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::Walk;
+use crate::arch::x86_64::page_walk::format::NO_EXECUTE;
 use crate::arch::x86_64::page_walk::walk;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
@@ -10,9 +11,6 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::cr3;
 use vmm_core_defs::regs::x86_64::bits::cr4;
-
-/// The execute-disable bit of a page-table entry. If the bit is reserved and set, a walk faults.
-const NO_EXECUTE: u64 = 1 << 63;
 
 /// The location of a VP's next instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

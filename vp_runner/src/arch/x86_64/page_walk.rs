@@ -14,7 +14,7 @@ use vmm_core_defs::memory::Translation;
 use vmm_core_defs::memory::WalkFaultReason;
 use vmm_core_defs::regs::X86VpState;
 
-mod format;
+pub(in crate::arch::x86_64) mod format;
 mod mapped_pages;
 mod memory_region;
 

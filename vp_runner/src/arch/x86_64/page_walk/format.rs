@@ -5,12 +5,16 @@ use vmm_core_defs::regs::x86_64::bits::cr0;
 use vmm_core_defs::regs::x86_64::bits::cr4;
 use vmm_core_defs::regs::x86_64::bits::efer;
 
-pub(super) const PRESENT: u64 = 1 << 0;
-pub(super) const WRITABLE: u64 = 1 << 1;
-pub(super) const USER: u64 = 1 << 2;
+pub(in crate::arch::x86_64) const PRESENT: u64 = 1 << 0;
+pub(in crate::arch::x86_64) const WRITABLE: u64 = 1 << 1;
+pub(in crate::arch::x86_64) const USER: u64 = 1 << 2;
+/// The processor has used the entry.
+pub(in crate::arch::x86_64) const ACCESSED: u64 = 1 << 5;
+/// The processor has written to the page of this last entry.
+pub(in crate::arch::x86_64) const DIRTY: u64 = 1 << 6;
 const PAGE_SIZE: u64 = 1 << 7;
 /// This bit is reserved unless EFER.NXE is set. After the check of the reserved bits, the bit therefore means no-execute.
-pub(super) const NO_EXECUTE: u64 = 1 << 63;
+pub(in crate::arch::x86_64) const NO_EXECUTE: u64 = 1 << 63;
 
 /// The paging mode (SDM volume 3, "Paging Modes and Control Bits").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,8 @@ use crate::arch::x86_64::cpu_mode::privilege;
 use crate::arch::x86_64::emulate::InterruptShadow;
 use crate::arch::x86_64::emulate::Store;
 use crate::arch::x86_64::emulate::emulate;
+use crate::arch::x86_64::page_walk::format::ACCESSED;
+use crate::arch::x86_64::page_walk::format::DIRTY;
 use crate::arch::x86_64::page_walk::walk;
 use crate::control::enter::Int3Exits;
 use crate::memory::GuestRam as _;
@@ -20,9 +22,6 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::cr4;
 
-/// Bits of page-table entries (SDM volume 3, "Paging").
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
 /// PKE and PKS. The protection keys may forbid a write, and the runner does not look at them.
 const PROTECTION_KEYS: u64 = cr4::PKE | cr4::PKS;
 const USER: u8 = 3;

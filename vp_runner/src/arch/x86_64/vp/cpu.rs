@@ -41,15 +41,16 @@ impl<V: Vcpu> Cpu<V> {
 
     /// The VP was reset, or its registers were written by the client.
     pub(super) fn forget(&mut self) {
-        self.events = Events::Unknown;
+        self.forget_events();
         self.guests = None;
     }
 
-    /// The guest may have written its debug registers, so they have to be read again.
+    /// Another event may be pending, so the events have to be read again.
     pub(super) fn forget_events(&mut self) {
         self.events = Events::Unknown;
     }
 
+    /// The guest may have written its debug registers, so they have to be read again.
     pub(super) fn forget_guest_registers(&mut self) {
         self.guests = None;
     }
@@ -99,7 +100,7 @@ impl<V: Vcpu> Cpu<V> {
         payload: DebugPayload,
         state: DebugState,
     ) -> Result<(), DebugError> {
-        self.events = Events::Unknown;
+        self.forget_events();
         // The delivery clears DR7.GD.
         self.guests = None;
         self.vcpu.inject_debug(state, payload)

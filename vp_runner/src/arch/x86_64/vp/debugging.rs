@@ -5,7 +5,6 @@
 //! VP then makes the access in one step with DR7.GD off.
 
 use super::cpu::Cpu;
-use super::cpu::Events;
 use super::debug_state::DebugState;
 use super::debug_state::Interrupts;
 use super::vcpu::Vcpu;
@@ -257,7 +256,7 @@ impl Debugging {
         let Some(int3) = self.own_int3.take() else {
             return Ok(());
         };
-        cpu.events = Events::Unknown;
+        cpu.forget_events();
         match cpu.linear_rip()? == int3.at {
             true => cpu.vcpu.drop_soft_exception(),
             false => Ok(()),

@@ -6,6 +6,7 @@ use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::walk;
 use crate::arch::x86_64::step_effects::GuestState;
 use crate::breakpoints::Breakpoints;
+use crate::breakpoints::CodeBytes;
 use crate::memory::GuestRam as _;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -15,7 +16,6 @@ use std::sync::RwLockWriteGuard;
 use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
-use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 /// The smallest size of a page, in bytes.
 pub(super) const PAGE: u64 = 4096;
@@ -46,18 +46,6 @@ pub(super) struct Prefetched<'a> {
     len: usize,
 }
 
-/// The bytes of one instruction, and perhaps of those behind it.
-pub(super) struct Code {
-    bytes: [u8; MAX_INSTRUCTION_LEN],
-    len: usize,
-}
-
-impl Code {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
 /// The guest's MSRs for `syscall`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SyscallMsrs {
@@ -77,26 +65,9 @@ impl GuestMemory {
         }
     }
 
-    /// As many bytes of the next instruction as the VP can fetch, at most [`MAX_INSTRUCTION_LEN`]. None where its fetch faults.
-    pub(super) fn code_at(&self, location: &CodeLocation) -> Code {
-        let memory = self.by(location.paging);
-        let mut bytes = [0; MAX_INSTRUCTION_LEN];
-        let mut len = 0;
-        let on_first_page = PAGE - location.rip.value() % PAGE;
-        let first = usize::try_from(on_first_page)
-            .map_or(MAX_INSTRUCTION_LEN, |left| left.min(MAX_INSTRUCTION_LEN));
-        for end in [first, MAX_INSTRUCTION_LEN] {
-            let from = location.rip.checked_add(len as u64);
-            let page = from.filter(|from| len < end && memory.fetches(*from, location).is_some());
-            let Some(from) = page else {
-                break;
-            };
-            len += memory.read_some(from, &mut bytes[len..end]);
-            if len < end {
-                break;
-            }
-        }
-        Code { bytes, len }
+    /// The bytes of the next instruction that the VP can fetch. There are none where the VP's fetch faults.
+    pub(super) fn code_at(&self, location: &CodeLocation) -> CodeBytes {
+        self.breakpoints().code_at(&self.ram, location)
     }
 
     /// For reading. Callers hold the lock for a short time only, because every VP thread takes it.

@@ -3,7 +3,6 @@
 use super::KvmGaveUp;
 use super::Progress;
 use super::Vp;
-use super::cpu::Events;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::code_location::CodeLocation;
 use crate::arch::x86_64::step_effects::TrapFlag;
@@ -118,7 +117,7 @@ impl<V: Vcpu> Vp<V> {
     /// # Errors
     /// [`DebugError::Hypervisor`].
     pub(crate) fn raise_nmi(&mut self) -> Result<(), DebugError> {
-        self.cpu.events = Events::Unknown;
+        self.cpu.forget_events();
         self.cpu.vcpu.raise_nmi()?;
         self.wake();
         Ok(())

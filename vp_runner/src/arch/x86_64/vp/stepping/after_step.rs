@@ -1,7 +1,6 @@
 //! The end of a step: whether the step is done, and the trap flag that it stored in the guest.
 
 use super::super::cpu::Cpu;
-use super::super::cpu::Events;
 use super::super::guest_memory::GuestMemory;
 use super::super::vcpu::Vcpu;
 use super::AtTrap;
@@ -73,7 +72,7 @@ impl Stepping {
         let done = match at_trap {
             Some(AtTrap::StepDone) => entry.executed(exit.pc),
             Some(AtTrap::HandlerBegins | AtTrap::HandlerReturned) | None => {
-                cpu.events = Events::Unknown;
+                cpu.forget_events();
                 None
             }
         };

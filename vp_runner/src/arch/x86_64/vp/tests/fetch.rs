@@ -1,6 +1,10 @@
 //! Instructions that the VP cannot fetch, and locked ones that lose a race.
 
 use super::*;
+use crate::arch::x86_64::page_walk::format::NO_EXECUTE;
+use crate::arch::x86_64::page_walk::format::PRESENT;
+use crate::arch::x86_64::page_walk::format::USER;
+use crate::arch::x86_64::page_walk::format::WRITABLE;
 use crate::arch::x86_64::vp::tests::fake_vcpu::Scripted;
 use crate::arch::x86_64::vp::tests::fake_vcpu::Told;
 use crate::control::run_state::Cause;
@@ -15,13 +19,8 @@ const PAGE_FAULT: u64 = 14;
 const HANDLER: u64 = 0x3000;
 const TABLES: u64 = 0xa000;
 const BS: u64 = 1 << 14;
-/// Bits of a page-table entry.
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const NO_EXECUTE: u64 = 1 << 63;
 
-/// Why the page of the code cannot be fetched from.
+/// How the page of the code is mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {
     Executable,
