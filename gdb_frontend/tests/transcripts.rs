@@ -9,7 +9,7 @@
 //! | `= OPERATION` | the guest is asked for this |
 //! | `= close` | the connection is closed |
 //!
-//! Bytes that do not print, and the backslash, are written `\xNN`. `TRAPGATE_BLESS=1 cargo test -p gdb_frontend` writes the lines with
+//! Bytes that do not print, and the backslash, are written `\xNN`. `TRAPGATE_BLESS=1 cargo test -p trapgate-gdb-frontend` writes the lines with
 //! `<` and `=` anew.
 
 mod fake_guest;

@@ -101,7 +101,13 @@ impl Folder {
         let mut command = Command::new(crates_io::program("cargo-mutants", VERSION)?);
         command
             .current_dir(process::workspace_root())
-            .args(["mutants", "--package", "vp_runner", "--file", self.files])
+            .args([
+                "mutants",
+                "--package",
+                "trapgate-vp-runner",
+                "--file",
+                self.files,
+            ])
             .arg("--output")
             .arg(process::target_dir());
         Ok(command)

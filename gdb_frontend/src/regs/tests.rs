@@ -208,7 +208,7 @@ fn descriptions_are_well_formed_and_refer_only_to_types_of_the_right_width() {
 fn files_made_of_the_tables_are_up_to_date() {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = format!(
-        "# Registers\n\nWhat GDB and LLDB see of a guest. Made by `TRAPGATE_BLESS=1 cargo test -p gdb_frontend` from the tables in `gdb_frontend/src/regs`.\n\n\
+        "# Registers\n\nWhat GDB and LLDB see of a guest. Made by `TRAPGATE_BLESS=1 cargo test -p trapgate-gdb-frontend` from the tables in `gdb_frontend/src/regs`.\n\n\
          A register that the guest's processor has, but whose value is not known, is shown as `<unavailable>`. Features after the system registers are left out where\n\
          the virtual processor does not have them.\n\n## x86\n\n{}\n## 64-bit Arm\n\n{}",
         markdown(EVERYTHING),
@@ -226,7 +226,7 @@ fn files_made_of_the_tables_are_up_to_date() {
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             written == expected,
-            "{} is out of date; run: TRAPGATE_BLESS=1 cargo test -p gdb_frontend",
+            "{} is out of date; run: TRAPGATE_BLESS=1 cargo test -p trapgate-gdb-frontend",
             path.display()
         );
     }

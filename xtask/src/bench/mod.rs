@@ -303,7 +303,7 @@ fn build_example(name: &str) -> anyhow::Result<PathBuf> {
         "--quiet",
         "--release",
         "--package",
-        "vp_runner",
+        "trapgate-vp-runner",
         "--example",
         name,
     ]))?;

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_programs_of_the_sources_are_those_that_the_guide_and_the_lists_name() {
-        let programs = programs(&["vp_runner", "trapgate"]).unwrap();
+        let programs = programs(&["trapgate-vp-runner", "trapgate"]).unwrap();
         let names: Vec<&str> = programs.iter().map(TestProgram::name).collect();
         for name in ["vp_runner/races", "vp_runner/unit", "trapgate/ways_to_go"] {
             assert!(names.contains(&name), "{name} of {names:?}");
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_test_that_is_not_there_is_known_without_a_build() {
-        let programs = programs(&["vp_runner", "trapgate"]).unwrap();
+        let programs = programs(&["trapgate-vp-runner", "trapgate"]).unwrap();
         let may = |program: &str, filter| {
             let program = programs.iter().find(|test| test.name() == program);
             may_have(program.unwrap().path(), filter).unwrap()

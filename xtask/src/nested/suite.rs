@@ -30,10 +30,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
-const PACKAGES: &[&str] = &["conformance", "vp_runner", "trapgate"];
+const PACKAGES: &[&str] = &["conformance", "trapgate-vp-runner", "trapgate"];
 
 /// The packages that have tests of races besides.
-const WITH_RACES: &[&str] = &["debug_worker", "gdb_frontend"];
+const WITH_RACES: &[&str] = &["trapgate-debug-worker", "trapgate-gdb-frontend"];
 
 /// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
 const PURE: &[&str] = &["step_effects::class::", "control::", "controller::tests::"];

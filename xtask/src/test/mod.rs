@@ -128,7 +128,7 @@ fn doc_tests(summary: &mut Summary) -> anyhow::Result<()> {
 fn loom(summary: &mut Summary) -> anyhow::Result<()> {
     let passed = cargo_test(
         process::cargo()
-            .args(["test", "--package", "vp_runner", "--lib"])
+            .args(["test", "--package", "trapgate-vp-runner", "--lib"])
             .arg("--target-dir")
             .arg(process::target_dir().join("loom"))
             .args(["run_gate", "--", "--show-output"])
