@@ -31,7 +31,8 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
         CallError::Refused(refused) => match refused {
             DebugError::NotMapped { .. }
             | DebugError::NoMemory { .. }
-            | DebugError::MemoryOutOfReach { .. } => errno::EFAULT,
+            | DebugError::MemoryOutOfReach { .. }
+            | DebugError::NoDeviceAccess { .. } => errno::EFAULT,
             DebugError::NoSuchVp { .. }
             | DebugError::NothingToRun
             | DebugError::BadLength { .. }
@@ -45,7 +46,9 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             DebugError::Unsupported { .. } => errno::EOPNOTSUPP,
             DebugError::Overdue { .. } => errno::ETIMEDOUT,
             DebugError::NoThread { .. } => errno::EAGAIN,
-            DebugError::AlreadyAttached | DebugError::NotStopped => errno::EBUSY,
+            DebugError::AlreadyAttached | DebugError::NotStopped | DebugError::HeldByVmm { .. } => {
+                errno::EBUSY
+            }
             DebugError::Ended { .. } | DebugError::VpThreadEnded { .. } => errno::ENODEV,
             DebugError::NotAttached
             | DebugError::NotYourSession
@@ -140,6 +143,8 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
         ),
         DebugError::NothingToRun
         | DebugError::BadLength { .. }
+        | DebugError::HeldByVmm { .. }
+        | DebugError::NoDeviceAccess { .. }
         | DebugError::NoThread { .. } => error.to_string(),
         // An error of a newer vmm_core_defs.
         other => other.to_string(),

@@ -193,6 +193,22 @@ pub enum DebugError {
         /// The VP whose thread has ended.
         vp: VpIndex,
     },
+    /// The VMM has the thread of the VP, because it has paused the VM or works on the vCPU.
+    #[error(
+        "VP {vp} is held by the VMM, which has paused the VM or works on the vCPU; continue the VM in the VMM, then try again"
+    )]
+    HeldByVmm {
+        /// The VP that the VMM holds.
+        vp: VpIndex,
+    },
+    /// The VMM gives debuggers no access to its devices.
+    #[error(
+        "there is no RAM at {gpa}, and this VMM gives debuggers no access to devices; read the device with an instruction of the guest"
+    )]
+    NoDeviceAccess {
+        /// The address without RAM.
+        gpa: Gpa,
+    },
     /// The hypervisor refused a call of the runner.
     #[error(
         "the hypervisor refused to {call}: {error}; try again, and look at the log of the host's kernel"

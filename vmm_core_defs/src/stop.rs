@@ -153,6 +153,16 @@ impl StopOn {
     pub const fn contains(self, kind: GuestEventKind) -> bool {
         self.kinds & kind.bit() != 0
     }
+
+    /// One bit for each kind, in the order of [`GuestEventKind`].
+    pub const fn bits(self) -> u8 {
+        self.kinds
+    }
+
+    /// The set with these [bits](Self::bits).
+    pub const fn from_bits(kinds: u8) -> Self {
+        Self { kinds }
+    }
 }
 
 impl GuestEventKind {

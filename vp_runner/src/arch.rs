@@ -32,4 +32,5 @@ pub(crate) use x86_64::vp::Snapshots;
 pub(crate) use x86_64::vp::VpContext;
 pub(crate) use x86_64::vp::clocks::HOLD_AFTER;
 pub(crate) use x86_64::vp::guest_memory::GuestMemory;
+pub(crate) use x86_64::vp::guest_run::GuestRun;
 pub(crate) use x86_64::vp::guest_run::Turn;

@@ -41,11 +41,11 @@ use crate::arch::Slot;
 use crate::arch::Slots;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
 use crate::breakpoints::breakpoint_bytes::ByteError;
+use crate::kvm::memory_slots::MemorySlots;
 use changes::Undo;
 use guest_code::Owner;
 use guest_code::Placement;
 use std::collections::HashMap;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Arming;
@@ -439,7 +439,7 @@ impl BreakpointTable {
     pub(crate) fn belongs_to_other_process(
         &self,
         index: usize,
-        ram: &GuestMemoryMmap,
+        ram: &MemorySlots,
         location: &CodeLocation,
     ) -> bool {
         let Some(owners) = self.owners.get(index).filter(|owners| !owners.is_empty()) else {
@@ -487,7 +487,7 @@ impl BreakpointTable {
     /// The execution breakpoint on a debug register that a VP at `location` hits.
     pub(crate) fn on_register_at(
         &self,
-        ram: &GuestMemoryMmap,
+        ram: &MemorySlots,
         location: &CodeLocation,
     ) -> Option<Breakpoint> {
         let index = self.register_index(location.rip)?;

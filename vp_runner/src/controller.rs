@@ -3,10 +3,11 @@
 //! Outside its one `select!` the actor waits for three things only: for VP threads that are parked, which answer at once; for a reset, until the reset is
 //! overdue; and, between slices of long work, for the other tasks of its executor. The actor never waits for a VP that runs.
 
-mod assembly;
+pub(crate) mod assembly;
 mod breakpoint_control;
 mod device_calls;
 mod devices;
+mod held_events;
 mod latest_session;
 mod requests;
 mod ticker;
@@ -27,13 +28,14 @@ use crate::control::run_state::Cause;
 use crate::control::run_state::Output;
 use crate::control::run_state::Refused;
 use crate::control::run_state::RunState;
-use crate::machine::Machine;
+use crate::hook::NewVp;
+use crate::hook::VpEvent;
+use crate::machine::for_debugger::ForDebugger;
 use crate::memory::DebugMemory;
 use crate::runner::OnCrash;
 use crate::runner::ResetPolicy;
 use crate::runner::RunnerExit;
 use crate::runner::StartMode;
-use crate::vp_thread::VpEvent;
 use breakpoint_control::BreakpointControl;
 use device_calls::DeviceCalls;
 use device_calls::Returned;
@@ -55,14 +57,20 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::RunnerFault;
+use vps::VpThread;
 use vps::Vps;
 use waiting::Waiting;
+
+pub(crate) use held_events::HeldEvents;
+pub(crate) use vps::VpShared;
 
 /// A request of the VMM to the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Control {
     /// End the runner.
     Stop,
+    /// A device of the VMM has caused this event, which the VMM holds back.
+    Event(GuestEvent),
 }
 
 /// The actor. Run it as a task on any executor. The thread of the debug worker is best, because the two tasks then need not wake each other's thread.
@@ -84,7 +92,7 @@ pub struct Controller {
     ticker: Ticker,
     ticks: mesh::Receiver<Tick>,
     memory: DebugMemory,
-    machine: Arc<dyn Machine>,
+    machine: Arc<dyn ForDebugger>,
     device_calls: DeviceCalls,
     /// The guest runs when its reset has returned, because no debugger is attached.
     run_after_reset: bool,
@@ -94,10 +102,20 @@ pub struct Controller {
     start: StartMode,
     on_reset: ResetPolicy,
     on_crash: OnCrash,
+    /// Who carries guest events out.
+    owner: Owner,
     exit: Option<RunnerExit>,
     /// The reasons of the present stop that were reported to the debugger.
     reported: Vec<DebugStopReason>,
     time: Arc<Timekeeper>,
+}
+
+/// Who owns the machine.
+pub(crate) enum Owner {
+    /// This crate: it resets and ends the machine.
+    Runner,
+    /// The VMM, whose run loops run the vCPUs.
+    Vmm(HeldEvents),
 }
 
 /// The outputs of the state machine that are yet to be carried out.
@@ -115,6 +133,7 @@ impl Controller {
             Device(Returned),
             Tick,
         }
+        self.wait_for_first_vp().await;
         if self.start == StartMode::Run {
             let started = self.state.start();
             self.execute_result(started).await;
@@ -124,6 +143,7 @@ impl Controller {
                 self.waiting.ended(exit);
                 return exit;
             }
+            self.publish_stops();
             let event = select_biased! { // merge
                 control = self.control.select_next_some() => Event::Control(control),
                 vp = self.events.select_next_some() => Event::Vp(vp),
@@ -133,12 +153,34 @@ impl Controller {
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
+                Event::Control(Control::Event(event)) => self.device_event(event).await,
                 Event::Vp(event) => self.vp_event(event).await,
                 Event::Device(returned) => self.device_returned(returned).await,
                 Event::Debugger(message) => self.message(message).await,
                 Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
             }
+        }
+    }
+
+    /// A debugger cannot do anything with a VM that has no vCPU yet, so its requests wait.
+    async fn wait_for_first_vp(&mut self) {
+        while self.vps.count() == 0 && self.exit.is_none() {
+            // merge
+            select_biased! {
+                control = self.control.select_next_some() => match control {
+                    Control::Stop => self.exit = Some(RunnerExit::Stopped),
+                    Control::Event(_) => {}
+                },
+                vp = self.events.select_next_some() => self.vp_event(vp).await,
+            }
+        }
+    }
+
+    /// Tells the VMM which of its events are stops.
+    fn publish_stops(&self) {
+        if let Owner::Vmm(events) = &self.owner {
+            events.set_stops(self.state.stops_of_debugger());
         }
     }
 
@@ -149,11 +191,47 @@ impl Controller {
                 self.parked(stop).await;
             }
             VpEvent::Died(vp) => self.died(vp),
+            VpEvent::Joined(vp, new) => self.joined(vp, new).await,
+            VpEvent::Left(vp) => self.left(vp).await,
+            VpEvent::MovedByVmm(vp) => {
+                self.breakpoint_control.forget(vp);
+                self.state.rip_written(vp);
+            }
         }
+    }
+
+    /// A vCPU of the VMM has registered.
+    async fn joined(&mut self, vp: VpIndex, new: NewVp) {
+        let NewVp {
+            gate,
+            link,
+            snapshot,
+            registers,
+        } = new;
+        self.xfeatures = registers.xfeatures();
+        self.paging_limits = registers.paging_limits();
+        self.vps.join(vp, VpThread::new(gate, link, snapshot));
+        self.breakpoint_control.join(vp);
+        let outputs = self.state.join(vp);
+        self.execute_result(outputs).await;
+    }
+
+    /// A vCPU of the VMM has gone.
+    async fn left(&mut self, vp: VpIndex) {
+        self.vps.leave(vp);
+        self.breakpoint_control.leave(vp);
+        let outputs = self.state.leave(vp);
+        self.execute_result(outputs).await;
     }
 
     async fn stop(&mut self) {
         let outputs = self.state.shutdown();
+        self.execute_result(outputs).await;
+    }
+
+    /// A device of the VMM has caused an event, and the VMM waits for the debugger.
+    async fn device_event(&mut self, event: GuestEvent) {
+        let outputs = self.state.device_event(event);
         self.execute_result(outputs).await;
     }
 
@@ -369,8 +447,12 @@ impl Controller {
         self.waiting.refuse_changes();
         let stops = self.stops;
         let released = self.vps.call_all(move |vp| vp.set_stops(stops));
-        if let Err(err) = released.await {
-            tracing::error!(error = %err, "debug registers could not be taken off every VP");
+        match released.await {
+            // The VP has lost its debug registers as the VMM got its thread.
+            Ok(()) | Err(DebugError::HeldByVmm { .. }) => {}
+            Err(err) => {
+                tracing::error!(error = %err, "debug registers could not be taken off every VP");
+            }
         }
     }
 
@@ -392,6 +474,14 @@ impl Controller {
 
     /// Carries out a guest event. Every VP is parked.
     async fn act(&mut self, event: GuestEvent, pending: &mut Outputs) {
+        if let Owner::Vmm(vmm) = &self.owner
+            && !self.waiting.reset_is_open()
+        {
+            // The VMM has the event: as the exit that its run loop keeps, or from its own device.
+            vmm.continued(event);
+            let outputs = self.state.acted();
+            return self.then(outputs, pending);
+        }
         let shown = self.reported.contains(&event.reason());
         let exit = match (event, self.on_reset) {
             (GuestEvent::Panicked { .. }, _) => {

@@ -1,12 +1,15 @@
 //! Everything that talks to KVM. The only place with `unsafe`.
 
-mod exit_decode;
+pub(crate) mod adopt;
+pub(crate) mod exit_decode;
 mod guarded;
 pub(crate) mod guest_ram;
 pub(crate) mod kick;
+pub(crate) mod memory_slots;
 mod pending_interrupt;
 pub mod ram;
 pub(crate) mod vcpu;
+pub(crate) mod wake;
 pub mod x86_64;
 
 pub(crate) use x86_64::RegisterFile;

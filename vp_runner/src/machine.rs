@@ -1,6 +1,7 @@
 //! The trait that the embedding VMM implements: devices, and the power-on state.
 
 pub(crate) mod device_access;
+pub(crate) mod for_debugger;
 
 use kvm_ioctls::VcpuFd;
 use vmm_core_defs::addr::Gpa;

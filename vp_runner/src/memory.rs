@@ -12,19 +12,16 @@ use crate::arch::memory_region;
 use crate::arch::walk;
 use crate::breakpoints::Breakpoints;
 use crate::machine::DeviceOutcome;
-use crate::machine::Machine;
 use crate::machine::MmioOutcome;
+use crate::machine::for_debugger::ForDebugger;
 
 mod ram;
 
+use crate::kvm::memory_slots::MemorySlots;
 pub(crate) use ram::GuestRam;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
-use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryBackend;
-use vm_memory::GuestMemoryMmap;
-use vm_memory::GuestMemoryRegion;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
@@ -38,8 +35,8 @@ use vmm_core_defs::memory::Translation;
 /// Guest RAM and the devices around it.
 #[derive(Clone)]
 pub(crate) struct DebugMemory {
-    ram: Arc<GuestMemoryMmap>,
-    machine: Arc<dyn Machine>,
+    ram: Arc<MemorySlots>,
+    machine: Arc<dyn ForDebugger>,
     breakpoints: Arc<RwLock<Breakpoints>>,
 }
 
@@ -68,8 +65,8 @@ enum Backing {
 impl DebugMemory {
     /// The memory of a VM without breakpoint bytes: reads return the guest's own bytes, and writes change the guest's byte under a breakpoint byte.
     pub(crate) fn new(
-        ram: Arc<GuestMemoryMmap>,
-        machine: Arc<dyn Machine>,
+        ram: Arc<MemorySlots>,
+        machine: Arc<dyn ForDebugger>,
         breakpoints: Arc<RwLock<Breakpoints>>,
     ) -> Self {
         Self {
@@ -107,15 +104,7 @@ impl DebugMemory {
 
     /// The ranges of RAM, by address.
     pub(crate) fn ram_ranges(&self) -> Vec<RamRange> {
-        let regions = self.ram.iter();
-        let mut ranges: Vec<_> = regions
-            .map(|region| RamRange {
-                gpa: Gpa::new(region.start_addr().0),
-                len: region.len(),
-            })
-            .collect();
-        ranges.sort_by_key(|range| range.gpa);
-        ranges
+        self.ram.ranges()
     }
 
     /// Reads the bytes from `gpa` up to the first that cannot be read, at most `len`.
@@ -307,25 +296,20 @@ impl DebugMemory {
     }
 
     fn backing(&self, gpa: u64) -> Backing {
-        if let Some(region) = self.ram.find_region(GuestAddress(gpa)) {
-            let left = region.len() - (gpa - region.start_addr().0);
+        if let Some(left) = self.ram.bytes_from(gpa) {
             return Backing::Ram(usize::try_from(left).unwrap_or(usize::MAX));
         }
-        let next = self
-            .ram
-            .iter()
-            .map(|region| region.start_addr().0)
-            .filter(|start| *start > gpa)
-            .min();
+        let next = self.ram.next_behind(gpa);
         let left = next.map_or(u64::MAX - gpa, |start| start - gpa);
         Backing::Device(usize::try_from(left).unwrap_or(usize::MAX).max(1))
     }
 
     /// Why the byte at `gpa` could not be accessed.
     fn out_of_reach(&self, gpa: Gpa) -> DebugError {
-        match self.ram.find_region(GuestAddress(gpa.value())) {
+        match self.ram.bytes_from(gpa.value()) {
             Some(_) => DebugError::MemoryOutOfReach { gpa },
-            None => DebugError::NoMemory { gpa },
+            None if self.machine.has_devices() => DebugError::NoMemory { gpa },
+            None => DebugError::NoDeviceAccess { gpa },
         }
     }
 
@@ -349,7 +333,7 @@ impl DebugMemory {
                 Backing::Device(here) => {
                     let len = natural_piece(at, left.min(here));
                     let piece = &mut data[done..done + len];
-                    match self.machine.mmio_read(None, Gpa::new(at), piece) {
+                    match self.machine.read_device(Gpa::new(at), piece) {
                         MmioOutcome::Handled => done += len,
                         MmioOutcome::Unclaimed => return done,
                     }
@@ -383,10 +367,10 @@ impl DebugMemory {
                 Backing::Device(here) => {
                     let len = natural_piece(at, left.min(here));
                     let piece = &data[done..done + len];
-                    match self.machine.mmio_write(None, Gpa::new(at), piece) {
+                    match self.machine.write_device(Gpa::new(at), piece) {
                         (MmioOutcome::Handled, asked) => outcome = first_of(outcome, asked),
                         (MmioOutcome::Unclaimed, _) => {
-                            return Err(DebugError::NoMemory { gpa: Gpa::new(at) });
+                            return Err(self.out_of_reach(Gpa::new(at)));
                         }
                     }
                     done += len;

@@ -4,7 +4,9 @@
 //! scenario is limited. A guest that does not exit in time is kicked, and the feature counts as not working.
 
 use crate::breakpoints::Int3Traps;
+use crate::kvm::kick::Kick as _;
 use crate::kvm::kick::KickSignal;
+use crate::kvm::kick::SignalKick;
 use crate::kvm::vcpu::features::SeenToWork;
 use crate::kvm::x86_64::ScratchVmError;
 use kvm_ioctls::Kvm;
@@ -14,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use vmm_core_defs::addr::VpIndex;
 use x86_64::scenario::ScenarioRunner;
 
 mod capabilities;
@@ -233,20 +236,25 @@ fn supervised<T: Send + 'static, L>(
     work: impl FnOnce(&ScenarioRunner) -> (T, L) + Send + 'static,
 ) -> Result<T, ProbeError> {
     signal.install().map_err(ProbeError::Signal)?;
+    let kick = Arc::new(SignalKick::new(signal));
     let (begin, begun) = mpsc::channel();
     let (finish, finished) = mpsc::channel();
     let overdue = Arc::new(AtomicU32::new(0));
     let bench = ScenarioRunner::new(begin, overdue.clone());
     let worker = thread::Builder::new()
         .name("probe".into())
-        .spawn(move || {
-            signal.unblock();
-            let (result, leftovers) = work(&bench);
-            // If the receiver is dropped, its thread has panicked.
-            let _ = finish.send(result);
-            // The end of all scenarios.
-            drop(bench);
-            drop(leftovers);
+        .spawn({
+            let kick = kick.clone();
+            move || {
+                kick.enlist(VpIndex::BSP);
+                let (result, leftovers) = work(&bench);
+                // If the receiver is dropped, its thread has panicked.
+                let _ = finish.send(result);
+                // The end of all scenarios.
+                drop(bench);
+                drop(leftovers);
+                kick.unregister(VpIndex::BSP);
+            }
         })
         .map_err(|err| ProbeError::NoMemory {
             why: err.to_string(),
@@ -261,7 +269,7 @@ fn supervised<T: Send + 'static, L>(
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 overdue.store(current, Ordering::Relaxed);
-                signal.send(&worker);
+                kick.kick(VpIndex::BSP);
                 wait = KICK_AGAIN;
             }
             // The thread has dropped its end, so it has finished with the guests, or has panicked.

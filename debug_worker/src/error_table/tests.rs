@@ -245,6 +245,20 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
             "raise the limit on processes (`ulimit -u`), then try again",
         ),
         (
+            DebugError::HeldByVmm { vp: VP },
+            16,
+            "VP 1 is held by the VMM",
+            "continue the VM in the VMM",
+        ),
+        (
+            DebugError::NoDeviceAccess {
+                gpa: vmm_core_defs::addr::Gpa::new(0xfee0_0000),
+            },
+            14,
+            "there is no RAM at",
+            "an instruction of the guest",
+        ),
+        (
             DebugError::VpThreadEnded { vp: VP },
             19,
             "the thread of VP 1 has ended: code of the VMM panicked",

@@ -8,8 +8,8 @@ use crate::arch::MAX_INSTRUCTION_LEN;
 use crate::arch::PagingState;
 use crate::arch::Walk;
 use crate::arch::walk;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::memory::GuestRam as _;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 
@@ -28,7 +28,7 @@ impl CodeBytes {
 
 impl Breakpoints {
     /// Reads up to the first byte that cannot be read. Returns the number of bytes.
-    pub(crate) fn read_physical(&self, ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
+    pub(crate) fn read_physical(&self, ram: &MemorySlots, gpa: Gpa, data: &mut [u8]) -> usize {
         let read = ram.read_some(gpa, data);
         self.bytes.overlay_read(gpa, &mut data[..read]);
         read
@@ -37,7 +37,7 @@ impl Breakpoints {
     /// Reads with these page tables, up to the first byte that is not mapped or that is not RAM. Returns the number of bytes.
     pub(crate) fn read_linear(
         &self,
-        ram: &GuestMemoryMmap,
+        ram: &MemorySlots,
         paging: &PagingState,
         gva: Gva,
         data: &mut [u8],
@@ -54,7 +54,7 @@ impl Breakpoints {
     }
 
     /// The bytes of the instruction at `location` that the VP can fetch. There are none where the VP's fetch faults.
-    pub(crate) fn code_at(&self, ram: &GuestMemoryMmap, location: &CodeLocation) -> CodeBytes {
+    pub(crate) fn code_at(&self, ram: &MemorySlots, location: &CodeLocation) -> CodeBytes {
         let mut code = CodeBytes::default();
         let pages = pages(ram, &location.paging, location.rip, MAX_INSTRUCTION_LEN);
         for (page, len) in pages.take_while(|(page, _)| location.fetch(page) == Fetch::Permitted) {
@@ -68,7 +68,7 @@ impl Breakpoints {
     }
 
     /// Writes the guest's own bytes of the instruction at `location` to memory. Returns the addresses for [`lower`](Self::lower). No other VP is in the guest.
-    pub(crate) fn lift(&mut self, ram: &GuestMemoryMmap, location: &CodeLocation) -> Vec<Gpa> {
+    pub(crate) fn lift(&mut self, ram: &MemorySlots, location: &CodeLocation) -> Vec<Gpa> {
         let code = pieces(ram, &location.paging, location.rip, MAX_INSTRUCTION_LEN);
         let lifted: Vec<Gpa> = code
             .flat_map(|(gpa, len)| self.bytes.addresses_within(gpa, len))
@@ -82,7 +82,7 @@ impl Breakpoints {
     }
 
     /// Writes the breakpoint bytes again that [`lift`](Self::lift) removed.
-    pub(crate) fn lower(&mut self, ram: &GuestMemoryMmap, lifted: &[Gpa]) {
+    pub(crate) fn lower(&mut self, ram: &MemorySlots, lifted: &[Gpa]) {
         for gpa in lifted {
             if let Err(err) = self.bytes.lower(ram, *gpa) {
                 tracing::error!(error = %err, "a breakpoint byte could not be lowered");
@@ -93,7 +93,7 @@ impl Breakpoints {
 
 /// The physical pieces of a linear range, page by page, up to the first page that is not mapped.
 fn pieces(
-    ram: &GuestMemoryMmap,
+    ram: &MemorySlots,
     paging: &PagingState,
     gva: Gva,
     len: usize,
@@ -103,7 +103,7 @@ fn pieces(
 
 /// The walk to each page of a linear range, up to the first page that is not mapped, with the number of bytes of the range on this page.
 fn pages(
-    ram: &GuestMemoryMmap,
+    ram: &MemorySlots,
     paging: &PagingState,
     gva: Gva,
     len: usize,

@@ -7,8 +7,8 @@ use crate::arch::PagingState;
 use crate::arch::Walk;
 use crate::arch::walk;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
+use crate::kvm::memory_slots::MemorySlots;
 use std::collections::BTreeMap;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Pending;
@@ -48,7 +48,7 @@ impl Int3Traps {
 /// The guest, as arming a breakpoint needs it. Every VP is parked (I3).
 pub(crate) struct GuestCode<'a> {
     /// RAM.
-    pub ram: &'a GuestMemoryMmap,
+    pub ram: &'a MemorySlots,
     /// The breakpoint bytes in RAM.
     pub bytes: &'a mut BreakpointBytes,
     /// The location of every VP, first that of the VP that stopped last. May be empty for changes that insert no software breakpoint.
@@ -69,7 +69,7 @@ pub(crate) struct Walks {
 impl Walks {
     fn walk(
         &mut self,
-        ram: &GuestMemoryMmap,
+        ram: &MemorySlots,
         vp: usize,
         location: &CodeLocation,
         address: Gva,
@@ -123,7 +123,7 @@ impl Owner {
     ///
     /// Until the owning process maps the page, the breakpoint has no byte, and any process that reaches the address is reported. The root may belong to a
     /// process that has ended. Its tables may then lead anywhere, so they are only read.
-    pub(super) fn has_another_byte(self, ram: &GuestMemoryMmap, location: &CodeLocation) -> bool {
+    pub(super) fn has_another_byte(self, ram: &MemorySlots, location: &CodeLocation) -> bool {
         let (Self::Process(root), Some(loaded)) = (self, location.root()) else {
             return false;
         };

@@ -4,12 +4,12 @@ use super::*;
 use crate::arch::CodeLocation;
 use crate::arch::PagingLimits;
 use crate::arch::PagingState;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::probe::Int3;
 use crate::probe::Report;
 use crate::probe::Seen;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::breakpoint::BreakpointChange;
 
 mod guest_registers;
@@ -17,7 +17,7 @@ mod not_executable;
 
 /// A guest with one VP, in long mode unless a test changes the mode. KVM exits for INT3 outside real mode.
 struct Guest {
-    ram: GuestMemoryMmap,
+    ram: MemorySlots,
     bytes: BreakpointBytes,
     locations: Vec<CodeLocation>,
     int3: Int3Traps,
@@ -34,7 +34,7 @@ const KERNEL_PAGE: u64 = 0xffff_ffff_8000_0000;
 
 impl Guest {
     fn new() -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let ram = MemorySlots::zeroed(&[(0, 1 << 20)]);
         let mut guest = Self {
             ram,
             bytes: BreakpointBytes::default(),

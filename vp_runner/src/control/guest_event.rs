@@ -53,6 +53,18 @@ impl GuestEvent {
         }
     }
 
+    /// The event of this kind that a device of the VMM has caused. `None` for an event that no device causes, and for a panic that belongs to no VP.
+    pub(crate) fn of_kind(kind: GuestEventKind, vp: Option<VpIndex>) -> Option<Self> {
+        match kind {
+            GuestEventKind::Reset => Some(Self::Reset { vp }),
+            GuestEventKind::PowerOff => Some(Self::PowerOff { vp }),
+            GuestEventKind::Panic => vp.map(|vp| Self::Panicked { vp }),
+            GuestEventKind::TripleFault => None,
+            // A kind of a newer vmm_core_defs.
+            _ => None,
+        }
+    }
+
     /// The stop reason that is reported to a debugger.
     pub(crate) const fn reason(self) -> DebugStopReason {
         match self {
@@ -66,13 +78,18 @@ impl GuestEvent {
 
     /// Whether the event is a stop for a debugger that asked for the events `on`.
     pub(crate) fn is_stop(self, on: StopOn) -> bool {
-        on.contains(match self {
-            Self::Reset { .. } => GuestEventKind::Reset,
-            Self::PowerOff { .. } => GuestEventKind::PowerOff,
-            Self::TripleFault { .. } => GuestEventKind::TripleFault,
-            Self::Panicked { .. } => GuestEventKind::Panic,
-            Self::Crashed { .. } => return true,
-        })
+        self.kind().is_none_or(|kind| on.contains(kind))
+    }
+
+    /// The kind of the event. `None` for a crash, which is a stop in any case.
+    pub(crate) const fn kind(self) -> Option<GuestEventKind> {
+        match self {
+            Self::Reset { .. } => Some(GuestEventKind::Reset),
+            Self::PowerOff { .. } => Some(GuestEventKind::PowerOff),
+            Self::TripleFault { .. } => Some(GuestEventKind::TripleFault),
+            Self::Panicked { .. } => Some(GuestEventKind::Panic),
+            Self::Crashed { .. } => None,
+        }
     }
 
     /// Whether this event is done when `other` has been carried out.

@@ -29,14 +29,10 @@
 use loom::sync::atomic::AtomicU8;
 #[cfg(loom)]
 use loom::sync::atomic::Ordering;
-#[cfg(loom)]
-use loom::thread;
 #[cfg(not(loom))]
 use std::sync::atomic::AtomicU8;
 #[cfg(not(loom))]
 use std::sync::atomic::Ordering;
-#[cfg(not(loom))]
-use std::thread;
 
 const IDLE: u8 = 0;
 const KICKED: u8 = 1;
@@ -96,13 +92,6 @@ impl RunGate {
     /// Whether a kick is set.
     pub(crate) fn is_kicked(&self) -> bool {
         self.0.load(Ordering::Acquire) & KICKED != 0
-    }
-
-    /// Called by the VP thread while its guest is halted. Sleeps until the VP is kicked. The kicker unparks the thread after the kick.
-    pub(crate) fn wait_for_kick(&self) {
-        while !self.is_kicked() {
-            thread::park();
-        }
     }
 
     /// Whether the VP is in the guest. The answer may be outdated at once.

@@ -61,6 +61,7 @@
 mod all_parked;
 mod entering;
 mod keep_stopped;
+mod members;
 mod messages;
 mod reported;
 
@@ -102,9 +103,26 @@ struct Vp {
     plan: VpAction,
     /// The stop of this VP that was reported to the client since the last resume.
     reported: Option<DebugStopReason>,
+    presence: Presence,
+}
+
+/// Whether the vCPU of a VP exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Presence {
+    Here,
+    /// The vCPU has gone. The VP counts as parked, and does not run.
+    Gone,
 }
 
 impl Vp {
+    /// A VP whose vCPU has just been added.
+    const NEW: Self = Self {
+        state: VpState::Parked(AtBreakpoint::NEW),
+        plan: VpAction::Run,
+        reported: None,
+        presence: Presence::Here,
+    };
+
     /// The session has ended or the guest was reset, so the stops of this VP, and their reports, count no longer.
     fn forget(&mut self) {
         if let VpState::Parked(at) = &mut self.state {
@@ -207,13 +225,8 @@ type Outputs = Result<Vec<Output>, Refused>;
 impl RunState {
     /// A guest with `vps` VPs, all parked, without a debugger.
     pub(crate) fn new(vps: u32, keep_stopped: KeepStopped) -> Self {
-        let vp = Vp {
-            state: VpState::Parked(AtBreakpoint::NEW),
-            plan: VpAction::Run,
-            reported: None,
-        };
         Self {
-            vps: vec![vp; vps as usize],
+            vps: vec![Vp::NEW; vps as usize],
             phase: Phase::Parked,
             session: Session::Detached,
             epoch: Epoch::default(),
@@ -499,6 +512,11 @@ impl RunState {
             }
         }
         Ok(self.stop_on)
+    }
+
+    /// Which guest events are stops. `None` if no debugger is attached.
+    pub(crate) fn stops_of_debugger(&self) -> Option<StopOn> {
+        self.attached().is_ok().then_some(self.stop_on)
     }
 
     /// Keeps a hit until it is reported. A guest event that is not a stop becomes the pending event instead.

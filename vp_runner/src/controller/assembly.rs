@@ -2,6 +2,8 @@
 
 use super::Control;
 use super::Controller;
+use super::HeldEvents;
+use super::Owner;
 use super::breakpoint_control::BreakpointControl;
 use super::device_calls;
 use super::device_calls::DeviceCalls;
@@ -9,7 +11,7 @@ use super::device_calls::StartCall;
 use super::latest_session::LatestSession;
 use super::ticker::Tick;
 use super::ticker::Ticker;
-use super::vps;
+use super::vps::VpShared;
 use super::vps::Vps;
 use super::waiting::Waiting;
 use crate::arch::PagingLimits;
@@ -21,11 +23,16 @@ use crate::breakpoints::Int3Traps;
 use crate::control::enter::StopSet;
 use crate::control::run_state::KeepStopped;
 use crate::control::run_state::RunState;
+use crate::hook::VpEvent;
+use crate::kvm::kick::Kick;
+use crate::kvm::kick::SignalKick;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::vcpu::features::KvmFeatures;
 use crate::kvm::x86_64::RegisterFile;
 use crate::kvm::x86_64::clocks;
 use crate::kvm::x86_64::clocks::KvmClocks;
-use crate::machine::Machine;
+use crate::machine::for_debugger::ForDebugger;
+use crate::machine::for_debugger::OfMachine;
 use crate::memory::DebugMemory;
 use crate::probe::Report;
 use crate::runner::OnCrash;
@@ -33,12 +40,11 @@ use crate::runner::ResetPolicy;
 use crate::runner::RunnerParams;
 use crate::runner::StartError;
 use crate::runner::StartMode;
-use crate::vp_thread::VpEvent;
 use futures::executor::block_on;
 use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use std::sync::RwLock;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::capability::CapabilityKind;
@@ -56,8 +62,9 @@ pub(super) struct Guest {
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     pub(super) xfeatures: XFeatures,
     pub(super) paging_limits: PagingLimits,
-    pub(super) memory: Arc<GuestMemoryMmap>,
-    pub(super) machine: Arc<dyn Machine>,
+    pub(super) memory: Arc<MemorySlots>,
+    pub(super) machine: Arc<dyn ForDebugger>,
+    pub(super) owner: Owner,
 }
 
 /// The channels and settings of a controller.
@@ -72,6 +79,20 @@ pub(super) struct Setup {
     pub(super) start: StartMode,
     pub(super) on_reset: ResetPolicy,
     pub(super) on_crash: OnCrash,
+}
+
+/// The parts of a controller in a VMM with run loops of its own.
+pub(crate) struct Embedded {
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) memory: Arc<MemorySlots>,
+    pub(crate) events: HeldEvents,
+    pub(crate) machine: Arc<dyn ForDebugger>,
+    pub(crate) kick: Arc<dyn Kick>,
+    pub(crate) debug: mesh::Receiver<DebugMessage>,
+    pub(crate) control: mesh::Receiver<Control>,
+    pub(crate) start: StartMode,
+    pub(crate) breakpoint_limit: u32,
+    pub(crate) report: Option<Report>,
 }
 
 impl Controller {
@@ -97,16 +118,17 @@ impl Controller {
             ..Breakpoints::default()
         };
         let breakpoints = Arc::new(RwLock::new(breakpoints));
-        let shared = vps::VpShared {
-            machine: params.machine.clone(),
-            ram: params.memory.clone(),
+        let ram = Arc::new(MemorySlots::of(params.memory));
+        let shared = VpShared {
+            ram: ram.clone(),
             breakpoints: Arc::clone(&breakpoints),
             vm: params.vm.clone(),
             features,
             time: time.clone(),
-            kick_signal: params.kick_signal,
+            kick: Arc::new(SignalKick::new(params.kick_signal)),
+            events: send,
         };
-        let vps = Vps::start(params.vcpus, &shared, &send).map_err(StartError::Thread)?;
+        let vps = Vps::start(params.vcpus, &shared, &params.machine).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps)).map_err(StartError::PowerOn)?;
         let guest = Guest {
             vps,
@@ -114,8 +136,9 @@ impl Controller {
             breakpoints,
             xfeatures: registers.xfeatures(),
             paging_limits: registers.paging_limits(),
-            memory: params.memory,
-            machine: params.machine,
+            memory: ram,
+            machine: Arc::new(OfMachine(params.machine)),
+            owner: Owner::Runner,
         };
         let report = params.report.as_ref();
         let setup = Setup {
@@ -131,6 +154,53 @@ impl Controller {
             on_crash: params.on_crash,
         };
         Ok(Self::over(guest, setup))
+    }
+
+    /// A controller of a VM whose VPs register later, and what the VPs need for that.
+    pub(crate) fn embedded(parts: Embedded) -> (Self, VpShared) {
+        let report = parts.report.as_ref();
+        let breakpoints = Arc::new(RwLock::new(Breakpoints {
+            table: BreakpointTable::new(parts.breakpoint_limit),
+            ..Breakpoints::default()
+        }));
+        let clocks = Box::new(KvmClocks(parts.vm.clone()));
+        // The clocks of an embedded VM belong to the VMM, and run on during a stop.
+        let rate = Err(Unsupported::ClockRateUnknown.into());
+        let time = Arc::new(Timekeeper::new(clocks, FreezeTime::Off, rate));
+        let (send, events) = mesh::channel();
+        let shared = VpShared {
+            ram: parts.memory.clone(),
+            breakpoints: breakpoints.clone(),
+            features: KvmFeatures::of(&parts.vm, Report::seen_to_work(report)),
+            vm: parts.vm,
+            time: time.clone(),
+            kick: parts.kick,
+            events: send,
+        };
+        let guest = Guest {
+            vps: Vps::of(Vec::new()),
+            events,
+            breakpoints,
+            // No request is served before the first VP, which knows both.
+            xfeatures: XFeatures::default(),
+            paging_limits: PagingLimits::new(0, false),
+            memory: parts.memory,
+            machine: parts.machine,
+            owner: Owner::Vmm(parts.events),
+        };
+        let setup = Setup {
+            debug: parts.debug,
+            control: parts.control,
+            ticker: Ticker::new(),
+            time,
+            device_threads: device_calls::on_a_thread,
+            int3: report.map(Report::int3_traps).unwrap_or_default(),
+            capabilities: report.map(Report::capabilities).unwrap_or_default(),
+            start: parts.start,
+            on_reset: ResetPolicy::Reset,
+            on_crash: OnCrash::End,
+        };
+        (Self::over(guest, setup), shared)
     }
 
     /// A controller of VPs that exist already.
@@ -170,6 +240,7 @@ impl Controller {
             start: setup.start,
             on_reset: setup.on_reset,
             on_crash: setup.on_crash,
+            owner: guest.owner,
             exit: None,
             reported: Vec::new(),
             time: setup.time,

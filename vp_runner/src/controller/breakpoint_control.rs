@@ -15,6 +15,7 @@ use crate::control::at_breakpoint::Emulation;
 use crate::control::enter::Int3Exits;
 use crate::control::enter::StopSet;
 use crate::control::run_state::VpAtByte;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::memory::GuestRam as _;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use std::sync::RwLockWriteGuard;
 use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
@@ -60,7 +60,7 @@ async fn yield_after(done: usize) {
 /// See the module. Dropping this value removes every byte from memory (I6). The value outlives the VP threads.
 pub(super) struct BreakpointControl {
     breakpoints: Arc<RwLock<Breakpoints>>,
-    ram: Arc<GuestMemoryMmap>,
+    ram: Arc<MemorySlots>,
     int3: Int3Traps,
     vps: Vec<ParkedAt>,
     /// The VP that stopped last.
@@ -84,11 +84,12 @@ struct ParkedAt {
     location: Option<CodeLocation>,
     /// How many debug registers the guest uses on this VP.
     guest_registers: Option<usize>,
+    is_gone: bool,
 }
 
 impl BreakpointControl {
     pub(super) fn new(
-        ram: Arc<GuestMemoryMmap>,
+        ram: Arc<MemorySlots>,
         breakpoints: Arc<RwLock<Breakpoints>>,
         int3: Int3Traps,
         vps: u32,
@@ -141,7 +142,7 @@ impl BreakpointControl {
             return Vec::new();
         }
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
-        vps.filter(|(_, vp)| vp.location.is_none())
+        vps.filter(|(_, vp)| vp.location.is_none() && !vp.is_gone)
             .map(|(index, _)| index)
             .collect()
     }
@@ -155,12 +156,34 @@ impl BreakpointControl {
     /// Registers of the VP were written, so its location may have changed.
     pub(super) fn forget(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            *vp = ParkedAt::default();
+            vp.location = None;
+            vp.guest_registers = None;
+        }
+    }
+
+    /// A VP has been added, or an index is used again.
+    pub(super) fn join(&mut self, vp: VpIndex) {
+        let index = vp.index() as usize;
+        match self.vps.get_mut(index) {
+            Some(known) => *known = ParkedAt::default(),
+            None => self.vps.push(ParkedAt::default()),
+        }
+    }
+
+    /// The VP has gone. Nothing is left to ask it.
+    pub(super) fn leave(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
+            vp.is_gone = true;
+            vp.location = None;
+            vp.guest_registers = None;
         }
     }
 
     fn forget_all(&mut self) {
-        self.vps.fill(ParkedAt::default());
+        for vp in &mut self.vps {
+            vp.location = None;
+            vp.guest_registers = None;
+        }
     }
 
     /// The VP was entered.
@@ -187,7 +210,7 @@ impl BreakpointControl {
     /// The VPs for which the number of debug registers that the guest uses is not known.
     pub(super) fn uncounted(&self) -> Vec<VpIndex> {
         let vps = (0..).map(VpIndex::new).zip(&self.vps);
-        vps.filter(|(_, vp)| vp.guest_registers.is_none())
+        vps.filter(|(_, vp)| vp.guest_registers.is_none() && !vp.is_gone)
             .map(|(index, _)| index)
             .collect()
     }
@@ -376,7 +399,6 @@ mod tests {
     use std::pin::pin;
     use std::task::Context;
     use std::task::Waker;
-    use vm_memory::GuestAddress;
     use vmm_core_defs::addr::Gva;
 
     const SLICES: usize = 3;
@@ -395,13 +417,13 @@ mod tests {
     }
 
     fn breakpoint_control(limit: usize) -> BreakpointControl {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]);
+        let ram = MemorySlots::zeroed(&[(0, 1 << 20)]);
         let limit = u32::try_from(limit).expect("a small limit");
         let breakpoints = Breakpoints {
             table: BreakpointTable::new(limit),
             ..Breakpoints::default()
         };
-        let (ram, breakpoints) = (ram.expect("a little RAM"), RwLock::new(breakpoints));
+        let (ram, breakpoints) = (ram, RwLock::new(breakpoints));
         let int3 = Int3Traps::EVERYWHERE;
         let mut control = BreakpointControl::new(Arc::new(ram), Arc::new(breakpoints), int3, 1);
         let real_mode = CodeLocation {

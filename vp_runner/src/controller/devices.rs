@@ -150,7 +150,7 @@ impl Controller {
         self.ask(DeviceCall {
             what: MachineCall::Reset,
             waits: Waits::Reset,
-            call: Box::new(move || Returned::Reset(machine.reset())),
+            call: Box::new(move || Returned::Reset(machine.reset_machine())),
         });
         loop {
             // merge

@@ -99,6 +99,7 @@ fn session() {
         paging_limits: PagingLimits::new(36, false),
         memory: model.ram.clone(),
         machine: model.clone(),
+        owner: Owner::Runner,
     };
     let setup = Setup {
         debug: requests,

@@ -1,39 +1,25 @@
-//! The VP threads as the controller sees them.
+//! The VPs as the controller sees them.
 
-mod link;
+mod start;
 
-pub(super) use link::ThreadGone;
-pub(super) use link::VpLink;
+pub(crate) use start::VpShared;
 
 use super::unanswered::Unanswered;
-use crate::arch::GuestMemory;
 use crate::arch::Snapshots;
-use crate::arch::Timekeeper;
-use crate::arch::VpContext;
 use crate::arch::VpState;
-use crate::breakpoints::Breakpoints;
 use crate::control::enter::Enter;
 use crate::control::enter::Snapshot;
 use crate::control::run_gate::Kick;
 use crate::control::run_gate::RunGate;
-use crate::kvm::guest_ram;
-use crate::kvm::kick::KickSignal;
-use crate::kvm::vcpu::features::KvmFeatures;
-use crate::machine::Machine;
-use crate::vp_thread::Command;
-use crate::vp_thread::ParkedVp;
-use crate::vp_thread::VpEvent;
+use crate::hook::Command;
+use crate::hook::ParkedVp;
+use crate::hook::link::NotTaken;
+use crate::hook::link::VpLink;
 use futures::FutureExt;
-use kvm_ioctls::VcpuFd;
-use kvm_ioctls::VmFd;
-use link::KvmThread;
-use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::sync::RwLock;
 use std::time::Duration;
 use std::time::Instant;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
@@ -47,17 +33,6 @@ pub(super) struct Vps {
     threads: Vec<VpThread>,
 }
 
-/// What all VPs share.
-pub(super) struct VpShared {
-    pub(super) machine: Arc<dyn Machine>,
-    pub(super) ram: Arc<GuestMemoryMmap>,
-    pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
-    pub(super) vm: Arc<VmFd>,
-    pub(super) features: KvmFeatures,
-    pub(super) time: Arc<Timekeeper>,
-    pub(super) kick_signal: KickSignal,
-}
-
 /// The thread of one VP, as the controller sees it.
 pub(super) struct VpThread {
     gate: Arc<RunGate>,
@@ -67,52 +42,50 @@ pub(super) struct VpThread {
     looked_at: Snapshot,
     /// The kick, until the VP parks.
     kicked: Option<Unanswered>,
+    presence: Presence,
+}
+
+/// Whether the vCPU exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Here,
+    /// The vCPU has gone. Its index stays.
+    Gone,
 }
 
 impl Vps {
-    /// Starts a thread for each vCPU. The threads send to `events`.
-    pub(super) fn start(
-        vcpus: Vec<VcpuFd>,
-        shared: &VpShared,
-        events: &mesh::Sender<VpEvent>,
-    ) -> io::Result<Self> {
-        guest_ram::install();
-        shared.kick_signal.install()?;
-        let mut vps = Self {
-            threads: Vec::with_capacity(vcpus.len()),
-        };
-        for (index, fd) in (0..).zip(vcpus) {
-            let gate = Arc::new(RunGate::new());
-            let snapshot = Snapshots::default();
-            let context = VpContext {
-                index: VpIndex::new(index),
-                gate: gate.clone(),
-                snapshot: snapshot.clone(),
-                memory: GuestMemory {
-                    ram: shared.ram.clone(),
-                    breakpoints: shared.breakpoints.clone(),
-                },
-                time: shared.time.clone(),
-            };
-            let thread = KvmThread::start(fd, shared, context, events.clone())?;
-            vps.threads
-                .push(VpThread::new(gate, Box::new(thread), snapshot));
-        }
-        Ok(vps)
-    }
-
-    /// VPs whose threads exist already.
-    #[cfg(test)]
+    /// VPs that exist already.
     pub(super) fn of(threads: Vec<VpThread>) -> Self {
         Self { threads }
+    }
+
+    /// A vCPU has registered. A vCPU that has gone may come back.
+    pub(super) fn join(&mut self, vp: VpIndex, thread: VpThread) {
+        match self.threads.get_mut(vp.index() as usize) {
+            Some(gone) => *gone = thread,
+            None => self.threads.push(thread),
+        }
+    }
+
+    /// The vCPU has gone.
+    pub(super) fn leave(&mut self, vp: VpIndex) {
+        if let Some(vp) = self.threads.get_mut(vp.index() as usize) {
+            vp.presence = Presence::Gone;
+            vp.kicked = None;
+        }
     }
 
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.threads.len()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn indexes(&self) -> impl Iterator<Item = VpIndex> + use<> {
-        (0..self.count()).map(VpIndex::new)
+    /// The VPs that have not gone.
+    pub(super) fn indexes(&self) -> Vec<VpIndex> {
+        let threads = (0..).map(VpIndex::new).zip(&self.threads);
+        threads
+            .filter(|(_, vp)| vp.presence == Presence::Here)
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// # Errors
@@ -124,7 +97,8 @@ impl Vps {
     fn thread(&self, vp: VpIndex) -> Result<&VpThread, DebugError> {
         let count = self.count();
         let thread = self.threads.get(vp.index() as usize);
-        thread.ok_or(DebugError::NoSuchVp { vp, count })
+        let here = thread.filter(|thread| thread.presence == Presence::Here);
+        here.ok_or(DebugError::NoSuchVp { vp, count })
     }
 
     /// Brings the VP out of the guest, or keeps the VP from entering (I4). The VP then parks.
@@ -186,7 +160,7 @@ impl Vps {
         thread.kicked = None;
         let looked_at = std::mem::replace(&mut thread.looked_at, Snapshot::OnDemand);
         let sent = thread.link.command(Command::Enter(enter(looked_at)));
-        sent.map_err(|ThreadGone| DebugError::VpThreadEnded { vp })
+        sent.map_err(|why| not_taken(vp, why))
     }
 
     /// Calls `call` on the thread of a parked VP, and waits for the result.
@@ -210,7 +184,7 @@ impl Vps {
         let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
         let link = &self.thread(vp)?.link;
         let sent = link.command(Command::Call(boxed));
-        sent.map_err(|ThreadGone| DebugError::VpThreadEnded { vp })?;
+        sent.map_err(|why| not_taken(vp, why))?;
         Ok(Asked {
             vp,
             answer: receive,
@@ -225,6 +199,7 @@ impl Vps {
     ) -> Result<(), DebugError> {
         let asked: Vec<_> = self
             .indexes()
+            .into_iter()
             .map(|vp| self.ask(vp, call.clone()))
             .collect();
         let mut result = Ok(());
@@ -285,6 +260,7 @@ impl VpThread {
             snapshot,
             looked_at: Snapshot::OnDemand,
             kicked: None,
+            presence: Presence::Here,
         }
     }
 
@@ -303,6 +279,13 @@ impl Drop for Vps {
         for vp in &mut self.threads {
             vp.link.join();
         }
+    }
+}
+
+fn not_taken(vp: VpIndex, why: NotTaken) -> DebugError {
+    match why {
+        NotTaken::Gone => DebugError::VpThreadEnded { vp },
+        NotTaken::HeldByVmm => DebugError::HeldByVmm { vp },
     }
 }
 

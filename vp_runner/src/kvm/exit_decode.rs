@@ -10,8 +10,37 @@ use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
+/// Who handles the exits that this crate does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exits {
+    /// Nobody: the VP cannot continue.
+    AreFailures,
+    /// The VMM, which gets each exit unchanged. The next entry completes the exit.
+    GoToVmm,
+}
+
+/// Whether an exit with this reason may be a stop for a debugger. Every other exit goes to the devices or to the VMM.
+pub(super) fn may_be_stop(reason: u32) -> bool {
+    matches!(
+        reason,
+        KVM_EXIT_DEBUG
+            | KVM_EXIT_SHUTDOWN
+            | KVM_EXIT_SYSTEM_EVENT
+            | KVM_EXIT_INTERNAL_ERROR
+            | KVM_EXIT_FAIL_ENTRY
+    )
+}
+
 /// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. After a shutdown the caller still has to check the registers.
-pub(super) fn decode(run: &kvm_run) -> Exit {
+pub(super) fn decode(run: &kvm_run, exits: Exits) -> Exit {
+    if exits == Exits::GoToVmm && !may_be_stop(run.exit_reason) {
+        return match run.exit_reason {
+            KVM_EXIT_INTR => Exit::Interrupted,
+            // The VMM waits for the interrupt that ends a `hlt`.
+            KVM_EXIT_HLT | KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => Exit::Nothing,
+            _ => Exit::Device,
+        };
+    }
     // SAFETY (all unions below): exit_reason says which member the kernel filled in (KVM api.rst, section 5); all are plain integers.
     match run.exit_reason {
         KVM_EXIT_IO | KVM_EXIT_MMIO => Exit::Device,
@@ -32,6 +61,7 @@ pub(super) fn decode(run: &kvm_run) -> Exit {
                 KVM_SYSTEM_EVENT_SHUTDOWN => Exit::SystemPowerOff,
                 KVM_SYSTEM_EVENT_RESET => Exit::SystemReset,
                 KVM_SYSTEM_EVENT_CRASH => Exit::SystemCrash,
+                _ if exits == Exits::GoToVmm => Exit::Device,
                 _ => Exit::Failed(CrashCause::UnknownExit {
                     reason: KVM_EXIT_SYSTEM_EVENT,
                 }),
@@ -106,6 +136,27 @@ mod tests {
 
     fn nothing(_: &mut kvm_run__bindgen_ty_1) {}
 
+    const RUNNER: Exits = Exits::AreFailures;
+
+    #[test]
+    fn a_vmm_gets_every_exit_that_is_no_stop() {
+        for reason in 0..64 {
+            let found = decode(&exit(reason, nothing), Exits::GoToVmm);
+            match reason {
+                KVM_EXIT_DEBUG => assert!(matches!(found, Exit::Debug(_))),
+                KVM_EXIT_SHUTDOWN => assert_eq!(found, Exit::Shutdown(FaultRegisters::Kept)),
+                KVM_EXIT_INTERNAL_ERROR | KVM_EXIT_FAIL_ENTRY => {
+                    assert!(matches!(found, Exit::Failed(_)), "{reason}");
+                }
+                KVM_EXIT_INTR => assert_eq!(found, Exit::Interrupted),
+                KVM_EXIT_HLT | KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => {
+                    assert_eq!(found, Exit::Nothing);
+                }
+                _ => assert_eq!(found, Exit::Device, "{reason}"),
+            }
+        }
+    }
+
     #[test]
     fn what_the_machine_as_a_whole_is_asked_for_is_told_apart() {
         let event = |type_| {
@@ -122,13 +173,13 @@ mod tests {
             (KVM_SYSTEM_EVENT_CRASH, Exit::SystemCrash),
             (77, unknown),
         ] {
-            assert_eq!(decode(&event(type_)), wanted, "{type_}");
+            assert_eq!(decode(&event(type_), RUNNER), wanted, "{type_}");
         }
         assert_eq!(
-            decode(&exit(KVM_EXIT_SHUTDOWN, nothing)),
+            decode(&exit(KVM_EXIT_SHUTDOWN, nothing), RUNNER),
             Exit::Shutdown(FaultRegisters::Kept)
         );
-        assert_eq!(decode(&exit(KVM_EXIT_HLT, nothing)), Exit::Halted);
+        assert_eq!(decode(&exit(KVM_EXIT_HLT, nothing), RUNNER), Exit::Halted);
     }
 
     #[test]
@@ -153,7 +204,7 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(decode(run), Exit::Failed(cause));
+            assert_eq!(decode(run, RUNNER), Exit::Failed(cause));
         }
     }
 
@@ -173,7 +224,7 @@ mod tests {
             pc: 0x1234,
             dr6: Dr6(0xffff_4ff0),
         };
-        assert_eq!(decode(&run), Exit::Debug(wanted));
+        assert_eq!(decode(&run, RUNNER), Exit::Debug(wanted));
     }
 
     #[test]
@@ -217,7 +268,7 @@ mod tests {
         };
         let gpa = Gpa::new(0xfee0_0000);
         let data = b"0123";
-        assert_eq!(decode(&mmio(4, 1)), Exit::Device);
+        assert_eq!(decode(&mmio(4, 1), RUNNER), Exit::Device);
         assert_eq!(
             device_access(&mut mmio(4, 1)),
             Some(DeviceAccess::MmioWrite { gpa, data })

@@ -4,34 +4,17 @@
 
 use super::guarded;
 use super::guarded::HostRange;
+use super::memory_slots::MemorySlots;
 use crate::arch::x86_64::page_walk::PhysicalMemory;
 use crate::breakpoints::breakpoint_bytes::CodeMemory;
 use crate::memory::GuestRam;
-use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryBackend;
-use vm_memory::GuestMemoryMmap;
-use vm_memory::GuestMemoryRegion;
-use vm_memory::MemoryRegionAddress;
 use vmm_core_defs::addr::Gpa;
 
 pub(crate) use guarded::install;
 
-/// The memory at an address: up to `len` bytes of the same region.
-fn host(ram: &GuestMemoryMmap, gpa: u64, len: usize) -> Option<HostRange> {
-    let region = ram.find_region(GuestAddress(gpa))?;
-    let offset = gpa - region.start_addr().0;
-    let left = usize::try_from(region.len() - offset).unwrap_or(usize::MAX);
-    let start = region.get_host_address(MemoryRegionAddress(0)).ok()?;
-    Some(HostRange {
-        at: (start as usize).checked_add(usize::try_from(offset).ok()?)?,
-        len: len.min(left),
-    })
-}
-
-/// All `len` bytes of one region.
-fn whole(ram: &GuestMemoryMmap, gpa: Gpa, len: usize) -> Option<usize> {
-    let range = host(ram, gpa.value(), len)?;
-    (range.len == len).then_some(range.at)
+/// All `len` bytes of one slot.
+fn whole(range: Option<HostRange>, len: usize) -> Option<usize> {
+    range.filter(|range| range.len == len).map(|range| range.at)
 }
 
 /// Whether a processor makes an access of `len` bytes at `at` in one access.
@@ -40,12 +23,13 @@ fn is_natural(at: usize, len: usize) -> bool {
 }
 
 /// Reads up to the first byte that cannot be read. Returns how many. A naturally aligned value of up to 8 bytes is read in one access.
-pub(super) fn read(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
+pub(super) fn read(ram: &MemorySlots, gpa: Gpa, data: &mut [u8]) -> usize {
+    let mapped = ram.mapped();
     let mut done = 0;
     while done < data.len() {
         let piece = &mut data[done..];
         let at = gpa.value().checked_add(done as u64);
-        let Some(range) = at.and_then(|at| host(ram, at, piece.len())) else {
+        let Some(range) = at.and_then(|at| mapped.readable(at, piece.len())) else {
             break;
         };
         let read = match is_natural(range.at, range.len) {
@@ -64,12 +48,13 @@ pub(super) fn read(ram: &GuestMemoryMmap, gpa: Gpa, data: &mut [u8]) -> usize {
 }
 
 /// Writes up to the first byte that cannot be written. Returns how many. A naturally aligned value of up to 8 bytes is written in one access.
-pub(super) fn write(ram: &GuestMemoryMmap, gpa: Gpa, data: &[u8]) -> usize {
+pub(super) fn write(ram: &MemorySlots, gpa: Gpa, data: &[u8]) -> usize {
+    let mapped = ram.mapped();
     let mut done = 0;
     while done < data.len() {
         let piece = &data[done..];
         let at = gpa.value().checked_add(done as u64);
-        let Some(range) = at.and_then(|at| host(ram, at, piece.len())) else {
+        let Some(range) = at.and_then(|at| mapped.writable(at, piece.len())) else {
             break;
         };
         let written = match is_natural(range.at, range.len) {
@@ -89,29 +74,35 @@ pub(super) fn write(ram: &GuestMemoryMmap, gpa: Gpa, data: &[u8]) -> usize {
     done
 }
 
+/// A value of `len` bytes, in one access.
+fn load(ram: &MemorySlots, gpa: Gpa, len: usize) -> Option<u64> {
+    let mapped = ram.mapped();
+    guarded::load(whole(mapped.readable(gpa.value(), len), len)?, len)
+}
+
 /// One byte.
-fn load_u8(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u8> {
-    let [byte, ..] = guarded::load(whole(ram, gpa, 1)?, 1)?.to_le_bytes();
+fn load_u8(ram: &MemorySlots, gpa: Gpa) -> Option<u8> {
+    let [byte, ..] = load(ram, gpa, 1)?.to_le_bytes();
     Some(byte)
 }
 
 /// Four bytes, in one access.
-pub(super) fn load_u32(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u32> {
-    let value = guarded::load(whole(ram, gpa, 4)?, 4)?;
-    u32::try_from(value).ok()
+pub(super) fn load_u32(ram: &MemorySlots, gpa: Gpa) -> Option<u32> {
+    u32::try_from(load(ram, gpa, 4)?).ok()
 }
 
 /// Eight bytes, in one access.
-pub(super) fn load_u64(ram: &GuestMemoryMmap, gpa: Gpa) -> Option<u64> {
-    guarded::load(whole(ram, gpa, 8)?, 8)
+pub(super) fn load_u64(ram: &MemorySlots, gpa: Gpa) -> Option<u64> {
+    load(ram, gpa, 8)
 }
 
 /// Writes one byte.
-pub(super) fn store_u8(ram: &GuestMemoryMmap, gpa: Gpa, byte: u8) -> Option<()> {
-    guarded::store(whole(ram, gpa, 1)?, 1, byte.into())
+pub(super) fn store_u8(ram: &MemorySlots, gpa: Gpa, byte: u8) -> Option<()> {
+    let mapped = ram.mapped();
+    guarded::store(whole(mapped.writable(gpa.value(), 1), 1)?, 1, byte.into())
 }
 
-impl GuestRam for GuestMemoryMmap {
+impl GuestRam for MemorySlots {
     fn read_some(&self, gpa: Gpa, data: &mut [u8]) -> usize {
         read(self, gpa, data)
     }
@@ -125,7 +116,7 @@ impl GuestRam for GuestMemoryMmap {
     }
 }
 
-impl PhysicalMemory for GuestMemoryMmap {
+impl PhysicalMemory for MemorySlots {
     fn read_u32(&self, gpa: Gpa) -> Option<u32> {
         load_u32(self, gpa)
     }
@@ -135,7 +126,7 @@ impl PhysicalMemory for GuestMemoryMmap {
     }
 }
 
-impl CodeMemory for GuestMemoryMmap {
+impl CodeMemory for MemorySlots {
     fn read_byte(&self, gpa: Gpa) -> Option<u8> {
         load_u8(self, gpa)
     }

@@ -6,13 +6,16 @@
 
 use kvm_ioctls::VcpuFd;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::ptr::null;
 use std::ptr::null_mut;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use vmm_sys_util::signal::Killable;
+use vmm_core_defs::addr::VpIndex;
 use vmm_sys_util::signal::SIGRTMAX;
 use vmm_sys_util::signal::SIGRTMIN;
 use vmm_sys_util::signal::register_signal_handler;
@@ -98,12 +101,104 @@ impl KickSignal {
         }
     }
 
-    /// Sends the signal to a thread. The thread's identifier is valid as long as its handle exists, even if the thread has ended.
-    pub(crate) fn send(self, thread: &JoinHandle<()>) {
-        if let Err(err) = thread.kill(self.0) {
-            // ESRCH: the thread has just ended, so it is not in the guest.
-            tracing::debug!(error = %err, "a VP thread could not be signalled");
+    /// Sends the signal to a thread of this process.
+    fn send(self, thread: libc::pid_t) {
+        // SAFETY: the call has no arguments in memory. A thread that has ended takes itself out of `SignalKick::threads` before.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, self.0) };
+        if sent != 0 {
+            let error = io::Error::last_os_error();
+            tracing::debug!(%error, "a VP thread could not be signalled");
         }
+    }
+}
+
+/// How a vCPU is brought out of `KVM_RUN`. [`SignalKick`] is the ready implementation.
+///
+/// A VMM implements this trait itself if its vCPUs wait elsewhere than in `KVM_RUN`, such as in an interrupt controller in user space, or if a signal of its own
+/// is to be used. The handler of such a signal calls [`on_kick_signal`].
+pub trait Kick: Send + Sync + 'static {
+    /// A vCPU registers. Called on the thread of the vCPU.
+    ///
+    /// # Errors
+    /// The error of the host. The vCPU does not register then.
+    fn register(&self, vp: VpIndex) -> io::Result<()>;
+
+    /// The vCPU goes away. Called on the thread of the vCPU. No kick of the vCPU follows.
+    fn unregister(&self, vp: VpIndex);
+
+    /// Ends the vCPU's `KVM_RUN`: one that is in progress returns `EINTR`, and so does the next one if the vCPU is about to enter. Called on any thread.
+    fn kick(&self, vp: VpIndex);
+
+    /// Repeats a kick that has had no effect for 200 ms or more.
+    fn kick_again(&self, vp: VpIndex) {
+        self.kick(vp);
+    }
+}
+
+/// A kick by a real-time signal.
+#[derive(Debug)]
+pub struct SignalKick {
+    signal: KickSignal,
+    threads: Mutex<HashMap<VpIndex, libc::pid_t>>,
+}
+
+impl SignalKick {
+    /// A kick by this signal. The handler is installed when the first vCPU registers.
+    pub fn new(signal: KickSignal) -> Self {
+        let threads = Mutex::default();
+        Self { signal, threads }
+    }
+
+    /// Kicks of this vCPU go to the calling thread, whose mask lets the signal through from now on.
+    pub(crate) fn enlist(&self, vp: VpIndex) {
+        self.signal.unblock();
+        // SAFETY: the call has no arguments and does not fail.
+        let thread = unsafe { libc::gettid() };
+        self.threads().insert(vp, thread);
+    }
+
+    fn threads(&self) -> MutexGuard<'_, HashMap<VpIndex, libc::pid_t>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for SignalKick {
+    fn default() -> Self {
+        Self::new(KickSignal::default())
+    }
+}
+
+impl Kick for SignalKick {
+    fn register(&self, vp: VpIndex) -> io::Result<()> {
+        if !self.signal.is_installed() {
+            self.signal.install()?;
+        }
+        self.enlist(vp);
+        Ok(())
+    }
+
+    fn unregister(&self, vp: VpIndex) {
+        self.threads().remove(&vp);
+    }
+
+    fn kick(&self, vp: VpIndex) {
+        if let Some(thread) = self.threads().get(&vp) {
+            self.signal.send(*thread);
+        }
+    }
+
+    fn kick_again(&self, vp: VpIndex) {
+        if !self.signal.is_installed() {
+            tracing::warn!(
+                signal = self.signal.number(),
+                "another handler has taken the place of the runner's, which is installed again: give `RunnerParams::kick_signal` a number that nothing else in \
+                 this process uses"
+            );
+            if let Err(error) = self.signal.install() {
+                tracing::error!(%error, "the handler of the kick signal");
+            }
+        }
+        self.kick(vp);
     }
 }
 
@@ -111,17 +206,31 @@ thread_local! {
     /// `kvm_run.immediate_exit` of this thread's vCPU, and null on every other thread. With constant initialisation and without a destructor, the signal handler
     /// reads this variable by a plain load.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(null_mut()) };
+    /// Whether this module has set `immediate_exit`. The VMM may set the flag too, and only the VMM clears a flag that the VMM has set.
+    static SET_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Async-signal-safe: one thread-local load and one atomic store.
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+/// The flag of the calling thread's vCPU.
+fn immediate_exit() -> Option<&'static AtomicU8> {
     let flag = IMMEDIATE_EXIT.get();
-    if !flag.is_null() {
-        // SAFETY: `ThreadVcpu` set it to a byte of a mapped kvm_run page, and takes it back before the vCPU can be dropped. The byte is
-        // shared with the kernel and otherwise written by this same thread only.
-        let flag = unsafe { AtomicU8::from_ptr(flag) };
-        flag.store(1, Ordering::Relaxed);
+    // SAFETY: `ThreadVcpu` set the pointer to a byte of a mapped kvm_run page, and clears the pointer before the page is unmapped. The callers do not keep the
+    // reference. The byte is shared with the kernel and with the VMM, which access it as a whole.
+    (!flag.is_null()).then(|| unsafe { AtomicU8::from_ptr(flag) })
+}
+
+/// Makes the calling thread's `KVM_RUN` return `EINTR`, whether it has begun or not. For the signal handler of a VMM that implements [`Kick`].
+///
+/// Async-signal-safe: loads and stores of thread-local variables and of one atomic. Has no effect on a thread without a registered vCPU.
+pub fn on_kick_signal() {
+    if let Some(flag) = immediate_exit()
+        && flag.swap(1, Ordering::Relaxed) == 0
+    {
+        SET_HERE.set(true);
     }
+}
+
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    on_kick_signal();
 }
 
 /// A vCPU on the thread it belongs to: while this exists, the signal sets its `immediate_exit`.
@@ -134,10 +243,10 @@ pub(crate) struct ThreadVcpu {
 
 impl ThreadVcpu {
     /// Binds the vCPU to the calling thread, which must not have another vCPU.
-    pub(crate) fn new(mut fd: VcpuFd, signal: KickSignal) -> Self {
+    pub(crate) fn new(mut fd: VcpuFd) -> Self {
         let flag = &raw mut fd.get_kvm_run().immediate_exit;
         IMMEDIATE_EXIT.set(flag);
-        signal.unblock();
+        SET_HERE.set(false);
         Self {
             fd,
             _not_send: std::marker::PhantomData,
@@ -146,6 +255,26 @@ impl ThreadVcpu {
 
     pub(crate) fn fd(&mut self) -> &mut VcpuFd {
         &mut self.fd
+    }
+
+    /// Makes the next `KVM_RUN` return at once, after it has completed the last exit.
+    pub(crate) fn set_immediate_exit(&self) {
+        on_kick_signal();
+    }
+
+    /// Clears `immediate_exit` if this module has set it. Returns whether it had. The VMM may have set the flag as well in the meantime, so the caller then
+    /// lets the VMM look for work before the VP enters the guest or waits.
+    pub(crate) fn clear_immediate_exit(&self) -> bool {
+        let was_set = SET_HERE.replace(false);
+        if was_set && let Some(flag) = immediate_exit() {
+            flag.store(0, Ordering::Relaxed);
+        }
+        was_set
+    }
+
+    /// Whether the VMM has set `immediate_exit`, because it wants its thread.
+    pub(crate) fn is_wanted_by_vmm(&self) -> bool {
+        !SET_HERE.get() && immediate_exit().is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::arch::PagingLimits;
+use crate::machine::Machine;
 use crate::machine::MachineError;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
 use vmm_core_defs::memory::TableEntry;
 use vmm_core_defs::memory::WalkFaultReason;
 
@@ -91,8 +93,8 @@ impl Machine for Device {
 }
 
 fn machine() -> (DebugMemory, Arc<Device>) {
-    let ranges = [(GuestAddress(0), RAM_LEN), (GuestAddress(UPPER), RAM_LEN)];
-    let ram = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
+    let ranges = [(0, RAM_LEN), (UPPER, RAM_LEN)];
+    let ram = Arc::new(MemorySlots::zeroed(&ranges));
     let device = Arc::new(Device::default());
     (
         DebugMemory::new(ram, device.clone(), Arc::default()),
@@ -342,7 +344,7 @@ fn without_paging_a_read_at_the_top_wraps_to_0_as_the_addresses_do() {
 }
 
 /// Counts the entries read.
-struct Counted<'a>(&'a GuestMemoryMmap, std::cell::Cell<usize>);
+struct Counted<'a>(&'a MemorySlots, std::cell::Cell<usize>);
 
 impl PhysicalMemory for Counted<'_> {
     fn read_u32(&self, gpa: Gpa) -> Option<u32> {

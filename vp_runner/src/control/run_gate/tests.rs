@@ -166,18 +166,6 @@ mod model {
     }
 
     #[test]
-    fn a_kick_ends_the_wait_of_a_vp_whose_guest_has_halted() {
-        bounded().check(|| {
-            let vcpu = Vcpu::new(true);
-            let vp = on_its_thread(&vcpu, |vcpu| vcpu.gate.wait_for_kick());
-            vcpu.kick();
-            // If the VP did not wake, loom would report a deadlock.
-            vp.thread().unpark();
-            vp.join().unwrap();
-        });
-    }
-
-    #[test]
     fn a_late_signal_does_not_break_the_next_round() {
         bounded().check(|| {
             let vcpu = Vcpu::new(true);

@@ -4,6 +4,7 @@ use super::Cause;
 use super::Output;
 use super::Outputs;
 use super::Phase;
+use super::Presence;
 use super::Resume;
 use super::RunState;
 use super::Session;
@@ -21,7 +22,11 @@ impl Vp {
     /// The value that the VP is entered with. `None` if the VP stays parked.
     fn value_if_moving(&mut self) -> Option<&mut AtBreakpoint> {
         match &mut self.state {
-            VpState::Parked(at) if self.plan != VpAction::Stay => Some(at),
+            VpState::Parked(at)
+                if self.plan != VpAction::Stay && self.presence == Presence::Here =>
+            {
+                Some(at)
+            }
             VpState::Parked(_) | VpState::Entered | VpState::Kicked => None,
         }
     }
@@ -49,7 +54,7 @@ impl RunState {
         Ok(self.step_over_or_enter())
     }
 
-    fn step_over_or_enter(&mut self) -> Vec<Output> {
+    pub(super) fn step_over_or_enter(&mut self) -> Vec<Output> {
         if let Some(vp) = self.next_to_step_over() {
             self.phase = Phase::SteppingOver;
             return self.enter(vp).into_iter().collect();
@@ -68,7 +73,7 @@ impl RunState {
         self.vps.iter_mut().position(steps_over).map(vp_index)
     }
 
-    fn enter(&mut self, index: VpIndex) -> Option<Output> {
+    pub(super) fn enter(&mut self, index: VpIndex) -> Option<Output> {
         let epoch = self.epoch;
         let vp = self.vps.get_mut(index.index() as usize)?;
         let at = *vp.value_if_moving()?;

@@ -15,17 +15,17 @@ use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::entry::Entry;
 use crate::control::run_gate::Kick;
 use crate::control::run_gate::RunGate;
-use crate::controller::vps::ThreadGone;
-use crate::controller::vps::VpLink;
 use crate::controller::vps::VpThread;
+use crate::hook::Command;
+use crate::hook::ParkedVp;
+use crate::hook::link::NotTaken;
+use crate::hook::link::VpLink;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::x86_64::RegisterFile;
-use crate::vp_thread::Command;
-use crate::vp_thread::ParkedVp;
 use shuttle::sync::atomic::AtomicBool;
 use shuttle::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
@@ -60,7 +60,7 @@ pub(super) fn gpa(rip: u64) -> Gpa {
 }
 
 /// The paging state of every VP.
-pub(super) fn load_tables(ram: &GuestMemoryMmap) {
+pub(super) fn load_tables(ram: &MemorySlots) {
     let entry = |at: u64, to: u64| {
         let to = u32::try_from(to).unwrap() | PRESENT;
         ram.write_obj(to, GuestAddress(at)).unwrap();
@@ -103,8 +103,8 @@ struct Link {
 }
 
 impl VpLink for Link {
-    fn command(&self, command: Command) -> Result<(), ThreadGone> {
-        let sent = self.commands.send(command).map_err(|_| ThreadGone);
+    fn command(&self, command: Command) -> Result<(), NotTaken> {
+        let sent = self.commands.send(command).map_err(|_| NotTaken::Gone);
         // The thread may carry out the command before the sender continues.
         thread::yield_now();
         sent

@@ -8,7 +8,9 @@ use super::*;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::breakpoint_bytes::INT3;
 use crate::control::at_breakpoint::FirstInstruction;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::machine::DeviceOutcome;
+use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::MmioOutcome;
 use kvm_ioctls::VcpuFd;
@@ -18,10 +20,9 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
 
 pub(super) struct Model {
-    pub(super) ram: Arc<GuestMemoryMmap>,
+    pub(super) ram: Arc<MemorySlots>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     state: Mutex<State>,
 }
@@ -78,7 +79,7 @@ enum Activity {
 
 impl Model {
     pub(super) fn new(vps: u32) -> Arc<Self> {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+        let ram = MemorySlots::zeroed(&[(0, 0x4000)]);
         let model = Self {
             ram: Arc::new(ram),
             breakpoints: Arc::default(),

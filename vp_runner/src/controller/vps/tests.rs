@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::run_gate::Kick;
 use futures::executor::block_on;
 use vmm_core_defs::debug_rpc::VpActivity;
 
@@ -11,10 +12,10 @@ struct EndedThread {
 
 impl VpLink for EndedThread {
     /// The command is dropped, as by a thread that panics.
-    fn command(&self, _: Command) -> Result<(), ThreadGone> {
+    fn command(&self, _: Command) -> Result<(), NotTaken> {
         match self.takes_a_command {
             true => Ok(()),
-            false => Err(ThreadGone),
+            false => Err(NotTaken::Gone),
         }
     }
 

@@ -9,12 +9,12 @@ use super::super::guest_ram::odd_ram::READ_ONLY;
 use super::super::guest_ram::odd_ram::SHRUNK;
 use super::super::guest_ram::odd_ram::odd_ram;
 use super::*;
+use crate::kvm::memory_slots::MemorySlots;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::process::ExitStatus;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend as _;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_sys_util::signal::register_signal_handler;
 
@@ -46,18 +46,18 @@ fn alone(test: &str, act: impl FnOnce()) -> Option<ExitStatus> {
     Some(status)
 }
 
-fn host(ram: &GuestMemoryMmap, gpa: u64) -> usize {
+fn host(ram: &MemorySlots, gpa: u64) -> usize {
     ram.get_host_address(GuestAddress(gpa)).unwrap() as usize
 }
 
-fn fault(ram: &GuestMemoryMmap, gpa: u64) {
+fn fault(ram: &MemorySlots, gpa: u64) {
     // SAFETY: it is none: the process ends here, as the test wants.
     unsafe { std::ptr::read_volatile(host(ram, gpa) as *const u8) };
     panic!("a byte out of reach was read");
 }
 
 /// Both are answered with an error.
-fn ours(ram: &GuestMemoryMmap) {
+fn ours(ram: &MemorySlots) {
     let mut data = [0; 64];
     for gpa in [CLOSED, SHRUNK + PAGE as u64] {
         assert_eq!(guest_ram::read(ram, Gpa::new(gpa), &mut data), 0);

@@ -1,5 +1,6 @@
 //! Guest memory that is no plain RAM, for tests.
 
+use crate::kvm::memory_slots::MemorySlots;
 use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
@@ -18,7 +19,7 @@ pub(crate) const SHRUNK: u64 = 0x5_0000;
 pub(crate) const CLOSED: u64 = 0x6_0000;
 
 /// All of them.
-pub(crate) fn odd_ram() -> GuestMemoryMmap {
+pub(crate) fn odd_ram() -> MemorySlots {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let file = tempfile::tempfile().unwrap();
@@ -35,5 +36,5 @@ pub(crate) fn odd_ram() -> GuestMemoryMmap {
         region(CLOSED, None, 2 * PAGE, libc::PROT_NONE, anonymous),
     ]);
     file.set_len(PAGE as u64).unwrap();
-    ram.unwrap()
+    ram.unwrap().into()
 }

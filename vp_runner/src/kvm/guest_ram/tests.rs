@@ -11,6 +11,8 @@ use std::hint::black_box;
 use std::time::Duration;
 use std::time::Instant;
 use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
 
 fn at(gpa: u64) -> Gpa {
     Gpa::new(gpa)
@@ -100,6 +102,7 @@ fn fastest(turns: u32, mut one: impl FnMut(), mut other: impl FnMut()) -> (Durat
 fn the_guard_costs_bulk_copies_nothing() {
     let len = 16 << 20;
     let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), len)]).unwrap();
+    let ram = MemorySlots::from(ram);
     for chunk in [0x1000, 0x4000, 0x1_0000, 0x10_0000] {
         let (mut data, mut other) = (vec![1; chunk], vec![1; chunk]);
         let all = || (0..len as u64).step_by(chunk);

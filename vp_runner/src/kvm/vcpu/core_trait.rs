@@ -25,8 +25,11 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::bits::rflags;
 
 impl Vcpu for KvmVcpu {
+    /// The VP's thread has cleared a flag of this crate before. A flag of the VMM stays, and makes the next `KVM_RUN` return to the VMM.
     fn set_immediate_exit(&mut self, on: bool) {
-        self.vcpu.fd().set_kvm_immediate_exit(u8::from(on));
+        if on {
+            self.vcpu.set_immediate_exit();
+        }
     }
 
     fn want_registers(&mut self, on: bool) {

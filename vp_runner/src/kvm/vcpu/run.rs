@@ -6,8 +6,10 @@ use super::Synced;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::vp::vcpu::Vcpu as _;
 use crate::control::exit::Exit;
+use crate::kvm::exit_decode::Exits;
 use crate::kvm::exit_decode::decode;
 use crate::kvm::exit_decode::device_access;
+use crate::kvm::exit_decode::may_be_stop;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::device_access::DeviceAccess;
@@ -16,20 +18,28 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
 impl KvmVcpu {
-    /// Runs the vCPU.
-    pub(crate) fn run(&mut self) -> Exit {
+    /// Runs the vCPU. The result is for [`left`](Self::left).
+    pub(crate) fn run(&mut self) -> Result<(), i32> {
+        let result = self.vcpu.fd().run().map(drop);
+        result.map_err(|err| err.errno())
+    }
+
+    /// The vCPU is about to run.
+    pub(crate) fn enters(&mut self) {
         if let Programmed::Fresh(state) = self.programmed {
             self.programmed = Programmed::Used(state);
         }
-        let fd = self.vcpu.fd();
-        let result = fd.run().map(drop);
-        let run = fd.get_kvm_run();
+    }
+
+    /// `KVM_RUN` has returned 0 or this error number. `exits`: who handles what this crate does not know.
+    pub(crate) fn left(&mut self, result: Result<(), i32>, exits: Exits) -> Exit {
+        let run = self.vcpu.fd().get_kvm_run();
         self.synced = match run.kvm_valid_regs {
             0 => Synced::No,
             _ => Synced::Yes,
         };
-        match result.map_err(|err| err.errno()) {
-            Ok(()) => match decode(run) {
+        match result {
+            Ok(()) => match decode(run, exits) {
                 Exit::Shutdown(_) => Exit::Shutdown(self.registers_after_shutdown()),
                 exit => exit,
             },
@@ -37,6 +47,26 @@ impl KvmVcpu {
             Err(libc::EAGAIN) => Exit::Nothing,
             Err(errno) => Exit::Failed(CrashCause::Run { errno }),
         }
+    }
+
+    /// Whether the exit in `kvm_run` may be a stop for a debugger.
+    pub(crate) fn may_be_stop(&mut self) -> bool {
+        may_be_stop(self.vcpu.fd().get_kvm_run().exit_reason)
+    }
+
+    /// The VMM has had the vCPU, and may have changed registers.
+    pub(crate) fn vmm_had_vcpu(&mut self) {
+        self.synced = Synced::No;
+    }
+
+    /// See [`ThreadVcpu::clear_immediate_exit`].
+    pub(crate) fn clear_immediate_exit(&self) -> bool {
+        self.vcpu.clear_immediate_exit()
+    }
+
+    /// See [`ThreadVcpu::is_wanted_by_vmm`].
+    pub(crate) fn is_wanted_by_vmm(&self) -> bool {
+        self.vcpu.is_wanted_by_vmm()
     }
 
     /// The device access of an [`Exit::Device`].

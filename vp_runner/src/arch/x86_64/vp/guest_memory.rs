@@ -7,13 +7,13 @@ use crate::arch::x86_64::page_walk::walk;
 use crate::arch::x86_64::step_effects::GuestState;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::CodeBytes;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::memory::GuestRam as _;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 
@@ -23,7 +23,7 @@ pub(super) const PAGE: u64 = 4096;
 /// RAM, and the breakpoint bytes in it.
 #[derive(Clone)]
 pub(crate) struct GuestMemory {
-    pub(crate) ram: Arc<GuestMemoryMmap>,
+    pub(crate) ram: Arc<MemorySlots>,
     /// Changed only while every VP is parked (I3).
     pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
 }

@@ -7,7 +7,10 @@ use super::Vp;
 use super::stepping::FastPath;
 use super::stepping::ResumeFlag;
 use super::vcpu::Vcpu;
+use crate::arch::x86_64::dr7::Slots;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::enter::Enter;
+use crate::control::enter::Int3Exits;
 use crate::control::enter::VpParked;
 use crate::control::entry::Entry;
 use crate::control::exit::Exit;
@@ -114,6 +117,17 @@ impl<V: Vcpu> Vp<V> {
                 Next::Park(cause) => return Turn::Parked(self.park(cause, run)),
             }
         }
+    }
+
+    /// Whether the next `KVM_RUN` and those after it need no work before and after them: nothing steps, no breakpoint is armed, and the guest gets no exception.
+    pub(crate) fn is_plain(&self, run: &GuestRun) -> bool {
+        let stops = &run.enter.stops;
+        matches!(run.next, Next::Enter { .. })
+            && run.entry.stepping() == SingleStepping::Off
+            && stops.slots == Slots::default()
+            && stops.int3_exits == Int3Exits::Off
+            && self.lifted.is_empty()
+            && !self.debugging.gives_breakpoint()
     }
 
     /// The vCPU has run, and has left the guest with this exit.

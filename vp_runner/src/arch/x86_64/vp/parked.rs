@@ -9,6 +9,7 @@ use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::control::enter::StopSet;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
@@ -39,6 +40,28 @@ impl<V: Vcpu> Vp<V> {
     pub(crate) fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError> {
         self.debugging.set_stops(stops, &mut self.cpu)?;
         self.cpu.vcpu.program(self.debugging.parked_state())
+    }
+
+    /// The VMM gets the thread of the parked VP. No step flag and no debug register of ours is on the vCPU meanwhile (I11). Returns the linear address of RIP,
+    /// if it can be read.
+    pub(crate) fn leave_to_vmm(&mut self) -> Option<Gva> {
+        if let Err(err) = self.set_stops(StopSet::default()) {
+            let vp = self.index;
+            tracing::error!(%vp, error = %err, "debug registers could not be taken off a VP");
+        }
+        self.cpu.linear_rip().ok()
+    }
+
+    /// The thread of the parked VP is back from the VMM, which may have changed any register. Returns the linear address of RIP, if it can be read.
+    pub(crate) fn come_back(&mut self) -> Option<Gva> {
+        self.forget_registers();
+        self.cpu.linear_rip().ok()
+    }
+
+    /// The VMM may have changed registers.
+    pub(crate) fn forget_registers(&mut self) {
+        self.forget_snapshot();
+        self.cpu.forget();
     }
 
     /// The address of the next instruction.

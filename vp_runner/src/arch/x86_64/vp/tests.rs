@@ -28,13 +28,13 @@ use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
 use crate::control::exit::Exit;
 use crate::control::run_gate::RunGate;
+use crate::kvm::memory_slots::MemorySlots;
 use fake_vcpu::FakeVcpu;
 use fake_vcpu::Stay;
 use std::sync::Arc;
 use std::sync::RwLock;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
@@ -58,7 +58,7 @@ const VP: VpIndex = VpIndex::BSP;
 /// One VP with its guest, and nobody else.
 struct Guest {
     vp: Vp<FakeVcpu>,
-    ram: Arc<GuestMemoryMmap>,
+    ram: Arc<MemorySlots>,
     breakpoints: Arc<RwLock<Breakpoints>>,
     stops: StopSet,
     gate: Arc<RunGate>,
@@ -67,7 +67,7 @@ struct Guest {
 impl Guest {
     /// A guest whose code is `nop`s, with these breakpoints, and RIP at [`CODE`].
     fn new(breakpoints: &[(BreakpointKind, u64)]) -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
         ram.write_slice(&[NOP; 0x100], GuestAddress(CODE)).unwrap();
         let ram = Arc::new(ram);
         let mut table = Breakpoints {

@@ -9,6 +9,7 @@
 //! It also sets accessed bits in the tables, which changes no translation, and always says writable, so permissions are for the other tests.
 
 use super::*;
+use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::x86_64::RegisterFile;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::StartIn;
@@ -154,7 +155,11 @@ fn compare(cr4: u64, efer: u64) -> Option<()> {
                 PagingMode::Level5 => ((random.next() << 7).cast_signed() >> 7).cast_unsigned(),
                 _ => random.next() & 0xffff_ffff,
             };
-            let ours = walk(scratch.ram(), &paging, Gva::new(gva));
+            let ours = walk(
+                &MemorySlots::from(scratch.ram().clone()),
+                &paging,
+                Gva::new(gva),
+            );
             let kvm = scratch.vcpu().translate_gva(gva).unwrap();
             let theirs = (kvm.valid != 0).then_some(Gpa::new(kvm.physical_address));
             assert_eq!(
@@ -215,7 +220,12 @@ fn kvm_agrees_without_paging() {
             let gva = random.next() & 0xffff_ffff;
             let kvm = scratch.vcpu().translate_gva(gva).unwrap();
             assert_eq!((kvm.valid, kvm.physical_address), (1, gva));
-            let ours = walk(scratch.ram(), &paging, Gva::new(gva)).unwrap();
+            let ours = walk(
+                &MemorySlots::from(scratch.ram().clone()),
+                &paging,
+                Gva::new(gva),
+            )
+            .unwrap();
             assert_eq!(ours.gpa, Gpa::new(gva));
         }
     }

@@ -1,6 +1,6 @@
 //! The controller's calls to a parked VP, which are made on the VP's thread. The unit tests of the controller use fake VPs.
 
-use super::RunLoop;
+use super::HookedVp;
 use crate::arch::CodeLocation;
 use crate::arch::VpState;
 use crate::control::enter::StopSet;
@@ -15,6 +15,7 @@ pub(crate) type Call = Box<dyn FnOnce(&mut dyn ParkedVp) + Send>;
 
 /// A VP in user space, with its last exit completed (I2). Each method calls the method of the same name in the VP core.
 pub(crate) trait ParkedVp {
+    /// Has no effect if the VMM runs the vCPU on a thread of its own, because the VMM powers the vCPU on then.
     fn power_on(&mut self) -> Result<(), DebugError>;
 
     fn set_stops(&mut self, stops: StopSet) -> Result<(), DebugError>;
@@ -44,10 +45,13 @@ pub(crate) trait ParkedVp {
     fn restart_counter(&mut self) -> Result<(), DebugError>;
 }
 
-impl ParkedVp for RunLoop {
+impl ParkedVp for HookedVp {
     fn power_on(&mut self) -> Result<(), DebugError> {
-        let (vp, machine) = (self.index, &*self.machine);
-        let powered_on = self.vp.power_on(|vcpu| vcpu.power_on(vp, machine));
+        let Some(machine) = &self.machine else {
+            return Ok(());
+        };
+        let vp = self.index;
+        let powered_on = self.vp.power_on(|vcpu| vcpu.power_on(vp, &**machine));
         powered_on.map_err(|err| err.of_call(MachineCall::InitVp { vp }))
     }
 

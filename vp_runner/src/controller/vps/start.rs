@@ -1,0 +1,171 @@
+//! How a VP begins: on a thread of this crate, or on a thread of the VMM.
+
+use super::VpThread;
+use super::Vps;
+use crate::arch::GuestMemory;
+use crate::arch::Snapshots;
+use crate::arch::Timekeeper;
+use crate::arch::VpContext;
+use crate::breakpoints::Breakpoints;
+use crate::control::run_gate::RunGate;
+use crate::hook::HookParts;
+use crate::hook::HookedVp;
+use crate::hook::NewVp;
+use crate::hook::VpEvent;
+use crate::hook::link::HookLink;
+use crate::hook::mailbox::Holder;
+use crate::hook::mailbox::Mailbox;
+use crate::kvm::exit_decode::Exits;
+use crate::kvm::guest_ram;
+use crate::kvm::kick::Kick;
+use crate::kvm::kick::ThreadVcpu;
+use crate::kvm::memory_slots::MemorySlots;
+use crate::kvm::vcpu::KvmVcpu;
+use crate::kvm::vcpu::features::KvmFeatures;
+use crate::machine::Machine;
+use crate::vp_thread;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::thread;
+use vmm_core_defs::addr::VpIndex;
+
+/// What all VPs of a VM share.
+pub(crate) struct VpShared {
+    pub(crate) ram: Arc<MemorySlots>,
+    pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) features: KvmFeatures,
+    pub(crate) time: Arc<Timekeeper>,
+    pub(crate) kick: Arc<dyn Kick>,
+    pub(crate) events: mesh::Sender<VpEvent>,
+}
+
+/// The two ends of a VP that is about to begin: of its thread, and of the controller.
+struct Ends {
+    context: VpContext,
+    parts: HookParts,
+    gate: Arc<RunGate>,
+    snapshot: Snapshots,
+    link: HookLink,
+}
+
+impl VpShared {
+    fn ends(
+        &self,
+        index: VpIndex,
+        machine: Option<Arc<dyn Machine>>,
+        exits: Exits,
+        holder: Holder,
+    ) -> io::Result<Ends> {
+        let gate = Arc::new(RunGate::new());
+        let snapshot = Snapshots::default();
+        let mailbox = Arc::new(Mailbox::new(holder)?);
+        let context = VpContext {
+            index,
+            gate: gate.clone(),
+            snapshot: snapshot.clone(),
+            memory: GuestMemory {
+                ram: self.ram.clone(),
+                breakpoints: self.breakpoints.clone(),
+            },
+            time: self.time.clone(),
+        };
+        let link = HookLink {
+            vp: index,
+            mailbox: mailbox.clone(),
+            kick: self.kick.clone(),
+            thread: None,
+        };
+        let parts = HookParts {
+            mailbox,
+            events: self.events.clone(),
+            kick: self.kick.clone(),
+            exits,
+            machine,
+        };
+        Ok(Ends {
+            context,
+            parts,
+            gate,
+            snapshot,
+            link,
+        })
+    }
+
+    /// The VM.
+    pub(crate) fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    /// Registers a vCPU of the VMM, on its thread. The VP is parked until the controller enters it.
+    ///
+    /// # Errors
+    /// The error of the host.
+    pub(crate) fn register(&self, index: VpIndex, fd: VcpuFd) -> io::Result<HookedVp> {
+        guest_ram::install();
+        let Ends {
+            context,
+            parts,
+            gate,
+            snapshot,
+            link,
+        } = self.ends(index, None, Exits::GoToVmm, Holder::Vmm)?;
+        let mut vcpu = KvmVcpu::new(ThreadVcpu::new(fd), self.vm.clone(), self.features);
+        let registers = vcpu.find_register_file().map_err(io::Error::other)?;
+        vcpu.set_register_file(registers);
+        self.kick.register(index)?;
+        let new = NewVp {
+            gate,
+            link: Box::new(link),
+            snapshot,
+            registers,
+        };
+        let hooked = HookedVp::new(vcpu, context, parts);
+        self.events.send(VpEvent::Joined(index, new));
+        Ok(hooked)
+    }
+
+    /// Starts a thread of this crate for a vCPU.
+    fn start(&self, index: VpIndex, fd: VcpuFd, machine: Arc<dyn Machine>) -> io::Result<VpThread> {
+        let served = machine.clone();
+        let ends = self.ends(index, Some(machine), Exits::AreFailures, Holder::Runner)?;
+        let Ends {
+            context,
+            parts,
+            gate,
+            snapshot,
+            mut link,
+        } = ends;
+        let (vm, features, kick) = (self.vm.clone(), self.features, self.kick.clone());
+        let run = move || {
+            let vcpu = KvmVcpu::new(ThreadVcpu::new(fd), vm, features);
+            let vp = HookedVp::new(vcpu, context, parts);
+            match kick.register(index) {
+                Ok(()) => vp_thread::serve(vp, index, &*served),
+                Err(error) => tracing::error!(vp = %index, %error, "a VP thread cannot be kicked"),
+            }
+        };
+        let name = format!("vp{}", index.index());
+        link.thread = Some(thread::Builder::new().name(name).spawn(run)?);
+        Ok(VpThread::new(gate, Box::new(link), snapshot))
+    }
+}
+
+impl Vps {
+    /// Starts a thread of this crate for each vCPU.
+    pub(crate) fn start(
+        vcpus: Vec<VcpuFd>,
+        shared: &VpShared,
+        machine: &Arc<dyn Machine>,
+    ) -> io::Result<Self> {
+        guest_ram::install();
+        let mut vps = Self::of(Vec::with_capacity(vcpus.len()));
+        for (index, fd) in (0..).map(VpIndex::new).zip(vcpus) {
+            vps.join(index, shared.start(index, fd, machine.clone())?);
+        }
+        Ok(vps)
+    }
+}

@@ -1,0 +1,88 @@
+//! The hook around `KVM_RUN`.
+
+use crate::hook::After;
+use crate::hook::Before;
+use crate::hook::HookedVp;
+use std::io;
+
+/// What the VMM does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeforeEntry {
+    /// Make the `KVM_RUN`, and pass its result to [`VpHook::after_exit`].
+    Enter,
+    /// Make no `KVM_RUN`. Act as if it had returned `EINTR`.
+    Interrupted,
+    /// Handle the exit for which [`AfterExit::Hold`] was the answer. `kvm_run` is as that exit left it.
+    Deliver,
+}
+
+/// What the VMM does with an exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterExit {
+    /// Handle the exit.
+    Handle,
+    /// Nothing: the exit was the debugger's. Call [`VpHook::before_entry`] again.
+    Again,
+    /// Nothing yet: a debugger sees the exit first. Call [`VpHook::before_entry`] until it answers [`BeforeEntry::Deliver`].
+    Hold,
+}
+
+/// The hook of one vCPU. Bound to the thread of the vCPU. Dropping the hook takes the vCPU off the debugger.
+pub struct VpHook {
+    vp: HookedVp,
+    /// The result of the exit that is held, for [`run`](Self::run).
+    held: io::Result<()>,
+}
+
+impl VpHook {
+    pub(super) fn new(vp: HookedVp) -> Self {
+        let held = Ok(());
+        Self { vp, held }
+    }
+
+    /// Runs the vCPU by `kvm_run`, which makes the `KVM_RUN` and returns the error of the host. Returns when there is an exit or an error for the VMM to handle,
+    /// unchanged: `kvm_run` is as KVM left it. Parks the VP inside while a debugger stops the guest.
+    ///
+    /// # Errors
+    /// The error of `kvm_run`. `EINTR` also if the VMM wants its thread while the VP is parked.
+    #[inline]
+    pub fn run(&mut self, mut kvm_run: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        loop {
+            match self.before_entry() {
+                BeforeEntry::Enter => {}
+                BeforeEntry::Interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
+                BeforeEntry::Deliver => return std::mem::replace(&mut self.held, Ok(())),
+            }
+            let result = kvm_run();
+            match self.after_exit(&result) {
+                AfterExit::Handle => return result,
+                AfterExit::Again => {}
+                AfterExit::Hold => self.held = result,
+            }
+        }
+    }
+
+    /// Comes before each `KVM_RUN`, outside any lock that another thread of the VMM waits for. Parks the VP inside while a debugger stops the guest.
+    #[inline]
+    pub fn before_entry(&mut self) -> BeforeEntry {
+        match self.vp.before_entry() {
+            Before::Enter => BeforeEntry::Enter,
+            Before::Interrupted => BeforeEntry::Interrupted,
+            Before::Deliver => BeforeEntry::Deliver,
+        }
+    }
+
+    /// Comes after each `KVM_RUN`, with its result, before the VMM looks at the exit.
+    #[inline]
+    pub fn after_exit(&mut self, result: &io::Result<()>) -> AfterExit {
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        match self.vp.after_exit(result) {
+            After::Handle => AfterExit::Handle,
+            After::Again => AfterExit::Again,
+            After::Hold => AfterExit::Hold,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The commands for one VP, and who has the thread of the VP: this crate, the VMM, or nobody.
+
+use super::messages::Command;
+use crate::kvm::wake::HeldSignals;
+use crate::kvm::wake::Wake;
+use crate::kvm::wake::Woken;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Who has the thread of a VP that is not in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// This crate. Calls with the parked VP are served.
+    Runner,
+    /// The VMM. The VP cannot enter the guest before the VMM calls this crate again.
+    Vmm,
+    /// Nobody: the VP has gone.
+    Nobody,
+}
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The VP has gone.
+    Gone,
+    /// The VMM has the thread of the VP, and this is a call, which would wait for the VMM.
+    HeldByVmm,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    /// Whether there are commands. A hint for the thread that polls: `state` is what counts.
+    filled: AtomicBool,
+    wake: Wake,
+}
+
+#[derive(Debug)]
+struct State {
+    commands: VecDeque<Command>,
+    holder: Holder,
+    sleeping: bool,
+}
+
+impl Mailbox {
+    /// # Errors
+    /// The error of the host, which has no file descriptor left.
+    pub(crate) fn new(holder: Holder) -> io::Result<Self> {
+        Ok(Self {
+            state: Mutex::new(State {
+                commands: VecDeque::new(),
+                holder,
+                sleeping: false,
+            }),
+            filled: AtomicBool::new(false),
+            wake: Wake::new()?,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a command. A command to enter waits for the VMM to give the thread back. A call does not.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub(crate) fn send(&self, command: Command) -> Result<(), NotTaken> {
+        let mut state = self.state();
+        match (state.holder, &command) {
+            (Holder::Nobody, _) => return Err(NotTaken::Gone),
+            (Holder::Vmm, Command::Call(_)) => return Err(NotTaken::HeldByVmm),
+            (Holder::Vmm | Holder::Runner, _) => {}
+        }
+        state.commands.push_back(command);
+        self.filled.store(true, Ordering::Release);
+        let sleeping = state.sleeping;
+        drop(state);
+        if sleeping {
+            self.wake.wake();
+        }
+        Ok(())
+    }
+
+    /// Wakes the thread if it sleeps, because its gate has changed.
+    pub(crate) fn wake(&self) {
+        let sleeping = self.state().sleeping;
+        if sleeping {
+            self.wake.wake();
+        }
+    }
+
+    /// The next command, if there is one.
+    pub(crate) fn take(&self) -> Option<Command> {
+        if !self.filled.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.state();
+        let command = state.commands.pop_front();
+        self.filled
+            .store(!state.commands.is_empty(), Ordering::Release);
+        command
+    }
+
+    /// Whether there is no command.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.filled.load(Ordering::Acquire)
+    }
+
+    /// The thread is this crate's again.
+    pub(crate) fn arrive(&self) {
+        self.state().holder = Holder::Runner;
+    }
+
+    /// Gives the thread to the VMM. Returns a command instead if one has arrived, because a call must not wait for the VMM.
+    pub(crate) fn leave(&self) -> Option<Command> {
+        let mut state = self.state();
+        let command = state.commands.pop_front();
+        match &command {
+            Some(_) => self
+                .filled
+                .store(!state.commands.is_empty(), Ordering::Release),
+            None => state.holder = Holder::Vmm,
+        }
+        command
+    }
+
+    /// The VP goes away. Commands that were not carried out are dropped, which their senders notice.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.holder = Holder::Nobody;
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        drop(commands);
+    }
+
+    /// Sleeps until there is a command, `is_over` holds after a wake, a signal arrives, or time has passed.
+    pub(crate) fn sleep(
+        &self,
+        timeout: Option<Duration>,
+        signals: Option<&HeldSignals>,
+        is_over: impl Fn() -> bool,
+    ) -> Woken {
+        {
+            let mut state = self.state();
+            if !state.commands.is_empty() {
+                return Woken::ByWake;
+            }
+            state.sleeping = true;
+        }
+        // The other side changes the gate first and looks at `sleeping` then.
+        let woken = match is_over() {
+            true => Woken::ByWake,
+            false => self.wake.sleep(timeout, signals),
+        };
+        self.state().sleeping = false;
+        woken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread;
+
+    fn call() -> Command {
+        Command::Call(Box::new(|_| {}))
+    }
+
+    #[test]
+    fn a_call_is_refused_while_the_vmm_has_the_thread_and_a_command_to_exit_waits() {
+        let mailbox = Mailbox::new(Holder::Runner).unwrap();
+        assert!(mailbox.leave().is_none());
+        assert_eq!(mailbox.send(call()), Err(NotTaken::HeldByVmm));
+        assert_eq!(mailbox.send(Command::Exit), Ok(()));
+        mailbox.arrive();
+        assert!(matches!(mailbox.take(), Some(Command::Exit)));
+        assert!(mailbox.take().is_none());
+    }
+
+    #[test]
+    fn the_thread_does_not_leave_before_it_has_served_the_last_call() {
+        let mailbox = Mailbox::new(Holder::Runner).unwrap();
+        mailbox.send(call()).unwrap();
+        assert!(matches!(mailbox.leave(), Some(Command::Call(_))));
+        assert!(mailbox.leave().is_none());
+        assert_eq!(mailbox.send(call()), Err(NotTaken::HeldByVmm));
+    }
+
+    #[test]
+    fn a_vp_that_has_gone_takes_nothing_and_drops_what_it_has() {
+        let mailbox = Mailbox::new(Holder::Runner).unwrap();
+        let (send, receive) = std::sync::mpsc::channel::<()>();
+        let holds = Command::Call(Box::new(move |_| drop(send)));
+        mailbox.send(holds).unwrap();
+        mailbox.close();
+        assert!(receive.recv().is_err());
+        assert_eq!(mailbox.send(Command::Exit), Err(NotTaken::Gone));
+    }
+
+    #[test]
+    fn a_sleeper_wakes_for_each_command() {
+        let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
+        let sender = mailbox.clone();
+        let thread = thread::spawn(move || {
+            for _ in 0..1000 {
+                sender.send(call()).unwrap();
+            }
+            sender.send(Command::Exit).unwrap();
+        });
+        let mut calls = 0;
+        loop {
+            match mailbox.take() {
+                Some(Command::Exit) => break,
+                Some(_) => calls += 1,
+                None => assert_eq!(mailbox.sleep(None, None, || false), Woken::ByWake),
+            }
+        }
+        thread.join().unwrap();
+        assert_eq!(calls, 1000);
+    }
+}

@@ -1,0 +1,54 @@
+//! The messages between the controller and the hook of a VP.
+
+use super::Call;
+use super::link::VpLink;
+use crate::arch::Snapshots;
+use crate::control::enter::Enter;
+use crate::control::enter::VpParked;
+use crate::control::run_gate::RunGate;
+use crate::kvm::RegisterFile;
+use std::sync::Arc;
+use vmm_core_defs::addr::VpIndex;
+
+/// A command of the controller to a VP.
+pub(crate) enum Command {
+    /// Run the guest. The VP answers with one [`VpParked`].
+    Enter(Enter),
+    /// Call this with the parked VP.
+    Call(Call),
+    /// The controller has ended. The VP runs without a debugger from now on, and a thread of this crate ends.
+    Exit,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Enter(enter) => f.debug_tuple("Enter").field(enter).finish(),
+            Self::Call(_) => f.write_str("Call"),
+            Self::Exit => f.write_str("Exit"),
+        }
+    }
+}
+
+/// An event that a VP sends to the controller.
+pub(crate) enum VpEvent {
+    /// The answer to [`Command::Enter`].
+    Parked(VpParked),
+    /// The thread ends by a panic in the VMM's code.
+    Died(VpIndex),
+    /// A vCPU has registered.
+    Joined(VpIndex, NewVp),
+    /// A vCPU has gone. Its VP is not in the guest.
+    Left(VpIndex),
+    /// The VMM had the thread of this parked VP and has changed the VP's RIP.
+    MovedByVmm(VpIndex),
+}
+
+/// A VP that has just registered, as the controller sees it.
+pub(crate) struct NewVp {
+    pub(crate) gate: Arc<RunGate>,
+    pub(crate) link: Box<dyn VpLink>,
+    pub(crate) snapshot: Snapshots,
+    /// Which registers the VPs of this VM have.
+    pub(crate) registers: RegisterFile,
+}
