@@ -99,7 +99,7 @@ fn over_tcp() {
 async fn serve(
     mut socket: PolledSocket<TcpStream>,
     debug: mesh::Sender<DebugMessage>,
-    handle: vp_runner::runner::RunnerHandle,
+    handle: Handle,
 ) {
     let attach = Debug::attach(&debug, DetachAction::Resume);
     let debug = attach.await.unwrap().session;
@@ -115,7 +115,7 @@ async fn serve(
     handle.stop();
 }
 
-async fn measure(debug: mesh::Sender<DebugMessage>, handle: vp_runner::runner::RunnerHandle) {
+async fn measure(debug: mesh::Sender<DebugMessage>, handle: Handle) {
     let attach = Debug::attach(&debug, DetachAction::Resume);
     let debug = attach.await.unwrap().session;
     // The time of a client between two packets, which is about the time of a round trip to the client.

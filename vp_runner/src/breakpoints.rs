@@ -41,7 +41,7 @@ use crate::arch::Slot;
 use crate::arch::Slots;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
 use crate::breakpoints::breakpoint_bytes::ByteError;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use changes::Undo;
 use guest_code::Owner;
 use guest_code::Placement;

@@ -6,7 +6,7 @@
 //! ```text
 //! let (vm, controller) = embed(EmbedParams::new(kvm_fd, vm_fd, requests)?)?;
 //! // on a thread of the VMM:      block_on(controller.run())
-//! // with each memory slot:       vm.set_slot(number, Some(MemorySlot { .. }))
+//! // with each memory slot:       vm.set_slot(number, Some(MemorySlot::new(..)))
 //! // on the thread of each vCPU:  let mut hook = vm.register_vp(id, vcpu_fd)?;
 //! //                              hook.run(|| ioctl(vcpu_fd, KVM_RUN))
 //! ```
@@ -27,6 +27,7 @@
 //! Before an entry there is one atomic load, and after an exit none. There is no allocation and no system call.
 
 mod params;
+mod rust_vmm;
 mod vm_handle;
 mod vp_hook;
 
@@ -35,13 +36,14 @@ pub use crate::kvm::kick::Kick;
 pub use crate::kvm::kick::KickSignal;
 pub use crate::kvm::kick::SignalKick;
 pub use crate::kvm::kick::on_kick_signal;
-pub use crate::kvm::memory_slots::MemorySlot;
+pub use crate::memory::slots::MemorySlot;
 pub use crate::runner::Controller;
 pub use crate::runner::StartMode;
 pub use params::EmbedParams;
 pub use params::MmioAccess;
 pub use vm_handle::EmbedError;
 pub use vm_handle::Proceed;
+pub use vm_handle::Quiesced;
 pub use vm_handle::VmHandle;
 pub use vm_handle::embed;
 pub use vp_hook::AfterExit;

@@ -5,7 +5,7 @@ pub(crate) mod exit_decode;
 mod guarded;
 pub(crate) mod guest_ram;
 pub(crate) mod kick;
-pub(crate) mod memory_slots;
+mod memory_slot;
 mod pending_interrupt;
 pub mod ram;
 pub(crate) mod vcpu;

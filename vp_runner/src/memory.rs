@@ -16,8 +16,9 @@ use crate::machine::MmioOutcome;
 use crate::machine::for_debugger::ForDebugger;
 
 mod ram;
+pub(crate) mod slots;
 
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 pub(crate) use ram::GuestRam;
 use std::sync::Arc;
 use std::sync::PoisonError;

@@ -252,7 +252,7 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
         ),
         (
             DebugError::NoDeviceAccess {
-                gpa: vmm_core_defs::addr::Gpa::new(0xfee0_0000),
+                gpa: Gpa::new(0xfee0_0000),
             },
             14,
             "there is no RAM at",

@@ -3,6 +3,7 @@
 //!
 //! - [`amount`]: the number of repetitions in a test.
 //! - [`machine`]: a small machine around `vp_runner`, in the test's own process, driven by requests.
+//! - [`own_loops`]: a VMM with run loops of its own, in the place of the runner's threads.
 //! - [`running`]: a VMM as a child process.
 //! - [`any_vmm`]: the VMM under test as a command, with a small guest.
 //! - [`debuggers`]: the GDBs and LLDBs on this machine.
@@ -16,5 +17,6 @@ pub mod any_vmm;
 pub mod debuggers;
 pub mod gdb_client;
 pub mod machine;
+pub mod own_loops;
 pub mod packets;
 pub mod running;

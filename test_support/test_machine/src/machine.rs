@@ -11,6 +11,7 @@ mod vm;
 
 pub use vm::*;
 
+use crate::own_loops::Shape;
 use guest::Mode;
 use guest::timer_at_1_khz;
 use kvm_bindings::KVM_MP_STATE_RUNNABLE;
@@ -37,7 +38,6 @@ use vp_runner::machine::MmioOutcome;
 use vp_runner::runner::KickSignal;
 use vp_runner::runner::ResetPolicy;
 use vp_runner::runner::RunnerExit;
-use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::StartMode;
 
 /// No answer takes this long, even on the slowest host. A test in which this time passes has found a hang.
@@ -96,6 +96,8 @@ pub struct Setup {
     pub reset_is_held: bool,
     /// The signal that the runner uses.
     pub kick_signal: KickSignal,
+    /// The shape of the VMM's own run loops. `None`: what the environment says ([`Shape::of_environment`]), otherwise threads of the runner.
+    pub loops: Option<Shape>,
 }
 
 impl Setup {
@@ -117,7 +119,14 @@ impl Setup {
             reset_fails: false,
             reset_is_held: false,
             kick_signal: KickSignal::default(),
+            loops: None,
         }
+    }
+
+    /// The VMM has run loops of its own.
+    pub fn own_loops(mut self, shape: Shape) -> Self {
+        self.loops = Some(shape);
+        self
     }
 
     /// Sets the number of VPs.
@@ -383,7 +392,7 @@ pub struct TestVm {
     /// The devices of the guest.
     pub machine: Arc<TestMachine>,
     /// The handle of the runner.
-    pub handle: RunnerHandle,
+    pub handle: Handle,
     debug: Option<mesh::Sender<DebugMessage>>,
     session: Mutex<Option<Arc<DebugSession>>>,
     runner: Option<JoinHandle<RunnerExit>>,

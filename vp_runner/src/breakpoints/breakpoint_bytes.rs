@@ -101,9 +101,17 @@ struct BreakpointByte {
     state: State,
 }
 
+/// Whether breakpoint bytes are in memory at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InMemory {
+    Yes,
+    /// The VMM takes a snapshot.
+    Quiesced,
+}
+
 impl BreakpointByte {
-    fn hides(&self, in_memory: u8) -> bool {
-        self.state == State::Armed && in_memory == INT3
+    fn hides(&self, in_memory: u8, bytes: InMemory) -> bool {
+        self.state == State::Armed && in_memory == INT3 && bytes == InMemory::Yes
     }
 }
 
@@ -111,20 +119,68 @@ impl BreakpointByte {
 #[derive(Debug, Default)]
 pub(crate) struct BreakpointBytes {
     bytes: BTreeMap<Gpa, BreakpointByte>,
+    /// How many holders want the guest's memory without breakpoint bytes. While there is one, no method writes a breakpoint byte to memory.
+    quiesced: usize,
 }
 
 impl BreakpointBytes {
+    /// Takes every breakpoint byte out of memory until [`unquiesce`](Self::unquiesce), without a change of the set. No VP may be in the guest.
+    pub(crate) fn quiesce(&mut self, memory: &impl CodeMemory) {
+        self.quiesced += 1;
+        if self.quiesced > 1 {
+            return;
+        }
+        for (gpa, byte) in &self.bytes {
+            if let Some(now) = memory.read_byte(*gpa)
+                && byte.hides(now, InMemory::Yes)
+            {
+                // Memory that cannot be written has no breakpoint byte.
+                let _ = memory.write_byte(*gpa, byte.saved);
+            }
+        }
+    }
+
+    /// Ends one [`quiesce`](Self::quiesce). The last one writes the breakpoint bytes to memory again.
+    pub(crate) fn unquiesce(&mut self, memory: &impl CodeMemory) {
+        self.quiesced = self.quiesced.saturating_sub(1);
+        if self.quiesced > 0 {
+            return;
+        }
+        for (gpa, byte) in &mut self.bytes {
+            // The next verification finds a byte whose memory has gone.
+            if byte.state == State::Armed
+                && let Some(now) = memory.read_byte(*gpa)
+                && memory.write_byte(*gpa, INT3).is_some()
+            {
+                byte.saved = now;
+            }
+        }
+    }
+
+    fn in_memory(&self) -> InMemory {
+        match self.quiesced {
+            0 => InMemory::Yes,
+            _ => InMemory::Quiesced,
+        }
+    }
+
     /// Writes a breakpoint byte to `gpa`, or adds a reference to the one that is there.
     ///
     /// # Errors
     /// [`ByteError::NoMemory`].
     pub(crate) fn insert(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        let in_memory = self.in_memory();
         match self.bytes.entry(gpa) {
             Entry::Occupied(mut byte) => byte.get_mut().references += 1,
             Entry::Vacant(free) => {
                 let no_memory = ByteError::NoMemory { gpa };
                 let saved = memory.read_byte(gpa).ok_or(no_memory)?;
-                memory.write_byte(gpa, INT3).ok_or(no_memory)?;
+                let now = match in_memory {
+                    InMemory::Yes => INT3,
+                    // Written back, to see whether the memory can be written.
+                    InMemory::Quiesced => saved,
+                };
+                memory.write_byte(gpa, now).ok_or(no_memory)?;
                 free.insert(BreakpointByte {
                     saved,
                     references: 1,
@@ -144,6 +200,7 @@ impl BreakpointBytes {
         memory: &impl CodeMemory,
         gpa: Gpa,
     ) -> Result<Removed, ByteError> {
+        let in_memory = self.in_memory();
         let Entry::Occupied(mut entry) = self.bytes.entry(gpa) else {
             return Err(ByteError::NoByte { gpa });
         };
@@ -151,14 +208,14 @@ impl BreakpointBytes {
             entry.get_mut().references -= 1;
             return Ok(Removed::StillReferenced);
         }
-        Ok(restore(memory, gpa, &entry.remove()))
+        Ok(restore(memory, gpa, &entry.remove(), in_memory))
     }
 
     /// Removes every breakpoint byte with all references (I6). Returns the number of bytes.
     pub(crate) fn clear(&mut self, memory: &impl CodeMemory) -> usize {
         let bytes = std::mem::take(&mut self.bytes);
         for (gpa, byte) in &bytes {
-            restore(memory, *gpa, byte);
+            restore(memory, *gpa, byte, self.in_memory());
         }
         bytes.len()
     }
@@ -168,9 +225,10 @@ impl BreakpointBytes {
     /// # Errors
     /// [`ByteError::NoByte`]; [`ByteError::NoMemory`].
     pub(crate) fn lift(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        let in_memory = self.in_memory();
         let byte = self.byte_mut(gpa)?;
         let no_memory = ByteError::NoMemory { gpa };
-        if byte.hides(memory.read_byte(gpa).ok_or(no_memory)?) {
+        if byte.hides(memory.read_byte(gpa).ok_or(no_memory)?, in_memory) {
             memory.write_byte(gpa, byte.saved).ok_or(no_memory)?;
         }
         byte.state = State::Lifted;
@@ -183,11 +241,14 @@ impl BreakpointBytes {
     /// # Errors
     /// [`ByteError::NoByte`]; [`ByteError::NoMemory`].
     pub(crate) fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
+        let in_memory = self.in_memory();
         let byte = self.byte_mut(gpa)?;
         if byte.state == State::Lifted {
             let no_memory = ByteError::NoMemory { gpa };
             let saved = memory.read_byte(gpa).ok_or(no_memory)?;
-            memory.write_byte(gpa, INT3).ok_or(no_memory)?;
+            if in_memory == InMemory::Yes {
+                memory.write_byte(gpa, INT3).ok_or(no_memory)?;
+            }
             byte.saved = saved;
             byte.state = State::Armed;
         }
@@ -201,7 +262,7 @@ impl BreakpointBytes {
         range: RangeInclusive<Gpa>,
     ) -> Verified {
         let mut verified = Verified::default();
-        if range.is_empty() {
+        if range.is_empty() || self.in_memory() == InMemory::Quiesced {
             return verified;
         }
         for (&gpa, byte) in self.bytes.range_mut(range) {
@@ -226,7 +287,7 @@ impl BreakpointBytes {
     /// `data` is one contiguous physical range. For a range of linear addresses the caller calls this method for each such range.
     pub(crate) fn overlay_read(&self, gpa: Gpa, data: &mut [u8]) {
         for (index, byte) in self.within(gpa, data.len()) {
-            if byte.hides(data[index]) {
+            if byte.hides(data[index], self.in_memory()) {
                 data[index] = byte.saved;
             }
         }
@@ -242,7 +303,7 @@ impl BreakpointBytes {
     ) -> usize {
         let mut masked = Cow::Borrowed(data);
         for (index, byte) in self.within(gpa, data.len()) {
-            if byte.state == State::Armed {
+            if byte.state == State::Armed && self.in_memory() == InMemory::Yes {
                 masked.to_mut()[index] = INT3;
             }
         }
@@ -269,6 +330,9 @@ impl BreakpointBytes {
 
     /// Whether the guest has overwritten any armed breakpoint byte. Only reads memory, so VPs may run.
     pub(crate) fn is_any_overwritten(&self, memory: &impl CodeMemory) -> bool {
+        if self.in_memory() == InMemory::Quiesced {
+            return false;
+        }
         let mut bytes = self.bytes.iter();
         bytes.any(|(gpa, byte)| {
             byte.state == State::Armed && memory.read_byte(*gpa).is_some_and(|byte| byte != INT3)
@@ -301,10 +365,17 @@ impl BreakpointBytes {
     }
 }
 
-fn restore(memory: &impl CodeMemory, gpa: Gpa, byte: &BreakpointByte) -> Removed {
+fn restore(
+    memory: &impl CodeMemory,
+    gpa: Gpa,
+    byte: &BreakpointByte,
+    in_memory: InMemory,
+) -> Removed {
     match memory.read_byte(gpa) {
         None => Removed::Gone,
-        Some(_) if byte.state == State::Lifted => Removed::Restored,
+        Some(_) if byte.state == State::Lifted || in_memory == InMemory::Quiesced => {
+            Removed::Restored
+        }
         Some(INT3) => match memory.write_byte(gpa, byte.saved) {
             Some(()) => Removed::Restored,
             None => Removed::Gone,

@@ -8,8 +8,8 @@ use crate::arch::MAX_INSTRUCTION_LEN;
 use crate::arch::PagingState;
 use crate::arch::Walk;
 use crate::arch::walk;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::memory::GuestRam as _;
+use crate::memory::slots::MemorySlots;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 

@@ -7,7 +7,7 @@ use crate::arch::PagingState;
 use crate::arch::Walk;
 use crate::arch::walk;
 use crate::breakpoints::breakpoint_bytes::BreakpointBytes;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use std::collections::BTreeMap;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;

@@ -4,7 +4,7 @@ use super::*;
 use crate::arch::CodeLocation;
 use crate::arch::PagingLimits;
 use crate::arch::PagingState;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use crate::probe::Int3;
 use crate::probe::Report;
 use crate::probe::Seen;
@@ -60,15 +60,21 @@ impl Guest {
     }
 
     fn put_entry(&mut self, at: u64, entry: u64) {
-        self.ram.write_obj(entry, GuestAddress(at)).unwrap();
+        self.ram
+            .backing()
+            .write_obj(entry, GuestAddress(at))
+            .unwrap();
     }
 
     fn byte(&self, gpa: u64) -> u8 {
-        self.ram.read_obj(GuestAddress(gpa)).unwrap()
+        self.ram.backing().read_obj(GuestAddress(gpa)).unwrap()
     }
 
     fn put(&self, gpa: u64, byte: u8) {
-        self.ram.write_obj(byte, GuestAddress(gpa)).unwrap();
+        self.ram
+            .backing()
+            .write_obj(byte, GuestAddress(gpa))
+            .unwrap();
     }
 
     fn code(&mut self) -> GuestCode<'_> {
@@ -528,8 +534,15 @@ fn where_the_vmm_lets_no_byte_be_written_a_register_stands_in() {
     let mut guest = Guest::new();
     let plain = std::mem::replace(&mut guest.ram, odd_ram());
     let mut tables = vec![0; 0x4_0000];
-    plain.read_slice(&mut tables, GuestAddress(0)).unwrap();
-    guest.ram.write_slice(&tables, GuestAddress(0)).unwrap();
+    plain
+        .backing()
+        .read_slice(&mut tables, GuestAddress(0))
+        .unwrap();
+    guest
+        .ram
+        .backing()
+        .write_slice(&tables, GuestAddress(0))
+        .unwrap();
     let pages = [READ_ONLY, SHRUNK + 0x1000, CLOSED];
     for (page, gpa) in (1..).zip(pages) {
         guest.put_entry(USER + page * 8, gpa | 3);

@@ -76,6 +76,7 @@ use crate::control::at_breakpoint::AtBreakpoint;
 #[cfg(doc)]
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::guest_event::GuestEvent;
+use members::Presence;
 use messages::Hit;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -106,23 +107,7 @@ struct Vp {
     presence: Presence,
 }
 
-/// Whether the vCPU of a VP exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Presence {
-    Here,
-    /// The vCPU has gone. The VP counts as parked, and does not run.
-    Gone,
-}
-
 impl Vp {
-    /// A VP whose vCPU has just been added.
-    const NEW: Self = Self {
-        state: VpState::Parked(AtBreakpoint::NEW),
-        plan: VpAction::Run,
-        reported: None,
-        presence: Presence::Here,
-    };
-
     /// The session has ended or the guest was reset, so the stops of this VP, and their reports, count no longer.
     fn forget(&mut self) {
         if let VpState::Parked(at) = &mut self.state {
@@ -512,11 +497,6 @@ impl RunState {
             }
         }
         Ok(self.stop_on)
-    }
-
-    /// Which guest events are stops. `None` if no debugger is attached.
-    pub(crate) fn stops_of_debugger(&self) -> Option<StopOn> {
-        self.attached().is_ok().then_some(self.stop_on)
     }
 
     /// Keeps a hit until it is reported. A guest event that is not a stop becomes the pending event instead.

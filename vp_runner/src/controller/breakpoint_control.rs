@@ -15,8 +15,8 @@ use crate::control::at_breakpoint::Emulation;
 use crate::control::enter::Int3Exits;
 use crate::control::enter::StopSet;
 use crate::control::run_state::VpAtByte;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::memory::GuestRam as _;
+use crate::memory::slots::MemorySlots;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -332,7 +332,7 @@ impl BreakpointControl {
         if bytes.is_empty() {
             return None;
         }
-        let gpa = location.rip_gpa(&self.ram)?;
+        let gpa = location.rip_gpa(&*self.ram)?;
         match (bytes.is_armed(gpa), table.at_byte(location.rip, gpa)) {
             (false, _) => None,
             (true, Some(_)) => Some(ByteOf::ThisAddress),
@@ -345,7 +345,7 @@ impl BreakpointControl {
     /// The breakpoint that a VP at this location hits.
     pub(super) fn hit_at(&self, location: &CodeLocation) -> Option<Breakpoint> {
         let Breakpoints { table, bytes } = &*self.breakpoints();
-        let gpa = location.rip_gpa(&self.ram);
+        let gpa = location.rip_gpa(&*self.ram);
         let armed = gpa.filter(|gpa| bytes.is_armed(*gpa));
         let byte = armed.and_then(|gpa| table.at_byte(location.rip, gpa));
         // A debug register fires before a byte, as in the guest.

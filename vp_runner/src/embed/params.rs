@@ -33,6 +33,7 @@ pub struct EmbedParams {
 
 /// A debugger's access to a device.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum MmioAccess<'a> {
     /// Reads 1, 2, 4 or 8 bytes.
     Read(&'a mut [u8]),

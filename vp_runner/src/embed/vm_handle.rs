@@ -9,7 +9,7 @@ use crate::controller::Controller;
 use crate::controller::HeldEvents;
 use crate::controller::VpShared;
 use crate::kvm::adopt;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -72,6 +72,16 @@ pub enum Proceed {
     Held,
 }
 
+/// The guest's memory is without breakpoint bytes until this value is dropped.
+#[must_use = "the breakpoint bytes are written again when this is dropped"]
+pub struct Quiesced(Arc<Inner>);
+
+impl Drop for Quiesced {
+    fn drop(&mut self) {
+        self.0.shared.unquiesce();
+    }
+}
+
 /// The VMM's handle to the debugger of one VM. Dropping all handles has no effect.
 #[derive(Clone)]
 pub struct VmHandle(Arc<Inner>);
@@ -86,18 +96,14 @@ struct Inner {
 }
 
 impl VmHandle {
+    pub(super) fn slots(&self) -> &MemorySlots {
+        &self.0.memory
+    }
+
     /// Sets, changes or (`None`) removes a memory slot, as the VMM does with `KVM_SET_USER_MEMORY_REGION`. Waits until no access of a debugger is in progress.
     ///
     /// Call it after the slot was added in KVM, and before the memory of a slot that goes away is unmapped or used for anything else.
-    ///
-    /// # Safety
-    /// Until the slot is changed or removed, this process uses the addresses from `slot.host` on, for `slot.size` bytes, for nothing but the guest's memory. They need
-    /// not be mapped.
-    #[expect(
-        unsafe_code,
-        reason = "debuggers write to the addresses that the VMM names"
-    )]
-    pub unsafe fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
+    pub fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
         self.0.memory.set(number, slot);
     }
 
@@ -137,6 +143,15 @@ impl VmHandle {
             }
             false => Proceed::Now,
         }
+    }
+
+    /// Takes every breakpoint byte out of the guest's memory until the result is dropped, so that the VMM can take a snapshot of the memory. The VMM has paused its
+    /// vCPUs before: they are out of `KVM_RUN` and out of the hooks. A vCPU that was parked has no step flag and no debug register of a debugger then.
+    ///
+    /// A debugger may stay attached, and gets [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that need a vCPU.
+    pub fn quiesce(&self) -> Quiesced {
+        self.0.shared.quiesce();
+        Quiesced(self.0.clone())
     }
 
     /// Ends the debugger: parked VPs are let go, [`Controller::run`] returns, and the hooks let everything pass.

@@ -151,13 +151,13 @@ impl Mailbox {
         {
             let mut state = self.state();
             if !state.commands.is_empty() {
-                return Woken::ByWake;
+                return Woken::Wake;
             }
             state.sleeping = true;
         }
         // The other side changes the gate first and looks at `sleeping` then.
         let woken = match is_over() {
-            true => Woken::ByWake,
+            true => Woken::Wake,
             false => self.wake.sleep(timeout, signals),
         };
         self.state().sleeping = false;
@@ -221,7 +221,7 @@ mod tests {
             match mailbox.take() {
                 Some(Command::Exit) => break,
                 Some(_) => calls += 1,
-                None => assert_eq!(mailbox.sleep(None, None, || false), Woken::ByWake),
+                None => assert_eq!(mailbox.sleep(None, None, || false), Woken::Wake),
             }
         }
         thread.join().unwrap();

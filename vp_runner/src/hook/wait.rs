@@ -51,11 +51,11 @@ impl HookedVp {
                 return self.leave();
             }
             match self.mailbox.sleep(timeout, signals, || false) {
-                Woken::ByWake => {}
-                Woken::BySignal if signals.is_some() => return self.leave(),
+                Woken::Wake => {}
+                Woken::Signal if signals.is_some() => return self.leave(),
                 // The kick of a thread of this crate. There is a command soon, or the kick was late.
-                Woken::BySignal => {}
-                Woken::ByTime => {
+                Woken::Signal => {}
+                Woken::Timeout => {
                     self.vp.hold_timers();
                     timeout = None;
                 }
@@ -74,10 +74,10 @@ impl HookedVp {
 
     /// The thread is back from the VMM.
     fn arrive(&mut self) {
-        if let Some(left_at) = self.left_at.take() {
-            if self.vp.come_back() != Some(left_at) {
-                self.events.send(VpEvent::MovedByVmm(self.index));
-            }
+        if let Some(left_at) = self.left_at.take()
+            && self.vp.come_back() != Some(left_at)
+        {
+            self.events.send(VpEvent::MovedByVmm(self.index));
         }
         self.mailbox.arrive();
     }

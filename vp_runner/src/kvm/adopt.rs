@@ -5,6 +5,7 @@ use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::IntoRawFd;
 
@@ -29,4 +30,10 @@ pub(crate) fn vcpu(vm: &VmFd, vcpu: BorrowedFd<'_>) -> io::Result<VcpuFd> {
     let vcpu = vcpu.try_clone_to_owned()?.into_raw_fd();
     // SAFETY: the descriptor is a new one, which nothing else closes. If it is no vCPU, the mapping fails.
     Ok(unsafe { vm.create_vcpu_from_rawfd(vcpu) }?)
+}
+
+/// The descriptor of a value of kvm-ioctls.
+pub(crate) fn borrowed(fd: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the types of kvm-ioctls own their descriptors, so the descriptor is open as long as the borrow lasts.
+    unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }
 }

@@ -12,6 +12,7 @@
 mod pipe;
 
 use super::x86_64::guarded_access;
+use crate::memory::slots::HostRange;
 use pipe::Pipe;
 use std::mem::MaybeUninit;
 use std::mem::zeroed;
@@ -20,15 +21,6 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
-
-/// A range of addresses of this process at which guest memory was mapped. It may be unmapped now.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HostRange {
-    /// The first byte.
-    pub(super) at: usize,
-    /// The number of bytes.
-    pub(super) len: usize,
-}
 
 const UNKNOWN: u8 = 0;
 const HANDLED: u8 = 1;

@@ -3,11 +3,11 @@
 //! A plain copy of `vm-memory` would end the process by a signal. So no other part of the runner accesses the VMM's guest memory.
 
 use super::guarded;
-use super::guarded::HostRange;
-use super::memory_slots::MemorySlots;
 use crate::arch::x86_64::page_walk::PhysicalMemory;
 use crate::breakpoints::breakpoint_bytes::CodeMemory;
 use crate::memory::GuestRam;
+use crate::memory::slots::HostRange;
+use crate::memory::slots::MemorySlots;
 use vmm_core_defs::addr::Gpa;
 
 pub(crate) use guarded::install;

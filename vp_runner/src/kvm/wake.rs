@@ -15,11 +15,11 @@ use vmm_sys_util::eventfd::EventFd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Woken {
     /// [`Wake::wake`].
-    ByWake,
+    Wake,
     /// A signal with a handler.
-    BySignal,
+    Signal,
     /// The time is over.
-    ByTime,
+    Timeout,
 }
 
 /// Signals that a fault of the thread itself raises. They are never blocked.
@@ -99,13 +99,13 @@ impl Wake {
         // SAFETY: the arguments point to values that outlive the call, or are null where ppoll allows that.
         let ready = unsafe { libc::ppoll(&raw mut poll, 1, time, mask) };
         match ready {
-            0 => Woken::ByTime,
+            0 => Woken::Timeout,
             1 => {
                 // An error means that the event was taken already, which does no harm.
                 let _ = self.event.read();
-                Woken::ByWake
+                Woken::Wake
             }
-            _ => Woken::BySignal,
+            _ => Woken::Signal,
         }
     }
 }
@@ -122,8 +122,8 @@ mod tests {
     fn a_wake_before_the_sleep_ends_the_sleep() {
         let wake = Wake::new().unwrap();
         wake.wake();
-        assert_eq!(wake.sleep(None, None), Woken::ByWake);
-        assert_eq!(wake.sleep(Some(Duration::ZERO), None), Woken::ByTime);
+        assert_eq!(wake.sleep(None, None), Woken::Wake);
+        assert_eq!(wake.sleep(Some(Duration::ZERO), None), Woken::Timeout);
     }
 
     #[test]
@@ -135,10 +135,10 @@ mod tests {
             let held = HeldSignals::new();
             // SAFETY: the handler does nothing.
             unsafe { libc::raise(signal) };
-            assert_eq!(wake.sleep(None, Some(&held)), Woken::BySignal);
+            assert_eq!(wake.sleep(None, Some(&held)), Woken::Signal);
             assert_eq!(
                 wake.sleep(Some(Duration::ZERO), Some(&held)),
-                Woken::ByTime,
+                Woken::Timeout,
                 "the signal was delivered once"
             );
         })

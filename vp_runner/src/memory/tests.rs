@@ -103,7 +103,11 @@ fn machine() -> (DebugMemory, Arc<Device>) {
 }
 
 fn put(memory: &DebugMemory, gpa: u64, bytes: &[u8]) {
-    memory.ram.write_slice(bytes, GuestAddress(gpa)).unwrap();
+    memory
+        .ram
+        .backing()
+        .write_slice(bytes, GuestAddress(gpa))
+        .unwrap();
 }
 
 fn put_entry(memory: &DebugMemory, gpa: u64, entry: u64) {

@@ -46,8 +46,12 @@ const LAYERS: &[Layer] = &[
         uses: &["arch", "breakpoints", "kvm"],
     },
     Layer {
-        path: "vp_thread",
+        path: "hook",
         uses: &["arch", "control", "kvm", "machine"],
+    },
+    Layer {
+        path: "vp_thread",
+        uses: &["control", "hook", "machine"],
     },
     Layer {
         path: "controller",
@@ -55,12 +59,27 @@ const LAYERS: &[Layer] = &[
             "arch",
             "breakpoints",
             "control",
+            "hook",
             "kvm",
             "machine",
             "memory",
             "probe",
             "runner",
             "vp_thread",
+        ],
+    },
+    Layer {
+        path: "embed",
+        uses: &[
+            "breakpoints",
+            "control",
+            "controller",
+            "hook",
+            "kvm",
+            "machine",
+            "memory",
+            "probe",
+            "runner",
         ],
     },
     Layer {

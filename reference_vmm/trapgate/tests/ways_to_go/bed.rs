@@ -13,6 +13,7 @@ use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Instant;
+use test_machine::machine::Handle;
 use test_machine::machine::Parts;
 use test_machine::machine::Setup;
 use test_machine::machine::TestMachine;
@@ -33,7 +34,6 @@ use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEnd;
-use vp_runner::runner::RunnerHandle;
 
 /// The number of VPs.
 pub(crate) const VPS: u32 = 2;
@@ -53,7 +53,7 @@ pub(crate) struct Bed {
     owner: mesh::Sender<WorkerRpc>,
     drop_server: Option<mesh::OneshotSender<()>>,
     ended: bool,
-    handle: RunnerHandle,
+    handle: Handle,
     thread: Option<JoinHandle<GuestEnd>>,
 }
 

@@ -1,6 +1,8 @@
 //! The runner under test, and requests to it with a deadline.
 
 use super::*;
+use crate::own_loops::OwnLoops;
+use crate::own_loops::Shape;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_pit_config;
 use kvm_ioctls::Cap;
@@ -41,6 +43,11 @@ use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::StopEvent;
+use vp_runner::embed::EmbedParams;
+use vp_runner::embed::MmioAccess;
+use vp_runner::embed::SignalKick;
+use vp_runner::embed::VmHandle;
+use vp_runner::embed::embed;
 use vp_runner::kvm::ram::RegisteredRam;
 use vp_runner::probe;
 use vp_runner::probe::Report;
@@ -57,8 +64,8 @@ const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 pub struct Parts {
     /// The devices of the guest.
     pub machine: Arc<TestMachine>,
-    /// The handle of the runner.
-    pub handle: RunnerHandle,
+    /// The handle of the runner or of the embedded debugger.
+    pub handle: Handle,
     /// The controller, which does not run yet.
     pub controller: Controller,
     /// The channel for a debugger's requests.
@@ -125,6 +132,10 @@ impl Parts {
         });
         machine.load();
         let (debug, requests) = mesh::channel();
+        if let Some(shape) = setup.loops.or_else(Shape::of_environment) {
+            let params = EmbedParams::of_kvm_ioctls(&kvm, &vm, requests).unwrap();
+            return Ok(Self::embedded(params, &setup, machine, vcpus, debug, shape));
+        }
         let on_crash = match setup.kept.clone() {
             Some(kept) => OnCrash::Stop { kept },
             None => OnCrash::End,
@@ -139,10 +150,76 @@ impl Parts {
         let (handle, controller) = vp_runner::start(params).unwrap();
         Ok(Self {
             machine,
-            handle,
+            handle: Handle::Runner(handle),
             controller,
             debug,
         })
+    }
+}
+
+impl Parts {
+    /// The same guest in a VMM with run loops of its own.
+    fn embedded(
+        params: EmbedParams,
+        setup: &Setup,
+        machine: Arc<TestMachine>,
+        vcpus: Vec<VcpuFd>,
+        debug: mesh::Sender<DebugMessage>,
+        shape: Shape,
+    ) -> Self {
+        let devices = machine.clone();
+        let params = params
+            .start(setup.start)
+            .report(setup.report())
+            .kick(SignalKick::new(setup.kick_signal))
+            .mmio(move |gpa, access| match access {
+                MmioAccess::Read(data) => devices.mmio_read(None, Gpa::new(gpa), data),
+                MmioAccess::Write(data) => devices.mmio_write(None, Gpa::new(gpa), data).0,
+                _ => MmioOutcome::Unclaimed,
+            });
+        let (vm, controller) = embed(params).unwrap();
+        vm.set_guest_memory(machine.ram.memory().clone());
+        let loops = OwnLoops::new(vm.clone(), machine.clone(), shape);
+        for (index, vcpu) in (0..).zip(vcpus) {
+            // Identifiers with gaps, as those of local APICs.
+            loops.start_vcpu(index * 4, index, vcpu);
+        }
+        Self {
+            machine,
+            handle: Handle::Embedded(vm, Arc::new(loops)),
+            controller,
+            debug,
+        }
+    }
+}
+
+/// The handle of the VMM to the debugger.
+#[derive(Clone)]
+pub enum Handle {
+    /// The runner has the vCPUs.
+    Runner(RunnerHandle),
+    /// The VMM has the vCPUs.
+    Embedded(VmHandle, Arc<OwnLoops>),
+}
+
+impl Handle {
+    /// Ends the debugger.
+    pub fn stop(&self) {
+        match self {
+            Self::Runner(runner) => runner.stop(),
+            Self::Embedded(vm, _) => vm.stop(),
+        }
+    }
+
+    /// The VMM with run loops of its own.
+    ///
+    /// # Panics
+    /// If the runner has the vCPUs.
+    pub fn loops(&self) -> (&VmHandle, &OwnLoops) {
+        match self {
+            Self::Runner(_) => panic!("the runner has the vCPUs"),
+            Self::Embedded(vm, loops) => (vm, loops),
+        }
     }
 }
 

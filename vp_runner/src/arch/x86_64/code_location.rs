@@ -1,11 +1,11 @@
 //! The address of a VP's next instruction, and the tables that translate it.
 
+use super::page_walk::PhysicalMemory;
 use crate::arch::x86_64::cpu_mode::ModeClass;
 use crate::arch::x86_64::page_walk::PagingState;
 use crate::arch::x86_64::page_walk::Walk;
 use crate::arch::x86_64::page_walk::format::NO_EXECUTE;
 use crate::arch::x86_64::page_walk::walk;
-use crate::kvm::memory_slots::MemorySlots;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::regs::x86_64::bits::cr0;
@@ -36,7 +36,7 @@ pub(crate) enum Fetch {
 
 impl CodeLocation {
     /// The guest-physical address of RIP, if RIP is mapped.
-    pub(crate) fn rip_gpa(&self, ram: &MemorySlots) -> Option<Gpa> {
+    pub(crate) fn rip_gpa(&self, ram: &impl PhysicalMemory) -> Option<Gpa> {
         Some(walk(ram, &self.paging, self.rip).ok()?.gpa)
     }
 

@@ -3,12 +3,32 @@
 use super::Hit;
 use super::Outputs;
 use super::Phase;
-use super::Presence;
 use super::RunState;
 use super::Vp;
 use super::VpState;
+use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::guest_event::GuestEvent;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::StopOn;
+
+/// Whether the vCPU of a VP exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Presence {
+    Here,
+    /// The vCPU has gone. The VP counts as parked, and does not run.
+    Gone,
+}
+
+impl Vp {
+    /// A VP whose vCPU has just been added.
+    pub(super) const NEW: Self = Self {
+        state: VpState::Parked(AtBreakpoint::NEW),
+        plan: VpAction::Run,
+        reported: None,
+        presence: Presence::Here,
+    };
+}
 
 impl RunState {
     /// A vCPU has been added, or one that had gone is back. The VP is parked. It runs at once if the guest runs.
@@ -70,5 +90,10 @@ impl RunState {
             }
         }
         Ok(outputs)
+    }
+
+    /// Which guest events are stops. `None` if no debugger is attached.
+    pub(crate) fn stops_of_debugger(&self) -> Option<StopOn> {
+        self.attached().is_ok().then_some(self.stop_on)
     }
 }

@@ -20,8 +20,8 @@ use crate::hook::Command;
 use crate::hook::ParkedVp;
 use crate::hook::link::NotTaken;
 use crate::hook::link::VpLink;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::x86_64::RegisterFile;
+use crate::memory::slots::MemorySlots;
 use shuttle::sync::atomic::AtomicBool;
 use shuttle::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
@@ -63,7 +63,7 @@ pub(super) fn gpa(rip: u64) -> Gpa {
 pub(super) fn load_tables(ram: &MemorySlots) {
     let entry = |at: u64, to: u64| {
         let to = u32::try_from(to).unwrap() | PRESENT;
-        ram.write_obj(to, GuestAddress(at)).unwrap();
+        ram.backing().write_obj(to, GuestAddress(at)).unwrap();
     };
     entry(DIRECTORY, TABLE);
     for page in [CODE, ALIAS] {
@@ -450,6 +450,9 @@ impl ParkedVp for FakeVp {
 impl Model {
     /// The stop of a VP that runs.
     fn byte(&self, rip: u64) -> u8 {
-        self.ram.read_obj(GuestAddress(gpa(rip).value())).unwrap()
+        self.ram
+            .backing()
+            .read_obj(GuestAddress(gpa(rip).value()))
+            .unwrap()
     }
 }

@@ -8,11 +8,11 @@ use super::*;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::breakpoint_bytes::INT3;
 use crate::control::at_breakpoint::FirstInstruction;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::machine::DeviceOutcome;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::MmioOutcome;
+use crate::memory::slots::MemorySlots;
 use kvm_ioctls::VcpuFd;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -90,7 +90,7 @@ impl Model {
         };
         load_tables(&model.ram);
         let code = GuestAddress(CODE);
-        model.ram.write_slice(&PROGRAM, code).unwrap();
+        model.ram.backing().write_slice(&PROGRAM, code).unwrap();
         Arc::new(model)
     }
 
@@ -192,7 +192,11 @@ impl Model {
                 true => INT3,
                 false => own,
             };
-            let found: u8 = self.ram.read_obj(GuestAddress(gpa.value())).unwrap();
+            let found: u8 = self
+                .ram
+                .backing()
+                .read_obj(GuestAddress(gpa.value()))
+                .unwrap();
             assert_eq!(found, wanted, "the byte at {gpa}");
         }
     }
@@ -268,7 +272,7 @@ impl Model {
     }
 
     fn code(&self) -> [u8; PROGRAM.len()] {
-        self.ram.read_obj(GuestAddress(CODE)).unwrap()
+        self.ram.backing().read_obj(GuestAddress(CODE)).unwrap()
     }
 
     pub(super) fn check_untouched(&self, when: &str) {

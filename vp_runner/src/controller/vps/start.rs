@@ -19,15 +19,16 @@ use crate::kvm::exit_decode::Exits;
 use crate::kvm::guest_ram;
 use crate::kvm::kick::Kick;
 use crate::kvm::kick::ThreadVcpu;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::kvm::vcpu::features::KvmFeatures;
 use crate::machine::Machine;
+use crate::memory::slots::MemorySlots;
 use crate::vp_thread;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::thread;
 use vmm_core_defs::addr::VpIndex;
@@ -98,6 +99,20 @@ impl VpShared {
     /// The VM.
     pub(crate) fn vm(&self) -> &VmFd {
         &self.vm
+    }
+
+    /// Takes every breakpoint byte out of memory.
+    pub(crate) fn quiesce(&self) {
+        let breakpoints = self.breakpoints.write();
+        let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        breakpoints.bytes.quiesce(&*self.ram);
+    }
+
+    /// Ends one [`quiesce`](Self::quiesce).
+    pub(crate) fn unquiesce(&self) {
+        let breakpoints = self.breakpoints.write();
+        let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        breakpoints.bytes.unquiesce(&*self.ram);
     }
 
     /// Registers a vCPU of the VMM, on its thread. The VP is parked until the controller enters it.

@@ -9,7 +9,7 @@ use super::super::guest_ram::odd_ram::READ_ONLY;
 use super::super::guest_ram::odd_ram::SHRUNK;
 use super::super::guest_ram::odd_ram::odd_ram;
 use super::*;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -47,7 +47,7 @@ fn alone(test: &str, act: impl FnOnce()) -> Option<ExitStatus> {
 }
 
 fn host(ram: &MemorySlots, gpa: u64) -> usize {
-    ram.get_host_address(GuestAddress(gpa)).unwrap() as usize
+    ram.backing().get_host_address(GuestAddress(gpa)).unwrap() as usize
 }
 
 fn fault(ram: &MemorySlots, gpa: u64) {

@@ -1,6 +1,6 @@
 //! Guest memory that is no plain RAM, for tests.
 
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;

@@ -109,12 +109,24 @@ fn the_guard_costs_bulk_copies_nothing() {
         let (guarded, plain) = fastest(
             15,
             || all().for_each(|from| assert_eq!(read(&ram, at(from), &mut data), chunk)),
-            || all().for_each(|from| ram.read_slice(&mut other, GuestAddress(from)).unwrap()),
+            || {
+                all().for_each(|from| {
+                    ram.backing()
+                        .read_slice(&mut other, GuestAddress(from))
+                        .unwrap()
+                })
+            },
         );
         let (guarded_write, plain_write) = fastest(
             15,
             || all().for_each(|to| assert_eq!(write(&ram, at(to), black_box(&data)), chunk)),
-            || all().for_each(|to| ram.write_slice(black_box(&data), GuestAddress(to)).unwrap()),
+            || {
+                all().for_each(|to| {
+                    ram.backing()
+                        .write_slice(black_box(&data), GuestAddress(to))
+                        .unwrap()
+                })
+            },
         );
         let rate = |took: Duration| (len as f64 / took.as_secs_f64() / 1e6).round();
         println!(

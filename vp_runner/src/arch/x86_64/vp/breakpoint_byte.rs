@@ -42,7 +42,7 @@ impl<V: Vcpu> Vp<V> {
             return None;
         }
         let location = self.cpu.location().ok()?;
-        let gpa = location.rip_gpa(&self.memory.ram)?;
+        let gpa = location.rip_gpa(&*self.memory.ram)?;
         let breakpoints = self.memory.breakpoints();
         if !breakpoints.bytes.is_armed(gpa) {
             return None;

@@ -28,7 +28,7 @@ use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
 use crate::control::exit::Exit;
 use crate::control::run_gate::RunGate;
-use crate::kvm::memory_slots::MemorySlots;
+use crate::memory::slots::MemorySlots;
 use fake_vcpu::FakeVcpu;
 use fake_vcpu::Stay;
 use std::sync::Arc;
@@ -68,7 +68,9 @@ impl Guest {
     /// A guest whose code is `nop`s, with these breakpoints, and RIP at [`CODE`].
     fn new(breakpoints: &[(BreakpointKind, u64)]) -> Self {
         let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
-        ram.write_slice(&[NOP; 0x100], GuestAddress(CODE)).unwrap();
+        ram.backing()
+            .write_slice(&[NOP; 0x100], GuestAddress(CODE))
+            .unwrap();
         let ram = Arc::new(ram);
         let mut table = Breakpoints {
             table: crate::breakpoints::BreakpointTable::new(16),
@@ -133,11 +135,14 @@ impl Guest {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        self.ram.write_slice(bytes, GuestAddress(at)).unwrap();
+        self.ram
+            .backing()
+            .write_slice(bytes, GuestAddress(at))
+            .unwrap();
     }
 
     fn byte(&self, at: u64) -> u8 {
-        self.ram.read_obj(GuestAddress(at)).unwrap()
+        self.ram.backing().read_obj(GuestAddress(at)).unwrap()
     }
 
     /// Enters with this script.

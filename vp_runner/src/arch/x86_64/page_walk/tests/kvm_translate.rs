@@ -9,11 +9,11 @@
 //! It also sets accessed bits in the tables, which changes no translation, and always says writable, so permissions are for the other tests.
 
 use super::*;
-use crate::kvm::memory_slots::MemorySlots;
 use crate::kvm::x86_64::RegisterFile;
 use crate::kvm::x86_64::ScratchVm;
 use crate::kvm::x86_64::StartIn;
 use crate::kvm::x86_64::kvm_for_test;
+use crate::memory::slots::MemorySlots;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 

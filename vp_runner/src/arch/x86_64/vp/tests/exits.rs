@@ -239,7 +239,7 @@ fn a_trap_flag_that_a_step_has_pushed_is_taken_out_of_memory() {
     let ram = guest.ram.clone();
     let pushed = debug(DB, BS).after(move |vcpu| {
         let image = GuestAddress(STACK - 4);
-        ram.write_obj(0x302_u32, image).unwrap();
+        ram.backing().write_obj(0x302_u32, image).unwrap();
         let general = &mut vcpu.registers.general;
         (general.rip, general.rsp) = (CODE + 1, STACK - 4);
     });
@@ -392,7 +392,7 @@ fn a_byte_is_lifted_for_one_instruction_and_is_back_when_the_vp_parks() {
     let seen = Arc::new(AtomicU64::new(0));
     let noted = seen.clone();
     let executed = debug(DB, BS).after(move |vcpu| {
-        let byte: u8 = ram.read_obj(GuestAddress(THERE)).unwrap();
+        let byte: u8 = ram.backing().read_obj(GuestAddress(THERE)).unwrap();
         noted.store(byte.into(), Ordering::Relaxed);
         vcpu.registers.general.rip = THERE + 1;
     });

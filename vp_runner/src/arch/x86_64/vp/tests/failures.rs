@@ -85,7 +85,7 @@ fn step_through_interrupt(guest: &mut Guest) -> VpParked {
         for (index, value) in (0..).zip(frame) {
             let value = u32::try_from(value).unwrap();
             let at = GuestAddress(STACK - 12 + 4 * index);
-            ram.write_obj(value, at).unwrap();
+            ram.backing().write_obj(value, at).unwrap();
         }
         let general = &mut vcpu.registers.general;
         (general.rip, general.rsp, general.rflags) = (HANDLER, STACK - 12, 0x2);

@@ -3,7 +3,6 @@
 //! Slots may change at any time: a VMM adds memory, takes memory away, or maps all memory anew at a reboot. A change waits for the accesses that are in progress,
 //! so no access reaches an address of the VMM after the VMM was told that its slot is gone.
 
-use super::guarded::HostRange;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -20,21 +19,27 @@ use vmm_core_defs::memory::RamRange;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySlot {
     /// The guest physical address of the first byte.
-    pub gpa: u64,
+    pub(crate) gpa: u64,
     /// The size in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// The address of the first byte in this process.
-    pub host: usize,
+    pub(crate) host: usize,
     /// Whether the guest may write the memory (`KVM_MEM_READONLY` is not set). A debugger does not write to other memory.
-    pub writable: bool,
+    pub(crate) writable: bool,
+}
+
+/// A range of addresses of this process at which guest memory was mapped. It may be unmapped now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostRange {
+    /// The first byte.
+    pub(crate) at: usize,
+    /// The number of bytes.
+    pub(crate) len: usize,
 }
 
 /// The slots of a VM.
 pub(crate) struct MemorySlots {
     table: RwLock<Table>,
-    /// Memory that stays mapped for as long as this value exists. `None` if the VMM sees to that.
-    #[cfg_attr(not(test), expect(dead_code, reason = "kept for its drop"))]
-    backing: Option<Arc<GuestMemoryMmap>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +47,8 @@ struct Table {
     by_number: BTreeMap<u32, MemorySlot>,
     /// The same slots, by address.
     sorted: Vec<MemorySlot>,
+    /// Memory that stays mapped for as long as this value exists. `None` if the VMM sees to that.
+    backing: Option<Arc<GuestMemoryMmap>>,
 }
 
 impl Table {
@@ -63,16 +70,16 @@ impl Table {
 }
 
 /// The slots as long as they cannot change.
-pub(super) struct Mapped<'a>(RwLockReadGuard<'a, Table>);
+pub(crate) struct Mapped<'a>(RwLockReadGuard<'a, Table>);
 
 impl Mapped<'_> {
     /// The memory at an address, for reads: up to `len` bytes of one slot.
-    pub(super) fn readable(&self, gpa: u64, len: usize) -> Option<HostRange> {
+    pub(crate) fn readable(&self, gpa: u64, len: usize) -> Option<HostRange> {
         self.find(gpa, len).map(|(range, _)| range)
     }
 
     /// The memory at an address, for writes: up to `len` bytes of one slot that the guest may write.
-    pub(super) fn writable(&self, gpa: u64, len: usize) -> Option<HostRange> {
+    pub(crate) fn writable(&self, gpa: u64, len: usize) -> Option<HostRange> {
         self.find(gpa, len)
             .and_then(|(range, writable)| writable.then_some(range))
     }
@@ -89,14 +96,19 @@ impl Mapped<'_> {
 impl MemorySlots {
     /// No memory. The VMM sets the slots.
     pub(crate) fn empty() -> Self {
-        Self {
-            table: RwLock::default(),
-            backing: None,
-        }
+        let table = RwLock::default();
+        Self { table }
     }
 
-    /// The regions of `memory`, which stays mapped for as long as this value exists.
+    /// The regions of `memory`.
     pub(crate) fn of(memory: Arc<GuestMemoryMmap>) -> Self {
+        let slots = Self::empty();
+        slots.set_all(memory);
+        slots
+    }
+
+    /// Makes the regions of `memory` the slots, once no access is in progress. The memory stays mapped until it is replaced.
+    pub(crate) fn set_all(&self, memory: Arc<GuestMemoryMmap>) {
         let mut table = Table::default();
         for (number, region) in (0..).zip(memory.iter()) {
             if let Ok(host) = region.get_host_address(MemoryRegionAddress(0)) {
@@ -109,10 +121,8 @@ impl MemorySlots {
                 table.set(number, Some(slot));
             }
         }
-        Self {
-            table: RwLock::new(table),
-            backing: Some(memory),
-        }
+        table.backing = Some(memory);
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
     /// Sets, changes or (`None`) removes a slot, once no access is in progress.
@@ -124,7 +134,7 @@ impl MemorySlots {
     }
 
     /// Keeps the slots as they are until the result is dropped.
-    pub(super) fn mapped(&self) -> Mapped<'_> {
+    pub(crate) fn mapped(&self) -> Mapped<'_> {
         Mapped(self.table())
     }
 
@@ -160,16 +170,6 @@ impl MemorySlots {
 }
 
 #[cfg(test)]
-impl std::ops::Deref for MemorySlots {
-    type Target = GuestMemoryMmap;
-
-    /// The memory that a test has passed to [`MemorySlots::of`].
-    fn deref(&self) -> &GuestMemoryMmap {
-        self.backing.as_ref().expect("slots of a test's memory")
-    }
-}
-
-#[cfg(test)]
 impl MemorySlots {
     /// Zeroed memory at these addresses, with these lengths.
     pub(crate) fn zeroed(ranges: &[(u64, usize)]) -> Self {
@@ -180,6 +180,12 @@ impl MemorySlots {
         GuestMemoryMmap::from_ranges(&ranges)
             .expect("a test's memory")
             .into()
+    }
+
+    /// The memory that a test has made.
+    pub(crate) fn backing(&self) -> Arc<GuestMemoryMmap> {
+        let backing = self.table().backing.clone();
+        backing.expect("slots of a test's memory")
     }
 }
 
