@@ -44,6 +44,8 @@ use futures::select_biased;
 use latest_session::LatestSession;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 use ticker::Tick;
 use ticker::Ticker;
 use vmm_core_defs::addr::VpIndex;
@@ -104,6 +106,8 @@ pub struct Controller {
     on_crash: OnCrash,
     /// Who carries guest events out.
     owner: Owner,
+    /// When the debugger ends at the latest, once the VMM has asked for the end.
+    ends_at: Option<Instant>,
     exit: Option<RunnerExit>,
     /// The reasons of the present stop that were reported to the debugger.
     reported: Vec<DebugStopReason>,
@@ -117,6 +121,9 @@ pub(crate) enum Owner {
     /// The VMM, whose run loops run the vCPUs.
     Vmm(HeldEvents),
 }
+
+/// When the VMM ends the debugger, a VP in the guest has this time to park. A VP whose thread the VMM has does not park, and cannot enter the guest as it was.
+const LAST_PARK: Duration = Duration::from_millis(200);
 
 /// The outputs of the state machine that are yet to be carried out.
 type Outputs = VecDeque<Output>;
@@ -227,6 +234,15 @@ impl Controller {
     async fn stop(&mut self) {
         let outputs = self.state.shutdown();
         self.execute_result(outputs).await;
+        if let (Owner::Vmm(_), None) = (&self.owner, self.exit) {
+            self.ends_at = Some(Instant::now() + LAST_PARK);
+            self.ticker.start();
+        }
+    }
+
+    /// Whether the VMM has ended the debugger and still has the thread of a VP, for which nobody waits (I11).
+    fn is_late_end(&self) -> bool {
+        self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
     /// A device of the VMM has caused an event, and the VMM waits for the debugger.
@@ -271,9 +287,15 @@ impl Controller {
     /// Maintains the breakpoints while the guest runs. Reads only memory, and stops the guest only if a breakpoint needs a change. VPs that share debug registers
     /// with the guest leave the guest for a moment, to read the guest's debug registers.
     async fn tick(&mut self) {
+        if self.is_late_end() {
+            tracing::info!("the debugger ends while the VMM has the thread of a VP");
+            self.exit = Some(RunnerExit::Stopped);
+            return;
+        }
         let awaited = self.vps.repeat_overdue_kicks() | self.device_calls.check_overdue();
         let running = self.state.is_running();
         // At rest the ticker stops. `program` starts it again before the guest runs. A step-over does not count as rest.
+        let awaited = awaited || self.ends_at.is_some();
         if !awaited && (self.state.is_at_rest() || !self.breakpoint_control.needs_ticks()) {
             self.ticker.stop();
         } else if running && self.breakpoint_control.needs_pause() {

@@ -166,6 +166,11 @@ impl HookedVp {
         }
     }
 
+    /// The gate between user space and the guest, and the commands for the VP.
+    pub(crate) fn shared(&self) -> (Arc<RunGate>, Arc<Mailbox>) {
+        (self.gate.clone(), self.mailbox.clone())
+    }
+
     /// The vCPU.
     pub(crate) fn vcpu(&mut self) -> &mut KvmVcpu {
         self.vp.vcpu()
@@ -214,12 +219,12 @@ impl HookedVp {
         self.stop_passing();
         loop {
             match &mut self.state {
-                State::Released => return Before::Enter,
+                State::Released => return self.deliver_or(Before::Enter),
                 State::Parked => match self.wait_for_command() {
                     Some(Command::Enter(enter)) => {
                         self.begin(&enter);
-                        if std::mem::replace(&mut self.exit, KeptExit::None) == KeptExit::Kept {
-                            return Before::Deliver;
+                        if self.exit == KeptExit::Kept {
+                            return self.deliver_or(Before::Enter);
                         }
                     }
                     Some(Command::Call(call)) => call(self),
@@ -239,6 +244,17 @@ impl HookedVp {
                     Turn::Parked(parked) => self.park(parked),
                 },
             }
+        }
+    }
+
+    /// The debugger has seen the exit that the run loop keeps, if there is one.
+    fn deliver_or(&mut self, otherwise: Before) -> Before {
+        if let State::Released = self.state {
+            self.passing = Passing::Yes;
+        }
+        match std::mem::replace(&mut self.exit, KeptExit::None) {
+            KeptExit::Kept => Before::Deliver,
+            KeptExit::None => otherwise,
         }
     }
 
@@ -356,7 +372,10 @@ impl HookedVp {
             tracing::error!(%vp, error = %err, "debug registers could not be taken off a VP");
         }
         self.gate.clear();
-        self.passing = Passing::Yes;
+        self.passing = match self.exit {
+            KeptExit::None => Passing::Yes,
+            KeptExit::Kept => Passing::No,
+        };
     }
 }
 

@@ -150,6 +150,7 @@ impl OwnLoops {
                     orders: receiver,
                     hook,
                     fd,
+                    goes: Goes::On,
                 };
                 match shape {
                     Shape::InsideRun => thread.loop_inside(),
@@ -250,10 +251,11 @@ struct VcpuThread {
     orders: mpsc::Receiver<Order>,
     hook: VpHook,
     fd: Arc<Mutex<VcpuFd>>,
+    goes: Goes,
 }
 
 /// Whether the thread goes on.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goes {
     On,
     Ends,
@@ -307,8 +309,8 @@ impl VcpuThread {
     }
 
     fn serve_orders(&mut self) -> Goes {
-        if !self.ordered.swap(false, Ordering::SeqCst) {
-            return Goes::On;
+        if self.goes == Goes::Ends || !self.ordered.swap(false, Ordering::SeqCst) {
+            return self.goes;
         }
         while let Ok(order) = self.orders.try_recv() {
             match order {
@@ -317,10 +319,10 @@ impl VcpuThread {
                     let _ = paused.send(());
                     let _ = over.recv();
                 }
-                Order::Exit => return Goes::Ends,
+                Order::Exit => self.goes = Goes::Ends,
             }
         }
-        Goes::On
+        self.goes
     }
 
     /// Handles an exit that is not the debugger's.
@@ -345,14 +347,17 @@ impl VcpuThread {
         {
             record.acted.push(kind);
         }
-        if matches!(exit, SeenExit::Shutdown | SeenExit::Failed(_)) {
-            // The VMM ends such a guest: here its vCPU stays out of the guest.
-            self.ordered.store(true, Ordering::SeqCst);
-            drop(record);
-            while self.serve_orders() == Goes::On {
-                thread::park_timeout(REPEAT);
-            }
-            self.ordered.store(true, Ordering::SeqCst);
+        let off = record.acted.contains(&GuestEventKind::PowerOff);
+        drop(record);
+        if off || matches!(exit, SeenExit::Shutdown | SeenExit::Failed(_)) {
+            self.stay_out();
+        }
+    }
+
+    /// The VMM has ended such a guest: its vCPU stays out of the guest.
+    fn stay_out(&mut self) {
+        while self.serve_orders() == Goes::On {
+            thread::park_timeout(REPEAT);
         }
     }
 }

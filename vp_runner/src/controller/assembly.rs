@@ -241,6 +241,7 @@ impl Controller {
             on_reset: setup.on_reset,
             on_crash: setup.on_crash,
             owner: guest.owner,
+            ends_at: None,
             exit: None,
             reported: Vec::new(),
             time: setup.time,

@@ -4,10 +4,13 @@ use super::EmbedParams;
 use super::MemorySlot;
 use super::VpHook;
 use crate::control::guest_event::GuestEvent;
+use crate::control::run_gate::Kick;
+use crate::control::run_gate::RunGate;
 use crate::controller::Control;
 use crate::controller::Controller;
 use crate::controller::HeldEvents;
 use crate::controller::VpShared;
+use crate::hook::mailbox::Mailbox;
 use crate::kvm::adopt;
 use crate::memory::slots::MemorySlots;
 use std::io;
@@ -15,6 +18,7 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::GuestEventKind;
@@ -46,7 +50,7 @@ pub fn embed(params: EmbedParams) -> Result<(VmHandle, Controller), EmbedError> 
         memory,
         events,
         control,
-        ids: Mutex::default(),
+        vps: Mutex::default(),
     }));
     Ok((handle, controller))
 }
@@ -91,8 +95,16 @@ struct Inner {
     memory: Arc<MemorySlots>,
     events: HeldEvents,
     control: mesh::Sender<Control>,
-    /// The VMM's identifier of each VP, by VP index.
-    ids: Mutex<Vec<u32>>,
+    /// By VP index.
+    vps: Mutex<Vec<Registered>>,
+}
+
+/// A VP as the VMM knows it.
+struct Registered {
+    /// The VMM's identifier.
+    id: u32,
+    gate: Arc<RunGate>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl VmHandle {
@@ -115,34 +127,49 @@ impl VmHandle {
     pub fn register_vp(&self, id: u32, vcpu: BorrowedFd<'_>) -> io::Result<VpHook> {
         let vcpu = adopt::vcpu(self.0.shared.vm(), vcpu)?;
         // The controller learns of VPs in the order of their indexes.
-        let mut ids = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = ids.iter().position(|known| *known == id);
-        let position = known.unwrap_or(ids.len());
+        let mut vps = self.vps();
+        let known = vps.iter().position(|known| known.id == id);
+        if known.is_some_and(|known| !vps[known].mailbox.is_closed()) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let position = known.unwrap_or(vps.len());
         let index = u32::try_from(position).map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let vp = self.0.shared.register(VpIndex::new(index), vcpu)?;
-        if known.is_none() {
-            ids.push(id);
+        let (gate, mailbox) = vp.shared();
+        let registered = Registered { id, gate, mailbox };
+        match vps.get_mut(position) {
+            Some(known) => *known = registered,
+            None => vps.push(registered),
         }
-        drop(ids);
+        drop(vps);
         Ok(VpHook::new(vp))
     }
 
-    /// A device of the VMM has caused an event. `id` is that of the vCPU on whose thread the device was called, if there is one. May be called on any thread.
+    /// A device of the VMM has caused an event. `id` is that of the vCPU that accessed the device, if one did: where the event is held, this vCPU executes no further
+    /// instruction. May be called on any thread.
     pub fn guest_event(&self, kind: GuestEventKind, id: Option<u32>) -> Proceed {
-        let ids = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = id.and_then(|id| ids.iter().position(|known| *known == id));
-        drop(ids);
-        let vp = position.and_then(|position| Some(VpIndex::new(u32::try_from(position).ok()?)));
+        let vps = self.vps();
+        let position = vps.iter().position(|known| Some(known.id) == id);
+        let vp = position.and_then(|position| u32::try_from(position).ok());
+        let vp = vp.map(VpIndex::new);
         let Some(event) = GuestEvent::of_kind(kind, vp) else {
             return Proceed::Now;
         };
-        match self.0.events.hold(event) {
-            true => {
-                self.0.control.send(Control::Event(event));
-                Proceed::Held
-            }
-            false => Proceed::Now,
+        if !self.0.events.hold(event) {
+            return Proceed::Now;
         }
+        // The controller learns of the event first: it takes this message before that of the VP, which parks.
+        self.0.control.send(Control::Event(event));
+        if let (Some(vp), Some(position)) = (vp, position)
+            && vps[position].gate.kick() == Kick::Signal
+        {
+            self.0.shared.kick(vp);
+        }
+        Proceed::Held
+    }
+
+    fn vps(&self) -> MutexGuard<'_, Vec<Registered>> {
+        self.0.vps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes every breakpoint byte out of the guest's memory until the result is dropped, so that the VMM can take a snapshot of the memory. The VMM has paused its

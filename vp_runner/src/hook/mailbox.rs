@@ -141,6 +141,11 @@ impl Mailbox {
         drop(commands);
     }
 
+    /// Whether the VP has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().holder == Holder::Nobody
+    }
+
     /// Sleeps until there is a command, `is_over` holds after a wake, a signal arrives, or time has passed.
     pub(crate) fn sleep(
         &self,

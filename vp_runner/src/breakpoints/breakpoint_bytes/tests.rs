@@ -288,3 +288,58 @@ fn one_of_ten_thousand_costs_what_one_of_ten_costs() {
     assert_eq!(many.clear(&ram) as u64, MANY);
     assert!(ram.bytes().iter().all(|byte| *byte == 0x90));
 }
+
+#[test]
+fn a_quiesced_guest_has_no_breakpoint_byte_whatever_a_debugger_does_meanwhile() {
+    let ram = Ram::new(0, &NOPS);
+    let mut bytes = BreakpointBytes::default();
+    let at = Gpa::new;
+    for gpa in [1, 2, 3, 4] {
+        bytes.insert(&ram, at(gpa)).unwrap();
+    }
+    bytes.lift(&ram, at(4)).unwrap();
+    bytes.quiesce(&ram);
+    bytes.quiesce(&ram);
+    assert_eq!(ram.bytes(), NOPS);
+    bytes.insert(&ram, at(5)).unwrap();
+    assert_eq!(bytes.remove(&ram, at(1)), Ok(Removed::Restored));
+    bytes.lift(&ram, at(2)).unwrap();
+    bytes.lower(&ram, at(2)).unwrap();
+    bytes.lower(&ram, at(4)).unwrap();
+    assert_eq!(verify(&mut bytes, &ram), Verified::default());
+    assert!(!bytes.is_any_overwritten(&ram));
+    let write = |piece: &[u8]| {
+        for (index, byte) in piece.iter().enumerate() {
+            ram.write_byte(at(3 + index as u64), *byte).unwrap();
+        }
+        piece.len()
+    };
+    assert_eq!(bytes.overlay_write(at(3), &[0xf8], write), 1);
+    let guests = [0x90, 0x90, 0x90, 0xf8, 0x90, 0x90, 0x90, 0x90];
+    assert_eq!(ram.bytes(), guests);
+    bytes.unquiesce(&ram);
+    assert_eq!(ram.bytes(), guests, "one holder is left");
+    bytes.unquiesce(&ram);
+    let armed = [0x90, 0x90, INT3, INT3, INT3, INT3, 0x90, 0x90];
+    assert_eq!(ram.bytes(), armed);
+    let mut shown = ram.bytes();
+    bytes.overlay_read(at(0), &mut shown);
+    assert_eq!(shown, guests);
+    assert_eq!(bytes.clear(&ram), 4);
+    assert_eq!(ram.bytes(), guests);
+}
+
+#[test]
+fn an_int3_of_the_guests_own_is_kept_over_a_quiesce() {
+    let ram = Ram::new(0, &[INT3; 2]);
+    let mut bytes = BreakpointBytes::default();
+    bytes.insert(&ram, Gpa::new(0)).unwrap();
+    bytes.quiesce(&ram);
+    assert_eq!(ram.bytes(), [INT3; 2]);
+    let mut shown = ram.bytes();
+    bytes.overlay_read(Gpa::new(0), &mut shown);
+    assert_eq!(shown, [INT3; 2]);
+    bytes.clear(&ram);
+    bytes.unquiesce(&ram);
+    assert_eq!(ram.bytes(), [INT3; 2]);
+}

@@ -97,3 +97,6 @@ impl RunState {
         self.attached().is_ok().then_some(self.stop_on)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,11 @@ impl VpShared {
         &self.vm
     }
 
+    /// Ends the `KVM_RUN` of a VP.
+    pub(crate) fn kick(&self, vp: VpIndex) {
+        self.kick.kick(vp);
+    }
+
     /// Takes every breakpoint byte out of memory.
     pub(crate) fn quiesce(&self) {
         let breakpoints = self.breakpoints.write();

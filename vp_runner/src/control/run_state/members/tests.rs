@@ -1,0 +1,117 @@
+//! VPs that come and go in each phase.
+
+use super::*;
+use crate::control::run_state::Cause;
+use crate::control::run_state::KeepStopped;
+use crate::control::run_state::Output;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
+
+const FIRST: VpIndex = VpIndex::BSP;
+const SECOND: VpIndex = VpIndex::new(1);
+
+fn entered(outputs: &[Output]) -> Vec<VpIndex> {
+    let vps = outputs.iter().filter_map(|output| match output {
+        Output::Enter { vp, .. } => Some(*vp),
+        _ => None,
+    });
+    vps.collect()
+}
+
+/// A guest with these VPs, which runs without a debugger.
+fn running(vps: u32) -> RunState {
+    let mut state = RunState::new(vps, KeepStopped::Nothing);
+    state.start().unwrap();
+    let outputs = state.programmed(&[]).unwrap();
+    assert_eq!(entered(&outputs).len(), vps as usize);
+    state
+}
+
+/// The same guest, stopped by a debugger that has attached.
+fn attached(vps: u32) -> RunState {
+    let mut state = running(vps);
+    state.attach().unwrap();
+    for vp in (0..vps).map(VpIndex::new) {
+        state
+            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW)
+            .unwrap();
+    }
+    state.check_stopped().unwrap();
+    state
+}
+
+#[test]
+fn a_vp_that_joins_a_guest_without_vps_runs_at_once() {
+    let mut state = running(0);
+    assert_eq!(entered(&state.join(FIRST).unwrap()), [FIRST]);
+    assert_eq!(entered(&state.join(SECOND).unwrap()), [SECOND]);
+    assert!(state.join(SECOND).is_err(), "it is here already");
+    assert!(state.join(VpIndex::new(7)).is_err(), "out of order");
+}
+
+#[test]
+fn a_vp_that_joins_a_stopped_guest_waits_for_the_next_resume() {
+    let mut state = attached(1);
+    assert_eq!(state.join(SECOND).unwrap(), []);
+    assert!(state.resume(&[VpAction::Run], Some).is_err(), "one VP only");
+    state.resume(&[VpAction::Run; 2], Some).unwrap();
+    let outputs = state.programmed(&[]).unwrap();
+    assert_eq!(entered(&outputs), [FIRST, SECOND]);
+}
+
+#[test]
+fn a_vp_that_leaves_does_not_run_and_nobody_waits_for_it() {
+    let mut state = attached(2);
+    state.resume(&[VpAction::Run; 2], Some).unwrap();
+    state.programmed(&[]).unwrap();
+    let broken = state.break_().unwrap();
+    assert_eq!(broken, [Output::Kick(FIRST), Output::Kick(SECOND)]);
+    let epoch = Epoch::default().next();
+    let parked = state.parked(FIRST, epoch, None, AtBreakpoint::NEW);
+    assert_eq!(parked.unwrap(), []);
+    let outputs = state.leave(SECOND).unwrap();
+    let reason = DebugStopReason::Break;
+    assert_eq!(outputs, [Output::Report { epoch, reason }, Output::Broken]);
+    state.resume(&[VpAction::Run; 2], Some).unwrap();
+    let outputs = state.programmed(&[]).unwrap();
+    assert_eq!(entered(&outputs), [FIRST]);
+    assert_eq!(
+        entered(&state.join(SECOND).unwrap()),
+        [SECOND],
+        "it is back"
+    );
+}
+
+#[test]
+fn the_hits_of_a_vp_that_leaves_are_dropped() {
+    let mut state = attached(2);
+    state.resume(&[VpAction::Step; 2], Some).unwrap();
+    state.programmed(&[]).unwrap();
+    let epoch = Epoch::default().next();
+    let step = |vp| Some(Cause::Debug(DebugStopReason::SingleStep { vp }));
+    state
+        .parked(SECOND, epoch, step(SECOND), AtBreakpoint::NEW)
+        .unwrap();
+    state.leave(SECOND).unwrap();
+    let outputs = state
+        .parked(FIRST, epoch, step(FIRST), AtBreakpoint::NEW)
+        .unwrap();
+    let reason = DebugStopReason::SingleStep { vp: FIRST };
+    assert_eq!(outputs, [Output::Report { epoch, reason }]);
+}
+
+#[test]
+fn an_event_of_a_device_stops_a_guest_that_a_debugger_runs() {
+    let mut state = attached(1);
+    state.resume(&[VpAction::Run], Some).unwrap();
+    state.programmed(&[]).unwrap();
+    let vp = Some(FIRST);
+    let outputs = state.device_event(GuestEvent::Reset { vp }).unwrap();
+    assert_eq!(outputs, [Output::Kick(FIRST)]);
+    let epoch = Epoch::default().next();
+    let outputs = state.parked(FIRST, epoch, None, AtBreakpoint::NEW).unwrap();
+    let reason = DebugStopReason::Reset { vp };
+    assert_eq!(outputs, [Output::Report { epoch, reason }]);
+    let outputs = state.resume(&[VpAction::Run], Some).unwrap();
+    assert_eq!(outputs, [Output::Act(GuestEvent::Reset { vp })]);
+}

@@ -1,0 +1,222 @@
+//! A debugger in a VMM with run loops of its own: what the VMM gets, and what it never waits for. On real guests.
+
+use machine::guest::*;
+use machine::*;
+use std::time::Duration;
+use std::time::Instant;
+use test_machine::machine;
+use test_machine::own_loops::SeenExit;
+use test_machine::own_loops::Shape;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::*;
+use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::GuestEventKind;
+
+const SHAPES: [Shape; 2] = [Shape::InsideRun, Shape::OutsideTheLock];
+/// Far more than a pause takes, and far less than a debugger that has stopped the guest may take.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+fn counts(vps: u32, shape: Shape) -> Option<TestVm> {
+    let code = telling_loop(Mode::Long);
+    let setup = Setup::new(Mode::Long, &code).vps(vps).own_loops(shape);
+    setup.build()
+}
+
+#[test]
+fn the_vmm_pauses_a_guest_that_a_debugger_has_stopped_at_once_and_the_guest_stays_stopped() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        vm.attach();
+        interrupt(&vm, vm.resume());
+        let before = vm.regs(0);
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let paused = vm.handle.loops().1.pause();
+            assert!(begun.elapsed() < AT_ONCE, "{shape:?}");
+            let vp = VpIndex::BSP;
+            let activity = vm.call(DebugRequest::WriteMsr, (vp, 0x10, 0));
+            assert_eq!(activity, Err(DebugError::HeldByVmm { vp }), "{shape:?}");
+            drop(paused);
+            // The VMM gives the thread back in its own time.
+            while vm.call(DebugRequest::ReadMsr, (vp, 0x10)) == Err(DebugError::HeldByVmm { vp }) {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(vm.regs(0).rip, before.rip, "{shape:?}");
+        assert_eq!(vm.regs(0).gp, before.gp, "{shape:?}");
+        vm.step(0);
+        interrupt(&vm, vm.resume());
+    }
+}
+
+#[test]
+fn the_vmm_pauses_a_guest_that_runs_with_and_without_a_debugger() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        vm.attach();
+        let pending = vm.resume();
+        for attached in [true, false] {
+            vm.machine
+                .wait_until("it runs", |seen| !seen.told.is_empty());
+            let paused = vm.handle.loops().1.pause();
+            let told = vm.machine.wait_until("now", |_| true).told.len();
+            drop(paused);
+            vm.machine
+                .wait_until("it runs on", |seen| seen.told.len() > told);
+            if attached {
+                vm.detach(DetachAction::Resume);
+            }
+        }
+        assert_eq!(answer(pending).map(drop), Err(DebugError::Detached));
+    }
+}
+
+#[test]
+fn a_snapshot_has_no_byte_of_a_debugger() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        let clean = vm.machine.raw_memory();
+        vm.attach();
+        let breakpoint = software::software_at(in_loop(Mode::Long, 1));
+        vm.insert(breakpoint);
+        assert!(matches!(
+            stop(vm.resume()),
+            DebugStopReason::Breakpoint { .. }
+        ));
+        let code = |memory: Vec<u8>| memory[0x1000..0x1010].to_vec();
+        let armed = code(vm.machine.raw_memory()) != code(clean.clone());
+        let (handle, loops) = vm.handle.loops();
+        {
+            let _paused = loops.pause();
+            let _quiesced = handle.quiesce();
+            assert_eq!(code(vm.machine.raw_memory()), code(clean.clone()));
+        }
+        let still = code(vm.machine.raw_memory()) != code(clean.clone());
+        assert_eq!(still, armed, "the breakpoint is as before");
+        assert!(matches!(
+            stop(vm.resume()),
+            DebugStopReason::Breakpoint { .. }
+        ));
+    }
+}
+
+#[test]
+fn exits_that_are_not_the_debuggers_reach_the_vmm_once_and_in_order() {
+    for shape in SHAPES {
+        let Some(vm) = counts(1, shape) else { return };
+        vm.attach();
+        for _ in 0..30 {
+            vm.step(0);
+        }
+        let told = vm.machine.wait_until("now", |_| true).told.len();
+        let record = vm.handle.loops().1.record.lock().unwrap();
+        let ports = vec![(0, SeenExit::Port(PORT_TELL.into())); told];
+        assert_eq!(told, 10, "an access in each turn of three instructions");
+        assert_eq!(record.exits, ports, "{shape:?}");
+    }
+}
+
+#[test]
+fn a_triple_fault_goes_to_the_vmm_when_the_debugger_has_seen_it() {
+    for shape in SHAPES {
+        // ud2, without an IDT.
+        let setup = Setup::new(Mode::Long, &[0x0f, 0x0b]).own_loops(shape);
+        let Some(vm) = setup.build() else { return };
+        vm.attach();
+        let reason = stop(vm.resume());
+        if let DebugStopReason::Crashed { cause, .. } = reason {
+            println!("SKIP: this host's KVM ends a triple fault with {cause:?}");
+            return;
+        }
+        assert!(matches!(reason, DebugStopReason::TripleFault { .. }));
+        assert_eq!(vm.handle.loops().1.record.lock().unwrap().exits, []);
+        vm.detach(DetachAction::Resume);
+        let end = Instant::now() + Duration::from_secs(60);
+        while vm.handle.loops().1.record.lock().unwrap().exits != [(0, SeenExit::Shutdown)] {
+            assert!(Instant::now() < end, "the VMM never gets the exit");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn an_event_of_a_device_is_held_for_a_debugger_and_only_for_one() {
+    for shape in SHAPES {
+        // mov al, 1; out reset, al; jmp back
+        let mut code = vec![0xb0, 1, 0xe6, PORT_RESET];
+        jump_to_start(&mut code);
+        let setup = Setup::new(Mode::Long, &code).running().own_loops(shape);
+        let Some(vm) = setup.build() else { return };
+        let acted = || vm.handle.loops().1.record.lock().unwrap().acted.len();
+        let end = Instant::now() + Duration::from_secs(60);
+        while acted() == 0 {
+            assert!(Instant::now() < end, "the VMM acts at once");
+            std::thread::yield_now();
+        }
+        vm.attach();
+        let before = acted();
+        let vp = Some(VpIndex::BSP);
+        for _ in 0..5 {
+            assert_eq!(stop(vm.resume()), DebugStopReason::Reset { vp });
+            assert_eq!(vm.regs(0).rip, ENTRY + 4, "no instruction after the access");
+        }
+        assert_eq!(acted(), before, "nothing is acted on while it is held");
+        let none = vmm_core_defs::stop::StopOn::from_iter([GuestEventKind::PowerOff]);
+        vm.call(DebugRequest::StopOn, Some(none)).unwrap();
+        let pending = vm.resume();
+        while acted() == before {
+            assert!(Instant::now() < end, "the VMM acts at once");
+            std::thread::yield_now();
+        }
+        interrupt(&vm, pending);
+    }
+}
+
+#[test]
+fn a_vcpu_may_come_late_and_go_away() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        vm.attach();
+        interrupt(&vm, vm.resume());
+        vm.handle.loops().1.end_last_vcpu();
+        let vp = VpIndex::new(1);
+        let end = Instant::now() + Duration::from_secs(60);
+        while vm.call(DebugRequest::GetVpState, vp).is_ok() {
+            assert!(Instant::now() < end, "the VP has gone");
+        }
+        let gone = DebugError::NoSuchVp { vp, count: 2 };
+        while vm.call(DebugRequest::GetVpState, vp).map(drop) != Err(gone.clone()) {
+            assert!(Instant::now() < end, "the controller learns of it");
+        }
+        vm.step(0);
+        interrupt(&vm, vm.resume());
+    }
+}
+
+#[test]
+fn devices_are_accessed_by_the_vmms_function() {
+    let Some(vm) = counts(1, Shape::InsideRun) else {
+        return;
+    };
+    vm.attach();
+    vm.write_gva(0, DEVICE.value(), &[1, 2, 3, 4]).unwrap();
+    assert_eq!(vm.read_gva(0, DEVICE.value(), 4), Ok(vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn several_vms_of_one_process_are_debugged_beside_each_other() {
+    let vms: Option<Vec<_>> = SHAPES.into_iter().map(|shape| counts(2, shape)).collect();
+    let Some(vms) = vms else { return };
+    for vm in &vms {
+        vm.attach();
+        vm.insert(execute_at(ENTRY));
+    }
+    for _ in 0..20 {
+        for vm in &vms {
+            assert!(matches!(
+                stop(vm.resume()),
+                DebugStopReason::Breakpoint { .. }
+            ));
+        }
+    }
+}
