@@ -318,6 +318,7 @@ impl HookedVp {
             (Exit::Debug(_), _, _) => After::Again,
             (Exit::Device | Exit::Interrupted | Exit::Nothing, _, _) => After::Handle,
             (_, Exits::AreFailures, _) => After::Again,
+            (_, Exits::GoToVmm, _) if !self.vp.ends_by_guest_event(run) => After::Again,
             (_, Exits::GoToVmm, Debugger::Present) => {
                 self.exit = KeptExit::Kept;
                 After::Hold

@@ -156,15 +156,19 @@ fn an_event_of_a_device_is_held_for_a_debugger_and_only_for_one() {
         vm.attach();
         let before = acted();
         let vp = Some(VpIndex::BSP);
-        for _ in 0..5 {
+        for held in 0..5 {
             assert_eq!(stop(vm.resume()), DebugStopReason::Reset { vp });
+            assert_eq!(
+                acted(),
+                before + held,
+                "the VMM acts when the debugger goes on"
+            );
             assert_eq!(vm.regs(0).rip, ENTRY + 4, "no instruction after the access");
         }
-        assert_eq!(acted(), before, "nothing is acted on while it is held");
         let none = vmm_core_defs::stop::StopOn::from_iter([GuestEventKind::PowerOff]);
         vm.call(DebugRequest::StopOn, Some(none)).unwrap();
         let pending = vm.resume();
-        while acted() == before {
+        while acted() < before + 10 {
             assert!(Instant::now() < end, "the VMM acts at once");
             std::thread::yield_now();
         }

@@ -205,3 +205,26 @@ fn a_guest_in_hlt_is_stopped_and_says_so() {
     let activity = vm.status().vps[0].activity;
     assert_eq!(activity, VpActivity::Halted, "a stop does not wake it");
 }
+
+/// KVM copies the registers out with the exit of a step, and copies none out while nothing can stop the guest.
+#[test]
+fn registers_after_a_free_run_are_not_those_of_the_step_before() {
+    // inc ebx; mov [0x6000], ebx: no exit to the VMM
+    let mut counts = vec![0xff, 0xc3, 0x89, 0x1c, 0x25, 0, 0x60, 0, 0];
+    jump_to_start(&mut counts);
+    let Some(vm) = Setup::new(Mode::Long, &counts).build() else {
+        return;
+    };
+    vm.attach();
+    let count = || vm.machine.raw_memory()[0x6000..0x6004].to_vec();
+    for _ in 0..5 {
+        vm.step(0);
+        let (before, counted) = (vm.regs(0).gp[3], count());
+        let pending = vm.resume();
+        while count() == counted {
+            std::thread::yield_now();
+        }
+        interrupt(&vm, pending);
+        assert!(vm.regs(0).gp[3] > before);
+    }
+}

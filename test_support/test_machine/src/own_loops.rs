@@ -68,6 +68,8 @@ pub enum SeenExit {
     Mmio(u64),
     /// `KVM_EXIT_SHUTDOWN`.
     Shutdown,
+    /// `KVM_EXIT_INTERNAL_ERROR` or `KVM_EXIT_FAIL_ENTRY`.
+    Broken,
     /// `KVM_EXIT_HLT`.
     Halt,
     /// Any other exit.
@@ -83,6 +85,25 @@ pub struct Record {
     pub exits: Vec<(u32, SeenExit)>,
     /// The events on which the VMM acted at once.
     pub acted: Vec<GuestEventKind>,
+}
+
+impl Record {
+    /// The VMM acts on an event. A power-off ends the debugger.
+    pub fn act(&mut self, kind: GuestEventKind, vm: &VmHandle) {
+        self.acted.push(kind);
+        if kind == GuestEventKind::PowerOff {
+            vm.stop();
+        }
+    }
+}
+
+/// Whether the VMM of the environment's shape has the machine, so that a test of the runner's own resets has no subject. Prints a skip then.
+pub fn vmm_resets() -> bool {
+    let own = Shape::of_environment().is_some();
+    if own {
+        println!("SKIP: the VMM resets the machine, and not the runner");
+    }
+    own
 }
 
 /// A vCPU thread of the VMM.
@@ -112,11 +133,16 @@ pub struct OwnLoops {
 
 impl OwnLoops {
     /// A VMM without vCPUs.
-    pub fn new(vm: VmHandle, machine: Arc<dyn Machine>, shape: Shape) -> Self {
+    pub fn new(
+        vm: VmHandle,
+        machine: Arc<dyn Machine>,
+        record: Arc<Mutex<Record>>,
+        shape: Shape,
+    ) -> Self {
         register_signal_handler(signal(), nothing).expect("a signal handler");
         Self {
             vcpus: Mutex::default(),
-            record: Arc::default(),
+            record,
             vm,
             machine,
             shape,
@@ -188,6 +214,12 @@ impl OwnLoops {
             drop(vcpu.fd.lock().expect("the vCPU"));
         }
         Paused { _over: over }
+    }
+
+    /// Whether the guest has switched itself off.
+    pub fn is_off(&self) -> bool {
+        let record = self.record.lock().expect("the record");
+        record.acted.contains(&GuestEventKind::PowerOff)
     }
 
     /// Ends the thread of the vCPU that was started last.
@@ -345,11 +377,19 @@ impl VcpuThread {
         if let Some(kind) = event
             && self.vm.guest_event(kind, Some(self.id)) == Proceed::Now
         {
-            record.acted.push(kind);
+            record.act(kind, &self.vm);
         }
         let off = record.acted.contains(&GuestEventKind::PowerOff);
         drop(record);
-        if off || matches!(exit, SeenExit::Shutdown | SeenExit::Failed(_)) {
+        let ends = matches!(
+            exit,
+            SeenExit::Shutdown | SeenExit::Broken | SeenExit::Failed(_)
+        );
+        if ends {
+            // The VMM ends such a guest.
+            self.vm.stop();
+        }
+        if off || ends {
             self.stay_out();
         }
     }
@@ -387,6 +427,7 @@ fn kvm_run(
             SeenExit::Mmio(gpa)
         }
         VcpuExit::Shutdown => SeenExit::Shutdown,
+        VcpuExit::InternalError | VcpuExit::FailEntry(..) => SeenExit::Broken,
         VcpuExit::Hlt => SeenExit::Halt,
         _ => SeenExit::Other,
     };

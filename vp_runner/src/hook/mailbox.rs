@@ -6,6 +6,7 @@ use crate::kvm::wake::Wake;
 use crate::kvm::wake::Woken;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -40,7 +41,12 @@ pub(crate) struct Mailbox {
     /// Whether there are commands. A hint for the thread that polls: `state` is what counts.
     filled: AtomicBool,
     wake: Wake,
+    arrived: Condvar,
 }
+
+/// How long a call waits for a thread that the VMM has. After each signal a parked VP gives its thread to the VMM for some microseconds, so that the VMM can look for
+/// work. A VMM that has paused the VM keeps the thread.
+const MOMENT: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct State {
@@ -61,6 +67,7 @@ impl Mailbox {
             }),
             filled: AtomicBool::new(false),
             wake: Wake::new()?,
+            arrived: Condvar::new(),
         })
     }
 
@@ -68,12 +75,17 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a command. A command to enter waits for the VMM to give the thread back. A call does not.
+    /// Sends a command. A command to enter waits for the VMM to give the thread back. A call waits for a moment only.
     ///
     /// # Errors
     /// [`NotTaken`].
     pub(crate) fn send(&self, command: Command) -> Result<(), NotTaken> {
         let mut state = self.state();
+        if let Command::Call(_) = command {
+            let held = |state: &mut State| state.holder == Holder::Vmm;
+            let waited = self.arrived.wait_timeout_while(state, MOMENT, held);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
         match (state.holder, &command) {
             (Holder::Nobody, _) => return Err(NotTaken::Gone),
             (Holder::Vmm, Command::Call(_)) => return Err(NotTaken::HeldByVmm),
@@ -117,6 +129,7 @@ impl Mailbox {
     /// The thread is this crate's again.
     pub(crate) fn arrive(&self) {
         self.state().holder = Holder::Runner;
+        self.arrived.notify_all();
     }
 
     /// Gives the thread to the VMM. Returns a command instead if one has arrived, because a call must not wait for the VMM.
@@ -138,6 +151,7 @@ impl Mailbox {
         state.holder = Holder::Nobody;
         let commands = std::mem::take(&mut state.commands);
         drop(state);
+        self.arrived.notify_all();
         drop(commands);
     }
 
@@ -189,6 +203,15 @@ mod tests {
         mailbox.arrive();
         assert!(matches!(mailbox.take(), Some(Command::Exit)));
         assert!(mailbox.take().is_none());
+    }
+
+    #[test]
+    fn a_call_waits_for_a_thread_that_the_vmm_has_for_a_moment() {
+        let mailbox = Arc::new(Mailbox::new(Holder::Vmm).unwrap());
+        let sender = mailbox.clone();
+        let thread = thread::spawn(move || sender.send(call()));
+        mailbox.arrive();
+        assert_eq!(thread.join().unwrap(), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::own_loops::OwnLoops;
+use crate::own_loops::Record;
 use crate::own_loops::Shape;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_pit_config;
@@ -168,6 +169,9 @@ impl Parts {
         shape: Shape,
     ) -> Self {
         let devices = machine.clone();
+        let record = Arc::<Mutex<Record>>::default();
+        let handle = Arc::new(OnceLock::<VmHandle>::new());
+        let (acts, acting) = (record.clone(), handle.clone());
         let params = params
             .start(setup.start)
             .report(setup.report())
@@ -177,9 +181,14 @@ impl Parts {
                 MmioAccess::Write(data) => devices.mmio_write(None, Gpa::new(gpa), data).0,
                 _ => MmioOutcome::Unclaimed,
             });
+        let params = params.on_continue(move |kind| {
+            let vm = acting.get().expect("the handle comes before any event");
+            acts.lock().unwrap().act(kind, vm);
+        });
         let (vm, controller) = embed(params).unwrap();
+        handle.set(vm.clone()).ok().expect("the handle is set once");
         vm.set_guest_memory(machine.ram.memory().clone());
-        let loops = OwnLoops::new(vm.clone(), machine.clone(), shape);
+        let loops = OwnLoops::new(vm.clone(), machine.clone(), record, shape);
         for (index, vcpu) in (0..).zip(vcpus) {
             // Identifiers with gaps, as those of local APICs.
             loops.start_vcpu(index * 4, index, vcpu);
@@ -410,7 +419,11 @@ impl TestVm {
             assert!(Instant::now() < end, "the runner does not end");
             thread::yield_now();
         }
-        runner.join().unwrap()
+        let end = runner.join().unwrap();
+        match &self.handle {
+            Handle::Embedded(_, loops) if loops.is_off() => RunnerExit::PowerOff,
+            Handle::Runner(_) | Handle::Embedded(..) => end,
+        }
     }
 }
 

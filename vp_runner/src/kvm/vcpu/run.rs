@@ -24,8 +24,10 @@ impl KvmVcpu {
         result.map_err(|err| err.errno())
     }
 
-    /// The vCPU is about to run.
+    /// The vCPU is about to run. Nobody may look at an exit that only a device or the VMM handles, so the registers in `kvm_run` count only after
+    /// [`left`](Self::left).
     pub(crate) fn enters(&mut self) {
+        self.synced = Synced::No;
         if let Programmed::Fresh(state) = self.programmed {
             self.programmed = Programmed::Used(state);
         }

@@ -150,6 +150,18 @@ impl<V: Vcpu> Vp<V> {
         };
     }
 
+    /// Whether the run ends with an event of the guest, such as a triple fault. An exit that is a breakpoint of ours is none, although some KVMs report it as a failure.
+    pub(crate) fn ends_by_guest_event(&self, run: &GuestRun) -> bool {
+        matches!(
+            run.next,
+            Next::Park(Some(Cause::Guest(_)))
+                | Next::Complete {
+                    found: Some(Cause::Guest(_)),
+                    ..
+                }
+        )
+    }
+
     /// The devices that served the last exit ask for this event.
     pub(crate) fn guest_event(&mut self, event: GuestEvent, run: &mut GuestRun) {
         let event = Cause::Guest(event);
