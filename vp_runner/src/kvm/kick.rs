@@ -15,6 +15,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
+use std::sync::atomic::compiler_fence;
 use vmm_core_defs::addr::VpIndex;
 use vmm_sys_util::signal::SIGRTMAX;
 use vmm_sys_util::signal::SIGRTMIN;
@@ -266,6 +267,8 @@ impl ThreadVcpu {
     /// lets the VMM look for work before the VP enters the guest or waits.
     pub(crate) fn clear_immediate_exit(&self) -> bool {
         let was_set = SET_HERE.replace(false);
+        // A kick between the two finds the flag set, and leaves `SET_HERE` clear as well.
+        compiler_fence(Ordering::SeqCst);
         if was_set && let Some(flag) = immediate_exit() {
             flag.store(0, Ordering::Relaxed);
         }
