@@ -27,6 +27,7 @@
 //! Before an entry there is one atomic load, and after an exit none. There is no allocation and no system call.
 
 mod params;
+#[cfg(feature = "rust-vmm")]
 mod rust_vmm;
 mod vm_handle;
 mod vp_hook;

@@ -135,7 +135,7 @@ pub enum ProbeError {
     #[error(
         "cannot open /dev/kvm; check `dmesg` for lines of kvm, and that no other hypervisor holds the processor's extensions"
     )]
-    Open(#[source] kvm_ioctls::Error),
+    Open(#[source] std::io::Error),
     /// KVM has another version of the API.
     #[error(
         "/dev/kvm speaks version {found} of its API where {KVM_API_VERSION} is needed; use a Linux kernel of 5.4 or later"
@@ -166,7 +166,7 @@ impl From<ScratchVmError> for ProbeError {
     fn from(err: ScratchVmError) -> Self {
         match err {
             ScratchVmError::Memory { why, .. } => Self::NoMemory { why },
-            ScratchVmError::Kvm { source, .. } if source.errno() == libc::ENOMEM => {
+            ScratchVmError::Kvm { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Self::NoMemory {
                     why: source.to_string(),
                 }
@@ -180,7 +180,12 @@ impl From<ScratchVmError> for ProbeError {
 ///
 /// # Errors
 /// [`ProbeError::Absent`], [`ProbeError::NotPermitted`], [`ProbeError::Open`], [`ProbeError::ApiVersion`].
+#[cfg(feature = "rust-vmm")]
 pub fn open_kvm() -> Result<Kvm, ProbeError> {
+    open()
+}
+
+fn open() -> Result<Kvm, ProbeError> {
     check_version(Kvm::new().map_err(open_error)?)
 }
 
@@ -191,7 +196,7 @@ fn open_error(err: kvm_ioctls::Error) -> ProbeError {
         libc::ENOMEM => ProbeError::NoMemory {
             why: err.to_string(),
         },
-        _ => ProbeError::Open(err),
+        _ => ProbeError::Open(err.into()),
     }
 }
 
@@ -215,7 +220,7 @@ pub fn run() -> Result<Report, ProbeError> {
 /// # Errors
 /// As [`run`].
 pub fn run_with(signal: KickSignal) -> Result<Report, ProbeError> {
-    let kvm = open_kvm()?;
+    let kvm = open()?;
     supervised(
         SCENARIO_LIMIT,
         signal,

@@ -7,6 +7,7 @@ mod debian;
 mod debuggers;
 mod dependencies;
 mod fmt;
+mod interface;
 mod mutants;
 mod nested;
 mod pictures;

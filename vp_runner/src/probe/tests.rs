@@ -222,7 +222,7 @@ fn each_way_dev_kvm_can_fail_says_what_to_do() {
     assert!(message(libc::ENODEV).contains("dmesg"));
     let no_memory = ProbeError::from(ScratchVmError::Kvm {
         step: "make a virtual machine",
-        source: kvm_ioctls::Error::new(libc::ENOMEM),
+        source: std::io::Error::from_raw_os_error(libc::ENOMEM),
     });
     assert!(matches!(no_memory, ProbeError::NoMemory { .. }));
 }

@@ -5,6 +5,7 @@ mod summary;
 use crate::debuggers;
 use crate::dependencies;
 use crate::fmt;
+use crate::interface;
 use crate::nested::Bed;
 use crate::nested::Kvm;
 use crate::nested::Suite;
@@ -41,7 +42,9 @@ const STEPS: &[Step] = &[
     ("own lints", |_| fmt::lints()),
     ("clippy", |_| clippy()),
     ("the program by itself", |_| program_alone()),
+    ("the core by itself", |_| core_alone()),
     ("docs", |_| docs()),
+    ("public types", |_| interface::types()),
     ("dependencies", |_| dependencies::check()),
     ("advisories", |_| dependencies::advisories()),
     ("debuggers", |_| {
@@ -94,6 +97,15 @@ fn clippy() -> anyhow::Result<()> {
 /// With the features of dependencies that the program itself turns on. A build of the whole workspace has those of the tests as well.
 fn program_alone() -> anyhow::Result<()> {
     process::run(process::cargo().args(["check", "--package", "trapgate", "--bins"]))
+}
+
+/// Without its features, as a VMM with run loops of its own uses it.
+fn core_alone() -> anyhow::Result<()> {
+    process::run(
+        process::cargo()
+            .args(["clippy", "--package", "trapgate-vp-runner", "--lib"])
+            .args(["--", "--deny", "warnings"]),
+    )
 }
 
 fn docs() -> anyhow::Result<()> {

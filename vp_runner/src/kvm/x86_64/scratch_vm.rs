@@ -51,13 +51,16 @@ pub enum ScratchVmError {
         step: &'static str,
         /// What it said.
         #[source]
-        source: kvm_ioctls::Error,
+        source: std::io::Error,
     },
 }
 
 impl ScratchVmError {
     fn at(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |source| Self::Kvm { step, source }
+        move |error| Self::Kvm {
+            step,
+            source: error.into(),
+        }
     }
 }
 

@@ -39,7 +39,10 @@ impl Guest<'_> {
         self.scratch.load(&SELF_MAP.to_le_bytes(), 0)?;
         let vcpu = self.scratch.vcpu();
         let step = "move to ring 3";
-        let refused = |source| ScratchVmError::Kvm { step, source };
+        let refused = |error: kvm_ioctls::Error| ScratchVmError::Kvm {
+            step,
+            source: error.into(),
+        };
         let mut sregs = vcpu.get_sregs().map_err(refused)?;
         for segment in [
             &mut sregs.cs,

@@ -1,0 +1,28 @@
+//! The public interfaces of the published libraries: whose types stand in their signatures.
+
+mod rustdoc;
+mod types;
+
+use crate::process;
+
+/// Fails if a signature names a type of a crate that `types` does not permit there.
+pub(crate) fn types() -> anyhow::Result<()> {
+    let folder = process::target_dir().join("interface/types");
+    let root = process::workspace_root();
+    let mut findings = Vec::new();
+    for interface in rustdoc::interfaces(&root, &folder)? {
+        let text = std::fs::read_to_string(&interface.json)?;
+        let json = serde_json::from_str(&text)?;
+        findings.extend(types::check(&interface.library, &json)?);
+    }
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    anyhow::ensure!(
+        findings.is_empty(),
+        "{} type(s) of other crates in public signatures, listed above: use types of the standard library or of ours, put the item behind the feature `rust-vmm`, \
+         or permit the crate in xtask/src/interface/types.rs",
+        findings.len()
+    );
+    Ok(())
+}
