@@ -61,21 +61,31 @@ pub fn kvm_here() -> bool {
 /// The command `trapgate` with its arguments, not started.
 ///
 /// # Panics
-/// The program is not built. Cargo puts it one folder above the test programs.
+/// See [`program`].
 pub fn trapgate(args: &[&str]) -> Command {
+    let mut command = program("trapgate");
+    command.args(args);
+    command
+}
+
+/// A program of the workspace as a command without arguments and input, not started.
+///
+/// # Panics
+/// The program is not built. Cargo puts it one folder above the test programs.
+pub fn program(name: &str) -> Command {
     let test = std::env::current_exe().expect("a process knows its program");
     let program = test
         .ancestors()
         .nth(2)
         .expect("a test program lies in `deps`")
-        .join("trapgate");
+        .join(name);
     assert!(
         program.is_file(),
-        "no {}: build it first, with `cargo build --package trapgate`",
+        "no {}: build it first, with `cargo build --package` and the package of the program",
         program.display()
     );
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    command.stdin(Stdio::null());
     command
 }
 
@@ -125,9 +135,15 @@ impl Running {
     /// Returns the first line, printed already or in future, that `wanted` accepts.
     #[track_caller]
     pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
-            return line.clone();
+        match self.seen.iter().find(|line| wanted(line)) {
+            Some(line) => line.clone(),
+            None => self.new_line(what, wanted),
         }
+    }
+
+    /// Returns the first line that `wanted` accepts, of those that no call has looked at yet.
+    #[track_caller]
+    pub fn new_line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -142,6 +158,14 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// The lines that no call has looked at yet, up to one that is `end`.
+    #[track_caller]
+    pub fn text_up_to(&mut self, end: &str) -> String {
+        let begin = self.seen.len();
+        self.new_line(&format!("`{end}`"), |line| line == end);
+        self.seen[begin..self.seen.len() - 1].join("\n")
     }
 
     /// The next line that was not read yet. `None` at the end of the output. `Err` if the program prints nothing for

@@ -30,7 +30,12 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
-const PACKAGES: &[&str] = &["conformance", "trapgate-vp-runner", "trapgate"];
+const PACKAGES: &[&str] = &[
+    "conformance",
+    "own_run_loop",
+    "trapgate-vp-runner",
+    "trapgate",
+];
 
 /// The packages that have tests of races besides.
 const WITH_RACES: &[&str] = &["trapgate-debug-worker", "trapgate-gdb-frontend"];

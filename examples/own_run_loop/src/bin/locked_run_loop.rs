@@ -1,0 +1,8 @@
+//! The VMM with the run loop of [`own_run_loop::locked`]. An argument is the folder of a snapshot to go on from.
+
+use own_run_loop::locked::LockedLoops;
+use own_run_loop::vmm;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    vmm::run::<LockedLoops>(std::env::args_os().nth(1).map(Into::into))
+}
