@@ -29,6 +29,7 @@
 mod params;
 #[cfg(feature = "rust-vmm")]
 mod rust_vmm;
+pub mod system_calls;
 mod vm_handle;
 mod vp_hook;
 

@@ -1,7 +1,11 @@
 //! A VMM with run loops of its own, which hosts the debugger by hooks at `KVM_RUN`. It has the shapes of the VMMs that people use: one that parks inside the run,
 //! as Firecracker would, and one that holds a lock across the run, as Cloud Hypervisor does.
 //!
+//! Its vCPU threads have a seccomp filter ([`filter`]).
+//!
 //! The environment variable `TRAPGATE_TEST_LOOPS=run` or `=lock` makes every test machine run its vCPUs so.
+
+pub mod filter;
 
 use kvm_ioctls::VcpuExit;
 use kvm_ioctls::VcpuFd;
@@ -55,9 +59,14 @@ enum Order {
         paused: mpsc::Sender<()>,
         over: mpsc::Receiver<()>,
     },
+    /// Call this. The argument makes one entry into the guest, and serves no device.
+    Call(OnThread),
     /// End the thread.
     Exit,
 }
+
+/// A function that a vCPU thread calls with its entry into the guest.
+pub type OnThread = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
 /// An exit that the hook has passed to the VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +174,7 @@ impl OwnLoops {
                     machine.init_vp(index, &fd).expect("a power-on state");
                     vm.register_vcpu(id, &fd).expect("a registered vCPU")
                 };
+                filter::install(&filter::of_a_vcpu_thread());
                 ready.send(()).expect("the VMM waits");
                 let mut thread = VcpuThread {
                     id,
@@ -176,6 +186,7 @@ impl OwnLoops {
                     orders: receiver,
                     hook,
                     fd,
+                    shape,
                     goes: Goes::On,
                 };
                 match shape {
@@ -214,6 +225,14 @@ impl OwnLoops {
             drop(vcpu.fd.lock().expect("the vCPU"));
         }
         Paused { _over: over }
+    }
+
+    /// Has the first vCPU's thread call this after its next exit.
+    pub fn call_on_first_thread(&self, call: OnThread) {
+        let vcpus = self.vcpus.lock().expect("the vCPUs");
+        let first = vcpus.first().expect("a vCPU");
+        first.orders.send(Order::Call(call)).expect("a vCPU thread");
+        first.ordered.store(true, Ordering::SeqCst);
     }
 
     /// Whether the guest has switched itself off.
@@ -283,6 +302,7 @@ struct VcpuThread {
     orders: mpsc::Receiver<Order>,
     hook: VpHook,
     fd: Arc<Mutex<VcpuFd>>,
+    shape: Shape,
     goes: Goes,
 }
 
@@ -351,10 +371,27 @@ impl VcpuThread {
                     let _ = paused.send(());
                     let _ = over.recv();
                 }
+                Order::Call(call) => call(&mut || self.enter_only()),
                 Order::Exit => self.goes = Goes::Ends,
             }
         }
         self.goes
+    }
+
+    /// One entry, whose exit no device serves.
+    fn enter_only(&mut self) {
+        let mut fd = self.fd.lock().expect("the vCPU");
+        match self.shape {
+            Shape::InsideRun => {
+                let run = || fd.run().map(drop).map_err(io::Error::from);
+                self.hook.run(run).expect("an exit");
+            }
+            Shape::OutsideTheLock => {
+                assert_eq!(self.hook.before_entry(), BeforeEntry::Enter);
+                let result = fd.run().map(drop).map_err(io::Error::from);
+                assert_eq!(self.hook.after_exit(&result), AfterExit::Handle);
+            }
+        }
     }
 
     /// Handles an exit that is not the debugger's.

@@ -52,6 +52,7 @@ const STEPS: &[Step] = &[
     }),
     ("newer debuggers", |_| debuggers::provide()),
     ("tests", tests),
+    ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("loom", loom),
     ("nested kvm-amd", nested_amd),
@@ -133,6 +134,42 @@ fn doc_tests(summary: &mut Summary) -> anyhow::Result<()> {
         process::cargo().args(["test", "--workspace", "--doc"]),
         summary,
     )?;
+    Ok(())
+}
+
+/// The test programs of vp_runner whose subject is the guest and the debugger, and not the runner's own threads.
+const ON_ANY_RUN_LOOP: &[&str] = &[
+    "breakpoints",
+    "debug_regs",
+    "guest_debug",
+    "interrupts",
+    "limits",
+    "many_vps",
+    "races",
+    "requests",
+    "session",
+    "sessions",
+    "software",
+    "software_changes",
+    "step_kinds",
+    "stepping",
+    "task_switches",
+    "time",
+    "trap_flag",
+];
+
+/// The same tests with the vCPUs on run loops of a VMM, in both shapes of the hook, and under the published seccomp filter.
+fn run_loops(summary: &mut Summary) -> anyhow::Result<()> {
+    for shape in ["run", "lock"] {
+        let mut command = process::cargo();
+        command
+            .args(["test", "--package", "trapgate-vp-runner", "--no-fail-fast"])
+            .env("TRAPGATE_TEST_LOOPS", shape);
+        for program in ON_ANY_RUN_LOOP {
+            command.args(["--test", program]);
+        }
+        cargo_test(command.args(["--", "--show-output"]), summary)?;
+    }
     Ok(())
 }
 
