@@ -4,6 +4,7 @@ use crate::complain;
 use crate::exit_status::ExitStatus;
 use crate::kvm_host::KvmHost;
 use crate::say;
+#[cfg(feature = "gdb")]
 use debug_worker::capability_meaning;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::capability::Capability;
@@ -40,14 +41,18 @@ fn table(capabilities: &Capabilities) -> String {
     let mut text = String::new();
     for capability in capabilities.iter() {
         let verdict = if capability.is_wanting() { "NO" } else { "yes" };
-        let meaning = capability_meaning(capability);
+        #[cfg(feature = "gdb")]
+        let meaning = format!("     {}\n", capability_meaning(capability));
+        // What the debugger's commands do.
+        #[cfg(not(feature = "gdb"))]
+        let meaning = "";
         let Capability { kind, seen, .. } = capability;
-        text += &format!("{verdict:3}  {kind}\n     {meaning}\n     (seen: {seen})\n\n");
+        text += &format!("{verdict:3}  {kind}\n{meaning}     (seen: {seen})\n\n");
     }
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gdb"))]
 mod tests {
     use super::*;
     use vmm_core_defs::capability::CapabilityKind;

@@ -199,6 +199,7 @@ impl Kernel {
     }
 
     /// Whether GDB can read symbols from it.
+    #[cfg(feature = "gdb")]
     pub(crate) fn is_elf(&self) -> bool {
         matches!(self.kind, KernelKind::Elf(_))
     }

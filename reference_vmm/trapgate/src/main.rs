@@ -2,6 +2,12 @@
 
 mod arch;
 mod cli;
+#[cfg(feature = "gdb")]
+mod debug_server;
+#[cfg(not(feature = "gdb"))]
+#[path = "no_debug_server.rs"]
+mod debug_server;
+#[cfg(feature = "gdb")]
 mod demo;
 mod devices;
 mod doctor;

@@ -1,10 +1,10 @@
 //! `trapgate run`: runs a guest with its debug server and its terminal.
 
-use crate::cli::GdbServer;
-use crate::cli::OnCrash;
 use crate::cli::RunArgs;
 use crate::cli::SerialPlace;
-use crate::demo;
+use crate::debug_server::Evictor;
+use crate::debug_server::Server;
+use crate::debug_server::ServerError;
 use crate::exit_status::ExitStatus;
 use crate::kernel::BootFiles;
 use crate::kernel::Kernel;
@@ -23,30 +23,13 @@ use crate::vm::Vm;
 use crate::vm::VmConfig;
 use crate::vm::VmError;
 use crate::vm::check_cpus;
-use debug_worker::BindError;
-use debug_worker::DebugListener;
-use debug_worker::DebuggerParameters;
-use debug_worker::Evictor;
-use debug_worker::Exposure;
-use debug_worker::SessionSettings;
-use futures::StreamExt as _;
-use mesh::worker::WorkerRpc;
-use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
 use std::io;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
-use vmm_core_defs::debug_rpc::DebugMessage;
-use vmm_core_defs::stop::DebugStopReason;
-use vp_runner::probe;
-use vp_runner::probe::ProbeError;
-use vp_runner::runner;
-use vp_runner::runner::Controller;
 use vp_runner::runner::ResetPolicy;
-use vp_runner::runner::RunnerExit;
 use vp_runner::runner::RunnerHandle;
 use vp_runner::runner::RunnerParams;
 use vp_runner::runner::StartError;
@@ -64,16 +47,9 @@ pub(crate) enum RunError {
     /// The virtual machine cannot be created.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// A crashed guest would be kept for a debugger, and no debugger can attach.
-    #[error(
-        "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or omit --on-crash"
-    )]
-    KeptForNobody,
-    /// The debug server cannot listen on its address.
-    #[error(
-        "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
-    )]
-    Gdb(#[from] BindError),
+    /// The debug server cannot start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// The file for the serial port's output cannot be written.
     #[error(
         "cannot write the serial port's output to {path}: {why}; check the path given to --serial"
@@ -84,9 +60,6 @@ pub(crate) enum RunError {
         /// The host's error.
         why: io::Error,
     },
-    /// The probe of the host's KVM failed.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
     /// The runner could not start the VPs.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -104,13 +77,11 @@ impl RunError {
     /// The exit status of the program for this error.
     pub(crate) fn status(&self) -> ExitStatus {
         match self {
-            Self::Host(_)
-            | Self::Kernel(_)
-            | Self::Vm(_)
-            | Self::KeptForNobody
-            | Self::Gdb(_)
-            | Self::SerialFile { .. } => ExitStatus::BadInput,
-            Self::Probe(_) | Self::Start(_) | Self::System { .. } => ExitStatus::Failed,
+            Self::Host(_) | Self::Kernel(_) | Self::Vm(_) | Self::SerialFile { .. } => {
+                ExitStatus::BadInput
+            }
+            Self::Server(error) => error.status(),
+            Self::Start(_) | Self::System { .. } => ExitStatus::Failed,
         }
     }
 }
@@ -121,9 +92,6 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 
 /// Runs a guest until it ends.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
-    if args.on_crash == OnCrash::Stop && args.gdb == GdbServer::Off {
-        return Err(RunError::KeptForNobody);
-    }
     let signals = Signals::note().map_err(system("watch for signals"))?;
     let host = KvmHost::open()?;
     let files = match &args.kernel {
@@ -133,15 +101,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
             initrd: None,
         },
     };
-    let symbols = symbol_file(args, &files.kernel)?;
     let demo_most = args.kernel.is_none().then_some(demo_guest::MAX_CPUS);
     let cpus = check_cpus(&host, args.cpus, demo_most)?;
-    let listener = listen(args)?;
-    // Without a debug server the capabilities are not needed.
-    let report = match &listener {
-        Some(_) => Some(probe::run()?),
-        None => None,
-    };
+    let server = Server::prepare(args, &files.kernel)?;
     let (serial, drain) = open_serial(&args.serial)?;
     let vm = Vm::new(
         &host,
@@ -154,78 +116,43 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
         },
     )?;
 
-    let start = match &listener {
-        Some(_) if !args.no_wait => StartMode::WaitForDebugger,
-        _ => StartMode::Run,
-    };
+    let start = server.as_ref().map_or(StartMode::Run, Server::start);
     say(&session_text::guest(args, start));
-    let listener = listener.map(|listener| {
-        let how_to_connect = session_text::connect(&listener.local_addr(), symbols.as_deref());
-        Server {
-            listener,
-            how_to_connect,
-        }
-    });
-    if let Some(server) = &listener {
-        let address = server.listener.local_addr();
-        say(&session_text::server(&address, &server.how_to_connect));
+    if let Some(server) = &server {
+        server.announce();
     }
-    run_vm(vm, listener, start, report, args, drain, signals)
-}
-
-/// The debug server before it runs.
-struct Server {
-    listener: DebugListener,
-    /// The gdb line to paste.
-    how_to_connect: String,
+    run_vm(vm, server, args, drain, signals)
 }
 
 /// Starts the VPs and waits until the guest has ended.
 fn run_vm(
     vm: Vm,
-    server: Option<Server>,
-    start: StartMode,
-    report: Option<probe::Report>,
+    mut server: Option<Server>,
     args: &RunArgs,
     drain: SerialDrain,
     signals: Signals,
 ) -> Result<ExitStatus, RunError> {
     let (requests, debug) = mesh::channel();
-    let (kept, keeps) = mesh::channel();
     let on_reset = match args.no_reboot {
         true => ResetPolicy::Exit,
         false => ResetPolicy::Reset,
     };
-    let on_crash = match args.on_crash {
-        OnCrash::End => {
-            drop(kept);
-            runner::OnCrash::End
-        }
-        OnCrash::Stop => runner::OnCrash::Stop { kept },
-    };
     let memory = vm.ram.memory().clone();
-    let params = RunnerParams::new(vm.fd.clone(), vm.vcpus, memory, vm.pc.clone(), debug)
-        .start(start)
-        .on_reset(on_reset)
-        .on_crash(on_crash)
-        .freeze_time(args.freeze_time.into())
-        .report(report);
+    let mut params =
+        RunnerParams::new(vm.fd.clone(), vm.vcpus, memory, vm.pc.clone(), debug).on_reset(on_reset);
+    if let Some(server) = &mut server {
+        params = server.configure(params);
+    }
     let (handle, controller) = vp_runner::start(params)?;
     let terminal = match args.serial {
         SerialPlace::Stdio => connect_terminal(&vm.serial, &handle)?,
         SerialPlace::File(_) | SerialPlace::Off => None,
     };
-    let evictor = server.as_ref().map(|server| server.listener.evictor());
+    let evictor = server.as_ref().map(Server::evictor);
     heed_signals(signals, handle, evictor, terminal.clone())?;
 
     let exit = DefaultPool::run_with(async |driver| match server {
-        Some(server) => {
-            let mut settings = SessionSettings::default();
-            settings.on_disconnect = args.on_disconnect.into();
-            settings.idle_timeout = Duration::from_secs(args.idle_timeout.into());
-            settings.dump_folder.clone_from(&args.dump_dir);
-            with_debug_server(driver, server, settings, requests, controller, keeps).await
-        }
+        Some(server) => server.serve(driver, requests, controller).await,
         None => {
             drop(requests);
             controller.run().await
@@ -242,61 +169,6 @@ fn run_vm(
     Ok(ExitStatus::of(&exit, signals::arrived()))
 }
 
-/// Runs the controller and the debug server on this thread, so that a request and its answer wake no other thread.
-async fn with_debug_server(
-    driver: DefaultDriver,
-    server: Server,
-    settings: SessionSettings,
-    requests: mesh::Sender<DebugMessage>,
-    controller: Controller,
-    mut keeps: mesh::Receiver<DebugStopReason>,
-) -> RunnerExit {
-    let Server {
-        listener,
-        how_to_connect,
-    } = server;
-    let (stop, stopped) = mesh::channel();
-    let mut parameters = DebuggerParameters::new(listener, requests);
-    parameters.settings = settings;
-    let server = async {
-        if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
-            tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
-        }
-    };
-    let guest = async {
-        let exit = controller.run().await;
-        stop.send(WorkerRpc::Stop);
-        exit
-    };
-    // Ends when the controller is dropped.
-    let tell = async {
-        while let Some(reason) = keeps.next().await {
-            let text = session_text::kept(&reason, &how_to_connect);
-            let _ = writeln!(io::stderr(), "{text}");
-        }
-    };
-    let (exit, (), ()) = futures::join!(guest, server, tell);
-    exit
-}
-
-fn listen(args: &RunArgs) -> Result<Option<DebugListener>, BindError> {
-    let exposure = if args.gdb_allow_network {
-        Exposure::Network
-    } else {
-        Exposure::LoopbackOnly
-    };
-    match &args.gdb {
-        GdbServer::Off => Ok(None),
-        GdbServer::At(address) => {
-            let mut listener = DebugListener::bind(address, exposure)?;
-            for user in &args.gdb_allow_user {
-                listener.allow_user(user.0);
-            }
-            Ok(Some(listener))
-        }
-    }
-}
-
 fn open_serial(place: &SerialPlace) -> Result<(SerialOutput, SerialDrain), RunError> {
     match place {
         SerialPlace::Stdio => {
@@ -307,17 +179,6 @@ fn open_serial(place: &SerialPlace) -> Result<(SerialOutput, SerialDrain), RunEr
             why,
         }),
         SerialPlace::Off => Ok(SerialOutput::off()),
-    }
-}
-
-/// The file from which GDB reads symbols. A compressed image has none.
-fn symbol_file(args: &RunArgs, kernel: &Kernel) -> Result<Option<PathBuf>, RunError> {
-    match (&args.gdb, &args.kernel) {
-        (GdbServer::Off, _) => Ok(None),
-        (GdbServer::At(_), Some(path)) => Ok(kernel.is_elf().then(|| path.clone())),
-        (GdbServer::At(_), None) => demo::write_elf().map(Some).map_err(system(
-            "write the demo guest's ELF file for gdb to the cache folder",
-        )),
     }
 }
 

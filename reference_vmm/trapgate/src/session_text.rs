@@ -1,10 +1,13 @@
 //! The texts for the user: the guest that runs, how to connect, and how the guest ended.
 
 use crate::cli::RunArgs;
+#[cfg(feature = "gdb")]
 use debug_worker::ListenAddress;
+#[cfg(feature = "gdb")]
 use std::path::Path;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::CrashCause;
+#[cfg(feature = "gdb")]
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::RunnerFault;
 use vp_runner::runner::RunnerExit;
@@ -31,6 +34,7 @@ pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
 }
 
 /// The gdb line to paste.
+#[cfg(feature = "gdb")]
 pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {
     let target = match address {
         ListenAddress::Tcp(address) => address.to_string(),
@@ -44,11 +48,13 @@ pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String
 }
 
 /// The lines about the debug server. Programs parse the first line, so its form must not change.
+#[cfg(feature = "gdb")]
 pub(crate) fn server(address: &ListenAddress, how_to_connect: &str) -> String {
     format!("gdb: listening on {address}\n\n    {how_to_connect}\n")
 }
 
 /// The text for a crashed guest that is kept.
+#[cfg(feature = "gdb")]
 pub(crate) fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {
     let what = match reason {
         DebugStopReason::Crashed { vp, cause } => cannot_go_on(*vp, cause),
@@ -94,9 +100,9 @@ pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
     }
 }
 
-/// The advice to use a debugger, unless one saw the crash.
+/// The advice to use a debugger, unless one saw the crash or this build has none.
 const fn hint(shown: bool) -> &'static str {
-    match shown {
+    match shown || cfg!(not(feature = "gdb")) {
         true => "",
         false => {
             "; with gdb attached the guest would have stopped there, and with --on-crash stop it is kept for gdb"
@@ -133,6 +139,7 @@ fn crash(cause: &CrashCause) -> String {
 }
 
 /// Quotes a word for a shell.
+#[cfg(feature = "gdb")]
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -141,7 +148,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gdb"))]
 mod tests {
     use super::*;
     use vmm_core_defs::stop::FaultRegisters;

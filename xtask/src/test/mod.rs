@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI runs. A step that fails does not keep the others from running.
 
+mod by_itself;
 mod summary;
 
 use crate::debuggers;
@@ -41,8 +42,9 @@ const STEPS: &[Step] = &[
     ("format", |_| fmt::rustfmt(true)),
     ("own lints", |_| fmt::lints()),
     ("clippy", |_| clippy()),
-    ("the program by itself", |_| program_alone()),
-    ("the core by itself", |_| core_alone()),
+    ("the program by itself", |_| by_itself::program()),
+    ("the core by itself", |_| by_itself::core()),
+    ("without GDB", |_| by_itself::without_gdb()),
     ("docs", |_| docs()),
     ("public types", |_| interface::types()),
     ("dependencies", |_| dependencies::check()),
@@ -93,20 +95,6 @@ fn clippy() -> anyhow::Result<()> {
         "--deny",
         "warnings",
     ]))
-}
-
-/// With the features of dependencies that the program itself turns on. A build of the whole workspace has those of the tests as well.
-fn program_alone() -> anyhow::Result<()> {
-    process::run(process::cargo().args(["check", "--package", "trapgate", "--bins"]))
-}
-
-/// Without its features, as a VMM with run loops of its own uses it.
-fn core_alone() -> anyhow::Result<()> {
-    process::run(
-        process::cargo()
-            .args(["clippy", "--package", "trapgate-vp-runner", "--lib"])
-            .args(["--", "--deny", "warnings"]),
-    )
 }
 
 fn docs() -> anyhow::Result<()> {

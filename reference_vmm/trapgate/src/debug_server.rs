@@ -1,0 +1,203 @@
+//! The debug server of a guest: its address, its settings, and how to connect.
+
+use crate::cli::RunArgs;
+use crate::cli::debug_args::GdbServer;
+use crate::cli::debug_args::OnCrash;
+use crate::demo;
+use crate::exit_status::ExitStatus;
+use crate::kernel::Kernel;
+use crate::say;
+use crate::session_text;
+pub(crate) use debug_worker::Evictor;
+
+use debug_worker::BindError;
+use debug_worker::DebugListener;
+use debug_worker::DebuggerParameters;
+use debug_worker::Exposure;
+use debug_worker::ListenAddress;
+use debug_worker::SessionSettings;
+use futures::StreamExt as _;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultDriver;
+use std::io;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugMessage;
+use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::stop::DebugStopReason;
+use vp_runner::probe;
+use vp_runner::probe::ProbeError;
+use vp_runner::probe::Report;
+use vp_runner::runner;
+use vp_runner::runner::Controller;
+use vp_runner::runner::RunnerExit;
+use vp_runner::runner::RunnerParams;
+use vp_runner::runner::StartMode;
+
+/// The reason why there is no debug server.
+#[derive(Debug, Error)]
+pub(crate) enum ServerError {
+    /// A crashed guest would be kept for a debugger, and no debugger can attach.
+    #[error(
+        "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or omit --on-crash"
+    )]
+    KeptForNobody,
+    /// The server cannot listen on its address.
+    #[error(
+        "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
+    )]
+    Listen(#[from] BindError),
+    /// The demo guest's file cannot be written.
+    #[error("cannot write the demo guest's ELF file for gdb to the cache folder: {0}")]
+    SymbolFile(io::Error),
+    /// The probe of the host's KVM failed.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+impl ServerError {
+    /// The exit status of the program for this error.
+    pub(crate) const fn status(&self) -> ExitStatus {
+        match self {
+            Self::KeptForNobody | Self::Listen(_) => ExitStatus::BadInput,
+            Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
+        }
+    }
+}
+
+/// The debug server before it runs.
+pub(crate) struct Server {
+    listener: DebugListener,
+    /// The gdb line to paste.
+    how_to_connect: String,
+    settings: SessionSettings,
+    start: StartMode,
+    on_crash: OnCrash,
+    freeze_time: FreezeTime,
+    report: Report,
+    /// The crashes after which the guest was kept.
+    keeps: Option<mesh::Receiver<DebugStopReason>>,
+}
+
+impl Server {
+    /// Listens, and tries what this host can do. `None` with `--gdb off`.
+    pub(crate) fn prepare(args: &RunArgs, kernel: &Kernel) -> Result<Option<Self>, ServerError> {
+        let debug = &args.debug;
+        let address = match &debug.gdb {
+            GdbServer::At(address) => address,
+            GdbServer::Off if debug.on_crash == OnCrash::Stop => {
+                return Err(ServerError::KeptForNobody);
+            }
+            GdbServer::Off => return Ok(None),
+        };
+        let symbols = symbol_file(args.kernel.as_deref(), kernel)?;
+        let listener = listen(args, address)?;
+        let mut settings = SessionSettings::default();
+        settings.on_disconnect = debug.on_disconnect.into();
+        settings.idle_timeout = Duration::from_secs(debug.idle_timeout.into());
+        settings.dump_folder.clone_from(&debug.dump_dir);
+        Ok(Some(Self {
+            how_to_connect: session_text::connect(&listener.local_addr(), symbols.as_deref()),
+            listener,
+            settings,
+            start: match debug.no_wait {
+                true => StartMode::Run,
+                false => StartMode::WaitForDebugger,
+            },
+            on_crash: debug.on_crash,
+            freeze_time: debug.freeze_time.into(),
+            report: probe::run()?,
+            keeps: None,
+        }))
+    }
+
+    /// Whether the guest waits for a debugger.
+    pub(crate) const fn start(&self) -> StartMode {
+        self.start
+    }
+
+    /// Says where the server listens, and how to connect.
+    pub(crate) fn announce(&self) {
+        let address = self.listener.local_addr();
+        say(&session_text::server(&address, &self.how_to_connect));
+    }
+
+    /// What takes the guest away from a debugger.
+    pub(crate) fn evictor(&self) -> Evictor {
+        self.listener.evictor()
+    }
+
+    /// Sets what the runner has to know of the server.
+    pub(crate) fn configure(&mut self, params: RunnerParams) -> RunnerParams {
+        let on_crash = match self.on_crash {
+            OnCrash::End => runner::OnCrash::End,
+            OnCrash::Stop => {
+                let (kept, keeps) = mesh::channel();
+                self.keeps = Some(keeps);
+                runner::OnCrash::Stop { kept }
+            }
+        };
+        params
+            .start(self.start)
+            .on_crash(on_crash)
+            .freeze_time(self.freeze_time)
+            .report(self.report.clone())
+    }
+
+    /// Runs the controller and the debug server on this thread, so that a request and its answer wake no other thread.
+    pub(crate) async fn serve(
+        self,
+        driver: DefaultDriver,
+        requests: mesh::Sender<DebugMessage>,
+        controller: Controller,
+    ) -> RunnerExit {
+        let (stop, stopped) = mesh::channel();
+        let mut parameters = DebuggerParameters::new(self.listener, requests);
+        parameters.settings = self.settings;
+        let server = async {
+            if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
+                tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
+            }
+        };
+        let guest = async {
+            let exit = controller.run().await;
+            stop.send(WorkerRpc::Stop);
+            exit
+        };
+        // Ends when the controller is dropped.
+        let tell = async {
+            let Some(mut keeps) = self.keeps else {
+                return;
+            };
+            while let Some(reason) = keeps.next().await {
+                let text = session_text::kept(&reason, &self.how_to_connect);
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        };
+        let (exit, (), ()) = futures::join!(guest, server, tell);
+        exit
+    }
+}
+
+fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, BindError> {
+    let exposure = match args.debug.gdb_allow_network {
+        true => Exposure::Network,
+        false => Exposure::LoopbackOnly,
+    };
+    let mut listener = DebugListener::bind(address, exposure)?;
+    for user in &args.debug.gdb_allow_user {
+        listener.allow_user(user.0);
+    }
+    Ok(listener)
+}
+
+/// The file from which GDB reads symbols. A compressed image has none.
+fn symbol_file(path: Option<&Path>, kernel: &Kernel) -> Result<Option<PathBuf>, ServerError> {
+    match path {
+        Some(path) => Ok(kernel.is_elf().then(|| path.to_owned())),
+        None => demo::write_elf().map(Some).map_err(ServerError::SymbolFile),
+    }
+}
