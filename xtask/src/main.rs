@@ -10,6 +10,7 @@ mod fmt;
 mod interface;
 mod mutants;
 mod nested;
+mod packages;
 mod pictures;
 mod process;
 mod promises;

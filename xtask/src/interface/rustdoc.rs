@@ -8,6 +8,24 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
+/// The features with which the libraries are built.
+#[derive(Clone, Copy)]
+pub(super) enum Features {
+    /// None but those that the libraries turn on in each other.
+    None,
+    /// All.
+    All,
+}
+
+/// Which items rustdoc writes.
+#[derive(Clone, Copy)]
+pub(super) enum Items {
+    /// Those of the interface.
+    Public,
+    /// Private and hidden ones too, which cargo-semver-checks reads.
+    All,
+}
+
 /// The interface of one library.
 pub(super) struct Interface {
     /// The name of the library.
@@ -19,8 +37,13 @@ pub(super) struct Interface {
 /// build scripts, and cargo would build everything anew.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
-/// Writes the interfaces of all published libraries of a workspace, without their features, to `folder`.
-pub(super) fn interfaces(workspace: &Path, folder: &Path) -> anyhow::Result<Vec<Interface>> {
+/// Writes the interfaces of all published libraries of a workspace to `folder`.
+pub(super) fn interfaces(
+    workspace: &Path,
+    features: Features,
+    items: Items,
+    folder: &Path,
+) -> anyhow::Result<Vec<Interface>> {
     let libraries = published(workspace)?;
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
@@ -29,14 +52,21 @@ pub(super) fn interfaces(workspace: &Path, folder: &Path) -> anyhow::Result<Vec<
     let rustdoc = folder.join("rustdoc");
     std::fs::write(&rustdoc, RUSTDOC)?;
     std::fs::set_permissions(&rustdoc, std::fs::Permissions::from_mode(0o755))?;
-    let flags = "-Zunstable-options --output-format json --cap-lints allow";
+    let private = match items {
+        Items::Public => "",
+        Items::All => "--document-private-items --document-hidden-items",
+    };
+    let flags = format!("-Zunstable-options --output-format json --cap-lints allow {private}");
     let mut command = process::cargo();
     command
         .current_dir(workspace)
         .args(["doc", "--quiet", "--no-deps", "--lib", "--target-dir"])
         .arg(process::target_dir())
         .env("RUSTDOC", &rustdoc)
-        .env("RUSTDOCFLAGS", flags);
+        .env("RUSTDOCFLAGS", flags.trim_end());
+    if let Features::All = features {
+        command.arg("--all-features");
+    }
     for library in &libraries {
         command.args(["--package", &library.package]);
     }

@@ -10,6 +10,7 @@ use crate::interface;
 use crate::nested::Bed;
 use crate::nested::Kvm;
 use crate::nested::Suite;
+use crate::packages;
 use crate::process;
 use crate::system_packages;
 use crate::system_packages::CannotHere;
@@ -47,6 +48,8 @@ const STEPS: &[Step] = &[
     ("without GDB", |_| by_itself::without_gdb()),
     ("docs", |_| docs()),
     ("public types", |_| interface::types()),
+    ("semver", |_| interface::semver()),
+    ("packages", |_| packages::check()),
     ("dependencies", |_| dependencies::check()),
     ("advisories", |_| dependencies::advisories()),
     ("debuggers", |_| {

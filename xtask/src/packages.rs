@@ -1,0 +1,164 @@
+//! The packages that are published: cargo accepts them, they have what a registry shows, and a program outside the workspace builds with them.
+
+use crate::cache::fnv1a;
+use crate::process;
+use anyhow::Context as _;
+use anyhow::ensure;
+use cargo_metadata::MetadataCommand;
+use cargo_metadata::Package;
+use cargo_metadata::TargetKind;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The program that depends on the packages.
+const EMBEDDER: &str = "reference_vmm/trapgate/tests/guide/smallest.rs";
+
+/// The packages that the program names, and its names for them.
+const USED: &[(&str, &str)] = &[
+    ("trapgate-debug-worker", "debug_worker"),
+    ("trapgate-mesh", "mesh"),
+    ("trapgate-pal-async", "pal_async"),
+    ("trapgate-vp-runner", "vp_runner"),
+];
+
+/// What each package contains.
+const FILES: &[&str] = &["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
+
+/// Packs every package as `cargo publish` does, and builds all of them outside the workspace.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let metadata = MetadataCommand::new()
+        .current_dir(process::workspace_root())
+        .no_deps()
+        .exec()?;
+    let is_published =
+        |package: &&Package| package.publish.as_ref().is_none_or(|to| !to.is_empty());
+    let published: Vec<_> = metadata.packages.iter().filter(is_published).collect();
+    for package in &published {
+        check_metadata(package)?;
+    }
+    let places: Vec<_> = published
+        .iter()
+        .flat_map(|of| ["--package", &of.name])
+        .collect();
+    // The build of what was packed is below, where it can use what other steps have built.
+    let quick = ["--no-verify", "--allow-dirty", "--quiet"];
+    process::run(
+        process::cargo()
+            .args(["publish", "--dry-run"])
+            .args(quick)
+            .args(&places),
+    )?;
+    process::run(process::cargo().arg("package").args(quick).args(&places))?;
+
+    let outside = empty_folder()?;
+    let built = build_outside(&outside, &published);
+    std::fs::remove_dir_all(&outside)?;
+    built
+}
+
+/// What crates.io and docs.rs show.
+fn check_metadata(package: &Package) -> anyhow::Result<()> {
+    let name = &package.name;
+    ensure!(
+        package.description.is_some() && package.license.is_some() && package.repository.is_some(),
+        "{name} has no description, licence or repository: add them to its Cargo.toml"
+    );
+    ensure!(
+        package.rust_version.is_some(),
+        "{name} names no oldest compiler: add `rust-version.workspace = true` to its Cargo.toml"
+    );
+    ensure!(
+        !package.keywords.is_empty() && !package.categories.is_empty(),
+        "{name} has no keywords or no categories: add them to its Cargo.toml"
+    );
+    let is_library = package.targets.iter().any(|target| {
+        target.kind.contains(&TargetKind::Lib) || target.kind.contains(&TargetKind::ProcMacro)
+    });
+    ensure!(
+        !is_library || package.metadata["docs"]["rs"]["default-target"].is_string(),
+        "{name} has no settings for docs.rs: add `[package.metadata.docs.rs]` to its Cargo.toml"
+    );
+    Ok(())
+}
+
+/// An empty folder that no workspace is above. Always the same for a checkout, because cargo builds anew what has moved.
+fn empty_folder() -> anyhow::Result<PathBuf> {
+    let root = process::workspace_root();
+    let checkout = fnv1a(root.as_os_str().as_bytes());
+    let folder = std::env::temp_dir().join(format!("trapgate-packages-{checkout:016x}"));
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+/// Builds every package, and a program that uses them, from what is in the `.crate` files alone.
+fn build_outside(outside: &Path, published: &[&Package]) -> anyhow::Result<()> {
+    let packages = outside.join("packages");
+    std::fs::create_dir(&packages)?;
+    for package in published {
+        let name = format!("{}-{}", package.name, package.version);
+        let archive = process::target_dir().join(format!("package/{name}.crate"));
+        let mut unpack = Command::new("tar");
+        process::run(unpack.arg("-xzf").arg(archive).arg("-C").arg(&packages))?;
+        for file in FILES {
+            ensure!(
+                packages.join(&name).join(file).is_file(),
+                "the package {} has no {file}: add the file, or a link to it, beside its Cargo.toml",
+                package.name
+            );
+        }
+    }
+    let source = outside.join("embedder/src");
+    std::fs::create_dir_all(&source)?;
+    let root = process::workspace_root();
+    std::fs::copy(root.join(EMBEDDER), source.join("smallest.rs"))
+        .with_context(|| format!("{EMBEDDER} is the example that is built here"))?;
+    std::fs::write(source.join("main.rs"), "mod smallest;\n\nfn main() {}\n")?;
+    std::fs::write(outside.join("embedder/Cargo.toml"), embedder(published)?)?;
+    std::fs::write(outside.join("Cargo.toml"), workspace(published)?)?;
+    // The same versions of all other crates.
+    std::fs::copy(root.join("Cargo.lock"), outside.join("Cargo.lock"))?;
+    // By itself the program has no more features than it asked for.
+    for what in [
+        &["--package", "embedder"][..],
+        &["--workspace", "--lib", "--bins"],
+    ] {
+        let mut build = process::cargo();
+        build.current_dir(outside).args(["check", "--target-dir"]);
+        process::run(build.arg(process::target_dir()).args(what))?;
+    }
+    Ok(())
+}
+
+/// The manifest of the program.
+fn embedder(published: &[&Package]) -> anyhow::Result<String> {
+    let mut text = "[package]\nname = \"embedder\"\nedition = \"2024\"\npublish = false\n\n[dependencies]\nfutures = \"0.3\"\n".to_owned();
+    for (package, name) in USED {
+        let found = published.iter().find(|of| *of.name == **package);
+        let version = &found
+            .with_context(|| format!("{package} is not published"))?
+            .version;
+        writeln!(
+            text,
+            "{name} = {{ package = \"{package}\", version = \"{version}\" }}"
+        )?;
+    }
+    Ok(text)
+}
+
+/// The manifest of the workspace of the program and the packages, which stand for those of the registry.
+fn workspace(published: &[&Package]) -> anyhow::Result<String> {
+    let mut text = "[workspace]\nresolver = \"3\"\nmembers = [\"embedder\", \"packages/*\"]\n\n[patch.crates-io]\n".to_owned();
+    for package in published {
+        let (name, version) = (&package.name, &package.version);
+        writeln!(text, "{name} = {{ path = \"packages/{name}-{version}\" }}")?;
+    }
+    // As in our workspace, so that other crates need not be built again.
+    text += "\n[profile.dev.package.\"*\"]\nopt-level = 1\n";
+    Ok(text)
+}
