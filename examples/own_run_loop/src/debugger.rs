@@ -28,7 +28,6 @@ pub struct Debugger {
     thread: JoinHandle<()>,
 }
 
-// ANCHOR: start
 impl Debugger {
     /// Starts the server at a free port of this machine, and prints the address.
     ///
@@ -79,4 +78,3 @@ fn serve(listener: DebugListener, requests: mesh::Sender<DebugMessage>, controll
         }
     });
 }
-// ANCHOR_END: start

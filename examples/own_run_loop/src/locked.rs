@@ -202,7 +202,6 @@ enum Goes {
     Nowhere,
 }
 
-// ANCHOR: loop
 impl VcpuThread {
     fn run(&mut self) {
         let mut goes = Goes::On;
@@ -258,7 +257,6 @@ impl VcpuThread {
             thread::park();
         }
     }
-    // ANCHOR_END: loop
 
     /// Acts on what an exit asks for. A debugger that wants to see a device's event holds the event.
     fn act(&self, asked: Option<Asked>) -> Goes {

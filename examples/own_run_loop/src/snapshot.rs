@@ -63,7 +63,6 @@ impl VcpuState {
     }
 }
 
-// ANCHOR: write
 /// Saves a guest whose vCPUs are paused. A debugger may be attached, and may have breakpoints.
 ///
 /// # Errors
@@ -85,7 +84,6 @@ pub fn write(
     }
     Ok(())
 }
-// ANCHOR_END: write
 
 /// Puts a saved guest into this VM, whose vCPUs have not run.
 ///

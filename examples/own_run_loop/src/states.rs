@@ -62,7 +62,6 @@ struct VcpuHandle {
 /// The vCPU threads.
 pub struct StateLoops(Vec<VcpuHandle>);
 
-// ANCHOR: signal
 /// The handler of the VMM's signal sets `immediate_exit` of the vCPU that the thread has. So a signal that comes just before a `KVM_RUN` is not lost, and one is enough.
 extern "C" fn leave_guest(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     on_kick_signal();
@@ -76,7 +75,6 @@ impl VcpuHandle {
         let _ = self.thread.kill(SIGRTMIN());
     }
 }
-// ANCHOR_END: signal
 
 impl StateLoops {
     /// Sends the order to all threads first, so that they carry it out at the same time.
@@ -173,7 +171,6 @@ struct Vcpu {
     answers: Sender<Answer>,
 }
 
-// ANCHOR: loop
 impl Vcpu {
     fn run(mut self) {
         let mut state = State::Paused;
@@ -228,9 +225,7 @@ impl Vcpu {
         let _ = self.answers.send(answer);
         state
     }
-    // ANCHOR_END: loop
 
-    // ANCHOR: act
     /// Acts on what an exit asks for. A debugger that wants to see a device's event holds the event.
     fn act(&self, asked: Option<Asked>) -> State {
         match asked {
@@ -247,7 +242,6 @@ impl Vcpu {
         }
         State::Paused
     }
-    // ANCHOR_END: act
 
     fn interrupted(&self, error: &io::Error) -> State {
         match error.raw_os_error() {

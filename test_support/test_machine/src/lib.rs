@@ -7,7 +7,7 @@
 //! - [`running`]: a VMM as a child process.
 //! - [`any_vmm`]: the VMM under test as a command, with a small guest.
 //! - [`debuggers`]: the GDBs and LLDBs on this machine.
-//! - [`packets`] and [`gdb_client`]: clients of the debug server, by raw packets and by GDB.
+//! - [`packets`], [`gdb_client`] and [`typed_gdb`]: clients of the debug server, by raw packets, by GDB in batch mode, and by GDB that gets its commands one at a time.
 //!
 //! The functions are for tests: a failure is a panic with a message, and so is a wait that exceeds its deadline.
 #![forbid(unsafe_code)]
@@ -20,3 +20,4 @@ pub mod machine;
 pub mod own_loops;
 pub mod packets;
 pub mod running;
+pub mod typed_gdb;

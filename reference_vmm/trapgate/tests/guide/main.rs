@@ -1,4 +1,4 @@
-//! The pages are correct: their Rust blocks are parts of `embedding.rs` and `smallest.rs`, which are compiled, and their console blocks
+//! The pages are correct: their Rust blocks are parts of `embedding.rs`, `smallest.rs` or an example, which are compiled, and their console blocks
 //! are checked as `console.rs` says for each block.
 
 mod blocks;
@@ -10,10 +10,21 @@ mod where_is_what;
 
 use blocks::blocks;
 
+/// The files from which the blocks are.
+const SOURCES: [&str; 8] = [
+    include_str!("embedding.rs"),
+    include_str!("smallest.rs"),
+    include_str!("../../../../examples/minimal_vmm/src/main.rs"),
+    include_str!("../../../../examples/minimal_vmm/src/pc.rs"),
+    include_str!("../../../../examples/own_run_loop/src/debugger.rs"),
+    include_str!("../../../../examples/own_run_loop/src/snapshot.rs"),
+    include_str!("../../../../examples/own_run_loop/src/states.rs"),
+    include_str!("../../../../test_support/alioth_vmm/src/vcpu.rs"),
+];
+
 #[test]
 fn every_rust_block_is_a_piece_of_what_compiles() {
-    let compiled = [include_str!("embedding.rs"), include_str!("smallest.rs")];
-    let compiled = compiled.map(|text| text.lines().collect::<Vec<_>>());
+    let compiled = SOURCES.map(|source| source.lines().collect::<Vec<_>>());
     let blocks = blocks("rust");
     for block in &blocks {
         let page = &block.page;
@@ -21,12 +32,16 @@ fn every_rust_block_is_a_piece_of_what_compiles() {
         assert!(
             compiled
                 .iter()
-                .any(|lines| is_whole_piece(lines, &block.text)),
-            "{page}: this is no whole item, or items, of embedding.rs or smallest.rs in reference_vmm/trapgate/tests/guide/, letter for letter:\n{}",
+                .any(|source| is_whole_piece(source, &block.text)),
+            "{page}: this is no whole item, or items, of one of the files that reference_vmm/trapgate/tests/guide/main.rs names, letter for letter:\n{}",
             block.text
         );
     }
-    assert!(blocks.len() >= 3, "only {} blocks were found", blocks.len());
+    assert!(
+        blocks.len() >= 12,
+        "only {} blocks were found",
+        blocks.len()
+    );
 }
 
 /// Whether the lines are consecutive lines, from the beginning of an item to the end of an item.

@@ -1,0 +1,94 @@
+//! alioth 0.12.0, as it comes from crates.io, with a debugger: alioth is generic over its hypervisor, so wrappers around its own KVM types host the hooks.
+//!
+//! The arguments are the ELF file of the demo guest and the number of vCPUs. Each line of standard input is typed on the guest's serial port.
+#![forbid(unsafe_code)]
+
+mod descriptors;
+mod hypervisor;
+mod memory;
+mod vcpu;
+
+use alioth::board::BoardConfig;
+use alioth::board::CpuConfig;
+use alioth::loader::Executable;
+use alioth::loader::Payload;
+use alioth::mem::MemBackend;
+use alioth::mem::MemConfig;
+use alioth::vm::Machine;
+use debug_worker::DebugListener;
+use debug_worker::DebuggerParameters;
+use debug_worker::Exposure;
+use hypervisor::DebuggedKvm;
+use mesh::worker::WorkerRpc;
+use pal_async::DefaultPool;
+use std::error::Error;
+use std::path::PathBuf;
+use std::thread;
+use vp_runner::embed::Controller;
+
+const MEMORY: u64 = 64 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let guest = arguments.next().ok_or("give the ELF file of a guest")?;
+    let cpus = arguments.next().ok_or("give the number of vCPUs")?;
+    let cpus = cpus.to_str().unwrap_or_default().parse()?;
+    let listener = DebugListener::bind(&"127.0.0.1:0".parse()?, Exposure::LoopbackOnly)?;
+    println!("gdb: listening on {}", listener.local_addr());
+
+    let (requests, receiver) = mesh::channel();
+    let (kvm, started) = DebuggedKvm::new(receiver)?;
+    let config = BoardConfig {
+        mem: MemConfig {
+            size: MEMORY,
+            backend: MemBackend::Memfd,
+            shared: true,
+            ..MemConfig::default()
+        },
+        cpu: CpuConfig {
+            count: cpus,
+            ..CpuConfig::default()
+        },
+        coco: None,
+    };
+    let machine = Machine::new(&kvm, config)?;
+    machine.add_payload(Payload {
+        executable: Some(Executable::Pvh(PathBuf::from(guest).into())),
+        ..Payload::default()
+    });
+    let (debugger, controller) = started.recv()?;
+    let server = thread::spawn(move || serve(listener, requests, controller));
+    let devices = kvm.devices.clone();
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            devices.type_keys(&line);
+        }
+    });
+    machine.boot()?;
+    machine.wait()?;
+    println!("vmm: the guest has ended");
+    debugger.stop();
+    // The thread ends with the controller.
+    let _ = server.join();
+    Ok(())
+}
+
+fn serve(
+    listener: DebugListener,
+    requests: mesh::Sender<vmm_core_defs::debug_rpc::DebugMessage>,
+    controller: Controller,
+) {
+    DefaultPool::run_with(async |driver| {
+        let parameters = DebuggerParameters::new(listener, requests);
+        let (stop, stopped) = mesh::channel();
+        let server = debug_worker::serve(driver, parameters, stopped);
+        let guest = async {
+            controller.run().await;
+            stop.send(WorkerRpc::Stop);
+        };
+        let (served, ()) = futures::join!(server, guest);
+        if let Err(error) = served {
+            eprintln!("vmm: no debugger can attach any more: {error}; restart the VMM");
+        }
+    });
+}
