@@ -17,6 +17,7 @@ use crate::machine::for_debugger::ForDebugger;
 
 mod ram;
 pub(crate) mod slots;
+mod written;
 
 use crate::memory::slots::MemorySlots;
 pub(crate) use ram::GuestRam;

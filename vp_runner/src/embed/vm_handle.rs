@@ -14,6 +14,7 @@ use crate::hook::mailbox::Mailbox;
 use crate::kvm::adopt;
 use crate::memory::slots::MemorySlots;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -179,6 +180,23 @@ impl VmHandle {
     pub fn quiesce(&self) -> Quiesced {
         self.0.shared.quiesce();
         Quiesced(self.0.clone())
+    }
+
+    /// Whether there is a breakpoint byte in the guest's memory, which [`quiesce`](Self::quiesce) would take out. Takes a lock for a moment.
+    pub fn has_breakpoint_bytes(&self) -> bool {
+        self.0.shared.has_breakpoint_bytes()
+    }
+
+    /// From now on, notes the pages that a debugger writes, breakpoint bytes included. A VMM that copies the memory of a running guest calls this before it starts
+    /// KVM's log of dirty pages, which does not have these writes.
+    pub fn note_writes(&self) {
+        self.0.memory.written.keep();
+    }
+
+    /// The guest physical addresses of the pages of 4096 bytes in this range that a debugger has written since the last call. Empty without
+    /// [`note_writes`](Self::note_writes).
+    pub fn take_written_pages(&self, range: Range<u64>) -> Vec<u64> {
+        self.0.memory.written.take(range)
     }
 
     /// Ends the debugger: parked VPs are let go, [`Controller::run`] returns, and the hooks let everything pass.

@@ -71,6 +71,7 @@ pub(super) fn write(ram: &MemorySlots, gpa: Gpa, data: &[u8]) -> usize {
             break;
         }
     }
+    ram.written.note(gpa.value(), done);
     done
 }
 
@@ -99,7 +100,9 @@ pub(super) fn load_u64(ram: &MemorySlots, gpa: Gpa) -> Option<u64> {
 /// Writes one byte.
 pub(super) fn store_u8(ram: &MemorySlots, gpa: Gpa, byte: u8) -> Option<()> {
     let mapped = ram.mapped();
-    guarded::store(whole(mapped.writable(gpa.value(), 1), 1)?, 1, byte.into())
+    guarded::store(whole(mapped.writable(gpa.value(), 1), 1)?, 1, byte.into())?;
+    ram.written.note(gpa.value(), 1);
+    Some(())
 }
 
 impl GuestRam for MemorySlots {

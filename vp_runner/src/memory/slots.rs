@@ -3,6 +3,7 @@
 //! Slots may change at any time: a VMM adds memory, takes memory away, or maps all memory anew at a reboot. A change waits for the accesses that are in progress,
 //! so no access reaches an address of the VMM after the VMM was told that its slot is gone.
 
+use super::written::WrittenPages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -40,6 +41,8 @@ pub(crate) struct HostRange {
 /// The slots of a VM.
 pub(crate) struct MemorySlots {
     table: RwLock<Table>,
+    /// The pages that were written by this crate.
+    pub(crate) written: WrittenPages,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +99,10 @@ impl Mapped<'_> {
 impl MemorySlots {
     /// No memory. The VMM sets the slots.
     pub(crate) fn empty() -> Self {
-        let table = RwLock::default();
-        Self { table }
+        Self {
+            table: RwLock::default(),
+            written: WrittenPages::default(),
+        }
     }
 
     /// The regions of `memory`.

@@ -106,6 +106,13 @@ impl VpShared {
         self.kick.kick(vp);
     }
 
+    /// Whether there is a breakpoint byte.
+    pub(crate) fn has_breakpoint_bytes(&self) -> bool {
+        let breakpoints = self.breakpoints.read();
+        let breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
+        !breakpoints.bytes.is_empty()
+    }
+
     /// Takes every breakpoint byte out of memory.
     pub(crate) fn quiesce(&self) {
         let breakpoints = self.breakpoints.write();
