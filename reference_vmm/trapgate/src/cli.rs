@@ -2,6 +2,8 @@
 
 #[cfg(feature = "gdb")]
 pub(crate) mod debug_args;
+#[cfg(feature = "gdb")]
+mod exec_args;
 
 use crate::memory::MemorySize;
 use clap::Args;
@@ -9,6 +11,8 @@ use clap::Parser;
 use clap::Subcommand;
 #[cfg(feature = "gdb")]
 use debug_args::DebugArgs;
+#[cfg(feature = "gdb")]
+pub(crate) use exec_args::ExecArgs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -60,6 +64,10 @@ pub(crate) enum Command {
     #[cfg_attr(not(feature = "gdb"), doc = "Boot a guest")]
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Run another VMM, unmodified, with the debug server preloaded into it
+    #[cfg(feature = "gdb")]
+    #[command(after_help = exec_args::EXEC_HELP)]
+    Exec(ExecArgs),
     /// Try which debugging features work on this host's KVM
     Doctor,
 }

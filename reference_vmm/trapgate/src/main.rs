@@ -11,6 +11,8 @@ mod debug_server;
 mod demo;
 mod devices;
 mod doctor;
+#[cfg(feature = "gdb")]
+mod exec;
 mod exit_status;
 mod interrupts;
 mod kernel;
@@ -48,6 +50,12 @@ fn main() -> ExitCode {
     let status = match cli.command {
         None => run_guest(&cli.run),
         Some(Command::Run(args)) => run_guest(&args),
+        #[cfg(feature = "gdb")]
+        Some(Command::Exec(args)) => {
+            let error = exec::exec(&args);
+            complain(&error);
+            error.status()
+        }
         Some(Command::Doctor) => doctor::doctor(),
     };
     status.into()

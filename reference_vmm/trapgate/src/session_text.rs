@@ -33,6 +33,15 @@ pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
     format!("trapgate: {name}, {cpus}, {}, {state}", args.memory)
 }
 
+/// The line before another VMM takes the place of this program.
+#[cfg(feature = "gdb")]
+pub(crate) fn exec(program: &Path) -> String {
+    format!(
+        "trapgate: the debug server starts when {} creates a VM",
+        program.display()
+    )
+}
+
 /// The gdb line to paste.
 #[cfg(feature = "gdb")]
 pub(crate) fn connect(address: &ListenAddress, symbols: Option<&Path>) -> String {

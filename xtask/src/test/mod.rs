@@ -26,8 +26,15 @@ use summary::Verdict;
 /// For all of one `cargo test`, the build included: a busy machine takes several times as long as a quiet one.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
-/// What the tests start: a compiler for the demo guest and both debuggers.
-const TEST_PACKAGES: &[&str] = &["gcc", "libc6-dev", "gdb", "lldb"];
+/// What the tests start: a compiler for the demo guest, both debuggers, and a VMM that is not ours.
+const TEST_PACKAGES: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "gdb",
+    "lldb",
+    "qemu-system-x86",
+    "qemu-utils",
+];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]

@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub check: Check,
 }
 
-pub(crate) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 11] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
@@ -117,6 +117,14 @@ $ cargo xtask nested -- COMMAND  # COMMAND inside, with kvm-amd (`--kvm intel`: 
 $ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails (`--races`: the Guide's table)
 $ cargo xtask soak --minutes 30  # the tests that repeat something, for longer and from fresh seeds
 $ cargo xtask bench              # side by side with QEMU's stub; JSON and a chart in target/bench/ (`--nested`: in the bed)
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/exec.md",
+        text: r#"$ trapgate exec --wait -- qemu-system-x86_64 -accel kvm -kernel bzImage
+$ trapgate exec --gdb 127.0.0.1:0 -- qemu-system-x86_64 -accel kvm -smp 2 disk.qcow2
+$ trapgate exec --gdb unix:/run/me/gdb --log debug -- qemu-system-x86_64 -accel kvm disk.qcow2
 "#,
         check: Check::Options,
     },

@@ -1,0 +1,46 @@
+//! The signals of the VMM's threads.
+
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
+use nix::sys::signal::pthread_sigmask;
+
+/// Calls the function while no signal is delivered to this thread. Threads that the function starts get no signals at all: the VMM's signals are for its own
+/// threads.
+pub(crate) fn without_signals<R>(act: impl FnOnce() -> R) -> R {
+    let mut before = SigSet::empty();
+    let blocked = pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    );
+    let result = act();
+    if blocked.is_ok() {
+        // It takes back what the kernel has just given.
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::Signal;
+
+    fn blocked() -> SigSet {
+        let mut set = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, None, Some(&mut set)).expect("readable");
+        set
+    }
+
+    /// A handler that runs while a lock is held could wait for its own thread.
+    #[test]
+    fn no_signal_arrives_meanwhile_nor_at_a_thread_that_is_started_then() {
+        let before = blocked();
+        assert!(!before.contains(Signal::SIGUSR1));
+        let (inside, thread) = without_signals(|| (blocked(), std::thread::spawn(blocked)));
+        assert!(inside.contains(Signal::SIGUSR1));
+        let thread = thread.join().expect("no panic");
+        assert!(thread.contains(Signal::SIGUSR1));
+        assert_eq!(blocked(), before);
+    }
+}

@@ -1,0 +1,72 @@
+//! VMMs under `trapgate exec`.
+
+pub(crate) mod qemu;
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::ChildStdin;
+use std::process::Command;
+use test_machine::packets::Packets;
+use test_machine::running::Running;
+use test_machine::running::trapgate;
+
+/// The library, as cargo has built it for these tests.
+pub(crate) fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let library = test.with_file_name("libtrapgate_preload.so");
+    assert!(library.is_file(), "no {}", library.display());
+    library
+}
+
+/// A program of `examples/`.
+pub(crate) fn example(name: &str) -> String {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let target = test.ancestors().nth(2).expect("a test lies in `deps`");
+    let program = target.join("examples").join(name);
+    assert!(program.is_file(), "no {}", program.display());
+    program.to_str().expect("text").to_owned()
+}
+
+/// `trapgate exec OPTIONS -- COMMAND`, with a free port.
+pub(crate) fn exec(options: &[&str], command: &[&str]) -> Command {
+    let library = library();
+    let mut exec = trapgate(&["exec", "--gdb", "127.0.0.1:0", "--library"]);
+    exec.arg(library).args(options).arg("--").args(command);
+    exec
+}
+
+/// A VMM that obeys lines on its standard input.
+pub(crate) struct Vmm {
+    pub(crate) process: Running,
+    pub(crate) input: ChildStdin,
+    /// Lines that a test has read while it waited for an answer of the VMM.
+    pub(crate) passed_over: Vec<String>,
+}
+
+impl Vmm {
+    /// Returns when the debug server listens.
+    #[track_caller]
+    pub(crate) fn start(command: Command) -> Self {
+        let (mut process, input) = Running::spawn_with_input(command);
+        process.gdb_line();
+        let passed_over = Vec::new();
+        Self {
+            process,
+            input,
+            passed_over,
+        }
+    }
+
+    /// A session by packets. The guest is stopped by then.
+    pub(crate) fn packets(&mut self) -> Packets<TcpStream> {
+        let mut packets = Packets::connect(&self.process.address());
+        packets.ask("qSupported:swbreak+;hwbreak+");
+        packets
+    }
+
+    /// Types a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("the VMM reads");
+    }
+}

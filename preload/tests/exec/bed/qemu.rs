@@ -1,0 +1,142 @@
+//! Debian's QEMU, unmodified, with the demo guest on two vCPUs.
+
+use super::Vmm;
+use super::exec;
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+use test_machine::gdb_client::start_gdb;
+use test_machine::packets::Packets;
+use test_machine::running::DEADLINE;
+use test_machine::running::kvm_here;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The longest time for an answer of QEMU's monitor.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// QEMU with its monitor on standard input and output.
+pub(crate) struct Qemu {
+    pub(crate) vmm: Vmm,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// `None`, with the reason printed, if KVM or QEMU is missing.
+pub(crate) fn start(options: &[&str]) -> Option<Qemu> {
+    start_with(options, &[])
+}
+
+/// As [`start`], with more arguments for QEMU.
+pub(crate) fn start_with(options: &[&str], arguments: &[&str]) -> Option<Qemu> {
+    if !kvm_here() {
+        return None;
+    }
+    let version = Command::new(PROGRAM)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    if !version.is_ok_and(|status| status.success()) {
+        println!("SKIP: no {PROGRAM}; install it with `apt-get install qemu-system-x86`");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let guest = folder.path().join("demo-guest.elf");
+    fs::write(&guest, demo_guest::ELF).expect("writable");
+    let guest = guest.to_str().expect("text");
+    let mut command = vec![
+        PROGRAM,
+        "-accel",
+        "kvm",
+        "-smp",
+        "2",
+        "-m",
+        "64M",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-serial",
+        "null",
+        "-qmp",
+        "stdio",
+        "-kernel",
+        guest,
+    ];
+    command.extend(arguments);
+    let mut qemu = Qemu {
+        vmm: Vmm::start(exec(options, &command)),
+        folder,
+    };
+    qemu.vmm.say(r#"{"execute":"qmp_capabilities"}"#);
+    qemu.vmm.process.wait_for(r#""return""#);
+    Some(qemu)
+}
+
+impl Qemu {
+    pub(crate) fn guest(&self) -> String {
+        let path = self.folder.path().join("demo-guest.elf");
+        path.to_str().expect("text").to_owned()
+    }
+
+    /// Runs a command of the monitor, and returns the answer and the time that it took.
+    #[track_caller]
+    pub(crate) fn monitor(&mut self, command: &str, arguments: &str) -> (String, Duration) {
+        let since = Instant::now();
+        self.vmm.say(&format!(
+            r#"{{"execute":"{command}","arguments":{{{arguments}}}}}"#
+        ));
+        loop {
+            let line = self.vmm.process.next_line(DEADLINE);
+            let line = line.expect("an answer in time").expect("QEMU runs");
+            assert!(!line.contains(r#""error""#), "{command}: {line}");
+            if line.contains(r#""return""#) {
+                return (line, since.elapsed());
+            }
+        }
+    }
+
+    /// As [`monitor`](Self::monitor), and checks that the answer comes at once.
+    #[track_caller]
+    pub(crate) fn at_once(&mut self, command: &str) -> String {
+        let (answer, took) = self.monitor(command, "");
+        assert!(took < AT_ONCE, "`{command}` took {} ms", took.as_millis());
+        answer
+    }
+
+    /// Types commands into GDB, and returns what GDB prints.
+    #[track_caller]
+    pub(crate) fn gdb(&mut self, commands: &[&str]) -> String {
+        let line = format!("{} {}", self.vmm.process.gdb_line(), self.guest());
+        let ended = start_gdb(&line, commands).finish();
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+        ended.output
+    }
+
+    /// The address of a function of the guest.
+    pub(crate) fn address_of(&self, function: &str) -> u64 {
+        use object::Object as _;
+        use object::ObjectSymbol as _;
+        let file = object::File::parse(demo_guest::ELF).expect("an ELF file");
+        let symbol = file.symbol_by_name(function);
+        symbol.expect("the guest has it").address()
+    }
+
+    /// The answers of the debugger until the guest has stopped at this address.
+    #[track_caller]
+    pub(crate) fn runs_to(&self, packets: &mut Packets<TcpStream>, address: u64) {
+        let reply = packets.ask("c");
+        assert!(reply.starts_with("T05"), "{reply}");
+        assert_eq!(rip(packets), address);
+    }
+}
+
+/// The linear address of the next instruction.
+#[track_caller]
+pub(crate) fn rip(packets: &mut Packets<TcpStream>) -> u64 {
+    let reply = packets.ask("p10");
+    let number = u64::from_str_radix(&reply, 16).unwrap_or_else(|_| panic!("`p10`: {reply}"));
+    number.swap_bytes()
+}

@@ -1,0 +1,195 @@
+//! QEMU under `trapgate exec`: debuggers, the monitor and the end.
+
+use crate::bed::qemu::rip;
+use crate::bed::qemu::start;
+use crate::bed::qemu::start_with;
+use std::time::Instant;
+use test_machine::gdb_client::gdb_here;
+use test_machine::gdb_client::in_order;
+use test_machine::packets::Packets;
+use test_machine::packets::packet;
+use test_machine::running::DEADLINE;
+
+#[test]
+fn gdb_debugs_both_vcpus() {
+    let Some(mut qemu) = start(&["--wait"]) else {
+        return;
+    };
+    if !gdb_here() {
+        return;
+    }
+    let text = qemu.gdb(&[
+        "p/x $pc",
+        "hbreak *0x100000",
+        "continue",
+        "delete",
+        "info symbol $pc",
+        "stepi",
+        "break do_round if cpu == &cpus[0]",
+        "continue",
+        "delete",
+        "break do_round if cpu == &cpus[1]",
+        "continue",
+        "bt",
+        "info threads",
+        "delete",
+        "p cpus[1].rounds",
+        "next",
+        "stepi",
+        "p/x $cr0",
+        "p $efer",
+        "set var cpus[1].primes = 4711",
+        "p cpus[1].primes",
+        "x/4i $pc",
+        "detach",
+    ]);
+    in_order(
+        &text,
+        &[
+            // The first instruction of a PC after power-on.
+            "$1 = 0xfffffff0",
+            "Breakpoint 1, ",
+            "pvh_start in section .text",
+            "hit Breakpoint 2, do_round (cpu=",
+            "hit Breakpoint 3, do_round (cpu=",
+            "#1  ",
+            " cpu_loop (cpu=",
+            "* 2 ",
+            "VP 1",
+            "$2 = ",
+            "$3 = 0x80",
+            "$5 = 4711",
+            "=> 0x",
+            "detached",
+        ],
+    );
+    qemu.at_once("query-status");
+    qemu.vmm.say(r#"{"execute":"quit"}"#);
+    let ended = qemu.vmm.process.finish();
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+}
+
+#[test]
+fn the_monitor_answers_at_once_while_a_debugger_holds_the_guest() {
+    let Some(mut qemu) = start(&["--wait"]) else {
+        return;
+    };
+    let mut packets = qemu.vmm.packets();
+    qemu.at_once("query-status");
+    let site = qemu.address_of("do_round");
+    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+    for _ in 0..3 {
+        qemu.runs_to(&mut packets, site);
+        assert!(qemu.at_once("stop").contains("return"));
+        let answer = qemu.at_once("query-status");
+        assert!(answer.contains(r#""running": false"#), "{answer}");
+        qemu.at_once("query-cpus-fast");
+        qemu.at_once("cont");
+        let answer = qemu.at_once("query-status");
+        assert!(answer.contains(r#""running": true"#), "{answer}");
+        // The debugger still holds the guest, at the same place.
+        assert_eq!(rip(&mut packets), site);
+    }
+    assert_eq!(packets.ask("D"), "OK");
+    qemu.at_once("query-status");
+}
+
+#[test]
+fn a_breakpoint_outlives_a_reset() {
+    let Some(mut qemu) = start(&["--wait"]) else {
+        return;
+    };
+    let mut packets = qemu.vmm.packets();
+    let site = qemu.address_of("do_round");
+    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+    qemu.runs_to(&mut packets, site);
+    // QEMU loads the guest's memory anew, and starts it at the firmware.
+    qemu.at_once("system_reset");
+    for _ in 0..3 {
+        qemu.runs_to(&mut packets, site);
+    }
+    assert_eq!(packets.ask(&format!("z1,{site:x},1")), "OK");
+    assert_eq!(packets.ask("D"), "OK");
+}
+
+#[test]
+fn a_vmm_that_ends_ends_the_session() {
+    let Some(mut qemu) = start(&["--wait"]) else {
+        return;
+    };
+    let mut packets = qemu.vmm.packets();
+    // A guest that runs, and a client that waits for it.
+    packets.send_raw(&packet(b"c"));
+    qemu.at_once("query-status");
+    qemu.vmm.say(r#"{"execute":"quit"}"#);
+    while packets.byte().is_some() {}
+    let ended = qemu.vmm.process.finish();
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    // It has no filter of system calls, only the question which ones there are.
+    assert!(!ended.output.contains("forbids"), "{}", ended.output);
+}
+
+#[test]
+fn qemu_that_debugs_the_guest_itself_is_told_so() {
+    let Some(mut qemu) = start(&[]) else {
+        return;
+    };
+    let socket = qemu.folder.path().join("own-stub");
+    let device = format!(
+        r#""command-line":"gdbserver unix:{},server=on,wait=off""#,
+        socket.display()
+    );
+    qemu.monitor("human-monitor-command", &device);
+    let mut own = Packets::connect_unix(socket.to_str().expect("text"));
+    let site = qemu.address_of("do_round");
+    own.send_raw(&packet(format!("Z1,{site:x},1").as_bytes()));
+    qemu.vmm.process.wait_for("debugs its guest itself");
+}
+
+#[test]
+fn qemus_own_filter_of_system_calls_lets_the_debugger_work() {
+    let Some(mut qemu) = start_with(&["--wait"], &["-sandbox", "on"]) else {
+        return;
+    };
+    qemu.vmm.process.wait_for("the VMM forbids system calls");
+    let mut packets = qemu.vmm.packets();
+    let site = qemu.address_of("do_round");
+    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+    qemu.runs_to(&mut packets, site);
+    assert_eq!(packets.ask("D"), "OK");
+    qemu.at_once("query-status");
+}
+
+/// A session has the threads that were there when it began.
+#[test]
+fn a_vcpu_that_is_plugged_in_is_a_thread_of_the_next_session() {
+    // The last `-smp` counts.
+    let arguments = ["-smp", "1,maxcpus=2"];
+    let Some(mut qemu) = start_with(&["--wait"], &arguments) else {
+        return;
+    };
+    let mut packets = qemu.vmm.packets();
+    let site = qemu.address_of("do_round");
+    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+    qemu.runs_to(&mut packets, site);
+    let cpu = r#""driver":"qemu64-x86_64-cpu","socket-id":0,"core-id":1,"thread-id":0"#;
+    qemu.monitor("device_add", cpu);
+    qemu.runs_to(&mut packets, site);
+    assert_eq!(packets.ask("qfThreadInfo"), "m1");
+    assert_eq!(packets.ask("D"), "OK");
+    drop(packets);
+    // The thread of the new vCPU registers when QEMU has started it.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let mut packets = qemu.vmm.packets();
+        let threads = packets.ask("qfThreadInfo");
+        // It waits for its first interrupt between processors, in real mode.
+        if threads == "m1,2" {
+            assert_eq!(packets.ask("Hg2"), "OK");
+            assert_eq!(rip(&mut packets), 0xffff_fff0);
+            break;
+        }
+        assert_eq!(packets.ask("D"), "OK");
+        assert!(Instant::now() < deadline, "{threads}");
+    }
+}

@@ -1,0 +1,208 @@
+//! The VMM of `examples/small_vmm.rs`: two vCPUs in a loop in real mode.
+
+use crate::bed::Vmm;
+use crate::bed::example;
+use crate::bed::exec;
+use std::net::TcpStream;
+use test_machine::packets::Packets;
+use test_machine::running::kvm_here;
+
+/// The guest's loop: an increment of four bytes at 0x2000, an increment of BX, a write to a port, and a jump back.
+const CODE: &str = "f066ff06002043e610ebf5";
+const START: u64 = 0x1000;
+const INC_BX: u64 = 0x1006;
+const OUT: u64 = 0x1007;
+
+fn start(options: &[&str], cpus: &str) -> Option<Vmm> {
+    kvm_here().then(|| Vmm::start(exec(options, &[&example("small_vmm"), cpus])))
+}
+
+impl Vmm {
+    /// Types a command and returns the answer.
+    #[track_caller]
+    fn ask(&mut self, command: &str) -> String {
+        self.say(command);
+        let prefix = format!("{command}: ");
+        loop {
+            let line = self.process.next_line(test_machine::running::DEADLINE);
+            let line = line.expect("an answer in time").expect("the VMM runs");
+            match line.strip_prefix(&prefix) {
+                Some(answer) => return answer.to_owned(),
+                None => self.passed_over.push(line),
+            }
+        }
+    }
+
+    fn count(&mut self) -> u64 {
+        self.ask("count").parse().expect("a number")
+    }
+
+    /// Pauses the VMM and returns what a snapshot would have.
+    #[track_caller]
+    fn pause(&mut self) -> String {
+        let answer = self.ask("pause");
+        let (time, code) = answer.split_once(" ms, code ").expect("two parts");
+        let time: u32 = time.parse().expect("a number");
+        assert!(time < 100, "the VMM waited {time} ms for its own threads");
+        code.to_owned()
+    }
+}
+
+#[track_caller]
+fn rip(packets: &mut Packets<TcpStream>) -> u64 {
+    let reply = packets.ask("p10");
+    let number = u64::from_str_radix(&reply, 16).unwrap_or_else(|_| panic!("`p10`: {reply}"));
+    number.swap_bytes()
+}
+
+#[track_caller]
+fn stops(packets: &mut Packets<TcpStream>, how: &str) {
+    let reply = packets.ask(how);
+    assert!(reply.starts_with("T05"), "`{how}`: {reply}");
+}
+
+#[test]
+fn a_guest_is_held_before_its_first_instruction_and_debugged() {
+    let Some(mut vmm) = start(&["--wait"], "2") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    assert_eq!(rip(&mut packets), START);
+    assert_eq!(vmm.count(), 0, "the guest has run");
+    assert_eq!(packets.ask("Z0,1006,1"), "OK");
+    for _ in 0..4 {
+        stops(&mut packets, "c");
+        assert_eq!(rip(&mut packets), INC_BX);
+        assert_eq!(packets.ask("m1000,b"), CODE);
+    }
+    // Only the vCPU that has stopped: the other one could come to the breakpoint first.
+    let thread = packets.ask("qC");
+    let thread = thread.strip_prefix("QC").expect("a thread");
+    stops(&mut packets, &format!("vCont;s:{thread}"));
+    assert_eq!(rip(&mut packets), OUT);
+    assert_eq!(packets.ask("z0,1006,1"), "OK");
+    // The counter of both vCPUs.
+    assert_eq!(packets.ask("M2000,4:00000000"), "OK");
+    assert_eq!(packets.ask("m2000,4"), "00000000");
+    let before = vmm.count();
+    assert_eq!(packets.ask("D"), "OK");
+    while vmm.count() < before + 1000 {}
+}
+
+#[test]
+fn the_vmm_pauses_at_once_while_a_debugger_holds_the_guest() {
+    let Some(mut vmm) = start(&[], "2") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    let mut packets = vmm.packets();
+    assert_eq!(packets.ask("Z0,1006,1"), "OK");
+    for _ in 0..3 {
+        stops(&mut packets, "c");
+        let count = vmm.count();
+        assert_eq!(vmm.pause(), CODE, "a breakpoint's byte is in a snapshot");
+        assert_eq!(vmm.ask("resume"), "done");
+        assert_eq!(rip(&mut packets), INC_BX);
+        assert_eq!(vmm.count(), count, "the guest has run");
+    }
+    assert_eq!(packets.ask("D"), "OK");
+    while vmm.count() < 1000 {}
+}
+
+#[test]
+fn a_snapshot_of_a_running_guest_has_no_byte_of_ours() {
+    let Some(mut vmm) = start(&["--wait"], "2") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    // An instruction that the guest never reaches: 0x100b is behind the loop.
+    assert_eq!(packets.ask("Z0,100b,1"), "OK");
+    assert_eq!(packets.ask("Z0,1000,1"), "OK");
+    stops(&mut packets, "c");
+    assert_eq!(packets.ask("z0,1000,1"), "OK");
+    assert_eq!(packets.ask("Z0,1009,1"), "OK");
+    assert_eq!(packets.ask("z0,1009,1"), "OK");
+    packets.send_raw(&test_machine::packets::packet(b"c"));
+    for _ in 0..5 {
+        let count = vmm.count();
+        while vmm.count() == count {}
+        assert_eq!(vmm.pause(), CODE);
+        assert_eq!(vmm.ask("resume"), "done");
+    }
+}
+
+#[test]
+fn memory_that_the_vmm_maps_anew_has_the_breakpoint_again() {
+    let Some(mut vmm) = start(&["--wait"], "2") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    assert_eq!(packets.ask("Z0,1006,1"), "OK");
+    stops(&mut packets, "c");
+    vmm.pause();
+    assert_eq!(vmm.ask("remap"), "done");
+    assert_eq!(vmm.ask("resume"), "done");
+    assert_eq!(packets.ask("m1000,b"), CODE);
+    for _ in 0..4 {
+        stops(&mut packets, "c");
+        assert_eq!(rip(&mut packets), INC_BX);
+    }
+    vmm.pause();
+}
+
+#[test]
+fn the_vmm_ends_with_its_own_status_and_its_children_are_not_debugged() {
+    let Some(mut vmm) = start(&[], "1") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    assert_eq!(vmm.ask("child"), "0 variables");
+    let mut packets = vmm.packets();
+    vmm.say("quit");
+    // The guest is stopped, and the VMM ends all the same.
+    let ended = vmm.process.finish();
+    assert_eq!(ended.code, Some(7), "{}", ended.output);
+    while packets.byte().is_some() {}
+}
+
+#[test]
+fn a_signal_reaches_the_vmm() {
+    let Some(mut vmm) = start(&[], "1") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    vmm.process.signal("TERM");
+    let ended = vmm.process.finish();
+    assert_eq!(ended.code, None, "{}", ended.output);
+}
+
+/// As a VMM has them that runs several guests, or that tries KVM's features in a VM of its own.
+#[test]
+fn each_vm_of_a_process_has_a_debug_server() {
+    let Some(mut vmm) = start(&[], "1") else {
+        return;
+    };
+    let mut first = vmm.packets();
+    assert_eq!(vmm.ask("second"), "done");
+    let before = vmm.count();
+    let known = vmm.process.address();
+    let is_second = |line: &str| line.starts_with("gdb: listening on ") && !line.ends_with(&known);
+    // The answer and this line come by two pipes.
+    let passed_over = vmm.passed_over.iter().find(|line| is_second(line));
+    let address = match passed_over {
+        Some(line) => line.clone(),
+        None => vmm.process.line("the second address", is_second),
+    };
+    let mut second = Packets::connect(address.trim_start_matches("gdb: listening on "));
+    second.ask("qSupported:swbreak+;hwbreak+");
+    assert_eq!(second.ask("Z0,1006,1"), "OK");
+    stops(&mut second, "c");
+    assert_eq!(rip(&mut second), INC_BX);
+    // The guest of the first session stands, and has no breakpoint.
+    assert_eq!(vmm.count(), before);
+    stops(&mut first, "s");
+    assert_eq!(second.ask("D"), "OK");
+    assert_eq!(first.ask("D"), "OK");
+    vmm.say("quit");
+    assert_eq!(vmm.process.finish().code, Some(7));
+}
