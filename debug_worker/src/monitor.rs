@@ -88,8 +88,9 @@ async fn answer(guest: &mut Guest, selected: VpIndex, command: Command) -> Strin
             .await
             .unwrap_or_else(|error| format!("{error}\n")),
         Command::Vp(command, named) => {
-            let (vp, count) = (named.unwrap_or(selected), guest.info.vp_count);
-            if vp.index() >= count {
+            let vp = named.unwrap_or(selected);
+            if !guest.vps.contains(vp) {
+                let count = u32::try_from(guest.vps.len()).unwrap_or(u32::MAX);
                 let refused = DebugError::NoSuchVp { vp, count };
                 return format!("{}\n", CallError::from(refused));
             }
@@ -153,7 +154,7 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
         }
         GuestCommand::AllRegisters => {
             let mut text = String::new();
-            for vp in (0..guest.info.vp_count).map(VpIndex::new) {
+            for vp in guest.vps.clone().iter() {
                 text.push_str(&qemu_registers(guest, vp).await?);
                 text.push('\n');
             }
@@ -220,8 +221,7 @@ async fn of_vp(guest: &mut Guest, vp: VpIndex, command: VpCommand) -> Result<Str
 /// The processor mode of a VP. `None` if the VP runs.
 async fn mode(guest: &mut Guest, vp: VpIndex) -> Result<Option<CpuMode>, CallError> {
     let status = guest.vm.status().await?;
-    let index = usize::try_from(vp.index()).unwrap_or(usize::MAX);
-    Ok(status.vps.get(index).and_then(|status| status.mode))
+    Ok(status.of(vp).and_then(|status| status.mode))
 }
 
 async fn physical(guest: &Guest, address: Gpa, wanted: u64) -> Result<String, CallError> {
@@ -269,8 +269,9 @@ async fn disassemble(
 async fn status(guest: &mut Guest) -> Result<String, CallError> {
     let status = guest.vm.status().await?;
     let mut text = String::new();
-    for (vp, status) in (0..).map(VpIndex::new).zip(&status.vps) {
-        let (thread, line) = (vp.index().saturating_add(1), vp_line(status));
+    for status in &status.vps {
+        let (vp, line) = (status.vp, vp_line(status));
+        let thread = vp.index().saturating_add(1);
         let crash = guest.crash_at_attach(vp);
         let _ = writeln!(text, "thread {thread}  VP {vp}: {line}{crash}");
     }
@@ -278,10 +279,10 @@ async fn status(guest: &mut Guest) -> Result<String, CallError> {
 }
 
 async fn qemu_registers(guest: &mut Guest, vp: VpIndex) -> Result<String, CallError> {
-    let index = usize::try_from(vp.index()).unwrap_or(usize::MAX);
     let status = guest.vm.status().await?;
-    let status = status.vps.get(index);
-    let halted = status.is_some_and(|status| status.activity == VpActivity::Halted);
+    let halted = status
+        .of(vp)
+        .is_some_and(|status| status.activity == VpActivity::Halted);
     Ok(match &*guest.vm.registers(vp).await?.state {
         DebuggerVpState::X86_64(state) => qemu::registers(vp, halted, state),
         state @ DebuggerVpState::Aarch64(_) => system_registers::table(vp, state),

@@ -37,11 +37,14 @@ use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::vp_set::VpSet;
 
 /// The guest of one session. It carries out operations.
 pub(crate) struct Guest {
     pub(crate) vm: AttachedVm,
     pub(crate) info: AttachInfo,
+    /// The VPs at the last stop.
+    pub(crate) vps: VpSet,
     pub(crate) layout: Layout,
     /// The reason why the guest was stopped when the session began. `None` after the first resume.
     at_attach: Option<DebugStopReason>,
@@ -76,6 +79,7 @@ impl Guest {
         Self {
             vm,
             at_attach,
+            vps: info.stop.vps.clone(),
             info,
             layout,
             dump_folder,
@@ -311,13 +315,10 @@ impl Guest {
             .status()
             .await
             .map_err(|error| target_error(&error))?;
-        let text = usize::try_from(vp.index())
-            .ok()
-            .and_then(|index| status.vps.get(index))
-            .map_or_else(
-                || format!("VP {vp}: not there"),
-                |status| format!("VP {vp}: {}{}", vp_line(status), self.crash_at_attach(vp)),
-            );
+        let text = status.of(vp).map_or_else(
+            || format!("VP {vp}: not there"),
+            |status| format!("VP {vp}: {}{}", vp_line(status), self.crash_at_attach(vp)),
+        );
         Ok(TargetReply::Text(text))
     }
 }

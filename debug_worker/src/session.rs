@@ -19,6 +19,7 @@ use crate::pending_clients::ReadyClient;
 use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
+use crate::stop_reply::thread_of;
 use crate::vm::AttachedVm;
 use crate::vm::PendingStop;
 use crate::vm::Resumed;
@@ -32,6 +33,7 @@ use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
 use gdb_frontend::target::TargetInfo;
 use gdb_frontend::target::TargetOp;
+use gdb_frontend::target::Tid;
 use mesh::OneshotReceiver;
 use mesh::RecvError;
 use mesh::Sender;
@@ -48,6 +50,7 @@ use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::vp_set::VpSet;
 
 /// The reason why a session ended.
 #[derive(Debug, Error)]
@@ -177,7 +180,7 @@ impl Session {
         };
         let guest = Box::new(Guest::new(vm, info, dump_folder));
         let target = TargetInfo {
-            thread_count: guest.info.vp_count,
+            threads: threads(&guest.vps),
             layout: guest.layout,
             stop: stop_reply(&guest.info.stop.reason),
             explanation: explanation(&guest.info.stop.reason)
@@ -190,6 +193,7 @@ impl Session {
             frontend: client.first_packet.into_session(target),
             end_requested,
             running: None,
+            vps: guest.vps.clone(),
             end_of_stream: false,
             client_done,
         };
@@ -226,6 +230,7 @@ impl Session {
 
     async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
         let only_for_client = monitor::is_dump(&op);
+        self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
             let mut op = pin!(self.guest.carry_out(op).fuse());
             loop {
@@ -276,6 +281,8 @@ struct Link {
     end_requested: OneshotReceiver<EndRequest>,
     /// The pending answer to a `Resume`. It stays here until the answer comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,
+    /// The VPs at the last stop.
+    vps: VpSet,
     /// Whether the client has closed its direction of the connection. It may still read.
     end_of_stream: bool,
     client_done: ClientDone,
@@ -356,10 +363,15 @@ impl Link {
     fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
         self.running = None;
         match stop {
-            Ok(event) => self.frontend.stopped(
-                stop_reply(&event.reason),
-                explanation(&event.reason).as_deref(),
-            ),
+            Ok(event) => {
+                if event.vps != self.vps {
+                    self.frontend.set_threads(threads(&event.vps));
+                    self.vps = event.vps;
+                }
+                let text = explanation(&event.reason);
+                self.frontend
+                    .stopped(stop_reply(&event.reason), text.as_deref());
+            }
             Err(CallError::Refused(DebugError::Ended { how })) => {
                 let text = match how {
                     GuestEnd::PowerOff => None,
@@ -380,6 +392,11 @@ impl Link {
             }
         }
     }
+}
+
+/// The threads of the protocol.
+fn threads(vps: &VpSet) -> Vec<Tid> {
+    vps.iter().filter_map(thread_of).collect()
 }
 
 /// Writes the queued bytes, if there are any. Cancel safe.

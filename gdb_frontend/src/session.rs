@@ -22,6 +22,7 @@ mod pending;
 mod refusals;
 mod stop_info;
 mod stop_reply;
+mod threads;
 mod transfer;
 
 use crate::command::ClientFeatures;
@@ -41,6 +42,7 @@ use crate::target::TargetReply;
 use crate::target::Tid;
 use pending::Pending;
 use refusals::Refusals;
+use threads::Threads;
 
 pub use first_packet::FirstPacket;
 pub use first_packet::NotADebugger;
@@ -69,6 +71,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Core {
     info: TargetInfo,
+    /// The threads at the last stop.
+    threads: Threads,
     outbox: Outbox,
     client: ClientFeatures,
     operation: Operation,
@@ -83,7 +87,7 @@ struct Core {
     resumed: ThreadSelector,
 
     /// The list of threads at the time when the client began to read it.
-    threads: Vec<u8>,
+    thread_list: Vec<u8>,
     /// Whether memory packets use physical addresses (`Qqemu.PhyMemMode`). Breakpoints always use virtual addresses.
     physical_memory: bool,
     /// Whether the user has asked for a stop, and no stop has been shown since.
@@ -124,7 +128,8 @@ enum Connection {
 impl Session {
     /// A session with a client that has just connected. The guest is stopped.
     pub fn new(info: TargetInfo) -> Self {
-        let first = Tid::new(1).expect("1 is not 0");
+        let threads = Threads::new(info.threads.clone());
+        let first = threads.first();
         Self {
             decoder: Decoder::default(),
             core: Core {
@@ -137,7 +142,8 @@ impl Session {
                 interrupt_thread: info.stop.thread.unwrap_or(first),
                 resumed: ThreadSelector::Any,
 
-                threads: Vec::new(),
+                threads,
+                thread_list: Vec::new(),
                 physical_memory: false,
                 interrupt_wanted: false,
                 foreign: None,
@@ -215,6 +221,13 @@ impl Session {
             *waiting = Some((stop, console.map(str::to_owned)));
             self.core.report_stop();
         }
+    }
+}
+
+impl Session {
+    /// The guest has these threads from the stop on that [`stopped`](Self::stopped) reports next.
+    pub fn set_threads(&mut self, threads: Vec<Tid>) {
+        self.core.set_threads(threads);
     }
 }
 

@@ -28,8 +28,8 @@ impl Tid {
 /// The properties of the guest that a session needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetInfo {
-    /// The number of threads. The ids are 1 to this number.
-    pub thread_count: u32,
+    /// The threads at the beginning. [`Session::set_threads`](crate::session::Session::set_threads) changes them.
+    pub threads: Vec<Tid>,
     /// The register table of the session. It is constant during the session.
     pub layout: crate::regs::Layout,
     /// The reason why the guest is stopped when the session begins: the reply to the first `?`.

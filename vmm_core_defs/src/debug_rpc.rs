@@ -312,13 +312,11 @@ for_every_request! {
 pub struct AttachInfo {
     /// The architecture of the guest.
     pub arch: GuestArch,
-    /// The number of VPs, including those that the guest has not started. The indexes are 0 up to this number minus 1.
-    pub vp_count: u32,
     /// The extended register sets that the VPs have. They decide the layout of the register file for the whole session.
     pub xfeatures: XFeatures,
     /// The features that work on this host. The set is empty if the VMM has not probed its host.
     pub capabilities: Capabilities,
-    /// The reason why the guest is stopped: [`DebugStopReason::Break`], or an earlier stop.
+    /// The reason why the guest is stopped: [`DebugStopReason::Break`], or an earlier stop. The stop says which VPs there are.
     pub stop: StopEvent,
 }
 
@@ -326,14 +324,12 @@ impl AttachInfo {
     /// The properties of a guest.
     pub const fn new(
         arch: GuestArch,
-        vp_count: u32,
         xfeatures: XFeatures,
         capabilities: Capabilities,
         stop: StopEvent,
     ) -> Self {
         Self {
             arch,
-            vp_count,
             xfeatures,
             capabilities,
             stop,
@@ -467,12 +463,19 @@ impl VmStatus {
     pub const fn new(vps: Vec<VpStatus>) -> Self {
         Self { vps }
     }
+
+    /// The status of one VP, if the VM has this VP.
+    pub fn of(&self, vp: VpIndex) -> Option<&VpStatus> {
+        self.vps.iter().find(|status| status.vp == vp)
+    }
 }
 
 /// The activity, mode and privilege level of one VP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VpStatus {
+    /// The VP.
+    pub vp: VpIndex,
     /// Whether the VP runs guest code.
     pub activity: VpActivity,
     /// The processor mode of a parked VP. `None` for a running VP, whose mode cannot be read.
@@ -483,8 +486,9 @@ pub struct VpStatus {
 
 impl VpStatus {
     /// The status of a VP whose mode and privilege level cannot be read, because it runs.
-    pub const fn new(activity: VpActivity) -> Self {
+    pub const fn new(vp: VpIndex, activity: VpActivity) -> Self {
         Self {
+            vp,
             activity,
             mode: None,
             privilege: None,

@@ -26,3 +26,4 @@ pub mod memory;
 pub mod regs;
 pub mod session;
 pub mod stop;
+pub mod vp_set;

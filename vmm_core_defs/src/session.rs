@@ -63,7 +63,7 @@ pub struct Attached {
 /// use vmm_core_defs::session::{Attached, DebugSession};
 ///
 /// let Attached { session, info } = DebugSession::attach(&requests, DetachAction::Resume).await?;
-/// println!("{} VPs", info.vp_count);
+/// println!("{} VPs", info.stop.vps.len());
 /// let state = session.call_failable(DebugRequest::GetVpState, VpIndex::BSP).await?;
 /// session.call_failable(DebugRequest::Detach, DetachAction::Resume).await?;
 /// # Ok(()) }

@@ -3,6 +3,7 @@
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::breakpoint::Breakpoint;
+use crate::vp_set::VpSet;
 use serde::Deserialize;
 use serde::Serialize;
 use std::fmt;
@@ -33,19 +34,21 @@ impl Epoch {
 ///
 /// When the reply arrives, every VP that had to stop is parked in user space, and its pending I/O or MMIO exit is
 /// completed (invariant I2). Registers that are read from now on are the registers at the stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StopEvent {
     /// The epoch of the `Resume` that this event answers.
     pub epoch: Epoch,
     /// The reason of the stop.
     pub reason: DebugStopReason,
+    /// The VPs that the VM has at the stop. VPs may have come and gone since the last stop.
+    pub vps: VpSet,
 }
 
 impl StopEvent {
     /// A stop that answers the `Resume` with this epoch.
-    pub const fn new(epoch: Epoch, reason: DebugStopReason) -> Self {
-        Self { epoch, reason }
+    pub const fn new(epoch: Epoch, reason: DebugStopReason, vps: VpSet) -> Self {
+        Self { epoch, reason, vps }
     }
 }
 

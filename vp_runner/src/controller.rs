@@ -59,6 +59,7 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::RunnerFault;
+use vmm_core_defs::stop::StopEvent;
 use vps::VpThread;
 use vps::Vps;
 use waiting::Waiting;
@@ -302,7 +303,7 @@ impl Controller {
             let outputs = self.state.pause();
             self.execute_result(outputs).await;
         } else if running && self.breakpoint_control.needs_guest_registers_read() {
-            for vp in self.vps.indexes() {
+            for vp in self.vps.set().iter() {
                 self.vps.read_guest_registers(vp);
             }
         }
@@ -370,7 +371,8 @@ impl Controller {
             self.breakpoint_control.select(vp);
         }
         self.reported.push(reason);
-        self.waiting.report(epoch, reason);
+        let event = StopEvent::new(epoch, reason, self.vps.set());
+        self.waiting.report(event);
     }
 
     /// Updates the breakpoint bytes, and the debug registers with which every VP is entered (I5).

@@ -11,6 +11,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::vp_set::VpSet;
 
 const SHAPES: [Shape; 2] = [Shape::InsideRun, Shape::OutsideTheLock];
 /// Far more than a pause takes, and far less than a debugger that has stopped the guest may take.
@@ -195,7 +196,10 @@ fn a_vcpu_may_come_late_and_go_away() {
         while vm.call(DebugRequest::GetVpState, vp).map(drop) != Err(gone.clone()) {
             assert!(Instant::now() < end, "the controller learns of it");
         }
-        vm.step(0);
+        assert!(vm.status().of(vp).is_none());
+        let only = ResumeRequest::new(VpAction::Stay, vec![(VpIndex::BSP, VpAction::Step)]);
+        let stop = vm.call(DebugRequest::Resume, only).unwrap();
+        assert_eq!(stop.vps, VpSet::first(1), "a stop says which VPs there are");
         interrupt(&vm, vm.resume());
     }
 }

@@ -8,6 +8,7 @@ use machine::*;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::vp_set::VpSet;
 
 fn wait_for_all(vm: &TestVm, vps: u32, since: usize) {
     vm.machine.wait_until("every VP runs", |seen| {
@@ -23,7 +24,7 @@ fn all_vps_stop_together_and_stand_still() {
         let Some(vm) = Setup::new(Mode::Long, &code).vps(vps).build() else {
             return;
         };
-        assert_eq!(vm.attach().vp_count, vps);
+        assert_eq!(vm.attach().stop.vps, VpSet::first(vps));
         for _ in 0..3 {
             let since = vm.machine.wait_until("now", |_| true).told.len();
             let pending = vm.resume();

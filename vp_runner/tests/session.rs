@@ -16,7 +16,7 @@ fn a_guest_that_waits_stands_at_its_first_instruction_in_every_mode() {
         };
         let info = vm.attach();
         assert_eq!(info.stop.reason, DebugStopReason::Break);
-        assert_eq!((info.vp_count, info.arch), (1, GuestArch::X86_64));
+        assert_eq!((info.stop.vps.len(), info.arch), (1, GuestArch::X86_64));
         let regs = vm.regs(0);
         assert_eq!((regs.rip, regs.gp[3]), (ENTRY, 0), "{mode:?}");
     }

@@ -35,8 +35,8 @@ pub(super) async fn dump(guest: &mut Guest, vp: VpIndex, name: &str) -> Result<S
         Err(error) => return Ok(format!("VP {vp}: {error}\n")),
     };
     let mut vps = Vec::new();
-    for index in 0..guest.info.vp_count {
-        let state = &mut guest.vm.registers(VpIndex::new(index)).await?.state;
+    for vp in guest.vps.clone().iter() {
+        let state = &mut guest.vm.registers(vp).await?.state;
         let (pc, _) = registers::pc(state);
         match &**state {
             DebuggerVpState::X86_64(state) => vps.push((pc, state.clone())),

@@ -56,6 +56,7 @@ use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 use vmm_core_defs::stop::StopOn;
+use vmm_core_defs::vp_set::VpSet;
 
 pub(super) const VP_COUNT: u32 = 2;
 /// An MSR that cannot be read.
@@ -85,6 +86,7 @@ struct State {
     stop_on: StopOn,
     refuses_watchpoints: bool,
     unanswered: Vec<DebugMessage>,
+    vps: VpSet,
 }
 
 #[derive(Clone, Copy)]
@@ -118,6 +120,7 @@ impl FakeVm {
             stop_on: StopOn::default(),
             refuses_watchpoints: false,
             unanswered: Vec::new(),
+            vps: VpSet::first(VP_COUNT),
         };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
@@ -235,6 +238,12 @@ impl FakeVm {
     }
 
     /// Stops the guest at its next resume.
+    /// The VM has these VPs from now on.
+    pub(super) fn set_vps(&self, vps: &[u32]) {
+        let vps = vps.iter().copied().map(VpIndex::new).collect();
+        self.change(|state| state.vps = vps);
+    }
+
     pub(super) fn stop_at_next_resume(&self, reason: DebugStopReason) {
         self.change(|state| state.waiting_stops.push_back(reason));
     }
@@ -370,8 +379,9 @@ impl State {
                     Some(_) => VpActivity::Running,
                     None => VpActivity::Halted,
                 };
-                let vp = VpStatus::new(activity).in_mode(CpuMode::Long64, 0);
-                rpc.complete(Ok(VmStatus::new(vec![vp; 2])));
+                let status = |vp| VpStatus::new(vp, activity).in_mode(CpuMode::Long64, 0);
+                let vps = self.vps.iter().map(status).collect();
+                rpc.complete(Ok(VmStatus::new(vps)));
             }
             DebugRequest::Reset(rpc) => rpc.complete(Ok(())),
             DebugRequest::FreezeTime(rpc) => {
@@ -401,14 +411,13 @@ impl State {
         });
         let info = AttachInfo::new(
             GuestArch::X86_64,
-            VP_COUNT,
             XFeatures::NONE,
             Capabilities::from_iter([Capability {
                 kind: CapabilityKind::SingleStep,
                 support: Support::Works,
                 seen: "one instruction".to_owned(),
             }]),
-            StopEvent::new(self.epoch, DebugStopReason::Break),
+            StopEvent::new(self.epoch, DebugStopReason::Break, self.vps.clone()),
         );
         Ok(Attached { session, info })
     }
@@ -433,7 +442,7 @@ impl State {
         for vp in &mut self.registers {
             vp.rip += 1;
         }
-        rpc.complete(Ok(StopEvent::new(self.epoch, reason)));
+        rpc.complete(Ok(StopEvent::new(self.epoch, reason, self.vps.clone())));
         true
     }
 

@@ -253,9 +253,7 @@ impl Core {
             _ => "",
         };
         transfer::thread(&mut list, thread, info);
-        if let Some(thread) = Tid::new(thread.get() + 1)
-            && thread.get() <= self.info.thread_count
-        {
+        if let Some(thread) = self.threads.after(thread) {
             let pending = Pending::Threads {
                 thread,
                 list,
@@ -265,8 +263,8 @@ impl Core {
             return self.ask(TargetOp::ThreadExtraInfo { thread }, pending);
         }
         transfer::threads_tail(&mut list);
-        self.threads = list;
-        let packet = transfer::piece(&self.threads, offset, len);
+        self.thread_list = list;
+        let packet = transfer::piece(&self.thread_list, offset, len);
         self.outbox.packet(packet);
     }
 }

@@ -23,7 +23,6 @@ use crate::target::Resume;
 use crate::target::ResumeAction;
 use crate::target::TargetError;
 use crate::target::TargetOp;
-use crate::target::Tid;
 use crate::target_xml::target_xml;
 
 impl Core {
@@ -353,11 +352,15 @@ impl Core {
     /// Returns the selector, unless it names a thread that does not exist. In that case an error reply has been sent.
     fn existing(&mut self, selector: ThreadSelector) -> Option<ThreadSelector> {
         match selector {
-            ThreadSelector::One(tid) if tid.get() > self.info.thread_count => {
+            ThreadSelector::One(tid) if !self.threads.contains(tid) => {
+                let ids: Vec<_> = self
+                    .threads
+                    .iter()
+                    .map(|tid| tid.get().to_string())
+                    .collect();
+                let (missing, ids) = (tid.get(), ids.join(", "));
                 self.bad_argument(&format!(
-                    "there is no thread {}; the last thread is {}",
-                    tid.get(),
-                    self.info.thread_count
+                    "there is no thread {missing}; the threads are {ids}"
                 ));
                 None
             }
@@ -369,11 +372,11 @@ impl Core {
     fn list_threads(&mut self) {
         let mut packet = PacketWriter::default();
         packet.str("m");
-        for id in 1..=self.info.thread_count {
-            if id > 1 {
+        for (position, thread) in self.threads.iter().enumerate() {
+            if position > 0 {
                 packet.str(",");
             }
-            packet.number(u64::from(id));
+            packet.number(u64::from(thread.get()));
         }
         self.outbox.packet(packet.finish());
     }
@@ -381,10 +384,10 @@ impl Core {
     /// The list is created when the client begins to read it, with a text about each thread from the guest.
     fn read_threads(&mut self, offset: u64, len: u64) {
         if offset > 0 {
-            let packet = transfer::piece(&self.threads, offset, len);
+            let packet = transfer::piece(&self.thread_list, offset, len);
             return self.outbox.packet(packet);
         }
-        let thread = Tid::new(1).expect("1 is not 0");
+        let thread = self.threads.first();
         let pending = Pending::Threads {
             thread,
             list: transfer::threads_head(),

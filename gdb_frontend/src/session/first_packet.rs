@@ -103,7 +103,7 @@ mod tests {
         };
         TargetInfo {
             explanation: None,
-            thread_count: 1,
+            threads: Vec::new(),
             layout: Layout::X86_64 {
                 avx: false,
                 avx512: false,

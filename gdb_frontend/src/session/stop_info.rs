@@ -15,7 +15,7 @@ use crate::target::Tid;
 impl Core {
     /// `jThreadsInfo`: requests the stop reasons of all threads, one after the other.
     pub(super) fn threads_info(&mut self) {
-        let first = Tid::new(1).expect("1 is not 0");
+        let first = self.threads.first();
         let list = "[".to_owned();
         self.ask_stop_reason(
             first,
@@ -44,9 +44,7 @@ impl Core {
         reason: Option<StopReason>,
     ) {
         list.push_str(&stop_reply::json(reason, thread));
-        if let Some(next) = Tid::new(thread.get() + 1)
-            && next.get() <= self.info.thread_count
-        {
+        if let Some(next) = self.threads.after(thread) {
             list.push(',');
             return self.ask_stop_reason(next, Pending::ThreadsInfo { thread: next, list });
         }

@@ -51,7 +51,7 @@ impl FakeGuest {
     pub(crate) fn info(&self) -> TargetInfo {
         TargetInfo {
             explanation: None,
-            thread_count: self.threads,
+            threads: (1..=self.threads).filter_map(Tid::new).collect(),
             layout: self.layout,
             stop: Stop {
                 thread: Tid::new(1),

@@ -272,10 +272,9 @@ impl Controller {
         self.reported.push(reason);
         self.waiting.attached(AttachInfo::new(
             GuestArch::X86_64,
-            self.vps.count(),
             self.xfeatures,
             self.capabilities.clone(),
-            StopEvent::new(epoch, reason),
+            StopEvent::new(epoch, reason, self.vps.set()),
         ));
     }
 
@@ -382,7 +381,7 @@ impl Controller {
     async fn status(&mut self) -> Result<VmStatus, DebugError> {
         self.state.check_attached()?;
         let mut vps = Vec::new();
-        for vp in self.vps.indexes() {
+        for vp in self.vps.set().iter() {
             vps.push(self.vp_status(vp).await?);
         }
         Ok(VmStatus::new(vps))
@@ -390,14 +389,15 @@ impl Controller {
 
     async fn vp_status(&mut self, vp: VpIndex) -> Result<VpStatus, DebugError> {
         if self.state.check_stopped().is_err() {
-            return Ok(VpStatus::new(match self.state.is_entered(vp) {
+            let activity = match self.state.is_entered(vp) {
                 true => VpActivity::Running,
                 false => VpActivity::Stopped,
-            }));
+            };
+            return Ok(VpStatus::new(vp, activity));
         }
         let state = self.vps.registers(vp).await?;
         let activity = self.vps.call(vp, |vp| vp.activity()).await?;
-        Ok(VpStatus::new(activity).in_mode(cpu_mode(&state), privilege(&state)))
+        Ok(VpStatus::new(vp, activity).in_mode(cpu_mode(&state), privilege(&state)))
     }
 }
 

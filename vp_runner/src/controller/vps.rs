@@ -24,6 +24,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::vp_set::VpSet;
 
 /// A VP in the guest answers a kick within a millisecond, one on a busy host within some.
 const SOON: Duration = Duration::from_millis(200);
@@ -31,6 +32,8 @@ const SOON: Duration = Duration::from_millis(200);
 /// All VP threads. Dropping this ends them.
 pub(super) struct Vps {
     threads: Vec<VpThread>,
+    /// Those that have not gone.
+    set: VpSet,
 }
 
 /// The thread of one VP, as the controller sees it.
@@ -56,7 +59,8 @@ enum Presence {
 impl Vps {
     /// VPs that exist already.
     pub(super) fn of(threads: Vec<VpThread>) -> Self {
-        Self { threads }
+        let set = VpSet::first(u32::try_from(threads.len()).unwrap_or(u32::MAX));
+        Self { threads, set }
     }
 
     /// A vCPU has registered. A vCPU that has gone may come back.
@@ -65,6 +69,7 @@ impl Vps {
             Some(gone) => *gone = thread,
             None => self.threads.push(thread),
         }
+        self.update_set();
     }
 
     /// The vCPU has gone.
@@ -73,6 +78,7 @@ impl Vps {
             vp.presence = Presence::Gone;
             vp.kicked = None;
         }
+        self.update_set();
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -80,12 +86,14 @@ impl Vps {
     }
 
     /// The VPs that have not gone.
-    pub(super) fn indexes(&self) -> Vec<VpIndex> {
+    pub(super) fn set(&self) -> VpSet {
+        self.set.clone()
+    }
+
+    fn update_set(&mut self) {
         let threads = (0..).map(VpIndex::new).zip(&self.threads);
-        threads
-            .filter(|(_, vp)| vp.presence == Presence::Here)
-            .map(|(index, _)| index)
-            .collect()
+        let here = threads.filter(|(_, vp)| vp.presence == Presence::Here);
+        self.set = here.map(|(index, _)| index).collect();
     }
 
     /// # Errors
@@ -198,8 +206,8 @@ impl Vps {
         call: impl Fn(&mut dyn ParkedVp) -> Result<(), DebugError> + Clone + Send + 'static,
     ) -> Result<(), DebugError> {
         let asked: Vec<_> = self
-            .indexes()
-            .into_iter()
+            .set
+            .iter()
             .map(|vp| self.ask(vp, call.clone()))
             .collect();
         let mut result = Ok(());

@@ -6,8 +6,6 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
-use vmm_core_defs::stop::DebugStopReason;
-use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 
@@ -62,9 +60,9 @@ impl Waiting {
         self.reset.is_some()
     }
 
-    pub(super) fn report(&mut self, epoch: Epoch, reason: DebugStopReason) {
+    pub(super) fn report(&mut self, event: StopEvent) {
         if let Some(resume) = self.resume.take() {
-            resume.complete(Ok(StopEvent::new(epoch, reason)));
+            resume.complete(Ok(event));
         }
     }
 

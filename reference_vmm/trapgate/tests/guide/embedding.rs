@@ -72,7 +72,7 @@ fn run_guest(
 
 async fn look_around(requests: &mesh::Sender<DebugMessage>) -> Result<(), Box<dyn Error>> {
     let Attached { session, info } = DebugSession::attach(requests, DetachAction::Resume).await?;
-    println!("{} VPs, {:?}", info.vp_count, info.stop.reason);
+    println!("{} VPs, {:?}", info.stop.vps.len(), info.stop.reason);
     let everything = ResumeRequest::every(VpAction::Run);
     let stop = session
         .call_failable(DebugRequest::Resume, everything)
