@@ -9,6 +9,7 @@ mod log_text;
 mod owner;
 mod races;
 mod sessions;
+mod threads;
 mod wrong_protocol;
 
 pub(crate) use log_text::Text;

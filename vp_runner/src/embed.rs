@@ -29,7 +29,6 @@
 mod params;
 #[cfg(feature = "rust-vmm")]
 mod rust_vmm;
-pub mod system_calls;
 mod vm_handle;
 mod vp_hook;
 
@@ -38,6 +37,7 @@ pub use crate::kvm::kick::Kick;
 pub use crate::kvm::kick::KickSignal;
 pub use crate::kvm::kick::SignalKick;
 pub use crate::kvm::kick::on_kick_signal;
+pub use crate::kvm::system_calls;
 pub use crate::memory::slots::MemorySlot;
 pub use crate::runner::Controller;
 pub use crate::runner::StartMode;

@@ -13,6 +13,7 @@ pub(crate) mod wake;
 pub mod x86_64;
 
 pub(crate) use x86_64::RegisterFile;
+pub use x86_64::system_calls;
 
 use std::io;
 use vmm_core_defs::debug_rpc::DebugError;

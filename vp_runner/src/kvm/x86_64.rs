@@ -6,6 +6,7 @@ pub(in crate::kvm) mod guarded_access;
 mod msr;
 mod register_file;
 mod scratch_vm;
+pub mod system_calls;
 mod validate;
 mod xsave_area;
 

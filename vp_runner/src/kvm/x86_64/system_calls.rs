@@ -1,6 +1,6 @@
 //! The system calls that this crate makes on the thread of a vCPU, for the seccomp filter of a VMM.
 //!
-//! The VMM adds its own calls: `KVM_RUN`, and what its devices do. A filter for the threads on which [`Controller::run`](super::Controller::run) and the VMM's debug
+//! The VMM adds its own calls: `KVM_RUN`, and what its devices do. A filter for the threads on which [`Controller::run`](crate::embed::Controller::run) and the VMM's debug
 //! server are polled is the VMM's matter: they make the calls of the executor, and those of [`VCPU_THREAD`].
 //!
 //! The numbers of the ioctls: Linux, include/uapi/linux/kvm.h.
@@ -32,7 +32,7 @@ use vmm_sys_util::ioctl::ioctl_expr;
 /// When a system call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// In [`VmHandle::register_vp`](super::VmHandle::register_vp). A VMM that installs its filter after the registration need not allow the call.
+    /// In [`VmHandle::register_vp`](crate::embed::VmHandle::register_vp). A VMM that installs its filter after the registration need not allow the call.
     Register,
     /// In the hook, or when the hook is dropped.
     Hook,
