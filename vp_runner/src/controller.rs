@@ -39,6 +39,7 @@ use crate::runner::StartMode;
 use breakpoint_control::BreakpointControl;
 use device_calls::DeviceCalls;
 use device_calls::Returned;
+use futures::FutureExt as _;
 use futures::StreamExt;
 use futures::select_biased;
 use latest_session::LatestSession;
@@ -189,6 +190,13 @@ impl Controller {
     fn publish_stops(&self) {
         if let Owner::Vmm(events) = &self.owner {
             events.set_stops(self.state.stops_of_debugger());
+        }
+    }
+
+    /// Handles the events of VPs that are there.
+    async fn take_vp_events(&mut self) {
+        while let Some(Some(event)) = self.events.next().now_or_never() {
+            self.vp_event(event).await;
         }
     }
 

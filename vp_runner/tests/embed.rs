@@ -181,6 +181,44 @@ fn an_event_of_a_device_is_held_for_a_debugger_and_only_for_one() {
 }
 
 #[test]
+fn a_hit_of_a_vp_that_the_vmm_has_moved_is_not_reported() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        vm.attach();
+        let site = in_loop(Mode::Long, 1);
+        let breakpoint = software::software_at(site);
+        vm.insert(breakpoint);
+        let (mut moved, mut hits) = (0, 0);
+        while moved < 20 {
+            let DebugStopReason::Breakpoint { vp, .. } = stop(vm.resume()) else {
+                panic!("no hit");
+            };
+            hits += 1;
+            assert!(
+                hits < 10_000,
+                "the VPs never meet the breakpoint at the same time"
+            );
+            assert_eq!(vm.regs(vp.index()).rip, site, "{shape:?}, {vp}");
+            let other = 1 - vp.index();
+            if vm.regs(other).rip != site {
+                continue;
+            }
+            // The other VP has a hit that is not reported, or is about to hit.
+            let paused = vm.handle.loops().1.pause();
+            let start = in_loop(Mode::Long, 0);
+            vm.handle.loops().1.move_vcpu(other as usize, start);
+            let pending = vm.resume();
+            drop(paused);
+            let DebugStopReason::Breakpoint { vp, .. } = stop(pending) else {
+                panic!("no hit");
+            };
+            assert_eq!(vm.regs(vp.index()).rip, site, "{shape:?}: {vp} was moved");
+            moved += 1;
+        }
+    }
+}
+
+#[test]
 fn a_vcpu_may_come_late_and_go_away() {
     for shape in SHAPES {
         let Some(vm) = counts(2, shape) else { return };

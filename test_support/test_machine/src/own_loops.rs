@@ -227,6 +227,15 @@ impl OwnLoops {
         Paused { _over: over }
     }
 
+    /// Sets RIP of a vCPU that is paused, as the loading of a snapshot does.
+    pub fn move_vcpu(&self, position: usize, rip: u64) {
+        let vcpus = self.vcpus.lock().expect("the vCPUs");
+        let fd = vcpus[position].fd.lock().expect("the vCPU");
+        let mut regs = fd.get_regs().expect("registers");
+        regs.rip = rip;
+        fd.set_regs(&regs).expect("registers");
+    }
+
     /// Has the first vCPU's thread call this after its next exit.
     pub fn call_on_first_thread(&self, call: OnThread) {
         let vcpus = self.vcpus.lock().expect("the vCPUs");

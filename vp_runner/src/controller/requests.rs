@@ -1,6 +1,7 @@
 //! The debugger's requests. Each is checked here, and is then either an input of the state machine or served while the guest is stopped (I10).
 
 use super::Controller;
+use super::Owner;
 use super::still_hit;
 use super::vps;
 use crate::arch::Gp;
@@ -180,12 +181,22 @@ impl Controller {
         if let Err(err) = self.check_reset() {
             return rpc.complete(Err(err));
         }
+        // A hit that is not reported yet is dropped if the VMM may have moved its VP: the VP meets the breakpoint again if it still stands there. A thread that
+        // is back has sent its event before.
+        let held = self.vps.held_by_vmm();
+        if let Owner::Vmm(_) = self.owner {
+            self.take_vp_events().await;
+        }
         let outputs = {
             let table = &self.breakpoint_control.breakpoints().table;
             let state = &mut self.state;
+            let is_hit = |reason: DebugStopReason| match reason.vp() {
+                Some(vp) if held.contains(&vp) => None,
+                _ => still_hit(table, reason),
+            };
             vps::plan(&request, self.vps.count())
                 .map_err(Refused::Client)
-                .and_then(|plan| state.resume(&plan, |reason| still_hit(table, reason)))
+                .and_then(|plan| state.resume(&plan, is_hit))
         };
         match outputs {
             Ok(outputs) => {

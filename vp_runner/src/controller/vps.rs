@@ -96,6 +96,13 @@ impl Vps {
         self.set = here.map(|(index, _)| index).collect();
     }
 
+    /// The VPs whose threads the VMM has.
+    pub(super) fn held_by_vmm(&self) -> Vec<VpIndex> {
+        let threads = (0..).map(VpIndex::new).zip(&self.threads);
+        let held = threads.filter(|(_, vp)| vp.link.is_held_by_vmm());
+        held.map(|(index, _)| index).collect()
+    }
+
     /// # Errors
     /// [`DebugError::NoSuchVp`].
     pub(super) fn check(&self, vp: VpIndex) -> Result<(), DebugError> {

@@ -18,6 +18,11 @@ pub(crate) trait VpLink: Send + Sync {
     /// [`NotTaken`].
     fn command(&self, command: Command) -> Result<(), NotTaken>;
 
+    /// Whether the VMM has the thread of the VP, and may move the VP.
+    fn is_held_by_vmm(&self) -> bool {
+        false
+    }
+
     /// Spins until `is_done`, but no longer than a sleep and a wake-up would take. A parked VP answers a call within microseconds.
     fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool);
 
@@ -53,6 +58,10 @@ impl Drop for HookLink {
 impl VpLink for HookLink {
     fn command(&self, command: Command) -> Result<(), NotTaken> {
         self.mailbox.send(command)
+    }
+
+    fn is_held_by_vmm(&self) -> bool {
+        self.mailbox.is_held_by_vmm()
     }
 
     fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool) {

@@ -155,6 +155,11 @@ impl Mailbox {
         drop(commands);
     }
 
+    /// Whether the VMM has the thread.
+    pub(crate) fn is_held_by_vmm(&self) -> bool {
+        self.state().holder == Holder::Vmm
+    }
+
     /// Whether the VP has gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.state().holder == Holder::Nobody
