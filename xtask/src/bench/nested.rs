@@ -130,7 +130,7 @@ pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let qemu = Qemu::at(&args.qemu);
     let other = match &args.before {
         None => Server::qemu(&qemu, &args.kernel, 1, &logs)?,
-        Some(program) => Server::trapgate("before", program, &args.kernel, 1, &logs)?,
+        Some(program) => Server::trapgate(super::BEFORE, program, &args.kernel, 1, &logs)?,
     };
     let servers = [
         other,
