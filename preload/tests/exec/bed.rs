@@ -9,6 +9,7 @@ use std::process::ChildStdin;
 use std::process::Command;
 use test_machine::packets::Packets;
 use test_machine::running::Running;
+use test_machine::running::program;
 use test_machine::running::trapgate;
 
 /// The library, as cargo has built it for these tests.
@@ -19,13 +20,10 @@ pub(crate) fn library() -> PathBuf {
     library
 }
 
-/// A program of `examples/`.
-pub(crate) fn example(name: &str) -> String {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let target = test.ancestors().nth(2).expect("a test lies in `deps`");
-    let program = target.join("examples").join(name);
-    assert!(program.is_file(), "no {}", program.display());
-    program.to_str().expect("text").to_owned()
+/// The path of a program of the workspace.
+pub(crate) fn built(name: &str) -> String {
+    let program = program(name).get_program().to_owned();
+    program.into_string().expect("text")
 }
 
 /// `trapgate exec OPTIONS -- COMMAND`, with a free port.

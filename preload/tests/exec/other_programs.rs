@@ -1,6 +1,6 @@
 //! Programs that create no VM behave as without the library, and so does what a VMM prints.
 
-use crate::bed::example;
+use crate::bed::built;
 use crate::bed::exec;
 use std::process::Command;
 use std::process::Output;
@@ -32,7 +32,7 @@ fn a_program_that_starts_the_vmm_is_told_apart_from_the_vmm() {
     if !kvm_here() {
         return;
     }
-    let script = format!("echo quit | {} 1", example("small_vmm"));
+    let script = format!("echo quit | {} 1", built("small_vmm"));
     // Not `sh`: dash ends by `_exit`, which calls nobody.
     let ended = output(&mut exec(&[], &["bash", "-c", &script]));
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -45,7 +45,7 @@ fn nothing_is_written_to_the_standard_output_of_a_vmm() {
     if !kvm_here() {
         return;
     }
-    let ended = output(&mut exec(&["--log", "info"], &[&example("small_vmm"), "2"]));
+    let ended = output(&mut exec(&["--log", "info"], &[&built("small_vmm"), "2"]));
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "ready\n");
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(error.contains("gdb: listening on 127.0.0.1:"), "{error}");

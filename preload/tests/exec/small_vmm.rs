@@ -1,7 +1,7 @@
 //! The VMM of `examples/small_vmm.rs`: two vCPUs in a loop in real mode.
 
 use crate::bed::Vmm;
-use crate::bed::example;
+use crate::bed::built;
 use crate::bed::exec;
 use std::net::TcpStream;
 use test_machine::packets::Packets;
@@ -14,7 +14,7 @@ const INC_BX: u64 = 0x1006;
 const OUT: u64 = 0x1007;
 
 fn start(options: &[&str], cpus: &str) -> Option<Vmm> {
-    kvm_here().then(|| Vmm::start(exec(options, &[&example("small_vmm"), cpus])))
+    kvm_here().then(|| Vmm::start(exec(options, &[&built("small_vmm"), cpus])))
 }
 
 impl Vmm {

@@ -43,6 +43,9 @@ impl VpHook {
     /// Runs the vCPU by `kvm_run`, which makes the `KVM_RUN` and returns the error of the host. Returns when there is an exit or an error for the VMM to handle,
     /// unchanged: `kvm_run` is as KVM left it. Parks the VP inside while a debugger stops the guest.
     ///
+    /// The function may serve the devices as well, where the exit borrows the vCPU (as `VcpuExit` of kvm-ioctls does). It is called for each `KVM_RUN`, so it must do
+    /// nothing for `KVM_EXIT_DEBUG`, and leave the end of the guest to the caller of `run`.
+    ///
     /// # Errors
     /// The error of `kvm_run`. `EINTR` also if the VMM wants its thread while the VP is parked.
     #[inline]
