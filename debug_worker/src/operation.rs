@@ -43,7 +43,7 @@ use vmm_core_defs::vp_set::VpSet;
 pub(crate) struct Guest {
     pub(crate) vm: AttachedVm,
     pub(crate) info: AttachInfo,
-    /// The VPs at the last stop.
+    /// The VPs at the last stop. The session sets them before each operation, because a stop can arrive during an operation.
     pub(crate) vps: VpSet,
     pub(crate) layout: Layout,
     /// The reason why the guest was stopped when the session began. `None` after the first resume.

@@ -127,8 +127,9 @@ enum Connection {
 
 impl Session {
     /// A session with a client that has just connected. The guest is stopped.
-    pub fn new(info: TargetInfo) -> Self {
-        let threads = Threads::new(info.threads.clone());
+    pub fn new(mut info: TargetInfo) -> Self {
+        // From here on, `threads` is the only list.
+        let threads = Threads::new(std::mem::take(&mut info.threads));
         let first = threads.first();
         Self {
             decoder: Decoder::default(),
@@ -213,6 +214,11 @@ impl Session {
         self.core.report_stop();
     }
 
+    /// The guest has these threads from the stop on that [`stopped`](Self::stopped) reports next.
+    pub fn set_threads(&mut self, threads: Vec<Tid>) {
+        self.core.set_threads(threads);
+    }
+
     /// Reports that the guest has stopped after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`].
     /// `console` is text that the user sees before the stop reply. A stop without a preceding resume is dropped. A stop
     /// which says that the guest has ended ends the session.
@@ -221,13 +227,6 @@ impl Session {
             *waiting = Some((stop, console.map(str::to_owned)));
             self.core.report_stop();
         }
-    }
-}
-
-impl Session {
-    /// The guest has these threads from the stop on that [`stopped`](Self::stopped) reports next.
-    pub fn set_threads(&mut self, threads: Vec<Tid>) {
-        self.core.set_threads(threads);
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Interposer<H> {
     /// The process whose VMs these are: the one that has created the first. 0 before that. A child has a copy of this state, or, after `vfork`, even the
     /// same, and must leave it alone.
     process: AtomicU32,
-    /// Counts the changes of what a descriptor stands for.
+    /// Counts the changes of the objects behind descriptors.
     changes: AtomicU32,
     /// Whether the VMM has enabled debugging of a vCPU by itself.
     vmm_debugs: AtomicBool,
@@ -274,7 +274,7 @@ impl<H: Host> Interposer<H> {
             }
             return real();
         }
-        // The VMM wants no debugging of its own, and has none: what is set is the debugger's.
+        // The VMM switches off debugging that it has never switched on. The debugger's setting stays.
         match self.vmm_debugs.load(Ordering::Relaxed) {
             true => real(),
             false => Ok(()),
@@ -314,7 +314,7 @@ impl<H: Host> Interposer<H> {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// The VMM is about to close a descriptor. Once it is closed, another thread may get its number for something else.
+    /// The VMM is about to close a descriptor. After the close, another thread may get the number for another object.
     pub(crate) fn closing(&self, fd: Fd) {
         if self.knows(fd) {
             self.known.remove(fd);

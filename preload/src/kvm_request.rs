@@ -1,4 +1,4 @@
-//! The numbers of KVM's ioctls that the library looks at (Linux, `include/uapi/linux/kvm.h`), and what their arguments mean.
+//! The numbers and the arguments of the KVM ioctls that the library looks at (Linux, `include/uapi/linux/kvm.h`).
 
 use crate::tracker::Slot;
 
@@ -23,7 +23,7 @@ pub(crate) const SET_GUEST_DEBUG: u32 = 0x4048_ae9b;
 const MEM_LOG_DIRTY_PAGES: u32 = 1;
 /// The guest may not write to the slot.
 const MEM_READONLY: u32 = 1 << 1;
-/// The number of the address space is above the number of the slot. Address space 1 is what a CPU of x86 sees in system-management mode.
+/// The number of the address space is above the number of the slot. An x86 CPU in system-management mode uses address space 1.
 const ADDRESS_SPACE_SHIFT: u32 = 16;
 
 /// The beginning of `struct kvm_userspace_memory_region`, which `struct kvm_userspace_memory_region2` has too.
@@ -39,7 +39,7 @@ pub(crate) struct MemoryRegion {
 }
 
 impl MemoryRegion {
-    /// What the slot will be: `None` if it is removed.
+    /// The slot after the call. `None` if the call removes the slot.
     pub(crate) fn wanted(&self) -> Option<Slot> {
         (self.memory_size != 0).then_some(Slot {
             gpa: self.guest_phys_addr,

@@ -8,9 +8,9 @@
 //!                                                                   vp_runner::embed, debug_worker
 //! ```
 //!
-//! A call that has nothing to do with KVM takes no lock and allocates nothing, so it is as safe in a signal handler as the real function. No lock is held across
-//! a real call. A thread of the VMM is in code of the library (`ours`) while it registers a memory slot, starts a debug server, or runs a vCPU; what the library
-//! itself calls then goes to the kernel as it is. A child process does nothing.
+//! A call that has nothing to do with KVM takes no lock and allocates nothing. Such a call is as safe in a signal handler as the real function. No lock is held across
+//! a real call. A thread of the VMM is in code of the library (`ours`) while the thread registers a memory slot, starts a debug server, or runs a vCPU. The library's
+//! own calls then go to the kernel unchanged. The library does nothing in a child process.
 #![deny(missing_docs)]
 #![cfg_attr(
     test,

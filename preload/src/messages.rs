@@ -35,7 +35,7 @@ pub(crate) fn vcpu_without_debugger(id: u32, error: &dyn Error) -> String {
 
 /// A fault of the library.
 pub(crate) const DEBUGGER_FAILED: &str = "\
-trapgate: a fault of the debugger, which the lines above describe: a vCPU runs without it from now on. Please report the lines; end the VMM to debug again";
+trapgate: the debugger has failed (see the lines above), and a vCPU runs without a debugger from now on. Please report the lines. To debug again, end the VMM and start it again";
 
 /// The VMM has a debugger of its own.
 pub(crate) const VMM_DEBUGS_ITSELF: &str = "\

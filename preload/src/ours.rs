@@ -1,5 +1,5 @@
-//! Which calls of the interposed functions are the library's own: those of its threads, and those that the debug core makes on a thread of the VMM. They go
-//! to the kernel as they are, and what they open and close is no business of the VMM's.
+//! Which calls of the interposed functions are the library's own: those of its threads, and those that the debug core makes on a thread of the VMM. These calls
+//! go to the kernel unchanged, and the tracker ignores the descriptors that they open and close.
 
 use std::cell::Cell;
 

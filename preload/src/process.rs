@@ -1,4 +1,4 @@
-//! The library in its process: what it keeps, and what it does when the process begins and ends.
+//! The library's state in the process, and the library's work at the beginning and at the end of the process.
 
 use crate::interposer::Interposer;
 use crate::messages;

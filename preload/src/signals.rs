@@ -15,7 +15,7 @@ pub(crate) fn without_signals<R>(act: impl FnOnce() -> R) -> R {
     );
     let result = act();
     if blocked.is_ok() {
-        // It takes back what the kernel has just given.
+        // The mask is the one that the kernel has just returned.
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
     }
     result

@@ -1,4 +1,4 @@
-//! What the VMM's file descriptors are: VMs, vCPUs, and the memory slots of each VM. Without IO: the interposed functions tell what the VMM did.
+//! The objects behind the VMM's file descriptors: VMs, vCPUs, and the memory slots of each VM. Without IO: the interposed functions report each call of the VMM.
 //!
 //! A VMM may close a descriptor by a system call that no interposed function sees. So a number that comes up for a new object is taken to have been closed
 //! before.
@@ -73,7 +73,7 @@ pub(crate) struct SlotChange {
     pub(crate) slot: u32,
     /// What the slot has been.
     pub(crate) before: Option<Slot>,
-    /// What the slot will be. `None` if it is removed.
+    /// The slot after the change. `None` if the change removes the slot.
     pub(crate) after: Option<Slot>,
 }
 

@@ -1,4 +1,4 @@
-//! Where the library touches the process that it is loaded into: the interposed functions, the real ones behind them, the environment, and the VMM's memory.
+//! The library's contact with the process: the interposed functions, the real ones behind them, the environment, and the VMM's memory.
 //! All `unsafe` code of the crate is here.
 #![expect(
     unsafe_code,

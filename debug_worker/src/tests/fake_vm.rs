@@ -237,13 +237,13 @@ impl FakeVm {
         self.change(|state| state.ends = Some(how));
     }
 
-    /// Stops the guest at its next resume.
     /// The VM has these VPs from now on.
     pub(super) fn set_vps(&self, vps: &[u32]) {
         let vps = vps.iter().copied().map(VpIndex::new).collect();
         self.change(|state| state.vps = vps);
     }
 
+    /// Stops the guest at its next resume.
     pub(super) fn stop_at_next_resume(&self, reason: DebugStopReason) {
         self.change(|state| state.waiting_stops.push_back(reason));
     }

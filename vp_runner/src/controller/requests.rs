@@ -183,8 +183,9 @@ impl Controller {
         }
         // A hit that is not reported yet is dropped if the VMM may have moved its VP: the VP meets the breakpoint again if it still stands there. A thread that
         // is back has sent its event before.
-        let held = self.vps.held_by_vmm();
+        let mut held = Vec::new();
         if let Owner::Vmm(_) = self.owner {
+            held = self.vps.held_by_vmm();
             self.take_vp_events().await;
         }
         let outputs = {

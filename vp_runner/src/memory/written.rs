@@ -1,5 +1,5 @@
-//! The pages of guest memory that this crate has written, for a VMM that copies the memory of a running guest: KVM's log of dirty pages has only what the guest and KVM
-//! itself write.
+//! The pages of guest memory that this crate has written, for a VMM that copies the memory of a running guest. KVM's log of dirty pages contains only the writes of the
+//! guest and of KVM.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
