@@ -181,6 +181,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         for note in notes {
             match note {
                 Note::Skip(reason) => *skips.entry(reason).or_default() += 1,
+                // The exit status of the test program says that a test failed.
+                Note::Failure { .. } => {}
                 Note::Counts { passed: count, .. } => passed += count,
             }
         }

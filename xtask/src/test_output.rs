@@ -1,7 +1,8 @@
-//! What test programs print, read on its way to the user: skips and counts.
+//! What test programs print, read on its way to the user: skips, failures and counts.
 //!
 //! A test that cannot run here prints a line `SKIP: reason` and returns. libtest counts it as passed; the summary counts it as skipped.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::mpsc::Sender;
 
@@ -12,6 +13,13 @@ const SKIP_MARK: &str = "SKIP: ";
 pub(crate) enum Note {
     /// A test did not do its work, for this reason.
     Skip(String),
+    /// A test failed. In front of the counts of its program.
+    Failure {
+        /// As libtest prints the name.
+        test: String,
+        /// The first lines of the panic. Empty if libtest has not captured the test's output.
+        panic: Vec<String>,
+    },
     /// A test program's last line.
     Counts {
         /// Including those that skipped.
@@ -26,6 +34,7 @@ pub(crate) struct Watch<W: Write> {
     inner: W,
     notes: Sender<Note>,
     line: Vec<u8>,
+    failures: Failures,
 }
 
 impl<W: Write> Watch<W> {
@@ -35,11 +44,13 @@ impl<W: Write> Watch<W> {
             inner,
             notes,
             line: Vec::new(),
+            failures: Failures::default(),
         }
     }
 
     fn end_of_line(&mut self) {
-        if let Some(note) = note(&String::from_utf8_lossy(&self.line)) {
+        let line = String::from_utf8_lossy(&self.line);
+        for note in self.failures.line(&line).into_iter().chain(note(&line)) {
             // Nobody listening any more is no reason to fail.
             let _ = self.notes.send(note);
         }
@@ -67,6 +78,49 @@ impl<W: Write> Write for Watch<W> {
 impl<W: Write> Drop for Watch<W> {
     fn drop(&mut self) {
         self.end_of_line();
+    }
+}
+
+/// The number of a panic's lines that are kept.
+const PANIC_LINES: usize = 12;
+
+/// libtest prints `failures:` twice: first with the output of each test that failed, then with the names.
+#[derive(Default)]
+struct Failures {
+    /// Whether the last heading was `failures:`.
+    inside: bool,
+    /// The test whose output is printed, and whether its panic has begun and goes on.
+    current: Option<(String, bool)>,
+    panics: BTreeMap<String, Vec<String>>,
+}
+
+impl Failures {
+    /// A failure, if `line` is a name of the second list.
+    fn line(&mut self, line: &str) -> Option<Note> {
+        if matches!(line, "failures:" | "successes:") {
+            (self.inside, self.current) = (line == "failures:", None);
+        } else if line.starts_with("test result: ") {
+            *self = Self::default();
+        } else if !self.inside {
+            return None;
+        } else if let Some(name) = line.strip_prefix("---- ") {
+            let name = name.strip_suffix(" stdout ----")?;
+            self.current = Some((name.to_owned(), false));
+        } else if let Some((test, panics)) = &mut self.current {
+            *panics |= line.starts_with("thread '") && line.contains(" panicked at ");
+            // The backtrace, or the hint at one, follows the message.
+            *panics &= !line.starts_with("stack backtrace:") && !line.starts_with("note: run with");
+            let kept = self.panics.entry(test.clone()).or_default();
+            if *panics && kept.len() < PANIC_LINES {
+                kept.push(line.to_owned());
+            }
+        } else if let Some(test) = line.strip_prefix("    ") {
+            return Some(Note::Failure {
+                test: test.to_owned(),
+                panic: self.panics.remove(test).unwrap_or_default(),
+            });
+        }
+        None
     }
 }
 
@@ -126,5 +180,52 @@ mod tests {
             ]
         );
         assert!(output.starts_with(b"test a ... SKIP: no watch"));
+    }
+
+    #[test]
+    fn a_test_that_failed_is_named_with_its_panic_and_without_the_backtrace() {
+        let text = "running 3 tests\n\
+            test a ... FAILED\n\
+            test b ... ok\n\
+            successes:\n\n\
+            ---- b stdout ----\n\
+            thread 'x' panicked at b.rs: meant\n\n\
+            successes:\n    b\n\n\
+            failures:\n\n\
+            ---- a stdout ----\n\
+            many words\n\
+            thread 'a' (7) panicked at a.rs:1:2:\n\
+            2 of 3 cells failed:\none\n\
+            stack backtrace:\n   0: main\n\n\
+            ---- c stdout ----\n\
+            Error: \"c\"\n\n\
+            failures:\n    a\n    c\n\n\
+            test result: FAILED. 1 passed; 2 failed; 0 ignored\n    d\n";
+        let (sender, notes) = std::sync::mpsc::channel();
+        let mut watch = Watch::new(Vec::new(), sender);
+        watch.write_all(text.as_bytes()).unwrap();
+        drop(watch);
+        let failure = |test: &str, panic: &[&str]| Note::Failure {
+            test: test.to_owned(),
+            panic: panic.iter().map(|&line| line.to_owned()).collect(),
+        };
+        assert_eq!(
+            notes.into_iter().collect::<Vec<_>>(),
+            [
+                failure(
+                    "a",
+                    &[
+                        "thread 'a' (7) panicked at a.rs:1:2:",
+                        "2 of 3 cells failed:",
+                        "one"
+                    ]
+                ),
+                failure("c", &[]),
+                Note::Counts {
+                    passed: 1,
+                    failed: 2
+                },
+            ]
+        );
     }
 }

@@ -7,6 +7,7 @@ use super::rustdoc::Items;
 use crate::cache::fnv1a;
 use crate::crates_io;
 use crate::process;
+use crate::system_packages::CannotHere;
 use anyhow::Context as _;
 use anyhow::ensure;
 use serde_json::Value;
@@ -103,14 +104,21 @@ fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathB
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
     }
+    if !has_commit(root, commit)? {
+        return Err(CannotHere(format!(
+            "the history here has no commit {commit}, which {BASELINE} names: fetch the whole history (`git fetch --unshallow`)"
+        ))
+        .into());
+    }
     let tree = folder.join("tree");
     std::fs::create_dir_all(&tree)?;
     let archive = folder.join("tree.tar");
-    let mut git = Command::new("git");
-    git.current_dir(root).args(["archive", "--output"]);
-    process::run(git.arg(&archive).arg(commit)).with_context(|| {
-        format!("the history has no commit {commit}, which {BASELINE} names: fetch the whole history (`git fetch --unshallow`)")
-    })?;
+    process::run(
+        git(root)
+            .args(["archive", "--output"])
+            .arg(&archive)
+            .arg(commit),
+    )?;
     process::run(
         Command::new("tar")
             .arg("-xf")
@@ -120,6 +128,25 @@ fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathB
     )?;
     std::fs::remove_file(&archive)?;
     Ok(tree)
+}
+
+/// A shallow clone has a part of the history, and an unpacked archive has none.
+fn has_commit(root: &Path, commit: &str) -> anyhow::Result<bool> {
+    let mut look = git(root);
+    look.args(["cat-file", "-e"])
+        .arg(format!("{commit}^{{commit}}"));
+    Ok(look
+        .output()
+        .context("git cannot be started: install git")?
+        .status
+        .success())
+}
+
+/// Git refuses a repository of another user unless the command permits it. CI may run as root in a user's clone.
+fn git(root: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.current_dir(root).args(["-c", "safe.directory=*"]);
+    git
 }
 
 fn version(json: &Path) -> anyhow::Result<String> {

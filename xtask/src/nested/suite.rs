@@ -442,7 +442,7 @@ fn script(batch: &[Chosen<'_>], each: Duration) -> String {
 fn tests_run(notes: &[Note]) -> Option<u32> {
     notes.iter().rev().find_map(|note| match note {
         Note::Counts { passed, failed } => Some(passed + failed),
-        Note::Skip(_) => None,
+        Note::Skip(_) | Note::Failure { .. } => None,
     })
 }
 

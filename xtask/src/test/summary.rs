@@ -23,6 +23,8 @@ pub(super) struct Summary {
     skips: BTreeMap<(String, String), u32>,
     tests_passed: u32,
     tests_failed: u32,
+    /// What is printed about each test that failed.
+    failures: Vec<String>,
 }
 
 impl Summary {
@@ -36,6 +38,10 @@ impl Summary {
         match note {
             Note::Skip(reason) => {
                 *self.skips.entry((place.to_owned(), reason)).or_default() += 1;
+            }
+            Note::Failure { test, panic } => {
+                let lines = [format!("{test} on {place}")].into_iter().chain(panic);
+                self.failures.push(lines.collect::<Vec<_>>().join("\n    "));
             }
             Note::Counts { passed, failed } => {
                 self.tests_passed += passed;
@@ -87,6 +93,15 @@ impl fmt::Display for Summary {
                 Verdict::CouldNotRun(_) => skipped += 1,
             }
         }
+        // A reader may have the end of the output only.
+        for (name, verdict, _) in &self.steps {
+            if let Verdict::Failed(why) = verdict {
+                writeln!(f, "FAILED: step `{name}`: {why}")?;
+            }
+        }
+        for failure in &self.failures {
+            writeln!(f, "FAILED: {failure}")?;
+        }
         writeln!(f, "\nsteps and tests:")?;
         writeln!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
@@ -114,6 +129,13 @@ mod tests {
                 failed: 0,
             },
         );
+        summary.note(
+            "this machine",
+            Note::Failure {
+                test: "a::b".to_owned(),
+                panic: vec!["thread".to_owned(), "why".to_owned()],
+            },
+        );
         for _ in 0..2 {
             summary.note("this machine", Note::Skip("no watchpoints".to_owned()));
         }
@@ -124,6 +146,10 @@ mod tests {
         );
         assert!(text.contains("  2 x on this machine: no watchpoints\n"));
         assert!(text.contains("clippy          FAILED             1.0 s  no\n"));
+        assert!(
+            text.contains("FAILED: step `clippy`: no\nmore\nFAILED: a::b on this machine\n    thread\n    why\n\nsteps"),
+            "{text}"
+        );
         assert!(summary.failed());
     }
 
