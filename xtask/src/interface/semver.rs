@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::Output;
 
 /// Another version finds other breaks, and reads other versions of rustdoc's JSON.
 const VERSION: &str = "0.51.0";
@@ -72,6 +73,7 @@ fn baseline() -> anyhow::Result<Vec<Interface>> {
     let commit = commit
         .with_context(|| format!("{BASELINE} names no commit"))?
         .trim();
+    check_history(&root, commit)?;
     let compiler = process::capture(Command::new("rustc").arg("-vV"))?;
     let key = fnv1a(format!("{commit}\n{compiler}").as_bytes());
     let folder = process::target_dir().join(format!("interface/baseline-{key:016x}"));
@@ -104,21 +106,16 @@ fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathB
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
     }
-    if !has_commit(root, commit)? {
-        return Err(CannotHere(format!(
-            "the history here has no commit {commit}, which {BASELINE} names: fetch the whole history (`git fetch --unshallow`)"
-        ))
-        .into());
-    }
     let tree = folder.join("tree");
     std::fs::create_dir_all(&tree)?;
     let archive = folder.join("tree.tar");
-    process::run(
-        git(root)
-            .args(["archive", "--output"])
-            .arg(&archive)
-            .arg(commit),
-    )?;
+    let to = archive.to_string_lossy();
+    let made = git(root, &["archive", "--output", &to, commit])?;
+    ensure!(
+        made.status.success(),
+        "`git archive {commit}` failed: {}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     process::run(
         Command::new("tar")
             .arg("-xf")
@@ -130,23 +127,30 @@ fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathB
     Ok(tree)
 }
 
-/// A shallow clone has a part of the history, and an unpacked archive has none.
-fn has_commit(root: &Path, commit: &str) -> anyhow::Result<bool> {
-    let mut look = git(root);
-    look.args(["cat-file", "-e"])
-        .arg(format!("{commit}^{{commit}}"));
-    Ok(look
-        .output()
-        .context("git cannot be started: install git")?
-        .status
-        .success())
+/// Every clone must have the commit, and not only the one where it was made.
+fn check_history(root: &Path, commit: &str) -> anyhow::Result<()> {
+    let shallow = git(root, &["rev-parse", "--is-shallow-repository"])?;
+    let ancestor = git(root, &["merge-base", "--is-ancestor", commit, "HEAD"])?;
+    if ancestor.status.success() {
+        return Ok(());
+    }
+    if !shallow.status.success() || shallow.stdout.starts_with(b"true") {
+        return Err(CannotHere(format!(
+            "the history here does not reach back to commit {commit}, which {BASELINE} names: fetch the whole history (`git fetch --unshallow`)"
+        ))
+        .into());
+    }
+    anyhow::bail!(
+        "commit {commit}, which {BASELINE} names, is not in the history of this commit (was a branch rebased?): name the commit that took its place"
+    )
 }
 
 /// Git refuses a repository of another user unless the command permits it. CI may run as root in a user's clone.
-fn git(root: &Path) -> Command {
+fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut git = Command::new("git");
     git.current_dir(root).args(["-c", "safe.directory=*"]);
-    git
+    let ended = git.args(arguments).output();
+    ended.context("git cannot be started: install git")
 }
 
 fn version(json: &Path) -> anyhow::Result<String> {
