@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod conformance;
 mod crates_io;
 mod debian;
 mod debuggers;
@@ -33,6 +34,8 @@ enum Task {
     /// The part of `bench --nested` that runs in the bed.
     #[command(hide = true)]
     BenchInside(bench::Inside),
+    /// Run the conformance tests against `trapgate run`, `trapgate exec` around QEMU, and QEMU's own stub, and print the table.
+    Conformance(conformance::Args),
     /// rustfmt and the project's own rules.
     Fmt(fmt::Args),
     /// Everything that CI runs, with a summary at the end.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(&args),
         Task::BenchEcho => bench::serve_echo(),
         Task::BenchInside(args) => bench::inside(&args),
+        Task::Conformance(args) => conformance::main(&args),
         Task::Fmt(args) => fmt::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Soak(args) => soak::main(&args),

@@ -4,15 +4,19 @@
 //! The variable [`COMMAND`] contains the command; the default is `trapgate`. Spaces separate its words, and in the
 //! words
 //!
-//! - `{guest}` is replaced by the guest's ELF file (`guest/ticking.S` says what the guest needs; one CPU and 64 MiB are
+//! - `{guest}` is replaced by the guest's ELF file (`guest/ticking.S` says what the tests' own guest needs; 64 MiB are
 //!   enough);
+//! - `{cpus}` is replaced by the number of CPUs, which is 1 for the tests' own guest. Without `{cpus}` the command starts
+//!   guests with one CPU only;
 //! - `{address}` is replaced by the `HOST:PORT` on which the server has to listen. Without `{address}` the command has
-//!   to print a line `gdb: listening on HOST:PORT`.
+//!   to print a line `gdb: listening on HOST:PORT`;
+//! - `{trapgate}`, as the first word, is replaced by the path of the program that cargo has built.
 
 use crate::packets::Packets;
 use crate::running::DEADLINE;
 use crate::running::Running;
 use crate::running::kvm_here;
+use crate::running::program;
 use crate::running::trapgate;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -37,9 +41,10 @@ pub const IN_LOOP: [u64; 4] = [LOOP, SITE, SITE + 1, SITE + 2];
 /// The address of the number of ticks, which has eight bytes.
 pub const TICKS: u64 = 0x10_1000;
 
-/// A running VMM with the guest.
+/// A running VMM with a guest.
 pub struct Vmm {
-    _process: Running,
+    /// The process of the VMM.
+    pub process: Running,
     /// The address of the debug server.
     pub address: String,
     /// The path of the guest's ELF file, for GDB.
@@ -48,36 +53,47 @@ pub struct Vmm {
 }
 
 impl Vmm {
-    /// Starts the VMM and waits until its server listens. `None`, with the reason printed, if this host has no KVM.
+    /// Starts the VMM with the tests' own guest and waits until its server listens. `None`, with the reason printed, if
+    /// this host has no KVM.
     ///
     /// # Panics
     /// The VMM does not start.
     pub fn start() -> Option<Self> {
+        Self::start_guest(GUEST, 1)
+    }
+
+    /// As [`start`](Self::start), with another guest. `None`, with the reason printed, also if the command cannot start
+    /// a guest with so many CPUs.
+    pub fn start_guest(elf: &[u8], cpus: usize) -> Option<Self> {
         if !kvm_here() {
             return None;
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let guest = folder.path().join("ticking.elf");
-        std::fs::write(&guest, GUEST).expect("room for a small file");
+        let guest = folder.path().join("guest.elf");
+        std::fs::write(&guest, elf).expect("room for a small file");
         let guest = guest.to_str().expect("a temporary path is text").to_owned();
         let (process, address) = match std::env::var(COMMAND) {
-            Ok(template) => by_template(&template, &guest),
+            Ok(template) if cpus > 1 && !template.contains("{cpus}") => {
+                println!(
+                    "SKIP: the command in {COMMAND} has no {{cpus}}, and this test needs {cpus}"
+                );
+                return None;
+            }
+            Ok(template) => by_template(&template, &guest, cpus),
             Err(_) => printing(trapgate(&[
                 "run",
                 "--kernel",
                 &guest,
                 "--cpus",
-                "1",
+                &cpus.to_string(),
                 "--memory",
                 "64M",
-                "--serial",
-                "off",
                 "--gdb",
                 "127.0.0.1:0",
             ])),
         };
         Some(Self {
-            _process: process,
+            process,
             address,
             guest,
             _folder: folder,
@@ -90,9 +106,20 @@ impl Vmm {
         packets.ask("qSupported:swbreak+;hwbreak+");
         packets
     }
+
+    /// Lets the guest run from its first instruction, without a debugger.
+    ///
+    /// # Panics
+    /// The server does not let it run.
+    pub fn let_run(&self) {
+        let mut packets = self.packets();
+        packets.ask("?");
+        let reply = packets.ask("D");
+        assert_eq!(reply, "OK", "to `D`");
+    }
 }
 
-fn by_template(template: &str, guest: &str) -> (Running, String) {
+fn by_template(template: &str, guest: &str, cpus: usize) -> (Running, String) {
     // Another process may take the port before the VMM does. Then the VMM reports it, and the test fails.
     let address = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -101,9 +128,13 @@ fn by_template(template: &str, guest: &str) -> (Running, String) {
     let mut words = template.split_whitespace().map(|word| {
         word.replace("{guest}", guest)
             .replace("{address}", &address)
+            .replace("{cpus}", &cpus.to_string())
     });
-    let program = words.next().unwrap_or_else(|| panic!("{COMMAND} is empty"));
-    let mut command = Command::new(program);
+    let mut command = match words.next() {
+        Some(word) if word == "{trapgate}" => program("trapgate"),
+        Some(word) => Command::new(word),
+        None => panic!("{COMMAND} is empty"),
+    };
     command.args(words).stdin(Stdio::null());
     if template.contains("{address}") {
         listening(command, address)

@@ -267,6 +267,12 @@ impl Job {
             twice: false,
         }
     }
+
+    /// A variable inside.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.into(), value.into()));
+    }
 }
 
 impl Bed {

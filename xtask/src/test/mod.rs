@@ -3,6 +3,7 @@
 mod by_itself;
 mod summary;
 
+use crate::conformance;
 use crate::debuggers;
 use crate::dependencies;
 use crate::fmt;
@@ -64,6 +65,7 @@ const STEPS: &[Step] = &[
     }),
     ("newer debuggers", |_| debuggers::provide()),
     ("tests", tests),
+    ("conformance in QEMU", |_| conformance::check()),
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("loom", loom),

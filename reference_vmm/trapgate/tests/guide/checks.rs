@@ -111,6 +111,7 @@ level 2  entry at 0x000000105000 = 0x00000000000000e3
         text: r#"$ cargo run --release            # the demo guest, held at its first instruction
 $ cargo xtask test               # everything CI runs; installs what it needs from Debian's packages
 $ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
+$ cargo xtask conformance        # the conformance tests with `trapgate exec` around QEMU, beside QEMU's own stub
 $ cargo xtask nested             # the real-guest tests inside a Debian kernel with real kvm-amd, and some with kvm-intel, on any machine
 $ cargo xtask pictures           # the SVG files of README and Guide, from their texts (`--record`: the GDB session anew)
 $ cargo xtask nested -- COMMAND  # COMMAND inside, with kvm-amd (`--kvm intel`: with kvm-intel)
@@ -212,8 +213,8 @@ $ cargo xtask hunt --races --seeds 1..20                 # the tests of the Guid
     },
     Row {
         page: "Guide/src/conformance.md",
-        text: r#"$ export TRAPGATE_CONFORMANCE_VMM='qemu-system-x86_64 -accel kvm -nodefaults -display none -m 64M -kernel {guest} -S -gdb tcp:{address}'
-$ cargo test -p conformance --test packets --test gdb -- --test-threads=1
+        text: r#"$ export TRAPGATE_CONFORMANCE_VMM='qemu-system-x86_64 -accel kvm -smp {cpus} -nodefaults -display none -serial stdio -m 64M -kernel {guest} -S -gdb tcp:{address}'
+$ cargo test -p conformance --test packets --test gdb --test clients -- --test-threads=1
 "#,
         check: Check::Options,
     },

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 use test_machine::amount::is_nested;
+use test_machine::any_vmm::Vmm;
 use test_machine::debuggers::Client;
 use test_machine::debuggers::Debugger;
 use test_machine::running::Running;
@@ -151,19 +152,15 @@ fn session(
     results: &mut Results,
 ) -> usize {
     let vcpus: usize = cells[0].values[VCPUS].parse().expect("a number");
-    let mut guest = Running::start(&[
-        "run",
-        "--no-wait",
-        "--gdb",
-        "127.0.0.1:0",
-        "--cpus",
-        &vcpus.to_string(),
-    ]);
-    let (address, line) = (guest.address(), guest.gdb_line());
-    let elf = line.split_whitespace().last().expect("the guest's file");
+    let Some(mut vmm) = Vmm::start_guest(demo_guest::ELF, vcpus) else {
+        return cells.len();
+    };
+    vmm.let_run();
     for vcpu in 1..vcpus {
-        guest.wait_for(&format!("demo guest: CPU {vcpu} is up"));
+        vmm.process
+            .wait_for(&format!("demo guest: CPU {vcpu} is up"));
     }
+    let address = &vmm.address;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let script = folder.path().join("driver.py");
     let mut text = format!("ADDRESS = '{address}'\nCELLS = [\n");
@@ -176,7 +173,7 @@ fn session(
         Client::Lldb => LLDB_DRIVER,
     };
     std::fs::write(&script, text).expect("room for a small file");
-    let mut running = Running::spawn(command(client, debugger, &script, elf));
+    let mut running = Running::spawn(command(client, debugger, &script, &vmm.guest));
 
     let mut last = VecDeque::new();
     let (mut begun, mut ended) = (0, 0);
@@ -223,7 +220,7 @@ fn session(
             results.failures.push(format!("{name}: {wrong}"));
         }
     };
-    if !guest.is_running() {
+    if !vmm.process.is_running() {
         results
             .failures
             .push(format!("the guest is gone after {} cells", ended));

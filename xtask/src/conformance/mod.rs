@@ -1,0 +1,143 @@
+//! `cargo xtask conformance`: the promises to a client, by packets and by GDB, kept by several debug servers in one run: `trapgate run`, `trapgate exec` around QEMU, and
+//! QEMU's own stub. The result is a table, which `--record` writes into the Guide.
+//!
+//! The tests are `packets` and `gdb` of the package `conformance`; `test_machine::any_vmm` says how they find their VMM.
+
+mod beds;
+mod outcome;
+mod page;
+mod programs;
+
+use crate::process;
+use crate::system_packages;
+use beds::Place;
+use outcome::Outcome;
+use page::Column;
+use programs::Programs;
+
+/// The variable with the command of the VMM; the tests read it.
+const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
+
+/// The test programs.
+const TESTS: [&str; 2] = ["packets", "gdb"];
+
+/// Of Debian's package `qemu-system-x86`.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Arguments of `cargo xtask conformance`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run the tests in the nested kvm-amd too.
+    #[arg(long)]
+    nested: bool,
+    /// Write the table into the Guide.
+    #[arg(long)]
+    record: bool,
+}
+
+/// A debug server, by the VMM that it is in.
+struct Server {
+    /// Of its column.
+    heading: &'static str,
+    /// What stands before QEMU's command or instead of a command.
+    before: &'static str,
+    /// Whether a VMM follows, and with which arguments behind those of every QEMU.
+    qemu: Option<&'static str>,
+    /// Whether a failed test is a fault of this project.
+    ours: bool,
+}
+
+const SERVERS: [Server; 3] = [
+    Server {
+        heading: "`trapgate run`",
+        before: "{trapgate} run --kernel {guest} --cpus {cpus} --memory 64M --gdb 127.0.0.1:0",
+        qemu: None,
+        ours: true,
+    },
+    Server {
+        heading: "`trapgate exec`",
+        before: "{trapgate} exec --wait --gdb 127.0.0.1:0 --library {library} --",
+        qemu: Some(""),
+        ours: true,
+    },
+    Server {
+        heading: "QEMU's stub",
+        before: "",
+        qemu: Some(" -S -gdb tcp:{address}"),
+        ours: false,
+    },
+];
+
+impl Server {
+    /// The command, in the language of [`COMMAND`].
+    fn command(&self, programs: &Programs) -> String {
+        let mut command = self.before.replace("{library}", &programs.library);
+        if let Some(arguments) = self.qemu {
+            command += &format!(
+                " {} -accel kvm -nodefaults -no-user-config -display none -serial stdio -smp {{cpus}} -m 64M -kernel {{guest}}{arguments}",
+                programs.qemu
+            );
+        }
+        command.trim_start().to_owned()
+    }
+}
+
+/// The subcommand; the result is the exit status for the process.
+pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
+    let columns = run(args.nested)?;
+    if args.record {
+        page::record(&columns)?;
+    }
+    let failures = faults(&columns);
+    failures.iter().for_each(|line| eprintln!("{line}"));
+    Ok(i32::from(!failures.is_empty()))
+}
+
+/// The step of `cargo xtask test`.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let failures = faults(&run(false)?);
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// Runs all tests against all servers, and prints the table.
+fn run(nested: bool) -> anyhow::Result<Vec<Column>> {
+    system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
+    let programs = Programs::build()?;
+    let mut places = vec![Place::here()];
+    if nested {
+        places.push(Place::bed()?);
+    }
+    let mut columns = Vec::new();
+    for place in &places {
+        for server in &SERVERS {
+            println!("conformance: {} {}", server.heading, place.name());
+            let log = process::target_dir().join("conformance.log");
+            let tests = place.run(&programs, &server.command(&programs), &log)?;
+            columns.push(Column {
+                heading: server.heading,
+                place: place.name(),
+                ours: server.ours,
+                tests,
+            });
+        }
+    }
+    println!("\n{}", page::table(&columns));
+    Ok(columns)
+}
+
+/// The tests that failed where they have to pass.
+fn faults(columns: &[Column]) -> Vec<String> {
+    let ours = columns.iter().filter(|column| column.ours);
+    let failed = ours.flat_map(|column| {
+        let tests = column.tests.iter();
+        tests.filter_map(move |(test, outcome)| match outcome {
+            Outcome::Failed(why) => Some(format!(
+                "{} {}: {test} failed: {why}",
+                column.heading, column.place
+            )),
+            Outcome::Passed | Outcome::PassedInPart(_) | Outcome::Skipped(_) => None,
+        })
+    });
+    failed.collect()
+}

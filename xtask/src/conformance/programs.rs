@@ -1,0 +1,119 @@
+//! The test programs, the library of `trapgate exec`, and QEMU.
+
+use super::QEMU;
+use super::TESTS;
+use crate::process;
+use anyhow::Context as _;
+use cargo_metadata::Message;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+/// The firmware that QEMU starts such a guest with.
+const FIRMWARE: &[&str] = &[
+    "bios-256k.bin",
+    "kvmvapic.bin",
+    "linuxboot_dma.bin",
+    "pvh.bin",
+];
+
+/// What a run needs.
+pub(super) struct Programs {
+    /// In the order of [`TESTS`].
+    pub tests: Vec<PathBuf>,
+    /// `trapgate`, where the tests look for it.
+    pub trapgate: PathBuf,
+    /// The library that is preloaded.
+    pub library: String,
+    /// QEMU's program.
+    pub qemu: String,
+    /// What QEMU loads at its start.
+    pub firmware: Vec<PathBuf>,
+}
+
+impl Programs {
+    /// Builds with the features of the step `tests`, so that nothing is built twice. The tests of `preload` and of `trapgate` need the library and the program.
+    pub(super) fn build() -> anyhow::Result<Self> {
+        let mut command = process::cargo();
+        command.args(["test", "--workspace", "--no-run", "--test", "exec"]);
+        for test in TESTS {
+            command.args(["--test", test]);
+        }
+        command.arg("--message-format=json-render-diagnostics");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start cargo")?;
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        let mut tests = vec![None; TESTS.len()];
+        let (mut trapgate, mut library) = (None, None);
+        for message in Message::parse_stream(BufReader::new(stdout)) {
+            let Message::CompilerArtifact(artifact) = message? else {
+                continue;
+            };
+            let name = artifact.target.name.as_str();
+            let of_suite = artifact
+                .manifest_path
+                .parent()
+                .and_then(|it| it.file_name());
+            if artifact.profile.test {
+                let place = TESTS.iter().position(|test| *test == name);
+                if let (Some(place), Some("conformance")) = (place, of_suite) {
+                    tests[place] = artifact.executable.map(PathBuf::from);
+                }
+            } else if name == "trapgate" && artifact.target.is_bin() {
+                trapgate = artifact.executable.map(PathBuf::from);
+            } else if name == "trapgate_preload" {
+                let mut files = artifact.filenames.into_iter();
+                library = files.find(|file| file.extension() == Some("so"));
+            }
+        }
+        let status = child.wait()?;
+        anyhow::ensure!(
+            status.success(),
+            "the tests do not build (cargo ended with {status})"
+        );
+        let tests: Option<Vec<PathBuf>> = tests.into_iter().collect();
+        let qemu = process::find_program(QEMU).with_context(|| {
+            format!("no {QEMU} here: install the Debian package qemu-system-x86")
+        })?;
+        Ok(Self {
+            tests: tests.context("cargo built no tests of `conformance`")?,
+            trapgate: trapgate.context("cargo built no `trapgate`")?,
+            library: library.context("cargo built no `trapgate_preload`")?.into(),
+            firmware: firmware(&qemu.display().to_string())?,
+            qemu: qemu.display().to_string(),
+        })
+    }
+
+    /// All that has to be in the bed.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.tests.clone();
+        files.push(self.trapgate.clone());
+        files.push((&self.library).into());
+        files.push((&self.qemu).into());
+        files.extend(self.firmware.iter().cloned());
+        files
+    }
+}
+
+/// The version, as in `7.2.22`.
+pub(super) fn version() -> anyhow::Result<String> {
+    // QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)
+    let text = process::capture(Command::new(QEMU).arg("--version"))?;
+    let version = text.split_whitespace().nth(3);
+    Ok(version.context("QEMU says no version")?.to_owned())
+}
+
+/// Where QEMU finds its firmware. `-L help` lists the folders.
+fn firmware(qemu: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let folders = process::capture(Command::new(qemu).args(["-L", "help"]))?;
+    let find = |name: &&str| {
+        let mut files = folders
+            .lines()
+            .map(|folder| PathBuf::from(folder).join(name));
+        files.find(|file| file.is_file())
+    };
+    Ok(FIRMWARE.iter().filter_map(find).collect())
+}
