@@ -49,13 +49,13 @@ struct Server {
 
 const SERVERS: [Server; 3] = [
     Server {
-        heading: "`trapgate run`",
+        heading: "trapgate run",
         before: "{trapgate} run --kernel {guest} --cpus {cpus} --memory 64M --gdb 127.0.0.1:0",
         qemu: None,
         ours: true,
     },
     Server {
-        heading: "`trapgate exec`",
+        heading: "trapgate exec",
         before: "{trapgate} exec --wait --gdb 127.0.0.1:0 --library {library} --",
         qemu: Some(""),
         ours: true,
