@@ -16,7 +16,7 @@ use page::Column;
 use programs::Programs;
 
 /// The variable with the command of the VMM; the tests read it.
-const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
+pub(crate) const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
 
 /// The test programs.
 const TESTS: [&str; 2] = ["packets", "gdb"];
@@ -47,6 +47,13 @@ struct Server {
     ours: bool,
 }
 
+const EXEC: Server = Server {
+    heading: "trapgate exec",
+    before: "{trapgate} exec --wait --gdb 127.0.0.1:0 --library {library} --",
+    qemu: Some(""),
+    ours: true,
+};
+
 const SERVERS: [Server; 3] = [
     Server {
         heading: "trapgate run",
@@ -54,12 +61,7 @@ const SERVERS: [Server; 3] = [
         qemu: None,
         ours: true,
     },
-    Server {
-        heading: "trapgate exec",
-        before: "{trapgate} exec --wait --gdb 127.0.0.1:0 --library {library} --",
-        qemu: Some(""),
-        ours: true,
-    },
+    EXEC,
     Server {
         heading: "QEMU's stub",
         before: "",
@@ -93,6 +95,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(!failures.is_empty()))
 }
 
+/// The command of QEMU with `trapgate exec`, for the table of real clients.
+pub(crate) fn exec_around_qemu() -> anyhow::Result<String> {
+    system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
+    Ok(EXEC.command(&Programs::build()?))
+}
+
 /// The step of `cargo xtask test`.
 pub(crate) fn check() -> anyhow::Result<()> {
     let failures = faults(&run(false)?);
@@ -108,22 +116,35 @@ fn run(nested: bool) -> anyhow::Result<Vec<Column>> {
     if nested {
         places.push(Place::bed()?);
     }
-    let mut columns = Vec::new();
-    for place in &places {
-        for server in &SERVERS {
-            println!("conformance: {} {}", server.heading, place.name());
-            let log = process::target_dir().join("conformance.log");
-            let tests = place.run(&programs, &server.command(&programs), &log)?;
-            columns.push(Column {
-                heading: server.heading,
-                place: place.name(),
-                ours: server.ours,
-                tests,
-            });
-        }
-    }
+    // The places have nothing in common, and the bed takes much longer.
+    let columns = std::thread::scope(|scope| {
+        let started: Vec<_> = places
+            .iter()
+            .map(|place| scope.spawn(|| in_place(place, &programs)))
+            .collect();
+        let ended = started.into_iter().map(|place| place.join());
+        let columns = ended.map(|columns| columns.expect("a panic has been printed"));
+        columns.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let columns: Vec<Column> = columns.into_iter().flatten().collect();
     println!("\n{}", page::table(&columns));
     Ok(columns)
+}
+
+/// Runs all tests against all servers in one place.
+fn in_place(place: &Place, programs: &Programs) -> anyhow::Result<Vec<Column>> {
+    let log = process::target_dir().join(format!("conformance-{}.log", place.name()));
+    let columns = SERVERS.iter().map(|server| {
+        println!("conformance: {}, {}", server.heading, place.name());
+        let tests = place.run(programs, &server.command(programs), &log)?;
+        Ok(Column {
+            heading: server.heading,
+            place: place.name(),
+            ours: server.ours,
+            tests,
+        })
+    });
+    columns.collect()
 }
 
 /// The tests that failed where they have to pass.

@@ -66,6 +66,7 @@ const STEPS: &[Step] = &[
     ("newer debuggers", |_| debuggers::provide()),
     ("tests", tests),
     ("conformance in QEMU", |_| conformance::check()),
+    ("clients in QEMU", clients_in_qemu),
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("loom", loom),
@@ -132,6 +133,18 @@ fn tests(summary: &mut Summary) -> anyhow::Result<()> {
 fn doc_tests(summary: &mut Summary) -> anyhow::Result<()> {
     cargo_test(
         process::cargo().args(["test", "--workspace", "--doc"]),
+        summary,
+    )?;
+    Ok(())
+}
+
+/// The table of real clients, with QEMU's guest under `trapgate exec`.
+fn clients_in_qemu(summary: &mut Summary) -> anyhow::Result<()> {
+    cargo_test(
+        process::cargo()
+            .args(["test", "--workspace", "--test", "clients"])
+            .args(["--", "--show-output"])
+            .env(conformance::COMMAND, conformance::exec_around_qemu()?),
         summary,
     )?;
     Ok(())
