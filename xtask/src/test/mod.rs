@@ -72,6 +72,9 @@ const STEPS: &[Step] = &[
     ("loom", loom),
     ("nested kvm-amd", nested_amd),
     ("nested kvm-intel", nested_intel),
+    ("conformance in nested QEMU", |_| {
+        conformance::check_nested()
+    }),
 ];
 
 /// The subcommand.
