@@ -4,6 +4,8 @@ use crate::cache::fnv1a;
 use crate::process;
 use anyhow::Context as _;
 use anyhow::ensure;
+use cargo_metadata::Dependency;
+use cargo_metadata::DependencyKind;
 use cargo_metadata::MetadataCommand;
 use cargo_metadata::Package;
 use cargo_metadata::TargetKind;
@@ -23,6 +25,9 @@ const USED: &[(&str, &str)] = &[
     ("trapgate-pal-async", "pal_async"),
     ("trapgate-vp-runner", "vp_runner"),
 ];
+
+/// Members of our workspace that are not published, and that are built with the packages.
+const EXAMPLES: [&str; 2] = ["minimal_vmm", "small_pc"];
 
 /// What each package contains.
 const FILES: &[&str] = &["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
@@ -53,8 +58,16 @@ pub(crate) fn check() -> anyhow::Result<()> {
     )?;
     process::run(process::cargo().arg("package").args(quick).args(&places))?;
 
+    let examples: Vec<_> = EXAMPLES
+        .iter()
+        .map(|name| {
+            let found = metadata.packages.iter().find(|of| *of.name == **name);
+            found.with_context(|| format!("the workspace has no package {name}"))
+        })
+        .collect::<anyhow::Result<_>>()?;
+
     let outside = empty_folder()?;
-    let built = build_outside(&outside, &published);
+    let built = build_outside(&outside, &published, &examples);
     std::fs::remove_dir_all(&outside)?;
     built
 }
@@ -96,8 +109,12 @@ fn empty_folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds every package, and a program that uses them, from what is in the `.crate` files alone.
-fn build_outside(outside: &Path, published: &[&Package]) -> anyhow::Result<()> {
+/// Builds every package, and programs that use them, from what is in the `.crate` files alone.
+fn build_outside(
+    outside: &Path,
+    published: &[&Package],
+    examples: &[&Package],
+) -> anyhow::Result<()> {
     let packages = outside.join("packages");
     std::fs::create_dir(&packages)?;
     for package in published {
@@ -120,12 +137,16 @@ fn build_outside(outside: &Path, published: &[&Package]) -> anyhow::Result<()> {
         .with_context(|| format!("{EMBEDDER} is the example that is built here"))?;
     std::fs::write(source.join("main.rs"), "mod smallest;\n\nfn main() {}\n")?;
     std::fs::write(outside.join("embedder/Cargo.toml"), embedder(published)?)?;
+    for example in examples {
+        copy_example(outside, example)?;
+    }
     std::fs::write(outside.join("Cargo.toml"), workspace(published)?)?;
     // The same versions of all other crates.
     std::fs::copy(root.join("Cargo.lock"), outside.join("Cargo.lock"))?;
     // By itself the program has no more features than it asked for.
     for what in [
         &["--package", "embedder"][..],
+        &["--package", "minimal_vmm"],
         &["--workspace", "--lib", "--bins"],
     ] {
         let mut build = process::cargo();
@@ -133,6 +154,38 @@ fn build_outside(outside: &Path, published: &[&Package]) -> anyhow::Result<()> {
         process::run(build.arg(process::target_dir()).args(what))?;
     }
     Ok(())
+}
+
+/// Copies an example, with a manifest that takes the published packages from the registry.
+fn copy_example(outside: &Path, example: &Package) -> anyhow::Result<()> {
+    let folder = outside.join(example.name.as_str());
+    std::fs::create_dir(&folder)?;
+    let from = example.manifest_path.with_file_name("src");
+    let mut copy = Command::new("cp");
+    process::run(copy.arg("-r").arg(from).arg(&folder))?;
+    let mut text = format!(
+        "[package]\nname = \"{}\"\nedition = \"2024\"\npublish = false\n\n[dependencies]\n",
+        example.name
+    );
+    let used = example.dependencies.iter();
+    for used in used.filter(|used| used.kind == DependencyKind::Normal) {
+        let Dependency {
+            name,
+            req,
+            features,
+            uses_default_features,
+            ..
+        } = used;
+        let known_as = used.rename.as_ref().unwrap_or(name);
+        match EXAMPLES.contains(&name.as_str()) {
+            true => writeln!(text, "{known_as} = {{ path = \"../{name}\" }}")?,
+            false => writeln!(
+                text,
+                "{known_as} = {{ package = \"{name}\", version = \"{req}\", features = {features:?}, default-features = {uses_default_features} }}"
+            )?,
+        }
+    }
+    Ok(std::fs::write(folder.join("Cargo.toml"), text)?)
 }
 
 /// The manifest of the program.
@@ -153,7 +206,10 @@ fn embedder(published: &[&Package]) -> anyhow::Result<String> {
 
 /// The manifest of the workspace of the program and the packages, which stand for those of the registry.
 fn workspace(published: &[&Package]) -> anyhow::Result<String> {
-    let mut text = "[workspace]\nresolver = \"3\"\nmembers = [\"embedder\", \"packages/*\"]\n\n[patch.crates-io]\n".to_owned();
+    let mut text = format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [\"embedder\", \"{}\", \"packages/*\"]\n\n[patch.crates-io]\n",
+        EXAMPLES.join("\", \"")
+    );
     for package in published {
         let (name, version) = (&package.name, &package.version);
         writeln!(text, "{name} = {{ path = \"packages/{name}-{version}\" }}")?;
