@@ -1,7 +1,5 @@
 //! The debug server of one VM: a thread with the controller and the listener.
 
-mod vcpu_order;
-
 use crate::host::VcpuThread;
 use crate::messages;
 use crate::ours::Ours;
@@ -38,7 +36,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 use thiserror::Error;
-use vcpu_order::VcpuOrder;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::stop::GuestEnd;
 use vp_runner::embed::Controller;
@@ -106,7 +103,6 @@ impl Quiesce for VmHandle {
 pub(crate) struct VmServer {
     handle: VmHandle,
     presence: Arc<Presence<VmHandle>>,
-    order: VcpuOrder,
     /// Closed when the thread has ended.
     ended: Mutex<mpsc::Receiver<Infallible>>,
 }
@@ -164,7 +160,6 @@ impl VmServer {
         Ok(Self {
             handle,
             presence,
-            order: VcpuOrder::default(),
             ended: Mutex::new(ended),
         })
     }
@@ -187,7 +182,7 @@ impl VmServer {
 
     /// The VMM has created a vCPU.
     pub(crate) fn expect(&self, vcpu: Vcpu) {
-        self.order.expect(vcpu);
+        self.handle.expect_vp(vcpu.id);
     }
 
     /// Registers the vCPU of the calling thread.
@@ -196,9 +191,7 @@ impl VmServer {
         vcpu: Vcpu,
         fd: BorrowedFd<'_>,
     ) -> io::Result<Box<dyn VcpuThread>> {
-        self.order.wait_for_turn(vcpu);
         let hook = self.handle.register_vp(vcpu.id, fd);
-        self.order.has_come(vcpu);
         Ok(Box::new(HookedVcpu {
             hook: Some(hook?),
             presence: self.presence.clone(),

@@ -45,6 +45,7 @@ pub(crate) struct DebuggedKvm {
     inner: Kvm,
     kvm: OwnedFd,
     report: Report,
+    vcpus: u16,
     /// The devices of the demo guest. alioth's own serial port needs a terminal.
     pub(crate) devices: Arc<Devices>,
     requests: Mutex<Option<mesh::Receiver<DebugMessage>>>,
@@ -54,6 +55,7 @@ pub(crate) struct DebuggedKvm {
 impl DebuggedKvm {
     pub(crate) fn new(
         requests: mesh::Receiver<DebugMessage>,
+        vcpus: u16,
     ) -> Result<(Self, mpsc::Receiver<Started>), Box<dyn std::error::Error>> {
         let (started, receiver) = mpsc::channel();
         let report = probe::run()?;
@@ -63,6 +65,7 @@ impl DebuggedKvm {
         }
         let kvm = Self {
             report,
+            vcpus,
             inner: Kvm::new(KvmConfig::default())?,
             kvm: File::options()
                 .read(true)
@@ -89,6 +92,8 @@ impl DebuggedKvm {
             // The guest ends by one event only.
             .on_continue(move |_| power_off.store(true, Ordering::SeqCst));
         let (debugger, controller) = embed(params)?;
+        // alioth creates and runs each vCPU on a thread of its own, and these begin in any order.
+        (0..self.vcpus).for_each(|id| debugger.expect_vp(id.into()));
         self.started.send((debugger.clone(), controller))?;
         Ok(debugger)
     }

@@ -32,12 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let guest = arguments.next().ok_or("give the ELF file of a guest")?;
     let cpus = arguments.next().ok_or("give the number of vCPUs")?;
-    let cpus = cpus.to_str().unwrap_or_default().parse()?;
+    let cpus: u16 = cpus.to_str().unwrap_or_default().parse()?;
     let listener = DebugListener::bind(&"127.0.0.1:0".parse()?, Exposure::LoopbackOnly)?;
     println!("gdb: listening on {}", listener.local_addr());
 
     let (requests, receiver) = mesh::channel();
-    let (kvm, started) = DebuggedKvm::new(receiver)?;
+    let (kvm, started) = DebuggedKvm::new(receiver, cpus)?;
     let config = BoardConfig {
         mem: MemConfig {
             size: MEMORY,

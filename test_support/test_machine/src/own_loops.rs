@@ -132,6 +132,7 @@ extern "C" fn nothing(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 /// See the module.
 pub struct OwnLoops {
+    /// By index.
     vcpus: Mutex<Vec<Vcpu>>,
     /// What the VMM has seen.
     pub record: Arc<Mutex<Record>>,
@@ -158,7 +159,7 @@ impl OwnLoops {
         }
     }
 
-    /// Powers a vCPU on and starts its thread. `id` is the VMM's identifier, and `index` that of the machine.
+    /// Powers a vCPU on and starts its thread. `id` is the VMM's identifier, and `index` that of the machine. The vCPU with the largest index comes first.
     pub fn start_vcpu(&self, id: u32, index: u32, fd: VcpuFd) {
         let (orders, receiver) = mpsc::channel();
         let ordered = Arc::new(AtomicBool::new(false));
@@ -197,12 +198,13 @@ impl OwnLoops {
         };
         let thread = thread::spawn(run);
         is_ready.recv().expect("the vCPU thread has begun");
-        self.vcpus.lock().expect("the vCPUs").push(Vcpu {
+        let vcpu = Vcpu {
             fd,
             orders,
             ordered,
             thread: Some(thread),
-        });
+        };
+        self.vcpus.lock().expect("the vCPUs").insert(0, vcpu);
     }
 
     /// Pauses every vCPU, as a VMM does for its own user. The vCPUs stay out of the guest until the result is dropped.
@@ -250,7 +252,7 @@ impl OwnLoops {
         record.acted.contains(&GuestEventKind::PowerOff)
     }
 
-    /// Ends the thread of the vCPU that was started last.
+    /// Ends the thread of the vCPU with the largest index.
     pub fn end_last_vcpu(&self) {
         let vcpu = self.vcpus.lock().expect("the vCPUs").pop();
         drop(vcpu);

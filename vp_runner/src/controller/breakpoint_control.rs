@@ -84,7 +84,16 @@ struct ParkedAt {
     location: Option<CodeLocation>,
     /// How many debug registers the guest uses on this VP.
     guest_registers: Option<usize>,
+    /// Or has not come yet.
     is_gone: bool,
+}
+
+impl ParkedAt {
+    const ABSENT: Self = Self {
+        location: None,
+        guest_registers: None,
+        is_gone: true,
+    };
 }
 
 impl BreakpointControl {
@@ -164,18 +173,16 @@ impl BreakpointControl {
     /// A VP has been added, or an index is used again.
     pub(super) fn join(&mut self, vp: VpIndex) {
         let index = vp.index() as usize;
-        match self.vps.get_mut(index) {
-            Some(known) => *known = ParkedAt::default(),
-            None => self.vps.push(ParkedAt::default()),
+        while self.vps.len() <= index {
+            self.vps.push(ParkedAt::ABSENT);
         }
+        self.vps[index] = ParkedAt::default();
     }
 
     /// The VP has gone. Nothing is left to ask it.
     pub(super) fn leave(&mut self, vp: VpIndex) {
         if let Some(vp) = self.vps.get_mut(vp.index() as usize) {
-            vp.is_gone = true;
-            vp.location = None;
-            vp.guest_registers = None;
+            *vp = ParkedAt::ABSENT;
         }
     }
 

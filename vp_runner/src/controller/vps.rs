@@ -52,7 +52,7 @@ pub(super) struct VpThread {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// The vCPU has gone. Its index stays.
+    /// The vCPU has gone, or has not come yet. Its index stays.
     Gone,
 }
 
@@ -63,12 +63,13 @@ impl Vps {
         Self { threads, set }
     }
 
-    /// A vCPU has registered. A vCPU that has gone may come back.
+    /// A vCPU has registered. A vCPU that has gone may come back. vCPUs with smaller indexes may come later.
     pub(super) fn join(&mut self, vp: VpIndex, thread: VpThread) {
-        match self.threads.get_mut(vp.index() as usize) {
-            Some(gone) => *gone = thread,
-            None => self.threads.push(thread),
+        let position = vp.index() as usize;
+        while self.threads.len() <= position {
+            self.threads.push(VpThread::absent());
         }
+        self.threads[position] = thread;
         self.update_set();
     }
 
@@ -279,9 +280,33 @@ impl VpThread {
         }
     }
 
+    /// The place of a vCPU that has not come yet.
+    fn absent() -> Self {
+        let gate = Arc::new(RunGate::new());
+        Self {
+            presence: Presence::Gone,
+            ..Self::new(gate, Box::new(NoLink), Snapshots::default())
+        }
+    }
+
     fn kick(&self) {
         self.link.kick(self.gate.kick());
     }
+}
+
+/// The connection to a vCPU that has not come yet.
+struct NoLink;
+
+impl VpLink for NoLink {
+    fn command(&self, _: Command) -> Result<(), NotTaken> {
+        Err(NotTaken::Gone)
+    }
+
+    fn wait_briefly(&self, _: &mut dyn FnMut() -> bool) {}
+
+    fn kick(&self, _: Kick) {}
+
+    fn join(&mut self) {}
 }
 
 impl Drop for Vps {

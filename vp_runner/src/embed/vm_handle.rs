@@ -97,15 +97,38 @@ struct Inner {
     events: HeldEvents,
     control: mesh::Sender<Control>,
     /// By VP index.
-    vps: Mutex<Vec<Registered>>,
+    vps: Mutex<Vec<Known>>,
 }
 
 /// A VP as the VMM knows it.
-struct Registered {
+struct Known {
     /// The VMM's identifier.
     id: u32,
+    /// `None`: the vCPU has never registered.
+    registered: Option<Registered>,
+}
+
+struct Registered {
     gate: Arc<RunGate>,
     mailbox: Arc<Mailbox>,
+}
+
+impl Known {
+    fn is_here(&self) -> bool {
+        self.registered
+            .as_ref()
+            .is_some_and(|vp| !vp.mailbox.is_closed())
+    }
+}
+
+/// The position of the vCPU, which is appended if it is new.
+fn position(vps: &mut Vec<Known>, id: u32) -> usize {
+    let known = vps.iter().position(|known| known.id == id);
+    known.unwrap_or_else(|| {
+        let registered = None;
+        vps.push(Known { id, registered });
+        vps.len() - 1
+    })
 }
 
 impl VmHandle {
@@ -120,6 +143,12 @@ impl VmHandle {
         self.0.memory.set(number, slot);
     }
 
+    /// Says that a vCPU will register. Debuggers number the vCPUs in the order of these calls. A vCPU without such a call is numbered when it registers, so the threads
+    /// of a VMM that begins all vCPUs at once would decide the order. A second call for a vCPU has no effect.
+    pub fn expect_vp(&self, id: u32) {
+        position(&mut self.vps(), id);
+    }
+
     /// Registers a vCPU, on its own thread, before its first `KVM_RUN` and after its CPUID is set. `id` is the VMM's identifier. Identifiers may have gaps. A vCPU
     /// that has gone may register again.
     ///
@@ -127,21 +156,16 @@ impl VmHandle {
     /// The error of the host, and [`io::ErrorKind::AlreadyExists`] for a vCPU that is registered.
     pub fn register_vp(&self, id: u32, vcpu: BorrowedFd<'_>) -> io::Result<VpHook> {
         let vcpu = adopt::vcpu(self.0.shared.vm(), vcpu)?;
-        // The controller learns of VPs in the order of their indexes.
         let mut vps = self.vps();
-        let known = vps.iter().position(|known| known.id == id);
-        if known.is_some_and(|known| !vps[known].mailbox.is_closed()) {
+        let position = position(&mut vps, id);
+        let known = &mut vps[position];
+        if known.is_here() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let position = known.unwrap_or(vps.len());
         let index = u32::try_from(position).map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let vp = self.0.shared.register(VpIndex::new(index), vcpu)?;
         let (gate, mailbox) = vp.shared();
-        let registered = Registered { id, gate, mailbox };
-        match vps.get_mut(position) {
-            Some(known) => *known = registered,
-            None => vps.push(registered),
-        }
+        known.registered = Some(Registered { gate, mailbox });
         drop(vps);
         Ok(VpHook::new(vp))
     }
@@ -162,14 +186,15 @@ impl VmHandle {
         // The controller learns of the event first: it takes this message before that of the VP, which parks.
         self.0.control.send(Control::Event(event));
         if let (Some(vp), Some(position)) = (vp, position)
-            && vps[position].gate.kick() == Kick::Signal
+            && let Some(registered) = &vps[position].registered
+            && registered.gate.kick() == Kick::Signal
         {
             self.0.shared.kick(vp);
         }
         Proceed::Held
     }
 
-    fn vps(&self) -> MutexGuard<'_, Vec<Registered>> {
+    fn vps(&self) -> MutexGuard<'_, Vec<Known>> {
         self.0.vps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -189,8 +189,12 @@ impl Parts {
         handle.set(vm.clone()).ok().expect("the handle is set once");
         vm.set_guest_memory(machine.ram.memory().clone());
         let loops = OwnLoops::new(vm.clone(), machine.clone(), record, shape);
-        for (index, vcpu) in (0..).zip(vcpus) {
-            // Identifiers with gaps, as those of local APICs.
+        // Identifiers with gaps, as those of local APICs. The threads of a VMM may begin in any order, so the last one begins first here.
+        let vcpus: Vec<_> = (0..).zip(vcpus).collect();
+        for (index, _) in &vcpus {
+            vm.expect_vp(index * 4);
+        }
+        for (index, vcpu) in vcpus.into_iter().rev() {
             loops.start_vcpu(index * 4, index, vcpu);
         }
         Self {

@@ -16,7 +16,7 @@ use vmm_core_defs::stop::StopOn;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Presence {
     Here,
-    /// The vCPU has gone. The VP counts as parked, and does not run.
+    /// The vCPU has gone, or has not come yet. The VP counts as parked, and does not run.
     Gone,
 }
 
@@ -28,22 +28,28 @@ impl Vp {
         reported: None,
         presence: Presence::Here,
     };
+
+    /// A VP without a vCPU.
+    const ABSENT: Self = Self {
+        presence: Presence::Gone,
+        ..Self::NEW
+    };
 }
 
 impl RunState {
-    /// A vCPU has been added, or one that had gone is back. The VP is parked. It runs at once if the guest runs.
+    /// A vCPU has been added, or one that had gone is back. vCPUs with smaller indexes may come later. The VP is parked. It runs at once if the guest runs.
     ///
     /// # Errors
     /// [`IllegalInput`](super::IllegalInput).
     pub(crate) fn join(&mut self, index: VpIndex) -> Outputs {
         self.expect_idle_shell("join")?;
         let position = index.index() as usize;
-        let count = self.vps.len();
-        match self.vps.get_mut(position) {
-            Some(vp) if vp.presence == Presence::Gone => *vp = Vp::NEW,
-            Some(_) => return Err(self.illegal("a VP that is here already").into()),
-            None if position == count => self.vps.push(Vp::NEW),
-            None => return Err(self.illegal("a VP out of order").into()),
+        while self.vps.len() <= position {
+            self.vps.push(Vp::ABSENT);
+        }
+        match self.vps[position].presence {
+            Presence::Gone => self.vps[position] = Vp::NEW,
+            Presence::Here => return Err(self.illegal("a VP that is here already").into()),
         }
         Ok(match self.phase {
             Phase::Running => self.enter(index).into_iter().collect(),
@@ -61,10 +67,7 @@ impl RunState {
             return Err(self.illegal("an unknown VP leaves").into());
         };
         let was_entered = !matches!(vp.state, VpState::Parked(_));
-        *vp = Vp {
-            presence: Presence::Gone,
-            ..Vp::NEW
-        };
+        *vp = Vp::ABSENT;
         self.hits.retain(|hit| hit.reason().vp() != Some(index));
         Ok(match self.phase {
             Phase::SteppingOver if was_entered => self.stepped_over(None),

@@ -46,7 +46,27 @@ fn a_vp_that_joins_a_guest_without_vps_runs_at_once() {
     assert_eq!(entered(&state.join(FIRST).unwrap()), [FIRST]);
     assert_eq!(entered(&state.join(SECOND).unwrap()), [SECOND]);
     assert!(state.join(SECOND).is_err(), "it is here already");
-    assert!(state.join(VpIndex::new(7)).is_err(), "out of order");
+}
+
+#[test]
+fn vps_may_join_in_any_order_and_those_that_have_not_come_do_not_run() {
+    let third = VpIndex::new(2);
+    let mut state = running(0);
+    assert_eq!(entered(&state.join(third).unwrap()), [third]);
+    assert_eq!(entered(&state.join(FIRST).unwrap()), [FIRST]);
+    let broken = state.attach().unwrap();
+    assert_eq!(broken, [Output::Kick(FIRST), Output::Kick(third)]);
+    for vp in [FIRST, third] {
+        state
+            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW)
+            .unwrap();
+    }
+    state.check_stopped().unwrap();
+    state.resume(&[VpAction::Run; 3], Some).unwrap();
+    let outputs = state.programmed(&[]).unwrap();
+    assert_eq!(entered(&outputs), [FIRST, third]);
+    assert_eq!(entered(&state.join(SECOND).unwrap()), [SECOND]);
+    assert!(state.join(SECOND).is_err(), "it is here already");
 }
 
 #[test]
