@@ -75,6 +75,8 @@ pub(crate) enum Control {
     Stop,
     /// A device of the VMM has caused this event, which the VMM holds back.
     Event(GuestEvent),
+    /// The VMM has changed memory slots. Breakpoints may be armed in memory that is new or back.
+    MemoryChanged,
 }
 
 /// The actor. Run it as a task on any executor. The thread of the debug worker is best, because the two tasks then need not wake each other's thread.
@@ -166,7 +168,7 @@ impl Controller {
                 Event::Vp(event) => self.vp_event(event).await,
                 Event::Device(returned) => self.device_returned(returned).await,
                 Event::Debugger(message) => self.message(message).await,
-                Event::Tick => self.tick().await,
+                Event::Control(Control::MemoryChanged) | Event::Tick => self.tick().await,
                 Event::NoDebugger => self.no_debugger().await,
             }
         }
@@ -179,7 +181,7 @@ impl Controller {
             select_biased! {
                 control = self.control.select_next_some() => match control {
                     Control::Stop => self.exit = Some(RunnerExit::Stopped),
-                    Control::Event(_) => {}
+                    Control::Event(_) | Control::MemoryChanged => {}
                 },
                 vp = self.events.select_next_some() => self.vp_event(vp).await,
             }

@@ -157,6 +157,22 @@ impl BreakpointBytes {
         }
     }
 
+    /// Takes the breakpoint bytes of this range out of memory, because the VMM takes the memory away. The breakpoint bytes stay armed: if the memory comes back, the
+    /// next verification writes them again. VPs may run: the guest cannot use memory that is being taken away.
+    pub(crate) fn withdraw_within(&mut self, memory: &impl CodeMemory, range: RangeInclusive<Gpa>) {
+        if range.is_empty() {
+            return;
+        }
+        for (gpa, byte) in self.bytes.range(range) {
+            if let Some(now) = memory.read_byte(*gpa)
+                && byte.hides(now, self.in_memory())
+            {
+                // Memory that cannot be written has no breakpoint byte.
+                let _ = memory.write_byte(*gpa, byte.saved);
+            }
+        }
+    }
+
     fn in_memory(&self) -> InMemory {
         match self.quiesced {
             0 => InMemory::Yes,
@@ -239,18 +255,18 @@ impl BreakpointBytes {
     /// byte is armed.
     ///
     /// # Errors
-    /// [`ByteError::NoByte`]; [`ByteError::NoMemory`].
+    /// [`ByteError::NoByte`]; [`ByteError::NoMemory`], after which the byte counts as armed: the next verification arms it, or finds that it has gone.
     pub(crate) fn lower(&mut self, memory: &impl CodeMemory, gpa: Gpa) -> Result<(), ByteError> {
         let in_memory = self.in_memory();
         let byte = self.byte_mut(gpa)?;
         if byte.state == State::Lifted {
+            byte.state = State::Armed;
             let no_memory = ByteError::NoMemory { gpa };
             let saved = memory.read_byte(gpa).ok_or(no_memory)?;
             if in_memory == InMemory::Yes {
                 memory.write_byte(gpa, INT3).ok_or(no_memory)?;
             }
             byte.saved = saved;
-            byte.state = State::Armed;
         }
         Ok(())
     }

@@ -37,6 +37,6 @@ impl VmHandle {
 
     /// Makes the regions of `memory` the memory slots, in the place of all slots so far. The memory stays mapped until it is replaced.
     pub fn set_guest_memory(&self, memory: Arc<GuestMemoryMmap>) {
-        self.slots().set_all(memory);
+        self.replace_slots(memory);
     }
 }

@@ -132,15 +132,19 @@ fn position(vps: &mut Vec<Known>, id: u32) -> usize {
 }
 
 impl VmHandle {
-    pub(super) fn slots(&self) -> &MemorySlots {
-        &self.0.memory
-    }
-
-    /// Sets, changes or (`None`) removes a memory slot, as the VMM does with `KVM_SET_USER_MEMORY_REGION`. Waits until no access of a debugger is in progress.
+    /// Sets, changes or (`None`) removes a memory slot, as the VMM does with `KVM_SET_USER_MEMORY_REGION`. Waits until no access of a debugger is in progress. Memory
+    /// that goes away is without breakpoint bytes when the call returns.
     ///
     /// Call it after the slot was added in KVM, and before the memory of a slot that goes away is unmapped or used for anything else.
     pub fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
-        self.0.memory.set(number, slot);
+        self.0.shared.set_slot(number, slot);
+        self.0.control.send(Control::MemoryChanged);
+    }
+
+    #[cfg(feature = "rust-vmm")]
+    pub(super) fn replace_slots(&self, memory: Arc<vm_memory::GuestMemoryMmap>) {
+        self.0.shared.set_guest_memory(memory);
+        self.0.control.send(Control::MemoryChanged);
     }
 
     /// Says that a vCPU will register. Debuggers number the vCPUs in the order of these calls. A vCPU without such a call is numbered when it registers, so the threads

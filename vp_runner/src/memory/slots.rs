@@ -5,6 +5,7 @@
 
 use super::written::WrittenPages;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -27,6 +28,16 @@ pub struct MemorySlot {
     pub(crate) host: usize,
     /// Whether the guest may write the memory (`KVM_MEM_READONLY` is not set). A debugger does not write to other memory.
     pub(crate) writable: bool,
+}
+
+impl MemorySlot {
+    /// The guest physical addresses. Empty if the slot is.
+    pub(crate) fn range(&self) -> RangeInclusive<Gpa> {
+        match self.size.checked_sub(1) {
+            Some(last) => Gpa::new(self.gpa)..=Gpa::new(self.gpa.saturating_add(last)),
+            None => Gpa::new(1)..=Gpa::new(0),
+        }
+    }
 }
 
 /// A range of addresses of this process at which guest memory was mapped. It may be unmapped now.
@@ -136,6 +147,11 @@ impl MemorySlots {
         table
             .unwrap_or_else(PoisonError::into_inner)
             .set(number, slot);
+    }
+
+    /// A slot.
+    pub(crate) fn slot(&self, number: u32) -> Option<MemorySlot> {
+        self.table().by_number.get(&number).copied()
     }
 
     /// Keeps the slots as they are until the result is dropped.

@@ -151,6 +151,42 @@ fn memory_that_went_away_is_said_to_be_gone() {
 }
 
 #[test]
+fn memory_that_goes_away_and_comes_back_never_keeps_a_breakpoint_byte() {
+    let ram = Ram::new(0, &NOPS);
+    let mut bytes = BreakpointBytes::default();
+    for gpa in [1, 2, 5] {
+        bytes.insert(&ram, Gpa::new(gpa)).unwrap();
+    }
+    bytes.withdraw_within(&ram, Gpa::new(0)..=Gpa::new(3));
+    assert_eq!(ram.bytes()[..6], [0x90, 0x90, 0x90, 0x90, 0x90, INT3]);
+    // The memory is away now. A snapshot begins and ends meanwhile, and another breakpoint byte is removed.
+    let away = Ram::new(4, &ram.bytes()[4..]);
+    bytes.quiesce(&away);
+    bytes.unquiesce(&away);
+    assert_eq!(bytes.remove(&away, Gpa::new(1)), Ok(Removed::Gone));
+    assert_eq!(away.bytes(), [0x90, INT3, 0x90, 0x90]);
+    // The memory is back.
+    let rearmed = verify(&mut bytes, &ram).rearmed;
+    assert_eq!(rearmed.len(), 1);
+    assert_eq!(ram.bytes()[..6], [0x90, 0x90, INT3, 0x90, 0x90, INT3]);
+    bytes.clear(&ram);
+    assert_eq!(ram.bytes(), NOPS);
+}
+
+#[test]
+fn a_lifted_byte_whose_memory_was_away_is_armed_when_the_memory_is_back() {
+    let ram = Ram::new(0, &NOPS);
+    let mut bytes = BreakpointBytes::default();
+    let gpa = Gpa::new(1);
+    bytes.insert(&ram, gpa).unwrap();
+    bytes.lift(&ram, gpa).unwrap();
+    let away = Ram::new(4, &NOPS);
+    assert_eq!(bytes.lower(&away, gpa), Err(ByteError::NoMemory { gpa }));
+    assert_eq!(verify(&mut bytes, &ram).rearmed.len(), 1);
+    assert_eq!(ram.bytes()[1], INT3);
+}
+
+#[test]
 fn an_instruction_that_changes_itself_while_lifted_keeps_its_change() {
     let ram = Ram::new(0, &NOPS);
     let mut bytes = BreakpointBytes::default();
