@@ -2,17 +2,29 @@
 
 use nix::sys::signal::SigSet;
 use nix::sys::signal::SigmaskHow;
+use nix::sys::signal::Signal;
 use nix::sys::signal::pthread_sigmask;
 
-/// Calls the function while no signal is delivered to this thread. Threads that the function starts get no signals at all: the VMM's signals are for its own
-/// threads.
+/// Signals that a fault of the thread itself raises. Linux ends the process if such a signal is blocked. The access to guest memory that the VMM has cut off is such
+/// a fault, which has a handler.
+const FAULTS: [Signal; 6] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGTRAP,
+    Signal::SIGABRT,
+];
+
+/// Calls the function while no signal but those of faults is delivered to this thread. Threads that the function starts get no other signals either: the VMM's signals
+/// are for its own threads.
 pub(crate) fn without_signals<R>(act: impl FnOnce() -> R) -> R {
     let mut before = SigSet::empty();
-    let blocked = pthread_sigmask(
-        SigmaskHow::SIG_SETMASK,
-        Some(&SigSet::all()),
-        Some(&mut before),
-    );
+    let mut signals = SigSet::all();
+    for fault in FAULTS {
+        signals.remove(fault);
+    }
+    let blocked = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&signals), Some(&mut before));
     let result = act();
     if blocked.is_ok() {
         // The mask is the one that the kernel has just returned.
@@ -24,7 +36,6 @@ pub(crate) fn without_signals<R>(act: impl FnOnce() -> R) -> R {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::signal::Signal;
 
     fn blocked() -> SigSet {
         let mut set = SigSet::empty();
@@ -41,6 +52,7 @@ mod tests {
         assert!(inside.contains(Signal::SIGUSR1));
         let thread = thread.join().expect("no panic");
         assert!(thread.contains(Signal::SIGUSR1));
+        assert!(!thread.contains(Signal::SIGBUS));
         assert_eq!(blocked(), before);
     }
 }

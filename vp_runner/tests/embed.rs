@@ -7,6 +7,8 @@ use std::time::Instant;
 use test_machine::machine;
 use test_machine::own_loops::SeenExit;
 use test_machine::own_loops::Shape;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::stop::DebugStopReason;
@@ -98,6 +100,35 @@ fn a_snapshot_has_no_byte_of_a_debugger() {
             stop(vm.resume()),
             DebugStopReason::Breakpoint { .. }
         ));
+    }
+}
+
+/// QEMU takes memory away and puts it back for some milliseconds when the firmware maps its shadow RAM.
+#[test]
+fn memory_that_goes_away_has_no_byte_of_a_debugger_and_is_armed_when_it_is_back() {
+    for shape in SHAPES {
+        let Some(vm) = counts(2, shape) else { return };
+        let code = || vm.machine.raw_memory()[0x1000..0x1010].to_vec();
+        let clean = code();
+        vm.attach();
+        vm.insert(software::software_at(in_loop(Mode::Long, 1)));
+        if !software::is_byte(&vm) {
+            return;
+        }
+        let is_hit = |reason| matches!(reason, DebugStopReason::Breakpoint { .. });
+        assert!(is_hit(stop(vm.resume())), "{shape:?}");
+        assert_ne!(code(), clean, "{shape:?}: the breakpoint is a byte");
+        let (handle, _) = vm.handle.loops();
+        let memory = vm.machine.ram();
+        let nothing = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x10_0000), 0x1000)]);
+        handle.set_guest_memory(nothing.unwrap().into());
+        assert_eq!(code(), clean, "{shape:?}: the memory is away");
+        drop(handle.quiesce());
+        handle.set_guest_memory(memory);
+        drop(handle.quiesce());
+        assert!(is_hit(stop(vm.resume())), "{shape:?}: it is back");
+        vm.detach(DetachAction::Resume);
+        assert_eq!(code(), clean, "{shape:?}");
     }
 }
 

@@ -244,6 +244,11 @@ impl TestMachine {
         seen.clone()
     }
 
+    /// The guest's RAM.
+    pub fn ram(&self) -> Arc<vm_memory::GuestMemoryMmap> {
+        self.ram.memory().clone()
+    }
+
     /// All of RAM as the guest has it, including breakpoint bytes.
     pub fn raw_memory(&self) -> Vec<u8> {
         let mut bytes = vec![0; RAM];
