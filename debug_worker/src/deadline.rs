@@ -21,7 +21,7 @@ pub(crate) enum CallError {
     #[error("{}", text_for_gdb(.0))]
     Refused(#[from] DebugError),
     /// The VM did not answer in time. It may still carry out the request.
-    #[error("the VMM did not answer within {} s; the guest may be stuck, see the VMM's log", .0.as_secs_f32())]
+    #[error("the VMM did not answer within {} s: if the VMM has paused the guest, let it go on there (QEMU: `cont`); otherwise the guest may be stuck, see the VMM's log", .0.as_secs_f32())]
     TimedOut(Duration),
     /// The VM's side of the channel is gone.
     #[error(

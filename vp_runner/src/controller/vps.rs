@@ -148,7 +148,7 @@ impl Vps {
                 false => tracing::warn!(
                     vp = %index,
                     ?waited,
-                    "a VP does not stop: a call of `Machine` on its thread has not returned, and until it does no debugger can stop the guest"
+                    "a VP does not stop, because the VMM has its thread: no debugger can stop the guest before the VMM continues a VM that it has paused, or a call of a device returns"
                 ),
             }
         }
