@@ -132,7 +132,7 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
              the panic in the VMM's log, then start the guest again and connect again"
         ),
         DebugError::MachineFailed { call, how } => format!(
-            "{call} {how}. This is code of the VMM, and neither the debugger nor KVM caused the error; see the VMM's log, then try again, or `kill` the guest and start it \
+            "{call} {how}. This is code of the VMM, and neither the debugger nor KVM caused the error; if the error does not say what to do, see the VMM's log, then try again, or `kill` the guest and start it \
              again"
         ),
         DebugError::Hypervisor { call, error } => format!(

@@ -42,7 +42,7 @@ pub enum BindError {
     NotLoopback(SocketAddr),
     /// Another program listens on the address.
     #[error(
-        "{0} is in use, perhaps by another debug server; choose another address, or port 0 for a free port"
+        "{0} is in use, perhaps by another debug server; {advice}", advice = other_address(.0)
     )]
     InUse(ListenAddress),
     /// The path names a file that is not a socket. The server does not replace such a file.
@@ -56,6 +56,13 @@ pub enum BindError {
         /// The error of the system call.
         source: io::Error,
     },
+}
+
+fn other_address(address: &ListenAddress) -> &'static str {
+    match address {
+        ListenAddress::Tcp(_) => "choose another address, or port 0 for a free port",
+        ListenAddress::Unix(_) => "choose another path, or end that server",
+    }
 }
 
 /// A bound socket that is not polled yet. The kernel accepts connections, and they wait until a server runs.
@@ -388,7 +395,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gdb");
         let _live = unix(&path).unwrap();
-        assert!(matches!(unix(&path).unwrap_err(), BindError::InUse(_)));
+        let error = unix(&path).unwrap_err();
+        assert!(matches!(error, BindError::InUse(_)));
+        let text = error.to_string();
+        assert!(
+            text.contains("another path") && !text.contains("port"),
+            "{text}"
+        );
         UnixStream::connect(&path).expect("the first one still listens");
         let file = dir.path().join("notes");
         fs::write(&file, "precious").unwrap();
