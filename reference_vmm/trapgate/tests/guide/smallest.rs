@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::thread;
 use vp_runner::embed::EmbedParams;
+use vp_runner::embed::MemorySlot;
 use vp_runner::embed::VmHandle;
 use vp_runner::embed::embed;
 use vp_runner::probe;
@@ -36,6 +37,20 @@ fn start_debugger(kvm: BorrowedFd<'_>, vm: BorrowedFd<'_>) -> Result<VmHandle, B
         })
     })?;
     Ok(handle)
+}
+
+/// The VMM sets, changes or removes (`None`) a memory slot: the debugger reads and writes the guest's memory there.
+fn set_user_memory_region(
+    debugger: &VmHandle,
+    number: u32,
+    slot: Option<MemorySlot>,
+    ioctl: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    // Before KVM forgets the former memory, the debugger has to.
+    debugger.set_slot(number, None);
+    ioctl()?;
+    debugger.set_slot(number, slot);
+    Ok(())
 }
 
 /// The thread of a vCPU. `kvm_run` makes the ioctl, and `handle_exit` is what the VMM did before.
