@@ -26,6 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -44,6 +45,8 @@ pub(crate) struct Interposer<H> {
     /// The process whose VMs these are: the one that has created the first. 0 before that. A child has a copy of this state, or, after `vfork`, even the
     /// same, and must leave it alone.
     process: AtomicU32,
+    /// Whether this process or a child that is a copy of this one (`fork`) has created a VM, in memory that they share.
+    created: OnceLock<&'static AtomicBool>,
     /// Counts the changes of the objects behind descriptors.
     changes: AtomicU32,
     /// Whether the VMM has enabled debugging of a vCPU by itself.
@@ -77,6 +80,7 @@ impl<H: Host> Interposer<H> {
             has_started: Condvar::new(),
             known: DescriptorSet::new(),
             process: AtomicU32::new(0),
+            created: OnceLock::new(),
             changes: AtomicU32::new(0),
             vmm_debugs: AtomicBool::new(false),
         }
@@ -87,15 +91,23 @@ impl<H: Host> Interposer<H> {
         self.armed.store(std::process::id(), Ordering::Relaxed);
     }
 
+    /// Memory that is shared with children. Before the first VM.
+    pub(crate) fn share(&self, created: &'static AtomicBool) {
+        // Once per process: the constructor is the only caller.
+        let _ = self.created.set(created);
+    }
+
     /// The debug servers.
     pub(crate) fn host(&self) -> &H {
         &self.host
     }
 
-    /// Whether this is the process that `trapgate exec` has started, and no process has created a VM.
+    /// Whether this is the process that `trapgate exec` has started, and neither it nor a copy of it has created a VM.
     pub(crate) fn has_done_nothing(&self) -> bool {
+        let created = self.created.get();
         self.armed.load(Ordering::Relaxed) == std::process::id()
             && self.process.load(Ordering::Relaxed) == 0
+            && !created.is_some_and(|created| created.load(Ordering::Relaxed))
     }
 
     fn is_armed(&self) -> bool {
@@ -118,6 +130,9 @@ impl<H: Host> Interposer<H> {
             .compare_exchange(0, us, Ordering::Relaxed, Ordering::Relaxed);
         if owner.is_err_and(|owner| owner != us) {
             return;
+        }
+        if let Some(created) = self.created.get() {
+            created.store(true, Ordering::Relaxed);
         }
         // The VMM may close its own before it creates a vCPU.
         let kvm = {

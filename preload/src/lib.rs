@@ -25,6 +25,7 @@ mod host;
 mod interposer;
 mod kvm_request;
 mod messages;
+mod next_program;
 mod ours;
 mod presence;
 #[cfg(not(test))]

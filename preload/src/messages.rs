@@ -2,7 +2,40 @@
 
 use crate::tracker::VmNumber;
 use std::error::Error;
+use std::fmt::Arguments;
 use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// The longest text of [`say`], in bytes. Longer ones are cut.
+const LONGEST: usize = 2048;
+
+/// Writes to standard error by one system call, without a lock and without memory from the heap.
+pub(crate) fn say(text: Arguments<'_>) {
+    let mut buffer = [0; LONGEST];
+    let mut rest = &mut buffer[..];
+    // What does not fit is cut.
+    let _ = rest.write_fmt(text);
+    let left = rest.len();
+    // A standard error that is closed is no reason to end.
+    let _ = rustix::io::write(rustix::stdio::stderr(), &buffer[..LONGEST - left]);
+}
+
+/// A program takes the place of this one.
+pub(crate) fn next_program(program: &[u8]) {
+    say(format_args!(
+        "trapgate: {} takes the place of this program, with the debugger\n",
+        program.escape_ascii()
+    ));
+}
+
+/// A program takes the place of this one, and the dynamic linker does not load the library into it.
+pub(crate) fn next_program_without_debugger(program: &[u8], why: &str) {
+    say(format_args!(
+        "trapgate: {} takes the place of this program and runs without the debugger, because it {why}.\n  \
+         Give `trapgate exec` a VMM that is dynamically linked with glibc and gains no rights\n",
+        program.escape_ascii()
+    ));
+}
 
 /// The debug server of a VM listens. The first line has the form of `trapgate run`, which programs read.
 pub(crate) fn listening(vm: VmNumber, address: &str, target: &str) -> String {
@@ -16,8 +49,9 @@ pub(crate) fn listening(vm: VmNumber, address: &str, target: &str) -> String {
 /// The VM runs without a debug server.
 pub(crate) fn no_server(vm: VmNumber, error: &dyn Error) -> String {
     let number = vm.0;
-    let mut text =
-        format!("trapgate: VM {number} runs without a debug server; end the VMM to try again");
+    let mut text = format!(
+        "trapgate: NO DEBUGGER: VM {number} runs without a debug server (--wait does not hold it); end the VMM, mend the cause, and start again"
+    );
     let mut cause = Some(error);
     while let Some(error) = cause {
         let _ = write!(text, "\n  because: {error}");
@@ -36,6 +70,10 @@ pub(crate) fn vcpu_without_debugger(id: u32, error: &dyn Error) -> String {
 /// A fault of the library.
 pub(crate) const DEBUGGER_FAILED: &str = "\
 trapgate: the debugger has failed (see the lines above), and a vCPU runs without a debugger from now on. Please report the lines. To debug again, end the VMM and start it again";
+
+/// A debugger asks for a reset, to complete the sentence "cannot reset the machine: ...".
+pub(crate) const NO_RESET: &str =
+    "only the VMM can; use the VMM's own reset (QEMU: `system_reset` in its monitor)";
 
 /// The VMM has a debugger of its own.
 pub(crate) const VMM_DEBUGS_ITSELF: &str = "\

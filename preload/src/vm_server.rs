@@ -66,7 +66,9 @@ pub(crate) enum ServerError {
     #[error("the address for GDB is not understood")]
     Address(#[from] AddressError),
     /// The address cannot be used.
-    #[error("the debug server cannot listen; choose another --gdb address, or 127.0.0.1:0")]
+    #[error(
+        "the debug server cannot listen; choose another --gdb address: 127.0.0.1:0 takes a free port, unix:PATH a socket file"
+    )]
     Listen(#[from] BindError),
     /// KVM cannot be used.
     #[error(transparent)]
@@ -114,6 +116,7 @@ struct Beginning {
     fd: OwnedFd,
     address: ListenAddress,
     start: StartMode,
+    settings: Settings,
 }
 
 impl VmServer {
@@ -133,6 +136,7 @@ impl VmServer {
                 true => StartMode::WaitForDebugger,
                 false => StartMode::Run,
             },
+            settings: settings.clone(),
         };
         let (started, starts) = mpsc::sync_channel(1);
         let (alive, ended) = mpsc::channel();
@@ -239,10 +243,11 @@ fn prepare(
 ) -> Result<(VmHandle, Controller, DebuggerParameters), ServerError> {
     let signal = KickSignal::new(kick_signal()).map_err(|_| ServerError::Signal)?;
     let report = probe::run_with(signal)?;
-    let listener = listen(beginning.vm, beginning.address)?;
+    let listener = listen(beginning.vm, beginning.address, &beginning.settings)?;
     let (requests, debug) = mesh::channel::<DebugMessage>();
     let params = EmbedParams::new(beginning.kvm.as_fd(), beginning.fd.as_fd(), debug)?
         .start(beginning.start)
+        .reset(|| Err(messages::NO_RESET.to_owned()))
         .report(report)
         .kick(SignalKick::new(signal));
     let (handle, controller) = embed(params)?;
@@ -253,26 +258,42 @@ fn prepare(
     };
     let text = messages::listening(beginning.vm, &address.to_string(), &target);
     eprintln!("{text}");
-    let parameters = DebuggerParameters::new(listener, requests);
+    let mut parameters = DebuggerParameters::new(listener, requests);
+    let settings = beginning.settings;
+    parameters.settings.on_disconnect = settings.on_disconnect;
+    parameters.settings.dump_folder = settings.dump_folder;
+    if let Some(limit) = settings.idle_timeout {
+        parameters.settings.idle_timeout = limit;
+    }
     Ok((handle, controller, parameters))
 }
 
 /// The address of the user is that of the first VM, and of a later one if the first has gone.
-fn listen(vm: VmNumber, address: ListenAddress) -> Result<DebugListener, BindError> {
-    match (
-        DebugListener::bind(&address, Exposure::LoopbackOnly),
-        address,
-    ) {
+fn listen(
+    vm: VmNumber,
+    address: ListenAddress,
+    settings: &Settings,
+) -> Result<DebugListener, BindError> {
+    let exposure = match settings.allow_network {
+        true => Exposure::Network,
+        false => Exposure::LoopbackOnly,
+    };
+    let bound = match (DebugListener::bind(&address, exposure), address) {
         (Err(BindError::InUse(_)), ListenAddress::Tcp(mut address)) if vm.0 > 1 => {
             address.set_port(0);
-            DebugListener::bind(&ListenAddress::Tcp(address), Exposure::LoopbackOnly)
+            DebugListener::bind(&ListenAddress::Tcp(address), exposure)
         }
         (Err(BindError::InUse(_)), ListenAddress::Unix(mut path)) if vm.0 > 1 => {
             path.as_mut_os_string().push(format!(".{}", vm.0));
-            DebugListener::bind(&ListenAddress::Unix(path), Exposure::LoopbackOnly)
+            DebugListener::bind(&ListenAddress::Unix(path), exposure)
         }
         (bound, _) => bound,
+    };
+    let mut listener = bound?;
+    for user in &settings.allow_users {
+        listener.allow_user(*user);
     }
+    Ok(listener)
 }
 
 /// Runs the controller and the debug server on this thread, until the VM is gone.

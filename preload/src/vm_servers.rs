@@ -55,6 +55,12 @@ impl VmServers {
         let _ = self.settings.set(settings);
     }
 
+    /// Whether the user has asked for a log.
+    pub(crate) fn logs(&self) -> bool {
+        let settings = self.settings.get();
+        settings.is_some_and(|settings| settings.log.is_some())
+    }
+
     /// The process ends: debuggers hear of it, and socket files go.
     pub(crate) fn end(&self) {
         let deadline = Instant::now() + FAREWELL;

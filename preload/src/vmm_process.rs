@@ -6,6 +6,10 @@
 )]
 
 mod constructor;
+mod ends;
+mod environment;
 pub(crate) mod memory;
+mod next_program_calls;
 mod real;
+mod shared;
 mod symbols;

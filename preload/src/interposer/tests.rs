@@ -441,6 +441,20 @@ fn a_library_that_trapgate_exec_has_not_loaded_does_nothing() {
     assert_eq!(vmm.calls(), [Call::Filtered]);
 }
 
+/// QEMU's `-daemonize`: the child creates the VM, and the parent ends.
+#[test]
+fn a_parent_whose_copy_has_created_a_vm_has_not_done_nothing() {
+    let vmm = Vmm::new();
+    let created = Box::leak(Box::new(AtomicBool::new(false)));
+    vmm.interposer.share(created);
+    assert!(vmm.interposer.has_done_nothing());
+    let _vm = vmm.vm();
+    assert!(created.load(Ordering::Relaxed));
+    // The parent has its own copy of everything else.
+    vmm.interposer.process.store(0, Ordering::Relaxed);
+    assert!(!vmm.interposer.has_done_nothing());
+}
+
 #[test]
 fn a_vmm_that_ends_its_own_debugging_does_not_end_ours() {
     let vmm = Vmm::new();

@@ -1,11 +1,14 @@
 //! What happens before the VMM's `main`, and when it ends.
 
+use super::environment;
 use super::real;
+use super::shared;
 use crate::process;
-use crate::settings;
-use crate::settings::Settings;
-use std::ffi::OsStr;
-use std::ffi::OsString;
+
+/// `trapgate exec` knows the library by the name of this symbol (`reference_vmm/trapgate/src/exec/library.rs`). The number counts the changes of the variables.
+#[used]
+#[unsafe(no_mangle)]
+static trapgate_preload_settings_2: u8 = 0;
 
 /// The dynamic linker calls it before `main`, on the only thread, after the libraries that this one depends on.
 #[used]
@@ -19,23 +22,17 @@ static END: extern "C" fn() = end;
 
 extern "C" fn start() {
     real::look_up();
-    let Some(settings) = Settings::read(|name| std::env::var_os(name)) else {
+    // SAFETY: before `main`, on the only thread.
+    let Some(settings) = (unsafe { environment::settings() }) else {
         return;
     };
-    for name in settings::OURS {
-        set(name, None);
+    // SAFETY: as above.
+    unsafe { environment::take(settings.ld_preload.as_deref()) };
+    // A child that has got the variables all the same, of a program that keeps an environment of its own.
+    if settings.process != std::process::id() {
+        return;
     }
-    set(settings::LD_PRELOAD, settings.ld_preload.as_ref());
-    process::begin(settings);
-}
-
-fn set(name: &str, value: Option<&OsString>) {
-    match value {
-        // SAFETY: no other thread reads the environment: the process has only this one so far.
-        Some(value) => unsafe { std::env::set_var(OsStr::new(name), value) },
-        // SAFETY: as above.
-        None => unsafe { std::env::remove_var(name) },
-    }
+    process::begin(settings, shared::flag());
 }
 
 extern "C" fn end() {

@@ -1,7 +1,9 @@
 //! The real functions: those that the VMM would call without the library. They come from the next object in the dynamic linker's order, which may be another
 //! preloaded library.
 
+use super::environment::Array;
 use std::ffi::CStr;
+use std::ffi::c_char;
 use std::ffi::c_int;
 use std::ffi::c_long;
 use std::ffi::c_uint;
@@ -23,6 +25,10 @@ type FromFn = unsafe extern "C-unwind" fn(c_int);
 type PrctlFn = unsafe extern "C-unwind" fn(c_int, usize, usize, usize, usize) -> c_int;
 type SyscallFn =
     unsafe extern "C-unwind" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
+type ExecFn = unsafe extern "C-unwind" fn(*const c_char, Array, Array) -> c_int;
+type FexecFn = unsafe extern "C-unwind" fn(c_int, Array, Array) -> c_int;
+type ExecAtFn = unsafe extern "C-unwind" fn(c_int, *const c_char, Array, Array, c_int) -> c_int;
+type ExitFn = unsafe extern "C-unwind" fn(c_int) -> !;
 
 /// A function that is looked up once. The constructor looks all of them up, because `dlsym` may not be called in a signal handler; a function that is called
 /// before the constructor is looked up then.
@@ -65,6 +71,11 @@ static FCNTL: Real = Real::new(c"fcntl");
 static FCNTL64: Real = Real::new(c"fcntl64");
 static PRCTL: Real = Real::new(c"prctl");
 static SYSCALL: Real = Real::new(c"syscall");
+static EXECVE: Real = Real::new(c"execve");
+static EXECVPE: Real = Real::new(c"execvpe");
+static FEXECVE: Real = Real::new(c"fexecve");
+static EXECVEAT: Real = Real::new(c"execveat");
+static EXIT: Real = Real::new(c"_exit");
 
 /// Looks all functions up.
 pub(super) fn look_up() {
@@ -80,6 +91,11 @@ pub(super) fn look_up() {
         &FCNTL64,
         &PRCTL,
         &SYSCALL,
+        &EXECVE,
+        &EXECVPE,
+        &FEXECVE,
+        &EXECVEAT,
+        &EXIT,
     ] {
         real.address();
     }
@@ -162,4 +178,46 @@ pub(super) unsafe fn syscall(number: c_long, arguments: [usize; 6]) -> c_long {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: the address is that of libc's function; the rest is the caller's.
     unsafe { transmute::<*mut c_void, SyscallFn>(SYSCALL.address())(number, a, b, c, d, e, f) }
+}
+
+/// # Safety
+/// As `execve`.
+pub(super) unsafe fn execve(path: *const c_char, argv: Array, envp: Array) -> c_int {
+    // SAFETY: the address is that of libc's function; the rest is the caller's.
+    unsafe { transmute::<*mut c_void, ExecFn>(EXECVE.address())(path, argv, envp) }
+}
+
+/// # Safety
+/// As `execvpe`.
+pub(super) unsafe fn execvpe(file: *const c_char, argv: Array, envp: Array) -> c_int {
+    // SAFETY: the address is that of libc's function; the rest is the caller's.
+    unsafe { transmute::<*mut c_void, ExecFn>(EXECVPE.address())(file, argv, envp) }
+}
+
+/// # Safety
+/// As `fexecve`.
+pub(super) unsafe fn fexecve(fd: c_int, argv: Array, envp: Array) -> c_int {
+    // SAFETY: the address is that of libc's function; the rest is the caller's.
+    unsafe { transmute::<*mut c_void, FexecFn>(FEXECVE.address())(fd, argv, envp) }
+}
+
+/// # Safety
+/// As `execveat`.
+pub(super) unsafe fn execveat(
+    folder: c_int,
+    path: *const c_char,
+    argv: Array,
+    envp: Array,
+    flags: c_int,
+) -> c_int {
+    let function = EXECVEAT.address();
+    // SAFETY: the address is that of libc's function; the rest is the caller's.
+    unsafe { transmute::<*mut c_void, ExecAtFn>(function)(folder, path, argv, envp, flags) }
+}
+
+/// # Safety
+/// As `_exit`.
+pub(super) unsafe fn exit_at_once(status: c_int) -> ! {
+    // SAFETY: the address is that of libc's function; the rest is the caller's.
+    unsafe { transmute::<*mut c_void, ExitFn>(EXIT.address())(status) }
 }

@@ -3,6 +3,7 @@
 //! `ioctl` and `fcntl` take a variable argument in C. On x86-64 a variable argument of a register's size is passed like any other, so these definitions take it
 //! as a third parameter. Each function has the contract of libc's function with its name.
 
+use super::next_program_calls;
 use super::real;
 use crate::kvm_request;
 use crate::kvm_request::DirtyLog;
@@ -215,8 +216,13 @@ unsafe extern "C-unwind" fn syscall(
     if number == libc::SYS_seccomp && is_filter && c != NO_FILTER {
         keeping_errno(|| INTERPOSER.system_calls_are_filtered());
     }
+    let arguments = [a, b, c, d, e, f];
+    if matches!(number, libc::SYS_execve | libc::SYS_execveat) {
+        // SAFETY: the caller's.
+        return unsafe { next_program_calls::system_call(number, arguments) };
+    }
     // SAFETY: the caller's.
-    unsafe { real::syscall(number, [a, b, c, d, e, f]) }
+    unsafe { real::syscall(number, arguments) }
 }
 
 fn duplicate(old: c_int, new: c_int) -> c_int {

@@ -5,3 +5,4 @@ mod other_programs;
 mod qemu;
 mod qemu_snapshots;
 mod small_vmm;
+mod wrappers;

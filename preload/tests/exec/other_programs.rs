@@ -28,19 +28,6 @@ fn a_program_without_a_vm_prints_and_ends_as_ever() {
 }
 
 #[test]
-fn a_program_that_starts_the_vmm_is_told_apart_from_the_vmm() {
-    if !kvm_here() {
-        return;
-    }
-    let script = format!("echo quit | {} 1", built("small_vmm"));
-    // Not `sh`: dash ends by `_exit`, which calls nobody.
-    let ended = output(&mut exec(&[], &["bash", "-c", &script]));
-    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(error.contains("created no VM"), "{error}");
-    assert!(error.contains("command of the VMM itself"), "{error}");
-}
-
-#[test]
 fn nothing_is_written_to_the_standard_output_of_a_vmm() {
     if !kvm_here() {
         return;

@@ -1,14 +1,19 @@
 //! QEMU under `trapgate exec`: debuggers, the monitor and the end.
 
+use crate::bed::library;
+use crate::bed::qemu::QEMU;
+use crate::bed::qemu::folder_for_qemu;
 use crate::bed::qemu::rip;
 use crate::bed::qemu::start;
 use crate::bed::qemu::start_with;
+use std::process::Command;
 use std::time::Instant;
 use test_machine::gdb_client::gdb_here;
 use test_machine::gdb_client::in_order;
 use test_machine::packets::Packets;
 use test_machine::packets::packet;
 use test_machine::running::DEADLINE;
+use test_machine::running::trapgate;
 
 #[test]
 fn gdb_debugs_both_vcpus() {
@@ -158,6 +163,38 @@ fn qemus_own_filter_of_system_calls_lets_the_debugger_work() {
     qemu.runs_to(&mut packets, site);
     assert_eq!(packets.ask("D"), "OK");
     qemu.at_once("query-status");
+}
+
+/// The socket is at a relative path, and QEMU changes to `/`.
+#[test]
+fn qemu_in_the_background_is_debugged_and_removes_its_socket() {
+    let Some(folder) = folder_for_qemu() else {
+        return;
+    };
+    let pid = folder.path().join("pid");
+    let pid_file = pid.to_str().expect("text");
+    let mut command = trapgate(&["exec", "--gdb", "unix:gdb.sock", "--library"]);
+    command.arg(library()).arg("--").args(QEMU);
+    command.args(["-daemonize", "-pidfile", pid_file]);
+    let ended = command.current_dir(folder.path()).output();
+    let ended = ended.expect("QEMU's parent ends");
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{error}");
+    let socket = folder.path().join("gdb.sock");
+    let listens = format!("gdb: listening on unix:{}", socket.display());
+    assert!(error.contains(&listens), "{error}");
+    assert!(!error.contains("created no VM"), "{error}");
+    let mut packets = Packets::connect_unix(socket.to_str().expect("text"));
+    assert!(packets.ask("?").starts_with('T'));
+    let pid = std::fs::read_to_string(&pid).expect("QEMU has written it");
+    let killed = Command::new("kill").arg(pid.trim()).status();
+    assert!(killed.expect("every system has it").success());
+    while packets.byte().is_some() {}
+    let deadline = Instant::now() + DEADLINE;
+    while socket.exists() {
+        assert!(Instant::now() < deadline, "the socket stays behind");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

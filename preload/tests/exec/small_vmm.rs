@@ -206,3 +206,115 @@ fn each_vm_of_a_process_has_a_debug_server() {
     vmm.say("quit");
     assert_eq!(vmm.process.finish().code, Some(7));
 }
+
+/// What a command of the monitor prints.
+fn monitor(packets: &mut Packets<TcpStream>, command: &str) -> String {
+    let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut reply = packets.ask(&format!("qRcmd,{hex}"));
+    let mut digits = String::new();
+    while let Some(piece) = reply.strip_prefix('O').filter(|piece| *piece != "K") {
+        digits += piece;
+        reply = packets.reply().expect("more of the answer");
+    }
+    digits += reply.trim_end_matches("OK");
+    let mut plain = Vec::new();
+    let mut wire = digits.bytes();
+    while let Some(byte) = wire.next() {
+        match (byte, plain.last().copied()) {
+            // So many times more than once, by the GDB manual, node "Overview".
+            (b'*', Some(last)) => {
+                let more = wire.next().expect("a count") - 29;
+                plain.extend(std::iter::repeat_n(last, more.into()));
+            }
+            _ => plain.push(byte),
+        }
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).expect("hex");
+    let pairs = plain.chunks_exact(2);
+    let bytes = pairs.map(|pair| u8::try_from(digit(pair[0]) * 16 + digit(pair[1])));
+    let bytes = bytes.collect::<Result<Vec<u8>, _>>().expect("two digits");
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn a_lost_debugger_ends_the_vmm_if_the_user_says_so() {
+    let Some(mut vmm) = start(&["--on-disconnect", "kill"], "1") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    let mut packets = vmm.packets();
+    stops(&mut packets, "s");
+    drop(packets);
+    // Ended by a signal.
+    let ended = vmm.process.finish();
+    assert_eq!(ended.code, None, "{}", ended.output);
+}
+
+#[test]
+fn a_lost_debugger_leaves_the_guest_stopped_if_the_user_says_so() {
+    let Some(mut vmm) = start(&["--on-disconnect", "stop"], "1") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    let mut first = vmm.packets();
+    stops(&mut first, "s");
+    let count = vmm.count();
+    drop(first);
+    let mut second = vmm.packets();
+    assert_eq!(vmm.count(), count, "the guest has run");
+    assert_eq!(second.ask("D"), "OK");
+    while vmm.count() < count + 1000 {}
+}
+
+#[test]
+fn a_core_file_goes_into_the_folder_that_the_user_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("text");
+    let Some(mut vmm) = start(&["--wait", "--dump-dir", path], "1") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    let text = monitor(&mut packets, "dump core");
+    let core = std::fs::read(folder.path().join("core"));
+    let core = core.unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert!(core.starts_with(b"\x7fELF"), "{text}");
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_closed_after_the_users_time() {
+    let Some(mut vmm) = start(&["--idle-timeout", "1"], "1") else {
+        return;
+    };
+    let mut silent = Packets::connect(&vmm.process.address());
+    assert_eq!(silent.byte(), None);
+}
+
+#[test]
+fn a_reset_that_only_the_vmm_can_make_is_refused_with_its_name() {
+    let Some(mut vmm) = start(&["--wait"], "1") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    let text = monitor(&mut packets, "reset");
+    assert!(text.contains("system_reset"), "{text}");
+}
+
+/// Another server has taken the address between the start of `trapgate exec` and the creation of the VM.
+#[test]
+fn a_guest_without_a_debugger_is_told_of_in_capitals() {
+    if !kvm_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("gdb");
+    let script = format!("touch {}; exec {} 1", socket.display(), built("small_vmm"));
+    let address = format!("unix:{}", socket.display());
+    let mut command = test_machine::running::trapgate(&["exec", "--gdb", &address]);
+    command.arg("--library").arg(crate::bed::library());
+    command.args(["--", "sh", "-c", &script]);
+    command.stdin(std::process::Stdio::null());
+    let ended = command.output().expect("it starts");
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(error.contains("NO DEBUGGER"), "{error}");
+    assert!(error.contains("is not a socket"), "{error}");
+}

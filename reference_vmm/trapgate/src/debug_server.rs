@@ -13,7 +13,6 @@ pub(crate) use debug_worker::Evictor;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
-use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::SessionSettings;
 use futures::StreamExt as _;
@@ -96,9 +95,9 @@ impl Server {
         let symbols = symbol_file(args.kernel.as_deref(), kernel)?;
         let listener = listen(args, address)?;
         let mut settings = SessionSettings::default();
-        settings.on_disconnect = debug.on_disconnect.into();
-        settings.idle_timeout = Duration::from_secs(debug.idle_timeout.into());
-        settings.dump_folder.clone_from(&debug.dump_dir);
+        settings.on_disconnect = debug.server.on_disconnect.into();
+        settings.idle_timeout = Duration::from_secs(debug.server.idle_timeout.into());
+        settings.dump_folder.clone_from(&debug.server.dump_dir);
         Ok(Some(Self {
             how_to_connect: session_text::connect(&listener.local_addr(), symbols.as_deref()),
             listener,
@@ -183,12 +182,8 @@ impl Server {
 }
 
 fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, BindError> {
-    let exposure = match args.debug.gdb_allow_network {
-        true => Exposure::Network,
-        false => Exposure::LoopbackOnly,
-    };
-    let mut listener = DebugListener::bind(address, exposure)?;
-    for user in &args.debug.gdb_allow_user {
+    let mut listener = DebugListener::bind(address, args.debug.server.exposure())?;
+    for user in &args.debug.server.gdb_allow_user {
         listener.allow_user(user.0);
     }
     Ok(listener)

@@ -9,8 +9,6 @@ use crate::exit_status::ExitStatus;
 use crate::session_text;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
-use debug_worker::Exposure;
-use debug_worker::ListenAddress;
 use library::LibraryError;
 use std::ffi::OsString;
 use std::io;
@@ -32,7 +30,7 @@ pub(crate) enum ExecError {
     Library(#[from] LibraryError),
     /// The debug server could not listen on its address.
     #[error(
-        "the debug server cannot listen (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file)"
+        "the debug server cannot listen (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
     )]
     Gdb(#[from] BindError),
     /// The kernel did not start the program.
@@ -67,7 +65,7 @@ fn prepare(args: &ExecArgs) -> Result<Command, ExecError> {
     let program = vmm_file::find(&name)?;
     vmm_file::check(&program)?;
     let library = library::find(args.library.as_deref())?;
-    check_address(&args.gdb)?;
+    check_address(args)?;
     let mut command = Command::new(program);
     // The VMM sees the name that the user has typed.
     command.arg0(&name).args(rest);
@@ -76,8 +74,8 @@ fn prepare(args: &ExecArgs) -> Result<Command, ExecError> {
 }
 
 /// The library listens when the VMM creates a VM. An address that cannot be used is reported now.
-fn check_address(address: &ListenAddress) -> Result<(), BindError> {
-    DebugListener::bind(address, Exposure::LoopbackOnly).map(drop)
+fn check_address(args: &ExecArgs) -> Result<(), BindError> {
+    DebugListener::bind(&args.gdb, args.server.exposure()).map(drop)
 }
 
 impl ExecError {

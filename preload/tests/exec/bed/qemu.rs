@@ -29,8 +29,25 @@ pub(crate) fn start(options: &[&str]) -> Option<Qemu> {
     start_with(options, &[])
 }
 
-/// As [`start`], with more arguments for QEMU.
-pub(crate) fn start_with(options: &[&str], arguments: &[&str]) -> Option<Qemu> {
+/// QEMU and its arguments for a PC with nothing but two vCPUs.
+pub(crate) const QEMU: [&str; 13] = [
+    PROGRAM,
+    "-accel",
+    "kvm",
+    "-smp",
+    "2",
+    "-m",
+    "64M",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-serial",
+    "null",
+];
+
+/// `None`, with the reason printed, if KVM or QEMU is missing.
+pub(crate) fn folder_for_qemu() -> Option<tempfile::TempDir> {
     if !kvm_here() {
         return None;
     }
@@ -42,29 +59,17 @@ pub(crate) fn start_with(options: &[&str], arguments: &[&str]) -> Option<Qemu> {
         println!("SKIP: no {PROGRAM}; install it with `apt-get install qemu-system-x86`");
         return None;
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    Some(tempfile::tempdir().expect("a folder"))
+}
+
+/// As [`start`], with more arguments for QEMU.
+pub(crate) fn start_with(options: &[&str], arguments: &[&str]) -> Option<Qemu> {
+    let folder = folder_for_qemu()?;
     let guest = folder.path().join("demo-guest.elf");
     fs::write(&guest, demo_guest::ELF).expect("writable");
     let guest = guest.to_str().expect("text");
-    let mut command = vec![
-        PROGRAM,
-        "-accel",
-        "kvm",
-        "-smp",
-        "2",
-        "-m",
-        "64M",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-serial",
-        "null",
-        "-qmp",
-        "stdio",
-        "-kernel",
-        guest,
-    ];
+    let mut command = QEMU.to_vec();
+    command.extend(["-qmp", "stdio", "-kernel", guest]);
     command.extend(arguments);
     let mut qemu = Qemu {
         vmm: Vmm::start(exec(options, &command)),

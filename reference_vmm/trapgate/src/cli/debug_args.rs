@@ -2,6 +2,7 @@
 
 use clap::Args;
 use clap::ValueEnum;
+use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use nix::unistd::User;
 use std::path::PathBuf;
@@ -15,11 +16,29 @@ pub(crate) struct DebugArgs {
     /// Address for GDB: HOST:PORT (port 0 selects a free port, which is printed), unix:PATH, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234")]
     pub gdb: GdbServer,
+    /// The options that `trapgate exec` has too.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// What happens when the guest crashes (KVM cannot run it, or a triple fault with --no-reboot) and no debugger is
+    /// attached
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnCrash::End)]
+    pub on_crash: OnCrash,
+    /// Run at once, instead of holding the guest at its first instruction until GDB continues it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Whether the guest's clocks and timers stop while a debugger has stopped the guest
+    #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
+    pub freeze_time: Freeze,
+}
+
+/// What `trapgate run` and `trapgate exec` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
     /// Allow a --gdb address that other machines can reach. The protocol has no authentication: any program that
     /// reaches the port controls the guest
     #[arg(long)]
     pub gdb_allow_network: bool,
-    /// Admit programs of this user at a --gdb address of this machine, in addition to those of trapgate's own user and
+    /// Admit programs of this user at a --gdb address of this machine, in addition to those of the VMM's own user and
     /// root. A name or a number; may be repeated
     #[arg(long, value_name = "NAME")]
     pub gdb_allow_user: Vec<UserId>,
@@ -35,16 +54,16 @@ pub(crate) struct DebugArgs {
     /// runs on. A held guest that was never continued stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub on_disconnect: OnDisconnect,
-    /// What happens when the guest crashes (KVM cannot run it, or a triple fault with --no-reboot) and no debugger is
-    /// attached
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnCrash::End)]
-    pub on_crash: OnCrash,
-    /// Run at once, instead of holding the guest at its first instruction until GDB continues it
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Whether the guest's clocks and timers stop while a debugger has stopped the guest
-    #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
-    pub freeze_time: Freeze,
+}
+
+impl ServerArgs {
+    /// Who may reach the debug server.
+    pub(crate) const fn exposure(&self) -> Exposure {
+        match self.gdb_allow_network {
+            true => Exposure::Network,
+            false => Exposure::LoopbackOnly,
+        }
+    }
 }
 
 /// A user of this machine.
@@ -78,7 +97,7 @@ pub enum OnDisconnect {
     Resume,
     /// The guest stays stopped until the next debugger attaches
     Stop,
-    /// The guest ends, and trapgate with it
+    /// The guest ends, and its VMM with it
     Kill,
 }
 
@@ -158,7 +177,7 @@ mod tests {
     #[test]
     fn users_have_names_and_numbers() {
         let words = ["--gdb-allow-user", "root", "--gdb-allow-user", "1234"];
-        let users = parse(&words).expect("understood").gdb_allow_user;
+        let users = parse(&words).expect("understood").server.gdb_allow_user;
         assert_eq!(users, [UserId(0), UserId(1234)]);
     }
 

@@ -1,9 +1,12 @@
 //! The command line of `trapgate exec`.
 
+use super::debug_args::ServerArgs;
 use clap::Args;
 use debug_worker::ListenAddress;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// What `exec` does with the VMM.
 pub(super) const EXEC_HELP: &str = "\
@@ -19,21 +22,82 @@ pub(crate) struct ExecArgs {
     /// process gets another port, or a path with its number
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234")]
     pub gdb: ListenAddress,
+    /// The options that `trapgate run` has too.
+    #[command(flatten)]
+    pub server: ServerArgs,
     /// Hold each guest before its first instruction until GDB continues it
     #[arg(long)]
     pub wait: bool,
     /// Log on standard error: error, warn, info, debug or trace, or PART=LEVEL. Without this option only errors are logged
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
     pub log: Option<String>,
     /// The library to preload [default: libtrapgate_preload.so beside trapgate, or in ../lib/trapgate]
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
-    /// The VMM and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true,
-        value_name = "COMMAND"
-    )]
+    /// The VMM and its arguments. What follows the VMM's name is the VMM's
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// A word alone that is no level would be the name of a part, and log nothing if there is no such part.
+fn filter(text: &str) -> Result<String, String> {
+    let is_understood = |part: &str| {
+        let has_level = part.contains('=') || part.parse::<LevelFilter>().is_ok();
+        !part.is_empty() && has_level && EnvFilter::builder().parse(part).is_ok()
+    };
+    match text.split(',').all(is_understood) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "write error, warn, info, debug, trace or off, or PART=LEVEL, for example debug_worker=debug; several with commas between them"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        exec: ExecArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<ExecArgs, clap::Error> {
+        let words = ["trapgate"].iter().chain(words);
+        Alone::try_parse_from(words).map(|alone| alone.exec)
+    }
+
+    #[test]
+    fn what_follows_the_name_of_the_vmm_is_the_vmms() {
+        for words in [
+            &["--wait", "--", "qemu", "-accel", "kvm", "--help", "--wait"][..],
+            &["--wait", "qemu", "-accel", "kvm", "--help", "--wait"],
+        ] {
+            let args = parse(words).expect("understood");
+            assert!(args.wait);
+            assert_eq!(args.command, ["qemu", "-accel", "kvm", "--help", "--wait"]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_not_the_name_of_the_vmm() {
+        for words in [&["--no-such-option", "qemu"][..], &["-accel", "qemu"]] {
+            let error = parse(words).expect_err("refused").to_string();
+            assert!(error.contains("unexpected argument"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_sense_is_refused_with_what_to_write() {
+        for filter in ["", "bogus", "bogus=bogus", "info,", "debug_worker=loud"] {
+            let error = parse(&["--log", filter, "qemu"]).expect_err(filter);
+            assert!(error.to_string().contains("PART=LEVEL"), "{error}");
+        }
+        for filter in ["info", "rsp=trace,warn", "debug_worker=debug", "off"] {
+            parse(&["--log", filter, "qemu"]).expect(filter);
+        }
+    }
 }

@@ -1,5 +1,13 @@
 //! The library to preload.
 
+use object::Architecture;
+use object::LittleEndian;
+use object::Object as _;
+use object::ObjectKind;
+use object::ObjectSymbol as _;
+use object::read::ReadCache;
+use object::read::elf::ElfFile64;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -8,6 +16,9 @@ use thiserror::Error;
 
 /// The file name, as cargo makes it.
 const NAME: &str = "libtrapgate_preload.so";
+
+/// The symbol by which the library is known, with the version of the variables that it reads (`preload/src/vmm_process/constructor.rs`).
+const MARKER: &str = "trapgate_preload_settings_2";
 
 /// Where an installation has it, seen from the folder of the program.
 const INSTALLED: &str = "../lib/trapgate";
@@ -41,6 +52,15 @@ pub(crate) enum LibraryError {
         .0.display()
     )]
     Unloadable(PathBuf),
+    /// The file is not a library for this machine.
+    #[error("{} is no shared library for x86-64; give the path of {NAME}, as cargo has built it", .0.display())]
+    NoLibrary(PathBuf),
+    /// The file is a library for something else, or of another version.
+    #[error(
+        "{} is not the library of this version of trapgate; give the path of {NAME}, built from the same sources as this program",
+        .0.display()
+    )]
+    OtherLibrary(PathBuf),
     /// The program does not know where it is.
     #[error("cannot find the folder of this program; give the path of {NAME} with --library")]
     NoFolder(#[source] io::Error),
@@ -62,7 +82,29 @@ pub(super) fn find(named: Option<&Path>) -> Result<PathBuf, LibraryError> {
         bytes if bytes.iter().any(|byte| b" \t\n:".contains(byte)) => {
             Err(LibraryError::Unloadable(path))
         }
-        _ => Ok(path),
+        _ => {
+            check(&path)?;
+            Ok(path)
+        }
+    }
+}
+
+/// Checks that the dynamic linker can load the library, and that the library is ours.
+fn check(path: &Path) -> Result<(), LibraryError> {
+    let no_library = || LibraryError::NoLibrary(path.to_owned());
+    let file = File::open(path).map_err(|source| LibraryError::Named {
+        path: path.to_owned(),
+        source,
+    })?;
+    let data = ReadCache::new(file);
+    let library = ElfFile64::<LittleEndian, _>::parse(&data).map_err(|_| no_library())?;
+    if library.architecture() != Architecture::X86_64 || library.kind() != ObjectKind::Dynamic {
+        return Err(no_library());
+    }
+    let mut symbols = library.dynamic_symbols();
+    match symbols.any(|symbol| symbol.is_definition() && symbol.name() == Ok(MARKER)) {
+        true => Ok(()),
+        false => Err(LibraryError::OtherLibrary(path.to_owned())),
     }
 }
 
@@ -109,5 +151,38 @@ mod tests {
         }
         let missing = find(Some(&root.path().join("none.so"))).expect_err("none");
         assert!(matches!(missing, LibraryError::Named { .. }), "{missing}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_our_library_is_refused() {
+        let root = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, bytes: &[u8]| {
+            let path = root.path().join(name);
+            fs::write(&path, bytes).expect("writable");
+            path
+        };
+        let program = std::env::current_exe().expect("a path");
+        let program = fs::read(program).expect("readable");
+        let mut foreign = program.clone();
+        // The machine number of AArch64.
+        foreign[18] = 183;
+        for (name, bytes) in [
+            ("empty.so", &b""[..]),
+            ("text.so", b"not a library"),
+            ("cut.so", &program[..70]),
+            ("foreign.so", &foreign),
+            ("static.so", demo_guest::ELF),
+        ] {
+            let error = find(Some(&file(name, bytes))).expect_err(name);
+            assert!(
+                matches!(error, LibraryError::NoLibrary(_)),
+                "{name}: {error}"
+            );
+        }
+        // A program at any address is of the same kind as a library.
+        let error = find(Some(&file("other.so", &program))).expect_err("not ours");
+        assert!(matches!(error, LibraryError::OtherLibrary(_)), "{error}");
+        let error = find(Some(root.path())).expect_err("a folder");
+        assert!(!matches!(error, LibraryError::OtherLibrary(_)), "{error}");
     }
 }

@@ -27,6 +27,15 @@ pub(crate) enum VmmFileError {
     /// No program with this name.
     #[error("there is no program {}; give its path, or check PATH", .0.display())]
     NotFound(PathBuf),
+    /// The path is that of a folder.
+    #[error("{} is a folder; give the path of the VMM's program, which may be in it", .0.display())]
+    Folder(PathBuf),
+    /// The user has given the dynamic linker, which would load the VMM itself.
+    #[error(
+        "{} is the dynamic linker, which the kernel starts for the VMM anyway; give the VMM itself as the command",
+        .0.display()
+    )]
+    Linker(PathBuf),
     /// The file cannot be read.
     #[error("cannot read {}, to see whether a library can be preloaded into it; make it readable", path.display())]
     Unreadable {
@@ -37,8 +46,9 @@ pub(crate) enum VmmFileError {
     },
     /// The program starts another one.
     #[error(
-        "{} is a script, and only the program that `trapgate exec` itself starts is debugged; give the VMM's own command, which the script shows when it is run as `sh -x {}`",
-        .0.display(), .0.display()
+        "{} is a script, and only the program that `trapgate exec` itself starts is debugged; give the VMM's own command, which the script shows when it is run as `sh -x {}`; \
+         or, if the script starts the VMM by `exec`, run `trapgate exec -- sh {}`",
+        .0.display(), .0.display(), .0.display()
     )]
     Script(PathBuf),
     /// The file is not a program of this machine.
@@ -87,9 +97,10 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, VmmFileError> {
     let missing = || VmmFileError::NotFound(name.into());
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
-        return match path.is_file() {
-            true => Ok(path),
-            false => Err(missing()),
+        return match (path.is_file(), path.is_dir()) {
+            (true, _) => Ok(path),
+            (false, true) => Err(VmmFileError::Folder(path)),
+            (false, false) => Err(missing()),
         };
     }
     let folders = std::env::var_os("PATH").ok_or_else(missing)?;
@@ -147,6 +158,7 @@ fn check_contents<'data>(path: &Path, data: impl ReadRef<'data>) -> Result<(), V
         .iter()
         .find_map(|segment| segment.interpreter(LittleEndian, data).transpose());
     match linker {
+        None if is_linker(path) => Err(VmmFileError::Linker(path.to_owned())),
         None => Err(VmmFileError::Static(path.to_owned())),
         Some(Err(_)) => Err(foreign("no complete program")),
         Some(Ok(linker)) if linker.rsplit(|byte| *byte == b'/').next() == Some(GLIBC_LINKER) => {
@@ -157,6 +169,15 @@ fn check_contents<'data>(path: &Path, data: impl ReadRef<'data>) -> Result<(), V
             linker: String::from_utf8_lossy(linker).into_owned(),
         }),
     }
+}
+
+/// The linker's usual path is a symbolic link.
+fn is_linker(path: &Path) -> bool {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    [path, &real]
+        .into_iter()
+        .filter_map(Path::file_name)
+        .any(|name| name.as_bytes() == GLIBC_LINKER)
 }
 
 #[cfg(test)]

@@ -56,8 +56,21 @@ fn a_program_is_found_as_a_shell_finds_it() {
     assert!(shell.is_absolute() && shell.ends_with("sh"), "{shell:?}");
     let path = find(shell.as_os_str()).expect("by its path");
     assert_eq!(path, shell);
-    for missing in ["no-such-vmm", "/no/such/vmm", "/", ""] {
+    for missing in ["no-such-vmm", "/no/such/vmm", ""] {
         let error = find(OsStr::new(missing)).expect_err(missing);
         assert!(matches!(error, VmmFileError::NotFound(_)), "{error}");
     }
+}
+
+#[test]
+fn a_folder_is_named_as_one() {
+    let error = find(OsStr::new("/usr/")).expect_err("refused");
+    assert!(matches!(error, VmmFileError::Folder(_)), "{error}");
+}
+
+#[test]
+fn the_dynamic_linker_is_told_apart_from_a_static_program() {
+    let path = Path::new("/lib64").join(OsStr::from_bytes(GLIBC_LINKER));
+    let error = check(&path).expect_err("refused").to_string();
+    assert!(error.contains("give the VMM itself"), "{error}");
 }
