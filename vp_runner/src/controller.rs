@@ -66,7 +66,7 @@ use vps::Vps;
 use waiting::Waiting;
 
 pub(crate) use held_events::HeldEvents;
-pub(crate) use vps::VpShared;
+pub(crate) use vps::KvmVps;
 
 /// A request of the VMM to the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,10 +224,11 @@ impl Controller {
             gate,
             link,
             snapshot,
-            registers,
+            xfeatures,
+            paging_limits,
         } = new;
-        self.xfeatures = registers.xfeatures();
-        self.paging_limits = registers.paging_limits();
+        self.xfeatures = xfeatures;
+        self.paging_limits = paging_limits;
         self.vps.join(vp, VpThread::new(gate, link, snapshot));
         self.breakpoint_control.join(vp);
         let outputs = self.state.join(vp);
@@ -465,6 +466,10 @@ impl Controller {
             stops,
         });
         if let Err(err) = entered {
+            if let (Owner::Vmm(_), DebugError::VpThreadEnded { .. }) = (&self.owner, &err) {
+                // The vCPU has just gone, and its last event follows.
+                return;
+            }
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
             let cause = CrashCause::Runner(RunnerFault::ThreadGone);
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
@@ -556,6 +561,16 @@ impl Controller {
             }
         };
         self.then(outputs, pending);
+    }
+}
+
+impl Drop for Controller {
+    /// The run loops of a VMM go on without the debugger as soon as `vps` is dropped, so the breakpoint bytes are out of memory before (I6).
+    fn drop(&mut self) {
+        if let Owner::Vmm(events) = &self.owner {
+            self.breakpoint_control.release();
+            events.end();
+        }
     }
 }
 

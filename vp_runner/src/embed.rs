@@ -20,7 +20,7 @@
 //! does its work, and calls the hook again before the guest is to run. The guest does not run until then, and the debugger gets
 //! [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that need the vCPU.
 //!
-//! After a kick of this crate the VMM sees `EINTR` up to three times in a row without a reason of its own: a kick may hide an `immediate_exit` that the VMM has set at
+//! After a kick of this crate the VMM sees `EINTR` several times in a row without a reason of its own: a kick may hide an `immediate_exit` that the VMM has set at
 //! the same time, so the VMM gets a chance to look for work after each change of the flag.
 //!
 //! # Without a debugger
@@ -32,11 +32,11 @@ mod rust_vmm;
 mod vm_handle;
 mod vp_hook;
 
+pub use crate::kvm::immediate_exit::on_kick_signal;
 pub use crate::kvm::kick::BadKickSignal;
 pub use crate::kvm::kick::Kick;
 pub use crate::kvm::kick::KickSignal;
 pub use crate::kvm::kick::SignalKick;
-pub use crate::kvm::kick::on_kick_signal;
 pub use crate::kvm::system_calls;
 pub use crate::memory::slots::MemorySlot;
 pub use crate::runner::Controller;

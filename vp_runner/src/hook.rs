@@ -4,6 +4,7 @@
 //! While the VP is parked, the hook answers the controller's calls, since vCPU ioctls belong to the thread of the vCPU. The VMM comes first: a parked VP gives its
 //! thread back as soon as the VMM wants the thread (I11).
 
+pub(crate) mod around;
 pub(crate) mod link;
 pub(crate) mod mailbox;
 mod messages;
@@ -12,6 +13,7 @@ mod wait;
 
 use crate::arch::GuestRun;
 use crate::arch::Turn;
+use crate::arch::Vp;
 use crate::arch::VpContext;
 use crate::control::enter::Debugger;
 use crate::control::enter::Enter;
@@ -20,16 +22,18 @@ use crate::control::exit::Exit;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
 use crate::kvm::exit_decode::Exits;
+use crate::kvm::hooked_vcpu::HookedVcpu;
 use crate::kvm::kick::Kick;
 use crate::kvm::vcpu::KvmVcpu;
-use crate::kvm::vcpu::KvmVp;
+use crate::kvm::wake::HeldSignals;
 use crate::machine::Machine;
+use crate::sync::awake::Busy;
+use crate::sync::awake::Expected;
+use crate::sync::thread;
 use mailbox::Mailbox;
 pub(crate) use messages::Command;
 pub(crate) use messages::NewVp;
 pub(crate) use messages::VpEvent;
-use pal_async::awake::Busy;
-use pal_async::awake::Expected;
 pub(crate) use parked::Call;
 pub(crate) use parked::ParkedVp;
 use std::sync::Arc;
@@ -59,8 +63,8 @@ pub(crate) enum After {
 }
 
 /// One VP with its hook. Bound to the thread of the vCPU.
-pub(crate) struct HookedVp {
-    vp: KvmVp,
+pub(crate) struct HookedVp<V: HookedVcpu = KvmVcpu> {
+    vp: Vp<V>,
     index: VpIndex,
     gate: Arc<RunGate>,
     mailbox: Arc<Mailbox>,
@@ -78,6 +82,16 @@ pub(crate) struct HookedVp {
     /// The address at which the VP stood when the VMM got the thread of the parked VP.
     left_at: Option<Gva>,
     registers: Registers,
+    vmm: Vmm,
+}
+
+/// Whether the VMM looks for work before the VP waits again or enters the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vmm {
+    /// The VMM has looked since the last signal.
+    HasLooked,
+    /// A signal has arrived that may be the VMM's, and a command of the controller came first.
+    IsToLook,
 }
 
 /// Who may have changed the registers of the vCPU since the last look at them.
@@ -137,9 +151,9 @@ pub(crate) struct HookParts {
     pub(crate) machine: Option<Arc<dyn Machine>>,
 }
 
-impl HookedVp {
+impl<V: HookedVcpu> HookedVp<V> {
     /// The hook of a parked VP, on the thread of the vCPU.
-    pub(crate) fn new(vcpu: KvmVcpu, context: VpContext, parts: HookParts) -> Self {
+    pub(crate) fn new(vcpu: V, context: VpContext, parts: HookParts) -> Self {
         let HookParts {
             mailbox,
             events,
@@ -150,7 +164,7 @@ impl HookedVp {
         Self {
             index: context.index,
             gate: context.gate.clone(),
-            vp: KvmVp::new(vcpu, context),
+            vp: Vp::new(vcpu, context),
             mailbox,
             events,
             kick,
@@ -163,6 +177,7 @@ impl HookedVp {
             next: None,
             left_at: None,
             registers: Registers::Known,
+            vmm: Vmm::HasLooked,
         }
     }
 
@@ -172,7 +187,7 @@ impl HookedVp {
     }
 
     /// The vCPU.
-    pub(crate) fn vcpu(&mut self) -> &mut KvmVcpu {
+    pub(crate) fn vcpu(&mut self) -> &mut V {
         self.vp.vcpu()
     }
 
@@ -199,6 +214,7 @@ impl HookedVp {
         }
         let before = self.next_entry();
         if before != Before::Enter {
+            self.vmm = Vmm::HasLooked;
             self.vmm_gets_vcpu();
         }
         before
@@ -213,15 +229,23 @@ impl HookedVp {
     fn next_entry(&mut self) -> Before {
         let vcpu = self.vp.vcpu();
         // The VMM may have set the flag too, since it looked for work the last time. So it looks again.
-        if vcpu.clear_immediate_exit() {
+        if vcpu.immediate_exit().clear() {
             return Before::Interrupted;
         }
         self.stop_passing();
+        let mut signals: Option<HeldSignals> = None;
         loop {
+            if let (State::Parked, None) = (&self.state, &signals) {
+                signals = self.hold_signals();
+            }
             match &mut self.state {
+                State::Running { .. } | State::Released if self.vmm == Vmm::IsToLook => {
+                    return Before::Interrupted;
+                }
                 State::Released => return self.deliver_or(Before::Enter),
-                State::Parked => match self.wait_for_command() {
+                State::Parked => match self.wait_for_command(signals.as_ref()) {
                     Some(Command::Enter(enter)) => {
+                        signals = None;
                         self.begin(&enter);
                         if self.exit == KeptExit::Kept {
                             return self.deliver_or(Before::Enter);
@@ -278,7 +302,7 @@ impl HookedVp {
             Ok(()) => LastRun::Exit,
             Err(_) => {
                 // The flag may have hidden one that the VMM set at the same time. The VMM sees the error, and looks for work.
-                self.vp.vcpu().clear_immediate_exit();
+                self.vp.vcpu().immediate_exit().clear();
                 LastRun::Nothing
             }
         };
@@ -380,11 +404,11 @@ impl HookedVp {
     }
 }
 
-impl Drop for HookedVp {
+impl<V: HookedVcpu> Drop for HookedVp<V> {
     fn drop(&mut self) {
         self.kick.unregister(self.index);
         self.mailbox.close();
-        match std::thread::panicking() {
+        match thread::panicking() {
             true => self.events.send(VpEvent::Died(self.index)),
             false => self.events.send(VpEvent::Left(self.index)),
         }

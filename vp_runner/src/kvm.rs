@@ -4,14 +4,19 @@ pub(crate) mod adopt;
 pub(crate) mod exit_decode;
 mod guarded;
 pub(crate) mod guest_ram;
+pub(crate) mod hooked_vcpu;
+pub(crate) mod immediate_exit;
 pub(crate) mod kick;
 mod memory_slot;
 mod pending_interrupt;
 pub mod ram;
 pub(crate) mod vcpu;
+#[cfg(not(all(test, shuttle)))]
 pub(crate) mod wake;
 pub mod x86_64;
 
+#[cfg(all(test, shuttle))]
+pub(crate) use crate::sync::wake;
 pub(crate) use x86_64::RegisterFile;
 pub use x86_64::system_calls;
 

@@ -34,6 +34,7 @@ pub mod machine;
 mod memory;
 pub mod probe;
 pub mod runner;
+mod sync;
 mod vp_thread;
 
 #[cfg(feature = "rust-vmm")]

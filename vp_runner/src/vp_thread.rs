@@ -4,11 +4,12 @@ use crate::control::guest_event::GuestEvent;
 use crate::hook::After;
 use crate::hook::Before;
 use crate::hook::HookedVp;
+use crate::kvm::hooked_vcpu::HookedVcpu;
 use crate::machine::Machine;
 use vmm_core_defs::addr::VpIndex;
 
 /// Runs the VP until the controller ends.
-pub(crate) fn serve(mut vp: HookedVp, index: VpIndex, machine: &dyn Machine) {
+pub(crate) fn serve<V: HookedVcpu>(mut vp: HookedVp<V>, index: VpIndex, machine: &dyn Machine) {
     loop {
         match vp.before_entry() {
             _ if vp.is_released() => return,

@@ -25,14 +25,8 @@
 //! Ordering: all operations are `AcqRel`, so a VP that was stopped by a kick sees everything that the kicker wrote before the kick. There is one kicker
 //! (the controller) and one VP thread. `loom` explores their interleavings in the tests of this module.
 
-#[cfg(loom)]
-use loom::sync::atomic::AtomicU8;
-#[cfg(loom)]
-use loom::sync::atomic::Ordering;
-#[cfg(not(loom))]
-use std::sync::atomic::AtomicU8;
-#[cfg(not(loom))]
-use std::sync::atomic::Ordering;
+use crate::sync::atomic::AtomicU8;
+use crate::sync::atomic::Ordering;
 
 const IDLE: u8 = 0;
 const KICKED: u8 = 1;

@@ -11,6 +11,7 @@ use super::device_calls::StartCall;
 use super::latest_session::LatestSession;
 use super::ticker::Tick;
 use super::ticker::Ticker;
+use super::vps::KvmVps;
 use super::vps::VpShared;
 use super::vps::Vps;
 use super::waiting::Waiting;
@@ -122,13 +123,16 @@ impl Controller {
         let shared = VpShared {
             ram: ram.clone(),
             breakpoints: Arc::clone(&breakpoints),
-            vm: params.vm.clone(),
-            features,
             time: time.clone(),
             kick: Arc::new(SignalKick::new(params.kick_signal)),
             events: send,
         };
-        let vps = Vps::start(params.vcpus, &shared, &params.machine).map_err(StartError::Thread)?;
+        let kvm = KvmVps {
+            shared,
+            vm: params.vm,
+            features,
+        };
+        let vps = Vps::start(params.vcpus, &kvm, &params.machine).map_err(StartError::Thread)?;
         let registers = block_on(power_on(&vps)).map_err(StartError::PowerOn)?;
         let guest = Guest {
             vps,
@@ -157,7 +161,7 @@ impl Controller {
     }
 
     /// A controller of a VM whose VPs register later, and what the VPs need for that.
-    pub(crate) fn embedded(parts: Embedded) -> (Self, VpShared) {
+    pub(crate) fn embedded(parts: Embedded) -> (Self, KvmVps) {
         let report = parts.report.as_ref();
         let breakpoints = Arc::new(RwLock::new(Breakpoints {
             table: BreakpointTable::new(parts.breakpoint_limit),
@@ -171,11 +175,14 @@ impl Controller {
         let shared = VpShared {
             ram: parts.memory.clone(),
             breakpoints: breakpoints.clone(),
-            features: KvmFeatures::of(&parts.vm, Report::seen_to_work(report)),
-            vm: parts.vm,
             time: time.clone(),
             kick: parts.kick,
             events: send,
+        };
+        let kvm = KvmVps {
+            shared,
+            features: KvmFeatures::of(&parts.vm, Report::seen_to_work(report)),
+            vm: parts.vm,
         };
         let guest = Guest {
             vps: Vps::of(Vec::new()),
@@ -200,7 +207,7 @@ impl Controller {
             on_reset: ResetPolicy::Reset,
             on_crash: OnCrash::End,
         };
-        (Self::over(guest, setup), shared)
+        (Self::over(guest, setup), kvm)
     }
 
     /// A controller of VPs that exist already.

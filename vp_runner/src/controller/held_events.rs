@@ -19,8 +19,15 @@ pub(crate) struct HeldEvents(Arc<Inner>);
 struct Inner {
     /// One bit for each kind of event that is a stop now.
     stops: AtomicU8,
-    held: Mutex<Vec<GuestEvent>>,
+    held: Mutex<Held>,
     continued: Continued,
+}
+
+#[derive(Default)]
+struct Held {
+    events: Vec<GuestEvent>,
+    /// The debugger has ended, and nobody would give an event back.
+    has_ended: bool,
 }
 
 impl HeldEvents {
@@ -42,25 +49,40 @@ impl HeldEvents {
     pub(crate) fn hold(&self, event: GuestEvent) -> bool {
         let stops = StopOn::from_bits(self.0.stops.load(Ordering::Acquire));
         let is_stop = self.0.stops.load(Ordering::Acquire) != 0 && event.is_stop(stops);
-        if is_stop {
-            self.lock().push(event);
+        if !is_stop {
+            return false;
         }
-        is_stop
+        let mut held = self.lock();
+        if !held.has_ended {
+            held.events.push(event);
+        }
+        !held.has_ended
+    }
+
+    /// The debugger ends. The VMM acts on everything that it holds, and holds nothing from now on.
+    pub(super) fn end(&self) {
+        let mut held = self.lock();
+        held.has_ended = true;
+        let events = std::mem::take(&mut held.events);
+        drop(held);
+        for kind in events.into_iter().filter_map(GuestEvent::kind) {
+            (self.0.continued)(kind);
+        }
     }
 
     /// The debugger has continued from this event, so the VMM acts on what it holds.
     pub(super) fn continued(&self, event: GuestEvent) {
         let mut held = self.lock();
-        let before = held.len();
-        held.retain(|kept| !kept.is_covered_by(event));
-        let was_held = held.len() < before;
+        let before = held.events.len();
+        held.events.retain(|kept| !kept.is_covered_by(event));
+        let was_held = held.events.len() < before;
         drop(held);
         if was_held && let Some(kind) = event.kind() {
             (self.0.continued)(kind);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<GuestEvent>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,5 +114,23 @@ mod tests {
         assert!(given_back.try_recv().is_err(), "given back once");
         events.set_stops(None);
         assert!(!events.hold(reset));
+    }
+
+    #[test]
+    fn the_end_of_the_debugger_gives_every_event_back_and_holds_no_other() {
+        let (send, given_back) = mpsc::channel();
+        let send = Mutex::new(send);
+        let events = HeldEvents::new(Box::new(move |kind| {
+            send.lock().unwrap().send(kind).unwrap();
+        }));
+        events.set_stops(Some(StopOn::default()));
+        assert!(events.hold(GuestEvent::Reset { vp: None }));
+        events.end();
+        assert_eq!(given_back.try_recv(), Ok(GuestEventKind::Reset));
+        assert!(
+            !events.hold(GuestEvent::PowerOff { vp: None }),
+            "nobody would give it back"
+        );
+        assert!(given_back.try_recv().is_err());
     }
 }

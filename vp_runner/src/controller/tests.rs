@@ -9,6 +9,8 @@
 //! A failure prints its schedule or seed. `TRAPGATE_SCHEDULE=<schedule> cargo test -p vp_runner --lib controller` repeats it and prints the events.
 
 mod client;
+#[cfg(shuttle)]
+mod faces;
 mod fake_vp;
 mod model;
 
@@ -119,7 +121,7 @@ fn session() {
     };
     let controller = Controller::over(guest, setup);
     let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
-    let clock = thread::spawn(move || tick(&pulses, &ticks_to));
+    let clock = thread::spawn(move || tick(&pulses, &ticks_to, 0.1));
     let id = client::SharedId::default();
     let intruder = thread::spawn({
         let (model, debug, id) = (model.clone(), debug.clone(), id.clone());
@@ -147,7 +149,7 @@ fn say(what: impl FnOnce() -> String) {
 }
 
 /// Sends ticks at any time.
-fn tick(pulses: &mpsc::Receiver<Pulse>, ticks: &mesh::Sender<Tick>) {
+fn tick(pulses: &mpsc::Receiver<Pulse>, ticks: &mesh::Sender<Tick>, often: f64) {
     let mut pulse = Pulse::Off;
     loop {
         match pulses.try_recv() {
@@ -155,7 +157,7 @@ fn tick(pulses: &mpsc::Receiver<Pulse>, ticks: &mesh::Sender<Tick>) {
             Err(mpsc::TryRecvError::Disconnected) => return,
             Err(mpsc::TryRecvError::Empty) => {}
         }
-        if pulse == Pulse::On && thread_rng().gen_bool(0.1) {
+        if pulse == Pulse::On && thread_rng().gen_bool(often) {
             ticks.send(Tick);
         }
         thread::yield_now();

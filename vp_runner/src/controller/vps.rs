@@ -2,6 +2,7 @@
 
 mod start;
 
+pub(crate) use start::KvmVps;
 pub(crate) use start::VpShared;
 
 use super::unanswered::Unanswered;

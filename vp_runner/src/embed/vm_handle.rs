@@ -9,7 +9,7 @@ use crate::control::run_gate::RunGate;
 use crate::controller::Control;
 use crate::controller::Controller;
 use crate::controller::HeldEvents;
-use crate::controller::VpShared;
+use crate::controller::KvmVps;
 use crate::hook::mailbox::Mailbox;
 use crate::kvm::adopt;
 use crate::memory::slots::MemorySlots;
@@ -45,9 +45,9 @@ pub fn embed(params: EmbedParams) -> Result<(VmHandle, Controller), EmbedError> 
         breakpoint_limit: params.breakpoint_limit,
         report: params.report,
     };
-    let (controller, shared) = Controller::embedded(parts);
+    let (controller, kvm) = Controller::embedded(parts);
     let handle = VmHandle(Arc::new(Inner {
-        shared,
+        kvm,
         memory,
         events,
         control,
@@ -83,7 +83,7 @@ pub struct Quiesced(Arc<Inner>);
 
 impl Drop for Quiesced {
     fn drop(&mut self) {
-        self.0.shared.unquiesce();
+        self.0.kvm.shared.unquiesce();
     }
 }
 
@@ -92,7 +92,7 @@ impl Drop for Quiesced {
 pub struct VmHandle(Arc<Inner>);
 
 struct Inner {
-    shared: VpShared,
+    kvm: KvmVps,
     memory: Arc<MemorySlots>,
     events: HeldEvents,
     control: mesh::Sender<Control>,
@@ -137,13 +137,13 @@ impl VmHandle {
     ///
     /// Call it after the slot was added in KVM, and before the memory of a slot that goes away is unmapped or used for anything else.
     pub fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
-        self.0.shared.set_slot(number, slot);
+        self.0.kvm.shared.set_slot(number, slot);
         self.0.control.send(Control::MemoryChanged);
     }
 
     #[cfg(feature = "rust-vmm")]
     pub(super) fn replace_slots(&self, memory: Arc<vm_memory::GuestMemoryMmap>) {
-        self.0.shared.set_guest_memory(memory);
+        self.0.kvm.shared.set_guest_memory(memory);
         self.0.control.send(Control::MemoryChanged);
     }
 
@@ -159,7 +159,7 @@ impl VmHandle {
     /// # Errors
     /// The error of the host, and [`io::ErrorKind::AlreadyExists`] for a vCPU that is registered.
     pub fn register_vp(&self, id: u32, vcpu: BorrowedFd<'_>) -> io::Result<VpHook> {
-        let vcpu = adopt::vcpu(self.0.shared.vm(), vcpu)?;
+        let vcpu = adopt::vcpu(&self.0.kvm.vm, vcpu)?;
         let mut vps = self.vps();
         let position = position(&mut vps, id);
         let known = &mut vps[position];
@@ -167,7 +167,7 @@ impl VmHandle {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let index = u32::try_from(position).map_err(|_| io::ErrorKind::QuotaExceeded)?;
-        let vp = self.0.shared.register(VpIndex::new(index), vcpu)?;
+        let vp = self.0.kvm.register(VpIndex::new(index), vcpu)?;
         let (gate, mailbox) = vp.shared();
         known.registered = Some(Registered { gate, mailbox });
         drop(vps);
@@ -193,7 +193,7 @@ impl VmHandle {
             && let Some(registered) = &vps[position].registered
             && registered.gate.kick() == Kick::Signal
         {
-            self.0.shared.kick(vp);
+            self.0.kvm.shared.kick(vp);
         }
         Proceed::Held
     }
@@ -207,13 +207,13 @@ impl VmHandle {
     ///
     /// A debugger may stay attached, and gets [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that need a vCPU.
     pub fn quiesce(&self) -> Quiesced {
-        self.0.shared.quiesce();
+        self.0.kvm.shared.quiesce();
         Quiesced(self.0.clone())
     }
 
     /// Whether there is a breakpoint byte in the guest's memory, which [`quiesce`](Self::quiesce) would take out. Takes a lock for a moment.
     pub fn has_breakpoint_bytes(&self) -> bool {
-        self.0.shared.has_breakpoint_bytes()
+        self.0.kvm.shared.has_breakpoint_bytes()
     }
 
     /// From now on, notes the pages that a debugger writes, breakpoint bytes included. A VMM that copies the memory of a running guest calls this before it starts

@@ -3,6 +3,8 @@
 use crate::hook::After;
 use crate::hook::Before;
 use crate::hook::HookedVp;
+use crate::hook::around::Around;
+use crate::kvm::vcpu::KvmVcpu;
 use std::io;
 
 /// What the VMM does next.
@@ -29,15 +31,13 @@ pub enum AfterExit {
 
 /// The hook of one vCPU. Bound to the thread of the vCPU. Dropping the hook takes the vCPU off the debugger.
 pub struct VpHook {
-    vp: HookedVp,
-    /// The result of the exit that is held, for [`run`](Self::run).
-    held: io::Result<()>,
+    around: Around<KvmVcpu>,
 }
 
 impl VpHook {
     pub(super) fn new(vp: HookedVp) -> Self {
-        let held = Ok(());
-        Self { vp, held }
+        let around = Around::new(vp);
+        Self { around }
     }
 
     /// Runs the vCPU by `kvm_run`, which makes the `KVM_RUN` and returns the error of the host. Returns when there is an exit or an error for the VMM to handle,
@@ -49,26 +49,14 @@ impl VpHook {
     /// # Errors
     /// The error of `kvm_run`. `EINTR` also if the VMM wants its thread while the VP is parked.
     #[inline]
-    pub fn run(&mut self, mut kvm_run: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-        loop {
-            match self.before_entry() {
-                BeforeEntry::Enter => {}
-                BeforeEntry::Interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
-                BeforeEntry::Deliver => return std::mem::replace(&mut self.held, Ok(())),
-            }
-            let result = kvm_run();
-            match self.after_exit(&result) {
-                AfterExit::Handle => return result,
-                AfterExit::Again => {}
-                AfterExit::Hold => self.held = result,
-            }
-        }
+    pub fn run(&mut self, kvm_run: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        self.around.run(kvm_run)
     }
 
     /// Comes before each `KVM_RUN`, outside any lock that another thread of the VMM waits for. Parks the VP inside while a debugger stops the guest.
     #[inline]
     pub fn before_entry(&mut self) -> BeforeEntry {
-        match self.vp.before_entry() {
+        match self.around.before_entry() {
             Before::Enter => BeforeEntry::Enter,
             Before::Interrupted => BeforeEntry::Interrupted,
             Before::Deliver => BeforeEntry::Deliver,
@@ -78,11 +66,7 @@ impl VpHook {
     /// Comes after each `KVM_RUN`, with its result, before the VMM looks at the exit.
     #[inline]
     pub fn after_exit(&mut self, result: &io::Result<()>) -> AfterExit {
-        let result = match result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
-        };
-        match self.vp.after_exit(result) {
+        match self.around.after_exit(result) {
             After::Handle => AfterExit::Handle,
             After::Again => AfterExit::Again,
             After::Hold => AfterExit::Hold,

@@ -5,9 +5,9 @@ use super::mailbox::Mailbox;
 pub(crate) use super::mailbox::NotTaken;
 use crate::control::run_gate::Kick as Kicked;
 use crate::kvm::kick::Kick;
-use pal_async::awake::awake;
+use crate::sync::awake::awake;
+use crate::sync::thread::JoinHandle;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use vmm_core_defs::addr::VpIndex;
 
 /// The connection of the controller to one VP.

@@ -4,14 +4,14 @@ use super::messages::Command;
 use crate::kvm::wake::HeldSignals;
 use crate::kvm::wake::Wake;
 use crate::kvm::wake::Woken;
+use crate::sync::Condvar;
+use crate::sync::Mutex;
+use crate::sync::MutexGuard;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Who has the thread of a VP that is not in the guest.
@@ -189,7 +189,7 @@ impl Mailbox {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -2,13 +2,14 @@
 
 use super::Call;
 use super::link::VpLink;
+use crate::arch::PagingLimits;
 use crate::arch::Snapshots;
 use crate::control::enter::Enter;
 use crate::control::enter::VpParked;
 use crate::control::run_gate::RunGate;
-use crate::kvm::RegisterFile;
 use std::sync::Arc;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::regs::XFeatures;
 
 /// A command of the controller to a VP.
 pub(crate) enum Command {
@@ -49,6 +50,8 @@ pub(crate) struct NewVp {
     pub(crate) gate: Arc<RunGate>,
     pub(crate) link: Box<dyn VpLink>,
     pub(crate) snapshot: Snapshots,
-    /// Which registers the VPs of this VM have.
-    pub(crate) registers: RegisterFile,
+    /// Which optional register sets the VPs of this VM have.
+    pub(crate) xfeatures: XFeatures,
+    /// What the CPUID of these VPs says about paging.
+    pub(crate) paging_limits: PagingLimits,
 }

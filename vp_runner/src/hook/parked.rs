@@ -5,6 +5,7 @@ use crate::arch::CodeLocation;
 use crate::arch::VpState;
 use crate::control::enter::StopSet;
 use crate::kvm::RegisterFile;
+use crate::kvm::hooked_vcpu::HookedVcpu;
 use std::sync::Arc;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::MachineCall;
@@ -45,7 +46,7 @@ pub(crate) trait ParkedVp {
     fn restart_counter(&mut self) -> Result<(), DebugError>;
 }
 
-impl ParkedVp for HookedVp {
+impl<V: HookedVcpu> ParkedVp for HookedVp<V> {
     fn power_on(&mut self) -> Result<(), DebugError> {
         let Some(machine) = &self.machine else {
             return Ok(());

@@ -2,13 +2,15 @@
 
 use super::Command;
 use super::HookedVp;
+use super::Vmm;
 use super::VpEvent;
 use super::mailbox::Mailbox;
 use crate::arch::HOLD_AFTER;
 use crate::kvm::exit_decode::Exits;
+use crate::kvm::hooked_vcpu::HookedVcpu;
 use crate::kvm::wake::HeldSignals;
 use crate::kvm::wake::Woken;
-use pal_async::awake::Expected;
+use crate::sync::awake::Expected;
 use std::time::Instant;
 
 /// What a look at the mailbox has shown.
@@ -17,25 +19,38 @@ enum Seen {
     WantedByVmm,
 }
 
-impl HookedVp {
+impl<V: HookedVcpu> HookedVp<V> {
+    /// Holds the thread's signals back while the VP is parked. Where the VMM has the thread at other times, its signals must not be missed.
+    pub(super) fn hold_signals(&self) -> Option<HeldSignals> {
+        (self.exits == Exits::GoToVmm).then(HeldSignals::new)
+    }
+
     /// Waits for the next command. `None`: the VMM wants the thread. Holds the guest's timers if no command comes for a while.
-    pub(super) fn wait_for_command(&mut self) -> Option<Command> {
+    pub(super) fn wait_for_command(&mut self, signals: Option<&HeldSignals>) -> Option<Command> {
         self.arrive();
-        // Where the VMM has the thread at other times, its signals must not be missed.
-        let signals = (self.exits == Exits::GoToVmm).then(HeldSignals::new);
+        // A late kick may hide a flag that the VMM has set.
+        if signals.is_some() && self.vp.vcpu().immediate_exit().clear() {
+            self.vmm = Vmm::IsToLook;
+        }
+        if self.vmm == Vmm::IsToLook {
+            return self.leave();
+        }
         let since = Instant::now();
         let soon = self.next;
         let vcpu = self.vp.vcpu();
         let mailbox = &self.mailbox;
         let look = || match mailbox.take() {
             Some(command) => Some(Seen::Command(command)),
-            None => vcpu.is_wanted_by_vmm().then_some(Seen::WantedByVmm),
+            None => vcpu
+                .immediate_exit()
+                .is_wanted_by_vmm()
+                .then_some(Seen::WantedByVmm),
         };
         let seen = soon.and_then(|next| next.awake(look));
         let command = match seen {
             Some(Seen::Command(command)) => Some(command),
             Some(Seen::WantedByVmm) => self.leave(),
-            None => self.sleep(signals.as_ref()),
+            None => self.sleep(signals),
         };
         self.next = self.next.map(|_| Expected::after(since));
         command
@@ -47,12 +62,15 @@ impl HookedVp {
             if let Some(command) = self.mailbox.take() {
                 return Some(command);
             }
-            if self.vp.vcpu().is_wanted_by_vmm() {
+            if self.vp.vcpu().immediate_exit().is_wanted_by_vmm() {
                 return self.leave();
             }
             match self.mailbox.sleep(timeout, signals, || false) {
                 Woken::Wake => {}
-                Woken::Signal if signals.is_some() => return self.leave(),
+                Woken::Signal if signals.is_some() => {
+                    self.vmm = Vmm::IsToLook;
+                    return self.leave();
+                }
                 // The kick of a thread of this crate. There is a command soon, or the kick was late.
                 Woken::Signal => {}
                 Woken::Timeout => {

@@ -1,21 +1,18 @@
 //! The signal that ends a `KVM_RUN`: its handler, and the part of a VP thread. `run_gate` has the protocol.
 #![expect(
     unsafe_code,
-    reason = "a signal handler writes to the kvm_run page of the thread it interrupts"
+    reason = "sigaction, tgkill, and a flag in the mapping of a vCPU"
 )]
 
+use super::immediate_exit::ImmediateExit;
+use super::immediate_exit::on_kick_signal;
 use kvm_ioctls::VcpuFd;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::ptr::null;
-use std::ptr::null_mut;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering;
-use std::sync::atomic::compiler_fence;
 use vmm_core_defs::addr::VpIndex;
 use vmm_sys_util::signal::SIGRTMAX;
 use vmm_sys_util::signal::SIGRTMIN;
@@ -203,33 +200,6 @@ impl Kick for SignalKick {
     }
 }
 
-thread_local! {
-    /// `kvm_run.immediate_exit` of this thread's vCPU, and null on every other thread. With constant initialisation and without a destructor, the signal handler
-    /// reads this variable by a plain load.
-    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(null_mut()) };
-    /// Whether this module has set `immediate_exit`. The VMM may set the flag too, and only the VMM clears a flag that the VMM has set.
-    static SET_HERE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The flag of the calling thread's vCPU.
-fn immediate_exit() -> Option<&'static AtomicU8> {
-    let flag = IMMEDIATE_EXIT.get();
-    // SAFETY: `ThreadVcpu` set the pointer to a byte of a mapped kvm_run page, and clears the pointer before the page is unmapped. The callers do not keep the
-    // reference. The byte is shared with the kernel and with the VMM, which access it as a whole.
-    (!flag.is_null()).then(|| unsafe { AtomicU8::from_ptr(flag) })
-}
-
-/// Makes the calling thread's `KVM_RUN` return `EINTR`, whether it has begun or not. For the signal handler of a VMM that implements [`Kick`].
-///
-/// Async-signal-safe: loads and stores of thread-local variables and of one atomic. Has no effect on a thread without a registered vCPU.
-pub fn on_kick_signal() {
-    if let Some(flag) = immediate_exit()
-        && flag.swap(1, Ordering::Relaxed) == 0
-    {
-        SET_HERE.set(true);
-    }
-}
-
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     on_kick_signal();
 }
@@ -237,53 +207,26 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 /// A vCPU on the thread it belongs to: while this exists, the signal sets its `immediate_exit`.
 #[derive(Debug)]
 pub(crate) struct ThreadVcpu {
+    /// Dropped before the mapping of `fd`.
+    immediate_exit: ImmediateExit,
     fd: VcpuFd,
-    /// This type must be dropped on the thread that created it.
-    _not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl ThreadVcpu {
     /// Binds the vCPU to the calling thread, which must not have another vCPU.
     pub(crate) fn new(mut fd: VcpuFd) -> Self {
         let flag = &raw mut fd.get_kvm_run().immediate_exit;
-        IMMEDIATE_EXIT.set(flag);
-        SET_HERE.set(false);
-        Self {
-            fd,
-            _not_send: std::marker::PhantomData,
-        }
+        // SAFETY: the flag is in the mapping of `fd`, which lives longer than the value made here.
+        let immediate_exit = unsafe { ImmediateExit::bind(flag) };
+        Self { immediate_exit, fd }
     }
 
     pub(crate) fn fd(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
-    /// Makes the next `KVM_RUN` return at once, after it has completed the last exit.
-    pub(crate) fn set_immediate_exit(&self) {
-        on_kick_signal();
-    }
-
-    /// Clears `immediate_exit` if this module has set it. Returns whether it had. The VMM may have set the flag as well in the meantime, so the caller then
-    /// lets the VMM look for work before the VP enters the guest or waits.
-    pub(crate) fn clear_immediate_exit(&self) -> bool {
-        let was_set = SET_HERE.replace(false);
-        // A kick between the two finds the flag set, and leaves `SET_HERE` clear as well.
-        compiler_fence(Ordering::SeqCst);
-        if was_set && let Some(flag) = immediate_exit() {
-            flag.store(0, Ordering::Relaxed);
-        }
-        was_set
-    }
-
-    /// Whether the VMM has set `immediate_exit`, because it wants its thread.
-    pub(crate) fn is_wanted_by_vmm(&self) -> bool {
-        !SET_HERE.get() && immediate_exit().is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
-    }
-}
-
-impl Drop for ThreadVcpu {
-    fn drop(&mut self) {
-        IMMEDIATE_EXIT.set(null_mut());
+    pub(crate) fn immediate_exit(&self) -> &ImmediateExit {
+        &self.immediate_exit
     }
 }
 

@@ -13,7 +13,6 @@ use super::kick::ThreadVcpu;
 use super::x86_64::RegisterFile;
 use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::arch::x86_64::stop_cause::SingleStepping;
-use crate::arch::x86_64::vp::Vp;
 use crate::arch::x86_64::vp::debug_state::DebugState;
 use features::KvmFeatures;
 use kvm_ioctls::VcpuFd;
@@ -24,9 +23,6 @@ use vmm_core_defs::debug_rpc::RunnerBug;
 
 /// The interrupt shadow of `sti` (api.rst, `KVM_GET_VCPU_EVENTS`).
 pub(crate) const SHADOW_STI: u8 = 2;
-
-/// A VP whose vCPU is in KVM.
-pub(crate) type KvmVp = Vp<KvmVcpu>;
 
 /// See the module.
 #[derive(Debug)]
@@ -76,19 +72,6 @@ impl KvmVcpu {
             hides: SingleStepping::Off,
             own: TrapFlag::Clear,
         }
-    }
-
-    /// Finds out which registers a VP of this VM has. The vCPU is in its power-on state.
-    ///
-    /// # Errors
-    /// [`DebugError::Hypervisor`].
-    pub(crate) fn find_register_file(&mut self) -> Result<RegisterFile, DebugError> {
-        RegisterFile::new(&self.vm, self.vcpu.fd())
-    }
-
-    /// Sets how registers are read and written.
-    pub(crate) fn set_register_file(&mut self, registers: RegisterFile) {
-        self.registers = Some(registers);
     }
 
     fn register_file(&self) -> Result<RegisterFile, DebugError> {

@@ -26,8 +26,12 @@ const LAYERS: &[Layer] = &[
         uses: &[],
     },
     Layer {
+        path: "sync",
+        uses: &[],
+    },
+    Layer {
         path: "control",
-        uses: &["arch", "machine"],
+        uses: &["arch", "machine", "sync"],
     },
     Layer {
         path: "memory",
@@ -39,7 +43,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         path: "kvm",
-        uses: &["arch", "breakpoints", "control", "machine", "memory"],
+        uses: &[
+            "arch",
+            "breakpoints",
+            "control",
+            "machine",
+            "memory",
+            "sync",
+        ],
     },
     Layer {
         path: "probe",
@@ -47,11 +58,11 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         path: "hook",
-        uses: &["arch", "control", "kvm", "machine"],
+        uses: &["arch", "control", "kvm", "machine", "sync"],
     },
     Layer {
         path: "vp_thread",
-        uses: &["control", "hook", "machine"],
+        uses: &["control", "hook", "kvm", "machine"],
     },
     Layer {
         path: "controller",
@@ -65,6 +76,7 @@ const LAYERS: &[Layer] = &[
             "memory",
             "probe",
             "runner",
+            "sync",
             "vp_thread",
         ],
     },

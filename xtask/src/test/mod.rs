@@ -70,6 +70,7 @@ const STEPS: &[Step] = &[
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("loom", loom),
+    ("shuttle", shuttle),
     ("nested kvm-amd", nested_amd),
     ("nested kvm-intel", nested_intel),
     ("conformance in nested QEMU", |_| {
@@ -189,20 +190,31 @@ fn run_loops(summary: &mut Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The model of the kick protocol. Another cfg means another build, kept apart so that neither throws away the other's.
+/// The model of the kick protocol.
 fn loom(summary: &mut Summary) -> anyhow::Result<()> {
+    model_check("loom", "run_gate", summary)
+}
+
+/// The hook with the controller, under random schedules.
+fn shuttle(summary: &mut Summary) -> anyhow::Result<()> {
+    model_check("shuttle", "controller::tests::faces", summary)
+}
+
+/// The tests of `vp_runner` with this in their path, with the locks and atomics of a model checker. Another cfg means another build, kept apart so that neither throws
+/// away the other's.
+fn model_check(checker: &str, tests: &str, summary: &mut Summary) -> anyhow::Result<()> {
     let passed = cargo_test(
         process::cargo()
             .args(["test", "--package", "trapgate-vp-runner", "--lib"])
             .arg("--target-dir")
-            .arg(process::target_dir().join("loom"))
-            .args(["run_gate", "--", "--show-output"])
-            .env("RUSTFLAGS", "--cfg loom"),
+            .arg(process::target_dir().join(checker))
+            .args([tests, "--", "--show-output"])
+            .env("RUSTFLAGS", format!("--cfg {checker}")),
         summary,
     )?;
     anyhow::ensure!(
         passed > 0,
-        "no loom test was run: vp_runner has none whose path contains `run_gate`"
+        "no {checker} test was run: vp_runner has none whose path contains `{tests}`"
     );
     Ok(())
 }

@@ -47,7 +47,7 @@ enum End {
     Lost,
 }
 
-fn send<M, I, T>(
+pub(super) fn send<M, I, T>(
     to: impl RpcSend<Message = M>,
     request: impl FnOnce(Rpc<I, Result<T, DebugError>>) -> M,
     input: I,
@@ -59,7 +59,7 @@ fn send<M, I, T>(
 }
 
 /// Checks that the request was not dropped without an answer.
-fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
+pub(super) fn answer<T>(pending: Pending<T>) -> Result<T, DebugError> {
     match block_on(pending) {
         Ok(value) => Ok(value),
         Err(RpcError::Call(err)) => Err(err),

@@ -3,6 +3,7 @@
 use super::VpThread;
 use super::Vps;
 use crate::arch::GuestMemory;
+use crate::arch::PagingLimits;
 use crate::arch::Snapshots;
 use crate::arch::Timekeeper;
 use crate::arch::VpContext;
@@ -17,6 +18,7 @@ use crate::hook::mailbox::Holder;
 use crate::hook::mailbox::Mailbox;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::guest_ram;
+use crate::kvm::hooked_vcpu::HookedVcpu;
 use crate::kvm::kick::Kick;
 use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::KvmVcpu;
@@ -24,6 +26,7 @@ use crate::kvm::vcpu::features::KvmFeatures;
 use crate::machine::Machine;
 use crate::memory::slots::MemorySlot;
 use crate::memory::slots::MemorySlots;
+use crate::sync::thread;
 use crate::vp_thread;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
@@ -31,20 +34,25 @@ use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
-use std::thread;
 #[cfg(feature = "rust-vmm")]
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::regs::XFeatures;
 
 /// What all VPs of a VM share.
 pub(crate) struct VpShared {
     pub(crate) ram: Arc<MemorySlots>,
     pub(crate) breakpoints: Arc<RwLock<Breakpoints>>,
-    pub(crate) vm: Arc<VmFd>,
-    pub(crate) features: KvmFeatures,
     pub(crate) time: Arc<Timekeeper>,
     pub(crate) kick: Arc<dyn Kick>,
     pub(crate) events: mesh::Sender<VpEvent>,
+}
+
+/// The VPs of a VM in KVM.
+pub(crate) struct KvmVps {
+    pub(crate) shared: VpShared,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) features: KvmFeatures,
 }
 
 /// The two ends of a VP that is about to begin: of its thread, and of the controller.
@@ -99,11 +107,6 @@ impl VpShared {
         })
     }
 
-    /// The VM.
-    pub(crate) fn vm(&self) -> &VmFd {
-        &self.vm
-    }
-
     /// Ends the `KVM_RUN` of a VP.
     pub(crate) fn kick(&self, vp: VpIndex) {
         self.kick.kick(vp);
@@ -156,8 +159,13 @@ impl VpShared {
     ///
     /// # Errors
     /// The error of the host.
-    pub(crate) fn register(&self, index: VpIndex, fd: VcpuFd) -> io::Result<HookedVp> {
-        guest_ram::install();
+    pub(crate) fn register<V: HookedVcpu>(
+        &self,
+        index: VpIndex,
+        vcpu: V,
+        xfeatures: XFeatures,
+        paging_limits: PagingLimits,
+    ) -> io::Result<HookedVp<V>> {
         let Ends {
             context,
             parts,
@@ -165,23 +173,26 @@ impl VpShared {
             snapshot,
             link,
         } = self.ends(index, None, Exits::GoToVmm, Holder::Vmm)?;
-        let mut vcpu = KvmVcpu::new(ThreadVcpu::new(fd), self.vm.clone(), self.features);
-        let registers = vcpu.find_register_file().map_err(io::Error::other)?;
-        vcpu.set_register_file(registers);
         self.kick.register(index)?;
         let new = NewVp {
             gate,
             link: Box::new(link),
             snapshot,
-            registers,
+            xfeatures,
+            paging_limits,
         };
         let hooked = HookedVp::new(vcpu, context, parts);
         self.events.send(VpEvent::Joined(index, new));
         Ok(hooked)
     }
 
-    /// Starts a thread of this crate for a vCPU.
-    fn start(&self, index: VpIndex, fd: VcpuFd, machine: Arc<dyn Machine>) -> io::Result<VpThread> {
+    /// Starts a thread of this crate for a vCPU, which `vcpu` makes on the thread.
+    pub(in crate::controller) fn start<V: HookedVcpu>(
+        &self,
+        index: VpIndex,
+        vcpu: impl FnOnce() -> V + Send + 'static,
+        machine: Arc<dyn Machine>,
+    ) -> io::Result<VpThread> {
         let served = machine.clone();
         let ends = self.ends(index, Some(machine), Exits::AreFailures, Holder::Runner)?;
         let Ends {
@@ -191,10 +202,9 @@ impl VpShared {
             snapshot,
             mut link,
         } = ends;
-        let (vm, features, kick) = (self.vm.clone(), self.features, self.kick.clone());
+        let kick = self.kick.clone();
         let run = move || {
-            let vcpu = KvmVcpu::new(ThreadVcpu::new(fd), vm, features);
-            let vp = HookedVp::new(vcpu, context, parts);
+            let vp = HookedVp::new(vcpu(), context, parts);
             match kick.register(index) {
                 Ok(()) => vp_thread::serve(vp, index, &*served),
                 Err(error) => tracing::error!(vp = %index, %error, "a VP thread cannot be kicked"),
@@ -206,17 +216,39 @@ impl VpShared {
     }
 }
 
+impl KvmVps {
+    /// As [`VpShared::register`].
+    ///
+    /// # Errors
+    /// The error of the host.
+    pub(crate) fn register(&self, index: VpIndex, fd: VcpuFd) -> io::Result<HookedVp> {
+        guest_ram::install();
+        let mut vcpu = KvmVcpu::new(ThreadVcpu::new(fd), self.vm.clone(), self.features);
+        let registers = vcpu.find_register_file().map_err(io::Error::other)?;
+        vcpu.set_register_file(registers);
+        let (xfeatures, paging_limits) = (registers.xfeatures(), registers.paging_limits());
+        self.shared.register(index, vcpu, xfeatures, paging_limits)
+    }
+
+    /// Starts a thread of this crate for a vCPU.
+    fn start(&self, index: VpIndex, fd: VcpuFd, machine: Arc<dyn Machine>) -> io::Result<VpThread> {
+        let (vm, features) = (self.vm.clone(), self.features);
+        let vcpu = move || KvmVcpu::new(ThreadVcpu::new(fd), vm, features);
+        self.shared.start(index, vcpu, machine)
+    }
+}
+
 impl Vps {
     /// Starts a thread of this crate for each vCPU.
     pub(crate) fn start(
         vcpus: Vec<VcpuFd>,
-        shared: &VpShared,
+        kvm: &KvmVps,
         machine: &Arc<dyn Machine>,
     ) -> io::Result<Self> {
         guest_ram::install();
         let mut vps = Self::of(Vec::with_capacity(vcpus.len()));
         for (index, fd) in (0..).map(VpIndex::new).zip(vcpus) {
-            vps.join(index, shared.start(index, fd, machine.clone())?);
+            vps.join(index, kvm.start(index, fd, machine.clone())?);
         }
         Ok(vps)
     }

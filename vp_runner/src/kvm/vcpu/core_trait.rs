@@ -28,7 +28,7 @@ impl Vcpu for KvmVcpu {
     /// The VP's thread has cleared a flag of this crate before. A flag of the VMM stays, and makes the next `KVM_RUN` return to the VMM.
     fn set_immediate_exit(&mut self, on: bool) {
         if on {
-            self.vcpu.set_immediate_exit();
+            self.vcpu.immediate_exit().set();
         }
     }
 

@@ -1,0 +1,139 @@
+//! The guest: its memory, and what its vCPUs do at the moment.
+
+use crate::arch::Slots;
+use crate::breakpoints::Breakpoints;
+use crate::breakpoints::breakpoint_bytes::INT3;
+use crate::memory::slots::MemorySlots;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::RwLock;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vmm_core_defs::addr::VpIndex;
+
+/// The address of the guest's program, and its entry point.
+pub(super) const CODE: u64 = 0x1000;
+/// `nop; nop; out 0x80, al; nop; jmp CODE`.
+pub(super) const PROGRAM: [u8; 7] = [0x90, 0x90, 0xe6, 0x80, 0x90, 0xeb, 0xf9];
+/// Where its instructions begin.
+pub(super) const INSTRUCTIONS: [u64; 5] = [0, 1, 2, 4, 5];
+
+/// See the module.
+pub(super) struct World {
+    pub(super) ram: Arc<MemorySlots>,
+    pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vps: Vec<Record>,
+    /// The VMM takes a snapshot.
+    in_snapshot: bool,
+    /// A stop was reported, and the debugger has not resumed the guest.
+    is_stopped: bool,
+    /// The guest has begun: the VMM has started it, or a debugger has resumed it or has detached. A guest that is held stays so if its debugger is lost (I6).
+    has_begun: bool,
+}
+
+/// What one vCPU does.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Record {
+    /// The vCPU exists.
+    pub(super) is_here: bool,
+    /// The instructions that it has executed.
+    pub(super) executed: u64,
+    /// The debug registers with which it would run, and whether it would step.
+    pub(super) slots: Slots,
+    pub(super) steps: bool,
+}
+
+impl World {
+    pub(super) fn new(vps: u32) -> Arc<Self> {
+        let ram = MemorySlots::zeroed(&[(0, 0x4000)]);
+        let code = GuestAddress(CODE);
+        ram.backing().write_slice(&PROGRAM, code).unwrap();
+        Arc::new(Self {
+            ram: Arc::new(ram),
+            breakpoints: Arc::default(),
+            state: Mutex::new(State {
+                vps: vec![Record::default(); vps as usize],
+                ..State::default()
+            }),
+        })
+    }
+
+    /// Nothing under this lock is a point of the schedule.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn vps(&self) -> impl Iterator<Item = VpIndex> + use<> {
+        (0..self.state().vps.len() as u32).map(VpIndex::new)
+    }
+
+    pub(super) fn record(&self, vp: VpIndex) -> Record {
+        self.state().vps[vp.index() as usize]
+    }
+
+    pub(super) fn change(&self, vp: VpIndex, change: impl FnOnce(&mut Record)) {
+        change(&mut self.state().vps[vp.index() as usize]);
+    }
+
+    pub(super) fn byte(&self, address: u64) -> u8 {
+        self.ram.backing().read_obj(GuestAddress(address)).unwrap()
+    }
+
+    fn code(&self) -> [u8; PROGRAM.len()] {
+        self.ram.backing().read_obj(GuestAddress(CODE)).unwrap()
+    }
+
+    /// A vCPU is about to execute an instruction.
+    pub(super) fn executes(&self, vp: VpIndex) {
+        let breakpoints = self.breakpoints.try_read().expect("I3");
+        for (address, own) in (CODE..).zip(PROGRAM) {
+            let found = self.byte(address);
+            let armed = breakpoints.bytes.is_armed(super::Gpa::new(address));
+            let wanted = if armed { INT3 } else { own };
+            assert_eq!(found, wanted, "the byte at {address:#x}");
+        }
+        let mut state = self.state();
+        assert!(!state.in_snapshot, "VP {vp} runs in a snapshot");
+        assert!(!state.is_stopped, "VP {vp} runs while the guest is stopped");
+        state.vps[vp.index() as usize].executed += 1;
+    }
+
+    /// The debugger has got a stop, or is about to resume the guest.
+    pub(super) fn set_stopped(&self, is: bool) {
+        self.state().is_stopped = is;
+    }
+
+    /// The guest begins at the latest now.
+    pub(super) fn begin(&self) {
+        self.state().has_begun = true;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.state().has_begun
+    }
+
+    /// The VMM begins or ends a snapshot.
+    pub(super) fn set_in_snapshot(&self, is: bool) {
+        self.state().in_snapshot = is;
+    }
+
+    /// Memory is as the guest has written it.
+    pub(super) fn check_memory(&self, when: &str) {
+        assert_eq!(self.code(), PROGRAM, "{when} (I6)");
+    }
+
+    /// No debug register and no step of a debugger is on this vCPU.
+    pub(super) fn check_bare(&self, vp: VpIndex, when: &str) {
+        let record = self.record(vp);
+        assert!(
+            record.slots == Slots::default() && !record.steps,
+            "VP {vp} {when}: {record:?}"
+        );
+    }
+}
