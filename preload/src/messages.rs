@@ -57,6 +57,10 @@ pub(crate) fn no_server(vm: VmNumber, error: &dyn Error) -> String {
         let _ = write!(text, "\n  because: {error}");
         cause = error.source();
     }
+    // Each part of the debug server names its own call, and all of these have one remedy.
+    if text.contains("(os error 24)") {
+        text += "\n  The VMM has used up its file descriptors: raise the limit, for example with `ulimit -n 1024`";
+    }
     text
 }
 
@@ -124,5 +128,13 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("because: ").count(), 2, "{text}");
+        assert!(!text.contains("ulimit"), "{text}");
+    }
+
+    #[test]
+    fn file_descriptors_that_are_used_up_are_named() {
+        let error = std::io::Error::from_raw_os_error(libc::EMFILE);
+        let text = no_server(VmNumber(1), &error);
+        assert!(text.contains("ulimit -n"), "{text}");
     }
 }
