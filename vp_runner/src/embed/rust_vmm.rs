@@ -10,6 +10,7 @@ use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
+use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::debug_rpc::DebugMessage;
 
 impl EmbedParams {
@@ -37,6 +38,7 @@ impl VmHandle {
 
     /// Makes the regions of `memory` the memory slots, in the place of all slots so far. The memory stays mapped until it is replaced.
     pub fn set_guest_memory(&self, memory: Arc<GuestMemoryMmap>) {
-        self.replace_slots(memory);
+        let everything = Gpa::new(0)..=Gpa::new(u64::MAX);
+        self.change_slots(everything, |slots| slots.set_all(memory));
     }
 }

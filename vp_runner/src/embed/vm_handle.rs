@@ -15,12 +15,14 @@ use crate::kvm::adopt;
 use crate::memory::slots::MemorySlots;
 use std::io;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::stop::GuestEventKind;
 
@@ -137,13 +139,17 @@ impl VmHandle {
     ///
     /// Call it after the slot was added in KVM, and before the memory of a slot that goes away is unmapped or used for anything else.
     pub fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
-        self.0.kvm.shared.set_slot(number, slot);
-        self.0.control.send(Control::MemoryChanged);
+        let before = self.0.memory.slot(number);
+        let away = before.map_or_else(MemorySlot::nowhere, |before| before.range());
+        self.change_slots(away, |slots| slots.set(number, slot));
     }
 
-    #[cfg(feature = "rust-vmm")]
-    pub(super) fn replace_slots(&self, memory: Arc<vm_memory::GuestMemoryMmap>) {
-        self.0.kvm.shared.set_guest_memory(memory);
+    pub(super) fn change_slots(
+        &self,
+        away: RangeInclusive<Gpa>,
+        change: impl FnOnce(&MemorySlots),
+    ) {
+        self.0.kvm.shared.change_slots(away, change);
         self.0.control.send(Control::MemoryChanged);
     }
 

@@ -35,8 +35,13 @@ impl MemorySlot {
     pub(crate) fn range(&self) -> RangeInclusive<Gpa> {
         match self.size.checked_sub(1) {
             Some(last) => Gpa::new(self.gpa)..=Gpa::new(self.gpa.saturating_add(last)),
-            None => Gpa::new(1)..=Gpa::new(0),
+            None => Self::nowhere(),
         }
+    }
+
+    /// The addresses of no slot.
+    pub(crate) fn nowhere() -> RangeInclusive<Gpa> {
+        Gpa::new(1)..=Gpa::new(0)
     }
 }
 
@@ -251,6 +256,9 @@ mod tests {
         assert_eq!(slots.next_behind(0x1000), Some(0x10_0000));
         assert_eq!(slots.next_behind(0x10_0000), None);
         assert_eq!(slots.ranges().len(), 2);
+        let range = slots.slot(7).map(|slot| slot.range());
+        assert_eq!(range, Some(Gpa::new(0x10_0000)..=Gpa::new(0x10_0fff)));
+        assert_eq!(slots.slot(1), None);
     }
 
     #[test]

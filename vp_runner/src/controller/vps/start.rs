@@ -24,17 +24,16 @@ use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::kvm::vcpu::features::KvmFeatures;
 use crate::machine::Machine;
-use crate::memory::slots::MemorySlot;
 use crate::memory::slots::MemorySlots;
 use crate::sync::thread;
 use crate::vp_thread;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
-#[cfg(feature = "rust-vmm")]
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::regs::XFeatures;
@@ -119,26 +118,16 @@ impl VpShared {
         !breakpoints.bytes.is_empty()
     }
 
-    /// Sets, changes or removes a memory slot. The former memory is without breakpoint bytes then.
-    pub(crate) fn set_slot(&self, number: u32, slot: Option<MemorySlot>) {
+    /// Changes memory slots. Memory at these addresses may go away, and is without breakpoint bytes then.
+    pub(crate) fn change_slots(
+        &self,
+        away: RangeInclusive<Gpa>,
+        change: impl FnOnce(&MemorySlots),
+    ) {
         let breakpoints = self.breakpoints.write();
         let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = self.ram.slot(number) {
-            breakpoints
-                .bytes
-                .withdraw_within(&*self.ram, before.range());
-        }
-        self.ram.set(number, slot);
-    }
-
-    /// Replaces all memory slots. The former memory is without breakpoint bytes then.
-    #[cfg(feature = "rust-vmm")]
-    pub(crate) fn set_guest_memory(&self, memory: Arc<vm_memory::GuestMemoryMmap>) {
-        let breakpoints = self.breakpoints.write();
-        let mut breakpoints = breakpoints.unwrap_or_else(PoisonError::into_inner);
-        let everything = Gpa::new(0)..=Gpa::new(u64::MAX);
-        breakpoints.bytes.withdraw_within(&*self.ram, everything);
-        self.ram.set_all(memory);
+        breakpoints.bytes.withdraw_within(&*self.ram, away);
+        change(&self.ram);
     }
 
     /// Takes every breakpoint byte out of memory.
