@@ -1,7 +1,8 @@
 //! Whether any vCPU of a VM is in `KVM_RUN`, or is held there for a debugger.
 //!
-//! A VMM that has paused its guest may read the guest's memory at once, for a snapshot, and tells nobody. So the breakpoint bytes are in memory only while a vCPU
-//! is inside: the last one that leaves takes them out, and the first one that comes in again puts them back.
+//! A VMM that has paused its guest may read the guest's memory at once, for a snapshot, and tells nobody. So breakpoint bytes are in memory only while a vCPU is
+//! inside: the last one that leaves takes them out, and the first one that comes in again puts them back. This holds without any byte as well: a debugger may
+//! insert a breakpoint while no vCPU is inside.
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -15,10 +16,7 @@ pub(crate) trait Quiesce {
     /// The bytes are out of memory as long as it exists.
     type Quiesced;
 
-    /// Whether there are any.
-    fn has_bytes(&self) -> bool;
-
-    /// Takes them out.
+    /// Takes them out. None is written until the result is dropped.
     fn quiesce(&self) -> Self::Quiesced;
 }
 
@@ -39,11 +37,12 @@ pub(crate) struct Inside<'a, M: Quiesce>(&'a Presence<M>);
 impl<M: Quiesce> Presence<M> {
     /// Without vCPUs.
     pub(crate) fn new(memory: M) -> Self {
+        let quiesced = Mutex::new(Some(memory.quiesce()));
         Self {
             memory,
             inside: AtomicUsize::new(0),
-            is_quiesced: AtomicBool::new(false),
-            quiesced: Mutex::new(None),
+            is_quiesced: AtomicBool::new(true),
+            quiesced,
         }
     }
 
@@ -64,9 +63,6 @@ impl<M: Quiesce> Presence<M> {
     }
 
     fn all_have_left(&self) {
-        if !self.memory.has_bytes() {
-            return;
-        }
         let mut quiesced = self.quiesced();
         self.is_quiesced.store(true, Ordering::SeqCst);
         match self.inside.load(Ordering::SeqCst) {
@@ -99,7 +95,6 @@ mod tests {
     #[derive(Clone)]
     struct Memory {
         is_byte_there: Arc<AtomicBool>,
-        has_bytes: bool,
     }
 
     struct ByteIsOut(Arc<AtomicBool>);
@@ -113,10 +108,6 @@ mod tests {
     impl Quiesce for Memory {
         type Quiesced = ByteIsOut;
 
-        fn has_bytes(&self) -> bool {
-            self.has_bytes
-        }
-
         fn quiesce(&self) -> ByteIsOut {
             let was_there = self.is_byte_there.swap(false, Ordering::SeqCst);
             assert!(was_there, "taken out twice");
@@ -124,19 +115,19 @@ mod tests {
         }
     }
 
-    fn presence(has_bytes: bool) -> (Presence<Memory>, Arc<AtomicBool>) {
+    fn presence() -> (Presence<Memory>, Arc<AtomicBool>) {
         let is_byte_there = Arc::new(AtomicBool::new(true));
         let memory = Memory {
             is_byte_there: is_byte_there.clone(),
-            has_bytes,
         };
         (Presence::new(memory), is_byte_there)
     }
 
     #[test]
     fn a_byte_is_in_memory_as_long_as_anyone_is_inside() {
-        let (presence, byte) = presence(true);
+        let (presence, byte) = presence();
         let there = || byte.load(Ordering::SeqCst);
+        assert!(!there(), "nobody has come in yet");
         let first = presence.enter();
         let second = presence.enter();
         drop(first);
@@ -150,15 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_without_bytes_is_left_alone() {
-        let (presence, byte) = presence(false);
-        drop(presence.enter());
-        assert!(byte.load(Ordering::SeqCst));
-    }
-
-    #[test]
     fn whoever_is_inside_finds_the_byte_however_many_come_and_go() {
-        let (presence, byte) = presence(true);
+        let (presence, byte) = presence();
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -92,10 +92,6 @@ pub(crate) enum ServerError {
 impl Quiesce for VmHandle {
     type Quiesced = Quiesced;
 
-    fn has_bytes(&self) -> bool {
-        self.has_breakpoint_bytes()
-    }
-
     fn quiesce(&self) -> Quiesced {
         Self::quiesce(self)
     }

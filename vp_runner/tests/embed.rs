@@ -119,6 +119,7 @@ fn memory_that_goes_away_has_no_byte_of_a_debugger_and_is_armed_when_it_is_back(
         assert!(is_hit(stop(vm.resume())), "{shape:?}");
         assert_ne!(code(), clean, "{shape:?}: the breakpoint is a byte");
         let (handle, _) = vm.handle.loops();
+        assert!(handle.has_breakpoint_bytes());
         let memory = vm.machine.ram();
         let nothing = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x10_0000), 0x1000)]);
         handle.set_guest_memory(nothing.unwrap().into());
@@ -129,6 +130,7 @@ fn memory_that_goes_away_has_no_byte_of_a_debugger_and_is_armed_when_it_is_back(
         assert!(is_hit(stop(vm.resume())), "{shape:?}: it is back");
         vm.detach(DetachAction::Resume);
         assert_eq!(code(), clean, "{shape:?}");
+        assert!(!handle.has_breakpoint_bytes());
     }
 }
 

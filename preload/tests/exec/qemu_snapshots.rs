@@ -58,6 +58,26 @@ fn last(stream: &[u8], part: &[u8]) -> Option<usize> {
     memchr::memmem::rfind(stream, part)
 }
 
+/// Without a breakpoint before, there is no byte to take out when the VMM pauses the guest.
+#[test]
+fn a_breakpoint_that_is_set_while_the_vmm_has_paused_the_guest_is_in_no_file() {
+    let Some(mut qemu) = start(&["--wait"]) else {
+        return;
+    };
+    let mut packets = qemu.vmm.packets();
+    let site = qemu.address_of("do_round");
+    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+    qemu.runs_to(&mut packets, site);
+    assert_eq!(packets.ask(&format!("z1,{site:x},1")), "OK");
+    qemu.monitor("stop", "");
+    let other = qemu.address_of(FUNCTION);
+    assert_eq!(packets.ask(&format!("Z0,{other:x},1")), "OK");
+    let stream = migrate(&mut qemu);
+    let (clean, patched) = codes(&qemu);
+    assert!(last(&stream, &clean).is_some());
+    assert_eq!(last(&stream, &patched), None);
+}
+
 #[test]
 fn the_file_of_a_stopped_guest_has_no_byte_of_ours() {
     let Some(mut qemu) = start(&["--wait"]) else {
