@@ -427,7 +427,7 @@ impl Controller {
         for vp in self.breakpoint_control.without_location() {
             match self.vps.call(vp, |vp| vp.location()).await {
                 Ok(location) => self.breakpoint_control.set_location(vp, location),
-                Err(err) => tracing::error!(%vp, error = %err, "the location of a VP is unknown"),
+                Err(err) => vps::log_unknown(vp, &err, "the location of a VP is unknown"),
             }
         }
     }
@@ -437,7 +437,7 @@ impl Controller {
         for vp in self.breakpoint_control.uncounted() {
             match self.vps.call(vp, |vp| vp.count_guest_registers()).await {
                 Ok(count) => self.breakpoint_control.set_guest_registers(vp, count),
-                Err(err) => tracing::error!(%vp, error = %err, "the guest's debug registers"),
+                Err(err) => vps::log_unknown(vp, &err, "the guest's debug registers are unknown"),
             }
         }
         self.breakpoint_control.leave_to_guest();

@@ -330,6 +330,14 @@ fn not_taken(vp: VpIndex, why: NotTaken) -> DebugError {
     }
 }
 
+/// Logs that a VP has not told something about itself. A VP that the VMM has paused is asked again at the next stop.
+pub(super) fn log_unknown(vp: VpIndex, error: &DebugError, what: &str) {
+    match error {
+        DebugError::HeldByVmm { .. } => tracing::debug!(%vp, %error, "{what}"),
+        _ => tracing::error!(%vp, %error, "{what}"),
+    }
+}
+
 /// One action for each VP.
 ///
 /// # Errors
