@@ -130,6 +130,10 @@ fn without_server(report: &mut Report) -> Option<BareStep> {
     if let Err(error) = over {
         report.missing("continues over a breakpoint byte", &format!("{error:#}"));
     }
+    let hook = build_example("hook_cost").and_then(|program| hook_costs(report, &program));
+    if let Err(error) = hook {
+        report.missing("exits with the hook", &format!("{error:#}"));
+    }
     bare.ok()
 }
 
@@ -352,6 +356,36 @@ fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What `hook_cost` of vp_runner prints, a line for each.
+#[derive(Deserialize)]
+struct HookCost {
+    what: String,
+    /// The time of an exit without the hook, in nanoseconds.
+    bare_ns: f64,
+    /// The same with the hook.
+    hook_ns: f64,
+    /// The median of the ratios of turns that follow each other.
+    ratio: f64,
+}
+
+/// The name of a ratio of [`HookCost`] in the report.
+fn of_hook(what: &str) -> String {
+    format!("exits with the hook, {what}")
+}
+
+fn hook_costs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
+    let output = process::capture(&mut Command::new(program))?;
+    for line in output.lines() {
+        let cost: HookCost =
+            serde_json::from_str(line).with_context(|| format!("hook_cost printed `{line}`"))?;
+        let exit = format!("an exit, {}", cost.what);
+        report.add(&exit, "ns", "echo", cost.bare_ns);
+        report.add(&exit, "ns", "trapgate", cost.hook_ns);
+        report.add(&of_hook(&cost.what), "ratio", "trapgate", cost.ratio);
+    }
+    Ok(())
+}
+
 /// The project's aims against this run's figures.
 fn reach(report: &Report, bare: Option<BareStep>) {
     let get = |name, server| report.median(name, server);
@@ -420,6 +454,16 @@ fn reach(report: &Report, bare: Option<BareStep>) {
             get("idle, of a core", "trapgate"),
             Bound::AtMost(1.0),
         ),
+        (
+            "an exit with the hook, of one without",
+            report.median(&of_hook("no debugger"), "trapgate"),
+            Bound::AtMost(1.01),
+        ),
+        (
+            "the same with a debugger attached",
+            report.median(&of_hook("debugger attached"), "trapgate"),
+            Bound::AtMost(1.02),
+        ),
     ];
     println!();
     for (what, value, bound) in aims {
@@ -442,7 +486,7 @@ impl Bound {
             Self::AtLeast(bound) => (value >= *bound, "at least", bound),
         };
         let verdict = if reached { "reached" } else { "MISSED" };
-        format!("{value:>8.2}  {word} {bound}: {verdict}")
+        format!("{value:>8.3}  {word} {bound}: {verdict}")
     }
 }
 
