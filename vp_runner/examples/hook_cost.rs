@@ -45,7 +45,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (vm, controller) = embed(params)?;
     let memory: GuestMemoryMmap = scratch.ram().clone();
     vm.set_guest_memory(Arc::new(memory));
-    let ends = vm.clone();
     let controller = thread::spawn(move || block_on(controller.run()));
     let mut hook = vm.register_vcpu(0, scratch.vcpu())?;
     let vcpu = scratch.vcpu_mut();
@@ -55,11 +54,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let attached = is_attached.clone();
     let debugger = thread::spawn(move || {
         block_on(async {
-            let vm = DebugSession::attach(&requests, DetachAction::Resume).await?;
+            let debugged = DebugSession::attach(&requests, DetachAction::Resume).await?;
             attached.store(true, Ordering::SeqCst);
             let run = ResumeRequest::every(VpAction::Run);
             // The answer comes with a stop, and there is none before the end.
-            let _ended = vm.session.call_failable(DebugRequest::Resume, run).await;
+            let _ended = debugged
+                .session
+                .call_failable(DebugRequest::Resume, run)
+                .await;
             Ok::<_, mesh::rpc::RpcError<_>>(())
         })
     });
@@ -67,9 +69,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     while !is_attached.load(Ordering::SeqCst) {
         with_hook(vcpu, &mut hook)?;
     }
+    // The debugger has let the guest run when this returns.
     with_hook(vcpu, &mut hook)?;
     measure("debugger attached", vcpu, &mut hook)?;
-    ends.stop();
+    vm.stop();
     drop(hook);
     controller.join().map_err(|_| "the controller panicked")?;
     debugger.join().map_err(|_| "the debugger panicked")??;

@@ -17,12 +17,7 @@ const FUNCTION: &str = "is_prime";
 
 /// The guest stands at a software breakpoint, which is the only one.
 fn at_breakpoint(qemu: &mut Qemu) -> Packets<TcpStream> {
-    let mut packets = qemu.vmm.packets();
-    // Hardware first: the function is not in memory yet.
-    let site = qemu.address_of("do_round");
-    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
-    qemu.runs_to(&mut packets, site);
-    assert_eq!(packets.ask(&format!("z1,{site:x},1")), "OK");
+    let mut packets = qemu.in_its_loop();
     let other = qemu.address_of(FUNCTION);
     assert_eq!(packets.ask(&format!("Z0,{other:x},1")), "OK");
     qemu.runs_to(&mut packets, other);
@@ -64,11 +59,7 @@ fn a_breakpoint_that_is_set_while_the_vmm_has_paused_the_guest_is_in_no_file() {
     let Some(mut qemu) = start(&["--wait"]) else {
         return;
     };
-    let mut packets = qemu.vmm.packets();
-    let site = qemu.address_of("do_round");
-    assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
-    qemu.runs_to(&mut packets, site);
-    assert_eq!(packets.ask(&format!("z1,{site:x},1")), "OK");
+    let mut packets = qemu.in_its_loop();
     qemu.monitor("stop", "");
     let other = qemu.address_of(FUNCTION);
     assert_eq!(packets.ask(&format!("Z0,{other:x},1")), "OK");

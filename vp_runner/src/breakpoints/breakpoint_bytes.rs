@@ -15,7 +15,8 @@
 //! If the guest itself writes CCh over an armed breakpoint byte, the write cannot be detected. The guest's CCh then counts as the breakpoint byte, and the
 //! saved byte replaces it when the breakpoint byte is removed.
 //!
-//! Breakpoint bytes change only while no VP is in the guest (I3). Each is written as a single byte, so that the guest's writes beside it stay.
+//! Breakpoint bytes change only while no VP is in the guest (I3), but for those in memory that the VMM takes away. Each is written as a single byte, so that the
+//! guest's writes beside it stay.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -158,7 +159,7 @@ impl BreakpointBytes {
     }
 
     /// Takes the breakpoint bytes of this range out of memory, because the VMM takes the memory away. The breakpoint bytes stay armed: if the memory comes back, the
-    /// next verification writes them again. VPs may run: the guest cannot use memory that is being taken away.
+    /// next verification writes them again. VPs may run, because the VMM does not ask before it takes memory away.
     pub(crate) fn withdraw_within(&mut self, memory: &impl CodeMemory, range: RangeInclusive<Gpa>) {
         if range.is_empty() {
             return;

@@ -78,6 +78,31 @@ fn no_schedule_of_few_preemptions_breaks_a_session() {
     explore_many(PctScheduler::new(4, EXECUTIONS));
 }
 
+/// What the models have in common.
+fn setup(
+    debug: mesh::Receiver<DebugMessage>,
+    control: mesh::Receiver<Control>,
+    ticker: (Ticker, mesh::Receiver<Tick>),
+    start: StartMode,
+) -> Setup {
+    Setup {
+        debug,
+        control,
+        ticker,
+        time: Arc::new(Timekeeper::without_clocks()),
+        // `shuttle` cannot schedule threads that it has not created.
+        device_threads: |call| {
+            call();
+            Ok(())
+        },
+        int3: Int3Traps::EVERYWHERE,
+        capabilities: Capabilities::default(),
+        start,
+        on_reset: ResetPolicy::Reset,
+        on_crash: OnCrash::End,
+    }
+}
+
 /// One run of a guest: random sessions of one debugger, a second client that sends `Break` at any time, lost channels, the end.
 fn session() {
     let vps = thread_rng().gen_range(1..=3);
@@ -103,22 +128,7 @@ fn session() {
         machine: model.clone(),
         owner: Owner::Runner,
     };
-    let setup = Setup {
-        debug: requests,
-        control,
-        ticker: (ticker, ticks),
-        time: Arc::new(Timekeeper::without_clocks()),
-        // `shuttle` cannot schedule threads that it has not created.
-        device_threads: |call| {
-            call();
-            Ok(())
-        },
-        int3: Int3Traps::EVERYWHERE,
-        capabilities: Capabilities::default(),
-        start,
-        on_reset: ResetPolicy::Reset,
-        on_crash: OnCrash::End,
-    };
+    let setup = setup(requests, control, (ticker, ticks), start);
     let controller = Controller::over(guest, setup);
     let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
     let clock = thread::spawn(move || tick(&pulses, &ticks_to, 0.1));

@@ -129,6 +129,18 @@ impl Qemu {
         symbol.expect("the guest has it").address()
     }
 
+    /// A session by packets. The guest stands in its main loop, with all of its code in memory and without a breakpoint.
+    #[track_caller]
+    pub(crate) fn in_its_loop(&mut self) -> Packets<TcpStream> {
+        let mut packets = self.vmm.packets();
+        // The code is not in memory yet, so a byte there would not last.
+        let site = self.address_of("do_round");
+        assert_eq!(packets.ask(&format!("Z1,{site:x},1")), "OK");
+        self.runs_to(&mut packets, site);
+        assert_eq!(packets.ask(&format!("z1,{site:x},1")), "OK");
+        packets
+    }
+
     /// The answers of the debugger until the guest has stopped at this address.
     #[track_caller]
     pub(crate) fn runs_to(&self, packets: &mut Packets<TcpStream>, address: u64) {

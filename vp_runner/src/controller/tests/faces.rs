@@ -144,18 +144,7 @@ impl Running {
         if start == StartMode::Run {
             world.begin();
         }
-        let setup = Setup {
-            debug: requests,
-            control,
-            ticker: (ticker, ticks),
-            time: Arc::new(Timekeeper::without_clocks()),
-            device_threads: |_| unreachable!("no debugger accesses a device"),
-            int3: Int3Traps::EVERYWHERE,
-            capabilities: Capabilities::default(),
-            start,
-            on_reset: ResetPolicy::Reset,
-            on_crash: OnCrash::End,
-        };
+        let setup = setup(requests, control, (ticker, ticks), start);
         let controller = Controller::over(guest, setup);
         let actor = thread::spawn(move || shuttle::future::block_on(controller.run()));
         let clock = thread::spawn(move || tick(&pulses, &ticks_to, 0.005));

@@ -70,7 +70,8 @@ impl World {
     }
 
     pub(super) fn vps(&self) -> impl Iterator<Item = VpIndex> + use<> {
-        (0..self.state().vps.len() as u32).map(VpIndex::new)
+        let count = u32::try_from(self.state().vps.len()).expect("a few VPs");
+        (0..count).map(VpIndex::new)
     }
 
     pub(super) fn record(&self, vp: VpIndex) -> Record {
