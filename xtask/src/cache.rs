@@ -1,4 +1,4 @@
-//! The user's cache folder for what others made and we only build or download: outside the checkout, shared by all checkouts.
+//! The user's cache folder for files that others have made and that we only download or build. The folder is outside the checkout, and all checkouts share it.
 
 use anyhow::Context as _;
 use anyhow::bail;
@@ -12,7 +12,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Opens the folder and makes it where it is missing.
+    /// Opens the folder. Makes the folder if it is missing.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(base) => PathBuf::from(base),
@@ -32,15 +32,15 @@ impl Cache {
         Ok(Self { root })
     }
 
-    /// The folder itself, for state that is not an artefact (package lists).
+    /// The folder itself, for state that is not an artefact, such as package lists.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The folder of an artefact; `make` fills an empty folder and returns the version of what it put there.
+    /// The folder of an artefact. If it is missing, `make` fills an empty folder and returns the version of the contents.
     ///
-    /// The folder's name carries that version and a hash of `recipe`: a changed recipe makes it anew, a newer version upstream does not
-    /// (remove the folder to get it). A folder appears under its final name only when complete, and one process makes it at a time.
+    /// The name of the folder contains the version and a hash of `recipe`. A changed recipe makes the artefact anew. A newer version upstream does not; remove the folder
+    /// to get the newer version. A folder gets its final name when it is complete. Only one process makes an artefact at a time.
     pub(crate) fn artefact(
         &self,
         name: &str,
@@ -52,11 +52,11 @@ impl Cache {
             return Ok(found);
         }
         let _lock = self.lock()?;
-        // Another process may have made it while we waited.
+        // Another process may have made it while this process waited.
         if let Some(found) = self.find(name, &hash)? {
             return Ok(found);
         }
-        // Under the lock, a partial folder can only be left over from an interrupted run.
+        // This process has the lock, so a partial folder is left over from an interrupted run.
         let partial = self.root.join(format!("partial-{name}"));
         if partial.exists() {
             std::fs::remove_dir_all(&partial)
@@ -102,7 +102,7 @@ impl Cache {
     }
 }
 
-/// FNV-1a, 64 bits: names folders, guards nothing. (The standard library's hasher may change from release to release.)
+/// FNV-1a, 64 bits. The hash names folders and protects nothing. (The hasher of the standard library may change from release to release.)
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,11 +1,11 @@
-//! Programs that are built from crates.io and kept in the cache.
+//! Builds programs from crates.io and keeps them in the cache.
 
 use crate::cache::Cache;
 use crate::process;
 use crate::system_packages::CannotHere;
 use std::path::PathBuf;
 
-/// The program of this name, from the cache or newly built.
+/// Returns the program with this name, from the cache or newly built.
 ///
 /// # Errors
 /// [`CannotHere`] if the program cannot be built on this machine.

@@ -1,6 +1,6 @@
-//! A private apt: packages and sources of Debian suites that the machine itself does not use, fetched without touching its own lists.
+//! A private apt: gets packages and sources of Debian suites that this machine does not use, and does not change this machine's package lists.
 //!
-//! apt checks signatures and checksums as always. Nothing is installed from here: packages are downloaded and unpacked into a folder.
+//! apt checks signatures and checksums. Nothing is installed: packages are downloaded and unpacked into a folder.
 
 use crate::process;
 use crate::system_packages::CannotHere;
@@ -9,24 +9,24 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Names the Debian mirror on machines whose apt is set up for another distribution.
+/// The variable that names the Debian mirror on machines whose apt is set up for another distribution.
 const MIRROR_VARIABLE: &str = "TRAPGATE_DEBIAN_MIRROR";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// An apt configuration of its own under a cache folder, with fresh lists.
+/// A separate configuration of apt below a cache folder, with fresh lists.
 pub(crate) struct Apt {
     config: PathBuf,
 }
 
 impl Apt {
-    /// Of this machine's own release: sets it up below `folder` and fetches the package lists.
+    /// Sets up the release of this machine below `folder` and fetches the package lists.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         Self::check()?;
         let source = Source::of_this_machine()?;
         Self::set_up(&folder.join("apt"), &source, Installed::OnThisMachine)
     }
 
-    /// Of another Debian release, for which nothing counts as installed: a package comes with all that it depends on.
+    /// Sets up another Debian release, for which no package counts as installed. A package therefore comes with all its dependencies.
     pub(crate) fn of_suite(folder: &Path, suite: &str) -> anyhow::Result<Self> {
         Self::check()?;
         let mut source = Source::of_this_machine()?;
@@ -74,7 +74,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The version of `package` that `wanted` accepts, of several the one that apt lists first (the highest).
+    /// The version of `package` that `wanted` accepts. If `wanted` accepts several, the first one that apt lists, which is the highest.
     pub(crate) fn version(
         &self,
         package: &str,
@@ -84,7 +84,7 @@ impl Apt {
         pick(&text, wanted).with_context(|| format!("no usable version of {package} in Debian"))
     }
 
-    /// As [`Self::version`], of a source package.
+    /// The same as [`Self::version`] for a source package.
     pub(crate) fn source_version(
         &self,
         package: &str,
@@ -109,7 +109,7 @@ impl Apt {
         extract_all(&downloads, folder)
     }
 
-    /// Downloads binary packages and all that they depend on, and unpacks them into `folder`.
+    /// Downloads binary packages and all their dependencies, and unpacks them into `folder`.
     pub(crate) fn unpack_with_dependencies(
         &self,
         packages: &[&str],
@@ -176,14 +176,14 @@ fn extract_all(downloads: &Path, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Which packages apt takes for installed.
+/// Which packages apt counts as installed.
 #[derive(Clone, Copy)]
 enum Installed {
     OnThisMachine,
     Nothing,
 }
 
-/// Everything of apt that could change the machine moved below `state`; the machine's own settings (proxies) stay in force.
+/// Moves all files of apt that could change this machine below `state`. The machine's own settings, such as proxies, stay in force.
 fn configuration(state: &Path, status: &Path) -> String {
     let (state, status) = (state.display(), status.display());
     format!(
@@ -198,7 +198,7 @@ fn configuration(state: &Path, status: &Path) -> String {
     )
 }
 
-/// The first stanza whose version `wanted` accepts: its version and its `Depends`.
+/// The version and the `Depends` of the first stanza whose version `wanted` accepts.
 fn pick(stanzas: &str, wanted: impl Fn(&str) -> bool) -> Option<(String, String)> {
     stanzas.split("\n\n").find_map(|stanza| {
         let version = field(stanza, "Version")?;
@@ -215,7 +215,7 @@ fn field(stanza: &str, name: &str) -> Option<String> {
     })
 }
 
-/// Where Debian's packages come from on this machine.
+/// The archive from which this machine gets Debian's packages.
 #[derive(Debug, PartialEq)]
 struct Source {
     mirror: String,
@@ -233,7 +233,7 @@ impl Source {
                 .map(|value| value.trim_matches('"').to_owned())
         };
         if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
-            // Debian 13 has the kernel and QEMU of the wanted versions.
+            // Debian 13 has the required versions of the kernel and of QEMU.
             return Ok(Self {
                 mirror,
                 suites: vec!["trixie".to_owned()],
@@ -307,7 +307,7 @@ fn mirror_in_deb822(text: &str, codename: &str) -> Option<(String, Option<String
             .split_whitespace()
             .next()?
             .to_owned();
-        // A key block spread over several lines is not a file name; the archive keyring does as well.
+        // A key block of several lines is not a file name. The archive's keyring file is used instead.
         let signed_by = field(&stanza, "Signed-By").filter(|value| value.starts_with('/'));
         Some((mirror, signed_by))
     })

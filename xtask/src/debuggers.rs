@@ -1,6 +1,6 @@
-//! `cargo xtask debuggers`: the GDB and LLDB of newer Debian releases, unpacked beside this machine's own and never in their place.
+//! `cargo xtask debuggers`: unpacks the GDB and LLDB of newer Debian releases. The debuggers of this machine are not changed.
 //!
-//! Each release is one artefact in the cache, with `gdb` and `lldb` as shell scripts at its top: they start the programs with the libraries and the Python
+//! Each release is one artefact in the cache. `gdb` and `lldb` at its top are shell scripts that start the programs with the libraries and the Python
 //! of that release. The tests of `test_support/conformance/tests/clients` look for these scripts.
 
 use crate::cache::Cache;
@@ -13,10 +13,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Debian's newer releases. The last one changes every day; the cache keeps what was there at the first look.
+/// Debian's newer releases. The last one changes every day; the cache keeps the versions of the first download.
 const SUITES: &[&str] = &["trixie", "sid"];
 
-/// What every script begins with.
+/// The first lines of every script.
 const SCRIPT: &str = "\
 #!/bin/sh
 # With the libraries and the Python of its own Debian release.
@@ -26,7 +26,7 @@ export PYTHONHOME=\"$root/usr\" PYTHONDONTWRITEBYTECODE=1
 start() { exec \"$root/usr/lib64/ld-linux-x86-64.so.2\" --library-path \"$root/usr/lib/x86_64-linux-gnu\" \"$@\"; }
 ";
 
-/// The two programs and how a script starts each.
+/// The two programs, and how a script starts each.
 const PROGRAMS: &[(&str, &str)] = &[
     (
         "gdb",
@@ -41,7 +41,7 @@ pub(crate) fn main() -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// Takes them from the cache; what is missing there is downloaded now. A release that cannot be had does not keep the others away.
+/// Takes the debuggers from the cache, and downloads the missing ones. If a release is not available, the others are still used.
 pub(crate) fn provide() -> anyhow::Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(
@@ -67,7 +67,7 @@ pub(crate) fn provide() -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    // The archive, the network or the release of the day: no fault of the project.
+    // The archive, the network or the release of the day has failed, and not the project.
     Err(CannotHere(format!(
         "newer debuggers of Debian cannot be had now ({}); the tests go on with the others",
         missing.join("; ")
@@ -90,7 +90,7 @@ fn of_suite(cache: &Cache, suite: &str) -> anyhow::Result<PathBuf> {
             let script = folder.join(name);
             std::fs::write(&script, format!("{SCRIPT}{start}"))?;
             std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
-            // A package that lacks something is found now and not by a test.
+            // A missing file shows now, and not in a test.
             version(&script)?;
         }
         let (version, _) = apt.version("gdb", |_| true)?;
@@ -102,7 +102,7 @@ fn of_suite(cache: &Cache, suite: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The first line of what the program says of itself.
+/// The first line of the program's `--version`.
 fn version(program: &Path) -> anyhow::Result<String> {
     let text = process::capture(Command::new(program).arg("--version"))?;
     let line = text.lines().next().context("it names no version")?;

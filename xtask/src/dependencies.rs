@@ -1,4 +1,4 @@
-//! cargo-deny over the dependency graph: the arrows between our crates, licences, sources (`deny.toml`), and known flaws of what we depend on.
+//! cargo-deny over the dependency graph: the arrows between our crates, licences, sources (`deny.toml`), and known vulnerabilities of dependencies.
 
 use crate::crates_io;
 use crate::process;
@@ -7,16 +7,16 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Another version may read `deny.toml` in another way.
+/// Another version may read `deny.toml` differently.
 const VERSION: &str = "0.20.2";
 
-/// The arrows where tests count.
+/// The settings of the check that includes dependencies of tests.
 const WITH_TESTS: &str = "xtask/deny-tests.toml";
 
-/// Arrows, licences and sources. Needs no network once cargo-deny is built.
+/// Checks arrows, licences and sources. Needs no network once cargo-deny is built.
 pub(crate) fn check() -> anyhow::Result<()> {
     let program = program()?;
-    // A crate that no other crate may use names itself as its only wrapper, and cargo-deny would complain that this wrapper is unused.
+    // A crate that no other crate may use names itself as its only wrapper. cargo-deny would warn that this wrapper is unused.
     let bans = ["--allow", "unused-wrapper", "bans"];
     process::run(
         deny(&program)
@@ -31,7 +31,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     )
 }
 
-/// Known flaws, by RustSec's database, which is on GitHub only.
+/// Checks for known vulnerabilities, by RustSec's database, which is on GitHub only.
 pub(crate) fn advisories() -> anyhow::Result<()> {
     let program = program()?;
     process::capture(deny(&program).args(["fetch", "db"])).map_err(|error| {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use cargo_metadata::MetadataCommand;
 
-    /// A crate that is not named there could be used by any other.
+    /// A crate without an entry could be used by any other crate.
     #[test]
     fn every_crate_of_the_workspace_is_in_the_table_of_arrows() {
         let table = std::fs::read_to_string(process::workspace_root().join("deny.toml")).unwrap();
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// Only the crates with an entry in both tables are compared.
+    /// Compares only crates with an entry in both tables.
     #[test]
     fn both_tables_of_arrows_agree() {
         let entries = |path: &str| {

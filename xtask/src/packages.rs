@@ -1,4 +1,4 @@
-//! The packages that are published: cargo accepts them, they have what a registry shows, and a program outside the workspace builds with them.
+//! The published packages: cargo accepts them, they have the metadata that a registry shows, and a program outside the workspace builds with them.
 
 use crate::cache::fnv1a;
 use crate::process;
@@ -15,10 +15,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The program that depends on the packages.
+/// The example that is built from the packages.
 const EMBEDDER: &str = "reference_vmm/trapgate/tests/guide/smallest.rs";
 
-/// The packages that the program names, and its names for them.
+/// The packages that the example uses, and its names for them.
 const USED: &[(&str, &str)] = &[
     ("trapgate-debug-worker", "debug_worker"),
     ("trapgate-mesh", "mesh"),
@@ -29,7 +29,7 @@ const USED: &[(&str, &str)] = &[
 /// Members of our workspace that are not published, and that are built with the packages.
 const EXAMPLES: [&str; 2] = ["minimal_vmm", "small_pc"];
 
-/// What each package contains.
+/// The files that each package contains.
 const FILES: &[&str] = &["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
 /// Packs every package as `cargo publish` does, and builds all of them outside the workspace.
@@ -48,7 +48,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         .iter()
         .flat_map(|of| ["--package", &of.name])
         .collect();
-    // The build of what was packed is below, where it can use what other steps have built.
+    // The packed files are built below, with the results of other steps.
     let quick = ["--no-verify", "--allow-dirty", "--quiet"];
     process::run(
         process::cargo()
@@ -72,7 +72,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     built
 }
 
-/// What crates.io and docs.rs show.
+/// Checks the metadata that crates.io and docs.rs show.
 fn check_metadata(package: &Package) -> anyhow::Result<()> {
     let name = &package.name;
     ensure!(
@@ -97,7 +97,7 @@ fn check_metadata(package: &Package) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An empty folder that no workspace is above. Always the same for a checkout, because cargo builds anew what has moved.
+/// An empty folder that is not below a workspace. Its path is the same for each checkout, because cargo rebuilds a package that has moved.
 fn empty_folder() -> anyhow::Result<PathBuf> {
     let root = process::workspace_root();
     let checkout = fnv1a(root.as_os_str().as_bytes());
@@ -109,7 +109,7 @@ fn empty_folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds every package, and programs that use them, from what is in the `.crate` files alone.
+/// Builds every package, and programs that use them, from the `.crate` files alone.
 fn build_outside(
     outside: &Path,
     published: &[&Package],
@@ -141,9 +141,9 @@ fn build_outside(
         copy_example(outside, example)?;
     }
     std::fs::write(outside.join("Cargo.toml"), workspace(published)?)?;
-    // The same versions of all other crates.
+    // The versions of all other crates are the same.
     std::fs::copy(root.join("Cargo.lock"), outside.join("Cargo.lock"))?;
-    // By itself the program has no more features than it asked for.
+    // The program is built alone, so it has only the features that it asks for.
     for what in [
         &["--package", "embedder"][..],
         &["--package", "minimal_vmm"],
@@ -204,7 +204,7 @@ fn embedder(published: &[&Package]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The manifest of the workspace of the program and the packages, which stand for those of the registry.
+/// The manifest of a workspace with the program and the packages, which replace those of the registry.
 fn workspace(published: &[&Package]) -> anyhow::Result<String> {
     let mut text = format!(
         "[workspace]\nresolver = \"3\"\nmembers = [\"embedder\", \"{}\", \"packages/*\"]\n\n[patch.crates-io]\n",
@@ -214,7 +214,7 @@ fn workspace(published: &[&Package]) -> anyhow::Result<String> {
         let (name, version) = (&package.name, &package.version);
         writeln!(text, "{name} = {{ path = \"packages/{name}-{version}\" }}")?;
     }
-    // As in our workspace, so that other crates need not be built again.
+    // These settings are those of our workspace, so that other crates are not built again.
     text += "\n[profile.dev.package.\"*\"]\nopt-level = 1\n";
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! Running other programs: one place for error texts that name the command and what it said.
+//! Runs other programs. The error texts name the command and its output.
 
 use anyhow::Context as _;
 use anyhow::bail;
@@ -12,12 +12,12 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Lines of a failed command's log that are repeated in the error.
+/// The number of log lines of a failed command that the error repeats.
 const LOG_TAIL_LINES: usize = 25;
 
-/// The checkout's root: the workspace in which `cargo xtask` was typed.
+/// The root of the checkout: the workspace in which `cargo xtask` was typed.
 ///
-/// What cargo says now counts before what it said at build time: two checkouts that share a target folder also share the built `xtask`.
+/// The path comes from cargo at run time and not at build time, because two checkouts that share a target folder also share the built `xtask`.
 pub(crate) fn workspace_root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -27,10 +27,10 @@ pub(crate) fn workspace_root() -> PathBuf {
         .to_path_buf()
 }
 
-/// A cargo of the toolchain that runs us, started in the workspace root.
+/// The cargo of the toolchain that runs this program, started in the workspace root.
 ///
-/// Variables that `cargo run` sets for us are taken out: with them, build scripts and `env!` of the inner build would see a
-/// changed environment and rebuild.
+/// The variables that `cargo run` sets for this program are removed: with them, build scripts and `env!` of the inner build would see a
+/// changed environment, and cargo would rebuild.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace_root());
@@ -49,7 +49,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Whether a program of that name is in `PATH` or, for programs kept out of a user's `PATH` by Debian, in the `sbin` folders.
+/// Whether a program of this name is in `PATH`, or in the `sbin` folders, which Debian keeps out of a user's `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -58,14 +58,14 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// A program that is killed when the thread that starts it ends, or this process does in whatever way.
+/// A program that is killed when the thread that has started it ends, or when this process ends for any reason.
 pub(crate) fn bound_to_us(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// Runs with our own output streams; an error names the command and its status.
+/// Runs a program with our own output streams. An error names the command and its status.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
@@ -76,7 +76,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs with standard output returned as text; an error carries what the command wrote to standard error.
+/// Runs a program and returns its standard output as text. An error contains the command's standard error.
 pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -94,7 +94,7 @@ pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", shown(command)))
 }
 
-/// Runs with both output streams appended to `log`; an error shows the end of the log and where the whole of it is.
+/// Runs a program and appends both output streams to `log`. An error contains the end of the log, and its path.
 pub(crate) fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     let file = File::options()
         .create(true)
@@ -122,7 +122,7 @@ pub(crate) fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// Runs with standard output through `sink`, and ends it with all that it started when it takes longer than `timeout`.
+/// Runs a program with its standard output through `sink`. Kills the program and its descendants after `timeout`.
 pub(crate) fn run_watched(
     command: &mut Command,
     timeout: Duration,
@@ -152,7 +152,7 @@ pub(crate) fn run_watched(
     let _ = copier.join();
     if !in_time {
         bail!(
-            "`{}` was still running after {} s and was ended",
+            "`{}` was still running after {} s and was killed",
             shown(command),
             timeout.as_secs()
         );
@@ -163,9 +163,9 @@ pub(crate) fn run_watched(
     Ok(())
 }
 
-/// Kills a process of ours and its descendants: a hanging test program outlives the cargo that started it.
+/// Kills a child process and its descendants. A test program that hangs outlives the cargo that has started it.
 ///
-/// A process group of its own would do the same, but then Ctrl-C on the terminal would no longer reach the tests.
+/// A process group would do the same, but then Ctrl-C on the terminal would not reach the tests.
 fn kill_tree(root: u32) {
     let mut tree = vec![root.to_string()];
     let mut next = 0;
@@ -185,7 +185,7 @@ fn kill_tree(root: u32) {
         .status();
 }
 
-/// Where cargo builds to.
+/// The folder for cargo's output.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace_root().join(folder),
@@ -193,7 +193,7 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// The command as a person would type it, good enough for messages.
+/// The command as a person would type it, for messages.
 pub(crate) fn shown(command: &Command) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -215,7 +215,7 @@ mod tests {
             let mut command = bound_to_us(Path::new("sh"));
             command.args(["-c", "echo; exec sleep 600"]);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-            // It is bound when it runs.
+            // The variable is expanded when the command runs.
             let mut byte = [0];
             child
                 .stdout
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_hanging_command_is_ended_with_its_children() {
-        // The grandchild holds the pipe: if it survived, the copier would wait for it.
+        // The grandchild holds the pipe. If it survived, the copier would wait for it.
         let error = run_watched(
             Command::new("sh").args(["-c", "sh -c 'sleep 600; :'; :"]),
             Duration::from_millis(200),

@@ -1,19 +1,19 @@
-//! The Guide's tables of promises and races: which tests each row names.
+//! The tests that each row of the Guide's tables of promises and races names.
 
 use crate::process;
 use anyhow::Context as _;
 
-/// Where they are.
+/// The page with the tables.
 pub(crate) const PAGE: &str = "Guide/src/conformance.md";
 
 /// The heading above the table of races.
 const RACES: &str = "## Races";
 
-/// A row, by what is in backticks in its second cell: files, each followed by tests in it.
+/// A row, by the words in backticks in its second cell: files, each followed by tests in the file.
 pub(crate) struct Row<'a> {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub line: usize,
-    /// In their order.
+    /// The words in their order.
     pub words: Vec<&'a str>,
 }
 

@@ -1,11 +1,11 @@
-//! Debian packages that have to be installed on this machine, with the user's consent.
+//! Installs Debian packages on this machine, with the user's consent.
 
 use crate::process;
 use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::process::Command;
 
-/// This machine lacks something that xtask cannot or may not provide: no fault of the project, so a test run skips what needs it.
+/// This machine lacks something that xtask cannot or may not provide. This is no defect of the project, so a test run skips the tests that need it.
 #[derive(Debug)]
 pub(crate) struct CannotHere(pub String);
 
@@ -17,10 +17,10 @@ impl std::fmt::Display for CannotHere {
 
 impl std::error::Error for CannotHere {}
 
-/// Makes sure that `packages` are installed; `purpose` completes "needed to ...".
+/// Makes sure that `packages` are installed. `purpose` completes the sentence "needed to ...".
 ///
-/// On a terminal the user is asked; with `CI=true` they are installed without a question. Otherwise, or where there is no `apt-get`,
-/// the error says what to install.
+/// On a terminal the user is asked. With `CI=true` the packages are installed without a question. Otherwise, or without `apt-get`,
+/// the error names the packages to install.
 pub(crate) fn ensure(packages: &[&str], purpose: &str) -> anyhow::Result<()> {
     if process::find_program("dpkg-query").is_none() || process::find_program("apt-get").is_none() {
         return Err(CannotHere(format!(
@@ -40,7 +40,7 @@ pub(crate) fn ensure(packages: &[&str], purpose: &str) -> anyhow::Result<()> {
         ))
         .into());
     }
-    // A machine made from a container image has no package lists: fetch them only when the first try says so.
+    // A machine made from a container image has no package lists. They are fetched only after the first attempt has failed.
     if install(&missing).is_err() {
         process::run(privileged("apt-get").args(["-q", "update"]))?;
         install(&missing)?;
@@ -91,7 +91,7 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     )
 }
 
-/// Through `sudo` unless we are root already.
+/// Uses `sudo` unless the user is root.
 fn privileged(program: &str) -> Command {
     let root = process::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if root {

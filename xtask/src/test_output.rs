@@ -1,4 +1,4 @@
-//! What test programs print, read on its way to the user: skips, failures and counts.
+//! Reads the output of test programs on its way to the user: skips, failures and counts.
 //!
 //! A test that cannot run here prints a line `SKIP: reason` and returns. libtest counts it as passed; the summary counts it as skipped.
 
@@ -8,28 +8,28 @@ use std::sync::mpsc::Sender;
 
 const SKIP_MARK: &str = "SKIP: ";
 
-/// What a line said.
+/// The meaning of a line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Note {
-    /// A test did not do its work, for this reason.
+    /// A test was skipped, for this reason.
     Skip(String),
-    /// A test failed. In front of the counts of its program.
+    /// A test failed. This note comes before the counts of the program.
     Failure {
-        /// As libtest prints the name.
+        /// The name in libtest's output.
         test: String,
         /// The first lines of the panic. Empty if libtest has not captured the test's output.
         panic: Vec<String>,
     },
-    /// A test program's last line.
+    /// The last line of a test program.
     Counts {
-        /// Including those that skipped.
+        /// The number of tests that passed, including skipped tests.
         passed: u32,
-        /// Including those that panicked.
+        /// The number of tests that failed, including tests that panicked.
         failed: u32,
     },
 }
 
-/// Passes everything on and sends what it noticed.
+/// Passes all bytes on, and sends a note for each line with a meaning.
 pub(crate) struct Watch<W: Write> {
     inner: W,
     notes: Sender<Note>,
@@ -38,7 +38,7 @@ pub(crate) struct Watch<W: Write> {
 }
 
 impl<W: Write> Watch<W> {
-    /// Passes on to `inner`.
+    /// A watch that passes the bytes on to `inner`.
     pub(crate) fn new(inner: W, notes: Sender<Note>) -> Self {
         Self {
             inner,
@@ -51,7 +51,7 @@ impl<W: Write> Watch<W> {
     fn end_of_line(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         for note in self.failures.line(&line).into_iter().chain(note(&line)) {
-            // Nobody listening any more is no reason to fail.
+            // It is no error if the receiver has gone.
             let _ = self.notes.send(note);
         }
         self.line.clear();
@@ -89,13 +89,13 @@ const PANIC_LINES: usize = 12;
 struct Failures {
     /// Whether the last heading was `failures:`.
     inside: bool,
-    /// The test whose output is printed, and whether its panic has begun and goes on.
+    /// The test whose output is printed, and whether its panic message has begun and continues.
     current: Option<(String, bool)>,
     panics: BTreeMap<String, Vec<String>>,
 }
 
 impl Failures {
-    /// A failure, if `line` is a name of the second list.
+    /// A failure, if `line` is a name in the second list.
     fn line(&mut self, line: &str) -> Option<Note> {
         if matches!(line, "failures:" | "successes:") {
             (self.inside, self.current) = (line == "failures:", None);
@@ -108,7 +108,7 @@ impl Failures {
             self.current = Some((name.to_owned(), false));
         } else if let Some((test, panics)) = &mut self.current {
             *panics |= line.starts_with("thread '") && line.contains(" panicked at ");
-            // The backtrace, or the hint at one, follows the message.
+            // The backtrace, or the note about it, follows the message.
             *panics &= !line.starts_with("stack backtrace:") && !line.starts_with("note: run with");
             let kept = self.panics.entry(test.clone()).or_default();
             if *panics && kept.len() < PANIC_LINES {

@@ -1,9 +1,9 @@
-//! The ratios of a run as a bar chart.
+//! Draws the ratios of a run as a bar chart.
 
 use anyhow::Context as _;
 use plotters::prelude::*;
 
-/// A row of the chart: what was measured, and how many times better than the baseline Trapgate's server is.
+/// A row of the chart: the name of the measure, and how many times better than the baseline Trapgate's server is.
 pub(super) type Ratio = (String, f64);
 
 const WIDTH: u32 = 900;
@@ -11,7 +11,7 @@ const ROW: u32 = 22;
 const NAMES: f64 = 330.0;
 const MARGIN: f64 = 40.0;
 
-/// One bar for each ratio on a logarithmic scale, to the right of 1 where Trapgate is better. `None` where there is no ratio.
+/// Draws one bar for each ratio on a logarithmic scale. The bar goes to the right of 1 where Trapgate is better. Returns `None` if there is no ratio.
 pub(super) fn draw(baseline: &str, ratios: &[Ratio]) -> anyhow::Result<Option<String>> {
     let ratios: Vec<&Ratio> = ratios
         .iter()

@@ -1,25 +1,25 @@
-//! Which cores the floor is measured on.
+//! Chooses the cores on which the floor is measured.
 //!
-//! Two processes that take turns run now on one core and now on two, as the kernel has it. On one, a round trip is two context switches, a third of
-//! what it is on two, where each has to wake the other's core. A debug server has threads that run beside the client, so its floor is the one on two.
+//! The kernel places two processes that take turns sometimes on one core and sometimes on two. On one core, a round trip costs two context switches. On two cores it
+//! takes three times as long, because each process has to wake the core of the other. A debug server has threads that run beside the client, so its floor is the round trip on two cores.
 
 use rustix::thread::CpuSet;
 use rustix::thread::sched_getaffinity;
 use rustix::thread::sched_setaffinity;
 
-/// One of the cores that a thread may use.
+/// A core that the calling thread may use.
 #[derive(Clone, Copy)]
 pub(super) enum Core {
     First,
-    /// Another than the first, where there are two.
+    /// The last core, which is not the first one if the thread may use two.
     Last,
 }
 
-/// This thread is on one core as long as this lives.
+/// Binds this thread to one core until the value is dropped.
 pub(super) struct Pinned(CpuSet);
 
 impl Pinned {
-    /// Goes there.
+    /// Binds the calling thread to the core.
     pub(super) fn to(core: Core) -> anyhow::Result<Self> {
         let before = sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core));
@@ -36,7 +36,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Where it cannot go back it stays: a floor is no worse for that.
+        // If the thread cannot be released, it stays on this core. The floor does not become worse.
         let _ = sched_setaffinity(None, &self.0);
     }
 }

@@ -1,6 +1,6 @@
-//! The floor: a server that does nothing. Whatever a round trip to it takes, no debug server can be faster on this machine.
+//! The floor: an echo server, which does nothing with a packet. No debug server on this machine can answer faster.
 //!
-//! It is a process of its own (this program started again), as the debug servers are.
+//! The echo server is a process of its own (this program, started again), because the debug servers are processes too.
 
 use super::cores::Core;
 use super::cores::Pinned;
@@ -9,12 +9,12 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpListener;
 
-/// Asks for a reply of that many bytes.
+/// A packet that asks for a reply of the given number of bytes.
 pub(super) fn request(size: usize) -> String {
     format!("echo:{size:x}")
 }
 
-/// Says the port on standard output, then serves one client after the other until killed.
+/// Prints the port on standard output, then serves one client after the other until the process is killed.
 pub(super) fn serve() -> anyhow::Result<()> {
     let _core = Pinned::to(Core::Last)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -22,7 +22,7 @@ pub(super) fn serve() -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
-        // A client that went away is the normal end.
+        // A session ends normally when the client closes the connection.
         let _ = session(stream);
     }
 }
@@ -57,7 +57,7 @@ fn answer(packet: &[u8], reply: &mut Vec<u8>) -> Option<()> {
         reply.extend(b"+$OK#9a");
     } else {
         let size = usize::from_str_radix(payload.strip_prefix("echo:")?, 16).ok()?;
-        // The client does not look at the sum. A reply of the same size as the last one is sent again as it is.
+        // The client does not check the sum. If the next reply has the same size, the same bytes are sent again.
         if reply.len() != size + 4 {
             reply.clear();
             reply.push(b'$');

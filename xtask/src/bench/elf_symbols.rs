@@ -1,4 +1,4 @@
-//! Addresses of an ELF file's symbols.
+//! Finds the addresses of symbols in an ELF file.
 
 use object::Object as _;
 use object::ObjectSymbol as _;

@@ -1,4 +1,4 @@
-//! What is measured, on one server at a time.
+//! The measures of one server.
 
 use super::cores::Core;
 use super::cores::Pinned;
@@ -11,14 +11,14 @@ use anyhow::bail;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long one measure of one server takes in a round.
+/// The time that one measure of one server takes in a round.
 const BATCH: Duration = Duration::from_millis(150);
 
-/// Guest memory that is read: 8 MiB from where the demo guest is loaded, mapped one to one.
+/// The guest memory that is read: 8 MiB from the load address of the demo guest, whose virtual addresses equal the physical ones.
 const MEMORY_START: u64 = 1 << 20;
 const MEMORY_END: u64 = 9 << 20;
 
-/// A Linux clock tick of /proc, in seconds.
+/// A clock tick of Linux in `/proc`, in seconds.
 const TICK: f64 = 0.01;
 
 /// The median time of `operation` in microseconds, over one batch.
@@ -36,7 +36,7 @@ pub(super) fn micros(
     Ok(quantile(&times, 0.5))
 }
 
-/// A packet whose reply has to be one of success: an error costs no time and would look fast.
+/// Sends a packet that has to succeed. An error takes no time and would look fast.
 pub(super) fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Result<()> {
     let payload = payload.to_owned();
     move |client| {
@@ -51,19 +51,19 @@ pub(super) fn request(payload: &str) -> impl FnMut(&mut Client) -> anyhow::Resul
     }
 }
 
-/// The echo server's round trip with a reply of that many bytes, from another core.
+/// The round trip to the echo server on another core, with a reply of the given number of bytes.
 pub(super) fn floor(client: &mut Client, size: usize) -> anyhow::Result<f64> {
     let _apart = Pinned::to(Core::First)?;
     micros(client, request(&echo::request(size)))
 }
 
-/// The same on the echo server's own core, where nobody has to be woken on another.
+/// The round trip to the echo server on its own core, where neither process has to wake another core.
 pub(super) fn floor_on_one_core(client: &mut Client, size: usize) -> anyhow::Result<f64> {
     let _together = Pinned::to(Core::Last)?;
     micros(client, request(&echo::request(size)))
 }
 
-/// The echo server's megabytes of guest memory a second, with replies as long as those to reads of `size` bytes.
+/// The rate of the echo server in megabytes of guest memory per second. Its replies are as long as replies to reads of `size` bytes.
 pub(super) fn bulk_floor(
     client: &mut Client,
     encoding: Encoding,
@@ -86,10 +86,10 @@ pub(super) fn step(client: &mut Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How memory comes back.
+/// The encoding of memory in a reply.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Encoding {
-    /// `m`: two hex digits for a byte.
+    /// `m`: two hex digits for each byte.
     Hex,
     /// `x`: bytes, escaped.
     Binary,
@@ -102,7 +102,7 @@ impl Encoding {
             Self::Binary => {
                 let reply = client.request(&format!("x{address:x},{size:x}"))?;
                 match reply.split_first() {
-                    // The reply to `x` begins with `b`; escapes are two bytes for one.
+                    // The reply to `x` begins with `b`. An escape takes two bytes and stands for one byte.
                     Some((b'b', data)) => Ok(data.len() - memchr::memchr_iter(b'}', data).count()),
                     _ => bail!("`x` was answered `{}`", String::from_utf8_lossy(reply)),
                 }
@@ -110,7 +110,7 @@ impl Encoding {
         }
     }
 
-    /// What the first bytes of guest memory are, decoded, to know that both servers read the same.
+    /// The first bytes of guest memory, decoded. They show that both servers read the same memory.
     pub(super) fn sample(self, client: &mut Client) -> anyhow::Result<Vec<u8>> {
         let size = 256;
         Ok(match self {
@@ -135,7 +135,7 @@ impl Encoding {
         })
     }
 
-    /// Megabytes a second with packets for `size` bytes each.
+    /// The rate in megabytes per second, with packets for `size` bytes each.
     pub(super) fn throughput(self, client: &mut Client, size: usize) -> anyhow::Result<f64> {
         let step = u64::try_from(size)?;
         let mut address = MEMORY_START;
@@ -143,9 +143,9 @@ impl Encoding {
         let start = Instant::now();
         while start.elapsed() < BATCH {
             let got = self.read(client, address, size)?;
-            // Where escapes fill the packet, `x` may return fewer.
+            // If escapes fill the packet, `x` may return fewer bytes.
             if got == 0 || (self == Self::Hex && got != size) {
-                bail!("asked for {size} bytes, got {got}");
+                bail!("the server sent {got} bytes instead of {size}");
             }
             bytes += got;
             address += step;
@@ -158,7 +158,7 @@ impl Encoding {
         Ok(megabytes / start.elapsed().as_secs_f64())
     }
 
-    /// Sizes worth trying, up to what the server says it can send.
+    /// The sizes to try, up to the largest reply of the server.
     pub(super) fn sizes(self, packet_size: usize) -> Vec<usize> {
         let most = match self {
             Self::Hex => packet_size.saturating_sub(4) / 2,
@@ -173,7 +173,7 @@ impl Encoding {
     }
 }
 
-/// Connect to the first `?` reply, and to the end of all that GDB asks; the guest ran before and runs afterwards.
+/// Two times: from the connection to the first reply to `?`, and to the last reply that GDB asks for. The guest runs before and after.
 pub(super) fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
     let start = Instant::now();
     let mut client = server.client()?;
@@ -189,12 +189,12 @@ pub(super) fn attach(server: &Server) -> anyhow::Result<(f64, f64)> {
     Ok((first, whole))
 }
 
-/// From Ctrl-C to the stop reply, in microseconds, so many times.
+/// The times from Ctrl-C to the stop reply, in microseconds.
 pub(super) fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<f64>> {
     let mut latencies = Vec::new();
     for _ in 0..times {
         client.send("c")?;
-        // Long enough for every vCPU to be in the guest; a stop by itself would spoil the figure.
+        // After this time every vCPU is in the guest. A guest that stops by itself would make the figure wrong.
         if client.wait(Duration::from_millis(5))? {
             bail!("the guest stopped by itself");
         }
@@ -209,18 +209,18 @@ pub(super) fn interrupts(client: &mut Client, times: u32) -> anyhow::Result<Vec<
     Ok(latencies)
 }
 
-/// Percent of a core that a server uses with a client attached that asks nothing, the guest being stopped.
+/// The CPU time of a server, in percent of a core, while an attached client sends nothing and the guest is stopped.
 pub(super) fn idle_cpu(server: &Server, client: &mut Client) -> anyhow::Result<f64> {
     let before = server.cpu_ticks()?;
     let start = Instant::now();
     if client.wait(Duration::from_secs(3))? {
-        bail!("a packet that nobody asked for");
+        bail!("the server sent a packet without a request");
     }
     let ticks = u32::try_from(server.cpu_ticks()? - before)?;
     Ok(f64::from(ticks) * TICK / start.elapsed().as_secs_f64() * 100.0)
 }
 
-/// Lets the guest run to `address` and leaves no breakpoint there, so that what is stepped is the same on both.
+/// Runs the guest to `address` and removes the breakpoint, so that both servers step the same instructions.
 pub(super) fn run_to(client: &mut Client, address: u64) -> anyhow::Result<()> {
     for packet in [
         format!("Z1,{address:x},1"),

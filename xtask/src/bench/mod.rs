@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: the debug server side by side with QEMU's gdbstub: same machine, same KVM, same guest, same client, in one run.
+//! `cargo xtask bench`: measures the debug server and QEMU's gdbstub in one run, with the same machine, KVM, guest and client.
 //!
-//! Rounds are interleaved, so that a drift of the machine meets all servers alike. The floor is an echo server's round trip with a reply of
+//! The rounds of the servers are interleaved, so a drift of the machine affects all servers. The floor is the round trip of an echo server with a reply of
 //! the same size.
 
 mod chart;
@@ -29,31 +29,31 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The name of the other build in the report.
+/// The name of the other build of `trapgate` in the report.
 const BEFORE: &str = "before";
 
-/// Both guests are stopped here for the measures that need one in its main loop.
+/// Both guests are stopped at this symbol for the measures that need a guest in its main loop.
 const STOP_AT: &str = "do_round";
 const INTERRUPTED_CPUS: u32 = 8;
-/// The servers take turns, as a machine is slower for seconds at a time.
+/// The number of parts into which the Ctrl-C stops are divided. The servers alternate between parts, because the machine is sometimes slower for seconds.
 const INTERRUPT_TURNS: u32 = 10;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many times each measure is taken.
+    /// The number of rounds.
     #[arg(long, default_value_t = 9)]
     rounds: u32,
-    /// Ctrl-C stops in all.
+    /// The number of Ctrl-C stops in all rounds together.
     #[arg(long, default_value_t = 300)]
     interrupts: u32,
-    /// Measure QEMU only: to try the harness itself.
+    /// Measure QEMU only, to test the benchmark itself.
     #[arg(long)]
     without_trapgate: bool,
-    /// Another build of `trapgate`: measured in QEMU's place, so that two trees are compared in one run.
+    /// Measure another build of `trapgate` in QEMU's place, to compare two trees in one run.
     #[arg(long, value_name = "PROGRAM", conflicts_with = "without_trapgate")]
     before: Option<PathBuf>,
-    /// In the nested bed: what steps, breakpoints and Ctrl-C cost there.
+    /// Measure steps, breakpoints and Ctrl-C in the nested kvm-amd.
     #[arg(long)]
     nested: bool,
 }
@@ -102,7 +102,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     packets(&mut report, args.rounds, &start(1)?)?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
     let bare = match args.before {
-        // No server takes part in these, so they say nothing of two servers.
+        // No server takes part in these measures, so they do not compare servers.
         Some(_) => None,
         None => without_server(&mut report),
     };
@@ -116,7 +116,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// What the ioctls and the runner cost without any server.
+/// Prints the times of the ioctls and of the runner without a server.
 fn without_server(report: &mut Report) -> Option<BareStep> {
     let bare = build_example("bare_step").and_then(|program| bare_step(&program));
     match &bare {
@@ -137,7 +137,7 @@ fn without_server(report: &mut Report) -> Option<BareStep> {
     bare.ok()
 }
 
-/// The same command with a client that is built for release: in a debug build, it would be the slowest part of a round trip.
+/// Starts this command again with a client that is built for release. In a debug build, the client would take most of a round trip.
 fn optimised() -> anyhow::Result<i32> {
     let status = process::cargo()
         .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
@@ -147,7 +147,7 @@ fn optimised() -> anyhow::Result<i32> {
     Ok(status.code().unwrap_or(1))
 }
 
-/// Everything that one vCPU is enough for.
+/// Takes all measures that need only one vCPU.
 fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Result<()> {
     let echo = Server::echo()?;
     let mut floor = echo.client()?;
@@ -177,21 +177,21 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
         sessions.push((server, client, bulk));
     }
 
-    // With the last server's sizes: ours, where it takes part.
+    // The last server is ours if it takes part, and its packet sizes are used.
     let floor_sizes = sessions
         .last()
         .map_or_else(Vec::new, |(_, _, bulk)| bulk.clone());
     if servers.iter().any(|server| server.name == BEFORE) {
-        // Two builds with the same limits differ in the fastest size by chance, and the sizes in their rates.
+        // Two builds with the same limits differ in the fastest size only by chance. The rows with sizes would then compare unequal sizes.
         for (_, _, bulk) in &mut sessions {
             bulk.clone_from(&floor_sizes);
         }
     }
     for round in 1..=rounds {
         println!("round {round} of {rounds}");
-        // Who comes first finds the caches as the floor's measures left them.
+        // The first server finds the caches as the measures of the floor have left them.
         sessions.reverse();
-        // Each measure of one after the other and the floor right before them: where the kernel puts client and server changes from second to second.
+        // The measures of one server follow each other, right after the floor, because the kernel moves client and server between cores from second to second.
         for (measure, packet, reply) in [("m, 8 bytes", "m100000,8", 16), ("g", "g", registers)] {
             let echoed = measures::floor(&mut floor, reply)?;
             report.add(measure, "us", "echo", echoed);
@@ -238,7 +238,7 @@ fn packets(report: &mut Report, rounds: u32, servers: &[Server]) -> anyhow::Resu
     Ok(())
 }
 
-/// The names and sizes of bulk reads: QEMU's usual 2 KiB, and each encoding with the size that is fastest on this server.
+/// The names and sizes of bulk reads: QEMU's usual 2 KiB, and for each encoding the size that is fastest on this server.
 fn bulk_sizes(client: &mut Client) -> Vec<(String, Encoding, usize)> {
     let mut chosen = vec![("m, 2 KiB packets".to_owned(), Encoding::Hex, 2048)];
     for (name, encoding) in [
@@ -248,7 +248,7 @@ fn bulk_sizes(client: &mut Client) -> Vec<(String, Encoding, usize)> {
         let best = encoding
             .sizes(client.packet_size())
             .into_iter()
-            // A server without `x`, or one that cannot send as much as it says, answers with an error.
+            // A server replies with an error if it does not support `x`, or cannot send as much as it has announced.
             .filter_map(|size| Some((size, encoding.throughput(client, size).ok()?)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((size, _)) = best {
@@ -259,9 +259,9 @@ fn bulk_sizes(client: &mut Client) -> Vec<(String, Encoding, usize)> {
     chosen
 }
 
-/// Ctrl-C with more vCPUs than cores. A server that fails here fails alone.
+/// Measures Ctrl-C with more vCPUs than cores. A failure of one server does not affect the other.
 fn stops(report: &mut Report, times: u32, servers: &[Server]) {
-    // Every guest is stopped by its session: none takes the cores from the one that is measured.
+    // Every session stops its guest, so no other guest uses the cores during a measure.
     let mut sessions: Vec<_> = servers
         .iter()
         .map(|server| {
@@ -300,16 +300,16 @@ fn stops(report: &mut Report, times: u32, servers: &[Server]) {
     }
 }
 
-/// What `bare_step` of vp_runner prints: no server at all, the ioctls only.
+/// The output of the example `bare_step` of `vp_runner`: ioctls without a server.
 #[derive(Deserialize)]
 struct BareStep {
-    /// `KVM_RUN` alone, in microseconds.
+    /// The time of `KVM_RUN`, in microseconds.
     run_us: f64,
-    /// With `KVM_SET_GUEST_DEBUG` before and `KVM_GET_REGS` after.
+    /// The time of `KVM_SET_GUEST_DEBUG`, `KVM_RUN` and `KVM_GET_REGS`, in microseconds.
     full_us: f64,
 }
 
-/// Builds an example of vp_runner, which measures without any server.
+/// Builds an example of `vp_runner`, which measures without a server.
 fn build_example(name: &str) -> anyhow::Result<PathBuf> {
     process::run(process::cargo().args([
         "build",
@@ -330,13 +330,13 @@ fn bare_step(program: &Path) -> anyhow::Result<BareStep> {
     Ok(bare)
 }
 
-/// What `step_over` of vp_runner prints, a line for each number of VPs.
+/// The output of the example `step_over` of `vp_runner`: one line for each number of VPs.
 #[derive(Deserialize)]
 struct StepOver {
     vps: u32,
-    /// From hit to hit where the instruction is carried out in its place, in microseconds.
+    /// The time from hit to hit if the runner carries the instruction out, in microseconds.
     carried_out_us: f64,
-    /// The same where it is executed with the other VPs held.
+    /// The time from hit to hit if the VP executes the instruction while the other VPs are stopped, in microseconds.
     executed_us: f64,
 }
 
@@ -356,19 +356,19 @@ fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `hook_cost` of vp_runner prints, a line for each.
+/// The output of the example `hook_cost` of `vp_runner`: one line for each case.
 #[derive(Deserialize)]
 struct HookCost {
     what: String,
     /// The time of an exit without the hook, in nanoseconds.
     bare_ns: f64,
-    /// The same with the hook.
+    /// The time of an exit with the hook, in nanoseconds.
     hook_ns: f64,
-    /// The median of the ratios of turns that follow each other.
+    /// The median of the ratios of consecutive turns.
     ratio: f64,
 }
 
-/// The name of a ratio of [`HookCost`] in the report.
+/// The name of the ratio of a [`HookCost`] in the report.
 fn of_hook(what: &str) -> String {
     format!("exits with the hook, {what}")
 }
@@ -386,7 +386,7 @@ fn hook_costs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The project's aims against this run's figures.
+/// Compares the project's aims with the figures of this run.
 fn reach(report: &Report, bare: Option<BareStep>) {
     let get = |name, server| report.median(name, server);
     let above_floor = |name, server| Some(get(name, server)? - get(name, "echo")?);

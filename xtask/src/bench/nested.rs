@@ -1,6 +1,6 @@
-//! `cargo xtask bench --nested`: what stops cost, side by side with QEMU's gdbstub on the nested bed's kvm-amd.
+//! `cargo xtask bench --nested`: measures stops in the nested kvm-amd, beside QEMU's gdbstub.
 //!
-//! This program is copied into the bed with everything it starts, and started again there: [`main`] is outside, [`inside`] is inside.
+//! This program is copied into the bed with all files that it starts, and started again there. [`main`] runs outside, [`inside`] runs inside.
 
 use super::Bound;
 use super::measures;
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// The name of QEMU's server in the report.
 const QEMU: &str = "qemu";
-/// A round takes about 15 s, and the first also counts instructions.
+/// A round takes about 15 s. The first round also counts instructions.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 const KINDS: [(&str, Breakpoint); 2] = [
     ("software", Breakpoint::Software),
@@ -37,7 +37,7 @@ const KINDS: [(&str, Breakpoint); 2] = [
 pub(crate) struct Inside {
     #[arg(long)]
     qemu: PathBuf,
-    /// Another build of `trapgate`, in QEMU's place.
+    /// Another build of `trapgate`, which is measured in QEMU's place.
     #[arg(long)]
     before: Option<PathBuf>,
     #[arg(long)]
@@ -52,7 +52,7 @@ pub(crate) struct Inside {
     rounds: u32,
 }
 
-/// Boots the bed and measures in it: ours beside QEMU, or beside the build `before`.
+/// Boots the bed and measures in it. Compares our server with QEMU, or with the build `before`.
 pub(super) fn main(
     folder: &Path,
     kernel: &Path,
@@ -99,7 +99,7 @@ pub(super) fn main(
     }
     let mut job = Job::new(command, folder.to_owned(), files);
     job.timeout = TIMEOUT;
-    // The server beside the guest, as on any host.
+    // The server runs beside the guest, as on any host.
     job.cpus = 2;
     let errors = Collected::default();
     let code = bed.run(&job, &|| {
@@ -124,7 +124,7 @@ pub(super) fn main(
     Ok(code)
 }
 
-/// In the bed: measures, prints the table, and the same as one line of JSON on standard error.
+/// Runs in the bed: measures, prints the table, and writes the figures as one line of JSON to standard error.
 pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let logs = std::env::temp_dir();
     let qemu = Qemu::at(&args.qemu);
@@ -208,7 +208,7 @@ const RANGE_SHARE: &str = "vCont;r, of the bare ioctls";
 const ATTACHED: &str = "guest's rounds, attached";
 const DETACHED: &str = "guest's rounds, detached";
 const ATTACHED_SHARE: &str = "attached, of detached";
-/// Comparisons in a round of a step and a Ctrl-C here and there, of an attached and a detached guest, and of a range step and the bare ioctls.
+/// The number of comparisons in a round: of a step and of a Ctrl-C on both servers, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
 fn trip_name(kind: &str, packets: Packets) -> String {
@@ -223,7 +223,7 @@ fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()>
     for (kind, breakpoint) in KINDS {
         let trip = guest.hits(breakpoint, Packets::LikeGdb)?;
         report.add(&trip_name(kind, Packets::LikeGdb), "us", name, trip);
-        // QEMU meets the same breakpoint again and again: its clients have to step away from it.
+        // QEMU reports the same breakpoint again and again, so its clients have to step away from the breakpoint.
         if name != QEMU {
             let trip = guest.hits(breakpoint, Packets::Continue)?;
             report.add(&trip_name(kind, Packets::Continue), "us", name, trip);
@@ -232,7 +232,7 @@ fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// How fast the guest is stepped and run, in pairs, since it is faster or slower for seconds at a time.
+/// Measures the rates of steps and of the running guest in pairs, because the machine is faster or slower for seconds at a time.
 fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> anyhow::Result<()> {
     let name = guest.name;
     for turn in 0..TURNS {
@@ -241,7 +241,7 @@ fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> a
         report.add("bare step, with debug state", "us", "bare", bare.full_us);
         let range = guest.range_steps()?;
         report.add(RANGE, "1/s", name, range);
-        // Their median leaves out the rare long steps, which the range step pays for.
+        // The median leaves out the rare long steps. The time of a range step includes them.
         report.add(RANGE_SHARE, "%", name, range * bare.full_us / 1e6 * 100.0);
         let (attached, detached) = guest.rounds(turn)?;
         report.add(ATTACHED, "1/s", name, attached);
@@ -251,7 +251,7 @@ fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> a
     Ok(())
 }
 
-/// The project's aims against this run's figures.
+/// Compares the project's aims with the figures of this run.
 fn reach(report: &Report) {
     let get = |name: &str, server| report.median(name, server);
     let above_floor = |name: &str, server| Some(get(name, server)? - get(name, "echo")?);

@@ -1,4 +1,4 @@
-//! Medians, ratios, the table for people and the JSON for comparisons over time.
+//! The report of a run: medians, ratios, a table for people, and JSON for comparisons over time.
 
 use super::chart;
 use anyhow::Context as _;
@@ -6,14 +6,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
+/// All figures of one run. Compare only figures of one run, because machines drift by a factor of two.
 #[derive(Serialize)]
 pub(super) struct Report {
-    /// The server that ours is compared with: `qemu`, or `before`.
+    /// The baseline, with which our server is compared: `qemu` or `before`.
     baseline: &'static str,
-    /// By measure, in the order of measuring.
+    /// The figures of each measure, in the order of measuring.
     measures: Vec<Measure>,
-    /// What was not measured, and why.
+    /// The measures that were not taken, with the reasons.
     missing: BTreeMap<String, String>,
 }
 
@@ -28,7 +28,7 @@ struct Measure {
 }
 
 impl Measure {
-    /// How many times better than the baseline ours is. Of a rate, more is better; of anything else, less.
+    /// How many times better than the baseline our server is. A higher rate is better. A lower value of any other measure is better.
     fn ratio(&self, baseline: &str) -> Option<f64> {
         let (other, ours) = (self.medians.get(baseline)?, self.medians.get("trapgate")?);
         match self.unit.ends_with("/s") {
@@ -39,7 +39,7 @@ impl Measure {
 }
 
 impl Report {
-    /// An empty report that compares our server with `baseline`.
+    /// An empty report with this baseline.
     pub(super) fn new(baseline: &'static str) -> Self {
         Self {
             baseline,
@@ -48,7 +48,7 @@ impl Report {
         }
     }
 
-    /// Adds a round's value.
+    /// Adds the value of a round.
     pub(super) fn add(&mut self, name: &str, unit: &'static str, server: &'static str, value: f64) {
         let index = match self
             .measures
@@ -72,7 +72,7 @@ impl Report {
         measure.medians.insert(server, quantile(values, 0.5));
     }
 
-    /// Says that something was not measured.
+    /// Records that a measure was not taken.
     pub(super) fn missing(&mut self, what: &str, why: &str) {
         self.missing.insert(what.to_owned(), why.to_owned());
     }
@@ -87,7 +87,7 @@ impl Report {
             .copied()
     }
 
-    /// The table, and what is left out of it.
+    /// Prints the table and the measures that were not taken.
     pub(super) fn print(&self) {
         println!(
             "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
@@ -100,7 +100,7 @@ impl Report {
                     .get(server)
                     .map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
             };
-            // The bare ioctls are one as well.
+            // The bare ioctls are a baseline as well.
             let floor = match measure.medians.contains_key("bare") {
                 true => cell("bare"),
                 false => cell("echo"),
@@ -122,7 +122,7 @@ impl Report {
         }
     }
 
-    /// Writes it to a file as JSON, and its ratios to a chart beside the file.
+    /// Writes the report to a file as JSON, and its ratios to a chart beside the file.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let write = |path: &Path, text: String| {
             std::fs::write(path, text)
@@ -142,7 +142,7 @@ impl Report {
     }
 }
 
-/// The value below which that share of them lies; of an even number in the middle, the upper one.
+/// The value below which the given share of the values lies. Of an even number of values, the median is the upper one of the two in the middle.
 pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! A client of the GDB Remote Serial Protocol that costs as little as possible, so that what is measured is the server.
+//! A client of the GDB Remote Serial Protocol with as little overhead as possible, so that the measures show the server.
 
 use anyhow::Context as _;
 use anyhow::bail;
@@ -11,36 +11,36 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A server that takes longer is broken, in the nested bed on a busy machine too.
+/// The time limit for a reply. A server that takes longer is broken, also in the nested bed on a busy machine.
 const REPLY_WITHIN: Duration = Duration::from_secs(60);
 
 const BUFFER: usize = 1 << 20;
 
-/// What GDB 13 says of itself.
+/// The features that GDB 13 announces.
 const FEATURES: &str = "qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;fork-events+;vfork-events+;exec-events+;\
                         vContSupported+;QThreadEvents+;no-resumed+;memory-tagging+;xmlRegisters=i386";
 
-/// One connection, blocking.
+/// One blocking connection.
 pub(super) struct Client {
     stream: TcpStream,
-    /// Of a fixed size, larger than any packet of a server here; `received` is the part in use.
+    /// A buffer of a fixed size, larger than any packet of a server here. `received` is the part with data.
     buffer: Vec<u8>,
     received: Range<usize>,
     outgoing: Vec<u8>,
     acks: bool,
-    /// What the server says of itself.
+    /// The features that the server announces.
     features: String,
 }
 
 impl Client {
-    /// Connects and agrees on features; without acknowledgements where the server can.
+    /// Connects and exchanges features. Turns acknowledgements off if the server supports this.
     pub(super) fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let mut client = Self::open(address)?;
         client.negotiate()?;
         Ok(client)
     }
 
-    /// Connects only.
+    /// Connects without a packet.
     pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream =
             TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
@@ -72,7 +72,7 @@ impl Client {
         Ok(())
     }
 
-    /// The largest packet that the server says it takes and sends, in bytes.
+    /// The largest packet that the server announces, in bytes.
     pub(super) fn packet_size(&self) -> usize {
         self.features
             .split(';')
@@ -93,14 +93,14 @@ impl Client {
         self.acks
     }
 
-    /// Sends a packet and returns its reply as it was on the wire, between `$` and `#`.
+    /// Sends a packet and returns the raw reply, without `$` and `#`.
     pub(super) fn request(&mut self, payload: &str) -> anyhow::Result<&[u8]> {
         self.send(payload)?;
         self.reply()
             .with_context(|| format!("no reply to `{payload}`"))
     }
 
-    /// Sends a packet without waiting.
+    /// Sends a packet and does not wait for the reply.
     pub(super) fn send(&mut self, payload: &str) -> anyhow::Result<()> {
         self.outgoing.clear();
         self.outgoing.push(b'$');
@@ -117,12 +117,12 @@ impl Client {
         Ok(())
     }
 
-    /// The next packet.
+    /// Returns the next packet.
     pub(super) fn reply(&mut self) -> anyhow::Result<&[u8]> {
         let mut searched = 0;
         let (start, end) = loop {
             let received = &self.buffer[self.received.clone()];
-            // Acknowledgements stand before the packet; in it, both marks are escaped.
+            // Acknowledgements come before a packet. Inside a packet both marks are escaped.
             if let Some(start) = memchr::memchr(b'$', received) {
                 let from = searched.max(start);
                 match memchr::memchr(b'#', &received[from..]) {
@@ -143,7 +143,7 @@ impl Client {
         Ok(&self.buffer[payload])
     }
 
-    /// Waits that long for a packet to begin; `false` when none did.
+    /// Waits for the beginning of a packet for at most this time. Returns `false` if none has begun.
     pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<bool> {
         if self.packet_begun() {
             return Ok(true);
@@ -168,7 +168,7 @@ impl Client {
 
     fn fill(&mut self) -> anyhow::Result<()> {
         if self.received.start > 0 {
-            // Mostly empty by now: a request has one reply.
+            // The buffer is usually empty now, because a request has one reply.
             self.buffer.copy_within(self.received.clone(), 0);
             self.received = 0..self.received.len();
         }
@@ -180,7 +180,7 @@ impl Client {
         Ok(())
     }
 
-    /// Detaches and waits until the server has closed its end, so that the next connection finds it free.
+    /// Detaches and waits until the server has closed the connection. The next connection then finds the server free.
     pub(super) fn detach(mut self) -> anyhow::Result<()> {
         let packet = if self.multiprocess() { "D;1" } else { "D" };
         let reply = self.request(packet)?;
@@ -193,7 +193,7 @@ impl Client {
         Ok(())
     }
 
-    /// All that GDB 13 asks on `target remote`, up to the prompt.
+    /// Sends all requests that GDB 13 makes after `target remote`, up to the prompt.
     pub(super) fn attach_like_gdb(&mut self) -> anyhow::Result<()> {
         self.negotiate()?;
         let (any_thread, all_threads) = if self.multiprocess() {
@@ -224,7 +224,7 @@ impl Client {
         Ok(())
     }
 
-    /// A whole object of `qXfer`, in pieces of the size that GDB asks for.
+    /// Reads a whole object of `qXfer`, in pieces of the size that GDB asks for.
     fn transfer(&mut self, object: &str, annex: &str) -> anyhow::Result<Vec<u8>> {
         // GDB leaves room for `$l`, `#` and the checksum.
         let piece = self.packet_size().clamp(5, 0x4000) - 5;
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// The sum of the bytes as on the wire, modulo 256 (GDB manual, "Overview" of the Remote Serial Protocol).
+/// The sum of the raw bytes modulo 256 (GDB manual, "Overview" of the Remote Serial Protocol).
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn escapes_and_run_lengths_are_undone() {
-        // The manual's own example: `0* ` is `0000`.
+        // The example of the manual: `0* ` is `0000`.
         assert_eq!(unescaped(b"0* "), b"0000");
         assert_eq!(unescaped(b"a}\x03b"), b"a#b");
     }

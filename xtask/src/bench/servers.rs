@@ -1,4 +1,4 @@
-//! The servers that are measured: started, awaited until they listen, and ended.
+//! Starts the servers that are measured, waits until they listen, and ends them.
 
 use super::rsp::Client;
 use crate::nested;
@@ -18,28 +18,28 @@ use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
 
-/// Guest memory in MiB, of both.
+/// The guest memory of both servers, in MiB.
 const MEMORY_MIB: u32 = 64;
 
 /// The first command of QEMU's monitor protocol.
 const QMP_HELLO: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n";
 
-/// How `trapgate` says where it listens.
+/// The line with which `trapgate` announces its address begins with this text.
 const LISTENING: &str = "gdb: listening on ";
 
-/// A server process, ended when dropped.
+/// A server process, which ends when the value is dropped.
 pub(super) struct Server {
-    /// As in the report.
+    /// The name in the report.
     pub name: &'static str,
     child: Child,
-    /// Held open: a server that logs to a closed pipe would die, and QEMU's monitor sits on both.
+    /// These pipes stay open: a server that writes its log to a closed pipe would die, and QEMU's monitor uses both.
     _stdin: Option<ChildStdin>,
     _stdout: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
 impl Server {
-    /// This program again, as the echo server.
+    /// Starts this program as the echo server.
     pub(super) fn echo() -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("bench-echo");
@@ -49,14 +49,14 @@ impl Server {
         })
     }
 
-    /// QEMU with its gdbstub, the guest held at its first instruction.
+    /// Starts QEMU with its gdbstub. QEMU holds the guest before its first instruction.
     pub(super) fn qemu(
         qemu: &nested::Qemu,
         kernel: &Path,
         cpus: u32,
         logs: &Path,
     ) -> anyhow::Result<Self> {
-        // QEMU does not say which port it got, so it is told one that was free a moment ago.
+        // QEMU does not print its port, so it gets a port that was free just before.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = qemu.command();
         command
@@ -69,13 +69,13 @@ impl Server {
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())
             .stderr(File::create(logs.join("qemu.log"))?);
-        // Commands are answered in the main loop, when everything is set up; the greeting comes too early.
+        // QEMU's main loop answers commands when everything is set up. The greeting comes earlier.
         Self::start_with("qemu", &mut command, QMP_HELLO, |line| {
             line.contains("\"return\"").then_some(address)
         })
     }
 
-    /// A build of our own server, called `name` in the report, with the same guest.
+    /// Starts a build of our own server with the same guest. The report calls the server `name`.
     pub(super) fn trapgate(
         name: &'static str,
         program: &Path,
@@ -143,20 +143,20 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A new connection with features agreed on.
+    /// Connects and exchanges features.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         Client::connect(self.address).with_context(|| format!("no session with {}", self.name))
     }
 
-    /// CPU time that the process has used, in clock ticks of 10 ms (proc(5), `/proc/pid/stat`, fields 14 and 15).
+    /// The CPU time of the process, in clock ticks of 10 ms (proc(5), `/proc/pid/stat`, fields 14 and 15).
     pub(super) fn cpu_ticks(&self) -> anyhow::Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may have spaces; field 3 follows it.
+        // The name in parentheses may contain spaces. Field 3 follows the name.
         let (_, fields) = stat
             .rsplit_once(") ")
             .context("no name in /proc/pid/stat")?;

@@ -1,4 +1,4 @@
-//! Round trips that stop the guest, and what an attached debugger costs a guest that runs. The guest never halts meanwhile.
+//! Measures round trips that stop the guest, and the speed of a running guest with and without an attached debugger. The guest never halts meanwhile.
 
 use super::cores::Core;
 use super::cores::Pinned;
@@ -15,20 +15,20 @@ use std::ops::Range;
 use std::time::Duration;
 use std::time::Instant;
 
-/// The demo guest calls it a few hundred thousand times a second while it spins.
+/// The demo guest calls this function some hundred thousand times a second while it spins.
 const FUNCTION: &str = "is_prime";
 /// `SCENARIO_SPIN` of the demo guest.
 const SPIN: &str = "07000000";
-/// How long a guest runs with and without a debugger attached, to compare: in turns, since the machine's own speed drifts by more than is looked for.
+/// The time for which a guest runs with a debugger attached, and without one. The two take turns, because the speed of the machine drifts by more than the difference.
 const WINDOW: Duration = Duration::from_millis(500);
 /// GDB's number of `rdi`, the first argument.
 const RDI: &str = "P5";
-/// A number that `is_prime` divides a thousand times, as `rdi` on the wire: 1009 squared.
+/// A number that `is_prime` divides a thousand times, 1009 squared, as the value of `rdi` in a packet.
 const LONG_LOOP: &str = "e1880f0000000000";
-/// A range step that takes fewer instructions than this was no range step.
+/// A range step of fewer instructions has not stepped the range.
 const LEAST_STEPS: u32 = 1000;
 
-/// Where a breakpoint byte or a debug register stops.
+/// How the breakpoint stops the guest: with a breakpoint byte or a debug register.
 #[derive(Clone, Copy)]
 pub(super) enum Breakpoint {
     Software,
@@ -45,20 +45,20 @@ impl Breakpoint {
     }
 }
 
-/// A guest that spins, under a session.
+/// A guest that spins, with an attached session.
 pub(super) struct Spinning<'a> {
-    /// As in the report.
+    /// The name in the report.
     pub name: &'static str,
     server: &'a Server,
     client: Option<Client>,
     function: Range<u64>,
     counter: u64,
-    /// Instructions of the long loop, once they have been counted.
+    /// The number of instructions of the long loop, when they have been counted.
     steps: Option<u32>,
 }
 
 impl<'a> Spinning<'a> {
-    /// The server holds the guest at its first instruction.
+    /// Attaches to a server that holds the guest before its first instruction.
     pub(super) fn start(server: &'a Server) -> anyhow::Result<Self> {
         let symbol = |name| {
             elf_symbols::range(demo_guest::ELF, name)
@@ -83,7 +83,7 @@ impl<'a> Spinning<'a> {
         self.client.as_mut().context("the session is over")
     }
 
-    /// From one hit to the next, in microseconds: with GDB's four packets (remove, step, insert, continue), and with a continue alone.
+    /// The time from one hit to the next, in microseconds: with GDB's four packets (remove, step, insert, continue), and with `continue` alone.
     pub(super) fn hits(&mut self, kind: Breakpoint, packets: Packets) -> anyhow::Result<f64> {
         let address = self.function.start;
         let [insert, remove] = ['Z', 'z'].map(|letter| kind.packet(letter, address));
@@ -102,7 +102,7 @@ impl<'a> Spinning<'a> {
         trip
     }
 
-    /// From a continue with Ctrl-C right behind it to the stop, in microseconds.
+    /// The time from a continue that Ctrl-C follows at once to the stop, in microseconds.
     pub(super) fn interrupt(&mut self) -> anyhow::Result<f64> {
         measures::micros(self.client()?, |client| {
             client.send("c")?;
@@ -111,7 +111,7 @@ impl<'a> Spinning<'a> {
         })
     }
 
-    /// Instructions a second of one `vCont;r` over a loop.
+    /// The number of instructions per second of one `vCont;r` over a loop.
     pub(super) fn range_steps(&mut self) -> anyhow::Result<f64> {
         let Range { start, end } = self.function;
         let insert = Breakpoint::Hardware.packet('Z', start);
@@ -147,7 +147,7 @@ impl<'a> Spinning<'a> {
         Ok(f64::from(steps) / took)
     }
 
-    /// Rounds of the guest's loop in a second: with the session open and nothing set, and with no session. `turn` decides which comes first.
+    /// The rounds of the guest's loop per second, with an open session without breakpoints and without a session. `turn` decides which one is measured first.
     pub(super) fn rounds(&mut self, turn: u32) -> anyhow::Result<(f64, f64)> {
         Ok(match turn.is_multiple_of(2) {
             true => (self.rounds_attached()?, self.rounds_detached()?),
@@ -176,7 +176,7 @@ impl<'a> Spinning<'a> {
         let begun = Instant::now();
         client.detach()?;
         std::thread::sleep(WINDOW);
-        // Connecting stops the guest.
+        // The server stops the guest for a new connection.
         self.client = Some(self.server.client()?);
         request("?")(self.client()?)?;
         let took = begun.elapsed();
@@ -189,16 +189,16 @@ impl<'a> Spinning<'a> {
     }
 }
 
-/// How a client moves on from a breakpoint.
+/// How a client continues from a breakpoint.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Packets {
-    /// Remove it, step, insert it, continue.
+    /// Remove the breakpoint, step, insert the breakpoint, continue.
     LikeGdb,
-    /// Continue.
+    /// Continue only.
     Continue,
 }
 
-/// The echo server's round trips, as many and as long as those of [`Spinning::hits`].
+/// Measures as many round trips to the echo server as [`Spinning::hits`] makes, of the same lengths.
 pub(super) fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64> {
     let times = match packets {
         Packets::LikeGdb => 4,

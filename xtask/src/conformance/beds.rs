@@ -1,4 +1,4 @@
-//! Where the tests run: on this machine's KVM, or in the nested bed's.
+//! The places where the tests run: on this machine's KVM, or in the nested kvm-amd.
 
 use super::COMMAND;
 use super::outcome;
@@ -17,12 +17,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// For one test program here, and for all of them in the bed. GDB with QEMU's stub waits for [`test_machine`'s deadline][deadline] more than once.
+/// The time limit for one test program on this machine, and for all test programs in the nested kvm-amd. GDB with QEMU's stub waits for
+/// [`test_machine`'s deadline][deadline] more than once.
 ///
 /// [deadline]: ../../../test_support/test_machine/src/running.rs
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
 
-/// One at a time, and with the reasons of those that passed.
+/// One test at a time. The output includes the SKIP lines of tests that passed.
 const OPTIONS: [&str; 2] = ["--test-threads=1", "--show-output"];
 
 pub(super) enum Place {
@@ -39,7 +40,7 @@ impl Place {
         Ok(Self::Bed(Bed::provide(Kvm::Amd)?))
     }
 
-    /// As in a heading.
+    /// The name in a heading.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Here => "here",
@@ -47,7 +48,7 @@ impl Place {
         }
     }
 
-    /// Runs all tests against the VMM that `vmm` starts. What they print is appended to `log`.
+    /// Runs all tests against the VMM that the command `vmm` starts. The output of the tests is appended to `log`.
     pub(super) fn run(
         &self,
         programs: &Programs,
@@ -79,7 +80,7 @@ fn here(programs: &Programs, vmm: &str, output: &Collected) -> anyhow::Result<()
             .current_dir(process::workspace_root())
             .env("RUST_BACKTRACE", "0")
             .env(COMMAND, vmm);
-        // A test that fails ends its program with an error. The output says which one, or misses its last line.
+        // A failed test ends its program with an error. The output names the test, or has no last line.
         if let Err(error) = process::run_watched(&mut command, TIMEOUT, output.clone()) {
             println!("conformance: {error:#}");
         }
@@ -96,7 +97,7 @@ fn inside(bed: &Bed, programs: &Programs, vmm: &str, output: &Collected) -> anyh
     job.set(COMMAND, vmm);
     job.timeout = TIMEOUT;
     let sinks = || -> (Sink, Sink) {
-        // A boot that is repeated begins anew.
+        // A repeated boot starts with an empty output.
         output.take();
         (Box::new(output.clone()), Box::new(std::io::stderr()))
     };

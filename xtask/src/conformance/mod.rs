@@ -1,7 +1,7 @@
-//! `cargo xtask conformance`: the promises to a client, by packets and by GDB, kept by several debug servers in one run: `trapgate run`, `trapgate exec` around QEMU, and
-//! QEMU's own stub. The result is a table, which `--record` writes into the Guide.
+//! `cargo xtask conformance`: checks the promises to a client, by packets and by GDB, with several debug servers in one run: `trapgate run`, `trapgate exec` around QEMU,
+//! and QEMU's own stub. The result is a table. `--record` writes the table into the Guide.
 //!
-//! The tests are `packets` and `gdb` of the package `conformance`; `test_machine::any_vmm` says how they find their VMM.
+//! The tests are `packets` and `gdb` of the package `conformance`. `test_machine::any_vmm` describes how the tests find their VMM.
 
 mod beds;
 mod outcome;
@@ -15,13 +15,13 @@ use outcome::Outcome;
 use page::Column;
 use programs::Programs;
 
-/// The variable with the command of the VMM; the tests read it.
+/// The variable with the command of the VMM, which the tests read.
 pub(crate) const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
 
 /// The test programs.
 const TESTS: [&str; 2] = ["packets", "gdb"];
 
-/// Of Debian's package `qemu-system-x86`.
+/// The program in Debian's package `qemu-system-x86`.
 const QEMU: &str = "qemu-system-x86_64";
 
 /// Arguments of `cargo xtask conformance`.
@@ -35,15 +35,15 @@ pub(crate) struct Args {
     record: bool,
 }
 
-/// A debug server, by the VMM that it is in.
+/// A debug server, named by its VMM.
 struct Server {
-    /// Of its column.
+    /// The heading of the column.
     heading: &'static str,
-    /// What stands before QEMU's command or instead of a command.
+    /// The words before QEMU's command, or the whole command if no VMM follows.
     before: &'static str,
-    /// Whether a VMM follows, and with which arguments behind those of every QEMU.
+    /// The arguments after those of every QEMU. `None` if no VMM follows.
     qemu: Option<&'static str>,
-    /// Whether a failed test is a fault of this project.
+    /// Whether a failed test is a defect of this project.
     ours: bool,
 }
 
@@ -71,7 +71,7 @@ const SERVERS: [Server; 3] = [
 ];
 
 impl Server {
-    /// The command, in the language of [`COMMAND`].
+    /// The command, with the placeholders of [`COMMAND`].
     fn command(&self, programs: &Programs) -> String {
         let mut command = self.before.replace("{library}", &programs.library);
         if let Some(arguments) = self.qemu {
@@ -99,7 +99,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(!failures.is_empty()))
 }
 
-/// The command of QEMU with `trapgate exec`, for the table of real clients.
+/// The command of QEMU under `trapgate exec`, for the table of real clients.
 pub(crate) fn exec_around_qemu() -> anyhow::Result<String> {
     system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
     Ok(EXEC.command(&Programs::build()?))
@@ -110,7 +110,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     no_faults(Place::here())
 }
 
-/// The same in the nested kvm-amd.
+/// The step of `cargo xtask test` in the nested kvm-amd.
 pub(crate) fn check_nested() -> anyhow::Result<()> {
     no_faults(Place::bed()?)
 }
@@ -125,7 +125,7 @@ fn no_faults(place: Place) -> anyhow::Result<()> {
 fn run(places: &[Place]) -> anyhow::Result<Vec<Column>> {
     system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
     let programs = Programs::build()?;
-    // The places have nothing in common, and the bed takes much longer.
+    // The places share nothing, and the nested kvm-amd takes much longer.
     let columns = std::thread::scope(|scope| {
         let started: Vec<_> = places
             .iter()
@@ -156,7 +156,7 @@ fn in_place(place: &Place, programs: &Programs) -> anyhow::Result<Vec<Column>> {
     columns.collect()
 }
 
-/// The tests that failed where they have to pass.
+/// The failed tests of servers that have to pass.
 fn faults(columns: &[Column]) -> Vec<String> {
     let ours = columns.iter().filter(|column| column.ours);
     let failed = ours.flat_map(|column| {

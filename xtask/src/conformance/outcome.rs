@@ -1,27 +1,27 @@
-//! What became of each test, read from libtest's output with `--show-output --test-threads=1`.
+//! The outcome of each test, read from libtest's output with `--show-output --test-threads=1`.
 
 use std::collections::BTreeMap;
 
-/// Of one test.
+/// The outcome of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// All of it.
+    /// The whole test passed.
     Passed,
-    /// It skipped a part, for this reason.
+    /// The test passed, but skipped a part, for this reason.
     PassedInPart(String),
-    /// With the message of the panic.
+    /// The test failed, with the message of the panic.
     Failed(String),
-    /// With the reason.
+    /// The test was skipped, for this reason.
     Skipped(String),
 }
 
-/// By the tests' names.
+/// The outcomes, by the names of the tests.
 pub(super) type Outcomes = BTreeMap<String, Outcome>;
 
-/// Reads the output of several test programs, one after the other.
+/// Reads the output of several test programs that ran one after the other.
 ///
 /// # Errors
-/// Fewer than `programs` programs came to their end.
+/// Fewer than `programs` programs have printed their last line.
 pub(super) fn read(output: &str, programs: usize) -> anyhow::Result<Outcomes> {
     let ends = output
         .lines()
@@ -29,7 +29,7 @@ pub(super) fn read(output: &str, programs: usize) -> anyhow::Result<Outcomes> {
         .count();
     anyhow::ensure!(
         ends == programs,
-        "{ends} of {programs} test programs came to their end; the end of the output:\n{}",
+        "{ends} of {programs} test programs printed their last line; the end of the output:\n{}",
         end_of(output)
     );
     let mut outcomes: Outcomes = output.lines().filter_map(verdict).collect();
@@ -37,7 +37,7 @@ pub(super) fn read(output: &str, programs: usize) -> anyhow::Result<Outcomes> {
         match outcomes.get_mut(name) {
             Some(Outcome::Failed(why)) => *why = message(printed),
             Some(outcome) => *outcome = without_failure(printed),
-            None => anyhow::bail!("`{name}` printed something and has no verdict"),
+            None => anyhow::bail!("`{name}` has output, but no result"),
         }
     }
     // Unit tests of the test programs.
@@ -45,7 +45,7 @@ pub(super) fn read(output: &str, programs: usize) -> anyhow::Result<Outcomes> {
     Ok(outcomes)
 }
 
-/// By what a test printed that did not fail: a test that could not run prints the reason and nothing else.
+/// The outcome of a test that did not fail, by its output. A test that cannot run prints the reason and nothing else.
 fn without_failure(printed: &str) -> Outcome {
     let own = printed.split("\n\n").next().unwrap_or_default();
     let Some(reason) = own.lines().find_map(|line| line.strip_prefix(SKIP)) else {
@@ -59,10 +59,10 @@ fn without_failure(printed: &str) -> Outcome {
 
 const SKIP: &str = "SKIP: ";
 
-/// Of a message: an assertion's own line, and both values.
+/// The number of lines of a message that are kept: an assertion's own line, and both values.
 const LINES: usize = 3;
 
-/// The message of a panic, which is behind the line that says where it was.
+/// The message of a panic, which follows the line with the place of the panic.
 fn message(printed: &str) -> String {
     let lines = printed.lines();
     let behind = lines
@@ -86,7 +86,7 @@ fn verdict(line: &str) -> Option<(String, Outcome)> {
     Some((name.to_owned(), outcome))
 }
 
-/// `NAME stdout ----`, and what the test printed.
+/// Matches `NAME stdout ----`. The output of the test follows.
 fn section(text: &str) -> Option<(&str, &str)> {
     text.split_once(" stdout ----\n")
 }

@@ -9,20 +9,20 @@ use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// The lines around the generated text.
+/// The lines before and after the generated text.
 const BEGIN: &str = "<!-- cargo xtask conformance --record: begin -->\n";
 const END: &str = "<!-- cargo xtask conformance --record: end -->\n";
 
-/// The tests against one server in one place.
+/// The outcomes of the tests against one server in one place.
 pub(super) struct Column {
     pub heading: &'static str,
     pub place: &'static str,
-    /// Whether a failed test is a fault of this project.
+    /// Whether a failed test is a defect of this project.
     pub ours: bool,
     pub tests: Outcomes,
 }
 
-/// As Markdown, with the reasons behind it.
+/// The table as Markdown, followed by the reasons.
 pub(super) fn table(columns: &[Column]) -> String {
     let mut text = String::from("| test |");
     for column in columns {
@@ -80,7 +80,7 @@ pub(super) fn record(columns: &[Column]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The page with `text` in place of the generated part.
+/// The page with `text` instead of the generated part.
 fn with(page: &str, text: &str) -> anyhow::Result<String> {
     let (before, rest) = page.split_once(BEGIN).context("no begin in the page")?;
     let (_, behind) = rest.split_once(END).context("no end in the page")?;
@@ -142,7 +142,7 @@ mod tests {
         assert!(with("a", "b").is_err());
     }
 
-    /// The Guide's table has the tests that there are, and none that failed under a server of ours.
+    /// The Guide's table lists the present tests, and no failure with a server of ours.
     #[test]
     fn the_table_in_the_guide_is_of_these_tests() {
         let page = promises::read().unwrap();

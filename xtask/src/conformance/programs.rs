@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// The firmware that QEMU starts such a guest with.
+/// The firmware with which QEMU starts a guest of this kind.
 const FIRMWARE: &[&str] = &[
     "bios-256k.bin",
     "kvmvapic.bin",
@@ -18,22 +18,22 @@ const FIRMWARE: &[&str] = &[
     "pvh.bin",
 ];
 
-/// What a run needs.
+/// The files that a run needs.
 pub(super) struct Programs {
-    /// In the order of [`TESTS`].
+    /// The test programs, in the order of [`TESTS`].
     pub tests: Vec<PathBuf>,
-    /// `trapgate`, where the tests look for it.
+    /// `trapgate`, in the folder where the tests look for it.
     pub trapgate: PathBuf,
-    /// The library that is preloaded.
+    /// The library that `trapgate exec` preloads.
     pub library: String,
     /// QEMU's program.
     pub qemu: String,
-    /// What QEMU loads at its start.
+    /// The files that QEMU loads when it starts.
     pub firmware: Vec<PathBuf>,
 }
 
 impl Programs {
-    /// Builds with the features of the step `tests`, so that nothing is built twice. The tests of `preload` and of `trapgate` need the library and the program.
+    /// Builds with the features of the step `tests`, so that no crate is built twice. The tests of `preload` and of `trapgate` need the library and the program.
     pub(super) fn build() -> anyhow::Result<Self> {
         let mut command = process::cargo();
         command.args(["test", "--workspace", "--no-run", "--test", "exec"]);
@@ -87,7 +87,7 @@ impl Programs {
         })
     }
 
-    /// All that has to be in the bed.
+    /// All files that the nested kvm-amd needs.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let mut files = self.tests.clone();
         files.push(self.trapgate.clone());
@@ -98,15 +98,15 @@ impl Programs {
     }
 }
 
-/// The version, as in `7.2.22`.
+/// The version, such as `7.2.22`.
 pub(super) fn version() -> anyhow::Result<String> {
     // QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)
     let text = process::capture(Command::new(QEMU).arg("--version"))?;
     let version = text.split_whitespace().nth(3);
-    Ok(version.context("QEMU says no version")?.to_owned())
+    Ok(version.context("QEMU prints no version")?.to_owned())
 }
 
-/// Where QEMU finds its firmware. `-L help` lists the folders.
+/// The file in QEMU's firmware folders, which `-L help` lists.
 fn firmware(qemu: &str) -> anyhow::Result<Vec<PathBuf>> {
     let folders = process::capture(Command::new(qemu).args(["-L", "help"]))?;
     let find = |name: &&str| {

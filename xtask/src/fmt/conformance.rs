@@ -1,4 +1,4 @@
-//! The Guide's table of promises and the tests that show them: each row names tests that exist, and each test of the suite has a row.
+//! Checks the Guide's table of promises against the tests: each row names tests that exist, and each test of the suite has a row.
 
 use super::Finding;
 use crate::process;
@@ -8,10 +8,10 @@ use crate::promises::tests_of;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The suite's own tests: each has a row.
+/// The suite's own tests. Each has a row.
 const SUITE: &str = "test_support/conformance/tests";
 
-/// Checks the table against the tests' sources.
+/// Checks the table against the sources of the tests.
 pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
     let root = process::workspace_root();
     let page = promises::read()?;
@@ -27,7 +27,7 @@ pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// What is wrong with the table, and the tests that it names as (file, test).
+/// The errors in the table, and the tests that the table names as (file, test).
 fn rows(
     page: &str,
     read: &dyn Fn(&str) -> Option<String>,

@@ -1,17 +1,17 @@
-//! The arrows between the folders of `vp_runner`, and where names of an architecture may stand.
+//! Checks the arrows between the folders of `vp_runner`, and that names of an architecture stand only where they may.
 
 use super::Finding;
 use std::path::Path;
 
 const ROOT: &str = "vp_runner/src";
 
-/// A folder, or a file beside the folders, and the parts of the crate that it may use besides itself.
+/// A folder, or a file beside the folders, and the other parts of the crate that it may use.
 struct Layer {
     path: &'static str,
     uses: &'static [&'static str],
 }
 
-/// From the bottom up. A file belongs to the longest path that it lies under.
+/// The layers, from the lowest up. A file belongs to the entry with the longest matching path.
 const LAYERS: &[Layer] = &[
     Layer {
         path: "arch/x86_64/vp",
@@ -104,7 +104,7 @@ const LAYERS: &[Layer] = &[
     },
 ];
 
-/// Parts of the path of a file that may name an architecture.
+/// A file whose path contains one of these parts may name an architecture.
 const ARCHITECTURES: &[&str] = &["arch", "arch.rs", "kvm", "kvm.rs", "x86_64", "x86_64.rs"];
 
 /// Names of x86.
@@ -198,7 +198,7 @@ fn first_part(path: &str) -> &str {
     path.split('/').next().unwrap_or(path)
 }
 
-/// The lines up to the tests at the end of the file, with comments emptied.
+/// The lines before the tests at the end of the file. Comments are replaced by empty text.
 fn code_of(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .take_while(|line| *line != "mod tests {")

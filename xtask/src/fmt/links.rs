@@ -1,4 +1,4 @@
-//! Links between the project's own pages lead somewhere.
+//! Checks that links between the project's own pages lead to a file.
 
 use super::Finding;
 use crate::process;

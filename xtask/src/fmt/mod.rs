@@ -1,4 +1,4 @@
-//! `cargo xtask fmt`: rustfmt, then the rules of this project that no other tool checks.
+//! `cargo xtask fmt`: rustfmt, then the project's own lints.
 
 mod conformance;
 mod layers;
@@ -14,16 +14,16 @@ use std::process::Command;
 /// Arguments of `cargo xtask fmt`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing; say what rustfmt would change.
+    /// Change no file; report what rustfmt would change.
     #[arg(long)]
     check: bool,
 }
 
-/// One break of a rule, as `file:line: what, and what to do`.
+/// One violation of a rule, as `file:line: what is wrong, and what to do`.
 #[derive(Debug, PartialEq)]
 struct Finding {
     file: String,
-    /// From 1; 0 for the file as a whole.
+    /// The line, counted from 1. 0 stands for the whole file.
     line: usize,
     message: String,
 }
@@ -54,11 +54,11 @@ pub(crate) fn rustfmt(check: bool) -> anyhow::Result<()> {
     process::run(&mut command)
 }
 
-/// The project's own rules; prints every finding and fails when there is one.
+/// Runs the project's own lints, prints every finding, and fails if there is a finding.
 pub(crate) fn lints() -> anyhow::Result<()> {
     let mut findings = Vec::new();
     for path in files()? {
-        // A binary file has no lines.
+        // A binary file has no lines to check.
         let Ok(text) = std::fs::read_to_string(process::workspace_root().join(&path)) else {
             continue;
         };
@@ -77,13 +77,13 @@ pub(crate) fn lints() -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         findings.is_empty(),
-        "{} broken rule(s) of the project's own, listed above",
+        "{} finding(s) of the project's own lints, listed above",
         findings.len()
     );
     Ok(())
 }
 
-/// What git tracks or would track, relative to the root; in a tree without git, nothing to check is an error and not a pass.
+/// The files that git tracks or would track, relative to the root. In a tree without git the result is an error, because a check of no file would pass.
 fn files() -> anyhow::Result<Vec<PathBuf>> {
     let listing = process::capture(
         Command::new("git")

@@ -1,4 +1,4 @@
-//! Rules for one file at a time: size, names, `unsafe`, marks on `select!`, nothing of one developer's machine.
+//! Lints for one file at a time: size, names, `unsafe`, marks on `select!`, and no trace of one developer's machine.
 
 use super::Finding;
 use proc_macro2::TokenStream;
@@ -7,32 +7,33 @@ use std::path::Component;
 use std::path::Path;
 use std::str::FromStr as _;
 
-/// Past this, a file has more than one reason to exist.
+/// A longer file has more than one reason to change.
 const MAX_LINES: usize = 600;
 
-/// Names that say nothing of what is inside.
+/// Names that do not describe the contents.
 const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "misc", "util", "utils"];
 
-/// The only folders with `unsafe` code: what talks to KVM, and what the preloaded library puts between a VMM and libc.
+/// The only folders with `unsafe` code: the calls to KVM, and the functions of the preloaded library between a VMM and libc.
 const UNSAFE_FOLDERS: &[&str] = &["vp_runner/src/kvm", "preload/src/vmm_process"];
 
-/// Where guest memory is accessed by copies that may fail. A plain one ends the VMM with a signal where its mapping is read-only or gone.
+/// The folder whose accesses to guest memory are copies that may fail, and the trait with the plain accesses, which is not permitted there. A plain access
+/// ends the VMM with a signal if the mapping is read-only or gone.
 const GUEST_MEMORY: (&str, &str) = ("vp_runner/src", "vm_memory::Bytes");
 
-/// The only file of what ships that makes listening sockets, and the folder of the wrapper that it uses: its connections go through `Protocol`, which
-/// turns a web browser away. Tests and this tool listen as they like.
+/// The only shipped file that makes listening sockets, and the folder of the wrapper that it uses. Its connections go through `Protocol`, which
+/// rejects a web browser. Tests and xtask may listen anywhere.
 const LISTENERS: &[&str] = &["debug_worker/src/listener.rs", "support/pal_async"];
 
-/// Types that listen.
+/// Types that listen on a socket.
 const LISTENER_TYPES: &[&str] = &["TcpListener", "UnixListener"];
 
 /// The crates below the protocol, which serve any debugger.
 const ANY_DEBUGGER: &[&str] = &["vmm_core_defs/src", "vp_runner/src"];
 
-/// Names of debuggers and of their commands. What their users can type is said by `debug_worker`.
+/// Names of debuggers and of their commands. Only `debug_worker` writes messages with commands for the user.
 const DEBUGGER_NAMES: &[&str] = &["gdb", "lldb", "hbreak", "rwatch", "awatch", "stepi"];
 
-/// Names of one machine, and of hosts that serve packages: a clone elsewhere does not have them. Split, so that this file passes.
+/// Names of one machine, and of hosts that serve packages. A clone on another machine does not have them. Each name is split, so that this file passes.
 const MACHINE_NAMES: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/tmp/", "brief"),
@@ -41,7 +42,7 @@ const MACHINE_NAMES: &[&str] = &[
     concat!("static.", "crates.io"),
 ];
 
-/// Checks one tracked file; `path` is relative to the root.
+/// Checks one tracked file. `path` is relative to the root.
 pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
     let file = path.display().to_string();
     let mut findings = Vec::new();
@@ -157,7 +158,7 @@ struct Marks<'a> {
 }
 
 impl Marks<'_> {
-    /// Tokens and not text, so that comments and strings may say what they like.
+    /// Checks tokens and not text, so comments and strings may contain any word.
     fn walk(&mut self, tokens: TokenStream) {
         let mut before = None;
         for token in tokens {
@@ -197,7 +198,7 @@ impl Marks<'_> {
         }
     }
 
-    /// The mark stands on the line of the `select!`, on the one before or on the one after.
+    /// The mark is on the line of the `select!`, the line before, or the line after.
     fn select(&mut self, line: usize) {
         let marked = self
             .lines

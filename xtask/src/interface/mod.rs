@@ -1,4 +1,4 @@
-//! The public interfaces of the published libraries: whose types stand in their signatures, and whether a change breaks a program that uses them.
+//! The public interfaces of the published libraries: the types in their signatures, and whether a change breaks a program that uses them.
 
 mod rustdoc;
 mod semver;
@@ -10,7 +10,7 @@ use crate::process;
 use rustdoc::Features;
 use rustdoc::Items;
 
-/// Fails if a signature names a type of a crate that `types` does not permit there.
+/// Fails if a signature names a type of a crate that `types` does not permit in this library.
 pub(crate) fn types() -> anyhow::Result<()> {
     let folder = process::target_dir().join("interface/types");
     let root = process::workspace_root();

@@ -11,18 +11,18 @@ use std::path::PathBuf;
 /// The features with which the libraries are built.
 #[derive(Clone, Copy)]
 pub(super) enum Features {
-    /// None but those that the libraries turn on in each other.
+    /// Only the features that the libraries turn on in each other.
     None,
-    /// All.
+    /// All features.
     All,
 }
 
-/// Which items rustdoc writes.
+/// The items that rustdoc writes.
 #[derive(Clone, Copy)]
 pub(super) enum Items {
-    /// Those of the interface.
+    /// The items of the public interface.
     Public,
-    /// Private and hidden ones too, which cargo-semver-checks reads.
+    /// Private and hidden items too, which cargo-semver-checks reads.
     All,
 }
 
@@ -33,8 +33,8 @@ pub(super) struct Interface {
     pub(super) json: PathBuf,
 }
 
-/// rustdoc writes JSON only as an unstable feature. Only rustdoc gets the variable that permits this: for cargo, the variable would change the fingerprint of many
-/// build scripts, and cargo would build everything anew.
+/// rustdoc writes JSON only as an unstable feature. The variable that permits this is set for rustdoc only: with the variable, cargo would compute another fingerprint for
+/// many build scripts, and build everything anew.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
 /// Writes the interfaces of all published libraries of a workspace to `folder`.
@@ -74,7 +74,7 @@ pub(super) fn interfaces(
     let written = |library: Library| {
         let file = format!("{}.json", library.name);
         let json = folder.join(&file);
-        // The folder of the HTML pages: the next run would write over the file.
+        // This is the folder of the HTML pages. The next run would overwrite the file.
         std::fs::rename(process::target_dir().join("doc").join(&file), &json)
             .with_context(|| format!("rustdoc has written no {file}"))?;
         let library = library.name;
@@ -88,7 +88,7 @@ struct Library {
     name: String,
 }
 
-/// The libraries that are published. The interface of a procedural macro is its text, and rustdoc does not write that.
+/// The libraries that are published, without procedural macros: rustdoc does not describe the interface of a macro.
 fn published(workspace: &Path) -> anyhow::Result<Vec<Library>> {
     let metadata = MetadataCommand::new()
         .current_dir(workspace)

@@ -1,4 +1,4 @@
-//! cargo-semver-checks: what worked with the interfaces of the baseline works with those of the tree, or the version says that it does not.
+//! cargo-semver-checks: a program that worked with the interfaces of the baseline works with those of the tree, or the version number announces the break.
 
 use super::rustdoc;
 use super::rustdoc::Features;
@@ -19,7 +19,7 @@ use std::process::Output;
 /// Another version finds other breaks, and reads other versions of rustdoc's JSON.
 const VERSION: &str = "0.51.0";
 
-/// The commit whose interfaces are the promise. Relative to the root.
+/// The file with the commit whose interfaces are the baseline. Relative to the root.
 const BASELINE: &str = "xtask/semver-baseline.txt";
 
 /// Compares every published library with the baseline.
@@ -47,7 +47,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
             .arg(&old.json)
             .arg("--current-rustdoc")
             .arg(&new.json);
-        // Additions need no new version before a release. After a break, the new version says what is permitted.
+        // Before a release, additions need no new version. After a break, the new version determines what is permitted.
         if version(&old.json)? == version(&new.json)? {
             compare.args(["--release-type", "minor"]);
         }
@@ -65,7 +65,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The interfaces of the baseline, which is built once for each compiler.
+/// The interfaces of the baseline. They are built once for each compiler.
 fn baseline() -> anyhow::Result<Vec<Interface>> {
     let root = process::workspace_root();
     let text = std::fs::read_to_string(root.join(BASELINE))?;
@@ -101,7 +101,7 @@ fn baseline() -> anyhow::Result<Vec<Interface>> {
     Ok(found)
 }
 
-/// The files of a commit, in a new folder.
+/// Writes the files of a commit to a new folder.
 fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
@@ -127,7 +127,7 @@ fn checked_out(root: &Path, commit: &str, folder: &Path) -> anyhow::Result<PathB
     Ok(tree)
 }
 
-/// Every clone must have the commit, and not only the one where it was made.
+/// Fails if another clone would not have the commit.
 fn check_history(root: &Path, commit: &str) -> anyhow::Result<()> {
     let shallow = git(root, &["rev-parse", "--is-shallow-repository"])?;
     let ancestor = git(root, &["merge-base", "--is-ancestor", commit, "HEAD"])?;
@@ -145,7 +145,7 @@ fn check_history(root: &Path, commit: &str) -> anyhow::Result<()> {
     )
 }
 
-/// Git refuses a repository of another user unless the command permits it. CI may run as root in a user's clone.
+/// Git refuses a repository that belongs to another user unless the command permits it. CI may run as root in a user's clone.
 fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut git = Command::new("git");
     git.current_dir(root).args(["-c", "safe.directory=*"]);

@@ -1,13 +1,13 @@
-//! The crates whose types stand in the signatures of a library.
+//! The crates whose types appear in the signatures of a library.
 
 use anyhow::Context as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Permitted everywhere.
+/// Permitted in every library.
 const STANDARD: &[&str] = &["std", "core", "alloc"];
 
-/// The other crates of the signatures of each library. A program that uses the library has to use the same major version of these crates, so each is a decision.
+/// The permitted crates of each library. A program that uses the library needs the same major version of these crates, so each entry is a decision.
 const PERMITTED: &[(&str, &[&str])] = &[
     (
         "debug_worker",
@@ -20,7 +20,7 @@ const PERMITTED: &[(&str, &[&str])] = &[
     ("vp_runner", &["mesh", "vmm_core_defs"]),
 ];
 
-/// One sentence for each type that is not permitted.
+/// Returns one sentence for each type that is not permitted.
 pub(super) fn check(library: &str, json: &Value) -> anyhow::Result<Vec<String>> {
     let permitted = PERMITTED.iter().find(|(name, _)| *name == library);
     let permitted = permitted.map_or(&[][..], |(_, crates)| crates);
@@ -32,7 +32,7 @@ pub(super) fn check(library: &str, json: &Value) -> anyhow::Result<Vec<String>> 
             let path = &json["paths"][id.to_string()];
             let of = &json["external_crates"][path["crate_id"].to_string()]["name"];
             let Some(of) = of.as_str() else {
-                // The crate itself.
+                // The library's own crate.
                 return;
             };
             if !STANDARD.contains(&of) && !permitted.contains(&of) {
@@ -53,7 +53,7 @@ pub(super) fn check(library: &str, json: &Value) -> anyhow::Result<Vec<String>> 
 fn names(part: &Value, see: &mut impl FnMut(u64)) {
     match part {
         Value::Object(fields) => {
-            // `impl<T> Trait for T` of another crate is for every type, and not of this interface.
+            // The `impl<T> Trait for T` of another crate applies to every type, and is not part of this interface.
             if fields.get("blanket_impl").is_some_and(|of| !of.is_null()) {
                 return;
             }

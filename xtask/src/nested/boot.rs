@@ -1,10 +1,10 @@
-//! One boot of the bed: the machine, its channels, and what became of the command inside.
+//! One boot: the machine, its channels, and the outcome of the command inside.
 //!
-//! The command's standard output and error and the control messages each have a channel of their own; kernel messages go to the serial
+//! Standard output, standard error and the control messages each have a channel. Kernel messages go to the serial
 //! console, which is kept for the case that the outer kernel crashes.
 //!
-//! On the control channel the init says `up`, then `alive` now and then, and last `exit N`. So a command that hangs (ours to mend) and
-//! an outer kernel that hangs (the bed's fault) are told apart. What else is written there counts for nothing. When this process is killed, the channels close, which ends the machine.
+//! The init writes `up`, then `alive` at intervals, and at the end `exit N` to the control channel. So a command that hangs (a defect of the project) differs from an
+//! outer kernel that hangs (a failure of the bed). Other text on the channel is ignored. When this process is killed, the channels close, which ends the machine.
 
 use super::channel::Channel;
 use super::channel::Kind;
@@ -29,31 +29,31 @@ use std::time::Instant;
 
 const CONSOLE_LINES: usize = 60;
 
-/// The longest wall-clock time for which a machine's own clock may stand. After it the machine is given up, since even a busy host gives each process some time.
+/// The longest wall-clock time for which the machine's own clock may stand still. After this time the machine is ended, because even a busy host gives each process some time.
 const STANDSTILL: Duration = Duration::from_secs(180);
 
-/// One boot that is over.
+/// A boot that has ended.
 pub(super) struct Ended {
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Where the command failed or hung: what the outer kernel said of itself meanwhile, which may be why.
+    /// If the command failed or hung: messages of the outer kernel that may give the reason.
     pub complaint: Option<String>,
-    /// How many instructions it was, where the machine counts them.
+    /// The number of instructions, if the machine counts them.
     pub instructions: Option<u64>,
     /// The last lines of the console.
     pub console: String,
 }
 
-/// What became of one boot.
+/// The outcome of one boot.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The command ended with this exit status.
     Exited(i32),
-    /// The command was still running when its time was over, the outer kernel being well.
+    /// The command still ran at its time limit, and the outer kernel was healthy.
     TimedOut,
-    /// The outer kernel or the machine failed: no verdict on the command.
+    /// The outer kernel or the machine failed, so the boot says nothing about the command.
     BedFailed {
-        /// In one line.
+        /// The outcome in one line.
         why: String,
     },
 }
@@ -64,15 +64,15 @@ enum Event {
     MachineEnded,
 }
 
-/// Where the command's standard output goes.
+/// The destination of the command's output.
 pub(crate) type Sink = Box<dyn Write + Send>;
 
-/// A sink that keeps what is written to it.
+/// A sink that collects its input.
 #[derive(Clone, Default)]
 pub(crate) struct Collected(Arc<Mutex<Vec<u8>>>);
 
 impl Collected {
-    /// All so far; it is forgotten here.
+    /// Takes the collected output.
     pub(crate) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().expect("no holder of this lock panics"))
     }
@@ -92,7 +92,7 @@ impl Write for Collected {
     }
 }
 
-/// Boots `plan` on `machine`, copies both outputs as they come, and waits for the end.
+/// Boots `plan` on `machine`, copies both outputs as they arrive, and waits for the end.
 pub(super) fn boot(
     machine: &dyn Machine,
     plan: &Plan<'_>,
@@ -113,7 +113,7 @@ pub(super) fn boot(
             let events = events.clone();
             let mark = plan.mark.clone();
             Box::new(move |stream| {
-                // The command may write here too, and not only text.
+                // The command may write to this channel too, also bytes that are no text.
                 for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                     if let Some(word) = mark.word(&String::from_utf8_lossy(&line)) {
                         let _ = events.send(Event::Control(word.to_owned()));
@@ -137,7 +137,7 @@ pub(super) fn boot(
         .with_context(|| format!("cannot start {}", machine.name()))?;
     let mut pipe = child.stdout.take().expect("standard output is a pipe");
     let ended = std::thread::spawn(move || {
-        // What it prints is not for users: this waits for its end.
+        // The output of the machine is not for users; only its end is awaited.
         let _ = std::io::copy(&mut pipe, &mut std::io::sink());
         let _ = events.send(Event::MachineEnded);
     });
@@ -151,7 +151,7 @@ pub(super) fn boot(
     for channel in channels {
         channel.finish();
     }
-    // All threads have ended, so a last word that lost the race against the end of the machine is in the queue by now.
+    // All threads have ended, so the queue contains every word, also a last word that came after the end of the machine was noticed.
     if matches!(verdict, Verdict::Gone) {
         let last_word = received.try_iter().find_map(|event| match event {
             Event::Control(line) => word(&line).filter(|word| *word != Word::Alive),
@@ -197,7 +197,7 @@ pub(super) fn boot(
 
 type Server = Box<dyn FnOnce(&mut dyn Read) + Send>;
 
-/// Waits for the end of the command, or for the end of what `limits` allow by the clock `elapsed`.
+/// Waits until the command has ended, or the limits have been exceeded by the clock `elapsed`.
 fn watch(
     received: &mpsc::Receiver<Event>,
     limits: &Limits,
@@ -231,7 +231,7 @@ fn watch(
                 _ => stalled("was not up after", limits.up),
             };
         }
-        // The machine's clock may be slower than ours, and faster by no more than the threads it has.
+        // The machine's clock may be slower than ours. It is faster by at most the number of its threads.
         match received.recv_timeout((next - now).min(standstill)) {
             Ok(Event::Control(line)) => match word(&line).and_then(Word::verdict) {
                 Some(verdict) => return verdict,
@@ -245,16 +245,16 @@ fn watch(
                 }
             },
             Ok(Event::MachineEnded) | Err(RecvTimeoutError::Disconnected) => return Verdict::Gone,
-            // Whether time is up is for the machine's clock to say.
+            // The machine's clock decides whether the time is over.
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
 
-/// Whether the machine's clock still goes.
+/// Detects a machine whose clock stands still.
 struct Pulse {
     standstill: Duration,
-    /// What the machine's clock showed last, and since when.
+    /// The last value of the machine's clock, and when it was first seen.
     last: Option<(Duration, Instant)>,
 }
 
@@ -285,7 +285,7 @@ enum Verdict {
     Gone,
 }
 
-/// What the init says on the control channel.
+/// A word of the init on the control channel.
 #[derive(Debug, PartialEq)]
 enum Word {
     Alive,
@@ -317,7 +317,7 @@ fn word(line: &str) -> Option<Word> {
     }
 }
 
-/// What a kernel says of itself when it cannot be relied on any more: the first such line, without its time.
+/// The first console line by which a kernel reports that it is no longer reliable, without its time stamp.
 fn complaint(console: &str) -> Option<&str> {
     const WORDS: &[&str] = &[
         "Kernel panic",
@@ -333,7 +333,7 @@ fn complaint(console: &str) -> Option<&str> {
     Some(line.split_once("] ").map_or(line, |(_, text)| text))
 }
 
-/// Lets a machine that is powering off do so, and ends any other.
+/// Waits for a machine that powers off, and kills any other machine.
 fn end(
     child: &mut Child,
     received: &mpsc::Receiver<Event>,
@@ -346,12 +346,12 @@ fn end(
             received.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {}
     }
-    // Killing one that has ended already is no error.
+    // It is no error to kill a machine that has ended already.
     let _ = child.kill();
     child.wait().context("cannot wait for the machine")
 }
 
-/// As it comes, or in whole lines: two ports that each bring some bytes at a time would mix theirs up.
+/// Copies output as it arrives, or in whole lines. Two ports that each bring some bytes at a time would otherwise mix their lines.
 fn copy(stream: &mut dyn Read, mut sink: Sink, whole_lines: bool) {
     let mut buffer = [0; 16 << 10];
     let mut held = Vec::new();

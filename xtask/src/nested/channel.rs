@@ -1,4 +1,4 @@
-//! The one-way channels from the machine: a socket or a named pipe in the file system, and a thread that reads it to its end.
+//! The channels from the machine, each in one direction: a socket or a named pipe in the file system, and a thread that reads it to its end.
 
 use anyhow::Context as _;
 use rustix::fs::CWD;
@@ -11,12 +11,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-/// How a channel appears.
+/// The kind of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A socket to which the machine connects.
     Socket,
-    /// A named pipe, which the machine opens when it has something to write; it writes byte by byte.
+    /// A named pipe. The machine opens it for the first byte, and writes byte by byte.
     Pipe,
 }
 
@@ -27,16 +27,16 @@ pub(super) struct Channel {
     thread: JoinHandle<()>,
 }
 
-/// What tells the thread that nobody comes, or comes again.
+/// Ends a thread that still waits for the machine.
 enum End {
-    /// A connection made for that alone.
+    /// A connection that is made only to wake the thread.
     Connect,
-    /// The last writer's end of the pipe: ours.
+    /// Our own writing end of the pipe, which is the last one.
     Writer(File),
 }
 
 impl Channel {
-    /// Makes it at `path`; `serve` gets the stream when the machine is there.
+    /// Makes the channel at `path`. `serve` gets the stream when the machine has connected.
     pub(super) fn open(
         kind: Kind,
         path: &Path,
@@ -56,7 +56,7 @@ impl Channel {
             }
             Kind::Pipe => {
                 rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).with_context(made)?;
-                // Open for both ways, a pipe waits for no other end (Linux, fifo(7)).
+                // A pipe that is opened for reading and writing waits for no other end (Linux, fifo(7)).
                 let writer = File::options().read(true).write(true).open(path)?;
                 let mut pipe = File::open(path)?;
                 (
@@ -72,7 +72,7 @@ impl Channel {
         })
     }
 
-    /// With the machine gone, every stream has ended; a machine that never came leaves the thread waiting, and this wakes it.
+    /// Ends the thread. The streams of a machine that has ended are at their end. If the machine has never connected, the thread still waits and is woken.
     pub(super) fn finish(self) {
         match self.end {
             End::Connect => drop(UnixStream::connect(&self.path)),

@@ -1,4 +1,4 @@
-//! An initramfs as Linux reads it: a cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+//! An initramfs: a cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ const MODE_FOLDER: u32 = 0o040_755;
 const MODE_FILE: u32 = 0o100_000;
 const MODE_LINK: u32 = 0o120_777;
 
-/// Collects entries; parents have to be added before what is in them.
+/// Collects entries. A folder has to be added before its contents.
 #[derive(Default)]
 pub(super) struct Archive {
     bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl Archive {
         self.entry(name, MODE_LINK, target.as_bytes());
     }
 
-    /// Writes the archive with its trailer. It stays uncompressed: unpacking takes longer than reading under emulation.
+    /// Writes the archive with its trailer. The archive is not compressed, because decompression takes longer than reading under emulation.
     pub(super) fn write(mut self, path: &Path) -> std::io::Result<()> {
         self.entry("TRAILER!!!", 0, &[]);
         std::fs::write(path, self.bytes)
@@ -71,7 +71,7 @@ impl Archive {
         self.pad();
     }
 
-    /// Names and contents both end on a multiple of four bytes.
+    /// The name and the contents both end on a multiple of four bytes.
     fn pad(&mut self) {
         while !self.bytes.len().is_multiple_of(4) {
             self.bytes.push(0);

@@ -1,4 +1,4 @@
-//! The kernel of the bed and of Linux guests in it: a stock Debian cloud kernel, downloaded and unpacked, not installed.
+//! The kernel of the outer machine and of Linux guests: a stock Debian cloud kernel, which is downloaded and unpacked, and not installed.
 
 use crate::cache::Cache;
 use crate::debian::Apt;
@@ -9,22 +9,22 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The series that the bed was measured with.
+/// The kernel series with which the bed was measured.
 const SERIES: &str = "6.12.";
 
-/// For the bed's machines.
+/// The modules for the outer machines.
 const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "kvm-intel", "virtio_blk"];
-/// For Linux guests, in the order of loading: they tell of a panic.
+/// The modules for Linux guests, in the order of loading. They report a panic.
 pub(super) const GUEST_MODULES: &[&str] = &["pvpanic", "pvpanic-mmio"];
 
-/// Kernel, modules and a static busybox for initramfs images.
+/// Kernel, modules, and a static busybox for initramfs images.
 #[derive(Clone)]
 pub(super) struct Kernel {
     folder: PathBuf,
 }
 
 impl Kernel {
-    /// From the cache, or downloaded now.
+    /// Takes the files from the cache, or downloads them.
     pub(super) fn provide(cache: &Cache) -> anyhow::Result<Self> {
         let recipe = format!("{SERIES} {} {}", MODULES.join(" "), GUEST_MODULES.join(" "));
         let folder = cache.artefact("kernel", &recipe, |folder| {
@@ -33,7 +33,7 @@ impl Kernel {
         Ok(Self { folder })
     }
 
-    /// The compressed image as Debian ships it.
+    /// The compressed image that Debian ships.
     pub(super) fn image(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }
@@ -48,7 +48,7 @@ impl Kernel {
         self.folder.join(format!("{name}.ko"))
     }
 
-    /// Names this kernel and its version, for what is derived from it.
+    /// The kernel and its version, for the names of artefacts that are made from it.
     pub(super) fn identity(&self) -> String {
         let name = self.folder.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
@@ -84,7 +84,7 @@ fn download(apt: &Apt, folder: &Path) -> anyhow::Result<String> {
         .into_iter()
         .map(|path| unpacked.join(path))
         .find(|path| path.is_dir())
-        .context("the kernel package has no modules")?;
+        .context("the kernel package contains no modules")?;
     for name in MODULES.iter().chain(GUEST_MODULES) {
         let found = find_module(&modules, name)?
             .with_context(|| format!("{image} has no module {name}"))?;

@@ -1,15 +1,15 @@
-//! A Linux guest for tests: the bed's own kernel image, a tiny initramfs, and the kernel's symbols.
+//! A Linux guest for tests: the kernel image of the outer machine, a small initramfs, and the kernel's symbols.
 //!
-//! The initramfs prints `trapgate-init: up` when it runs. What comes then is a word of the kernel's command line:
+//! The initramfs prints `trapgate-init: up` when it runs. A word of the kernel's command line selects the next action:
 //!
-//! | word | what |
+//! | word | action |
 //! |---|---|
-//! | `trapgate.poweroff`, `trapgate.reboot` | that, at once |
-//! | `trapgate.panic` | the drivers of the panic device, and a kernel panic by `sysrq-trigger` |
-//! | `trapgate.calls` | rounds of system calls with known results; a line for each with how often each was made (`linux_guest/calls.c`) |
-//! | `trapgate.traps` | rounds of a process that traps itself and another by `ptrace`; a line for each (`linux_guest/traps.c`) |
-//! | `trapgate.clocks` | rounds of looking at clocks; a line for each (`linux_guest/clocks.c`) |
-//! | none | system calls (open, read, close of `/proc/uptime`), and `trapgate-init: tick N` about each second |
+//! | `trapgate.poweroff`, `trapgate.reboot` | power-off or reboot, at once |
+//! | `trapgate.panic` | loads the drivers of the panic device, and causes a kernel panic by `sysrq-trigger` |
+//! | `trapgate.calls` | rounds of system calls with known results; a line for each call with the number of calls (`linux_guest/calls.c`) |
+//! | `trapgate.traps` | rounds of a process that traps itself and another process by `ptrace`; a line for each round (`linux_guest/traps.c`) |
+//! | `trapgate.clocks` | rounds of reads of the clocks; a line for each round (`linux_guest/clocks.c`) |
+//! | none | system calls (open, read and close of `/proc/uptime`), and `trapgate-init: tick N` about every second |
 
 use super::boot::Collected;
 use super::boot::Outcome;
@@ -57,7 +57,7 @@ while :; do
 done
 "#;
 
-/// What the guest's processes do; see each file.
+/// The programs of the guest's processes. Each file describes its program.
 const EXERCISE: &[(&str, &str)] = &[
     ("calls.h", include_str!("linux_guest/calls.h")),
     ("exercise.c", include_str!("linux_guest/exercise.c")),
@@ -73,7 +73,7 @@ pub(super) struct LinuxGuest {
 }
 
 impl LinuxGuest {
-    /// From the cache; otherwise the bed is booted once to read the symbols.
+    /// Takes the guest from the cache. If it is missing, boots the bed once to read the symbols.
     pub(super) fn provide(
         cache: &Cache,
         machine: &dyn Machine,
@@ -95,7 +95,7 @@ impl LinuxGuest {
         })
     }
 
-    /// The variables through which tests find the files.
+    /// The variables by which tests find the files.
     pub(super) fn environment(&self) -> [(&'static str, PathBuf); 3] {
         [
             ("TRAPGATE_TEST_LINUX_KERNEL", self.image.clone()),
@@ -123,7 +123,7 @@ fn initramfs(kernel: &Kernel, folder: &Path) -> anyhow::Result<Archive> {
     Ok(archive)
 }
 
-/// Compiled and linked without shared libraries, of which the guest has none.
+/// Compiles and links a program without shared libraries, because the guest has none.
 fn exercise(folder: &Path) -> anyhow::Result<Vec<u8>> {
     let scratch = folder.join("exercise");
     std::fs::create_dir(&scratch)?;
@@ -131,7 +131,7 @@ fn exercise(folder: &Path) -> anyhow::Result<Vec<u8>> {
         std::fs::write(scratch.join(name), source)?;
     }
     let program = scratch.join("exercise");
-    // The addresses that it prints are those of the running program: no `-pie`.
+    // The program prints addresses that must be those of its file: no `-pie`.
     process::capture(
         Command::new("cc")
             .args(["-O1", "-static", "-no-pie", "-Wall", "-Werror", "-o"])
@@ -148,7 +148,7 @@ fn exercise(folder: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The symbols of the kernel proper (no modules) at the addresses it is linked for: read from the bed, which runs the same kernel.
+/// The symbols of the kernel (without modules) at the addresses for which it is linked. They are read in the bed, which runs the same kernel.
 fn symbols(machine: &dyn Machine, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     let scratch = Scratch::new()?;
     let mut image = RootImage::new(&scratch.path().join("root"))?;

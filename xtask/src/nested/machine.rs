@@ -1,4 +1,4 @@
-//! What the bed needs of the machine that runs the outer kernel; QEMU and Bochs each have an implementation.
+//! The interface of a machine that runs the outer kernel. QEMU and Bochs each have an implementation.
 
 use super::channel::Kind;
 use super::root_image::RootImage;
@@ -9,7 +9,7 @@ use std::process::Child;
 use std::process::Command;
 use std::time::Duration;
 
-/// The KVM inside.
+/// The KVM inside, and the machine that it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kvm {
     /// kvm-amd, in QEMU.
@@ -21,7 +21,7 @@ pub(crate) enum Kvm {
 }
 
 impl Kvm {
-    /// As the variable `TRAPGATE_NESTED_KVM` has it.
+    /// The value of the variable `TRAPGATE_NESTED_KVM`.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Amd | Self::AmdBochs => "amd",
@@ -35,36 +35,36 @@ impl Kvm {
     }
 }
 
-/// Where the init looks for the command, in the root image.
+/// The path of the command in the root image.
 pub(super) const RUN_FILE: &str = ".trapgate-run";
 
-/// One boot as it is asked for.
+/// The parameters of one boot.
 pub(super) struct Plan<'a> {
     /// A folder for sockets and images.
     pub scratch: &'a Path,
-    /// Words added to the outer kernel's command line.
+    /// Words that are added to the outer kernel's command line.
     pub cmdline: &'a str,
-    /// vCPUs of the outer machine.
+    /// The number of vCPUs of the outer machine.
     pub cpus: u32,
-    /// Its memory in MiB.
+    /// The memory of the outer machine in MiB.
     pub memory_mib: u32,
-    /// How long the command inside may take.
+    /// The time limit of the command inside.
     pub timeout: Duration,
-    /// Chooses one of many timings, where the machine has a choice.
+    /// Selects one of many timings, if the machine has several.
     pub seed: u64,
-    /// What tells the init's words on `control` from all else.
+    /// Distinguishes the words of the init on `control` from other text.
     pub mark: Mark,
 }
 
-/// A word that the init says before each of its words on `control`. The command does not know this word: a line without it is no word of the init's,
-/// whatever the command writes to that channel.
+/// A word that the init writes before each of its words on `control`. The command does not know the mark, so a line without the mark does not come from the init,
+/// whatever the command writes to this channel.
 ///
-/// The same command with the same seed has the same mark, since the same files have to give the same run.
+/// The same command with the same seed has the same mark, because the same files have to give the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark(String);
 
 impl Mark {
-    /// Where the mark belongs in an init's text.
+    /// The placeholder for the mark in the text of an init.
     pub(super) const PLACE: &str = "MARK";
 
     /// The mark of the boots of one command.
@@ -77,83 +77,83 @@ impl Mark {
         Self(format!("{:016x}", fnv1a(&bytes)))
     }
 
-    /// The init's text with the mark in its places.
+    /// The text of the init with the mark instead of the placeholders.
     pub(super) fn fill(&self, init: &str) -> String {
         init.replace(Self::PLACE, &self.0)
     }
 
-    /// What follows the mark. What stands before the mark is a line that somebody else began.
+    /// The text after the mark. The text before the mark is a line that another process has begun.
     pub(super) fn word<'a>(&self, line: &'a str) -> Option<&'a str> {
         let (_, word) = line.rsplit_once(self.0.as_str())?;
         Some(word.trim())
     }
 }
 
-/// How long a boot may take, by the machine's own [clock](Machine::elapsed).
+/// The time limits of a boot, by the machine's own [clock](Machine::elapsed).
 pub(super) struct Limits {
-    /// What the clock counts, for messages.
+    /// The unit of the clock, for messages.
     pub unit: &'static str,
-    /// Until the init says `up`.
+    /// The limit until the init writes `up`.
     pub up: Duration,
-    /// From one word of the init to the next.
+    /// The limit from one word of the init to the next.
     pub alive: Duration,
-    /// For the command, where the init itself does not end it.
+    /// The limit for the command, unless the init itself ends the command.
     pub command: Option<Duration>,
-    /// From `exit N` to the end of the machine.
+    /// The limit from `exit N` to the end of the machine.
     pub off: Duration,
 }
 
 /// A machine that boots the outer kernel.
 ///
-/// It gives four channels of one [kind](Self::channels), which lie in [`Plan::scratch`] under the names of [`CHANNELS`]. On `control`, the init says
-/// `up`, then `alive` now and then, and last `exit N`, or `timeout` where it has ended the command itself. It says `broken WHY` where the command would have
-/// nothing to run on. Each of these words comes behind the [`Mark`].
+/// A machine has four channels of one [kind](Self::channels) in [`Plan::scratch`], with the names of [`CHANNELS`]. The init writes to `control`:
+/// `up`, then `alive` at intervals, and at the end `exit N`, or `timeout` if it has ended the command itself. It writes `broken WHY` if the command cannot
+/// run. The [`Mark`] precedes each of these words.
 pub(super) trait Machine: Sync {
-    /// For messages.
+    /// The name, for messages.
     fn name(&self) -> &'static str;
 
-    /// The KVM that it is for.
+    /// The KVM that the machine has.
     fn kvm(&self) -> Kvm;
 
-    /// How the channels appear on this machine.
+    /// The kind of the channels.
     fn channels(&self) -> Kind;
 
-    /// Writes what all boots of `plan` start from.
+    /// Writes the files from which all boots of `plan` start.
     fn prepare(&self, root: RootImage, plan: &Plan<'_>) -> anyhow::Result<()>;
 
     /// Starts a boot.
     fn command(&self, plan: &Plan<'_>) -> Command;
 
-    /// The limits for a boot.
+    /// The time limits of a boot.
     fn limits(&self, plan: &Plan<'_>) -> Limits;
 
-    /// The time that a boot has taken by the clock that the limits are meant for.
+    /// The time that a boot has taken by the clock of the limits.
     fn elapsed(&self, child: &Child, wall: Duration) -> Duration;
 
-    /// Whose seconds the command's are, for messages.
+    /// Describes the seconds of the command's time limit, for messages.
     fn whose_time(&self) -> &'static str {
         ""
     }
 
-    /// How often a boot is tried again after the bed itself failed.
+    /// How often a boot is repeated after a failure of the bed.
     fn retries(&self) -> u32;
 
-    /// After the end: how many instructions it was, where the machine counts them, and what the machine said of its own end.
+    /// Called after the end. Returns the number of instructions, if the machine counts them, and the machine's own message about its end.
     fn last_words(&self, _plan: &Plan<'_>) -> LastWords {
         LastWords::default()
     }
 }
 
-/// What a machine leaves behind.
+/// The report of a machine that has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LastWords {
-    /// From power-on to the end, with one for each turn of an idle CPU.
+    /// From power-on to the end. Each turn of an idle CPU counts as one.
     pub instructions: Option<u64>,
-    /// Why it ended, in its own words.
+    /// The reason of the end, in the machine's words.
     pub reason: Option<String>,
 }
 
-/// The channels' names.
+/// The names of the channels.
 pub(super) const CHANNELS: [&str; 4] = ["console", "stdout", "stderr", "control"];
 
 #[cfg(test)]

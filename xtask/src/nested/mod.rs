@@ -1,18 +1,18 @@
-//! The nested bed: a real kvm-amd or kvm-intel on any machine, in the software emulation of QEMU or Bochs.
+//! The nested bed: a real kvm-amd or kvm-intel on any machine, on a CPU that QEMU or Bochs emulates.
 //!
-//! `cargo xtask nested` boots a stock Debian 6.12 kernel with one of the two on an emulated CPU and runs the project's tests in it, or a command.
-//! What it shows is our use of KVM, not how AMD's or Intel's hardware behaves.
+//! `cargo xtask nested` boots a stock Debian 6.12 kernel with kvm-amd or kvm-intel on an emulated CPU, and runs the project's tests or a command in it.
+//! The results show our use of KVM, and not the behaviour of AMD's or Intel's hardware.
 //!
-//! A command inside sees these variables besides the `TRAPGATE_*`, `RUST_*` and `PROPTEST_*` ones of the caller:
+//! A command inside gets these variables, and the `TRAPGATE_*`, `RUST_*` and `PROPTEST_*` variables of the caller:
 //!
 //! | variable | value |
 //! |---|---|
-//! | `TRAPGATE_NESTED` | `1`: this is the bed; results can name it |
+//! | `TRAPGATE_NESTED` | `1`, so that results can name the bed |
 //! | `TRAPGATE_NESTED_KVM` | `amd` or `intel` |
 //! | `TRAPGATE_NESTED_MACHINE` | `qemu` or `bochs` |
 //! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
-//! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for it; see [`linux_guest`] for what it prints |
-//! | `TRAPGATE_TEST_LINUX_SYMS` | its symbols as in `/proc/kallsyms`, for a boot with `nokaslr` |
+//! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for the kernel; [`linux_guest`] describes its output |
+//! | `TRAPGATE_TEST_LINUX_SYMS` | the kernel's symbols in the format of `/proc/kallsyms`, for a boot with `nokaslr` |
 
 mod bochs;
 mod boot;
@@ -69,59 +69,59 @@ use std::process::Command;
 use std::time::Duration;
 pub(crate) use suite::Suite;
 
-/// Programs that tests start besides GDB, and that busybox has none or a poorer one of. Its shell prefers its own programs to those in `PATH`.
+/// Programs that tests start besides GDB, and that busybox lacks or has in a reduced form. The shell of busybox prefers its own programs to those in `PATH`.
 const PROGRAMS: &[&str] = &["script", "setpriv", "sh", "unshare"];
-/// The project's own program, which needs no path in a command.
+/// The project's own program. A command may name it without a path.
 const OURS: &str = "trapgate";
-/// For every run; what only the build of QEMU needs is asked for there.
+/// The Debian packages for every run. Packages that only the build of QEMU needs are installed there.
 const IMAGE_PACKAGES: &[&str] = &["e2fsprogs", "gcc", "libc-bin", "libc6-dev", "xz-utils"];
 const MEMORY_MIB: u32 = 2048;
-/// A command inside that was still running at its deadline; as of `timeout(1)`.
+/// The exit status for a command that still ran at its time limit, the same as that of `timeout(1)`.
 const EXIT_TIMED_OUT: i32 = 124;
-/// The outer kernel or the machine failed, and would fail again.
+/// The exit status if the outer kernel or the machine failed, and would fail again.
 const EXIT_BED_FAILED: i32 = 125;
-/// A second boot was not the same.
+/// The exit status if a second boot differed from the first.
 const EXIT_NOT_REPEATED: i32 = 126;
 
-/// With two, before QEMU's third repair (`qemu.rs`), a boot now and then ended in a triple fault or a corrupted stack, of a guest or of the outer kernel,
-/// also without a debugger: 4 of 22 boots of a Linux guest, fewer of small ones. With one, none was seen. A test's threads meet in any order all the same.
+/// With two vCPUs, before QEMU's third repair (`qemu.rs`), a boot sometimes ended in a triple fault or a corrupted stack, of a guest or of the outer kernel,
+/// also without a debugger: 4 of 22 boots of a Linux guest, fewer of small guests. With one vCPU, no such end was seen. The threads of a test run in any order with one vCPU too.
 const OUTER_CPUS: u32 = 1;
 
-/// No test needs more, and in Bochs one core of this machine emulates them all.
+/// No test needs more vCPUs. In Bochs, one core of this machine emulates all vCPUs.
 const MOST_CPUS: u32 = 8;
 
 /// Arguments of `cargo xtask nested`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which KVM to have inside. By default, test programs that have a reason to differ run in both, `amd` and `intel`; the others, and a command, in `amd`.
+    /// The KVM inside. By default, test programs that may behave differently run in both, `amd` and `intel`; other test programs and commands run in `amd`.
     #[arg(long, value_enum)]
     kvm: Option<Kvm>,
-    /// In Bochs: another timing of interrupts than without it. The same number gives the same run.
+    /// In Bochs: selects another timing of interrupts. The same number gives the same run.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// In Bochs: run everything in a second boot as well, and fail where its output, its console or its number of instructions differs.
+    /// In Bochs: run everything in a second boot as well, and fail if its output, its console or its number of instructions differs.
     #[arg(long)]
     twice: bool,
-    /// Seconds that the command inside may take; in Bochs, of the time inside.
+    /// The time limit of the command inside, in seconds. In Bochs, seconds of the time inside.
     #[arg(long, default_value_t = 300, requires = "command")]
     timeout: u64,
-    /// With a command: vCPUs of the outer machine.
+    /// With a command: the number of vCPUs of the outer machine.
     #[arg(long, default_value_t = OUTER_CPUS, value_parser = cpus, requires = "command")]
     cpus: u32,
-    /// With a command: a further file to have inside, at its own path (may be given again).
+    /// With a command: copies this file too, to its own path (may be given again).
     #[arg(long, requires = "command")]
     file: Vec<PathBuf>,
-    /// Without a command: only the test programs whose name contains this, as in `trapgate/linux`.
+    /// Without a command: only the test programs whose name contains this text, such as `trapgate/linux`.
     #[arg(long, default_value = "", conflicts_with = "command")]
     only: String,
-    /// Without a command: only the tests whose name contains this.
+    /// Without a command: only the tests whose name contains this text.
     #[arg(long, conflicts_with = "command")]
     filter: Option<String>,
-    /// Without a command: how many test programs to run at a time, each in a boot of its own. By default as many as this machine has cores, fewer
-    /// where memory is short. With 1, the output is seen as it comes; with more, a program's output comes in one piece when it ends.
+    /// Without a command: the number of test programs that run at a time, each in a boot of its own. The default is the number of cores of this machine, or fewer
+    /// if memory is short. With 1, the output appears as it is written; otherwise the output of a program appears when the program ends.
     #[arg(long, conflicts_with = "command")]
     jobs: Option<NonZeroUsize>,
-    /// The command to run inside instead of the tests. It, the arguments that name files, and their shared libraries are copied in.
+    /// The command to run inside instead of the tests. The command, the files that its arguments name, and their shared libraries are copied.
     #[arg(last = true)]
     command: Vec<OsString>,
 }
@@ -175,29 +175,29 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     })
 }
 
-/// Everything that a boot needs, built or downloaded.
+/// All parts that a boot needs, built or downloaded.
 pub(crate) struct Bed {
     machine: Box<dyn Machine>,
     kernel: Kernel,
     guest: LinuxGuest,
 }
 
-/// A command to run inside, and what it needs there.
+/// A command to run inside, and the files that it needs.
 pub(crate) struct Job {
-    /// What the bed calls it where it has to say something.
+    /// The name of the job in messages.
     name: String,
     command: Vec<OsString>,
-    /// Made the current folder inside.
+    /// The current folder of the command.
     folder: PathBuf,
     files: Vec<PathBuf>,
     environment: Vec<(OsString, OsString)>,
-    /// vCPUs of the outer machine.
+    /// The number of vCPUs of the outer machine.
     pub cpus: u32,
-    /// How long the command may take.
+    /// The time limit of the command.
     pub timeout: Duration,
-    /// Of the timing inside; see [`Plan::seed`].
+    /// The seed of the timing inside; see [`Plan::seed`].
     pub seed: u64,
-    /// Whether a second boot has to be the same.
+    /// Whether a second boot must be the same.
     pub twice: bool,
 }
 
@@ -210,7 +210,7 @@ impl Job {
         let path = if program == OURS {
             anyhow::ensure!(
                 ours.is_file(),
-                "no program {}: `cargo build` makes it",
+                "there is no program {}; build it with `cargo build`",
                 ours.display()
             );
             Some(ours.clone())
@@ -226,9 +226,9 @@ impl Job {
                 command[0] = path.clone().into();
                 files.push(path);
             }
-            // busybox may know it.
+            // busybox may have an applet with this name.
             None => {}
-            Some(path) => bail!("no program {}", path.display()),
+            Some(path) => bail!("there is no program {}", path.display()),
         }
         files.extend(
             command[1..]
@@ -238,13 +238,13 @@ impl Job {
         );
         let named = |word: &OsString| word.to_string_lossy().contains(OURS);
         if command.iter().any(named) && ours.is_file() {
-            // For a shell inside: its folder is in `PATH` there.
+            // A shell inside finds the program in `PATH`.
             files.push(ours);
         }
         Ok(Self::new(command, here, files))
     }
 
-    /// A command to run in `folder`, with `files` at their own paths.
+    /// A command that runs in `folder`, with `files` at their own paths.
     pub(crate) fn new(command: Vec<OsString>, folder: PathBuf, files: Vec<PathBuf>) -> Self {
         let passed = ["TRAPGATE_", "RUST_", "PROPTEST_"];
         let environment = std::env::vars_os()
@@ -268,7 +268,7 @@ impl Job {
         }
     }
 
-    /// A variable inside.
+    /// Sets a variable for the command.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.into(), value.into()));
@@ -276,14 +276,14 @@ impl Job {
 }
 
 impl Bed {
-    /// Takes everything from the cache; what is missing there is downloaded and built now.
+    /// Takes all parts from the cache, and downloads or builds the missing ones.
     pub(crate) fn provide(kvm: Kvm) -> anyhow::Result<Self> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(CannotHere("the nested bed runs on x86-64 Linux only".to_owned()).into());
         }
         system_packages::ensure(IMAGE_PACKAGES, "make the nested bed's disk")?;
         if process::find_program("gdb").is_none() {
-            println!("nested: no gdb on this machine, so there is none inside");
+            println!("nested: this machine has no gdb, so tests inside run without it");
         }
         let cache = Cache::open()?;
         let kernel = Kernel::provide(&cache)?;
@@ -308,9 +308,9 @@ impl Bed {
         Qemu::provide(&Cache::open()?)
     }
 
-    /// Runs one command in a fresh boot and returns its exit status. `sinks` is asked for each boot.
+    /// Runs one command in a fresh boot and returns its exit status. `sinks` is called for each boot.
     ///
-    /// Only a failure of the bed itself is tried again, each time with a line that says so, which goes where the command's errors go.
+    /// Repeats a boot only after a failure of the bed itself. Each repetition is announced on the standard error of the command.
     pub(crate) fn run(&self, job: &Job, sinks: &dyn Fn() -> (Sink, Sink)) -> anyhow::Result<i32> {
         let scratch = Scratch::new()?;
         let plan = self.prepared(job, &scratch)?;
@@ -373,7 +373,7 @@ impl Bed {
         unreachable!("the last attempt returns")
     }
 
-    /// The plan of a job's boots, with the files that they start from.
+    /// The plan of a job's boots, and the files from which they start.
     fn prepared<'a>(&self, job: &Job, scratch: &'a Scratch) -> anyhow::Result<Plan<'a>> {
         let plan = Plan {
             scratch: scratch.path(),
@@ -473,12 +473,12 @@ impl Bed {
     }
 }
 
-/// Where `cargo build` puts the project's own program.
+/// The folder of the project's own program, as `cargo build` leaves it.
 fn built() -> PathBuf {
     process::target_dir().join("debug")
 }
 
-/// One word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
 }

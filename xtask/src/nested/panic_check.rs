@@ -1,4 +1,4 @@
-//! A kernel panic inside is told at once, with the console: tried with a real one.
+//! Checks with a real panic that a kernel panic is reported at once, together with the console.
 
 use super::Bed;
 use super::Job;
@@ -6,11 +6,11 @@ use super::boot::Outcome;
 use super::boot::Sink;
 use super::scratch::Scratch;
 
-/// In the console's words.
+/// The text on the console.
 const PANIC: &str = "Kernel panic - not syncing: sysrq triggered crash";
 
 impl Bed {
-    /// Boots once, lets the outer kernel panic, and looks at what the bed says of it.
+    /// Boots once, makes the outer kernel panic, and checks the report.
     pub(crate) fn check_panic(&self) -> anyhow::Result<()> {
         let script = "echo c >/proc/sysrq-trigger; sleep 1000";
         let command = ["sh", "-c", script].map(Into::into).to_vec();
@@ -30,7 +30,7 @@ impl Bed {
             "{name}'s console does not show the panic's call trace:\n{}",
             shown.console
         );
-        println!("nested: a panic of the outer kernel in {name} is told at once");
+        println!("nested: a panic of the outer kernel in {name} is reported at once");
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-//! In which nested KVM a test program runs, unless somebody says so.
+//! The nested KVM in which a test program runs by default.
 
 use super::machine::Kvm;
 
-/// Every KVM that a program may be meant for, in the order of the runs.
+/// Every KVM for which a program may be meant, in the order of the runs.
 pub(crate) const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
 
-/// The test programs that have a reason to differ between kvm-amd and kvm-intel: how CPU and KVM deliver exceptions, steps and interrupts.
+/// The test programs that may behave differently in kvm-amd and in kvm-intel, because they depend on how CPU and KVM deliver exceptions, steps and interrupts.
 const DIFFER: &[&str] = &[
     "vp_runner/breakpoints",
     "vp_runner/debug_regs",
@@ -19,7 +19,7 @@ const DIFFER: &[&str] = &[
     "vp_runner/trap_flag",
 ];
 
-/// Where a test program is meant to run, as in `vp_runner/stepping`.
+/// The KVMs for which a test program, such as `vp_runner/stepping`, is meant.
 pub(crate) fn of(program: &str) -> &'static [Kvm] {
     match DIFFER.contains(&program) {
         true => &ALL,

@@ -1,14 +1,15 @@
 //! A QEMU whose emulated CPU runs kvm-amd, built from Debian's source package.
 //!
-//! Three things in its x86 emulator have to change. When a guest inside a guest executes the one-byte `INT3`, hardware asks for the #BP
-//! exception intercept (AMD APM volume 2, "INT3 Intercept": `INT3` is intercepted as exception vector 3); QEMU 10 and 11 ask for the
-//! software-interrupt intercept that belongs to `INT n`, so KVM never sees a software breakpoint. `VMRUN` with a virtual interrupt due adds that
-//! to the CPU's pending interrupts without QEMU's lock: a timer interrupt that another thread adds at the same moment is lost, and as the local APIC
-//! asks only once, the outer kernel never gets another one while the guest runs on. And whenever any CPU restores x87 state, QEMU writes the word
-//! of the *first* CPU that says whether that one has nested paging and global interrupts on (`hflags2`): with two CPUs, one of them in and out of a
-//! guest, a change is lost now and then, the outer kernel's own registers end up as the guest's, and either dies of a triple fault.
+//! Its x86 emulator has three faults, which are repaired:
 //!
-//! The same program serves as a VMM with KVM, to compare ourselves with.
+//! - If a guest inside a guest executes the one-byte `INT3`, hardware checks the intercept of the #BP exception (AMD APM volume 2, "INT3 Intercept": `INT3` is intercepted
+//!   as exception vector 3). QEMU 10 and 11 check the software-interrupt intercept, which belongs to `INT n`, so KVM never gets a software breakpoint.
+//! - `VMRUN` with a pending virtual interrupt adds it to the CPU's pending interrupts without QEMU's lock. If another thread adds a timer interrupt at the same moment, the
+//!   timer interrupt is lost. The local APIC requests it only once, so the outer kernel gets no timer interrupt while the guest runs.
+//! - When a CPU restores x87 state, QEMU writes `hflags2` of the *first* CPU, which says whether that CPU has nested paging and global interrupts on. With two CPUs, one of
+//!   which enters and leaves a guest, a change is sometimes lost. The registers of the outer kernel then become the guest's, and one of them ends in a triple fault.
+//!
+//! The same program serves as the VMM with which Trapgate is compared.
 
 use super::source_edit;
 use super::source_edit::Edit;
@@ -21,7 +22,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What the build needs; Debian's names.
+/// The Debian packages that the build needs.
 const BUILD_PACKAGES: &[&str] = &[
     "gcc",
     "libc6-dev",
@@ -35,7 +36,7 @@ const BUILD_PACKAGES: &[&str] = &[
     "zlib1g-dev",
 ];
 
-/// Only what the bed uses, in one static file.
+/// Only the parts that the bed uses, in one static file.
 const CONFIGURE: &[&str] = &[
     "--target-list=x86_64-softmmu",
     "--without-default-features",
@@ -58,7 +59,7 @@ const EDITS: &[Edit] = &[
         file: EXCEPTION_SOURCE,
         after: "void raise_interrupt2(",
         find: "SVM_EXIT_SWINT",
-        // Vector 3 and one byte long is INT3; `INT 3` (CD 03) is two bytes and stays what it was.
+        // Vector 3 with a length of one byte is INT3. `INT 3` (CD 03) has two bytes and does not change.
         replace: "intno == 3 && next_eip_addend == 1 ? SVM_EXIT_EXCP_BASE + 3 : SVM_EXIT_SWINT",
     },
     Edit {
@@ -73,7 +74,7 @@ const EDITS: &[Edit] = &[
         find: "cs->interrupt_request |= CPU_INTERRUPT_VIRQ;",
         replace: "bql_lock(); cs->interrupt_request |= CPU_INTERRUPT_VIRQ; bql_unlock();",
     },
-    // The bit is set by a write to port F0 only, so nothing is written any more.
+    // Only a write to port F0 sets this bit, so nothing has to be written here.
     Edit {
         file: FPU_SOURCE,
         after: "void cpu_clear_ignne(",
@@ -103,7 +104,7 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// From the cache, or built now (a few minutes).
+    /// Takes QEMU from the cache, or builds it, which takes a few minutes.
     pub(crate) fn provide(cache: &Cache) -> anyhow::Result<Self> {
         let recipe = CONFIGURE.join(" ") + &source_edit::recipe(EDITS);
         let log = cache.root().join("qemu-build.log");
@@ -117,14 +118,14 @@ impl Qemu {
         Ok(Self { folder })
     }
 
-    /// One that was copied with its folder.
+    /// A QEMU that was copied with its folder.
     pub(crate) fn at(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
         }
     }
 
-    /// What [`Self::at`] takes.
+    /// The path for [`Self::at`].
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -141,7 +142,7 @@ impl Qemu {
         self.folder.join("qemu-system-x86_64")
     }
 
-    /// The folder for its option `-L`.
+    /// The folder for QEMU's option `-L`.
     pub(crate) fn firmware(&self) -> PathBuf {
         self.folder.join("firmware")
     }
@@ -149,7 +150,7 @@ impl Qemu {
 
 fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
     let version = apt.source_version("qemu", |version| {
-        // Older ones do not load DR7 into a nested guest.
+        // Older versions do not load DR7 into a nested guest.
         major(version).is_some_and(|major| major >= 10)
     })?;
     let tree = folder.join("tree");
@@ -167,7 +168,7 @@ fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
     )?;
     source_edit::apply(EDITS, &tree, "QEMU")?;
 
-    // Debian 12's own Meson is too old for QEMU 10; it is a Python program and runs from where it was unpacked.
+    // Debian 12's Meson is too old for QEMU 10. Meson is a Python program and runs from the folder where it was unpacked.
     let (meson, _) = apt.version("meson", |_| true)?;
     let meson = newest_meson(apt, meson)?;
     apt.unpack(&format!("meson={meson}"), &tools)?;
@@ -218,7 +219,7 @@ fn build(apt: &Apt, folder: &Path, log: &Path) -> anyhow::Result<String> {
     Ok(upstream(&version).to_owned())
 }
 
-/// Meson 1.5 or later; `first` is what apt prefers.
+/// Meson 1.5 or later. `first` is the version that apt prefers.
 fn newest_meson(apt: &Apt, first: String) -> anyhow::Result<String> {
     let recent = |version: &str| {
         let mut parts = version

@@ -1,4 +1,4 @@
-//! The machine that has kvm-amd: QEMU with its emulated SVM, the root image on a virtio disk, the channels on virtio-serial ports.
+//! The machine with kvm-amd: QEMU with its emulated SVM, the root image on a virtio disk, the channels on virtio-serial ports.
 
 use super::channel::Kind;
 use super::cpio::Archive;
@@ -16,14 +16,14 @@ use std::process::Child;
 use std::process::Command;
 use std::time::Duration;
 
-/// In the order of loading: what a module needs comes before it.
+/// The modules in the order of loading: a module follows those that it needs.
 const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd", "virtio_blk"];
 const ROOT: &str = "root.ext4";
 const INITRD: &str = "initrd.cpio";
 
 /// The init of the outer kernel. Its three ports are numbered in the order of QEMU's options.
 ///
-/// It goes over to the root image and does not only `chroot` there, for in a chroot the kernel makes no user namespaces.
+/// The init changes to the root image by `switch_root`, because in a chroot the kernel makes no user namespaces.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -51,7 +51,7 @@ busybox poweroff -f
 
 /// QEMU with the kernel that it boots.
 pub(super) struct QemuMachine {
-    /// As built by us.
+    /// Our own build of QEMU.
     pub qemu: Qemu,
     /// The outer kernel.
     pub kernel: Kernel,
@@ -91,7 +91,7 @@ impl Machine for QemuMachine {
         let mut command = process::bound_to_us(&self.qemu.program());
         command.arg("-L").arg(self.qemu.firmware());
         let cmdline = format!(
-            // A kernel that has gone wrong is no place to run a test in to the end.
+            // A kernel that has failed cannot finish a test.
             "console=ttyS0 quiet panic=-1 oops=panic mitigations=off {}",
             plan.cmdline
         );
@@ -105,7 +105,7 @@ impl Machine for QemuMachine {
             .arg("-initrd")
             .arg(plan.scratch.join(INITRD))
             .args(["-append", cmdline.trim_end()])
-            // What the guest writes is thrown away.
+            // Writes of the guest to the image are discarded.
             .arg("-drive")
             .arg(format!(
                 "file={},if=virtio,format=raw,snapshot=on",
@@ -133,7 +133,7 @@ impl Machine for QemuMachine {
             unit: "s",
             // 3 to 5 s on an idle machine.
             up: Duration::from_secs(120),
-            // The init says so every 5 s.
+            // The init writes `alive` every 5 s.
             alive: Duration::from_secs(60),
             command: Some(plan.timeout),
             off: Duration::from_secs(10),
@@ -149,7 +149,7 @@ impl Machine for QemuMachine {
     }
 }
 
-/// QEMU separates options by commas; a comma in a value is doubled.
+/// Doubles commas, because QEMU separates options by commas.
 fn option_value(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }

@@ -1,18 +1,18 @@
-//! Several test programs at a time: how many this machine has room for, and the queue that their threads take from.
+//! Runs several test programs at a time: the number for which this machine has room, and the queue from which their threads take work.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-/// Left to all else on this machine: page cache for the disk images, and whoever works here meanwhile.
+/// Memory that stays free for the rest of this machine: page cache for the disk images, and other work.
 const SPARE_MIB: u64 = 1024;
 
-/// As many as there are cores, or fewer where the memory that is free now does not suffice for that many of `each_mib` MiB; at least one.
+/// The number of cores, or fewer if the free memory does not suffice for that many times `each_mib` MiB. At least one.
 pub(super) fn room(each_mib: u32) -> NonZeroUsize {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    // A kernel that does not say how much is free gets what has always fitted: one.
+    // If the kernel does not report its free memory, one is assumed to fit.
     fitting(cores, available_mib(&meminfo).unwrap_or(0), each_mib)
 }
 
@@ -31,10 +31,10 @@ fn available_mib(meminfo: &str) -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// Does the pieces of work `0..count`, begun in this order, `at_a_time` of them at any time on threads of their own. `done` gets each result
-/// on the caller's thread as soon as it is there.
+/// Does the pieces of work `0..count`, begun in this order, on at most `at_a_time` threads. `done` gets each result on the caller's thread as soon as the piece has
+/// ended.
 ///
-/// After an error no further piece is begun; those under way are carried to their end, and `done` gets them. The first error is returned.
+/// After an error no further piece begins. The pieces in progress end, and `done` gets their results. The first error is returned.
 pub(super) fn in_parallel<R: Send>(
     count: usize,
     at_a_time: NonZeroUsize,
@@ -56,7 +56,7 @@ pub(super) fn in_parallel<R: Send>(
                     if result.is_err() {
                         next.fetch_max(count, Ordering::SeqCst);
                     }
-                    // The receiver outlives this thread.
+                    // The receiver lives longer than this thread.
                     let _ = sender.send(result);
                 }
             });
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn as_many_run_at_once_as_asked() {
-        // Each waits for two others: with fewer threads this would never end.
+        // Each piece waits for two others. With fewer threads the test would never end.
         let together = Barrier::new(3);
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         in_parallel(

@@ -1,26 +1,26 @@
-//! Two boots of one command that have to be the same: what is compared, and how a difference is told.
+//! Compares two boots of one command, which have to be the same, and describes the first difference.
 
 use super::boot::Collected;
 use super::boot::Sink;
 use std::io::Write;
 
-/// What one boot showed.
+/// The observations of one boot.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Shown {
-    /// How many instructions it was.
+    /// The number of instructions.
     pub instructions: Option<u64>,
-    /// How it ended.
+    /// The outcome.
     pub ending: String,
-    /// What the command wrote.
+    /// The standard output of the command.
     pub stdout: Vec<u8>,
-    /// What the command wrote there.
+    /// The standard error of the command.
     pub stderr: Vec<u8>,
     /// The last lines of the outer kernel's console.
     pub console: String,
 }
 
 impl Shown {
-    /// The first thing that is not the same in `again`.
+    /// Describes the first difference of `again`.
     pub(super) fn difference(&self, again: &Self) -> Option<String> {
         let texts = [
             (
@@ -65,14 +65,14 @@ impl Shown {
     }
 }
 
-/// Passes on what it keeps a copy of.
+/// A sink that keeps a copy of its input.
 pub(super) struct Copied {
     to: Sink,
     copy: Collected,
 }
 
 impl Copied {
-    /// With the copy, to be taken at the end.
+    /// The inner sink, and the copy, which is taken at the end.
     pub(super) fn new(to: Sink) -> (Self, Collected) {
         let copy = Collected::default();
         let kept = copy.clone();

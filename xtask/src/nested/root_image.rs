@@ -1,8 +1,8 @@
-//! The guest's root file system: an ext4 image or an initramfs with the named files of this machine at their own paths.
+//! The root file system of the outer machine: an ext4 image or an initramfs with files of this machine at their own paths.
 //!
 //! Debian's cloud kernel has no 9p, and virtiofs needs a daemon that each Debian release packages differently. An image of 150 MB is made in a
-//! second, so there is one for each boot and nothing to keep in step: programs with the shared libraries that `ldd` names, GDB with its
-//! Python, and the checkout's own files. A machine without a disk gets the same as an archive.
+//! second, so each boot gets a new one: programs with the shared libraries that `ldd` names, GDB with its
+//! Python, and the files of the checkout. A machine without a disk gets the same files as an archive.
 
 use super::cpio::Archive;
 use crate::process;
@@ -15,17 +15,17 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Room for what the guest writes, in the image as it appears to the guest; the file is sparse.
+/// Free space for the guest in the image. The file is sparse.
 const IMAGE_SIZE: &str = "4g";
 
-/// Where Debian's merged `/usr` has links at the top.
+/// The links at the top of Debian's merged `/usr`.
 const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 
-/// A folder being filled, removed again when dropped.
+/// A folder that is filled, and removed when the value is dropped.
 pub(super) struct RootImage {
     staging: PathBuf,
     added: BTreeSet<PathBuf>,
-    /// Of those, what is linked with shared libraries: programs, and not guests.
+    /// Of the added files, the programs with shared libraries. Guests are none.
     programs: Vec<PathBuf>,
 }
 
@@ -58,7 +58,7 @@ impl RootImage {
         Ok(image)
     }
 
-    /// A small file of our own; `path` is relative to the root.
+    /// Writes a small file. `path` is relative to the root.
     pub(super) fn write(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
         let target = self.staging.join(path);
         if let Some(parent) = target.parent() {
@@ -68,7 +68,7 @@ impl RootImage {
         Ok(())
     }
 
-    /// As [`Self::write`], of a file that may be executed.
+    /// The same as [`Self::write`] for an executable file.
     pub(super) fn program(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
         self.write(path, content)?;
         let target = self.staging.join(path);
@@ -78,24 +78,24 @@ impl RootImage {
         )?)
     }
 
-    /// The file `from` at `path`, which is relative to the root.
+    /// Adds the file `from` at `path`, which is relative to the root.
     pub(super) fn add(&mut self, path: &str, from: &Path) -> anyhow::Result<()> {
         place(from, &self.staging.join(path))
     }
 
-    /// busybox and its applets where nothing better was added.
+    /// Adds busybox, and its applets where no other program was added.
     pub(super) fn busybox(&mut self, busybox: &Path) -> anyhow::Result<()> {
         let target = self.staging.join("usr/bin/busybox");
         place(busybox, &target)?;
         let applets = process::capture(Command::new(busybox).arg("--list"))?;
         for applet in applets.lines() {
             let link = self.staging.join("usr/bin").join(applet);
-            // Not `exists`: the target is only there inside.
+            // `exists` would follow the link, whose target exists only inside.
             if link.symlink_metadata().is_err() {
                 std::os::unix::fs::symlink("/usr/bin/busybox", link)?;
             }
         }
-        // Where /bin is no link to /usr/bin, programs still expect a shell there.
+        // If /bin is no link to /usr/bin, programs still expect a shell there.
         let sh = self.staging.join("bin/sh");
         if sh.symlink_metadata().is_err() {
             std::os::unix::fs::symlink("/usr/bin/busybox", sh)?;
@@ -103,7 +103,7 @@ impl RootImage {
         Ok(())
     }
 
-    /// A file at its own absolute path; of a program also its loader and libraries.
+    /// Adds a file at its own absolute path, and the loader and the libraries of a program.
     pub(super) fn file(&mut self, path: &Path) -> anyhow::Result<()> {
         if !self.added.insert(path.to_owned()) {
             return Ok(());
@@ -123,7 +123,7 @@ impl RootImage {
         Ok(())
     }
 
-    /// A folder with all that is in it, except where `skip` says otherwise for a file name.
+    /// Adds a folder and its contents, without the file names for which `skip` returns true.
     pub(super) fn tree(
         &mut self,
         folder: &Path,
@@ -147,7 +147,7 @@ impl RootImage {
         Ok(())
     }
 
-    /// GDB as installed on this machine, with its Python and data files, where there is one.
+    /// Adds this machine's GDB with its Python and data files, if there is one.
     pub(super) fn gdb(&mut self) -> anyhow::Result<()> {
         let Some(gdb) = process::find_program("gdb") else {
             return Ok(());
@@ -159,7 +159,7 @@ impl RootImage {
             "-ex",
             "python import os; print(os.path.dirname(os.__file__))",
         ]));
-        // A GDB without Python is a GDB all the same.
+        // A GDB without Python works too.
         for folder in [
             python.ok().map(|path| PathBuf::from(path.trim())),
             Some(PathBuf::from("/usr/share/gdb")),
@@ -173,7 +173,7 @@ impl RootImage {
                 })?;
             }
         }
-        // Without the converter to its own character set, GDB complains about every string.
+        // Without the converter to its own character set, GDB prints a warning about every string.
         let converters = Path::new("/usr/lib/x86_64-linux-gnu/gconv");
         if converters.is_dir() {
             self.tree(converters, &|name| {
@@ -186,7 +186,7 @@ impl RootImage {
     /// Writes the file system image.
     pub(super) fn make(&self, image: &Path) -> anyhow::Result<()> {
         let mke2fs = process::find_program("mke2fs")
-            .context("no mke2fs here: install the Debian package e2fsprogs")?;
+            .context("this machine has no mke2fs: install the Debian package e2fsprogs")?;
         process::capture(
             Command::new(mke2fs)
                 .args([
@@ -207,11 +207,11 @@ impl RootImage {
         Ok(())
     }
 
-    /// Takes the programs' debug information out: it is most of what a debug build weighs, and only a debugger of the programs would read it.
+    /// Removes debug information from the programs. It is most of the size of a debug build, and only a debugger of these programs would read it.
     pub(super) fn strip(&self) -> anyhow::Result<()> {
         for program in &self.programs {
             let inside = self.inside(program);
-            // The file is a link to this machine's own.
+            // The file is a link to this machine's own file.
             let stripped = self.staging.join(".stripped");
             process::capture(
                 Command::new("objcopy")
@@ -224,7 +224,7 @@ impl RootImage {
         Ok(())
     }
 
-    /// Everything, in the order of the names, so that the same files make the same archive.
+    /// All files in the order of their names, so that the same files give the same archive.
     pub(super) fn archive(&self, archive: &mut Archive) -> anyhow::Result<()> {
         self.archive_folder(&self.staging, archive)
     }
@@ -266,7 +266,7 @@ impl Drop for RootImage {
     }
 }
 
-/// A hard link where possible (mke2fs only reads), otherwise a copy.
+/// A hard link if possible (mke2fs only reads), otherwise a copy.
 fn place(from: &Path, to: &Path) -> anyhow::Result<()> {
     let real = from
         .canonicalize()
@@ -288,7 +288,7 @@ fn is_elf(path: &Path) -> anyhow::Result<bool> {
     Ok(magic == b"\x7fELF")
 }
 
-/// Loader and shared libraries of a program; none of a static one, or of a guest kernel, which `ldd` does not know.
+/// The loader and the shared libraries of a program. A static program has none, and neither has a guest kernel, which `ldd` does not know.
 fn libraries(program: &Path) -> Vec<PathBuf> {
     process::capture(Command::new("ldd").arg(program))
         .map(|listing| parse_ldd(&listing))

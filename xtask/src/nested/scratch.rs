@@ -10,19 +10,19 @@ use std::process::Stdio;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
-/// A folder for one run, removed at its end. Sockets have to fit in 108 bytes, so it is not below the checkout.
+/// A folder for one run, removed at the end of the run. The paths of sockets are limited to 108 bytes, so the folder is not below the checkout.
 ///
-/// A process of its own removes the folder when this process has ended, in whatever way: Ctrl-C leaves no time for destructors.
+/// Another process removes the folder after any end of this process, because Ctrl-C leaves no time for destructors.
 pub(super) struct Scratch {
     path: PathBuf,
-    /// Waits for the end of its standard input, of which only this process has the other end.
+    /// Waits for the end of its standard input. Only this process has the other end.
     remover: Child,
 }
 
 impl Scratch {
     const PREFIX: &str = "trapgate-nested-";
 
-    /// Makes it.
+    /// Makes the folder and starts the process that removes it.
     pub(super) fn new() -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         Self::sweep();
@@ -36,7 +36,7 @@ impl Scratch {
             .args(["-c", "read _; exec rm -rf -- \"$1\"", "remover"])
             .arg(&path)
             .stdin(Stdio::piped())
-            // The terminal's Ctrl-C goes to our group.
+            // Ctrl-C of the terminal goes to our process group.
             .process_group(0)
             .spawn()
             .context("cannot start `sh`")?;
@@ -46,12 +46,12 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes what runs left behind whose remover was killed with them: a disk image is 200 MB.
+    /// Removes folders of runs whose removing process was killed too. A disk image has 200 MB.
     fn sweep() {
         let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
             return;
@@ -62,7 +62,7 @@ impl Scratch {
                 .to_str()
                 .and_then(|name| name.strip_prefix(Self::PREFIX)?.split('-').next());
             if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-                // Another user's is not ours to remove.
+                // A folder of another user must stay.
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
@@ -83,7 +83,7 @@ mod tests {
     use std::io::BufReader;
     use std::io::Read as _;
 
-    /// Set for the process that is ended while it has a folder.
+    /// This variable is set for a process that is killed while it has a folder.
     const CHILD: &str = "TRAPGATE_SCRATCH_CHILD";
 
     #[test]
@@ -92,13 +92,13 @@ mod tests {
             let scratch = Scratch::new().unwrap();
             std::fs::write(scratch.path().join("image"), "x").unwrap();
             println!("\nfolder {}", scratch.path().display());
-            // Until it is killed.
+            // The process waits until it is killed.
             let _ = std::io::stdin().read(&mut [0]);
             panic!("nobody ended this process");
         }
         for signal in ["INT", "TERM", "KILL"] {
             let test = "nested::scratch::tests::a_folder_goes_with_its_process_however_that_ends";
-            // Whoever runs the tests in the background may have had SIGINT ignored, which a new process inherits.
+            // A shell that runs the tests in the background may ignore SIGINT, and a new process inherits this.
             let mut child = Command::new("env")
                 .arg("--default-signal=INT")
                 .arg(std::env::current_exe().unwrap())
@@ -114,13 +114,13 @@ mod tests {
                 .find_map(|line| Some(PathBuf::from(line.unwrap().strip_prefix("folder ")?)))
                 .unwrap();
             assert!(folder.join("image").exists());
-            // As a terminal does it: to the whole group.
+            // A terminal sends the signal to the whole process group.
             let killed = Command::new("sh")
                 .args(["-c", "kill -s $1 -- -$2", "kill", signal])
                 .arg(child.id().to_string())
                 .status();
             assert!(killed.unwrap().success());
-            // The remover has our end of the pipe as its standard output too.
+            // The standard output of the removing process is our end of the pipe too.
             assert_eq!(lines.map_while(Result::ok).count(), 0);
             assert!(!folder.exists(), "{signal}");
             child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! What the user sees of test programs: one at a time, its output as it comes; several at a time, each one's output in one piece when it ends.
+//! Shows the output of test programs. With one program at a time, output appears as it is written. With several, the output of each appears in one piece at its end.
 
 use super::boot::Sink;
 use std::io::Write;
@@ -7,26 +7,26 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Where it is shown; shared by the threads that run the programs.
+/// The sinks. The threads that run the programs share them.
 pub(super) struct Screen<'a> {
-    /// Fresh sinks for standard output and error.
+    /// Makes new sinks for standard output and standard error.
     sinks: &'a (dyn Fn() -> (Sink, Sink) + Sync),
-    /// No two programs run at a time.
+    /// Whether programs run one after the other.
     live: bool,
-    /// Held while something is written that others must not come between.
+    /// Held during output that must not be interrupted.
     turn: Mutex<()>,
 }
 
 /// How a program ended.
 pub(super) enum Verdict<'a> {
-    /// With this exit status.
+    /// The program ended with this exit status.
     Exited(i32),
-    /// The bed gave up.
+    /// The bed failed.
     BedFailed(&'a anyhow::Error),
 }
 
 impl<'a> Screen<'a> {
-    /// Shows through `sinks`; `live` is for programs that run one after the other.
+    /// Shows output in `sinks`. `live` is for programs that run one after the other.
     pub(super) fn new(sinks: &'a (dyn Fn() -> (Sink, Sink) + Sync), live: bool) -> Self {
         Self {
             sinks,
@@ -35,7 +35,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// The program begins: a line says so. `place` is its number and how many there are.
+    /// Announces a program. `place` is its number, and the number of all programs.
     pub(super) fn begin(
         &'a self,
         name: &'a str,
@@ -74,7 +74,7 @@ pub(super) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Where its standard output and error go.
+    /// The sinks for its standard output and standard error.
     pub(super) fn sinks(&self) -> (Sink, Sink) {
         if self.screen.live {
             (self.screen.sinks)()
@@ -83,7 +83,7 @@ impl Shown<'_> {
         }
     }
 
-    /// It has ended, and all its output is in the sinks.
+    /// The program has ended, and the sinks have all its output.
     pub(super) fn end(self, verdict: &Verdict<'_>, took: Duration) -> std::io::Result<()> {
         let seconds = took.as_secs_f64();
         let last = match verdict {
@@ -119,13 +119,13 @@ enum Stream {
     Error,
 }
 
-/// What came on one stream before anything came on the other.
+/// A piece of output that came on one stream, between pieces of the other.
 struct Piece {
     stream: Stream,
     bytes: Vec<u8>,
 }
 
-/// The output so far, in the order in which it came.
+/// The output so far, in the order of its arrival.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<Piece>>>);
 
@@ -137,7 +137,7 @@ impl Kept {
         })
     }
 
-    /// Writes all of it; what follows begins a line.
+    /// Writes all output. Later output begins on a new line.
     fn replay(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> std::io::Result<()> {
         let pieces = std::mem::take(&mut *self.0.lock().expect("no holder of this lock panics"));
         let mut line_ended = true;
@@ -147,7 +147,7 @@ impl Kept {
                 Stream::Error => stderr,
             };
             to.write_all(&bytes)?;
-            // Both may be one terminal.
+            // Both streams may be the same terminal.
             to.flush()?;
             line_ended = bytes.ends_with(b"\n");
         }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::nested::Collected;
 
-    /// Both streams on one terminal, what comes by standard error in brackets.
+    /// Both streams on one terminal, with standard error in brackets.
     fn terminal(collected: &Collected) -> (Sink, Sink) {
         struct Bracketed(Collected);
         impl Write for Bracketed {

@@ -1,4 +1,4 @@
-//! Changes to the source of a program that is built here: replacements of text that has to be there exactly once.
+//! Changes to the source of a program that is built here. Each change replaces text that must occur exactly once.
 
 use anyhow::Context as _;
 use anyhow::bail;
@@ -6,23 +6,23 @@ use std::path::Path;
 
 /// One replacement.
 pub(super) struct Edit {
-    /// Below the source tree.
+    /// The path below the source tree.
     pub file: &'static str,
-    /// Where to start looking; in C and C++, the end is that of the function that begins there.
+    /// The search begins at this text. In C and C++ it ends with the function that begins there.
     pub after: &'static str,
-    /// What has to be there once.
+    /// The text that must occur once.
     pub find: &'static str,
-    /// What comes in its place.
+    /// The replacement.
     pub replace: &'static str,
 }
 
 impl Edit {
-    /// The text with the replacement made.
+    /// Returns the text with the replacement.
     pub(super) fn edited(&self, text: &str) -> anyhow::Result<String> {
         let start = text
             .find(self.after)
             .with_context(|| format!("no `{}`", self.after))?;
-        // In C, the body ends at the first brace in column 0.
+        // In C, a function ends at the first brace in column 0.
         let end = if self.file.ends_with(".c") || self.file.ends_with(".cc") {
             text[start..]
                 .find("\n}")
@@ -33,7 +33,7 @@ impl Edit {
         let body = &text[start..end];
         let count = body.matches(self.find).count();
         if count != 1 {
-            bail!("`{}` is there {count} times instead of once", self.find);
+            bail!("`{}` occurs {count} times instead of once", self.find);
         }
         Ok(format!(
             "{}{}{}",
@@ -44,7 +44,7 @@ impl Edit {
     }
 }
 
-/// Makes all of `edits` in the source `tree` of `program`.
+/// Makes all `edits` in the source `tree` of `program`.
 pub(super) fn apply(edits: &[Edit], tree: &Path, program: &str) -> anyhow::Result<()> {
     for edit in edits {
         let path = tree.join(edit.file);
@@ -61,7 +61,7 @@ pub(super) fn apply(edits: &[Edit], tree: &Path, program: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// For the cache: another text for other edits.
+/// A text for the cache, which differs for other edits.
 pub(super) fn recipe(edits: &[Edit]) -> String {
     edits
         .iter()

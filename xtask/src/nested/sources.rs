@@ -1,4 +1,4 @@
-//! The test programs and their tests as the sources have them: so a name that does not exist is found out before anything is built.
+//! Looks test programs and tests up in the sources, so that a wrong name is reported before a build.
 
 use super::suite::TestProgram;
 use crate::process;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// The test programs that cargo will build of these packages. The path of each is that of its first source file.
+/// The test programs that cargo will build for these packages. The path of each is that of its first source file.
 pub(super) fn programs(packages: &[&str]) -> anyhow::Result<Vec<TestProgram>> {
     let metadata = MetadataCommand::new()
         .current_dir(process::workspace_root())
@@ -48,16 +48,16 @@ fn is_tested(target: &Target) -> bool {
     target.test && kinds.iter().any(|kind| target.kind.contains(kind))
 }
 
-/// Whether a test of the program may have a name with `filter` in it. Which modules a test lies in is not looked at exactly: the last word of the filter has to be in the
-/// name of a test, or in that of a module.
+/// Whether the name of a test in the program may contain `filter`. Modules are not compared exactly: the last word of the filter has to be in the name of a test or of
+/// a module.
 pub(super) fn may_have(root: &Path, filter: &str) -> anyhow::Result<bool> {
     let last = filter.rsplit("::").next().unwrap_or(filter);
     Ok(names(root)?.iter().any(|name| name.contains(last)))
 }
 
-/// Of all tests and modules of the program that begins in this file.
+/// The names of all tests and modules of the program that begins in this file.
 fn names(root: &Path) -> anyhow::Result<BTreeSet<String>> {
-    // Every module within a file is called so.
+    // Every module within a file has this name.
     let mut names = BTreeSet::from(["tests".to_owned()]);
     for file in files(root)? {
         let text = std::fs::read_to_string(&file)
@@ -71,7 +71,7 @@ fn names(root: &Path) -> anyhow::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The first file with those of its modules.
+/// The first file, and the files of its modules.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let folder = root.parent().context("a file lies in a folder")?;
     let mut files = Vec::new();
@@ -133,14 +133,14 @@ mod tests {
             let program = programs.iter().find(|test| test.name() == program);
             may_have(program.unwrap().path(), filter).unwrap()
         };
-        // In the file itself, in a module of the program, in a module within the library, and a module.
+        // Tests in the first file, in a module of the program, in a module within the library, and a module.
         assert!(may("vp_runner/races", "a_break_that_crosses"));
         assert!(may("trapgate/ways_to_go", "table::however_and_whenever"));
         assert!(may("vp_runner/unit", "a_second_hit_waits"));
         assert!(may("vp_runner/unit", "run_gate::"));
         assert!(!may("vp_runner/races", "no_such_test"));
         assert!(!may("vp_runner/races", "run_gate::no_such_test"));
-        // A test of another program.
+        // This test is in another program.
         assert!(!may("vp_runner/stepping", "a_break_that_crosses"));
     }
 }

@@ -1,4 +1,4 @@
-//! The tests that run in the bed: the same ones that run on this machine's /dev/kvm, built once and copied in.
+//! The tests that run in the nested bed: the tests that run on this machine's /dev/kvm, built once and copied.
 
 use super::Bed;
 use super::Job;
@@ -37,24 +37,24 @@ const PACKAGES: &[&str] = &[
     "trapgate",
 ];
 
-/// The packages that have tests of races besides.
+/// The packages that also have tests of races.
 const WITH_RACES: &[&str] = &["trapgate-debug-worker", "trapgate-gdb-frontend"];
 
-/// Long tests that never open /dev/kvm: they have run on this machine. Named by what to leave out, so that a new name costs time and no test.
+/// Long tests that never open /dev/kvm, and that have run on this machine. The list names the tests to leave out, so a test with a new name runs.
 const PURE: &[&str] = &["step_effects::class::", "control::", "controller::tests::"];
 
-/// For one test program, all of its tests: most take seconds, and a busy machine several times as long as a quiet one.
+/// The time limit for all tests of one program. Most programs take seconds, and several times as long on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Before the name of a program that failed, in the output of a [batch](Suite::batch).
+/// This text precedes the name of a failed program in the output of a [batch](Suite::batch).
 pub(super) const FAILED: &str = "hunt: failed: ";
 
-/// Test programs that cargo built, with the programs that they start.
+/// Test programs that cargo has built, and the programs that they start.
 #[derive(Clone)]
 pub(crate) struct Suite {
     tests: Vec<TestProgram>,
     programs: Vec<PathBuf>,
-    /// For the test programs: only the tests whose name contains it.
+    /// Only the tests whose name contains this text run.
     filter: Option<String>,
     /// See [`Job::seed`].
     seed: u64,
@@ -62,17 +62,17 @@ pub(crate) struct Suite {
     twice: bool,
 }
 
-/// One of them.
+/// A test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TestProgram {
     name: String,
-    /// The package's folder: cargo's promise to a test is to run there.
+    /// The folder of the package. cargo runs a test in this folder.
     folder: PathBuf,
     path: PathBuf,
 }
 
 impl TestProgram {
-    /// A target of the package in this folder; `path` is where the program is, or its source.
+    /// A target of the package in this folder. `path` is the path of the program, or of its source.
     pub(super) fn new(folder: &Path, target: &Target, path: PathBuf) -> Self {
         let package = folder.file_name().unwrap_or_default().to_string_lossy();
         let kind = if target.kind.contains(&TargetKind::Test) {
@@ -87,24 +87,24 @@ impl TestProgram {
         }
     }
 
-    /// The package's and the program's, as in `vp_runner/races`.
+    /// The names of the package and of the program, such as `vp_runner/races`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is.
+    /// The path of the program.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Suite {
-    /// The tests that open /dev/kvm, not yet built: the path of each program is that of its source.
+    /// The tests that open /dev/kvm, not yet built. The path of each program is that of its source.
     pub(crate) fn unbuilt() -> anyhow::Result<Self> {
         Ok(Self::of(sources::programs(PACKAGES)?))
     }
 
-    /// Builds them for this KVM.
+    /// Builds the programs for this KVM.
     pub(crate) fn built(self, kvm: Kvm) -> anyhow::Result<Self> {
         let mut built = Self::built_by(cargo(kvm), PACKAGES.iter())?;
         let wanted = |test: &TestProgram| self.tests.iter().any(|it| it.name == test.name);
@@ -116,12 +116,12 @@ impl Suite {
         })
     }
 
-    /// For many runs: with the tests of races between threads, which need no KVM.
+    /// The suite for many runs. It includes the tests of races between threads, which need no KVM.
     pub(super) fn for_hunts() -> anyhow::Result<Self> {
         Self::built_by(cargo(Kvm::Intel), PACKAGES.iter().chain(WITH_RACES))
     }
 
-    /// The same of [`Self::for_hunts`].
+    /// Builds the suite of [`Self::for_hunts`].
     pub(super) fn unbuilt_for_hunts() -> anyhow::Result<Self> {
         Ok(Self::of(sources::programs(
             &[PACKAGES, WITH_RACES].concat(),
@@ -147,7 +147,7 @@ impl Suite {
             "--no-run",
             "--message-format=json-render-diagnostics",
         ]);
-        // Libraries' unit tests and integration tests, and the programs those start.
+        // Unit tests of libraries, integration tests, and the programs that they start.
         command.args(["--lib", "--bins", "--tests"]);
         for package in packages {
             command.args(["--package", package]);
@@ -187,7 +187,7 @@ impl Suite {
         Ok(suite)
     }
 
-    /// Leaves the test programs whose name contains `name`, and of their tests those that `filter` selects.
+    /// Keeps the test programs whose name contains `name`, and of their tests those that `filter` selects.
     pub(crate) fn only(mut self, name: &str, filter: Option<&str>) -> anyhow::Result<Self> {
         let all: Vec<String> = self.tests.iter().map(|test| test.name.clone()).collect();
         self.tests.retain(|test| test.name.contains(name));
@@ -200,10 +200,10 @@ impl Suite {
         Ok(self)
     }
 
-    /// Of an unbuilt suite: whether its filter may select a test.
+    /// Checks, in an unbuilt suite, that the filter may select a test.
     ///
     /// # Errors
-    /// It selects none.
+    /// The filter selects no test.
     pub(super) fn check_filter(&self) -> anyhow::Result<()> {
         let Some(filter) = &self.filter else {
             return Ok(());
@@ -219,14 +219,14 @@ impl Suite {
         )
     }
 
-    /// Leaves the test programs that are [meant for](places::of) this KVM.
+    /// Keeps the test programs that are [meant for](places::of) this KVM.
     pub(crate) fn meant_for(mut self, kvm: Kvm) -> Self {
         self.tests
             .retain(|test| places::of(&test.name).contains(&kvm));
         self
     }
 
-    /// What to run in which KVM: all of it in the one that is given, or each test program where it is meant to run.
+    /// The programs to run in each KVM: all programs in the given KVM, or each program in the KVMs for which it is meant.
     pub(super) fn by_kvm(self, given: Option<Kvm>) -> Vec<(Kvm, Self)> {
         let Some(kvm) = given else {
             let all = places::ALL.map(|kvm| (kvm, self.clone().meant_for(kvm)));
@@ -242,7 +242,7 @@ impl Suite {
         names.join(", ")
     }
 
-    /// The one test program whose name contains `name`, or is `name`.
+    /// The only test program whose name contains `name`, or equals `name`.
     ///
     /// # Errors
     /// No program has this name, or several do.
@@ -273,17 +273,17 @@ impl Suite {
             .filter(move |test| test.name.contains(name))
     }
 
-    /// With this timing inside, and each program in two boots that have to be the same; see [`Job::seed`] and [`Job::twice`].
+    /// Uses this timing inside, and runs each program in two boots that have to be the same; see [`Job::seed`] and [`Job::twice`].
     pub(crate) fn run_as(mut self, seed: u64, twice: bool) -> Self {
         self.seed = seed;
         self.twice = twice;
         self
     }
 
-    /// Runs each test program in a boot of its own, `jobs` of them at a time or as many as this machine has room for; returns how many failed.
-    /// `noted` gets what they say.
+    /// Runs each test program in a boot of its own, `jobs` of them at a time, or as many as fit on this machine. Returns the number of failures.
+    /// `noted` gets the notes of the programs.
     ///
-    /// They run in the order of their names: with the longest first, two at a time would be done 3 % earlier.
+    /// The programs run in the order of their names. With the longest first, two at a time would end 3 % earlier.
     pub(crate) fn run(
         &self,
         bed: &Bed,
@@ -358,7 +358,7 @@ impl Suite {
         })
     }
 
-    /// A run of it in the bed.
+    /// The job of one test program.
     fn job(&self, test: &TestProgram) -> Job {
         let command = command(test, self.filter.as_slice());
         let mut job = Job::new(command, test.folder.clone(), self.files([test]));
@@ -369,7 +369,7 @@ impl Suite {
         job
     }
 
-    /// A run of several, one after the other, in one boot. Each has its own time, and a failure of one does not keep the next from running.
+    /// The job of several test programs, which run one after the other in one boot. Each has its own time limit. A failure of one does not prevent the next one.
     pub(super) fn batch(&self, batch: &[Chosen<'_>], seed: u64) -> Job {
         let script = script(batch, TIMEOUT);
         let programs = batch.iter().map(|chosen| chosen.program);
@@ -390,15 +390,15 @@ impl Suite {
     }
 }
 
-/// A test program and those of its tests whose names contain one of `filters`, or all.
+/// A test program, and those of its tests whose names contain one of `filters`. With no filter, all of its tests.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chosen<'a> {
     pub(super) program: &'a TestProgram,
     pub(super) filters: Vec<String>,
 }
 
-/// Builds as `cargo test` does, in the same target folder. For Bochs it optimizes: a run of `vp_runner/races` is 2.0 billion instructions instead of more than 4, and
-/// `trapgate/ways_to_go` would take a quarter of an hour. The crates that are not ours are those of every build, and are not built again.
+/// Builds as `cargo test` does, in the same target folder. For Bochs the build is optimized: a run of `vp_runner/races` takes 2.0 billion instructions instead of more than 4,
+/// and `trapgate/ways_to_go` would take a quarter of an hour. Crates of others are those of every build, and are not built again.
 fn cargo(kvm: Kvm) -> Command {
     let mut cargo = process::cargo();
     if kvm.repeats() {
@@ -418,8 +418,8 @@ fn command(test: &TestProgram, filters: &[String]) -> Vec<OsString> {
     command
 }
 
-/// For a shell: the exit status is that of the last program that failed. A program's end is said only where it failed: what the test of a program that was ended
-/// was doing stands before.
+/// A script for a shell. Its exit status is that of the last program that failed. The script reports the end of a program only if the program failed. The output before this
+/// report shows which test was running.
 fn script(batch: &[Chosen<'_>], each: Duration) -> String {
     let mut script = String::from("status=0\n");
     for Chosen { program, filters } in batch {
@@ -438,7 +438,7 @@ fn script(batch: &[Chosen<'_>], each: Duration) -> String {
     script + "exit $status\n"
 }
 
-/// How many tests a program has run by its last line. `None`: there is none.
+/// The number of tests that a program has run, by its last line. `None` if there is no such line.
 fn tests_run(notes: &[Note]) -> Option<u32> {
     notes.iter().rev().find_map(|note| match note {
         Note::Counts { passed, failed } => Some(passed + failed),
@@ -446,7 +446,7 @@ fn tests_run(notes: &[Note]) -> Option<u32> {
     })
 }
 
-/// A test program that ran to its end.
+/// A test program that has ended.
 struct EndedProgram {
     /// Its exit status.
     code: i32,
@@ -458,7 +458,7 @@ struct EndedProgram {
 mod tests {
     use super::*;
 
-    /// A program whose answer to its arguments is `script`.
+    /// A shell script in the place of a test program.
     fn program(folder: &Path, name: &str, script: &str) -> TestProgram {
         use std::os::unix::fs::PermissionsExt as _;
         let path = folder.join(name);

@@ -1,4 +1,4 @@
-//! Boxes and arrows on a grid.
+//! Draws boxes and arrows on a grid.
 //!
 //! ```text
 //! # a comment
@@ -8,7 +8,7 @@
 //! line FROM TO  label
 //! ```
 //!
-//! Columns and rows may have a fraction. An arrow goes straight from border to border; where there is one each way, the two lie side by side.
+//! Columns and rows may have a fraction. An arrow is a straight line from border to border. If there is an arrow in each direction, the two lie side by side.
 
 use super::escaped;
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ const ROW: f64 = 125.0;
 const WIDTH: f64 = 176.0;
 const HEIGHT: f64 = 58.0;
 const MARGIN: f64 = 14.0;
-/// Between the two arrows of a pair.
+/// The distance between the two arrows of a pair.
 const APART: f64 = 16.0;
 const LINE: f64 = 15.0;
 
@@ -39,7 +39,7 @@ struct Arrow {
     label: Vec<String>,
 }
 
-/// The picture as SVG; readable on a light and on a dark page.
+/// The picture as SVG. It is readable on a light page and on a dark page.
 pub(super) fn draw(text: &str) -> anyhow::Result<String> {
     let (shapes, arrows) = parse(text)?;
     let right = shapes.values().map(|shape| shape.x).fold(0.0, f64::max);
@@ -101,13 +101,16 @@ fn parse(text: &str) -> anyhow::Result<(BTreeMap<String, Shape>, Vec<Arrow>)> {
                 head: kind == "arrow",
                 label: parts(words),
             }),
-            _ => bail!("{}: neither box, round, arrow nor line", wrong()),
+            _ => bail!(
+                "{}: the line must begin with box, round, arrow or line",
+                wrong()
+            ),
         }
     }
     Ok((shapes, arrows))
 }
 
-/// The rest of a line, where `|` begins a new one.
+/// The rest of a line. The character `|` begins a new line of text.
 fn parts<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
     let text = words.collect::<Vec<_>>().join(" ");
     let parts = text.split('|').map(|part| part.trim().to_owned());
@@ -137,7 +140,7 @@ fn draw_arrow(
 ) -> std::fmt::Result {
     let (dx, dy) = (to.x - from.x, to.y - from.y);
     let length = dx.hypot(dy).max(1.0);
-    // To the right of the direction of travel.
+    // To the right of the direction of the arrow.
     let aside = if back { APART / 2.0 } else { 0.0 };
     let (sx, sy) = (-dy / length * aside, dx / length * aside);
     let start = border(from, (dx, dy), (sx, sy));
@@ -156,7 +159,7 @@ fn draw_arrow(
         return Ok(());
     }
     let half = LINE / 2.0 * lines(&arrow.label);
-    // Labels of a pair lie on the outer sides, those of a level line above it.
+    // The labels of a pair lie on the outer sides. The label of a horizontal line lies above the line.
     let out = if back { half + 4.0 } else { 0.0 };
     let above = if dy.abs() < 1.0 { half + 3.0 } else { 0.0 };
     let middle = (
@@ -166,7 +169,7 @@ fn draw_arrow(
     text_lines(svg, middle, &arrow.label, false)
 }
 
-/// Where the line from the middle of a box in a direction, moved aside, leaves the box.
+/// The point where a line from the middle of a box in this direction, moved aside, leaves the box.
 fn border(shape: &Shape, (dx, dy): (f64, f64), (sx, sy): (f64, f64)) -> (f64, f64) {
     let across = (WIDTH / 2.0) / dx.abs().max(1e-9);
     let down = (HEIGHT / 2.0) / dy.abs().max(1e-9);
@@ -174,7 +177,7 @@ fn border(shape: &Shape, (dx, dy): (f64, f64), (sx, sy): (f64, f64)) -> (f64, f6
     (shape.x + dx * share + sx, shape.y + dy * share + sy)
 }
 
-/// Text around a point; the first line of a box is its name. Labels have a halo, since lines pass below them.
+/// Text around a point. The first line of a box is its name. Labels have a halo, because lines pass below them.
 fn text_lines(
     svg: &mut String,
     (x, y): (f64, f64),

@@ -1,11 +1,11 @@
-//! `cargo xtask pictures`: the SVG files of README and Guide, made from text beside them.
+//! `cargo xtask pictures`: generates the SVG files of README and Guide from the text files beside them.
 //!
 //! | text | picture |
 //! |---|---|
 //! | `Guide/src/pictures/*.txt` | boxes and arrows ([`diagram`]) |
 //! | `Guide/src/pictures/*.cast` | a recorded session in a terminal ([`session`]) |
 //!
-//! The lints of `cargo xtask fmt` fail where a picture is not what its text makes.
+//! The lints of `cargo xtask fmt` fail if a picture differs from the picture that its text generates.
 
 mod diagram;
 mod recording;
@@ -21,14 +21,14 @@ const FOLDER: &str = "Guide/src/pictures";
 /// Arguments of `cargo xtask pictures`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Record the GDB session anew first: boots the demo guest and types into GDB.
+    /// First record the GDB session anew: boots the demo guest and types into GDB.
     #[arg(long)]
     record: bool,
 }
 
-/// A picture that is not what its text makes.
+/// A picture that differs from the picture that its text generates.
 pub(crate) struct Stale {
-    /// The picture, relative to the root.
+    /// The path of the picture, relative to the root.
     pub file: String,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The pictures that differ from what their texts make.
+/// The pictures that differ from those that their texts generate.
 pub(crate) fn stale() -> anyhow::Result<Vec<Stale>> {
     let stale = |(path, svg): (PathBuf, String)| {
         let current = std::fs::read_to_string(&path).is_ok_and(|found| found == svg);
@@ -58,7 +58,7 @@ pub(crate) fn stale() -> anyhow::Result<Vec<Stale>> {
     Ok(pictures()?.into_iter().filter_map(stale).collect())
 }
 
-/// The path of each picture, and the SVG that its text makes.
+/// The path of each picture, and the SVG that its text generates.
 fn pictures() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let mut pictures = Vec::new();
     for entry in std::fs::read_dir(folder())? {

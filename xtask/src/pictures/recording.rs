@@ -1,4 +1,4 @@
-//! Recording a real GDB session: the demo guest under Trapgate, and a GDB into which we type.
+//! Records a real GDB session: the demo guest under Trapgate, and a GDB that gets commands.
 
 use crate::process;
 use anyhow::Context as _;
@@ -16,10 +16,10 @@ use std::time::Instant;
 
 const PROMPT: &[u8] = b"(gdb) ";
 const COLUMNS: usize = 118;
-/// Where the server says where it listens.
+/// The line with which the server announces its address begins with this text.
 const LISTENING: &str = "gdb: listening on ";
 
-/// The picture shows this address. The port of the true address changes with each recording.
+/// The address in the picture. The port of the real address changes with each recording.
 const SHOWN_ADDRESS: &str = "127.0.0.1:1234";
 
 /// The commands that are typed into GDB.
@@ -47,7 +47,7 @@ impl Drop for Started {
     }
 }
 
-/// Boots the guest, types, and writes what GDB showed as an asciicast.
+/// Boots the guest, types the commands, and writes the output of GDB as an asciicast.
 pub(super) fn record(to: &Path) -> anyhow::Result<()> {
     process::run(process::cargo().args(["build", "--package", "trapgate"]))?;
     let program = process::target_dir().join("debug/trapgate");
@@ -74,7 +74,7 @@ pub(super) fn record(to: &Path) -> anyhow::Result<()> {
 
 fn gdb(address: &str) -> anyhow::Result<String> {
     let mut gdb = Started(
-        // Monitor commands answer on standard error.
+        // The answers of monitor commands come on standard error.
         Command::new("sh")
             .args(["-c", "exec gdb \"$@\" 2>&1", "gdb"])
             .args(["-q", "-nx", "-iex", "set pagination off"])
@@ -102,7 +102,7 @@ fn gdb(address: &str) -> anyhow::Result<String> {
     })
     .to_string()
         + "\n";
-    // Before its first prompt GDB names the files that it reads, which is not part of the picture.
+    // Before its first prompt GDB names the files that it reads. This text is not part of the picture.
     until_prompt(&mut output)?;
     let mut type_line = |typed: &str, shown: &str| -> anyhow::Result<()> {
         let mut event = |text: &str| {
@@ -114,7 +114,7 @@ fn gdb(address: &str) -> anyhow::Result<String> {
         let answer = until_prompt(&mut output)?
             .replace(address, SHOWN_ADDRESS)
             .replace(demo_guest::ELF_PATH, "demo-guest.elf");
-        // An empty line before a hit is GDB's; it says nothing.
+        // GDB prints an empty line before a hit. The picture omits the line.
         let lines = answer.lines().filter(|line| !line.trim().is_empty());
         let text: String = lines.map(|line| format!("{line}\r\n")).collect();
         event(&text)?;
@@ -130,7 +130,7 @@ fn gdb(address: &str) -> anyhow::Result<String> {
     Ok(cast)
 }
 
-/// What GDB shows before its next prompt.
+/// The output of GDB before its next prompt.
 fn until_prompt(output: &mut ChildStdout) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(PROMPT) {

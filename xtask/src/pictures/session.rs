@@ -1,4 +1,4 @@
-//! A recorded session of a terminal as SVG. The recording is an asciicast of version 2: a line of JSON for the header, and one for each output.
+//! Draws a recorded terminal session as SVG. The recording is an asciicast of version 2: a line of JSON for the header, and a line for each output.
 
 use super::escaped;
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ const LONGEST_PAUSE: f64 = 1.2;
 /// The shortest pause before a command of the animation, in seconds.
 const TO_READ: f64 = 0.8;
 
-/// The whole session, one line below the other. Where animations are played, each line comes when it came in the recording.
+/// The whole session, one line below the other. In a viewer that plays animations, each line appears at its time in the recording.
 pub(super) fn draw(recording: &str) -> anyhow::Result<String> {
     let mut lines = recording.lines();
     let header: Value = serde_json::from_str(lines.next().context("no header")?)?;

@@ -1,8 +1,8 @@
-//! Crates with the features that a user of this crate alone turns on. A build of the whole workspace has those of all crates and tests.
+//! Builds crates with only the features that their users turn on. A build of the whole workspace turns on the features of all crates and tests.
 
 use crate::process;
 
-/// The crates of the feature `gdb`.
+/// The crates that the feature `gdb` needs.
 const GDB: &[&str] = &["trapgate-gdb-frontend", "trapgate-debug-worker"];
 
 /// The program as it is shipped.
@@ -10,12 +10,12 @@ pub(super) fn program() -> anyhow::Result<()> {
     process::run(process::cargo().args(["check", "--package", "trapgate", "--bins"]))
 }
 
-/// The debug core as a VMM with run loops of its own uses it: without features.
+/// The debug core without features, as a VMM with run loops of its own uses it.
 pub(super) fn core() -> anyhow::Result<()> {
     clippy(&["--package", "trapgate-vp-runner", "--lib"])
 }
 
-/// A VMM that wants only requests of programs compiles neither the protocol of GDB nor its server.
+/// A VMM that serves only requests of programs compiles neither the GDB protocol nor its server.
 pub(super) fn without_gdb() -> anyhow::Result<()> {
     for package in ["trapgate", "trapgate-vp-runner"] {
         let tree = process::capture(process::cargo().args([
@@ -46,7 +46,7 @@ fn clippy(what: &[&str]) -> anyhow::Result<()> {
     process::run(command.args(["--", "--deny", "warnings"]))
 }
 
-/// The crates of the feature `gdb` in a listing of `cargo tree`.
+/// The crates of the feature `gdb` in the output of `cargo tree`.
 fn named_in(tree: &str) -> Vec<&'static str> {
     let named = |name: &&&str| {
         let mut packages = tree.lines().filter_map(|line| line.split(' ').next());

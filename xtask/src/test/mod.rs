@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that CI runs. A step that fails does not keep the others from running.
+//! `cargo xtask test`: runs everything that CI runs. A failed step does not prevent the other steps.
 
 mod by_itself;
 mod summary;
@@ -24,10 +24,10 @@ use std::time::Instant;
 use summary::Summary;
 use summary::Verdict;
 
-/// For all of one `cargo test`, the build included: a busy machine takes several times as long as a quiet one.
+/// The time limit for one `cargo test`, including the build. A busy machine takes several times as long as a quiet one.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
-/// What the tests start: a compiler for the demo guest, both debuggers, and a VMM that is not ours.
+/// The packages that the tests need: a compiler for the demo guest, both debuggers, and a VMM of others.
 const TEST_PACKAGES: &[&str] = &[
     "gcc",
     "libc6-dev",
@@ -40,7 +40,7 @@ const TEST_PACKAGES: &[&str] = &[
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run only the steps whose name contains this (may be given again).
+    /// Run only the steps whose name contains this text (may be given again).
     #[arg(long)]
     only: Vec<String>,
 }
@@ -122,12 +122,12 @@ fn docs() -> anyhow::Result<()> {
     )
 }
 
-/// With cargo's own runner: it is there on every machine, and one way to run tests is enough to keep right.
+/// Uses cargo's own test runner, which every machine has. A second way to run tests would have to be maintained.
 fn tests(summary: &mut Summary) -> anyhow::Result<()> {
     cargo_test(
         process::cargo()
             .args(["test", "--workspace", "--all-targets", "--no-fail-fast"])
-            // Shows what a test printed together with its name, a reason to skip among it.
+            // Shows the output of a test, such as a SKIP line, together with the name of the test.
             .args(["--", "--show-output"]),
         summary,
     )?;
@@ -154,7 +154,7 @@ fn clients_in_qemu(summary: &mut Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The test programs of vp_runner whose subject is the guest and the debugger, and not the runner's own threads.
+/// The test programs of vp_runner that test the guest and the debugger, and not the runner's own threads.
 const ON_ANY_RUN_LOOP: &[&str] = &[
     "breakpoints",
     "debug_regs",
@@ -175,7 +175,7 @@ const ON_ANY_RUN_LOOP: &[&str] = &[
     "trap_flag",
 ];
 
-/// The same tests with the vCPUs on run loops of a VMM, in both shapes of the hook, and under the published seccomp filter.
+/// The same tests with the vCPUs on run loops of a VMM, in both forms of the hook, and under the published seccomp filter.
 fn run_loops(summary: &mut Summary) -> anyhow::Result<()> {
     for shape in ["run", "lock"] {
         let mut command = process::cargo();
@@ -200,8 +200,8 @@ fn shuttle(summary: &mut Summary) -> anyhow::Result<()> {
     model_check("shuttle", "controller::tests::faces", summary)
 }
 
-/// The tests of `vp_runner` with this in their path, with the locks and atomics of a model checker. Another cfg means another build, kept apart so that neither throws
-/// away the other's.
+/// Runs the tests of `vp_runner` with this text in their path, with the locks and atomics of a model checker. The `--cfg` makes another build, which has a folder of its own so
+/// that neither build replaces the other.
 fn model_check(checker: &str, tests: &str, summary: &mut Summary) -> anyhow::Result<()> {
     let passed = cargo_test(
         process::cargo()
@@ -227,7 +227,7 @@ fn nested_intel(summary: &mut Summary) -> anyhow::Result<()> {
     nested(Kvm::Intel, "nested kvm-intel", summary)
 }
 
-/// The test programs that are meant for this KVM. The soak runs all of them in kvm-intel as well.
+/// The test programs that are meant for this KVM. The soak runs all of them in kvm-intel too.
 fn nested(kvm: Kvm, place: &'static str, summary: &mut Summary) -> anyhow::Result<()> {
     let bed = Bed::provide(kvm)?;
     bed.check_panic()?;
@@ -237,7 +237,7 @@ fn nested(kvm: Kvm, place: &'static str, summary: &mut Summary) -> anyhow::Resul
     Ok(())
 }
 
-/// Runs it with its output shown and read; returns how many tests passed.
+/// Runs a command, shows and reads its output, and returns the number of tests that passed.
 fn cargo_test(command: &mut Command, summary: &mut Summary) -> anyhow::Result<u32> {
     let (sender, notes) = mpsc::channel();
     let result = process::run_watched(command, TEST_TIMEOUT, Watch::new(std::io::stdout(), sender));

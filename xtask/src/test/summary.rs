@@ -1,39 +1,39 @@
-//! The end of a test run: one line for each step, the reasons of skips, and the counts.
+//! The end of a test run: one line for each step, the reasons of skipped tests, and the counts.
 
 use crate::test_output::Note;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What became of a step.
+/// The outcome of a step.
 pub(super) enum Verdict {
-    /// All of it is in order.
+    /// The step passed.
     Passed,
-    /// With what failed.
+    /// The step failed, with this error.
     Failed(String),
-    /// This machine lacks something; with what.
+    /// This machine lacks something, which the text names.
     CouldNotRun(String),
 }
 
-/// Filled step by step, printed at the end.
+/// The results of the steps, printed at the end.
 #[derive(Default)]
 pub(super) struct Summary {
     steps: Vec<(String, Verdict, Duration)>,
-    /// How often a reason was given, by where and why.
+    /// The number of times that a reason was given, by place and reason.
     skips: BTreeMap<(String, String), u32>,
     tests_passed: u32,
     tests_failed: u32,
-    /// What is printed about each test that failed.
+    /// The text that is printed about each failed test.
     failures: Vec<String>,
 }
 
 impl Summary {
-    /// A step has ended.
+    /// Records the end of a step.
     pub(super) fn step(&mut self, name: &str, verdict: Verdict, took: Duration) {
         self.steps.push((name.to_owned(), verdict, took));
     }
 
-    /// A test program said something.
+    /// Records a note of a test program.
     pub(super) fn note(&mut self, place: &str, note: Note) {
         match note {
             Note::Skip(reason) => {
@@ -50,7 +50,7 @@ impl Summary {
         }
     }
 
-    /// Whether anything failed.
+    /// Whether a step has failed.
     pub(super) fn failed(&self) -> bool {
         self.tests_failed > 0
             || self
@@ -84,7 +84,7 @@ impl fmt::Display for Summary {
             self.tests_failed,
             self.skips.values().sum(),
         );
-        // libtest counts a test that skipped as passed.
+        // libtest counts a skipped test as passed.
         passed = passed.saturating_sub(skipped);
         for (_, verdict, _) in &self.steps {
             match verdict {
@@ -93,7 +93,7 @@ impl fmt::Display for Summary {
                 Verdict::CouldNotRun(_) => skipped += 1,
             }
         }
-        // A reader may have the end of the output only.
+        // The failures come last, for a reader who sees only the end of the output.
         for (name, verdict, _) in &self.steps {
             if let Verdict::Failed(why) = verdict {
                 writeln!(f, "FAILED: step `{name}`: {why}")?;

@@ -1,6 +1,6 @@
-//! What Bochs starts the kernel with instead of a disk: our option ROM, the kernel's real-mode setup code, and the kernel uncompressed.
+//! The images that Bochs loads instead of a disk: our option ROM, the kernel's real-mode setup code, and the uncompressed kernel.
 //!
-//! A decompression would be a third of all instructions of a boot. The fields of the setup header are those of Linux,
+//! A decompression would take a third of all instructions of a boot. The fields of the setup header are those of Linux,
 //! Documentation/arch/x86/boot.rst.
 
 use super::super::kernel::Kernel;
@@ -16,38 +16,38 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// Where the ROM lies.
+/// The address of the ROM.
 pub(super) const ROM: u32 = 0xd0000;
-/// Where the setup code lies; the ROM enters it.
+/// The address of the setup code, which the ROM enters.
 pub(super) const SETUP: u32 = 0x90000;
-/// Where the uncompressed kernel lies: what it is linked for.
+/// The address of the uncompressed kernel, for which it is linked.
 pub(super) const KERNEL: u32 = 0x0100_0000;
-/// Where the initramfs lies: behind the kernel and its initialised data.
+/// The address of the initramfs: behind the kernel and its initialised data.
 pub(super) const INITRD: u32 = 0x1000_0000;
 
-/// In the ROM, see `boot_rom.S`.
+/// The offsets of fields in the ROM; see `boot_rom.S`.
 const PROTECTED_ENTRY: u32 = 0x80;
 const ROM_SIZE: usize = 512;
 const ENTRY: Range<usize> = ROM_SIZE - 12..ROM_SIZE - 8;
 const DELAY: Range<usize> = ROM_SIZE - 8..ROM_SIZE - 4;
 
-/// The setup code's own memory ends here (its heap and stack); the command line follows.
+/// The end of the setup code's own memory (heap and stack). The command line follows.
 const COMMAND_LINE: usize = 0x9800;
 const COMMAND_LINE_SIZE: usize = 0x800;
 
 const ROM_SOURCE: &str = include_str!("boot_rom.S");
-/// What the images are made with; Debian's names.
+/// The programs that make the images, and their Debian packages.
 const PACKAGES: &[&str] = &["binutils", "zstd", "xz-utils"];
-/// In the order of loading: what a module needs comes before it.
+/// The modules in the order of loading: a module follows those that it needs.
 pub(super) const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel", "kvm-amd"];
 
-/// The images that do not change from boot to boot.
+/// The images that are the same in every boot.
 pub(super) struct Firmware {
     folder: PathBuf,
 }
 
 impl Firmware {
-    /// From the cache, or made now.
+    /// Takes the images from the cache, or makes them.
     pub(super) fn provide(cache: &Cache, kernel: &Kernel) -> anyhow::Result<Self> {
         let recipe = format!(
             "without BTF\n{}\n{}\n{ROM_SOURCE}",
@@ -67,17 +67,17 @@ impl Firmware {
         self.folder.join("kernel.img")
     }
 
-    /// A module without its type information (BTF), which is most of it, and without symbols of local functions.
+    /// A module without its type information (BTF), which is most of its size, and without symbols of local functions.
     pub(super) fn module(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.ko"))
     }
 
-    /// The ROM, for [`ROM`]: `delay` rounds pass in it before the kernel starts.
+    /// The ROM, for [`ROM`]. The ROM executes `delay` rounds of a loop before the kernel starts.
     pub(super) fn rom(&self, delay: u32) -> anyhow::Result<Vec<u8>> {
         delayed(std::fs::read(self.folder.join("rom.bin"))?, delay)
     }
 
-    /// The setup code with its header filled in, for [`SETUP`].
+    /// The setup code with a complete header, for [`SETUP`].
     pub(super) fn setup(&self, cmdline: &str, initrd_size: u64) -> anyhow::Result<Vec<u8>> {
         setup(
             &std::fs::read(self.folder.join("setup.bin"))?,
@@ -87,7 +87,7 @@ impl Firmware {
     }
 }
 
-/// The ROM with its delay filled in, and its last byte such that the sum of all is 0: the BIOS calls no other.
+/// The ROM with its delay, and with a last byte that makes the sum of all bytes 0. The BIOS calls no other ROM.
 fn delayed(mut rom: Vec<u8>, delay: u32) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(
         rom.len() == ROM_SIZE,
@@ -111,13 +111,13 @@ fn setup(code: &[u8], cmdline: &str, initrd_size: u32) -> anyhow::Result<Vec<u8>
     let mut image = code.to_vec();
     let mut put =
         |offset: usize, bytes: &[u8]| image[offset..offset + bytes.len()].copy_from_slice(bytes);
-    // type_of_loader: one without a number. loadflags: the kernel is loaded high, and there is a heap.
+    // type_of_loader: a loader without a number. loadflags: the kernel is loaded high, and there is a heap.
     put(0x210, &[0xff, 0x81]);
     put(0x214, &(ROM + PROTECTED_ENTRY).to_le_bytes());
     put(0x218, &INITRD.to_le_bytes());
     put(0x21c, &initrd_size.to_le_bytes());
     let command_line = u32::try_from(COMMAND_LINE).expect("it lies in one segment");
-    // heap_end_ptr is told from the end of the first 512 bytes.
+    // heap_end_ptr is relative to the end of the first 512 bytes.
     put(0x224, &(command_line - 0x200).to_le_bytes()[..2]);
     put(0x228, &(SETUP + command_line).to_le_bytes());
     image.resize(COMMAND_LINE, 0);
@@ -147,7 +147,7 @@ fn make(kernel: &Kernel, folder: &Path) -> anyhow::Result<()> {
     rom(folder, entry)
 }
 
-/// A kernel as it lies in memory. Nothing here asks for the types (BTF), and the kernel would look at each of them.
+/// A kernel as its segments are loaded. No program here uses the type information (BTF), and the kernel would read all of it.
 fn raw_image(elf: &Path, to: &Path) -> anyhow::Result<()> {
     process::capture(
         Command::new("objcopy")
@@ -158,7 +158,7 @@ fn raw_image(elf: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A module without its types. For each function, ftrace looks through all symbols: without those of local functions, kvm loads in a third of the time.
+/// A module without type information. ftrace searches all symbols for each function: without symbols of local functions, kvm loads in a third of the time.
 fn slim_module(module: &Path, to: &Path) -> anyhow::Result<()> {
     process::capture(
         Command::new("objcopy")
@@ -169,7 +169,7 @@ fn slim_module(module: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Assembles the ROM; `entry` is the kernel's.
+/// Assembles the ROM. `entry` is the kernel's entry point.
 fn rom(folder: &Path, entry: u32) -> anyhow::Result<()> {
     let [source, object, rom] = ["rom.S", "rom.o", "rom.bin"].map(|name| folder.join(name));
     std::fs::write(&source, ROM_SOURCE)?;
@@ -195,10 +195,10 @@ fn rom(folder: &Path, entry: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bzImage taken apart.
+/// The parts of a bzImage.
 struct Parts<'a> {
     setup: &'a [u8],
-    /// The compressed vmlinux, without the length that follows it.
+    /// The compressed vmlinux, without its length field, which follows.
     payload: &'a [u8],
 }
 
@@ -209,7 +209,7 @@ impl<'a> Parts<'a> {
             usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
         };
         let parts = || {
-            // setup_sects: 0 stands for 4, and the boot sector comes on top.
+            // setup_sects: 0 stands for 4. The boot sector is not counted.
             let sectors = match image.get(0x1f1)? {
                 0 => 4,
                 count => usize::from(*count),
@@ -247,7 +247,7 @@ fn decompress(packed: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `e_entry` of a 64-bit ELF: of a kernel, a physical address.
+/// `e_entry` of a 64-bit ELF file. A kernel's is a physical address.
 fn entry_point(elf: &[u8]) -> anyhow::Result<u32> {
     let file = object::File::parse(elf)
         .ok()

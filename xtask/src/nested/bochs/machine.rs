@@ -1,7 +1,7 @@
-//! The machine that has kvm-intel, or kvm-amd once more: Bochs with its emulated VMX or SVM, all files in the initramfs, the channels on serial ports.
+//! The machine with kvm-intel, or with kvm-amd in Bochs: Bochs with its emulated VMX or SVM, all files in the initramfs, the channels on serial ports.
 //!
-//! Its time is counted in instructions: it takes its clock from them, skips what an idle CPU would wait, and reads nothing else of this machine.
-//! So the same files and the same seed give the same run to the instruction.
+//! Bochs counts time in instructions, skips the time in which a CPU is idle, and reads no clock of this machine.
+//! So the same files and the same seed give the same run, instruction by instruction.
 
 use super::super::channel::Kind;
 use super::super::cpio::Archive;
@@ -25,26 +25,26 @@ use std::process::Child;
 use std::process::Command;
 use std::time::Duration;
 
-/// An emulated CPU, and what makes a KVM of it.
+/// An emulated CPU, and the KVM that runs on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Cpu {
-    /// Bochs's name.
+    /// Bochs's name of the CPU.
     model: &'static str,
-    /// Which KVM it has.
+    /// The KVM that runs on the CPU.
     kvm: Kvm,
-    /// In the order of loading: what a module needs comes before it.
+    /// The modules in the order of loading: a module follows those that it needs.
     modules: [&'static str; 3],
 }
 
 impl Cpu {
-    /// Newer ones give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
+    /// Newer CPUs give the kernel a wrong frequency of the TSC, or have virtual interrupts that fail at VM entry.
     pub(crate) const INTEL: Self = Self {
         model: "corei7_haswell_4770",
         kvm: Kvm::Intel,
         modules: ["irqbypass", "kvm", "kvm-intel"],
     };
 
-    /// The outer kernel does not start on older ones, or complains of them.
+    /// The outer kernel does not start on older CPUs, or prints warnings.
     pub(crate) const AMD: Self = Self {
         model: "ryzen",
         kvm: Kvm::AmdBochs,
@@ -58,14 +58,14 @@ const ROM: &str = "rom.img";
 const CONFIG: &str = "bochsrc";
 const LOG: &str = "bochs.log";
 
-/// Parts of the kernel that start with half a second to four seconds of work that nothing here is in need of: certificates, self-tests and
-/// algorithms' registration of the crypto API, names for trace events, a check of each function's name for ftrace.
+/// Parts of the kernel that begin with half a second to four seconds of work that no test needs: certificates, self-tests and registration of algorithms of the
+/// crypto API, names for trace events, and ftrace's check of each function's name.
 const LEFT_OUT: &str = "load_system_certificate_list,jent_mod_init,crypto_algapi_init,trace_eval_init,ftrace_check_for_weak_functions";
 
-/// The init of the outer kernel, in the root itself. The first word of the control port is `up`; the command's time begins then.
+/// The init of the outer kernel, in the initramfs. The first word on the control port is `up`. The time of the command begins then.
 ///
-/// The command writes to pipes: a test program on a terminal would colour its lines, and a slow port would hold it up. What
-/// it leaves behind is killed, so that both `cat` end, after all their output is sent.
+/// The command writes to pipes: a test program on a terminal would colour its lines, and a slow port would delay it. Processes that
+/// the command leaves behind are killed, so that both `cat` end after they have sent all output.
 const INIT: &str = r#"#!/usr/bin/busybox sh
 export PATH=/usr/bin:/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -104,7 +104,7 @@ pub(crate) struct BochsMachine {
 }
 
 impl BochsMachine {
-    /// From the cache; what is missing there is built now.
+    /// Takes the parts from the cache, and builds the missing ones.
     pub(crate) fn provide(cache: &Cache, kernel: &Kernel, cpu: Cpu) -> anyhow::Result<Self> {
         Ok(Self {
             bochs: Bochs::provide(cache)?,
@@ -113,8 +113,8 @@ impl BochsMachine {
         })
     }
 
-    /// Nothing is logged but the panic that each end is: every second a signal handler of Bochs logs its speed, and where the signal comes while a line is
-    /// logged, that handler waits for ever for the lock that its own thread holds.
+    /// The only message of the log is the panic at each end. A signal handler of Bochs logs the speed every second. If the signal comes while a line is
+    /// logged, this handler waits for ever for a lock that its own thread holds.
     fn config(&self, plan: &Plan<'_>, timing: &Timing) -> String {
         let mut text = format!(
             "config_interface: textconfig\n\
@@ -187,7 +187,7 @@ impl Machine for BochsMachine {
         archive.write(&initrd)?;
 
         let timing = Timing::of(plan.seed);
-        // A kernel that has gone wrong is no place to run a test in to the end. The kernel was put where it is linked for.
+        // A kernel that has failed cannot finish a test. The kernel is loaded at the address for which it is linked.
         let cmdline = format!(
             "console=ttyS0,115200 quiet panic=-1 oops=panic mitigations=off nokaslr initcall_blacklist={LEFT_OUT} {}",
             plan.cmdline
@@ -218,7 +218,7 @@ impl Machine for BochsMachine {
             unit: "s of CPU",
             // 5 to 10 s on a machine of 2020.
             up: Duration::from_secs(120),
-            // Five seconds inside are 2 to 5 s of an idle machine.
+            // Five seconds inside take 2 to 5 s on an idle machine.
             alive: Duration::from_secs(60),
             // The init counts the time inside.
             command: None,
@@ -226,7 +226,7 @@ impl Machine for BochsMachine {
         }
     }
 
-    /// What it has computed: how fast this machine is, and what else runs on it, is not the guest's fault.
+    /// The time that Bochs has computed. The guest is not responsible for the speed and the load of this machine.
     fn elapsed(&self, child: &Child, _wall: Duration) -> Duration {
         cpu_time(child.id()).unwrap_or_default()
     }
@@ -235,7 +235,7 @@ impl Machine for BochsMachine {
         " of the time inside"
     }
 
-    /// What has failed once fails again.
+    /// A failed run would fail again.
     fn retries(&self) -> u32 {
         0
     }
@@ -246,12 +246,12 @@ impl Machine for BochsMachine {
     }
 }
 
-/// In double quotes, a value may contain what separates values.
+/// Quotes a value in double quotes, so that it may contain separators.
 fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
 }
 
-/// User and system time of a process, as `/proc/PID/stat` counts them (proc_pid_stat(5)).
+/// The user and system time of a process, from `/proc/PID/stat` (proc_pid_stat(5)).
 fn cpu_time(process: u32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let ticks = cpu_ticks(&text)?;
@@ -259,7 +259,7 @@ fn cpu_time(process: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / per_second.max(1)))
 }
 
-/// The program's name comes in parentheses and may contain anything; the first field after it is the third.
+/// The program's name is in parentheses and may contain any character. The first field after the name is the third.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(14 - 3);
@@ -268,7 +268,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
-/// Each line of the log begins with the number of instructions so far, a letter for how bad it is, and who says it in brackets.
+/// Each line of the log begins with the number of instructions so far, a letter for the severity, and the name of the device in brackets.
 fn last_words(log: &str) -> LastWords {
     let mut words = LastWords::default();
     for line in log.lines() {

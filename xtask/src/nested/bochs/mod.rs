@@ -1,16 +1,19 @@
 //! A Bochs whose emulated CPU runs kvm-intel or kvm-amd, built from Debian's source package.
 //!
-//! Seven things in it have to change. A VM entry, with VMX and with SVM, computes which interrupts are held back before the CPU counts as in a guest:
-//! the guest's cleared IF then holds back those that have to leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING",
-//! AMD APM volume 2, 15.21.1), and an outer kernel whose guest spins with IF=0 hangs for good. With SVM, what was held back by then stays so in the guest, whatever
-//! the CPU counts as: the host's interrupts have to be let through there, as with VMX. An INT3 or INT n
-//! that a VM entry with SVM injects returns to the instruction behind, which the VMCB names (nRIP, AMD APM volume 2, 15.20): the guest otherwise executes its INT3 again and
-//! again. With SVM, a #DB that is intercepted leaves DR6 and
-//! DR7 as they were, and the VMCB has to have what the handler would see (AMD APM volume 2, 15.12.2): KVM would not learn what the trap was. And a single-step trap or an
-//! interrupt shadow that waits for the end of the guest's instruction stays when that instruction leaves the guest with SVM: the outer kernel then got a #DB before it
-//! had loaded its own TR again, which is a triple fault. A RAM
-//! image is read into memory as if the blocks of guest memory were adjacent. And RDRAND begins at a point that the clock chooses: with one that the
-//! seed chooses, the same seed gives the same run.
+//! The source has seven faults, which are repaired:
+//!
+//! - A VM entry, with VMX and with SVM, decides which interrupts are held before the CPU counts as in a guest. A cleared IF of the guest then holds interrupts that have to
+//!   leave the guest ("external-interrupt exiting", Intel SDM volume 3, 26.2; "V_INTR_MASKING", AMD APM volume 2, 15.21.1). An outer kernel whose guest spins with IF=0
+//!   hangs.
+//! - With SVM, interrupts that were held before remain held in the guest. The host's interrupts have to get through there, as with VMX.
+//! - An INT3 or INT n that a VM entry with SVM injects has to return to the next instruction, which the VMCB names (nRIP, AMD APM volume 2, 15.20). Without the repair the
+//!   guest executes its INT3 again and again.
+//! - With SVM, an intercepted #DB does not change DR6 and DR7, and the VMCB has to contain the values that the handler would see (AMD APM volume 2, 15.12.2). KVM would
+//!   not learn the cause of the trap.
+//! - A single-step trap or an interrupt shadow that waits for the end of the guest's instruction has to end when that instruction leaves the guest with SVM. Without the
+//!   repair the outer kernel gets a #DB before it has loaded its own TR, which is a triple fault.
+//! - A RAM image is read into memory as if the blocks of guest memory were adjacent.
+//! - The clock selects the start of RDRAND. The seed has to select it, so that the same seed gives the same run.
 
 mod firmware;
 mod machine;
@@ -30,13 +33,13 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The Debian release whose Bochs is new enough: it runs Linux's kvm-intel.
+/// The Debian release with a Bochs that runs Linux's kvm-intel.
 const SUITE: &str = "trixie";
 
-/// What the build needs; Debian's names.
+/// The Debian packages that the build needs.
 const BUILD_PACKAGES: &[&str] = &["g++", "make", "xz-utils"];
 
-/// No screen, no disks, no debugger; all that makes it fast, and CPUs with VMX and SVM.
+/// No screen, no disks, no debugger; all options that make Bochs fast, and CPUs with VMX and SVM.
 const CONFIGURE: &[&str] = &[
     "--with-nogui",
     "--enable-x86-64",
@@ -62,7 +65,7 @@ const CONFIGURE: &[&str] = &[
 
 const CXXFLAGS: &str = "-O3 -fomit-frame-pointer -pipe -w";
 
-/// The environment variable that the last edit makes Bochs read.
+/// The environment variable that the repaired Bochs reads.
 const RANDOM_SEED: &str = "TRAPGATE_BOCHS_SEED";
 
 const EDITS: &[Edit] = &[
@@ -76,7 +79,7 @@ const EDITS: &[Edit] = &[
         file: "cpu/flag_ctrl_pro.cc",
         after: "BX_CPU_C::handleInterruptMaskChange(",
         find: "mask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR | BX_EVENT_PENDING_UINTR);",
-        // The host's interrupts were masked by the guest's cleared IF while the CPU did not count as in a guest yet.
+        // The guest's cleared IF masked the host's interrupts while the CPU did not yet count as in a guest.
         replace: "mask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR | BX_EVENT_PENDING_UINTR);
      else
        unmask_event(BX_EVENT_PENDING_INTR | BX_EVENT_PENDING_LAPIC_INTR);",
@@ -85,7 +88,7 @@ const EDITS: &[Edit] = &[
         file: "cpu/svm.cc",
         after: "BX_CPU_C::SvmInterceptException(",
         find: "BX_CPU_THIS_PTR debug_trap = 0;",
-        // As `exception()` does it, for a #DB that is not intercepted.
+        // As `exception()` does for a #DB that is not intercepted.
         replace: "if (vector == BX_DB_EXCEPTION) {
     Bit32u kept = BX_CPU_THIS_PTR dr6.get32() & 0xffff6ff0;
     BX_CPU_THIS_PTR dr6.set32(kept | (BX_CPU_THIS_PTR debug_trap & 0xe00f));
@@ -105,7 +108,7 @@ const EDITS: &[Edit] = &[
         file: "cpu/svm.cc",
         after: "BX_CPU_C::SvmExitLoadHostState(",
         find: "BX_CPU_THIS_PTR dr7.set32(0x00000400);",
-        // As `VMexitLoadHostState()` does it with VMX.
+        // As `VMexitLoadHostState()` does with VMX.
         replace: "BX_CPU_THIS_PTR dr7.set32(0x00000400);\n  BX_CPU_THIS_PTR debug_trap = 0;\n  BX_CPU_THIS_PTR inhibit_mask = 0;",
     },
     Edit {
@@ -118,7 +121,7 @@ const EDITS: &[Edit] = &[
         file: "memory/misc_mem.cc",
         after: "BX_MEM_C::load_RAM(",
         find: "ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), size);",
-        // No block is smaller than a page.
+        // The smallest block is a page.
         replace: "unsigned long rest = 0x1000 - (offset & 0xfff);\n    ret = read(fd, (bx_ptr_t) BX_MEM_THIS get_vector(offset), rest < size ? rest : size);",
     },
     Edit {
@@ -136,7 +139,7 @@ struct Bochs {
 }
 
 impl Bochs {
-    /// From the cache, or built now (a few minutes).
+    /// Takes Bochs from the cache, or builds it, which takes a few minutes.
     fn provide(cache: &Cache) -> anyhow::Result<Self> {
         let recipe =
             format!("{SUITE} {CXXFLAGS} {}", CONFIGURE.join(" ")) + &source_edit::recipe(EDITS);

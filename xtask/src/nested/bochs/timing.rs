@@ -1,22 +1,22 @@
-//! What a seed chooses: all that differs from one run to another on hardware, and here only with the seed.
+//! The timing that a seed determines. On hardware it differs from run to run.
 
 use crate::soak::next_seed;
 
-/// When things happen inside.
+/// The timing of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
-    /// How many instructions make a second of the guest's clocks: between which two of them a timer interrupt falls.
+    /// The number of instructions in a second of the guest's clocks. It determines between which two instructions a timer interrupt falls.
     pub instructions_per_second: u32,
-    /// Instructions that a CPU executes before the next one has its turn.
+    /// The number of instructions that a CPU executes before the next CPU has its turn.
     pub quantum: u32,
-    /// Rounds of a loop before the kernel starts: the clocks are that much further then.
+    /// The number of rounds of a loop before the kernel starts, which advance the clocks.
     pub start_delay: u32,
-    /// For RDRAND, and so for all that the kernel chooses at random: addresses of programs, the order of free memory.
+    /// The start of RDRAND, and so of all random choices of the kernel: addresses of programs, the order of free memory.
     pub random: u32,
 }
 
 impl Timing {
-    /// Of a run without a seed.
+    /// The timing of a run without a seed.
     const DEFAULT: Self = Self {
         instructions_per_second: 100_000_000,
         quantum: 16,
@@ -35,10 +35,10 @@ impl Timing {
             u32::try_from(state % u64::from(limit)).expect("it is below a u32")
         };
         Self {
-            // A quarter up or down: a guest second stays one, and the kernel knows CPUs of this speed.
+            // A quarter more or less: the kernel knows CPUs of this speed, and a second in the guest remains about a second.
             instructions_per_second: 75_000_000 + below(50_000_000),
             quantum: 1 + below(32),
-            // Up to 10 ms, some ticks of the kernel's timer.
+            // Up to 10 ms, which is several ticks of the kernel's timer.
             start_delay: below(500_000),
             random: 1 + below(u32::MAX / 2),
         }

@@ -1,4 +1,4 @@
-//! Whole boots of a machine that is a shell script.
+//! Boots of a shell script in the place of a machine.
 
 use super::super::machine::Kvm;
 use super::super::machine::LastWords;
@@ -9,13 +9,13 @@ use super::*;
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// A script in the place of a machine. It writes to the channels, which are files in its current folder. `say` is what an init says on `control`.
+/// A script in the place of a machine. It writes to the channels, which are files in its current folder. `say` writes a word of the init to `control`.
 struct Script {
     text: &'static str,
     limits: fn() -> Limits,
 }
 
-/// Enough for a script on a busy machine.
+/// Enough time for a script on a busy machine.
 fn usual() -> Limits {
     let long = Duration::from_secs(60);
     Limits {
@@ -73,7 +73,7 @@ impl Machine for Script {
     }
 }
 
-/// A boot of it, and what the command wrote.
+/// Boots the script. Returns the boot and the output of the command.
 fn boot_script(text: &'static str, limits: fn() -> Limits) -> (Ended, String) {
     let scratch = Scratch::new().unwrap();
     let plan = Plan {
@@ -91,7 +91,7 @@ fn boot_script(text: &'static str, limits: fn() -> Limits) -> (Ended, String) {
     (ended, String::from_utf8(written.take()).unwrap())
 }
 
-/// Why the bed failed.
+/// The reason for which the bed failed.
 #[track_caller]
 fn failure(text: &'static str, limits: fn() -> Limits) -> String {
     match boot_script(text, limits).0.outcome {
@@ -124,7 +124,7 @@ fn a_machine_that_ends_before_the_command_has_no_result() {
         why.starts_with("the script ended (exit status: 0) before"),
         "{why}"
     );
-    // A status that is cut off is none.
+    // A truncated status is no status.
     let why = failure("say up; say exit", usual);
     assert!(why.contains("before the command did"), "{why}");
     let panic = "say up; echo '[  1.0] Kernel panic - not syncing: x' >console";
@@ -139,7 +139,7 @@ fn a_command_that_writes_to_the_inits_channel_ends_nothing() {
     for (text, status) in [
         ("say up; echo exit 0 >control; say exit 7", 7),
         ("say up; echo timeout >control; say exit 0", 0),
-        // Without the end of a line, and what is no text.
+        // A line without an end, and bytes that are no text.
         ("say up; printf 'exit 0 ' >control; say exit 7", 7),
         ("say up; printf '\\377\\n' >control; say exit 7", 7),
     ] {
@@ -150,7 +150,7 @@ fn a_command_that_writes_to_the_inits_channel_ends_nothing() {
             ended.outcome
         );
     }
-    // Nor does it show that the init is alive.
+    // Such a line does not count as `alive`.
     let quick_alive = || Limits {
         alive: Duration::from_millis(500),
         ..usual()
@@ -202,7 +202,7 @@ fn a_machine_or_a_command_that_says_nothing_is_ended() {
         ..usual()
     };
     for text in [
-        // By our clock, and by the init's.
+        // By our clock, and by the init's clock.
         "say up; while sleep 0.1; do say alive; done",
         "say up; say timeout; exec sleep 600",
     ] {

@@ -1,6 +1,6 @@
-//! `cargo xtask hunt`: tests under many timings. Each seed is a run of its own in Bochs, where the same seed gives the same run.
+//! `cargo xtask hunt`: runs tests under many timings. Each seed is a run of its own in Bochs, where the same seed gives the same run.
 //!
-//! All tests that are named run in the same boot, one after the other: a boot takes longer than many of them.
+//! All named tests run in the same boot, one after the other, because a boot takes longer than many tests.
 
 mod races;
 mod seeds;
@@ -25,22 +25,22 @@ use std::sync::mpsc;
 use std::time::Instant;
 use verdict::Verdict;
 
-/// Read by the tests that choose at random.
+/// Tests that choose at random read this variable.
 const SEED: &str = "TRAPGATE_SEED";
 
 /// Arguments of `cargo xtask hunt`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A test program, as in `vp_runner/races`, or some of its tests, as in `vp_runner/races::a_break`; several run one after the other.
+    /// A test program, such as `vp_runner/races`, or some of its tests, such as `vp_runner/races::a_break`; several run one after the other.
     #[arg(required_unless_present = "races")]
     tests: Vec<String>,
-    /// The tests of the Guide's table of races; with TESTS, of those programs only whose name contains one of them.
+    /// The tests of the Guide's table of races. With TESTS, only the programs whose name contains one of them.
     #[arg(long)]
     races: bool,
     /// The first and the last seed.
     #[arg(long, default_value = "1..200")]
     seeds: Seeds,
-    /// How many seeds to run at a time: by default as many as this machine has cores, fewer where memory is short.
+    /// The number of seeds that run at a time. The default is the number of cores of this machine, or fewer if memory is short.
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
 }
@@ -92,7 +92,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(!failed.is_empty()))
 }
 
-/// The arguments that choose the tests: what ran before a test is part of its timing, so a seed repeats with the same ones only.
+/// The arguments that select the tests. Earlier tests are part of the timing of a test, so a seed repeats only with the same tests.
 fn typed(args: &Args) -> String {
     let races = args.races.then(|| "--races".to_owned());
     let words: Vec<String> = races.into_iter().chain(args.tests.clone()).collect();
@@ -120,7 +120,7 @@ fn chosen<'a>(args: &Args, suite: &'a Suite) -> anyhow::Result<Vec<Chosen<'a>>> 
     Ok(batch)
 }
 
-/// Looks for what is named in the sources, since a build takes minutes.
+/// Looks the names up in the sources, because a build takes minutes.
 fn check(args: &Args) -> anyhow::Result<()> {
     let unbuilt = Suite::unbuilt_for_hunts()?;
     for Chosen { program, filters } in chosen(args, &unbuilt)? {
@@ -147,7 +147,7 @@ fn one<'a>(test: &str, suite: &'a Suite) -> anyhow::Result<Chosen<'a>> {
 }
 
 /// # Errors
-/// The bed failed, or no test was run.
+/// The bed failed, or no test ran.
 fn run(
     suite: &Suite,
     batch: &[Chosen<'_>],
@@ -167,7 +167,7 @@ fn run(
     });
     drop(sender);
     let text = output.take();
-    // The log is kept for runs that passed too: it has their length and the output of their tests.
+    // The log is also kept for runs that passed: it contains their length and the output of their tests.
     std::fs::write(log, &text)?;
     let status = result.with_context(|| format!("seed {seed}"))?;
     Verdict::of(status, &String::from_utf8_lossy(&text), notes.into_iter())

@@ -1,11 +1,11 @@
-//! The tests of the Guide's table of races, by the programs that they are in.
+//! The tests of the Guide's table of races, grouped by their programs.
 
 use crate::process;
 use crate::promises;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 
-/// Each program with its tests. `cargo xtask fmt --check` sees to it that they exist.
+/// Each program with its tests. `cargo xtask fmt --check` checks that the tests exist.
 pub(super) fn tests() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let root = process::workspace_root();
     of(&promises::read()?, &|file| {
@@ -13,7 +13,7 @@ pub(super) fn tests() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     })
 }
 
-/// Where the page names a file without tests, all tests of the file count.
+/// If the page names a file without tests, all tests of the file are meant.
 fn of(
     page: &str,
     read: &dyn Fn(&str) -> anyhow::Result<String>,

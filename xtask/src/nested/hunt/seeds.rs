@@ -1,4 +1,4 @@
-//! Which seeds to run.
+//! The range of seeds to run.
 
 use anyhow::Context as _;
 use std::str::FromStr;

@@ -1,24 +1,24 @@
-//! How a seed's run ended, read from what the test programs printed.
+//! The outcome of a seed's run, read from the output of the test programs.
 
 use super::super::suite::FAILED;
 use crate::test_output::Note;
 
-/// How it ended.
+/// The outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// No test failed, and some ran.
+    /// No test failed, and at least one ran.
     Passed,
-    /// With the tests that failed or were still running at the end of their time, and the programs that they are in.
+    /// The tests that failed or were still running at the time limit, and their programs.
     Failed(Vec<String>),
-    /// Every test that was chosen skipped itself.
+    /// Every selected test skipped itself.
     Skipped(String),
 }
 
 impl Verdict {
-    /// The verdict on a run that ended with `status` and printed `text`; the bed said `notes`.
+    /// The outcome of a run that ended with `status` and printed `text`. `notes` are the notes of the bed.
     ///
     /// # Errors
-    /// No test was run.
+    /// No test ran.
     pub(super) fn of(
         status: i32,
         text: &str,
@@ -31,7 +31,7 @@ impl Verdict {
     }
 }
 
-/// libtest names the tests that failed in a list before its result, and one that it begins before it prints anything else.
+/// libtest lists the failed tests before its result. The name of a test that has begun comes before the test's output.
 fn failed(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     let (mut begun, mut in_list) = (None, false);
@@ -51,7 +51,7 @@ fn failed(text: &str) -> Vec<String> {
             all.push(program.to_owned());
         }
     }
-    // The boot was ended with the test.
+    // The boot was ended during the test.
     all.extend(begun.map(|name| format!("{name} (did not end)")));
     all
 }
@@ -61,7 +61,7 @@ fn of_notes(notes: impl Iterator<Item = Note>) -> anyhow::Result<Verdict> {
     for note in notes {
         match note {
             Note::Skip(why) => skipped.push(why),
-            // The names come from the text, with those of tests that did not end.
+            // The names come from the text, together with the names of tests that did not end.
             Note::Failure { .. } => {}
             Note::Counts { passed, failed } => ran += passed + failed,
         }
