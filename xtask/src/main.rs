@@ -1,4 +1,4 @@
-//! Build, test, nested-KVM runs and benchmarks: all of the project's tooling.
+//! The project's tooling: build, test, nested KVM, benchmarks.
 
 mod bench;
 mod cache;
@@ -26,31 +26,31 @@ use std::process::ExitCode;
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
 enum Task {
-    /// Measure the debug server side by side with QEMU's.
+    /// Measure the debug server and QEMU's in one run.
     Bench(bench::Args),
     /// The echo server that `bench` starts.
     #[command(hide = true)]
     BenchEcho,
-    /// The part of `bench --nested` that runs in the bed.
+    /// The part of `bench --nested` that runs in the nested kvm-amd.
     #[command(hide = true)]
     BenchInside(bench::Inside),
     /// Run the conformance tests against `trapgate run`, `trapgate exec` around QEMU, and QEMU's own stub, and print the table.
     Conformance(conformance::Args),
-    /// rustfmt and the project's own rules.
+    /// Run rustfmt and the project's own lints.
     Fmt(fmt::Args),
-    /// Everything that CI runs, with a summary at the end.
+    /// Run everything that CI runs, and print a summary.
     Test(test::Args),
-    /// Repeat the tests that repeat something, for some time and from fresh seeds.
+    /// Run the tests that repeat something, for a given time and from fresh seeds.
     Soak(soak::Args),
-    /// Change the pure code of the runner, one expression at a time, and say which changes no test notices.
+    /// Change the code of the runner, one expression at a time, and list the changes that no unit test notices.
     Mutants(mutants::Args),
-    /// Unpack newer GDBs and LLDBs than this machine's beside them, for the tests.
+    /// Unpack newer versions of GDB and LLDB for the tests; this machine's own are not changed.
     Debuggers,
-    /// Make the pictures of README and Guide from their texts.
+    /// Generate the pictures of README and Guide from their texts.
     Pictures(pictures::Args),
-    /// Boot a real kvm-amd or kvm-intel in software emulation and run the tests, or a command, inside.
+    /// Boot a kernel with kvm-amd or kvm-intel on an emulated CPU, and run the tests or a command in it.
     Nested(nested::Args),
-    /// Run tests in the nested kvm-intel under many timings, and say under which they fail.
+    /// Run tests in the nested kvm-intel under many timings, and list the timings under which a test fails.
     Hunt(nested::hunt::Args),
 }
 

@@ -1,6 +1,7 @@
-//! `cargo xtask mutants`: cargo-mutants on the pure folders of `vp_runner`. It changes one expression at a time, and a change that no unit test notices is a finding.
+//! `cargo xtask mutants`: runs cargo-mutants on the folders of `vp_runner` that unit tests cover. cargo-mutants changes one expression at a time. A change that no unit test
+//! notices is a finding.
 //!
-//! A change that makes no difference is excused in `.cargo/mutants.toml`, with the reason.
+//! `.cargo/mutants.toml` lists the changes that make no difference, each with the reason.
 
 use crate::crates_io;
 use crate::process;
@@ -10,41 +11,58 @@ use std::process::Command;
 /// Another version makes other mutants.
 const VERSION: &str = "27.1.0";
 
-/// The pure folders, each with the unit tests that know it.
+/// The folders, each with the unit tests that cover it.
 const FOLDERS: &[Folder] = &[
     Folder {
-        files: "vp_runner/src/arch/x86_64/**",
+        path: "vp_runner/src/arch/x86_64",
         tests: &["arch"],
+        checker: None,
     },
     Folder {
-        files: "vp_runner/src/breakpoints/**",
+        path: "vp_runner/src/breakpoints",
         tests: &["breakpoints"],
+        checker: None,
     },
     Folder {
-        files: "vp_runner/src/control/**",
-        // The walk of three VPs takes minutes, and finds nothing in a mutant that the walk of two does not reach.
+        path: "vp_runner/src/control",
+        // The walk of three VPs takes minutes, and finds nothing in a mutant that the walk of two VPs does not find.
         tests: &["control", "--skip", "three_vps"],
+        checker: None,
+    },
+    Folder {
+        path: "vp_runner/src/memory",
+        tests: &["memory"],
+        checker: None,
+    },
+    Folder {
+        path: "vp_runner/src/hook",
+        tests: &["controller::tests::faces"],
+        checker: Some("shuttle"),
     },
 ];
 
-/// What a mutant's tests may take: the walk of two VPs, on a busy machine.
+/// The time limit for the tests of one mutant: that of the walk of two VPs on a busy machine.
 const TIMEOUT_SECONDS: &str = "600";
 
+/// A folder of `vp_runner` and the file with the same name beside it.
 struct Folder {
-    files: &'static str,
+    path: &'static str,
+    /// Arguments for the test program that select the tests.
     tests: &'static [&'static str],
+    /// The model checker whose `--cfg` the tests need.
+    checker: Option<&'static str>,
 }
 
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only about so many mutants of each folder. Without it, all: hours.
+    /// Only about this number of mutants of each folder. Without it, all mutants, which takes hours.
     #[arg(long)]
     sample: Option<usize>,
-    /// Chooses the sample.
+    /// Selects the sample.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Only the folders whose pattern contains this.
+    /// Only the folders whose path contains this text.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -53,11 +71,11 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     let folders: Vec<_> = FOLDERS
         .iter()
-        .filter(|folder| folder.files.contains(&args.only))
+        .filter(|folder| folder.path.contains(&args.only))
         .collect();
     anyhow::ensure!(
         !folders.is_empty(),
-        "no pure folder has `{}` in its pattern; see FOLDERS in xtask/src/mutants.rs",
+        "no folder has `{}` in its path; FOLDERS in xtask/src/mutants.rs lists the folders",
         args.only
     );
     let mut survived = false;
@@ -78,12 +96,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(survived))
 }
 
-/// The words for a sample of so many mutants.
+/// The arguments for a sample of this size, for messages.
 pub(crate) fn words(sample: usize, seed: u64) -> String {
     format!("xtask mutants --sample {sample} --seed {seed}")
 }
 
-/// The name of a shard that has about so many of all mutants.
+/// The name of a shard with about `sample` of all mutants.
 fn shard(all: usize, sample: usize, seed: u64) -> String {
     let shards = (all / sample.max(1)).max(1);
     let index = seed % shards as u64;
@@ -101,15 +119,14 @@ impl Folder {
         let mut command = Command::new(crates_io::program("cargo-mutants", VERSION)?);
         command
             .current_dir(process::workspace_root())
-            .args([
-                "mutants",
-                "--package",
-                "trapgate-vp-runner",
-                "--file",
-                self.files,
-            ])
+            .args(["mutants", "--package", "trapgate-vp-runner"])
+            .args(["--file", &format!("{}/**", self.path)])
+            .args(["--file", &format!("{}.rs", self.path)])
             .arg("--output")
             .arg(process::target_dir());
+        if let Some(checker) = self.checker {
+            command.env("RUSTFLAGS", format!("--cfg {checker}"));
+        }
         Ok(command)
     }
 }
@@ -127,9 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn every_pure_folder_is_there() {
-        for folder in FOLDERS {
-            let path = folder.files.trim_end_matches("/**");
+    fn every_folder_is_there() {
+        for Folder { path, .. } in FOLDERS {
             assert!(process::workspace_root().join(path).is_dir(), "{path}");
         }
     }

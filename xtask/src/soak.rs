@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the tests that repeat something, for as long as asked and from fresh seeds.
+//! `cargo xtask soak`: runs the tests that repeat something, for a given time and from fresh seeds.
 
 use crate::debuggers;
 use crate::mutants;
@@ -19,33 +19,33 @@ use std::time::SystemTime;
 /// Arguments of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long to go on, apart from the test that is under way then.
+    /// The time to run, without the rest of the last test.
     #[arg(long)]
     minutes: u64,
-    /// Only the tests whose name contains this.
+    /// Only the tests whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
 }
 
-/// A test that repeats something for `TRAPGATE_SOAK_SECONDS`, from `TRAPGATE_SEED` where it chooses anything.
+/// A test that repeats something for `TRAPGATE_SOAK_SECONDS`, and makes its random choices from `TRAPGATE_SEED`.
 struct Member {
     place: Place,
     package: &'static str,
     /// The test program.
     program: &'static str,
-    /// The test's whole name.
+    /// The full name of the test.
     test: &'static str,
 }
 
-/// Where a test runs.
+/// The place where a test runs.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Here,
-    /// It needs a Linux guest.
+    /// The nested kvm-amd, because the test needs a Linux guest.
     Bed,
 }
 
-/// What every test reads.
+/// The variables that every test reads.
 const SECONDS: &str = "TRAPGATE_SOAK_SECONDS";
 
 const MEMBERS: &[Member] = &[
@@ -78,7 +78,7 @@ const fn counting(test: &'static str) -> Member {
     conformance("counting", test)
 }
 
-/// With this machine's debuggers and newer ones.
+/// Uses this machine's debuggers and newer ones.
 const fn clients(test: &'static str) -> Member {
     conformance(CLIENTS, test)
 }
@@ -94,20 +94,20 @@ const fn conformance(program: &'static str, test: &'static str) -> Member {
     }
 }
 
-/// All real-guest test programs, in the other nested KVM.
+/// All real-guest test programs, in the nested kvm-intel.
 const ON_INTEL: &str = "all tests in nested kvm-intel";
 
-/// Some mutants of each pure folder.
+/// A sample of the mutants of each folder.
 const MUTANTS: &str = "a sample of mutants";
 const MUTANTS_OF_EACH: usize = 5;
 
-/// On a busy machine, and with the build of Bochs.
+/// The time limit on a busy machine, with the build of Bochs.
 const ALL_ON_INTEL: Duration = Duration::from_secs(90 * 60);
 
-/// No test's share is shorter.
+/// The shortest time that a test gets.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// What a test may take besides its share: the build, and what it does at the least on a busy machine.
+/// The time that a test may take besides its share: the build, and the shortest run on a busy machine.
 const EXTRA: Duration = Duration::from_secs(15 * 60);
 
 /// The subcommand; the result is the exit status for the process.
@@ -135,7 +135,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if members.iter().any(|member| member.program == CLIENTS)
         && let Err(error) = debuggers::provide()
     {
-        // The test goes on with those that are here.
+        // The test uses the debuggers that are available.
         let CannotHere(reason) = error.downcast::<CannotHere>()?;
         skips.insert(reason, 1);
     }
@@ -181,7 +181,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         for note in notes {
             match note {
                 Note::Skip(reason) => *skips.entry(reason).or_default() += 1,
-                // The exit status of the test program says that a test failed.
+                // The exit status of the test program reports a failed test.
                 Note::Failure { .. } => {}
                 Note::Counts { passed: count, .. } => passed += count,
             }
@@ -218,14 +218,14 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(!failures.is_empty()))
 }
 
-/// How all tests in kvm-intel ended.
+/// The outcome of all tests in kvm-intel.
 enum Ended {
     Passed,
     Failed(String),
     CannotHere,
 }
 
-/// Runs them once: with the same seed they would run in the same way again.
+/// Runs the tests once. With the same seed they would run in the same way again.
 fn all_on_intel(seed: u64, skips: &mut BTreeMap<String, u32>) -> anyhow::Result<Ended> {
     if let Err(error) = Bed::provide(Kvm::Intel) {
         let CannotHere(reason) = error.downcast::<CannotHere>()?;
@@ -262,7 +262,7 @@ impl Member {
         command
     }
 
-    /// How often it runs: in the bed, once in each KVM that its program is meant for.
+    /// The number of runs: in a nested KVM, one in each KVM for which the program is meant.
     fn times(&self) -> u32 {
         match self.place {
             Place::Here => 1,
@@ -273,7 +273,7 @@ impl Member {
         }
     }
 
-    /// The same for a person to type.
+    /// The command that a person can type to repeat the run.
     fn typed(&self, seed: u64, share: Duration) -> String {
         let mut text = String::new();
         for (name, value) in variables(seed, share) {
@@ -299,7 +299,7 @@ impl Member {
     }
 }
 
-/// How long each test is asked to go on; zero outside of a soak, and where that is no number: the tests say so.
+/// The time for which each test repeats its work. Zero outside of a soak, and if the variable is no number, which the tests report.
 pub(crate) fn share() -> Duration {
     let value = std::env::var(SECONDS).unwrap_or_default();
     Duration::from_secs(value.parse().unwrap_or(0))
@@ -317,7 +317,7 @@ fn first_seed() -> u64 {
     now.map_or(0, |now| now.subsec_nanos().into()) ^ u64::from(std::process::id()) << 32
 }
 
-/// SplitMix64's step and mixing (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
+/// The step and the mixing of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
 pub(crate) fn next_seed(seed: u64) -> u64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
