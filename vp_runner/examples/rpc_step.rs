@@ -5,7 +5,8 @@
 //! remote debugger sees. An echo server is the lower bound.
 //!
 //! Prints JSON lines of medians in microseconds: a `Resume` of one step up to its stop, the same with the whole register file read after it,
-//! 8 bytes of memory by virtual address while stopped, and a resume with the break that ends it. At last, how many instructions of a range the VP steps in a second.
+//! 8 bytes of memory by virtual address while stopped, and a resume with the break that ends it. Then the number of instructions of a range that the VP steps in a second, and
+//! a step while another VM of this process keeps all cores busy.
 
 use test_machine::machine;
 
@@ -23,6 +24,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::num::NonZero;
 use std::time::Duration;
 use std::time::Instant;
 use vmm_core_defs::addr::GuestAddress;
@@ -49,6 +51,32 @@ fn main() {
         measure(parts.debug, parts.handle),
     ));
     over_tcp();
+    beside_a_busy_vm();
+}
+
+/// A step, while another VM of this process runs a VP on each core.
+fn beside_a_busy_vm() {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let setup = || Setup::new(Mode::Long, &counting_loop(Mode::Long));
+    let other = setup().vps(u32::try_from(cores).unwrap_or(1));
+    let (Ok(parts), Ok(other)) = (Parts::new(setup()), Parts::new(other)) else {
+        return;
+    };
+    let (debug, busy) = (parts.debug, other.debug);
+    let controllers = join(parts.controller.run(), other.controller.run());
+    block_on(join(controllers, async {
+        let attach = async |debug| {
+            let attach = Debug::attach(debug, DetachAction::Resume);
+            attach.await.unwrap().session
+        };
+        let (debug, busy) = (attach(&debug).await, attach(&busy).await);
+        let running = busy.call_failable(DebugRequest::Resume, every(VpAction::Run));
+        let alone = median(Duration::ZERO, async || step(&debug).await).await;
+        println!("{{\"beside_a_busy_vm\":{{\"step_us\":{alone:.1}}}}}");
+        parts.handle.stop();
+        other.handle.stop();
+        drop(running);
+    }));
 }
 
 fn over_tcp() {
