@@ -385,6 +385,9 @@ mod tests {
         let values = [(num("pc"), vec![8]), (num("x1"), vec![1])];
         write_all(Layout::Aarch64, &mut state, &values).expect("written");
         assert_eq!(pc(&mut state).0, 8);
+        let block = read_all(Layout::Aarch64, &mut state);
+        let x1 = 1_u64.to_le_bytes();
+        assert_eq!(block.get(num("x1")), Some(x1.as_slice()));
         assert!(is_pc(Layout::Aarch64, num("pc")));
     }
 

@@ -137,6 +137,12 @@ mod tests {
         assert!(all.wait && all.allow_network && !plain.allow_network);
         assert_eq!(plain.on_disconnect, DetachAction::Resume);
         assert_eq!(all.on_disconnect, DetachAction::Stay);
+        let kill = read(&[
+            (GDB, "127.0.0.1:0"),
+            (PROCESS, "1"),
+            (ON_DISCONNECT, "kill"),
+        ]);
+        assert_eq!(kill.expect("settings").on_disconnect, DetachAction::Kill);
         assert_eq!(all.idle_timeout, Some(Duration::from_secs(7)));
         assert_eq!(all.allow_users, [0, 1234]);
         assert_eq!(all.dump_folder, Some("/dumps".into()));

@@ -19,6 +19,7 @@ impl Guest<'_> {
     pub(super) fn user_mode(&mut self) -> Result<UserMode, ScratchVmError> {
         self.start_in_ring_3(&programs::NOPS)?;
         let undisturbed = self.run(0, None);
+        let ring = self.ring()?;
         self.start_in_ring_3(&programs::INT3)?;
         let int3 = self.run_int3();
         self.start_in_ring_3(&programs::NOPS)?;
@@ -26,11 +27,21 @@ impl Guest<'_> {
         self.start_in_ring_3(&programs::NOPS)?;
         let single_step = self.step_twice();
         Ok(UserMode {
-            code_runs: undisturbed == Seen::Ended,
+            code_runs: undisturbed == Seen::Ended && ring == u16::from(RING_3),
             int3,
             execution_breakpoints,
             single_step,
         })
+    }
+
+    /// The ring in which the vCPU is.
+    fn ring(&mut self) -> Result<u16, ScratchVmError> {
+        let sregs = self.scratch.vcpu().get_sregs();
+        let sregs = sregs.map_err(|error| ScratchVmError::Kvm {
+            step: "read the ring",
+            source: error.into(),
+        })?;
+        Ok(sregs.cs.selector & u16::from(RING_3))
     }
 
     /// As [`Guest::start`] in long mode, in ring 3.
@@ -57,7 +68,7 @@ impl Guest<'_> {
         }
         vcpu.set_sregs(&sregs).map_err(refused)?;
         let mut regs = vcpu.get_regs().map_err(refused)?;
-        // The program writes to a port.
+        // The program writes to a port. The TSS of a new vCPU permits this too: the zeros at its address 0 are a bitmap of permitted ports.
         regs.rflags |= IOPL_3;
         vcpu.set_regs(&regs).map_err(refused)
     }
