@@ -1,6 +1,7 @@
-//! The core of a VP on a scripted vCPU: exits and failures that no host at hand produces.
+//! The core of a VP on a scripted vCPU: exits and failures that no available host produces.
 
 mod clocks;
+mod entries;
 mod exits;
 mod failures;
 mod fake_vcpu;
@@ -46,7 +47,7 @@ use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::Epoch;
 
-/// Where the guest's code is.
+/// The address of the guest's code.
 const CODE: u64 = 0x1000;
 const STACK: u64 = 0x8000;
 const IDT: u64 = 0x4000;
@@ -55,7 +56,7 @@ const NOP: u8 = 0x90;
 const RESET_PORT: u16 = 0xcf9;
 const VP: VpIndex = VpIndex::BSP;
 
-/// One VP with its guest, and nobody else.
+/// One VP with its guest, without other VPs.
 struct Guest {
     vp: Vp<FakeVcpu>,
     ram: Arc<MemorySlots>,
@@ -67,6 +68,10 @@ struct Guest {
 impl Guest {
     /// A guest whose code is `nop`s, with these breakpoints, and RIP at [`CODE`].
     fn new(breakpoints: &[(BreakpointKind, u64)]) -> Self {
+        Self::with_time(breakpoints, Timekeeper::without_clocks())
+    }
+
+    fn with_time(breakpoints: &[(BreakpointKind, u64)], time: Timekeeper) -> Self {
         let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
         ram.backing()
             .write_slice(&[NOP; 0x100], GuestAddress(CODE))
@@ -119,7 +124,7 @@ impl Guest {
                 ram: ram.clone(),
                 breakpoints: table.clone(),
             },
-            time: Arc::new(Timekeeper::without_clocks()),
+            time: Arc::new(time),
         };
         Self {
             vp: Vp::new(vcpu, context),
@@ -145,7 +150,18 @@ impl Guest {
         self.ram.backing().read_obj(GuestAddress(at)).unwrap()
     }
 
-    /// Enters with this script.
+    fn entry(&self, action: VpAction, at: AtBreakpoint) -> Enter {
+        Enter {
+            action,
+            epoch: Epoch::default(),
+            at,
+            debugger: Debugger::Present,
+            snapshot: Snapshot::OnDemand,
+            stops: self.stops,
+        }
+    }
+
+    /// Enters the guest with this script.
     fn enter(
         &mut self,
         action: VpAction,
@@ -153,14 +169,7 @@ impl Guest {
         script: impl IntoIterator<Item = Stay>,
     ) -> VpParked {
         self.vp.vcpu().script = script.into_iter().collect();
-        let mut run = self.vp.begin(&Enter {
-            action,
-            epoch: Epoch::default(),
-            at,
-            debugger: Debugger::Present,
-            snapshot: Snapshot::OnDemand,
-            stops: self.stops,
-        });
+        let mut run = self.vp.begin(&self.entry(action, at));
         loop {
             match self.vp.before_run(&mut run) {
                 Turn::Run => {
@@ -172,7 +181,7 @@ impl Guest {
                         self.vp.guest_event(event, &mut run);
                     }
                 }
-                // Nobody else is there to kick the VP.
+                // No other thread kicks the VP.
                 Turn::WaitForKick => {
                     let _ = self.gate.kick();
                 }
@@ -196,7 +205,7 @@ fn breakpoint(kind: BreakpointKind, address: u64) -> Breakpoint {
     Breakpoint { kind, address, len }
 }
 
-/// An error that the scripted vCPU makes.
+/// An error of the scripted vCPU.
 fn is_scripted(err: &DebugError) -> bool {
     matches!(err, DebugError::Hypervisor { error, .. } if error.to_string().contains("script"))
 }

@@ -6,6 +6,7 @@ use crate::control::run_state::KeepStopped;
 use crate::control::run_state::Output;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::GuestEventKind;
 
 const FIRST: VpIndex = VpIndex::BSP;
 const SECOND: VpIndex = VpIndex::new(1);
@@ -134,4 +135,29 @@ fn an_event_of_a_device_stops_a_guest_that_a_debugger_runs() {
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     let outputs = state.resume(&[VpAction::Run], Some).unwrap();
     assert_eq!(outputs, [Output::Act(GuestEvent::Reset { vp })]);
+}
+
+#[test]
+fn an_event_of_a_device_in_a_stopped_guest_waits_for_the_next_resume() {
+    let mut state = attached(1);
+    let vp = Some(FIRST);
+    assert_eq!(state.device_event(GuestEvent::Reset { vp }).unwrap(), []);
+    state.check_stopped().unwrap();
+    let epoch = Epoch::default().next();
+    let outputs = state.resume(&[VpAction::Run], Some).unwrap();
+    let reason = DebugStopReason::Reset { vp };
+    assert_eq!(outputs, [Output::Report { epoch, reason }]);
+}
+
+#[test]
+fn only_a_debugger_has_events_that_are_stops() {
+    let mut state = running(1);
+    assert_eq!(state.stops_of_debugger(), None);
+    state.attach().unwrap();
+    let parked = state.parked(FIRST, Epoch::default(), None, AtBreakpoint::NEW);
+    parked.unwrap();
+    let panics = StopOn::from_iter([GuestEventKind::Panic]);
+
+    state.stop_on(Some(panics)).unwrap();
+    assert_eq!(state.stops_of_debugger(), Some(panics));
 }

@@ -31,14 +31,14 @@ use vmm_core_defs::stop::FaultRegisters;
 
 /// One stay in the guest, or one completion of an I/O exit.
 pub(super) struct Stay {
-    /// What the guest does: changes to the vCPU, before the exit.
+    /// The changes that the guest makes to the vCPU before the exit.
     act: Box<dyn FnOnce(&mut FakeVcpu) + Send>,
     exit: Scripted,
-    /// Whether this is what happens as KVM completes the I/O exit before.
+    /// Whether this stay is the completion of the previous I/O exit.
     completes: bool,
 }
 
-/// An exit as the script names it.
+/// An exit of the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scripted {
     Debug { vector: u32, dr6: u64 },
@@ -81,7 +81,7 @@ impl Stay {
     }
 }
 
-/// What the vCPU was told, reads left out.
+/// A call that changes the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Program(DebugState),
@@ -101,20 +101,22 @@ pub(super) struct FakeVcpu {
     pub(super) activity: VpActivity,
     pub(super) script: VecDeque<Stay>,
     pub(super) told: Vec<Told>,
-    /// This call that can fail does: 0 is the next. `None`: none does.
+    /// The number of calls until one fails: 0 is the next call. `None`: no call fails.
     pub(super) fails_at: Option<usize>,
-    /// The call that failed.
+    /// The call that has failed.
     pub(super) failed: Option<&'static str>,
+    /// Whether each exit is to bring the registers.
+    pub(super) wants_registers: bool,
     pub(super) tsc: u64,
     pub(super) deadline: u64,
     gate: Arc<RunGate>,
     immediate_exit: bool,
-    /// The port of the last exit, if it was a write to one.
+    /// The port of the last exit, if the exit was a write to a port.
     port: Option<u16>,
 }
 
 impl FakeVcpu {
-    /// In 32-bit protected mode without paging, ring 0, interrupts on.
+    /// A vCPU in 32-bit protected mode without paging, in ring 0, with interrupts on.
     pub(super) fn new(gate: Arc<RunGate>, rip: u64) -> Self {
         let mut system = kvm_sregs {
             cr0: 0x11,
@@ -143,6 +145,7 @@ impl FakeVcpu {
             told: Vec::new(),
             fails_at: None,
             failed: None,
+            wants_registers: false,
             tsc: 0,
             deadline: 0,
             gate,
@@ -188,7 +191,7 @@ impl FakeVcpu {
         }
     }
 
-    /// Runs the script. At its end somebody kicks the VP.
+    /// Runs the script. At the end of the script another thread kicks the VP.
     pub(super) fn run(&mut self) -> Exit {
         self.told.push(match self.immediate_exit {
             true => Told::Complete,
@@ -202,7 +205,7 @@ impl FakeVcpu {
             (false, None) => None,
         };
         let Some(stay) = stay else {
-            // The VP is not in the guest, so nobody has to send the signal.
+            // The VP is not in the guest, so no signal is needed.
             let _ = self.gate.kick();
             return Exit::Interrupted;
         };
@@ -215,7 +218,7 @@ impl FakeVcpu {
         self.made(stay.exit)
     }
 
-    /// The event that the devices ask for, of an [`Exit::Device`]: a write to [`RESET_PORT`](super::RESET_PORT) resets the machine.
+    /// The event for which the devices ask after an [`Exit::Device`]: a write to [`RESET_PORT`](super::RESET_PORT) resets the machine.
     pub(super) fn device_event(&self) -> Option<GuestEvent> {
         let vp = Some(super::VP);
         (self.port == Some(super::RESET_PORT)).then_some(GuestEvent::Reset { vp })
@@ -227,7 +230,9 @@ impl Vcpu for FakeVcpu {
         self.immediate_exit = on;
     }
 
-    fn want_registers(&mut self, _: bool) {}
+    fn want_registers(&mut self, wanted: bool) {
+        self.wants_registers = wanted;
+    }
 
     fn program(&mut self, state: DebugState) -> Result<(), DebugError> {
         self.may_fail("program")?;
