@@ -40,7 +40,7 @@ fn the_vmm_pauses_a_guest_that_a_debugger_has_stopped_at_once_and_the_guest_stay
             let activity = vm.call(DebugRequest::WriteMsr, (vp, 0x10, 0));
             assert_eq!(activity, Err(DebugError::HeldByVmm { vp }), "{shape:?}");
             drop(paused);
-            // The VMM gives the thread back in its own time.
+            // The VMM decides when it gives the thread back.
             while vm.call(DebugRequest::ReadMsr, (vp, 0x10)) == Err(DebugError::HeldByVmm { vp }) {
                 std::thread::yield_now();
             }
@@ -188,9 +188,9 @@ fn an_event_of_a_device_is_held_for_a_debugger_and_only_for_one() {
             std::thread::yield_now();
         }
         let vp = Some(VpIndex::BSP);
-        // A reset during the attach is reported by the attach.
+        // The answer to the attach reports a reset that happens during the attach.
         let reported = vm.attach().stop.reason == DebugStopReason::Reset { vp };
-        // Attaching does not wait for a thread that the VMM has. The thread may still act on a reset from before; registers are read when it has parked.
+        // The attach does not wait for a thread that the VMM has. This thread may still act on an earlier reset. Registers are read when it has parked.
         vm.regs(0);
         let before = acted() + usize::from(reported);
         for held in 0..5 {

@@ -1,4 +1,4 @@
-//! A hook without a debugger makes no system call and no allocation. In a program of its own, since the threads under test never end.
+//! A hook without a debugger makes no system call and no allocation. The program has no other test, because the threads under test never end.
 
 use machine::guest::*;
 use machine::*;
@@ -28,7 +28,7 @@ fn allocations_of_entries(vm: &TestVm) -> u64 {
         filter::install(&filter::kvm_run());
         let info = allocation_counter::measure(|| (0..ENTRIES).for_each(|_| enter()));
         count.store(info.count_total, Ordering::Release);
-        // The thread may not even end.
+        // The filter does not permit the system call that ends the thread.
         loop {
             std::hint::spin_loop();
         }

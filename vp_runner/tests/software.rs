@@ -218,7 +218,7 @@ fn ten_thousand_breakpoints_cost_one_no_more_than_ten_do() {
     vm.attach();
     let one = software_at(0x10_0000);
     let hundred = [BreakpointChange::Insert(one), BreakpointChange::Remove(one)].repeat(100);
-    // In one request, and the fastest of several, so that other work on this machine does not count.
+    // All breakpoints in one request. The fastest of several requests counts, so that other work on this machine has no effect.
     let fastest = || {
         let times = (0..10).map(|_| {
             let start = Instant::now();

@@ -123,7 +123,7 @@ fn freeze(vm: &TestVm, freeze: FreezeTime) {
 fn jump(vm: &TestVm, stop: Duration) -> u64 {
     let before = word(vm, SEEN);
     pass(stop);
-    // Round the loop, so that the stored value was read after the stop.
+    // The guest goes round the loop, so that the stored value was read after the stop.
     for _ in 0..10 {
         vm.step(0);
     }

@@ -68,7 +68,7 @@ fn pushf_pushes_no_trap_flag() {
     }
 }
 
-/// Between instructions on registers only, of which a range step reads only the opcodes.
+/// The instruction lies between instructions that use only registers. A range step reads only the opcodes of those.
 #[test]
 fn a_range_goes_from_harmless_instructions_to_others_and_shows_no_trap_flag() {
     let nops: &[u8] = &[0x90, 0xff, 0xc1, 0x89, 0xca];

@@ -6,7 +6,7 @@
 //! guest instruction. All of these are schedule points; the channels of futures have an explicit one at each send. The controller has no schedule point
 //! between two of its awaits. It shares only the gates and the signal with VPs that run, and `loom` explores these (`run_gate`).
 //!
-//! A failure prints its schedule or seed. `TRAPGATE_SCHEDULE=<schedule> cargo test -p vp_runner --lib controller` repeats it and prints the events.
+//! A failure prints its schedule or seed. `TRAPGATE_SCHEDULE=<schedule> cargo test -p trapgate-vp-runner --lib controller` repeats it and prints the events.
 
 mod client;
 #[cfg(shuttle)]
@@ -40,7 +40,7 @@ use vmm_core_defs::regs::XFeatures;
 const SCHEDULE: &str = "TRAPGATE_SCHEDULE";
 /// A session that takes this many steps hangs.
 const MAX_STEPS: usize = 200_000;
-/// For each scheduler.
+/// The time limit for each scheduler.
 const MAX_TIME: Duration = Duration::from_secs(15);
 const EXECUTIONS: usize = 10_000;
 
@@ -78,7 +78,7 @@ fn no_schedule_of_few_preemptions_breaks_a_session() {
     explore_many(PctScheduler::new(4, EXECUTIONS));
 }
 
-/// What the models have in common.
+/// The parts that both models have.
 fn setup(
     debug: mesh::Receiver<DebugMessage>,
     control: mesh::Receiver<Control>,

@@ -1,4 +1,4 @@
-//! Memory without KVM: RAM in two regions with a device between them, tables by hand.
+//! Memory without KVM: RAM in two regions, a device between them, and hand-made page tables.
 
 use super::*;
 use crate::arch::PagingLimits;
@@ -11,14 +11,14 @@ use vm_memory::GuestAddress;
 use vmm_core_defs::memory::TableEntry;
 use vmm_core_defs::memory::WalkFaultReason;
 
-/// RAM at 0..1 MiB and at 2..3 MiB; a device at 1 MiB and 0x100 bytes on; nothing else.
+/// RAM at 0..1 MiB and at 2..3 MiB. A device of 0x100 bytes at 1 MiB.
 const RAM_LEN: usize = 0x10_0000;
 const DEVICE: u64 = 0x10_0000;
 const DEVICE_END: u64 = 0x10_0100;
 const UPPER: u64 = 0x20_0000;
 const RESET_REGISTER: u64 = 0x10_00f8;
 
-/// Reads give the low byte of each address; accesses are recorded.
+/// Reads return the low byte of each address. Accesses are recorded.
 #[derive(Default)]
 struct Device {
     accesses: Mutex<Vec<(u64, Vec<u8>)>>,
@@ -116,7 +116,7 @@ fn put_entry(memory: &DebugMemory, gpa: u64, entry: u64) {
 
 const VP: VpIndex = VpIndex::new(3);
 
-/// 4 levels from 1000h on. Virtual 0 and up: pages at 5000h and 7000h, the next at the end of low RAM, then a device, then nothing.
+/// Four levels, from 1000h on. The virtual pages from 0 on are at 5000h and 7000h, at the end of the low RAM, and at a device. The next page is not mapped.
 fn paged(memory: &DebugMemory) -> AddressSpace {
     put_entry(memory, 0x1000, 0x2003);
     put_entry(memory, 0x2000, 0x3003);
@@ -136,7 +136,7 @@ fn paged(memory: &DebugMemory) -> AddressSpace {
     }
 }
 
-/// Why the page after the last of [`paged`] is not mapped.
+/// The reason why the page after the last one of [`paged`] is not mapped.
 const PAGE_4: WalkFaultReason = WalkFaultReason::NotPresent(TableEntry {
     level: 1,
     gpa: Gpa::new(0x4020),
@@ -198,7 +198,7 @@ fn a_range_over_ram_device_and_the_hole_after_it_is_read_up_to_the_hole() {
         memory.read_gpa(gpa(end), 1),
         Err(DebugError::NoMemory { gpa: gpa(end) })
     );
-    // A device access never reaches into the RAM after the hole.
+    // A device access never includes RAM behind the hole.
     assert_eq!(
         memory.read_gpa(gpa(UPPER - 4), 8),
         Err(DebugError::NoMemory {
@@ -259,7 +259,7 @@ fn lengths_that_are_too_long_or_wrap_are_refused_before_anything_is_read() {
         memory.write_gva(&space, gva(u64::MAX), &[0; 2]),
         Err(refused)
     );
-    // The last byte of all is no wrap.
+    // The last byte of the address space does not wrap.
     assert_eq!(
         memory.read_gpa(gpa(u64::MAX), 1),
         Err(DebugError::NoMemory { gpa: gpa(u64::MAX) })
@@ -284,7 +284,7 @@ fn virtual_reads_and_writes_cross_pages_that_are_apart() {
 fn a_virtual_read_ends_at_the_first_page_without_mapping() {
     let (memory, device) = machine();
     let space = paged(&memory);
-    // Pages 0-2 are RAM, page 3 is a device with 100h bytes and a hole behind, page 4 is not mapped.
+    // Pages 0-2 are RAM, page 3 is a device with 100h bytes and a hole behind it, page 4 is not mapped.
     assert_eq!(
         memory.read_gva(&space, gva(0), 0x8000).unwrap().len(),
         0x3100
@@ -347,7 +347,7 @@ fn without_paging_a_read_at_the_top_wraps_to_0_as_the_addresses_do() {
     assert_eq!(memory.read_gva(&space, gva(0xffff_fffe), 4), nothing);
 }
 
-/// Counts the entries read.
+/// Counts the page-table entries that are read.
 struct Counted<'a>(&'a MemorySlots, std::cell::Cell<usize>);
 
 impl PhysicalMemory for Counted<'_> {
@@ -362,7 +362,7 @@ impl PhysicalMemory for Counted<'_> {
     }
 }
 
-/// What makes a bulk read run at the speed of a copy.
+/// The number of table reads decides whether a bulk read is as fast as a copy.
 #[test]
 fn a_page_is_walked_once_whatever_its_size_and_neighbours_are_merged() {
     let (memory, _) = machine();
@@ -381,7 +381,7 @@ fn a_page_is_walked_once_whatever_its_size_and_neighbours_are_merged() {
     assert_eq!(count(0x20_0000, 0x1_0000), (1, 3), "one page of 2 MiB");
 }
 
-/// RAM as a VMM may have it: read-only, of a file that has shrunk, without access.
+/// RAM that a VMM may provide: read-only, of a file that has shrunk, without access.
 #[test]
 fn what_the_vmm_has_mapped_without_access_is_an_error_and_the_rest_is_served() {
     use crate::kvm::guest_ram::odd_ram::CLOSED;
@@ -405,7 +405,7 @@ fn what_the_vmm_has_mapped_without_access_is_an_error_and_the_rest_is_served() {
     );
     assert_eq!(memory.read_gpa(gpa(end - 6), 100).unwrap(), [5; 6]);
     assert_eq!(memory.read_gpa(gpa(CLOSED), 1), Err(out_of_reach(CLOSED)));
-    // Tables that are out of reach end a walk, and pages that are end a read.
+    // A walk ends at tables that cannot be read, and a read ends at pages that cannot be read.
     let space = paged(&memory);
     put_entry(&memory, 0x4000, READ_ONLY | 3);
     put_entry(&memory, 0x4008, (end - 0x1000) | 3);

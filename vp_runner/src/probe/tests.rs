@@ -1,4 +1,4 @@
-//! On every host the probe must end and must not contradict itself.
+//! On every host the probe must end, and its findings must not contradict each other.
 
 use super::*;
 use crate::kvm::x86_64::ScratchVm;

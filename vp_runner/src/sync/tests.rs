@@ -1,6 +1,6 @@
-//! What the build for `shuttle` uses, whose scheduler decides which thread goes on at each operation here.
+//! The locks, atomics and threads of the build for `shuttle`, whose scheduler decides at each operation which thread goes on.
 //!
-//! A timeout may be over at any time. A signal is delivered to its thread where the code says that one may arrive, and where the thread sleeps; see [`signals`].
+//! A timeout may be over at any time. A signal is delivered to its thread at the places in the code where one may arrive, and while the thread sleeps; see [`signals`].
 
 pub(crate) mod awake;
 pub(crate) mod signals;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::LockResult;
 use std::time::Duration;
 
-/// A condition variable whose timeouts end at any time. The one of `shuttle` has none.
+/// A condition variable whose timeouts end at any time. The condition variable of `shuttle` has no timeouts.
 #[derive(Debug)]
 pub(crate) struct Condvar(Arc<shuttle::sync::Condvar>);
 
@@ -54,7 +54,7 @@ impl Condvar {
                     thread::yield_now();
                 }
                 over.store(true, Ordering::SeqCst);
-                // The waiting thread may be about to wait.
+                // The waiting thread may not wait yet.
                 while !done.load(Ordering::SeqCst) {
                     condvar.notify_all();
                     thread::yield_now();

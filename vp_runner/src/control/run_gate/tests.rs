@@ -31,7 +31,7 @@ mod plain {
     }
 }
 
-/// Run with `RUSTFLAGS="--cfg loom" cargo test -p vp_runner --lib run_gate`.
+/// `RUSTFLAGS="--cfg loom" cargo test -p trapgate-vp-runner --lib run_gate` runs this model.
 ///
 /// In the model `immediate_exit` is an atomic and the signal handler runs on the kicker's thread. The model therefore has more interleavings than real
 /// signals, which are delivered on the VP's own thread.

@@ -77,7 +77,7 @@ fn a_thread_of_this_crate_loses_nothing_under_schedules_of_few_preemptions() {
     few_preemptions(own_threads);
 }
 
-/// What the CPUID of every vCPU says.
+/// The CPUID values of every vCPU that concern paging.
 fn paging_limits() -> PagingLimits {
     PagingLimits::new(40, true)
 }
@@ -107,7 +107,7 @@ impl Parts {
     }
 }
 
-/// A controller on a thread of its own, and what it is driven with.
+/// A controller on a thread of its own, and the channels and threads that drive it.
 struct Running {
     debug: mesh::Sender<DebugMessage>,
     stop: mesh::Sender<Control>,

@@ -86,7 +86,7 @@ pub(super) struct FakeVp {
     lifted: Vec<Gpa>,
 }
 
-/// Why the VP has left the guest.
+/// The reason why the VP has left the guest.
 enum Exit {
     /// A signal, or an exit that is no stop.
     OfItsOwn,

@@ -1,6 +1,6 @@
-//! What happens to faults that are not ours, to ours when somebody else has the handlers, and the pipe.
+//! Faults that do not belong to the runner, faults of the runner while another library has installed handlers, and the pipe.
 //!
-//! Handlers are of the whole process, so these run this program again, as a process of its own that does one of them.
+//! Signal handlers belong to the whole process, so each test runs this program again as a process of its own.
 
 use super::super::guest_ram;
 use super::super::guest_ram::odd_ram::CLOSED;
@@ -26,7 +26,7 @@ extern "C" fn another(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     unsafe { libc::_exit(HANDLED_BY_ANOTHER) };
 }
 
-/// Runs `act` in a process of its own, which is this test again.
+/// Runs `act` in a process of its own, which executes the same test.
 fn alone(test: &str, act: impl FnOnce()) -> Option<ExitStatus> {
     if std::env::var_os(ROLE).is_some() {
         act();
@@ -56,7 +56,7 @@ fn fault(ram: &MemorySlots, gpa: u64) {
     panic!("a byte out of reach was read");
 }
 
-/// Both are answered with an error.
+/// Both accesses return an error.
 fn ours(ram: &MemorySlots) {
     let mut data = [0; 64];
     for gpa in [CLOSED, SHRUNK + PAGE as u64] {
@@ -120,7 +120,7 @@ fn a_handler_that_replaces_ours_costs_speed_and_nothing_else() {
             let end = Gpa::new(SHRUNK + PAGE as u64 - 13);
             assert_eq!(guest_ram::read(&ram, end, &mut back), 13);
             assert_eq!(guest_ram::write(&ram, end, &bytes), 13);
-            // Nothing stayed in the pipe.
+            // The pipe is empty.
             assert_eq!(
                 guest_ram::read(&ram, Gpa::new(0x123), &mut back),
                 back.len()

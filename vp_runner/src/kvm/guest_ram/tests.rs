@@ -1,4 +1,4 @@
-//! Memory that cannot be accessed, by every kind of access, and what the guard costs.
+//! Memory that cannot be accessed, with every kind of access, and the cost of the guard.
 
 use super::odd_ram::CLOSED;
 use super::odd_ram::PAGE;
@@ -84,7 +84,7 @@ fn single_values_are_read_and_written_or_refused() {
     assert_eq!(load_u64(&ram, at(READ_ONLY)), Some(0));
 }
 
-/// The fastest of several turns of each, taken in turns: what else the host does hits both.
+/// The fastest of several turns of each. The two take turns, so other load on the host affects both.
 fn fastest(turns: u32, mut one: impl FnMut(), mut other: impl FnMut()) -> (Duration, Duration) {
     let timed = |act: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -97,7 +97,7 @@ fn fastest(turns: u32, mut one: impl FnMut(), mut other: impl FnMut()) -> (Durat
     })
 }
 
-/// `cargo test -p vp_runner --lib -- --nocapture the_guard_costs` shows the figures.
+/// `cargo test -p trapgate-vp-runner --lib -- --nocapture the_guard_costs` shows the figures.
 #[test]
 fn the_guard_costs_bulk_copies_nothing() {
     let len = 16 << 20;
@@ -136,7 +136,7 @@ fn the_guard_costs_bulk_copies_nothing() {
             rate(guarded_write),
             rate(plain_write)
         );
-        // Copying twice would cost more than this, and so would system calls for each piece.
+        // A second copy would cost more than this, and so would a system call for each piece.
         assert!(guarded < plain * 2, "{chunk}: {guarded:?}, plain {plain:?}");
         assert!(
             guarded_write < plain_write * 2,

@@ -1,4 +1,4 @@
-//! A handler that the VMM takes away. It is of the whole process, so the test is a process of its own.
+//! A signal handler that the VMM replaces. Handlers belong to the whole process, so the test runs in a process of its own.
 
 use super::KickSignal;
 use std::process::Command;
@@ -12,7 +12,7 @@ use test_machine::machine::guest::jump_to_start;
 use test_machine::machine::interrupt;
 use vmm_sys_util::signal::register_signal_handler;
 
-/// How often the signal is ignored.
+/// The number of times that the signal is ignored.
 const ROUNDS: usize = 5;
 
 const ROLE: &str = "TRAPGATE_TEST_OF_KICKS";
@@ -23,7 +23,7 @@ extern "C" fn anothers(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_
 
 static TAKEN_BY_ANOTHER: AtomicU32 = AtomicU32::new(0);
 
-/// Runs the test of this name again, in a process of its own where it does `act`. What it prints and logs there.
+/// Runs this test again in a process of its own, which calls `act`. Returns the output and the log of that process.
 fn alone(name: &str, act: fn()) -> String {
     if std::env::var_os(ROLE).is_some() {
         tracing_subscriber::fmt().with_ansi(false).init();
@@ -95,14 +95,14 @@ fn take_handlers_away() {
     vm.attach();
     let count = || vm.machine.raw_memory()[0x6000..0x6004].to_vec();
     for _ in 0..ROUNDS {
-        // SAFETY: an action without a handler.
+        // SAFETY: the action has no handler.
         unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
         let before = count();
         let resume = vm.resume();
         while count() == before {
             thread::yield_now();
         }
-        // It is in the guest, and an ignored signal interrupts nothing: only one that is sent again, to a handler that is there again, ends this.
+        // The vCPU is in the guest, and an ignored signal interrupts nothing. Only a signal that is sent again, when a handler is installed again, ends this.
         interrupt(&vm, resume);
     }
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Waiting a moment awake, without a clock: a moment is a few looks.
+//! Spins briefly, without a clock: a few polls instead of a time.
 
 use shuttle::rand::Rng as _;
 use shuttle::rand::thread_rng;

@@ -1,8 +1,8 @@
 //! Signals to threads of `shuttle`.
 //!
-//! The handler of a signal runs on the thread that it was sent to, as in the kernel, and no other thread comes between its steps. It runs at the next of these
-//! points of that thread: where the code calls [`a_signal_may_arrive`], where the thread lets signals through again, in a sleep, and in the guest. Between two of
-//! these points the thread neither reads nor changes what a handler may change, so no order of events is left out.
+//! The handler of a signal runs on the thread to which the signal was sent, as in the kernel, and no other thread runs between its steps. It runs at the next of these
+//! points of that thread: where the code calls [`a_signal_may_arrive`], where the thread unblocks signals, in a sleep, and in the guest. Between two of
+//! these points the thread neither reads nor changes a value that a handler may change, so no order of events is left out.
 
 use shuttle::sync::Mutex;
 use shuttle::thread;
@@ -30,7 +30,7 @@ impl Signals {
         }
     }
 
-    /// To send signals to the calling thread.
+    /// A handle for sending signals to the calling thread.
     pub(crate) fn here() -> Arc<Self> {
         SIGNALS.with(Clone::clone)
     }
@@ -46,12 +46,12 @@ impl Signals {
     }
 }
 
-/// Holds the calling thread's signals back from now on, or lets them through.
+/// Blocks the signals of the calling thread, or unblocks them.
 pub(super) fn hold(on: bool) {
     HELD.with(|held| held.set(on));
 }
 
-/// Delivers the calling thread's signals, held back or not. Whether there were any.
+/// Delivers the calling thread's signals, blocked or not. Returns whether there were any.
 pub(super) fn deliver() -> bool {
     let handlers = Signals::here().take();
     for handler in &handlers {
@@ -60,7 +60,7 @@ pub(super) fn deliver() -> bool {
     !handlers.is_empty()
 }
 
-/// Delivers the calling thread's signals, unless they are held back.
+/// Delivers the calling thread's signals, unless they are blocked.
 pub(crate) fn a_signal_may_arrive() {
     if !HELD.with(Cell::get) {
         deliver();

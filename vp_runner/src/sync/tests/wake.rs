@@ -1,4 +1,4 @@
-//! The sleep of a parked VP, as in `kvm::wake`. A sleep without a timeout that nobody ends is a deadlock, which `shuttle` reports.
+//! The sleep of a parked VP, with the contract of `kvm::wake`. A sleep without a timeout that no thread ends is a deadlock, which `shuttle` reports.
 
 use super::signals;
 use super::signals::a_signal_may_arrive;
@@ -59,7 +59,7 @@ impl Wake {
         }
     }
 
-    /// As `ppoll`: an event that is there comes before a signal, and a signal that was held back before ends the sleep.
+    /// Has the contract of `ppoll`: an event that is pending comes before a signal, and a signal that was blocked before ends the sleep.
     pub(crate) fn sleep(&self, timeout: Option<Duration>, held: Option<&HeldSignals>) -> Woken {
         if held.is_none() && thread_rng().gen_bool(0.5) {
             // A signal that comes just before the sleep does not end it.

@@ -60,7 +60,7 @@ proptest! {
             let at = programmed.iter().position(|slot| *slot == Some(wanted)).unwrap();
             prop_assert_eq!(both.guests(Dr6(1 << at)), 1 << n);
         }
-        // All of them fire together.
+        // All of them are hit at the same time.
         let all = guests.iter().enumerate().filter(|(_, slot)| slot.is_some());
         prop_assert_eq!(both.guests(Dr6(0xf)), all.fold(0, |bits, (n, _)| bits | 1 << n));
     }
@@ -80,7 +80,7 @@ proptest! {
         let guests_in = |registers: &DebugRegisters| registers.guests(Dr6(0xf)).count_ones();
         let with = both.with_forced_trap(Gva::new(0), Gva::new(trap));
         prop_assert!(with.executes_at(Gva::new(trap)));
-        // The breakpoints that were not replaced are still there.
+        // The breakpoints that were not replaced are still in their registers.
         let new = u32::from(!both.executes_at(Gva::new(trap)));
         let full = count(&both) == SLOTS;
         prop_assert_eq!(count(&with), if full { SLOTS } else { count(&both) + new as usize });
@@ -187,7 +187,7 @@ fn with_all_of_ours_passed_kvm_is_left_to_the_guests() {
     );
 }
 
-/// One emulated CPU reported only the first.
+/// One emulated CPU reported only the first of these hits.
 #[test]
 fn of_two_that_wait_for_the_same_write_the_other_is_met_too() {
     let write = Some(slot(BreakpointKind::Write, 0x2000));

@@ -13,7 +13,7 @@ fn slot(kind: BreakpointKind, address: u64, len: u64) -> Slot {
     Slot::new(&breakpoint(kind, address, len)).unwrap()
 }
 
-/// The table of the SDM, written out: a swapped encoding is the classic bug here (a write watchpoint as an I/O one).
+/// The table of the SDM. A common error is a swapped encoding, such as that of a write watchpoint and of an I/O breakpoint.
 #[test]
 fn each_kind_and_length_has_the_manuals_encoding_in_each_slot() {
     use BreakpointKind::*;
@@ -77,24 +77,24 @@ fn a_guests_io_breakpoint_is_decoded_as_one() {
 
 #[test]
 fn dr6_tells_a_step_from_an_access_to_the_debug_registers() {
-    // The two values a KVM was seen to report: a step, and slot 0 alone.
+    // The two values that a KVM has reported: a step, and slot 0 alone.
     assert!(Dr6(0xffff_4ff0).single_step());
     assert!(!Dr6(0xffff_0ff1).single_step());
     assert!(Dr6(0xffff_2ff0).debug_register_access());
     assert!(!Dr6(0xffff_4ff0).debug_register_access());
 }
 
-/// As KVM delivers a `#DB` of its own (SDM volume 3, "Debug Status Register (DR6)").
+/// KVM delivers a `#DB` of its own in this way (SDM volume 3, "Debug Status Register (DR6)").
 #[test]
 fn dr6_is_written_in_its_breakpoint_bits_and_added_to_in_the_rest() {
     const RESET: u64 = 0xffff_0ff0;
     let table = [
         (RESET, 0, RESET),
         (RESET, 0b10, 0xffff_0ff2),
-        // B0-3 are those of this exception; BS, BD and BT stay until the guest clears them.
+        // B0-3 are those of this exception. BS, BD and BT stay until the guest clears them.
         (0xffff_4ff5, 0b10, 0xffff_4ff2),
         (0xffff_2ff0, 1 << 14, 0xffff_6ff0),
-        // The guest wrote zeros, reserved ones too; bit 12 never reads as one.
+        // The guest wrote zeros, also to reserved bits. Bit 12 never reads as one.
         (0, 1, 0xffff_0ff1),
         (0x1000, 0, RESET),
         // A bus lock and a transaction clear their bits.
@@ -118,7 +118,7 @@ fn an_access_that_meets_one_meets_another_that_watches_all_of_it_for_as_much() {
         ((Write, 0x1000, 8), (Write, 0x1004, 2), true),
         ((ReadWrite, 0x1000, 8), (Write, 0x1006, 2), true),
         ((ReadWrite, 0x1000, 4), (ReadWrite, 0x1003, 1), true),
-        // It may have been the other byte, another access, or elsewhere.
+        // The access may have been to the other byte, of another kind, or elsewhere.
         ((Write, 0x1004, 2), (Write, 0x1000, 8), false),
         ((Write, 0x1000, 4), (ReadWrite, 0x1000, 4), false),
         ((Write, 0x1000, 4), (Write, 0x1004, 4), false),

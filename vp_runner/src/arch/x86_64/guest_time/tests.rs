@@ -76,7 +76,7 @@ fn rates_convert_both_ways_without_overflow() {
 }
 
 proptest! {
-    /// Whatever VPs do: the guest's clock never goes back for one that looks at it, and what it shows at the end is what was run.
+    /// Whatever the VPs do, the guest's clock never goes back on a VP that reads it, and its last value is the time that the guest has run.
     #[test]
     fn a_guest_sees_only_what_it_ran(moves in prop::collection::vec((0..3_usize, any::<bool>(), 1..1000_u64), 1..200)) {
         let mut time = standing(FreezeTime::On);

@@ -1,4 +1,4 @@
-//! The walk over hand-made tables. `kvm_translate` compares it with KVM's own on random ones.
+//! The walk with hand-made tables. `kvm_translate` compares the walk with KVM's own on random tables.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const PW: u64 = 0b11;
 const PWU: u64 = 0b111;
 const PS: u64 = 1 << 7;
 
-/// Physical memory that holds just the entries given, 8 bytes each.
+/// Physical memory that contains only the given entries, of 8 bytes each.
 struct Entries(BTreeMap<u64, u64>);
 
 impl Entries {
@@ -75,7 +75,7 @@ fn without_paging_an_address_is_its_own_below_4_gib() {
     assert_eq!(Translation::from(found).entries, []);
 }
 
-/// Index 0x1ff, 0x102, 3 and 4 at the four levels, offset 0x567.
+/// The indexes 0x1ff, 0x102, 3 and 4 at the four levels, and the offset 0x567.
 const HIGH: u64 = 0xffff_ffc0_8060_4567 | 0xff80_0000_0000;
 
 #[test]
@@ -302,7 +302,7 @@ fn a_fault_says_where_the_walk_ended() {
     );
 }
 
-/// Memory whose every word is the same, present or not: a guest may write anything into its tables and registers.
+/// Memory whose words are all the same, present or not. A guest may write anything to its tables and registers.
 struct Everywhere(u64);
 
 impl PhysicalMemory for Everywhere {
@@ -326,7 +326,7 @@ proptest::proptest! {
     ) {
         let limits = PagingLimits::new(physical_bits, gib_pages);
         let paging = PagingState { cr0, cr3, cr4, efer, limits };
-        // Present, and reserved bits clear often enough to get far.
+        // Present, and with reserved bits clear often enough to reach the lower levels.
         for entry in [entry, entry | P, entry & 0xffff_ffff | P, entry & 0xffff_f07f | P] {
             if let Ok(found) = walk(&Everywhere(entry), &paging, Gva::new(gva)) {
                 proptest::prop_assert!(found.gpa.value() >> limits.physical_bits().max(40) == 0);

@@ -15,7 +15,7 @@ fn step_over(state: &X86VpState, own: TrapFlag, bytes: &[u8], guest: &impl Guest
     Step::new(state, own, instruction.as_ref(), guest)
 }
 
-/// Memory by the byte, and IA32_FMASK.
+/// Memory of single bytes, and IA32_FMASK.
 #[derive(Default)]
 struct Fake {
     bytes: RefCell<BTreeMap<u64, u8>>,
@@ -28,7 +28,7 @@ impl Fake {
         self.bytes.borrow_mut().extend(placed);
     }
 
-    /// Values in slots of `slot` bytes.
+    /// Writes values to slots of `slot` bytes.
     fn put_slots(&self, at: u64, slot: usize, values: &[u64]) {
         for (index, value) in values.iter().enumerate() {
             let at = at + (index * slot) as u64;
@@ -59,7 +59,7 @@ impl GuestState for Fake {
 
 const RIP: u64 = 0x1000;
 const RSP: u64 = 0x8000;
-/// Where `syscall` leads.
+/// The target of `syscall`.
 const ENTRY: u64 = 0xffff_8000_0000_0000;
 const MODES: [CpuMode; 7] = [
     CpuMode::Real,
@@ -105,7 +105,7 @@ fn step(state: &X86VpState, bytes: &[u8], guest: &Fake) -> Step {
     step_over(state, TrapFlag::Clear, bytes, guest)
 }
 
-/// The registers after `len` bytes of an instruction that goes on with the next, the stack pointer moved.
+/// The registers after an instruction of `len` bytes that continues with the next one, with the stack pointer moved.
 fn gone_on(state: &X86VpState, len: u64, stack: i64) -> X86VpState {
     let mut after = state.clone();
     after.rip += len;
@@ -133,7 +133,7 @@ fn each_instruction_is_what_the_manual_says_in_each_mode() {
             _ => 2,
         };
         let other = if own == 2 { 4 } else { 2 };
-        // An operand-size prefix; REX.W in 64-bit code, where it is not the default for `iret`.
+        // An operand-size prefix. In 64-bit code REX.W, because 64 bits are not the default of `iret`.
         let same_everywhere = [
             (&[0x9c][..], Kind::PushFlags { bytes: own }),
             (&[0x66, 0x9c], Kind::PushFlags { bytes: other }),
@@ -177,7 +177,7 @@ fn each_instruction_is_what_the_manual_says_in_each_mode() {
             Kind::SystemCall | Kind::SystemReturn { .. }
         ));
     }
-    // These do not exist in 64-bit code.
+    // These instructions do not exist in 64-bit code.
     for bytes in [&[0x17][..], &[0x9a, 0, 0, 0, 0, 0, 0], &[0xce]] {
         assert_eq!(kind(Long64, bytes), Kind::Ordinary);
     }
@@ -218,7 +218,7 @@ fn pushf_leaves_tf_in_the_second_byte_of_what_it_pushed() {
                 (found.own, found.trap),
                 (TrapFlag::Clear, GuestTrap::Nothing)
             );
-            // A host that hides TF leaves nothing to correct.
+            // On a host that hides TF, there is nothing to correct.
             guest.put_slots(at, size.into(), &[2]);
             assert_eq!(stepped.after(&after, &guest).correction, None);
         }
@@ -255,7 +255,7 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
         trap: GuestTrap::SingleStepTrap,
     };
     assert_eq!(pushf.after(&after, &guest), right);
-    // A host that hides TF hides the guest's own as well: it is put there.
+    // A host that hides TF also hides the guest's own TF, so the correction sets TF in the frame.
     guest.put_slots(RSP - 8, 8, &[2]);
     let location = FlagsLocation::Memory(Gva::new(RSP - 7));
     assert_eq!(
@@ -265,13 +265,13 @@ fn the_guests_own_trap_flag_is_kept_and_its_trap_given() {
             flag: own
         })
     );
-    // After `mov ss` the trap waits; an instruction that was not carried out has none.
+    // After `mov ss` the trap waits. An instruction that was not carried out has no trap.
     let mov_ss = step_over(&state, own, &[0x8e, 0xd0], &guest);
     let waits = mov_ss.after(&gone_on(&state, 2, 0), &guest);
     assert_eq!((waits.own, waits.trap), (own, GuestTrap::Nothing));
     let nop = step_over(&state, own, &[0x90], &guest);
     assert_eq!(nop.after(&state, &guest).trap, GuestTrap::Nothing);
-    // Each iteration has one.
+    // Each iteration has a trap.
     let rep = step_over(&state, own, &[0xf3, 0xa4], &guest);
     assert_eq!(rep.after(&state, &guest).trap, GuestTrap::SingleStepTrap);
 }
@@ -297,7 +297,7 @@ fn popf_and_iret_load_the_guests_own_trap_flag() {
                 let after = gone_on(&state, bytes.len() as u64, popped);
                 let found = stepped.after(&after, &guest);
                 assert_eq!((found.own, found.correction), (expected, None), "{mode:?}");
-                // What counts for the trap is TF before the instruction.
+                // TF before the instruction decides about the trap.
                 let trap = found.trap == GuestTrap::SingleStepTrap;
                 assert_eq!(trap, own == TrapFlag::Set);
             }
@@ -334,7 +334,7 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
         });
         assert_eq!(found.correction, correction);
     }
-    // `sysret` loads it from there.
+    // `sysret` loads RFLAGS from R11.
     let mut state = vp(CpuMode::Long64);
     state.gp[Gp::R11 as usize] = 0x302;
     let guest = Fake::default();
@@ -346,7 +346,7 @@ fn syscall_leaves_tf_in_r11_and_masks_the_guests_own() {
         (found.own, found.trap),
         (TrapFlag::Set, GuestTrap::SingleStepTrap)
     );
-    // `sysenter` leaves TF alone.
+    // `sysenter` does not change TF.
     let sysenter = step_over(
         &vp(CpuMode::Protected32),
         TrapFlag::Set,

@@ -24,7 +24,7 @@ use vmm_core_defs::stop::StopEvent;
 pub(super) struct Debugger {
     pub(super) world: Arc<World>,
     pub(super) debug: mesh::Sender<DebugMessage>,
-    /// `None`: the vCPUs run on threads of this crate.
+    /// `None` if the vCPUs run on threads of this crate.
     pub(super) vmm: Option<Arc<Vmm>>,
 }
 
@@ -108,7 +108,7 @@ impl Session<'_> {
         send(&self.session, request, input)
     }
 
-    /// Checks an error of a request that needs a vCPU: only a VMM has the threads at times, and takes vCPUs away.
+    /// Checks an error of a request that needs a vCPU. Only a VMM has the threads at times, and takes vCPUs away.
     fn check_error(&self, err: &DebugError) {
         let is_vmms = matches!(
             err,
@@ -147,7 +147,7 @@ impl Session<'_> {
         match answer(change) {
             Ok(()) if known.is_none() => self.set.push(breakpoint),
             Ok(()) => {}
-            // Nobody knows where the breakpoint is, with no vCPU to translate its address.
+            // Without a vCPU, the runner cannot translate the address of the breakpoint.
             Err(err) => assert!(self.of.vmm.is_some(), "{err}"),
         }
     }

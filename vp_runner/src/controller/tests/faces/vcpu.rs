@@ -1,4 +1,4 @@
-//! A vCPU with the guest of `world` on it: as KVM, as far as the hook can tell.
+//! A vCPU that executes the guest of `world`. The hook sees no difference to a vCPU of KVM.
 
 use super::world::CODE;
 use super::world::World;
@@ -50,11 +50,11 @@ const JMP: u8 = 0xeb;
 const SINGLE_STEP: u64 = 1 << 14;
 const DR6: u64 = 0xffff_0ff0;
 
-/// The vCPU as its VMM has it, which makes the `KVM_RUN`.
+/// The VMM's handle of the vCPU, which makes the `KVM_RUN`.
 #[derive(Clone)]
 pub(super) struct SharedVcpu(Rc<RefCell<State>>);
 
-/// The vCPU as the hook has it.
+/// The hook's handle of the vCPU.
 pub(super) struct HookVcpu {
     vcpu: SharedVcpu,
     immediate_exit: ImmediateExit,
@@ -66,7 +66,7 @@ struct State {
     flag: &'static AtomicU8,
     registers: CpuRegisters,
     debug: Option<DebugState>,
-    /// The `out` whose exit was the last, until KVM completes it.
+    /// The `out` of the last exit, until KVM has completed it.
     pending: Option<u64>,
     exit: Exit,
 }
@@ -115,7 +115,7 @@ impl SharedVcpu {
         self.0.borrow().exit == Exit::Device
     }
 
-    /// For the hook, on the thread of the vCPU.
+    /// The part that the hook uses, on the thread of the vCPU.
     pub(super) fn for_hook(&self) -> HookVcpu {
         HookVcpu {
             vcpu: self.clone(),
@@ -145,7 +145,7 @@ impl State {
         }
     }
 
-    /// One instruction of the guest, or the exit that comes before it or with it.
+    /// Executes one instruction of the guest, or returns the exit that comes before the instruction or with it.
     fn instruction(&mut self) -> Option<Exit> {
         let rip = self.registers.general.rip;
         let here = self.slots_at(rip);

@@ -25,7 +25,7 @@ use vmm_core_defs::regs::XFeatures;
 crate::sync::thread_local! {
     /// `kvm_run.immediate_exit` of this thread's vCPU, for the handler of the VMM's signal.
     static FLAG: Cell<Option<&'static AtomicU8>> = Cell::new(None);
-    /// The VMM has set the flag, which was clear.
+    /// Whether the VMM has set the flag, which was clear.
     static SET_BY_VMM: Cell<bool> = Cell::new(false);
 }
 
@@ -58,25 +58,25 @@ impl Kick for SignalOfTest {
         }
     }
 
-    /// A kick that is lost is not to be made up for.
+    /// A lost kick is not repeated.
     fn kick_again(&self, _: VpIndex) {}
 }
 
 /// The form of the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// `run`, without a lock.
+    /// The form `run`, without a lock.
     Run,
-    /// `before_entry` and `after_exit`, with a lock around the `KVM_RUN`.
+    /// The form `before_entry` and `after_exit`, with a lock around the `KVM_RUN`.
     Calls,
 }
 
-/// How the VMM treats `immediate_exit` when it looks for work.
+/// What the VMM does with `immediate_exit` when it looks for work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clears {
-    /// It clears the flag if it has set the flag.
+    /// The VMM clears the flag if it has set the flag.
     ItsOwn,
-    /// It clears the flag.
+    /// The VMM clears the flag in any case.
     Any,
 }
 
@@ -96,14 +96,14 @@ struct State {
     is_paused: bool,
     is_ending: bool,
     vcpus: Vec<Wanted>,
-    /// How many vCPUs have registered at least once.
+    /// The number of vCPUs that have registered at least once.
     known: usize,
-    /// The pauses that are over.
+    /// The number of pauses that have ended.
     pauses: u32,
     operator_is_done: bool,
 }
 
-/// What the operator wants of a vCPU's thread, and what the thread does.
+/// The operator's request to a vCPU's thread, and the state of the thread.
 #[derive(Default)]
 struct Wanted {
     unplug: bool,
@@ -115,7 +115,7 @@ struct Wanted {
 
 #[derive(Default)]
 struct Vcpu {
-    /// Held for a `KVM_RUN`.
+    /// The lock that a thread holds during a `KVM_RUN`.
     lock: Mutex<()>,
 }
 
@@ -151,7 +151,7 @@ impl Vmm {
         self.state.lock().unwrap()
     }
 
-    /// Waits until this holds.
+    /// Waits until the condition holds.
     fn wait(&self, until: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let state = self.state();
         self.changed
@@ -159,7 +159,7 @@ impl Vmm {
             .unwrap()
     }
 
-    // The threads of the vCPUs.
+    // Methods for the threads of the vCPUs.
 
     /// The thread of one vCPU.
     pub(super) fn vcpu_thread(&self, vp: VpIndex) {
@@ -186,10 +186,10 @@ impl Vmm {
         self.changed.wait_while(state, is_unplugged).unwrap()
     }
 
-    /// A vCPU, from its creation to its end.
+    /// The life of a vCPU, from its creation to its end.
     fn life(&self, vp: VpIndex) {
         let index = vp.index() as usize;
-        // The controller learns of VPs in the order of their indexes.
+        // The controller gets VPs in the order of their indexes.
         drop(self.wait(|state| state.known >= index));
         let vcpu = SharedVcpu::new(&self.world, vp);
         FLAG.with(|flag| flag.set(Some(vcpu.flag())));
@@ -254,7 +254,7 @@ impl Vmm {
         }
     }
 
-    /// Looks for work between two `KVM_RUN`s. `false`: the vCPU's thread is to end.
+    /// Looks for work between two `KVM_RUN`s. Returns `false` if the vCPU's thread has to end.
     fn looks_for_work(&self, vp: VpIndex, vcpu: &SharedVcpu) -> bool {
         let index = vp.index() as usize;
         a_signal_may_arrive();
@@ -292,9 +292,9 @@ impl Vmm {
         }
     }
 
-    // The operator.
+    // Methods for the operator.
 
-    /// Pauses, snapshots, and changes the number of vCPUs, while the debugger does what it does.
+    /// Pauses the VM, takes snapshots, and changes the number of vCPUs, while the debugger works.
     pub(super) fn operate(&self) {
         for _ in 0..thread_rng().gen_range(0..4) {
             for _ in 0..thread_rng().gen_range(0..60) {
@@ -313,7 +313,7 @@ impl Vmm {
         say(|| "the VMM pauses".into());
         self.state().is_paused = true;
         self.signal(|_, _| true);
-        // The debugger cannot keep any of them.
+        // The debugger cannot delay any of these actions.
         let all_out = |state: &State| state.vcpus.iter().all(|vcpu| vcpu.is_out || vcpu.is_gone);
         drop(self.wait(all_out));
         let locks: Vec<_> = self
@@ -336,7 +336,7 @@ impl Vmm {
         self.changed.notify_all();
     }
 
-    /// As `VmHandle::quiesce` and the drop of its result.
+    /// Does the same as `VmHandle::quiesce` and the drop of its result.
     fn snapshot(&self) {
         self.world.set_in_snapshot(true);
         self.shared.quiesce();
@@ -359,7 +359,7 @@ impl Vmm {
         self.shared.unquiesce();
     }
 
-    /// Ends the thread of a vCPU, and perhaps has the vCPU come back.
+    /// Ends the thread of a vCPU, and creates the vCPU anew in some runs.
     fn unplug(&self) {
         let index = thread_rng().gen_range(0..self.vcpus.len());
         say(|| format!("the VMM takes vCPU {index} away"));
@@ -374,7 +374,7 @@ impl Vmm {
         }
     }
 
-    /// Waits until the VM was paused once more, or is not paused any more.
+    /// Waits until the VM was paused once more, or is not paused.
     pub(super) fn wait_for_a_pause(&self) {
         let before = self.state().pauses;
         drop(self.wait(|state| state.pauses > before || state.operator_is_done));

@@ -1,4 +1,4 @@
-//! The guest: its memory, and what its vCPUs do at the moment.
+//! The guest: its memory, and the present state of its vCPUs.
 
 use crate::arch::Slots;
 use crate::breakpoints::Breakpoints;
@@ -16,7 +16,7 @@ use vmm_core_defs::addr::VpIndex;
 pub(super) const CODE: u64 = 0x1000;
 /// `nop; nop; out 0x80, al; nop; jmp CODE`.
 pub(super) const PROGRAM: [u8; 7] = [0x90, 0x90, 0xe6, 0x80, 0x90, 0xeb, 0xf9];
-/// Where its instructions begin.
+/// The addresses of its instructions.
 pub(super) const INSTRUCTIONS: [u64; 5] = [0, 1, 2, 4, 5];
 
 /// See the module.
@@ -29,22 +29,22 @@ pub(super) struct World {
 #[derive(Default)]
 struct State {
     vps: Vec<Record>,
-    /// The VMM takes a snapshot.
+    /// Whether the VMM takes a snapshot.
     in_snapshot: bool,
-    /// A stop was reported, and the debugger has not resumed the guest.
+    /// Whether a stop was reported, and the debugger has not resumed the guest.
     is_stopped: bool,
-    /// The guest has begun: the VMM has started it, or a debugger has resumed it or has detached. A guest that is held stays so if its debugger is lost (I6).
+    /// Whether the guest has begun: the VMM has started it, or a debugger has resumed it or has detached. A held guest stays held if its debugger is lost (I6).
     has_begun: bool,
 }
 
-/// What one vCPU does.
+/// The state of one vCPU.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Record {
-    /// The vCPU exists.
+    /// Whether the vCPU exists.
     pub(super) is_here: bool,
-    /// The instructions that it has executed.
+    /// The number of instructions that the vCPU has executed.
     pub(super) executed: u64,
-    /// The debug registers with which it would run, and whether it would step.
+    /// The debug registers with which the vCPU would run, and whether it would step.
     pub(super) slots: Slots,
     pub(super) steps: bool,
 }
@@ -64,7 +64,7 @@ impl World {
         })
     }
 
-    /// Nothing under this lock is a point of the schedule.
+    /// The scheduler does not switch threads while this lock is held.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -110,7 +110,7 @@ impl World {
         self.state().is_stopped = is;
     }
 
-    /// The guest begins at the latest now.
+    /// The guest has begun, at the latest now.
     pub(super) fn begin(&self) {
         self.state().has_begun = true;
     }
@@ -124,12 +124,12 @@ impl World {
         self.state().in_snapshot = is;
     }
 
-    /// Memory is as the guest has written it.
+    /// Checks that memory contains the bytes that the guest has written.
     pub(super) fn check_memory(&self, when: &str) {
         assert_eq!(self.code(), PROGRAM, "{when} (I6)");
     }
 
-    /// No debug register and no step of a debugger is on this vCPU.
+    /// Checks that the vCPU has no debug register and no step of a debugger.
     pub(super) fn check_bare(&self, vp: VpIndex, when: &str) {
         let record = self.record(vp);
         assert!(

@@ -1,4 +1,4 @@
-//! Every register through a real vCPU.
+//! Writes and reads every register of a real vCPU.
 
 use super::*;
 use crate::kvm::x86_64::ScratchVm;
@@ -26,7 +26,7 @@ fn scratch() -> Option<(ScratchVm, RegisterFile)> {
 fn segment(n: u32, attributes: u32) -> SegmentRegister {
     SegmentRegister {
         base: u64::from(n) * 0x11_1000,
-        // KVM on AMD derives G from the limit, so the two have to agree.
+        // KVM on AMD computes G from the limit, so the two have to agree.
         limit: n * 0x1000 + 0xfff,
         selector: u16::try_from(n * 8).unwrap(),
         attributes,
@@ -38,7 +38,7 @@ const LONG_CODE: u32 = 1 << 13 | 1 << 7 | 1 << 4 | 11;
 const TSS: u32 = 1 << 7 | 11;
 const LDT: u32 = 1 << 7 | 2;
 
-/// A legal 64-bit state in which no two registers are alike.
+/// A legal 64-bit state in which all registers differ.
 fn distinct(present: &X86VpState) -> X86VpState {
     let mut s = present.clone();
     s.gp = std::array::from_fn(|n| 0x8000_1111_2222_0000 + n as u64);
@@ -117,7 +117,7 @@ fn every_register_is_read_back_with_its_own_value() {
     let wanted = distinct(&reset);
     file.write(scratch.vcpu_mut(), &reset, &wanted).unwrap();
     assert_eq!(file.read(scratch.vcpu()).unwrap(), wanted);
-    // And back, which is another mode.
+    // Back to the former state, which is another mode.
     file.write(scratch.vcpu_mut(), &wanted, &reset).unwrap();
     assert_eq!(file.read(scratch.vcpu()).unwrap(), reset);
 }
@@ -141,7 +141,7 @@ fn each_register_changes_alone() {
     }
 }
 
-/// Each with a legal change in every group that is written earlier, so that there is something to undo.
+/// Each refused value comes with a legal change in every group that is written earlier, so that these changes have to be undone.
 #[test]
 fn a_refused_value_names_its_register_and_leaves_all_others_as_they_were() {
     let Some((mut scratch, file)) = scratch() else {
@@ -192,7 +192,7 @@ fn a_refused_value_names_its_register_and_leaves_all_others_as_they_were() {
     }
 }
 
-/// Whether a KVM has 32-bit paging or not, the answer has to be the truth.
+/// Whether a KVM supports 32-bit paging or not, the answer has to be true.
 #[test]
 fn a_mode_that_kvm_lacks_is_refused_and_not_silently_dropped() {
     let Some((mut scratch, file)) = scratch() else {
@@ -243,7 +243,7 @@ fn what_waits_to_be_delivered_still_does_after_a_write() {
     assert_eq!(sregs.interrupt_bitmap[0], 1 << 0x31);
 }
 
-/// Without an APIC in the kernel, CR8 is user space's at every entry.
+/// Without an APIC in the kernel, user space sets CR8 at every entry.
 #[test]
 fn a_task_priority_written_is_still_there_after_the_guest_has_run() {
     let Some((mut scratch, file)) = scratch() else {
@@ -304,7 +304,7 @@ fn a_vp_without_xsave_in_its_cpuid_has_no_xcr0_and_no_avx() {
         }
     }
     scratch.vcpu().set_cpuid2(&cpuid).unwrap();
-    // Seen on a host whose KVM keeps its own CPUID whatever it is given.
+    // Seen on a host whose KVM uses its own CPUID instead of the given one.
     let honoured = scratch.vcpu().get_cpuid2(KVM_MAX_CPUID_ENTRIES).unwrap();
     if honoured
         .as_slice()

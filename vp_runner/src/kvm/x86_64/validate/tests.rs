@@ -1,4 +1,4 @@
-//! What CPUID allows. The refusals themselves are tested on a real vCPU, with `RegisterFile::write`.
+//! The values that CPUID permits. Tests of `RegisterFile::write` on a real vCPU check that other values are refused.
 
 use super::*;
 use vmm_core_defs::regs::x86_64::bits::cr4;
@@ -86,7 +86,7 @@ fn virtual_8086_mode_is_refused_in_long_mode_and_reserved_bits_in_dr7_everywhere
     }
 }
 
-/// A guest may hold values we would not write; touching another register must not trip over them.
+/// A guest may hold values that we would not write. A write of another register must not fail because of them.
 #[test]
 fn what_does_not_change_is_not_checked() {
     let mut old = X86VpState {

@@ -1,4 +1,4 @@
-//! The same instruction carried out here and executed by a real vCPU: random instructions of the supported set, random registers, every mode.
+//! Compares the emulation of an instruction with its execution by a real vCPU: random instructions of the supported set, random registers, every mode.
 
 use super::*;
 use crate::kvm::x86_64::RegisterFile;
@@ -22,9 +22,9 @@ use vmm_core_defs::regs::x86_64::bits::rflags;
 const RAM: usize = 0x1000;
 const CODE: u64 = 0x800;
 const HLT: u8 = 0xf4;
-/// In each mode; `PROPTEST_CASES` can ask for more.
+/// The number of cases in each mode. `PROPTEST_CASES` sets a higher number.
 const CASES: u32 = 500;
-/// The part of RAM below the code that stacks may use; below it is the page table.
+/// The part of RAM below the code for stacks. The page table is below this part.
 const STACK: std::ops::Range<u64> = 0x20..0x7f0;
 
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ struct Case {
     rsp: u64,
 }
 
-/// An instruction of the supported set or close to it. `random` fills what its operands leave open.
+/// An instruction of the supported set, or a similar one. `random` selects the operands.
 fn instruction(long: bool) -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop_oneof![
         Just(vec![0x90]),
@@ -47,7 +47,7 @@ fn instruction(long: bool) -> impl Strategy<Value = Vec<u8>> {
         (0x30..0x34_u8, 0xc0..=0xff_u8).prop_map(|(op, modrm)| vec![op, modrm]),
         (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
         (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
-        // add, and, sub with an immediate: to any register, to the stack pointer, to the accumulator.
+        // add, and, sub with an immediate operand: to any register, to the stack pointer, to the accumulator.
         (
             prop_oneof![Just(0x80), Just(0x81), Just(0x83)],
             prop_oneof![Just(0), Just(4), Just(5)],
@@ -72,7 +72,7 @@ fn instruction(long: bool) -> impl Strategy<Value = Vec<u8>> {
     (opcode, prefixes, any::<[u8; 8]>()).prop_map(move |(opcode, prefixes, random)| {
         let (operand_size, address_size, rex) = prefixes;
         let mut bytes = Vec::new();
-        // A mandatory F3 goes before REX, and 66 is no part of `endbr`.
+        // A mandatory F3 precedes REX, and 66 is not part of `endbr`.
         let (mandatory, rest) = match opcode[0] {
             0xf3 => opcode.split_at(1),
             _ => opcode.split_at(0),
@@ -116,7 +116,7 @@ fn case(long: bool) -> impl Strategy<Value = Case> {
     )
         .prop_map(move |(bytes, mut gp, flags, rsp)| {
             if !long {
-                // The upper halves do not exist outside 64-bit mode.
+                // Outside 64-bit mode the registers have no upper halves.
                 gp = gp.map(|value| value & 0xffff_ffff);
             }
             // DF and the six status flags.
@@ -130,12 +130,12 @@ fn case(long: bool) -> impl Strategy<Value = Case> {
         })
 }
 
-/// Where an instruction cannot be shown to agree, and why.
+/// The reason why an instruction was not compared.
 #[derive(Debug, Default)]
 struct Seen {
     compared: Cell<u32>,
     unsupported: Cell<u32>,
-    /// The host's KVM gave up (it emulates, and does not know the instruction).
+    /// The host's KVM gave up: it emulates the guest, and does not support the instruction.
     host_refused: Cell<u32>,
 }
 
@@ -158,7 +158,7 @@ fn agrees(
     let rsp = &mut before.gp[Gp::Rsp as usize];
     *rsp = match big_stack || cpu_mode(&old) == CpuMode::Long64 {
         true => case.rsp,
-        // SP alone counts.
+        // Only SP counts.
         false => *rsp & !0xffff | case.rsp,
     };
     before.rip = CODE;
@@ -203,7 +203,7 @@ fn agrees(
         what
     );
     prop_assert_eq!(after.rip, expected.rip + 1, "RIP: {}", what);
-    // Whether RFLAGS shows RF after an exit for `hlt` is KVM's affair.
+    // KVM decides whether RFLAGS shows RF after an exit for `hlt`.
     prop_assert_eq!(
         Hex(after.rflags & !rflags::RF),
         Hex(expected.rflags),
@@ -216,7 +216,7 @@ fn agrees(
     }
     let mut now = vec![0; RAM];
     scratch.ram().read_slice(&mut now, whole).unwrap();
-    // The processor marks the page-table entry at 0 accessed.
+    // The processor sets the accessed bit of the page-table entry at 0.
     prop_assert!(now[8..] == memory[8..], "memory: {}", what);
     Ok(())
 }
@@ -230,7 +230,7 @@ impl std::fmt::Debug for Hex {
     }
 }
 
-/// Compares thousands of instructions in one mode, the stack being of either size where there is a choice.
+/// Compares thousands of instructions in one mode, with each size of the stack that the mode has.
 fn compare(start: StartIn, mode: CpuMode, change: impl Fn(&mut kvm_sregs)) {
     let Some(kvm) = kvm_for_test() else { return };
     let scratch = ScratchVm::new(&kvm, RAM).unwrap();
@@ -246,7 +246,7 @@ fn compare(start: StartIn, mode: CpuMode, change: impl Fn(&mut kvm_sregs)) {
     let cases = defaults.cases.max(CASES);
     let mut runner = TestRunner::new(Config {
         cases,
-        // Cases are small and a failure prints its own; the file would lie beside no test that proptest knows.
+        // Cases are small, and a failure prints its own case. proptest would write its file to a folder where it looks for no test.
         failure_persistence: None,
         ..defaults
     });
@@ -307,6 +307,6 @@ fn agrees_with_the_processor_in_compatibility_mode() {
 
 #[test]
 fn agrees_with_the_processor_in_64_bit_mode() {
-    // A base that does not count.
+    // A base that the mode ignores.
     compare(StartIn::Long, CpuMode::Long64, stack_of(0x100, 0));
 }

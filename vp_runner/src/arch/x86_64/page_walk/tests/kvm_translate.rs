@@ -1,12 +1,12 @@
-//! The walk against `KVM_TRANSLATE`, on random tables in a real VM.
+//! Compares the walk with `KVM_TRANSLATE`, on random tables in a real VM.
 //!
-//! KVM's own walk is known to differ from the manuals (and from ours) in these points, which the tables and addresses here therefore avoid:
-//! - it ignores the address bits above those it translates, so it finds non-canonical addresses, and without paging it returns any as it is;
-//! - it takes bits 17-20 of a 4 MiB entry as reserved (it knows PSE-36 only up to 36 bits, whatever MAXPHYADDR is);
-//! - for a guest whose CPUID says AMD it takes bit 8 of upper levels as reserved, as AMD does and Intel does not;
-//! - PAE root entries are those at the last `KVM_SET_SREGS`, where a reserved bit spoils all four.
+//! KVM's own walk differs from the manuals and from our walk in these points, so the tables and addresses here avoid them:
+//! - KVM ignores the address bits above those that it translates, so it translates non-canonical addresses. Without paging it returns any address unchanged.
+//! - KVM treats bits 17-20 of a 4 MiB entry as reserved, because it supports PSE-36 only up to 36 bits, whatever MAXPHYADDR is.
+//! - If the guest's CPUID names AMD, KVM treats bit 8 of the upper levels as reserved, as AMD does and Intel does not.
+//! - The PAE root entries are those of the last `KVM_SET_SREGS`, and one reserved bit makes all four invalid.
 //!
-//! It also sets accessed bits in the tables, which changes no translation, and always says writable, so permissions are for the other tests.
+//! KVM also sets accessed bits in the tables, which changes no translation, and always reports a writable page, so other tests check permissions.
 
 use super::*;
 use crate::kvm::x86_64::RegisterFile;
@@ -22,12 +22,12 @@ const TABLES_PER_LEVEL: u64 = 4;
 const ROUNDS: usize = 8;
 const ADDRESSES: usize = 1000;
 
-/// Where the tables of a level lie. No two levels are one flipped bit apart: KVM would set accessed bits in a PAE root, which has none.
+/// The addresses of the tables of each level. No two addresses differ in one bit that is flipped: KVM would set accessed bits in a PAE root, which has none.
 const fn tables(level: u8) -> u64 {
     0x1_0000 << level
 }
 
-/// SplitMix64: a fixed sequence is enough, and a failure shows again.
+/// SplitMix64. A fixed sequence is enough, and repeats a failure.
 struct Random(u64);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// A random entry, present and legal more often than not.
+/// A random entry, which is usually present and legal.
 fn entry(random: &mut Random, mode: PagingMode, level: u8, paging: &PagingState) -> u64 {
     let pae_root = mode == PagingMode::Pae && level == 3;
     let large_page = level > 1 && !pae_root && random.one_in(4);
@@ -60,10 +60,10 @@ fn entry(random: &mut Random, mode: PagingMode, level: u8, paging: &PagingState)
     if pae_root {
         return if random.one_in(5) { entry & !P } else { entry };
     }
-    // Writable, user, cache control, accessed, dirty, global, available: none changes where it leads.
+    // Writable, user, cache control, accessed, dirty, global, available: these bits do not change the translation.
     entry |= random.next() & 0b1110_0111_1110;
     if large_page {
-        // A legal frame has zeros below it, but for the PAT bit.
+        // The bits below a legal frame are zero, except the PAT bit.
         let low = match (mode, level) {
             (PagingMode::Bits32, _) => 0x3f_e000,
             (_, 2) => 0x1f_e000,
@@ -139,7 +139,7 @@ fn compare(cr4: u64, efer: u64) -> Option<()> {
     let mut mapped = 0;
     for _ in 0..ROUNDS {
         fill(&mut random, &scratch, &paging);
-        // A KVM may refuse a mode, or take it silently for another.
+        // A KVM may refuse a mode, or use another mode instead without an error.
         let set = scratch.vcpu().set_sregs(&sregs);
         let now = scratch.vcpu().get_sregs().unwrap();
         if set.is_err() || (now.cr0, now.cr4, now.efer) != (sregs.cr0, sregs.cr4, sregs.efer) {

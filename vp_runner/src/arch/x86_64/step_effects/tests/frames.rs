@@ -6,7 +6,7 @@ use vmm_core_defs::regs::x86_64::bits::efer;
 const HANDLER: u64 = 0x4_3210;
 const IDT: u64 = 0x2_0000;
 const KERNEL_CS: u16 = 0x10;
-/// The slots of a frame from the return address on.
+/// The slots of a frame, from the return address on.
 const PUSHED_FLAGS: u64 = 0x102;
 
 /// The bytes of a gate to the handler.
@@ -30,7 +30,7 @@ struct Delivery {
 }
 
 impl Delivery {
-    /// The VP at the handler, its new stack at an address of its own, and the address of TF in the frame.
+    /// The VP at the handler, with its new stack at another address, and the address of TF in the frame.
     fn run(&self, state: &X86VpState, rip: u64, guest: &Fake) -> (X86VpState, u64) {
         let mut after = state.clone();
         let long = after.efer & efer::LMA != 0;
@@ -94,7 +94,7 @@ const NOP: [u8; 1] = [0x90];
 #[test]
 fn a_frame_is_found_in_every_mode_with_and_without_error_code() {
     for delivery in &DELIVERIES {
-        // Of a fault, and of an interrupt after the instruction.
+        // The frames of a fault, and of an interrupt after the instruction.
         for rip in [RIP, RIP + 1] {
             let what = format!("{:?} vector {}", delivery.mode, delivery.vector);
             let guest = Fake::default();
@@ -105,7 +105,7 @@ fn a_frame_is_found_in_every_mode_with_and_without_error_code() {
             let rf = step(&state, &NOP, &guest).saved_resume_flag(&after, &guest);
             let expected = (delivery.slot > 2).then(|| Gva::new(tf + 1));
             assert_eq!(rf, expected, "{what}");
-            // What the guest set itself stays, and is off in the handler.
+            // A TF that the guest has set stays in the frame, and is off in the handler.
             let own = step_over(&state, TrapFlag::Set, &NOP, &guest).after(&after, &guest);
             assert_eq!(own.correction, None, "{what}");
             assert_eq!((own.own, own.trap), (TrapFlag::Clear, GuestTrap::Nothing));
@@ -151,11 +151,11 @@ fn what_only_looks_like_a_frame_is_left_alone() {
     guest.put(tf - 1, &[0x28]);
     nothing("no image of flags", &NOP, &after, &guest);
 
-    // The guest makes a frame of its own: `pushf; push cs; call handler`.
+    // The guest makes such a frame itself: `pushf; push cs; call handler`.
     let (after, _) = delivery.run(&state, RIP + 5, &guest);
     let call = step_over(&state, TrapFlag::Set, &[0xe8, 0, 0, 0, 0], &guest);
     assert_eq!(call.after(&after, &guest).own, TrapFlag::Set);
-    // But a call that faults is delivered.
+    // But a fault of the call is delivered.
     let (after, tf) = delivery.run(&state, RIP, &guest);
     let call = step(&state, &[0xe8, 0, 0, 0, 0], &guest);
     assert_eq!(call.after(&after, &guest).correction, clear_tf_at(tf));
@@ -183,12 +183,12 @@ fn a_task_switch_leaves_tf_in_the_old_tss_and_takes_the_new_ones() {
         (after.tr.selector, after.tr.base, after.rip) = (0x28, 0x6_0000, 0x77);
         guest.put_slots(0x5_0000 + flags_at, 2, &[0x102]);
         guest.put_slots(0x6_0000 + flags_at, 2, &[0x102]);
-        // A far jump; the selector does not matter here.
+        // A far jump, whose selector does not matter here.
         let jump = step(&state, &[0xea, 0, 0, 0, 0, 0x28, 0], &guest);
         let found = jump.after(&after, &guest);
         assert_eq!(found.correction, clear_tf_at(0x5_0000 + flags_at + 1));
         assert_eq!((found.own, found.trap), (TrapFlag::Set, GuestTrap::Nothing));
-        // `ltr` changes TR and nothing else.
+        // `ltr` changes only TR.
         let ltr = step(&state, &[0x0f, 0x00, 0xd8], &guest);
         after.rip = RIP + 3;
         let found = ltr.after(&after, &guest);

@@ -1,4 +1,4 @@
-//! Steps on a real vCPU: after the corrections, nothing in memory shows the trap flag that the step set.
+//! Steps on a real vCPU. After the corrections, memory does not show the trap flag of the step.
 
 use super::*;
 use crate::kvm::x86_64::RegisterFile;
@@ -16,7 +16,7 @@ use vm_memory::GuestMemoryMmap;
 const CODE: u64 = 0x800;
 const STACK: u64 = 0x700;
 
-/// The RAM of a guest whose linear addresses below its size are physical ones.
+/// The RAM of a guest. Linear addresses below its size equal the physical ones.
 struct Flat<'a>(&'a GuestMemoryMmap);
 
 impl GuestState for Flat<'_> {
@@ -33,7 +33,7 @@ impl GuestState for Flat<'_> {
     }
 }
 
-/// The image of flags `slot` bytes wide that a step over `pushf` left, before and after its correction.
+/// The image of the flags, `slot` bytes wide, that a step over `pushf` has stored, before and after its correction.
 fn pushed_by_a_step(mode: StartIn, slot: u64, own: TrapFlag) -> Option<(u16, u16)> {
     let mut scratch = ScratchVm::new(&kvm_for_test()?, 0x1000).unwrap();
     let pushf = [0x9c];

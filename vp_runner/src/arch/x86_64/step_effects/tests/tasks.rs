@@ -1,4 +1,4 @@
-//! Where task switches lead.
+//! The targets of task switches.
 
 use super::*;
 use vmm_core_defs::regs::x86_64::bits::efer;
@@ -8,7 +8,7 @@ const IDT: u64 = 0x3_1000;
 const LDT: u64 = 0x3_2000;
 const OWN_TSS: u64 = 0x5_0000;
 const TSS: u64 = 0x6_0000;
-/// Selectors: code with a base, a TSS, a task gate that leads to it, an LDT.
+/// Selectors: code with a base, a TSS, a task gate for this TSS, an LDT.
 const CODE: u64 = 0x08;
 const OTHER: u64 = 0x28;
 const GATE: u64 = 0x30;
@@ -23,13 +23,13 @@ fn descriptor(base: u64, access: u8) -> [u8; 8] {
     [0xff, 0xff, low, middle, high, access, 0, top]
 }
 
-/// A TSS of each size: its descriptor's type, and where EIP, EFLAGS, CS and the LDT are.
+/// A TSS of each size: the type of its descriptor, and the offsets of EIP, EFLAGS, CS and the LDT.
 const SIZES: [(u8, [u64; 4]); 2] = [
     (0x89, [0x20, 0x24, 0x4c, 0x60]),
     (0x81, [0x0e, 0x10, 0x24, 0x2a]),
 ];
 
-/// Two tasks; the VP is in the one that links back to the other.
+/// Two tasks. The VP is in the task whose back-link names the other.
 fn tasks((access, at): (u8, [u64; 4]), cs: u64, flags: u64) -> (X86VpState, Fake) {
     let guest = Fake::default();
     guest.put(GDT + CODE, &descriptor(CODE_BASE, 0x9a));
@@ -42,7 +42,7 @@ fn tasks((access, at): (u8, [u64; 4]), cs: u64, flags: u64) -> (X86VpState, Fake
         guest.put_slots(TSS + at, slot, &[value]);
     }
     guest.put_slots(OWN_TSS, 2, &[OTHER]);
-    // Of int 40h and #UD.
+    // The gates of int 40h and #UD.
     for vector in [0x40, 6] {
         guest.put(IDT + vector * 8, &[0, 0, 0x28, 0, 0, 0xe5, 0, 0]);
     }
@@ -108,11 +108,11 @@ fn a_task_may_begin_in_a_segment_of_its_own_and_in_virtual_8086_mode() {
 fn what_leads_to_no_task_or_cannot_be_read_has_no_landing() {
     let (mut state, guest) = tasks(SIZES[0], CODE, 2);
     let far = |selector| [0xea, 0, 0, 0, 0, selector, 0];
-    // Code, an LDT, nothing.
+    // A code segment, an LDT, and an empty descriptor.
     for selector in [0x08, 0x38, 0x20, 0xf0] {
         assert_eq!(landing(&state, &far(selector), &guest), None);
     }
-    // Not present.
+    // A TSS that is not present.
     guest.put(GDT + OTHER, &descriptor(TSS, 0x09));
     assert_eq!(landing(&state, &far(0x28), &guest), None);
     guest.put(GDT + OTHER, &descriptor(0x7_0000, 0x89));
@@ -143,7 +143,7 @@ fn each_way_to_a_task_that_begins_with_the_resume_flag_says_where_the_flag_is() 
     };
     assert_eq!(flags(SIZES[0], RF | 2), [Some(Gva::new(TSS + 0x26)); 4]);
     assert_eq!(flags(SIZES[0], 0xffff & !RF), [None; 4]);
-    // Flags of 16 bits have none; this is CX in the TSS.
+    // Flags of 16 bits have no RF. This bit belongs to CX in the TSS.
     assert_eq!(flags(SIZES[1], RF | 2), [None; 4]);
 }
 

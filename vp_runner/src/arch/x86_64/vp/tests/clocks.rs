@@ -21,7 +21,7 @@ struct Vm {
 }
 
 impl Vm {
-    /// A VP that has run, and stands since now.
+    /// A VP that has run, and has just parked.
     fn new(freeze: FreezeTime) -> Self {
         let host = FakeClocks::default();
         host.pass(1_000_000_000);
@@ -117,7 +117,7 @@ fn the_client_reads_the_counter_as_it_stood() {
     let mut vm = Vm::new(FreezeTime::On);
     let stood = vm.vcpu.tsc;
     vm.host.pass(STOP);
-    // KVM's counter goes on with the host's.
+    // KVM's counter runs with the host's counter.
     vm.vcpu.tsc += STOP;
     let read = vm.clocks.read_msr(msr::TSC, &mut vm.vcpu);
     assert_eq!(read, Ok(stood));

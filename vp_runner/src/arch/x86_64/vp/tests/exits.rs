@@ -1,4 +1,4 @@
-//! What stopped the VP: the table of exits and causes, two causes at once, and an exit while another is completed.
+//! The causes of stops: the table of exits and causes, two causes at once, and an exit while another exit is completed.
 
 use super::fake_vcpu::Scripted;
 use super::fake_vcpu::Told;
@@ -22,7 +22,7 @@ use vmm_core_defs::stop::FaultRegisters;
 const BS: u64 = 1 << 14;
 const DB: u32 = 1;
 const BP: u32 = 3;
-/// Another instruction of the guest's code.
+/// The address of another instruction of the guest.
 const THERE: u64 = CODE + 0x10;
 const WATCHED: u64 = 0x5000;
 const EMULATION_FAILED: CrashCause = CrashCause::Internal {
@@ -58,7 +58,7 @@ fn event(event: GuestEvent) -> Option<Cause> {
     Some(Cause::Guest(event))
 }
 
-/// The `#DB`s and `#BP`s that the guest got.
+/// The `#DB` and `#BP` exceptions that the guest got.
 fn given(guest: &mut Guest) -> Vec<Told> {
     let told = std::mem::take(&mut guest.vcpu().told);
     let given = |told: &Told| matches!(told, Told::InjectDebug(_) | Told::InjectBreakpoint);
@@ -151,7 +151,7 @@ fn exits_that_are_not_stops_let_the_guest_go_on_until_it_is_kicked() {
 #[test]
 fn the_guests_own_exceptions_are_given_back() {
     for (exit, rip, wanted) in [
-        // Its INT3, its trap flag, its ICEBP.
+        // The guest's own INT3, its trap flag, its ICEBP.
         (debug(BP, 0), CODE + 1, Told::InjectBreakpoint),
         (
             debug(DB, BS),
@@ -170,7 +170,7 @@ fn the_guests_own_exceptions_are_given_back() {
 #[test]
 fn the_guests_own_breakpoint_is_given_back_by_its_own_number() {
     let mut guest = debugged();
-    // DR0 is the debugger's, so the guest's DR0 is in DR2 or DR3.
+    // The debugger has DR0, so the guest's DR0 is in DR2 or DR3.
     guest.vcpu().guest_registers.db[0] = CODE + 4;
     guest.vcpu().guest_registers.dr7 = 0x402;
     let parked = guest.run([debug(DB, 0b100).leaves_at(CODE + 4)]);
@@ -210,7 +210,7 @@ fn an_exception_of_the_guests_own_does_not_end_a_step() {
 fn a_step_over_pushf_goes_without_the_trap_flag_to_the_trap_behind_it() {
     let mut guest = debugged();
     guest.write(CODE, &[0x9c]);
-    // DR0 and DR1 are the client's.
+    // The client has DR0 and DR1.
     let parked = guest.step([debug(DB, 0b100).leaves_at(CODE + 1)]);
     assert_eq!(parked.cause, stepped());
     let programmed = guest.vcpu().told.iter().find_map(|told| match told {
@@ -232,7 +232,7 @@ fn a_step_whose_trap_a_signal_hides_is_done() {
 
 #[test]
 fn a_trap_flag_that_a_step_has_pushed_is_taken_out_of_memory() {
-    // No debug register is left for a trap behind the instruction.
+    // No debug register is free for a trap behind the instruction.
     let watched = [0x5000, 0x5100, 0x5200, 0x5300].map(|at| (BreakpointKind::Write, at));
     let mut guest = Guest::new(&watched);
     guest.write(CODE, &[0x9c]);
@@ -274,7 +274,7 @@ fn a_breakpoint_exception_of_the_guests_own_is_taken_back_where_it_was_not_deliv
 
 #[test]
 fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part() {
-    // A step, with the client's watchpoint, with the guest's own watchpoint, with both.
+    // A step alone, with the client's watchpoint, with the guest's own watchpoint, and with both.
     let guests = Told::InjectDebug(DebugPayload(0b1000));
     for (dr6, cause, wanted) in [
         (BS, stepped(), None),
@@ -284,7 +284,7 @@ fn of_two_causes_at_once_the_breakpoint_is_reported_and_the_guest_gets_its_part(
     ] {
         let mut guest = debugged();
         guest.vcpu().guest_registers.db[3] = 0x6000;
-        // A write of one byte, enabled globally.
+        // A write watchpoint of one byte, enabled by its G bit.
         guest.vcpu().guest_registers.dr7 = 0x400 | 0b10 << 6 | 0b01 << 28;
         let parked = guest.step([debug(DB, dr6).leaves_at(CODE + 1)]);
         assert_eq!(parked.cause, cause, "{dr6:#x}");
@@ -371,7 +371,7 @@ fn a_halted_vp_is_woken_by_another_next_instruction_and_by_no_other_base_of_it()
     assert_eq!(guest.vp.activity(), Ok(VpActivity::Stopped));
 }
 
-/// What run control decides for a VP at the software breakpoint whose stop was reported.
+/// The decision of run control for a VP at the software breakpoint whose stop was reported.
 fn passing(emulation: Emulation, others: Others) -> AtBreakpoint {
     let mut at = AtBreakpoint::NEW;
     at.reported();
@@ -418,7 +418,7 @@ fn an_instruction_that_is_carried_out_leaves_its_byte_in_place() {
 #[test]
 fn an_instruction_that_cannot_be_carried_out_parks_the_vp_unreported() {
     let mut guest = debugged();
-    // The runner cannot carry out `clc`, which is under the breakpoint's byte here.
+    // The breakpoint's byte is on a `clc`, which the runner cannot carry out.
     let patched = guest.breakpoints.clone();
     patched
         .write()

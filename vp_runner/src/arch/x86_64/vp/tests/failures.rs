@@ -1,4 +1,4 @@
-//! A call of the vCPU's that fails, at each place where one is made: the VP parks with a cause, and nothing of ours is left in the guest.
+//! A call of the vCPU fails, at each place of a call: the VP parks with a cause, and leaves no trace of the debugger in the guest.
 
 use super::fake_vcpu::Scripted;
 use super::*;
@@ -19,12 +19,12 @@ const VECTOR: u8 = 0x20;
 const BS: u64 = 1 << 14;
 const RF_BYTE: u64 = STACK - 12 + 8 + 2;
 
-/// One situation: how the guest is made, and how it is entered.
+/// One situation: the guest, and the entry.
 struct Situation {
     name: &'static str,
     guest: fn() -> Guest,
     enter: fn(&mut Guest) -> VpParked,
-    /// What has to hold in guest memory afterwards, whatever failed.
+    /// A check of guest memory that holds after each failure.
     check: fn(&Guest),
 }
 
@@ -57,7 +57,7 @@ fn bp(rip: u64) -> Stay {
     Scripted::Debug { vector: 3, dr6: 0 }.leaves_at(rip)
 }
 
-/// An interrupt is about to be delivered. Its frame will have RF set.
+/// An interrupt is pending. Its frame will have RF set.
 fn interrupted() -> Guest {
     let mut guest = Guest::new(&[]);
     let [low, high, ..] = u16::try_from(HANDLER).unwrap().to_le_bytes();
@@ -65,7 +65,7 @@ fn interrupted() -> Guest {
     let gate = [low, high, 0x08, 0, 0, 0x8e, 0, 0];
     guest.write(IDT + 8 * u64::from(VECTOR), &gate);
     guest.write(HANDLER, &[0xcf]);
-    // The code segment that the gate names.
+    // The code segment of the gate.
     guest.write(0x4800 + 8, &[0xff, 0xff, 0, 0, 0, 0x9b, 0xcf, 0]);
     let system = &mut guest.vcpu().registers.system;
     system.idt.base = IDT;
@@ -227,7 +227,7 @@ const SITUATIONS: &[Situation] = &[
     },
 ];
 
-/// Calls without which the guest would go on in another way than it should.
+/// Calls whose failure must not be ignored, because the guest would continue in a wrong state.
 const MUST_WORK: &[&str] = &[
     "program",
     "inject_breakpoint",
@@ -237,7 +237,7 @@ const MUST_WORK: &[&str] = &[
     "undelivered",
 ];
 
-/// More calls than any situation makes.
+/// More calls than a situation makes.
 const MANY: usize = 1000;
 
 #[test]
@@ -270,7 +270,7 @@ fn a_call_that_fails_parks_the_vp_and_leaves_nothing_in_the_guest() {
             if MUST_WORK.contains(&failed) {
                 assert_eq!(parked.cause, Some(crashed), "{name}, {failed}");
             }
-            // A failure ends the entry, unless the VP has another way: then it stops as usual, or is not reported and tries again, or runs until it is kicked.
+            // A failure ends the entry, unless the VP has an alternative: it stops as usual, parks without a report and tries again, or runs until it is kicked.
             let excused = [usual, Some(crashed), Some(Cause::NotReported), None];
             assert!(
                 excused.contains(&parked.cause),

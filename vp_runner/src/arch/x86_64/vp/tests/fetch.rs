@@ -1,4 +1,4 @@
-//! Instructions that the VP cannot fetch, and locked ones that lose a race.
+//! Instructions that the VP cannot fetch, and locked instructions that lose a race.
 
 use super::*;
 use crate::arch::x86_64::page_walk::format::NO_EXECUTE;
@@ -20,7 +20,7 @@ const HANDLER: u64 = 0x3000;
 const TABLES: u64 = 0xa000;
 const BS: u64 = 1 << 14;
 
-/// How the page of the code is mapped.
+/// The mapping of the code's page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {
     Executable,
@@ -28,7 +28,7 @@ enum Page {
     UserPageUnderSmep,
 }
 
-/// 64-bit code in ring 0, with an interrupt gate for `#PF`. The page at [`CODE`] is mapped as `page` says, every other page with all rights.
+/// 64-bit code in ring 0, with an interrupt gate for `#PF`. The page at [`CODE`] is mapped as `page`, every other page with all rights.
 fn paged(page: Page) -> Guest {
     let mut guest = Guest::new(&[]);
     for level in 0..3 {
