@@ -61,8 +61,8 @@ fn joined<'a>(buffer: &'a mut [u8], folder: &[u8], name: &[u8]) -> Option<&'a CS
     CStr::from_bytes_with_nul(&buffer[..=length]).ok()
 }
 
-fn look_at_file(file: &CStr) -> NextProgram {
-    let Ok(file) = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+fn look_at_file(path: &CStr) -> NextProgram {
+    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return NextProgram::Unknown;
     };
     let mut headers = [0; HEADERS];
@@ -75,6 +75,8 @@ fn look_at_file(file: &CStr) -> NextProgram {
     let gains_rights = status.st_mode & 0o6000 != 0 && !rustix::process::geteuid().is_root();
     match gains_rights {
         true => NextProgram::DoesNotLoad("gains rights when it starts"),
+        // The dynamic linker as a command is statically linked, and loads the library into the program that it is told to start.
+        false if path.to_bytes().ends_with(GLIBC_LINKER) => NextProgram::Loads,
         false => of_headers(&headers[..length]),
     }
 }
@@ -129,6 +131,8 @@ mod tests {
         assert_eq!(by_path(&guest), is_static);
         let this = std::env::current_exe().expect("a path");
         assert_eq!(by_path(&this), NextProgram::Loads);
+        let linker = Path::new("/lib64/ld-linux-x86-64.so.2");
+        assert_eq!(by_path(linker), NextProgram::Loads);
         let script = folder.path().join("script");
         fs::write(&script, "#!/bin/sh\n").expect("writable");
         assert_eq!(by_path(&script), NextProgram::Loads);

@@ -12,6 +12,9 @@ use test_machine::running::kvm_here;
 /// The first instruction of the guest.
 const START: u64 = 0x1000;
 
+/// The dynamic linker of glibc.
+const LINKER: &str = "/lib64/ld-linux-x86-64.so.2";
+
 /// Whether the program is on this host. A program that is missing is named.
 fn is_here(name: &str) -> bool {
     let help = Command::new(name).arg("--help").output();
@@ -38,7 +41,7 @@ fn a_wrapper_that_becomes_the_vmm_passes_the_debugger_on() {
         return;
     }
     let vmm = built("small_vmm");
-    let wrappers: [&[&str]; 12] = [
+    let wrappers: [&[&str]; 14] = [
         &["env", "FOO=1"],
         &["env", "-i"],
         &["env", "LD_PRELOAD="],
@@ -53,6 +56,9 @@ fn a_wrapper_that_becomes_the_vmm_passes_the_debugger_on() {
         &["prlimit", "--nofile=512"],
         // Two of them.
         &["nice", "env", "FOO=1"],
+        // A VMM with the libraries of another distribution is started by the linker of that one.
+        &[LINKER],
+        &["env", LINKER, "--argv0", "vmm"],
     ];
     for wrapper in wrappers.iter().filter(|wrapper| is_here(wrapper[0])) {
         holds_the_guest(&[wrapper, &[vmm.as_str(), "1"][..]].concat());
@@ -105,7 +111,11 @@ fn error_of(command: &mut Command) -> String {
 #[test]
 fn a_child_sees_no_variable_of_ours() {
     for shell in ["dash", "bash"].into_iter().filter(|shell| is_here(shell)) {
-        let list = [shell, "-c", "env | grep -E 'TRAPGATE|LD_PRELOAD'; true"];
+        let list = [
+            shell,
+            "-c",
+            "env | grep -E 'TRAPGATE_EXEC|LD_PRELOAD'; true",
+        ];
         let ended = output(&mut exec(&[], &list));
         assert_eq!(String::from_utf8_lossy(&ended.stdout), "", "{shell}");
     }
@@ -124,7 +134,7 @@ fn a_library_in_another_process_does_nothing_and_leaves_nothing() {
         .env("TRAPGATE_EXEC_LD_PRELOAD", "/none/at/all.so");
     let ended = output(&mut command);
     let variables = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(!variables.contains("TRAPGATE"), "{variables}");
+    assert!(!variables.contains("TRAPGATE_EXEC"), "{variables}");
     let before = |line: &str| line == "LD_PRELOAD=/none/at/all.so";
     assert!(variables.lines().any(before), "{variables}");
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -63,7 +63,7 @@ fn prepare(args: &ExecArgs) -> Result<Command, ExecError> {
         None => (OsString::new(), &[][..]),
     };
     let program = vmm_file::find(&name)?;
-    vmm_file::check(&program)?;
+    vmm_file::check(&program, rest)?;
     let library = library::find(args.library.as_deref())?;
     check_address(args)?;
     let mut command = Command::new(program);

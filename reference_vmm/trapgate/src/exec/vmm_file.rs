@@ -8,6 +8,7 @@ use object::read::elf::FileHeader as _;
 use object::read::elf::ProgramHeader as _;
 use rustix::fs::Access;
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +22,17 @@ type ElfHeader = elf::FileHeader64<LittleEndian>;
 /// The dynamic linker of glibc on x86-64, without its folder.
 const GLIBC_LINKER: &[u8] = b"ld-linux-x86-64.so.2";
 
+/// The options of the dynamic linker whose value is the next argument (ld.so(8)).
+const WITH_VALUE: [&str; 7] = [
+    "--argv0",
+    "--audit",
+    "--glibc-hwcaps-mask",
+    "--glibc-hwcaps-prepend",
+    "--inhibit-rpath",
+    "--library-path",
+    "--preload",
+];
+
 /// The reason why the program cannot be debugged by a preloaded library.
 #[derive(Debug, Error)]
 pub(crate) enum VmmFileError {
@@ -30,9 +42,9 @@ pub(crate) enum VmmFileError {
     /// The path is that of a folder.
     #[error("{} is a folder; give the path of the VMM's program, which may be in it", .0.display())]
     Folder(PathBuf),
-    /// The user has given the dynamic linker, which would load the VMM itself.
+    /// The user has given the dynamic linker, and no program that it would load.
     #[error(
-        "{} is the dynamic linker, which the kernel starts for the VMM anyway; give the VMM itself as the command",
+        "{} is the dynamic linker, and no program follows; give the VMM itself as the command, alone or behind the linker and its options",
         .0.display()
     )]
     Linker(PathBuf),
@@ -110,8 +122,32 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, VmmFileError> {
         .ok_or_else(missing)
 }
 
-/// Checks that a library can be preloaded into the program.
-pub(super) fn check(path: &Path) -> Result<(), VmmFileError> {
+/// Checks that a library can be preloaded into the program. Of the dynamic linker, it is the program that the arguments name: a VMM with the libraries of another
+/// distribution is started in this way.
+pub(super) fn check(path: &Path, arguments: &[OsString]) -> Result<(), VmmFileError> {
+    match check_file(path) {
+        Err(VmmFileError::Linker(linker)) => match loaded_by_linker(arguments) {
+            Some(program) => check_file(Path::new(program)),
+            None => Err(VmmFileError::Linker(linker)),
+        },
+        checked => checked,
+    }
+}
+
+/// The program in the arguments of the dynamic linker.
+fn loaded_by_linker(arguments: &[OsString]) -> Option<&OsStr> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.iter().any(|option| argument == option) {
+            arguments.next();
+        } else if !argument.as_bytes().starts_with(b"-") {
+            return Some(argument);
+        }
+    }
+    None
+}
+
+fn check_file(path: &Path) -> Result<(), VmmFileError> {
     let unreadable = |source| VmmFileError::Unreadable {
         path: path.to_owned(),
         source,

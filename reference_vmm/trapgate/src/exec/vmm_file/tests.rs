@@ -17,7 +17,7 @@ fn refused(bytes: &[u8]) -> String {
 #[test]
 fn a_dynamically_linked_program_is_accepted() {
     check_contents(Path::new("vmm"), own().as_slice()).expect("accepted");
-    check(&std::env::current_exe().expect("a path")).expect("accepted");
+    check(&std::env::current_exe().expect("a path"), &[]).expect("accepted");
 }
 
 #[test]
@@ -69,8 +69,25 @@ fn a_folder_is_named_as_one() {
 }
 
 #[test]
-fn the_dynamic_linker_is_told_apart_from_a_static_program() {
-    let path = Path::new("/lib64").join(OsStr::from_bytes(GLIBC_LINKER));
-    let error = check(&path).expect_err("refused").to_string();
-    assert!(error.contains("give the VMM itself"), "{error}");
+fn the_dynamic_linker_is_taken_with_the_program_that_it_loads() {
+    let linker = Path::new("/lib64").join(OsStr::from_bytes(GLIBC_LINKER));
+    let own = std::env::current_exe().expect("a path");
+    let folder = tempfile::tempdir().expect("a folder");
+    let guest = folder.path().join("guest");
+    fs::write(&guest, demo_guest::ELF).expect("writable");
+    let check = |arguments: &[&OsStr]| {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        check(&linker, &arguments)
+    };
+    let path = OsStr::new("--library-path");
+    let cache = OsStr::new("--inhibit-cache");
+    check(&[own.as_os_str()]).expect("accepted");
+    let more = [cache, path, guest.as_os_str(), own.as_os_str()];
+    check(&more).expect("a value is no program");
+    for nothing in [&[][..], &[cache], &[path, own.as_os_str()]] {
+        let error = check(nothing).expect_err("refused").to_string();
+        assert!(error.contains("no program follows"), "{error}");
+    }
+    let error = check(&[guest.as_os_str()]).expect_err("refused");
+    assert!(matches!(error, VmmFileError::Static(_)), "{error}");
 }
