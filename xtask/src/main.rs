@@ -5,6 +5,7 @@ mod cache;
 mod conformance;
 mod crates_io;
 mod debian;
+mod debian_qemu;
 mod debuggers;
 mod dependencies;
 mod fmt;
@@ -46,7 +47,9 @@ enum Task {
     Mutants(mutants::Args),
     /// Unpack newer versions of GDB and LLDB for the tests; this machine's own are not changed.
     Debuggers,
-    /// Generate the pictures of README and Guide from their texts.
+    /// Unpack a newer QEMU than this machine's beside it, for the tests, and say how both are started.
+    Qemus,
+    /// Make the pictures of README and Guide from their texts.
     Pictures(pictures::Args),
     /// Boot a kernel with kvm-amd or kvm-intel on an emulated CPU, and run the tests or a command in it.
     Nested(nested::Args),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => soak::main(&args),
         Task::Mutants(args) => mutants::main(&args),
         Task::Debuggers => debuggers::main(),
+        Task::Qemus => debian_qemu::main(),
         Task::Pictures(args) => pictures::main(&args),
         Task::Nested(args) => nested::main(&args),
         Task::Hunt(args) => nested::hunt::main(&args),

@@ -48,6 +48,11 @@ impl Vmm {
     pub(crate) fn start(command: Command) -> Self {
         let (mut process, input) = Running::spawn_with_input(command);
         process.gdb_line();
+        Self::of(process, input)
+    }
+
+    /// One that has been started.
+    pub(crate) fn of(process: Running, input: ChildStdin) -> Self {
         let passed_over = Vec::new();
         Self {
             process,

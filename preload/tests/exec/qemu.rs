@@ -1,8 +1,8 @@
 //! QEMU under `trapgate exec`: debuggers, the monitor and the end.
 
 use crate::bed::library;
-use crate::bed::qemu::QEMU;
 use crate::bed::qemu::folder_for_qemu;
+use crate::bed::qemu::pc;
 use crate::bed::qemu::rip;
 use crate::bed::qemu::start;
 use crate::bed::qemu::start_with;
@@ -174,7 +174,7 @@ fn qemu_in_the_background_is_debugged_and_removes_its_socket() {
     let pid = folder.path().join("pid");
     let pid_file = pid.to_str().expect("text");
     let mut command = trapgate(&["exec", "--gdb", "unix:gdb.sock", "--library"]);
-    command.arg(library()).arg("--").args(QEMU);
+    command.arg(library()).arg("--").args(pc());
     command.args(["-daemonize", "-pidfile", pid_file]);
     let ended = command.current_dir(folder.path()).output();
     let ended = ended.expect("QEMU's parent ends");

@@ -3,6 +3,7 @@
 //! The rounds of the servers are interleaved, so a drift of the machine affects all servers. The floor is the round trip of an echo server with a reply of
 //! the same size.
 
+mod aims;
 mod chart;
 mod cores;
 mod echo;
@@ -10,11 +11,12 @@ mod elf_symbols;
 mod measures;
 mod nested;
 mod report;
+mod round_trips;
 mod rsp;
 mod servers;
 mod stops;
 
-use crate::nested::Bed;
+use crate::debian_qemu::DebianQemu;
 use crate::process;
 use anyhow::Context as _;
 use measures::Encoding;
@@ -29,7 +31,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The name of the other build of `trapgate` in the report.
+/// The name of QEMU's stub in the report.
+const QEMU: &str = "qemu";
+/// The name of `trapgate exec` around the same QEMU in the report.
+const EXEC: &str = "exec";
+/// The name of the other build in the report.
 const BEFORE: &str = "before";
 
 /// Both guests are stopped at this symbol for the measures that need a guest in its main loop.
@@ -72,17 +78,23 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     }
     let qemu = match &args.before {
         Some(_) => None,
-        None => Some(Bed::qemu()?),
+        None => Some(qemu()?),
     };
     let trapgate = if args.without_trapgate {
         None
     } else {
         Some(servers::build_trapgate()?)
     };
+    if let Some(qemu) = &qemu {
+        println!("QEMU {}", qemu.version());
+    }
     let start = |cpus: u32| -> anyhow::Result<Vec<Server>> {
         let mut servers = Vec::new();
         if let Some(qemu) = &qemu {
-            servers.push(Server::qemu(qemu, &kernel, cpus, &folder)?);
+            servers.push(Server::qemu(qemu.command(), &kernel, cpus, &folder)?);
+        }
+        if let (Some(qemu), Some(program)) = (&qemu, &trapgate) {
+            servers.push(Server::exec(program, qemu, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &args.before {
             servers.push(Server::trapgate(BEFORE, program, &kernel, cpus, &folder)?);
@@ -97,9 +109,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
 
     let mut report = Report::new(match &args.before {
         Some(_) => BEFORE,
-        None => "qemu",
+        None => QEMU,
     });
     packets(&mut report, args.rounds, &start(1)?)?;
+    round_trips::here(&mut report, args.rounds, || start(1))?;
     stops(&mut report, args.interrupts, &start(INTERRUPTED_CPUS)?);
     let bare = match args.before {
         // No server takes part in these measures, so they do not compare servers.
@@ -110,13 +123,19 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     println!();
     report.print();
     if args.before.is_none() {
-        reach(&report, bare);
+        aims::print(&report, bare.as_ref());
     }
     report.save(&folder.join("latest.json"))?;
     Ok(0)
 }
 
-/// Prints the times of the ioctls and of the runner without a server.
+/// The newest QEMU that can be had. The bed's own is statically linked, and no library can be preloaded into it.
+fn qemu() -> anyhow::Result<DebianQemu> {
+    let newest = DebianQemu::all()?.pop();
+    newest.context("no QEMU")
+}
+
+/// What the ioctls and the runner cost without any server.
 fn without_server(report: &mut Report) -> Option<BareStep> {
     let bare = build_example("bare_step").and_then(|program| bare_step(&program));
     match &bare {
@@ -384,110 +403,6 @@ fn hook_costs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
         report.add(&of_hook(&cost.what), "ratio", "trapgate", cost.ratio);
     }
     Ok(())
-}
-
-/// Compares the project's aims with the figures of this run.
-fn reach(report: &Report, bare: Option<BareStep>) {
-    let get = |name, server| report.median(name, server);
-    let above_floor = |name, server| Some(get(name, server)? - get(name, "echo")?);
-    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    let best_of_qemu = [
-        "m, 2 KiB packets",
-        "m, best packet size",
-        "x, best packet size",
-    ]
-    .into_iter()
-    .filter_map(|name| get(name, "qemu"))
-    .max_by(f64::total_cmp);
-    let aims = [
-        (
-            "s above the floor, of QEMU's",
-            ratio(above_floor("s", "trapgate"), above_floor("s", "qemu")),
-            Bound::AtMost(0.5),
-        ),
-        (
-            "s above the floor, of the bare ioctls",
-            ratio(above_floor("s", "trapgate"), bare.map(|bare| bare.full_us)),
-            Bound::AtMost(2.0),
-        ),
-        (
-            "g, of the floor",
-            ratio(get("g", "trapgate"), get("g", "echo")),
-            Bound::AtMost(1.15),
-        ),
-        (
-            "m of 8 bytes, of the floor",
-            ratio(get("m, 8 bytes", "trapgate"), get("m, 8 bytes", "echo")),
-            Bound::AtMost(1.15),
-        ),
-        (
-            "bulk m, times QEMU's in 2 KiB packets",
-            ratio(
-                get("m, best packet size", "trapgate"),
-                get("m, 2 KiB packets", "qemu"),
-            ),
-            Bound::AtLeast(10.0),
-        ),
-        (
-            "bulk m, times QEMU's at its best",
-            ratio(
-                get("m, best packet size", "trapgate"),
-                get("m, best packet size", "qemu"),
-            ),
-            Bound::AtLeast(10.0),
-        ),
-        (
-            "bulk x, times the fastest of QEMU",
-            ratio(get("x, best packet size", "trapgate"), best_of_qemu),
-            Bound::AtLeast(25.0),
-        ),
-        (
-            "attach with all packets, of QEMU's",
-            ratio(
-                get("attach, all of GDB's packets", "trapgate"),
-                get("attach, all of GDB's packets", "qemu"),
-            ),
-            Bound::AtMost(1.0),
-        ),
-        (
-            "idle, percent of a core",
-            get("idle, of a core", "trapgate"),
-            Bound::AtMost(1.0),
-        ),
-        (
-            "an exit with the hook, of one without",
-            report.median(&of_hook("no debugger"), "trapgate"),
-            Bound::AtMost(1.01),
-        ),
-        (
-            "the same with a debugger attached",
-            report.median(&of_hook("debugger attached"), "trapgate"),
-            Bound::AtMost(1.02),
-        ),
-    ];
-    println!();
-    for (what, value, bound) in aims {
-        println!("{what:<40} {}", bound.judge(value));
-    }
-}
-
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Bound {
-    fn judge(&self, value: Option<f64>) -> String {
-        let Some(value) = value else {
-            return "not measured".to_owned();
-        };
-        let (reached, word, bound) = match self {
-            Self::AtMost(bound) => (value <= *bound, "at most", bound),
-            Self::AtLeast(bound) => (value >= *bound, "at least", bound),
-        };
-        let verdict = if reached { "reached" } else { "MISSED" };
-        format!("{value:>8.3}  {word} {bound}: {verdict}")
-    }
 }
 
 /// The hidden subcommand that [`Server::echo`] starts.

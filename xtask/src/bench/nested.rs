@@ -2,14 +2,13 @@
 //!
 //! This program is copied into the bed with all files that it starts, and started again there. [`main`] runs outside, [`inside`] runs inside.
 
-use super::Bound;
+use super::QEMU;
+use super::aims::Bound;
 use super::measures;
 use super::report::Report;
+use super::round_trips;
 use super::servers;
 use super::servers::Server;
-use super::stops;
-use super::stops::Breakpoint;
-use super::stops::Packets;
 use super::stops::Spinning;
 use crate::nested::Bed;
 use crate::nested::Collected;
@@ -23,14 +22,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The name of QEMU's server in the report.
-const QEMU: &str = "qemu";
-/// A round takes about 15 s. The first round also counts instructions.
+/// A round takes about 15 s, and the first also counts instructions.
 const TIMEOUT: Duration = Duration::from_secs(1200);
-const KINDS: [(&str, Breakpoint); 2] = [
-    ("software", Breakpoint::Software),
-    ("hardware", Breakpoint::Hardware),
-];
 
 /// Arguments of the hidden subcommand that runs in the bed.
 #[derive(clap::Args)]
@@ -129,7 +122,7 @@ pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let logs = std::env::temp_dir();
     let qemu = Qemu::at(&args.qemu);
     let other = match &args.before {
-        None => Server::qemu(&qemu, &args.kernel, 1, &logs)?,
+        None => Server::qemu(qemu.command(), &args.kernel, 1, &logs)?,
         Some(program) => Server::trapgate(super::BEFORE, program, &args.kernel, 1, &logs)?,
     };
     let servers = [
@@ -181,7 +174,7 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
             }
         }
         for guest in &mut guests {
-            stops_of(report, guest).with_context(|| format!("with {}", guest.name))?;
+            round_trips::of(report, guest).with_context(|| format!("with {}", guest.name))?;
             if guest.name != QEMU {
                 runs_of(report, guest, &args.bare_step)?;
             }
@@ -193,13 +186,7 @@ fn measure(report: &mut Report, args: &Inside, servers: &[Server]) -> anyhow::Re
 fn floors(report: &mut Report, floor: &mut super::Client) -> anyhow::Result<()> {
     let one = measures::floor(floor, 32)?;
     report.add(INTERRUPT, "us", "echo", one);
-    for (kind, _) in KINDS {
-        for packets in [Packets::LikeGdb, Packets::Continue] {
-            let trip = stops::floor(floor, packets)?;
-            report.add(&trip_name(kind, packets), "us", "echo", trip);
-        }
-    }
-    Ok(())
+    round_trips::floors(report, floor)
 }
 
 const INTERRUPT: &str = "c and Ctrl-C";
@@ -211,28 +198,7 @@ const ATTACHED_SHARE: &str = "attached, of detached";
 /// The number of comparisons in a round: of a step and of a Ctrl-C on both servers, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
-fn trip_name(kind: &str, packets: Packets) -> String {
-    match packets {
-        Packets::LikeGdb => format!("{kind} breakpoint: z s Z c"),
-        Packets::Continue => format!("{kind} breakpoint: c"),
-    }
-}
-
-fn stops_of(report: &mut Report, guest: &mut Spinning<'_>) -> anyhow::Result<()> {
-    let name = guest.name;
-    for (kind, breakpoint) in KINDS {
-        let trip = guest.hits(breakpoint, Packets::LikeGdb)?;
-        report.add(&trip_name(kind, Packets::LikeGdb), "us", name, trip);
-        // QEMU reports the same breakpoint again and again, so its clients have to step away from the breakpoint.
-        if name != QEMU {
-            let trip = guest.hits(breakpoint, Packets::Continue)?;
-            report.add(&trip_name(kind, Packets::Continue), "us", name, trip);
-        }
-    }
-    Ok(())
-}
-
-/// Measures the rates of steps and of the running guest in pairs, because the machine is faster or slower for seconds at a time.
+/// How fast the guest is stepped and run, in pairs, since it is faster or slower for seconds at a time.
 fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> anyhow::Result<()> {
     let name = guest.name;
     for turn in 0..TURNS {
@@ -264,16 +230,12 @@ fn reach(report: &Report) {
         of_qemu("s", "s"),
         Bound::AtMost(0.1),
     )];
-    for (kind, _) in KINDS {
-        let theirs = trip_name(kind, Packets::LikeGdb);
-        for packets in [Packets::LikeGdb, Packets::Continue] {
-            let ours = trip_name(kind, packets);
-            aims.push((
-                format!("{ours}, of QEMU's z s Z c"),
-                of_qemu(&ours, &theirs),
-                Bound::AtMost(0.2),
-            ));
-        }
+    for (ours, theirs) in round_trips::names() {
+        aims.push((
+            format!("{ours}, of QEMU's z s Z c"),
+            of_qemu(&ours, &theirs),
+            Bound::AtMost(0.2),
+        ));
     }
     aims.push((
         "c and Ctrl-C above the floor, of QEMU's".to_owned(),

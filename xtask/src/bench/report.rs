@@ -1,12 +1,16 @@
 //! The report of a run: medians, ratios, a table for people, and JSON for comparisons over time.
 
+use super::EXEC;
 use super::chart;
 use anyhow::Context as _;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// All figures of one run. Compare only figures of one run, because machines drift by a factor of two.
+/// Of `trapgate run`.
+const OURS: &str = "trapgate";
+
+/// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
 #[derive(Serialize)]
 pub(super) struct Report {
     /// The baseline, with which our server is compared: `qemu` or `before`.
@@ -28,9 +32,9 @@ struct Measure {
 }
 
 impl Measure {
-    /// How many times better than the baseline our server is. A higher rate is better. A lower value of any other measure is better.
-    fn ratio(&self, baseline: &str) -> Option<f64> {
-        let (other, ours) = (self.medians.get(baseline)?, self.medians.get("trapgate")?);
+    /// How many times better than the baseline a server of ours is. Of a rate, more is better; of anything else, less.
+    fn ratio(&self, baseline: &str, ours: &str) -> Option<f64> {
+        let (other, ours) = (self.medians.get(baseline)?, self.medians.get(ours)?);
         match self.unit.ends_with("/s") {
             true => Some(ours / other),
             false => (*ours > 0.0).then(|| other / ours),
@@ -87,12 +91,25 @@ impl Report {
             .copied()
     }
 
-    /// Prints the table and the measures that were not taken.
+    /// The table, and what is left out of it. `exec` has columns where it was measured.
     pub(super) fn print(&self) {
-        println!(
-            "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
-            "median", "unit", "floor", self.baseline, "trapgate", "times better"
+        let with_exec = self
+            .measures
+            .iter()
+            .any(|measure| measure.medians.contains_key(EXEC));
+        let ours: &[&str] = match with_exec {
+            true => &[EXEC, OURS],
+            false => &[OURS],
+        };
+        print!(
+            "{:<34} {:>6} {:>10} {:>10}",
+            "median", "unit", "floor", self.baseline
         );
+        ours.iter().for_each(|server| print!(" {server:>10}"));
+        match with_exec {
+            true => println!(" {:>12} {:>12}", "exec better", "times better"),
+            false => println!(" {:>12}", "times better"),
+        }
         for measure in &self.measures {
             let cell = |server| {
                 measure
@@ -105,17 +122,21 @@ impl Report {
                 true => cell("bare"),
                 false => cell("echo"),
             };
-            let ratio = measure.ratio(self.baseline);
-            let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-            println!(
-                "{:<34} {:>6} {:>10} {:>10} {:>10} {:>12}",
+            print!(
+                "{:<34} {:>6} {:>10} {:>10}",
                 measure.name,
                 measure.unit,
                 floor,
-                cell(self.baseline),
-                cell("trapgate"),
-                ratio
+                cell(self.baseline)
             );
+            ours.iter()
+                .for_each(|server| print!(" {:>10}", cell(server)));
+            for server in ours {
+                let ratio = measure.ratio(self.baseline, server);
+                let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+                print!(" {ratio:>12}");
+            }
+            println!();
         }
         for (what, why) in &self.missing {
             println!("not measured: {what}: {why}");
@@ -131,10 +152,9 @@ impl Report {
             anyhow::Ok(())
         };
         write(path, serde_json::to_string_pretty(self)?)?;
-        let ratios = self
-            .measures
-            .iter()
-            .filter_map(|measure| Some((measure.name.clone(), measure.ratio(self.baseline)?)));
+        let ratios = self.measures.iter().filter_map(|measure| {
+            Some((measure.name.clone(), measure.ratio(self.baseline, OURS)?))
+        });
         match chart::draw(self.baseline, &ratios.collect::<Vec<_>>())? {
             Some(svg) => write(&path.with_extension("svg"), svg),
             None => Ok(()),
@@ -185,7 +205,7 @@ mod tests {
         let ratios: Vec<_> = report
             .measures
             .iter()
-            .map(|measure| measure.ratio("qemu"))
+            .map(|measure| measure.ratio("qemu", "trapgate"))
             .collect();
         assert_eq!(ratios, [Some(2.0), Some(3.0)]);
         let folder = std::env::temp_dir().join(format!("trapgate-report-{}", std::process::id()));

@@ -1,7 +1,7 @@
 //! Starts the servers that are measured, waits until they listen, and ends them.
 
 use super::rsp::Client;
-use crate::nested;
+use crate::debian_qemu::DebianQemu;
 use crate::process;
 use anyhow::Context as _;
 use anyhow::bail;
@@ -51,26 +51,51 @@ impl Server {
 
     /// Starts QEMU with its gdbstub. QEMU holds the guest before its first instruction.
     pub(super) fn qemu(
-        qemu: &nested::Qemu,
+        mut command: Command,
         kernel: &Path,
         cpus: u32,
         logs: &Path,
     ) -> anyhow::Result<Self> {
-        // QEMU does not print its port, so it gets a port that was free just before.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = qemu.command();
+        let address = free_address()?;
+        command.args(["-S", "-gdb", &format!("tcp:{address}")]);
+        Self::machine_of_qemu(super::QEMU, command, address, kernel, cpus, logs)
+    }
+
+    /// `trapgate exec` around QEMU with the same arguments, the guest held at its first instruction.
+    pub(super) fn exec(
+        program: &Path,
+        qemu: &DebianQemu,
+        kernel: &Path,
+        cpus: u32,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(program);
+        command
+            .args(["exec", "--wait", "--gdb", &address.to_string(), "--"])
+            .args(qemu.words().split(' '));
+        Self::machine_of_qemu(super::EXEC, command, address, kernel, cpus, logs)
+    }
+
+    fn machine_of_qemu(
+        name: &'static str,
+        mut command: Command,
+        address: SocketAddr,
+        kernel: &Path,
+        cpus: u32,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
         command
             .args(["-accel", "kvm", "-nodefaults"])
             .args(["-display", "none", "-serial", "null", "-no-reboot"])
             .args(["-smp", &cpus.to_string(), "-m", &format!("{MEMORY_MIB}M")])
             .arg("-kernel")
             .arg(kernel)
-            .args(["-S", "-gdb", &format!("tcp:{address}")])
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())
-            .stderr(File::create(logs.join("qemu.log"))?);
-        // QEMU's main loop answers commands when everything is set up. The greeting comes earlier.
-        Self::start_with("qemu", &mut command, QMP_HELLO, |line| {
+            .stderr(File::create(logs.join(format!("{name}.log")))?);
+        // Commands are answered in the main loop, when everything is set up; the greeting comes too early.
+        Self::start_with(name, &mut command, QMP_HELLO, |line| {
             line.contains("\"return\"").then_some(address)
         })
     }
@@ -178,8 +203,14 @@ impl Drop for Server {
     }
 }
 
-/// Builds `trapgate` for release and returns the program.
+/// An address that was free a moment ago: QEMU does not say which port it got, and a VMM under `trapgate exec` has its standard output to itself.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Builds `trapgate` for release, with the library beside it, and returns the program.
 pub(super) fn build_trapgate() -> anyhow::Result<std::path::PathBuf> {
-    process::run(process::cargo().args(["build", "--release", "--package", "trapgate"]))?;
+    let packages = ["--package", "trapgate", "--package", "trapgate-preload"];
+    process::run(process::cargo().args(["build", "--release"]).args(packages))?;
     Ok(process::target_dir().join("release/trapgate"))
 }

@@ -89,14 +89,14 @@ impl<'a> Spinning<'a> {
         let [insert, remove] = ['Z', 'z'].map(|letter| kind.packet(letter, address));
         let client = self.client()?;
         request(&insert)(client)?;
-        stop("c")(client)?;
+        trapped(client)?;
         let trip = measures::micros(client, |client| {
             if packets == Packets::LikeGdb {
                 request(&remove)(client)?;
                 stop("s")(client)?;
                 request(&insert)(client)?;
             }
-            stop("c")(client)
+            trapped(client)
         });
         request(&remove)(client)?;
         trip
@@ -213,6 +213,14 @@ pub(super) fn floor(client: &mut Client, packets: Packets) -> anyhow::Result<f64
 fn stop(packet: &str) -> impl Fn(&mut Client) -> anyhow::Result<()> {
     let packet = packet.to_owned();
     move |client| stopped(&packet, client.request(&packet)?)
+}
+
+/// A continue that ends at a breakpoint, with SIGTRAP. A stop with another signal, such as that of a KVM error, would look fast.
+fn trapped(client: &mut Client) -> anyhow::Result<()> {
+    match client.request("c")? {
+        [b'T' | b'S', b'0', b'5', ..] => Ok(()),
+        reply => bail!("`c` was answered `{}`", String::from_utf8_lossy(reply)),
+    }
 }
 
 fn stopped(packet: &str, reply: &[u8]) -> anyhow::Result<()> {

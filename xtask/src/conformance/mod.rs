@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: checks the promises to a client, by packets and by GDB, with several debug servers in one run: `trapgate run`, `trapgate exec` around QEMU,
-//! and QEMU's own stub. The result is a table. `--record` writes the table into the Guide.
+//! `cargo xtask conformance`: the promises to a client, by packets and by GDB, kept by several debug servers in one run: `trapgate run`, `trapgate exec` around each version of QEMU, and
+//! the stub of the same QEMU. The result is a table, which `--record` writes into the Guide.
 //!
 //! The tests are `packets` and `gdb` of the package `conformance`. `test_machine::any_vmm` describes how the tests find their VMM.
 
@@ -8,21 +8,20 @@ mod outcome;
 mod page;
 mod programs;
 
+use crate::debian_qemu::DebianQemu;
 use crate::process;
 use crate::system_packages;
 use beds::Place;
 use outcome::Outcome;
 use page::Column;
 use programs::Programs;
+use std::time::Instant;
 
 /// The variable with the command of the VMM, which the tests read.
 pub(crate) const COMMAND: &str = "TRAPGATE_CONFORMANCE_VMM";
 
 /// The test programs.
 const TESTS: [&str; 2] = ["packets", "gdb"];
-
-/// The program in Debian's package `qemu-system-x86`.
-const QEMU: &str = "qemu-system-x86_64";
 
 /// Arguments of `cargo xtask conformance`.
 #[derive(clap::Args)]
@@ -37,7 +36,7 @@ pub(crate) struct Args {
 
 /// A debug server, named by its VMM.
 struct Server {
-    /// The heading of the column.
+    /// Of its column, before the version of QEMU.
     heading: &'static str,
     /// The words before QEMU's command, or the whole command if no VMM follows.
     before: &'static str,
@@ -71,16 +70,32 @@ const SERVERS: [Server; 3] = [
 ];
 
 impl Server {
-    /// The command, with the placeholders of [`COMMAND`].
-    fn command(&self, programs: &Programs) -> String {
+    /// The command, in the language of [`COMMAND`].
+    fn command(&self, programs: &Programs, qemu: &DebianQemu) -> String {
         let mut command = self.before.replace("{library}", &programs.library);
         if let Some(arguments) = self.qemu {
             command += &format!(
                 " {} -accel kvm -nodefaults -no-user-config -display none -serial stdio -smp {{cpus}} -m 64M -kernel {{guest}}{arguments}",
-                programs.qemu
+                qemu.words()
             );
         }
         command.trim_start().to_owned()
+    }
+
+    /// One for each version of QEMU, with the heading of its column and its command.
+    fn versions(&self, programs: &Programs) -> Vec<(String, String)> {
+        let Some((installed, newer)) = programs.qemus.split_first() else {
+            return Vec::new();
+        };
+        if self.qemu.is_none() {
+            return vec![(self.heading.to_owned(), self.command(programs, installed))];
+        }
+        let each = [installed].into_iter().chain(newer);
+        each.map(|qemu| {
+            let heading = format!("{}, QEMU {}", self.heading, qemu.version());
+            (heading, self.command(programs, qemu))
+        })
+        .collect()
     }
 }
 
@@ -90,7 +105,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     if args.nested {
         places.push(Place::bed()?);
     }
-    let columns = run(&places)?;
+    let columns = run(&places, &SERVERS)?;
     if args.record {
         page::record(&columns)?;
     }
@@ -102,10 +117,11 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
 /// The command of QEMU under `trapgate exec`, for the table of real clients.
 pub(crate) fn exec_around_qemu() -> anyhow::Result<String> {
     system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
-    Ok(EXEC.command(&Programs::build()?))
+    let programs = Programs::build()?;
+    Ok(EXEC.command(&programs, &programs.qemus[0]))
 }
 
-/// The step of `cargo xtask test`.
+/// The step of `cargo xtask test`. The tests against `trapgate run` are in other steps, and those against QEMU's own stub show no fault of this project.
 pub(crate) fn check() -> anyhow::Result<()> {
     no_faults(Place::here())
 }
@@ -116,20 +132,20 @@ pub(crate) fn check_nested() -> anyhow::Result<()> {
 }
 
 fn no_faults(place: Place) -> anyhow::Result<()> {
-    let failures = faults(&run(&[place])?);
+    let failures = faults(&run(&[place], &[EXEC])?);
     anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
-/// Runs all tests against all servers, and prints the table.
-fn run(places: &[Place]) -> anyhow::Result<Vec<Column>> {
+/// Runs all tests against these servers, and prints the table.
+fn run(places: &[Place], servers: &[Server]) -> anyhow::Result<Vec<Column>> {
     system_packages::ensure(&["qemu-system-x86", "gdb"], "run the tests in QEMU")?;
     let programs = Programs::build()?;
     // The places share nothing, and the nested kvm-amd takes much longer.
     let columns = std::thread::scope(|scope| {
         let started: Vec<_> = places
             .iter()
-            .map(|place| scope.spawn(|| in_place(place, &programs)))
+            .map(|place| scope.spawn(|| in_place(place, servers, &programs)))
             .collect();
         let ended = started.into_iter().map(|place| place.join());
         let columns = ended.map(|columns| columns.expect("a panic has been printed"));
@@ -140,20 +156,28 @@ fn run(places: &[Place]) -> anyhow::Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Runs all tests against all servers in one place.
-fn in_place(place: &Place, programs: &Programs) -> anyhow::Result<Vec<Column>> {
+/// Runs all tests against these servers in one place.
+fn in_place(place: &Place, servers: &[Server], programs: &Programs) -> anyhow::Result<Vec<Column>> {
     let log = process::target_dir().join(format!("conformance-{}.log", place.name()));
-    let columns = SERVERS.iter().map(|server| {
-        println!("conformance: {}, {}", server.heading, place.name());
-        let tests = place.run(programs, &server.command(programs), &log)?;
-        Ok(Column {
-            heading: server.heading,
-            place: place.name(),
-            ours: server.ours,
-            tests,
-        })
-    });
-    columns.collect()
+    let mut columns = Vec::new();
+    for server in servers {
+        for (heading, command) in server.versions(programs) {
+            let started = Instant::now();
+            let tests = place.run(programs, &command, &log)?;
+            println!(
+                "conformance: {heading}, {}: {:.1} s",
+                place.name(),
+                started.elapsed().as_secs_f64()
+            );
+            columns.push(Column {
+                heading,
+                place: place.name(),
+                ours: server.ours,
+                tests,
+            });
+        }
+    }
+    Ok(columns)
 }
 
 /// The failed tests of servers that have to pass.

@@ -2,7 +2,6 @@
 
 use super::outcome::Outcome;
 use super::outcome::Outcomes;
-use super::programs;
 use crate::process;
 use crate::promises::PAGE;
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ const END: &str = "<!-- cargo xtask conformance --record: end -->\n";
 
 /// The outcomes of the tests against one server in one place.
 pub(super) struct Column {
-    pub heading: &'static str,
+    pub heading: String,
     pub place: &'static str,
     /// Whether a failed test is a defect of this project.
     pub ours: bool,
@@ -54,7 +53,7 @@ pub(super) fn table(columns: &[Column]) -> String {
                 Outcome::Passed => continue,
                 Outcome::PassedInPart(why) | Outcome::Failed(why) | Outcome::Skipped(why) => why,
             };
-            let (heading, place) = (column.heading, column.place);
+            let (heading, place) = (&column.heading, column.place);
             let _ = writeln!(reasons, "- {heading}, {place}: `{name}`: {why}");
         }
     }
@@ -69,12 +68,7 @@ pub(super) fn record(columns: &[Column]) -> anyhow::Result<()> {
     let path = process::workspace_root().join(PAGE);
     let page = std::fs::read_to_string(&path)?;
     let today = process::capture(std::process::Command::new("date").arg("+%Y-%m-%d"))?;
-    let text = format!(
-        "One run on {}, with QEMU {}:\n\n{}",
-        today.trim(),
-        programs::version()?,
-        table(columns)
-    );
+    let text = format!("One run on {}:\n\n{}", today.trim(), table(columns));
     std::fs::write(&path, with(&page, &text)?)?;
     println!("conformance: the table is in {PAGE}");
     Ok(())
@@ -93,8 +87,8 @@ mod tests {
     use crate::promises;
 
     fn columns() -> [Column; 2] {
-        let column = |heading, ours, outcomes: &[(&str, Outcome)]| Column {
-            heading,
+        let column = |heading: &str, ours, outcomes: &[(&str, Outcome)]| Column {
+            heading: heading.to_owned(),
             place: "here",
             ours,
             tests: outcomes

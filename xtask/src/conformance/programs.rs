@@ -1,24 +1,15 @@
-//! The test programs, the library of `trapgate exec`, and QEMU.
+//! The test programs, and the library of `trapgate exec`.
 
-use super::QEMU;
 use super::TESTS;
+use crate::debian_qemu::DebianQemu;
 use crate::process;
 use anyhow::Context as _;
 use cargo_metadata::Message;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::Command;
 use std::process::Stdio;
 
-/// The firmware with which QEMU starts a guest of this kind.
-const FIRMWARE: &[&str] = &[
-    "bios-256k.bin",
-    "kvmvapic.bin",
-    "linuxboot_dma.bin",
-    "pvh.bin",
-];
-
-/// The files that a run needs.
+/// What a run needs.
 pub(super) struct Programs {
     /// The test programs, in the order of [`TESTS`].
     pub tests: Vec<PathBuf>,
@@ -26,10 +17,8 @@ pub(super) struct Programs {
     pub trapgate: PathBuf,
     /// The library that `trapgate exec` preloads.
     pub library: String,
-    /// QEMU's program.
-    pub qemu: String,
-    /// The files that QEMU loads when it starts.
-    pub firmware: Vec<PathBuf>,
+    /// Each version.
+    pub qemus: Vec<DebianQemu>,
 }
 
 impl Programs {
@@ -75,15 +64,11 @@ impl Programs {
             "the tests do not build (cargo ended with {status})"
         );
         let tests: Option<Vec<PathBuf>> = tests.into_iter().collect();
-        let qemu = process::find_program(QEMU).with_context(|| {
-            format!("no {QEMU} here: install the Debian package qemu-system-x86")
-        })?;
         Ok(Self {
             tests: tests.context("cargo built no tests of `conformance`")?,
             trapgate: trapgate.context("cargo built no `trapgate`")?,
             library: library.context("cargo built no `trapgate_preload`")?.into(),
-            firmware: firmware(&qemu.display().to_string())?,
-            qemu: qemu.display().to_string(),
+            qemus: DebianQemu::all()?,
         })
     }
 
@@ -92,28 +77,9 @@ impl Programs {
         let mut files = self.tests.clone();
         files.push(self.trapgate.clone());
         files.push((&self.library).into());
-        files.push((&self.qemu).into());
-        files.extend(self.firmware.iter().cloned());
+        for qemu in &self.qemus {
+            files.extend(qemu.files().iter().cloned());
+        }
         files
     }
-}
-
-/// The version, such as `7.2.22`.
-pub(super) fn version() -> anyhow::Result<String> {
-    // QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)
-    let text = process::capture(Command::new(QEMU).arg("--version"))?;
-    let version = text.split_whitespace().nth(3);
-    Ok(version.context("QEMU prints no version")?.to_owned())
-}
-
-/// The file in QEMU's firmware folders, which `-L help` lists.
-fn firmware(qemu: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let folders = process::capture(Command::new(qemu).args(["-L", "help"]))?;
-    let find = |name: &&str| {
-        let mut files = folders
-            .lines()
-            .map(|folder| PathBuf::from(folder).join(name));
-        files.find(|file| file.is_file())
-    };
-    Ok(FIRMWARE.iter().filter_map(find).collect())
 }

@@ -4,6 +4,8 @@ mod by_itself;
 mod summary;
 
 use crate::conformance;
+use crate::debian_qemu;
+use crate::debian_qemu::DebianQemu;
 use crate::debuggers;
 use crate::dependencies;
 use crate::fmt;
@@ -65,6 +67,7 @@ const STEPS: &[Step] = &[
     }),
     ("newer debuggers", |_| debuggers::provide()),
     ("tests", tests),
+    ("trapgate exec in newer QEMU", exec_in_newer_qemu),
     ("conformance in QEMU", |_| conformance::check()),
     ("clients in QEMU", clients_in_qemu),
     ("run loops of a VMM", run_loops),
@@ -139,6 +142,21 @@ fn doc_tests(summary: &mut Summary) -> anyhow::Result<()> {
         process::cargo().args(["test", "--workspace", "--doc"]),
         summary,
     )?;
+    Ok(())
+}
+
+/// The tests of `trapgate exec` that start QEMU, with a newer one than this machine's.
+fn exec_in_newer_qemu(summary: &mut Summary) -> anyhow::Result<()> {
+    let qemu = DebianQemu::newer()?;
+    println!("QEMU {}", qemu.version());
+    let passed = cargo_test(
+        process::cargo()
+            .args(["test", "--workspace", "--test", "exec"])
+            .args(["--", "--show-output", "qemu"])
+            .env(debian_qemu::VARIABLE, qemu.words()),
+        summary,
+    )?;
+    anyhow::ensure!(passed > 0, "no test of `preload` has `qemu` in its path");
     Ok(())
 }
 

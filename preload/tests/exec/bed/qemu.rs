@@ -11,12 +11,18 @@ use std::time::Instant;
 use test_machine::gdb_client::start_gdb;
 use test_machine::packets::Packets;
 use test_machine::running::DEADLINE;
+use test_machine::running::Running;
 use test_machine::running::kvm_here;
 
+/// The variable with the words of QEMU's command, for another QEMU than the installed one. `cargo xtask qemus` prints such words.
+const COMMAND: &str = "TRAPGATE_TEST_QEMU";
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The longest time for an answer of QEMU's monitor.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// How many times a command is given to a QEMU alone, to know how long it takes there.
+const ALONE: u32 = 5;
 
 /// QEMU with its monitor on standard input and output.
 pub(crate) struct Qemu {
@@ -29,33 +35,45 @@ pub(crate) fn start(options: &[&str]) -> Option<Qemu> {
     start_with(options, &[])
 }
 
+/// QEMU's command.
+pub(crate) fn qemu() -> Vec<String> {
+    let words = std::env::var(COMMAND).unwrap_or_else(|_| PROGRAM.to_owned());
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
 /// QEMU and its arguments for a PC with nothing but two vCPUs.
-pub(crate) const QEMU: [&str; 13] = [
-    PROGRAM,
-    "-accel",
-    "kvm",
-    "-smp",
-    "2",
-    "-m",
-    "64M",
-    "-nodefaults",
-    "-no-user-config",
-    "-display",
-    "none",
-    "-serial",
-    "null",
-];
+pub(crate) fn pc() -> Vec<String> {
+    let arguments = [
+        "-accel",
+        "kvm",
+        "-smp",
+        "2",
+        "-m",
+        "64M",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-serial",
+        "null",
+    ];
+    let arguments = arguments.into_iter().map(str::to_owned);
+    qemu().into_iter().chain(arguments).collect()
+}
 
 /// `None`, with the reason printed, if KVM or QEMU is missing.
 pub(crate) fn folder_for_qemu() -> Option<tempfile::TempDir> {
     if !kvm_here() {
         return None;
     }
-    let version = Command::new(PROGRAM)
+    let words = qemu();
+    let version = Command::new(&words[0])
+        .args(&words[1..])
         .arg("--version")
         .stdout(Stdio::null())
         .status();
     if !version.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os(COMMAND).is_none(), "{words:?} is no QEMU");
         println!("SKIP: no {PROGRAM}; install it with `apt-get install qemu-system-x86`");
         return None;
     }
@@ -65,22 +83,47 @@ pub(crate) fn folder_for_qemu() -> Option<tempfile::TempDir> {
 /// As [`start`], with more arguments for QEMU.
 pub(crate) fn start_with(options: &[&str], arguments: &[&str]) -> Option<Qemu> {
     let folder = folder_for_qemu()?;
+    let command = with_guest(&folder, arguments);
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let vmm = Vmm::start(exec(options, &words));
+    Some(Qemu::with_monitor(vmm, folder))
+}
+
+/// QEMU's command for the demo guest, which is written into the folder.
+fn with_guest(folder: &tempfile::TempDir, arguments: &[&str]) -> Vec<String> {
     let guest = folder.path().join("demo-guest.elf");
     fs::write(&guest, demo_guest::ELF).expect("writable");
+    let mut command = pc();
     let guest = guest.to_str().expect("text");
-    let mut command = QEMU.to_vec();
-    command.extend(["-qmp", "stdio", "-kernel", guest]);
-    command.extend(arguments);
-    let mut qemu = Qemu {
-        vmm: Vmm::start(exec(options, &command)),
-        folder,
-    };
-    qemu.vmm.say(r#"{"execute":"qmp_capabilities"}"#);
-    qemu.vmm.process.wait_for(r#""return""#);
-    Some(qemu)
+    let more = ["-qmp", "stdio", "-kernel", guest];
+    command.extend(more.iter().chain(arguments).map(|word| (*word).to_owned()));
+    command
+}
+
+/// The longest time that the monitor of a QEMU without the debugger takes for a command, with the same guest.
+fn alone(command: &str) -> Duration {
+    let folder = folder_for_qemu().expect("QEMU runs here");
+    let words = with_guest(&folder, &[]);
+    let mut without = Command::new(&words[0]);
+    without.args(&words[1..]);
+    let (process, input) = Running::spawn_with_input(without);
+    let mut qemu = Qemu::with_monitor(Vmm::of(process, input), folder);
+    let before = if command == "cont" { "stop" } else { "cont" };
+    let times = (0..ALONE).map(|_| {
+        qemu.monitor(before, "");
+        qemu.monitor(command, "").1
+    });
+    times.max().expect("more than none")
 }
 
 impl Qemu {
+    fn with_monitor(vmm: Vmm, folder: tempfile::TempDir) -> Self {
+        let mut qemu = Self { vmm, folder };
+        qemu.vmm.say(r#"{"execute":"qmp_capabilities"}"#);
+        qemu.vmm.process.wait_for(r#""return""#);
+        qemu
+    }
+
     pub(crate) fn guest(&self) -> String {
         let path = self.folder.path().join("demo-guest.elf");
         path.to_str().expect("text").to_owned()
@@ -103,11 +146,21 @@ impl Qemu {
         }
     }
 
-    /// As [`monitor`](Self::monitor), and checks that the answer comes at once.
+    /// As [`monitor`](Self::monitor), and checks that the answer comes at once. In the nested bed, whose CPU is slow, a QEMU without the debugger may take longer; then
+    /// the answer has to come in the same time.
     #[track_caller]
     pub(crate) fn at_once(&mut self, command: &str) -> String {
         let (answer, took) = self.monitor(command, "");
-        assert!(took < AT_ONCE, "`{command}` took {} ms", took.as_millis());
+        if took >= AT_ONCE {
+            let nested = std::env::var_os("TRAPGATE_NESTED").is_some();
+            let most = if nested { alone(command) } else { AT_ONCE };
+            assert!(
+                took < AT_ONCE.max(most),
+                "`{command}` took {} ms, and {} ms would do",
+                took.as_millis(),
+                most.as_millis()
+            );
+        }
         answer
     }
 
