@@ -49,7 +49,7 @@ enum Task {
     Debuggers,
     /// Unpack a newer QEMU than this machine's beside it, for the tests, and say how both are started.
     Qemus,
-    /// Make the pictures of README and Guide from their texts.
+    /// Generate the pictures of README and Guide from their texts.
     Pictures(pictures::Args),
     /// Boot a kernel with kvm-amd or kvm-intel on an emulated CPU, and run the tests or a command in it.
     Nested(nested::Args),

@@ -46,8 +46,8 @@ pub(crate) struct DebuggedKvm {
     kvm: OwnedFd,
     report: Report,
     vcpus: u16,
-    /// The devices of the demo guest. alioth's own serial port needs a terminal.
-    pub(crate) devices: Arc<Devices>,
+    /// The devices of the demo guest, if it is the guest. alioth's own serial port needs a terminal.
+    devices: Option<Arc<Devices>>,
     requests: Mutex<Option<mesh::Receiver<DebugMessage>>>,
     started: mpsc::Sender<Started>,
 }
@@ -56,6 +56,7 @@ impl DebuggedKvm {
     pub(crate) fn new(
         requests: mesh::Receiver<DebugMessage>,
         vcpus: u16,
+        devices: Option<Arc<Devices>>,
     ) -> Result<(Self, mpsc::Receiver<Started>), Box<dyn std::error::Error>> {
         let (started, receiver) = mpsc::channel();
         let report = probe::run()?;
@@ -72,7 +73,7 @@ impl DebuggedKvm {
                 .write(true)
                 .open("/dev/kvm")?
                 .into(),
-            devices: Arc::default(),
+            devices,
             requests: Mutex::new(Some(requests)),
             started,
         };
@@ -129,7 +130,7 @@ type KvmVm = <Kvm as Hypervisor>::Vm;
 pub(crate) struct DebuggedVm {
     inner: KvmVm,
     debugger: VmHandle,
-    devices: Arc<Devices>,
+    devices: Option<Arc<Devices>>,
     power_off: Arc<AtomicBool>,
 }
 

@@ -1,6 +1,7 @@
 //! alioth 0.12.0, as it comes from crates.io, with a debugger: alioth is generic over its hypervisor, so wrappers around its own KVM types host the hooks.
 //!
-//! The arguments are the ELF file of the demo guest and the number of vCPUs. Each line of standard input is typed on the guest's serial port.
+//! The arguments are the ELF file of the demo guest and the number of vCPUs; each line of standard input is typed on the guest's serial port. Or the arguments are a bzImage of
+//! Linux, the number of vCPUs, an initramfs and the command line; then alioth's own serial port has standard input, which has to be a terminal.
 #![forbid(unsafe_code)]
 
 mod descriptors;
@@ -21,26 +22,58 @@ use debug_worker::Exposure;
 use hypervisor::DebuggedKvm;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultPool;
+use small_pc::Devices;
 use std::error::Error;
+use std::ffi::CString;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use vp_runner::embed::Controller;
 
 const MEMORY: u64 = 64 << 20;
+const MEMORY_FOR_LINUX: u64 = 512 << 20;
+
+/// What Linux needs besides the kernel.
+struct Linux {
+    initramfs: PathBuf,
+    cmdline: CString,
+}
+
+impl Linux {
+    /// From the arguments, if there are any.
+    fn new(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Self>, Box<dyn Error>> {
+        let Some(initramfs) = arguments.next() else {
+            return Ok(None);
+        };
+        let cmdline = arguments.next().ok_or("give the kernel's command line")?;
+        Ok(Some(Self {
+            initramfs: initramfs.into(),
+            cmdline: CString::new(cmdline.into_vec())?,
+        }))
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let guest = arguments.next().ok_or("give the ELF file of a guest")?;
     let cpus = arguments.next().ok_or("give the number of vCPUs")?;
     let cpus: u16 = cpus.to_str().unwrap_or_default().parse()?;
+    let linux = Linux::new(arguments)?;
     let listener = DebugListener::bind(&"127.0.0.1:0".parse()?, Exposure::LoopbackOnly)?;
     println!("gdb: listening on {}", listener.local_addr());
 
     let (requests, receiver) = mesh::channel();
-    let (kvm, started) = DebuggedKvm::new(receiver, cpus)?;
+    let devices = Arc::<Devices>::default();
+    let of_demo_guest = linux.is_none().then(|| devices.clone());
+    let (kvm, started) = DebuggedKvm::new(receiver, cpus, of_demo_guest)?;
     let config = BoardConfig {
         mem: MemConfig {
-            size: MEMORY,
+            size: match linux {
+                Some(_) => MEMORY_FOR_LINUX,
+                None => MEMORY,
+            },
             backend: MemBackend::Memfd,
             shared: true,
             ..MemConfig::default()
@@ -52,18 +85,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         coco: None,
     };
     let machine = Machine::new(&kvm, config)?;
-    machine.add_payload(Payload {
-        executable: Some(Executable::Pvh(PathBuf::from(guest).into())),
-        ..Payload::default()
-    });
+    let kernel = PathBuf::from(guest).into();
+    match linux {
+        None => {
+            machine.add_payload(Payload {
+                executable: Some(Executable::Pvh(kernel)),
+                ..Payload::default()
+            });
+            thread::spawn(move || {
+                for line in std::io::stdin().lines().map_while(Result::ok) {
+                    devices.type_keys(&line);
+                }
+            });
+        }
+        Some(Linux { initramfs, cmdline }) => {
+            machine.add_com1()?;
+            machine.add_payload(Payload {
+                executable: Some(Executable::Linux(kernel)),
+                initramfs: Some(initramfs.into()),
+                cmdline: Some(cmdline),
+                ..Payload::default()
+            });
+        }
+    }
     let (debugger, controller) = started.recv()?;
     let server = thread::spawn(move || serve(listener, requests, controller));
-    let devices = kvm.devices.clone();
-    thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            devices.type_keys(&line);
-        }
-    });
     machine.boot()?;
     machine.wait()?;
     println!("vmm: the guest has ended");

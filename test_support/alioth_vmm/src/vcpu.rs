@@ -37,7 +37,8 @@ pub(crate) struct DebuggedVcpu {
     /// Made before the first entry: the vCPU has its CPUID by then.
     pub(crate) hook: Option<VpHook>,
     pub(crate) debugger: VmHandle,
-    pub(crate) devices: Arc<Devices>,
+    /// Of the demo guest, if it is the guest.
+    pub(crate) devices: Option<Arc<Devices>>,
     /// A debugger has seen that the guest switches itself off, and goes on.
     pub(crate) power_off: Arc<AtomicBool>,
     /// The board's answer to the last exit, which `KVM_RUN` has not had yet.
@@ -91,6 +92,9 @@ impl Vcpu for DebuggedVcpu {
             if self.power_off.load(Ordering::SeqCst) {
                 return Ok(VmExit::Shutdown);
             }
+            let Some(devices) = &self.devices else {
+                return Ok(exit);
+            };
             entry = match exit {
                 VmExit::Io {
                     port,
@@ -98,7 +102,7 @@ impl Vcpu for DebuggedVcpu {
                     size,
                 } if is_of_demo_guest(port) => {
                     let bytes = value.to_le_bytes();
-                    let asked = self.devices.write(port, &bytes[..usize::from(size)]);
+                    let asked = devices.write(port, &bytes[..usize::from(size)]);
                     if asked == Some(Request::PowerOff)
                         && self
                             .debugger
@@ -115,7 +119,7 @@ impl Vcpu for DebuggedVcpu {
                     size,
                 } if is_of_demo_guest(port) => {
                     let mut bytes = [0; 4];
-                    self.devices.read(port, &mut bytes[..usize::from(size)]);
+                    devices.read(port, &mut bytes[..usize::from(size)]);
                     VmEntry::Io {
                         data: Some(u32::from_le_bytes(bytes)),
                     }

@@ -5,6 +5,7 @@
 //! - [`machine`]: a small machine around `vp_runner`, in the test's own process, driven by requests.
 //! - [`own_loops`]: a VMM with run loops of its own, in the place of the runner's threads.
 //! - [`running`]: a VMM as a child process.
+//! - [`linux_guest`]: the stock Linux kernel of the nested bed.
 //! - [`any_vmm`]: the VMM under test as a command, with a small guest.
 //! - [`debuggers`]: the GDBs and LLDBs on this machine.
 //! - [`packets`], [`gdb_client`] and [`typed_gdb`]: clients of the debug server, by raw packets, by GDB in batch mode, and by GDB that gets its commands one at a time.
@@ -16,6 +17,7 @@ pub mod amount;
 pub mod any_vmm;
 pub mod debuggers;
 pub mod gdb_client;
+pub mod linux_guest;
 pub mod machine;
 pub mod own_loops;
 pub mod packets;

@@ -3,15 +3,23 @@
 use crate::running::Running;
 use crate::running::kvm_here;
 
-/// The files of the kernel. `None`, with the reason printed, if they are missing.
-pub(crate) struct Linux {
+/// The files of the kernel.
+pub struct Linux {
+    /// The path of the bzImage.
     pub kernel: String,
+    /// The path of the initramfs.
     pub initrd: String,
+    /// The path of a disk with a file system that has the same init.
+    pub disk: String,
     symbols: String,
 }
 
 impl Linux {
-    pub(crate) fn given() -> Option<Self> {
+    /// `None`, with the reason printed, if they are missing.
+    ///
+    /// # Panics
+    /// They are missing in the nested bed.
+    pub fn given() -> Option<Self> {
         let variable = |name: &str| match std::env::var(name) {
             Ok(path) => Some(path),
             Err(_) => {
@@ -28,19 +36,20 @@ impl Linux {
         let given = Self {
             kernel: variable("TRAPGATE_TEST_LINUX_KERNEL")?,
             initrd: variable("TRAPGATE_TEST_LINUX_INITRD")?,
+            disk: variable("TRAPGATE_TEST_LINUX_DISK")?,
             symbols: variable("TRAPGATE_TEST_LINUX_SYMS")?,
         };
         kvm_here().then_some(given)
     }
 
     /// Starts the guest. `cmdline` is appended to the options that every test needs.
-    pub(crate) fn start(&self, args: &[&str], cmdline: &str) -> Running {
+    pub fn start(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("quiet {cmdline}");
         self.boot(&[&["--no-reboot"], args].concat(), &cmdline)
     }
 
     /// Boots the guest, and boots it again at each reset, with all messages.
-    pub(crate) fn boot(&self, args: &[&str], cmdline: &str) -> Running {
+    pub fn boot(&self, args: &[&str], cmdline: &str) -> Running {
         let cmdline = format!("console=ttyS0 nokaslr panic=-1 {cmdline}");
         let kernel = [
             "run",
@@ -55,11 +64,15 @@ impl Linux {
     }
 
     /// The address of a symbol, in GDB's syntax.
-    pub(crate) fn symbol(&self, name: &str) -> String {
+    pub fn symbol(&self, name: &str) -> String {
         format!("{:#x}", self.address(name))
     }
 
-    pub(crate) fn address(&self, name: &str) -> u64 {
+    /// The address of a symbol.
+    ///
+    /// # Panics
+    /// The kernel has no such symbol.
+    pub fn address(&self, name: &str) -> u64 {
         let mut found = self.functions(&|symbol| symbol == name);
         assert!(
             !found.is_empty(),
@@ -70,7 +83,10 @@ impl Linux {
     }
 
     /// The symbols whose names `wanted` accepts, with their addresses, in the order of the file.
-    pub(crate) fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
+    ///
+    /// # Panics
+    /// The file cannot be read.
+    pub fn functions(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<(u64, String)> {
         let symbols = std::fs::read_to_string(&self.symbols).expect("a readable file");
         let mut found = Vec::new();
         for line in symbols.lines() {

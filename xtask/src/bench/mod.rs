@@ -35,7 +35,7 @@ use std::process::Command;
 const QEMU: &str = "qemu";
 /// The name of `trapgate exec` around the same QEMU in the report.
 const EXEC: &str = "exec";
-/// The name of the other build in the report.
+/// The name of the other build of `trapgate` in the report.
 const BEFORE: &str = "before";
 
 /// Both guests are stopped at this symbol for the measures that need a guest in its main loop.
@@ -129,13 +129,13 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The newest QEMU that can be had. The bed's own is statically linked, and no library can be preloaded into it.
+/// The newest QEMU that is available. The bed's own is statically linked, and no library can be preloaded into it.
 fn qemu() -> anyhow::Result<DebianQemu> {
     let newest = DebianQemu::all()?.pop();
     newest.context("no QEMU")
 }
 
-/// What the ioctls and the runner cost without any server.
+/// Prints the times of the ioctls and of the runner without a server.
 fn without_server(report: &mut Report) -> Option<BareStep> {
     let bare = build_example("bare_step").and_then(|program| bare_step(&program));
     match &bare {

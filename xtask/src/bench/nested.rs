@@ -22,7 +22,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A round takes about 15 s, and the first also counts instructions.
+/// A round takes about 15 s. The first round also counts instructions.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Arguments of the hidden subcommand that runs in the bed.
@@ -198,7 +198,7 @@ const ATTACHED_SHARE: &str = "attached, of detached";
 /// The number of comparisons in a round: of a step and of a Ctrl-C on both servers, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
-/// How fast the guest is stepped and run, in pairs, since it is faster or slower for seconds at a time.
+/// Measures the rates of steps and of the running guest in pairs, because the machine is faster or slower for seconds at a time.
 fn runs_of(report: &mut Report, guest: &mut Spinning<'_>, bare_step: &Path) -> anyhow::Result<()> {
     let name = guest.name;
     for turn in 0..TURNS {

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Of `trapgate run`.
 const OURS: &str = "trapgate";
 
-/// All figures of one run. Only figures of one run are compared: machines drift by a factor of two.
+/// All figures of one run. Compare only figures of one run, because machines drift by a factor of two.
 #[derive(Serialize)]
 pub(super) struct Report {
     /// The baseline, with which our server is compared: `qemu` or `before`.
@@ -32,7 +32,7 @@ struct Measure {
 }
 
 impl Measure {
-    /// How many times better than the baseline a server of ours is. Of a rate, more is better; of anything else, less.
+    /// How many times better than the baseline a server of ours is. A higher rate is better. A lower value of any other measure is better.
     fn ratio(&self, baseline: &str, ours: &str) -> Option<f64> {
         let (other, ours) = (self.medians.get(baseline)?, self.medians.get(ours)?);
         match self.unit.ends_with("/s") {
@@ -91,7 +91,7 @@ impl Report {
             .copied()
     }
 
-    /// The table, and what is left out of it. `exec` has columns where it was measured.
+    /// Prints the table and the measures that were not taken. `exec` has columns where it was measured.
     pub(super) fn print(&self) {
         let with_exec = self
             .measures

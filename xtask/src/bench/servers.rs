@@ -94,7 +94,7 @@ impl Server {
             .args(["-qmp", "stdio"])
             .stdin(Stdio::piped())
             .stderr(File::create(logs.join(format!("{name}.log")))?);
-        // Commands are answered in the main loop, when everything is set up; the greeting comes too early.
+        // QEMU's main loop answers commands when everything is set up. The greeting comes earlier.
         Self::start_with(name, &mut command, QMP_HELLO, |line| {
             line.contains("\"return\"").then_some(address)
         })
@@ -203,7 +203,7 @@ impl Drop for Server {
     }
 }
 
-/// An address that was free a moment ago: QEMU does not say which port it got, and a VMM under `trapgate exec` has its standard output to itself.
+/// An address whose port was free just before: QEMU does not print its port, and a VMM under `trapgate exec` has its standard output to itself.
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: the promises to a client, by packets and by GDB, kept by several debug servers in one run: `trapgate run`, `trapgate exec` around each version of QEMU, and
-//! the stub of the same QEMU. The result is a table, which `--record` writes into the Guide.
+//! `cargo xtask conformance`: checks the promises to a client, by packets and by GDB, with several debug servers in one run: `trapgate run`, `trapgate exec` around each
+//! version of QEMU, and the stub of the same QEMU. The result is a table. `--record` writes the table into the Guide.
 //!
 //! The tests are `packets` and `gdb` of the package `conformance`. `test_machine::any_vmm` describes how the tests find their VMM.
 
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 /// A debug server, named by its VMM.
 struct Server {
-    /// Of its column, before the version of QEMU.
+    /// The heading of the column, before the version of QEMU.
     heading: &'static str,
     /// The words before QEMU's command, or the whole command if no VMM follows.
     before: &'static str,
@@ -70,7 +70,7 @@ const SERVERS: [Server; 3] = [
 ];
 
 impl Server {
-    /// The command, in the language of [`COMMAND`].
+    /// The command, with the placeholders of [`COMMAND`].
     fn command(&self, programs: &Programs, qemu: &DebianQemu) -> String {
         let mut command = self.before.replace("{library}", &programs.library);
         if let Some(arguments) = self.qemu {
@@ -82,7 +82,7 @@ impl Server {
         command.trim_start().to_owned()
     }
 
-    /// One for each version of QEMU, with the heading of its column and its command.
+    /// The heading of the column and the command for each version of QEMU.
     fn versions(&self, programs: &Programs) -> Vec<(String, String)> {
         let Some((installed, newer)) = programs.qemus.split_first() else {
             return Vec::new();

@@ -9,7 +9,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-/// What a run needs.
+/// The files that a run needs.
 pub(super) struct Programs {
     /// The test programs, in the order of [`TESTS`].
     pub tests: Vec<PathBuf>,
@@ -17,7 +17,7 @@ pub(super) struct Programs {
     pub trapgate: PathBuf,
     /// The library that `trapgate exec` preloads.
     pub library: String,
-    /// Each version.
+    /// QEMU in each version.
     pub qemus: Vec<DebianQemu>,
 }
 

@@ -1,6 +1,7 @@
 //! A Linux guest for tests: the kernel image of the outer machine, a small initramfs, and the kernel's symbols.
 //!
-//! The initramfs prints `trapgate-init: up` when it runs. A word of the kernel's command line selects the next action:
+//! The initramfs prints `trapgate-init: up` when it runs. With `trapgate.disk` on the kernel's command line it first mounts the virtio disk, prints `trapgate-init: disk`, and
+//! runs the same program there. A word of the kernel's command line selects the next action:
 //!
 //! | word | action |
 //! |---|---|
@@ -27,6 +28,7 @@ use crate::cache::Cache;
 use crate::process;
 use anyhow::bail;
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -36,6 +38,13 @@ const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys
+if [ ! -e /on-disk ] && grep -q trapgate.disk /proc/cmdline; then
+    mount -t devtmpfs dev /dev
+    insmod /lib/virtio_blk.ko
+    mount -t ext4 /dev/vda /disk && echo "trapgate-init: disk"
+    umount /sys; umount /proc
+    exec switch_root /disk /init
+fi
 echo "trapgate-init: up"
 for word in $(cat /proc/cmdline); do
     case $word in
@@ -72,6 +81,10 @@ pub(super) struct LinuxGuest {
     image: PathBuf,
 }
 
+/// The module for the disk.
+const DISK_MODULE: &str = "virtio_blk";
+const DISK_SIZE: &str = "8m";
+
 impl LinuxGuest {
     /// Takes the guest from the cache. If it is missing, boots the bed once to read the symbols.
     pub(super) fn provide(
@@ -79,13 +92,14 @@ impl LinuxGuest {
         machine: &dyn Machine,
         kernel: &Kernel,
     ) -> anyhow::Result<Self> {
-        let mut recipe = format!("{}\n{INIT}", kernel.identity());
+        let mut recipe = format!("{}\n{INIT}{DISK_MODULE}{DISK_SIZE}", kernel.identity());
         for (_, source) in EXERCISE {
             recipe.push_str(source);
         }
         let folder = cache.artefact("linux-guest", &recipe, |folder| {
             println!("nested: making the Linux guest for tests");
             initramfs(kernel, folder)?.write(&folder.join("initrd.cpio"))?;
+            disk(kernel, folder)?;
             std::fs::write(folder.join("symbols"), symbols(machine, kernel)?)?;
             Ok(kernel.identity())
         })?;
@@ -96,13 +110,14 @@ impl LinuxGuest {
     }
 
     /// The variables by which tests find the files.
-    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 3] {
+    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 4] {
         [
             ("TRAPGATE_TEST_LINUX_KERNEL", self.image.clone()),
             (
                 "TRAPGATE_TEST_LINUX_INITRD",
                 self.folder.join("initrd.cpio"),
             ),
+            ("TRAPGATE_TEST_LINUX_DISK", self.folder.join("disk.img")),
             ("TRAPGATE_TEST_LINUX_SYMS", self.folder.join("symbols")),
         ]
     }
@@ -110,17 +125,41 @@ impl LinuxGuest {
 
 fn initramfs(kernel: &Kernel, folder: &Path) -> anyhow::Result<Archive> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "lib", "proc", "sys", "tmp"] {
+    for folder in ["bin", "dev", "disk", "lib", "proc", "sys", "tmp"] {
         archive.folder(folder);
     }
     archive.program("bin/exercise", &exercise(folder)?);
     archive.program("bin/busybox", &std::fs::read(kernel.busybox())?);
-    for name in GUEST_MODULES {
+    for name in GUEST_MODULES.iter().chain([&DISK_MODULE]) {
         let module = std::fs::read(kernel.module(name))?;
         archive.program(&format!("lib/{name}.ko"), &module);
     }
     archive.program("init", INIT.as_bytes());
     Ok(archive)
+}
+
+/// Makes a file system with the same init, without the exercises.
+fn disk(kernel: &Kernel, folder: &Path) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let root = scratch.path().join("disk");
+    for folder in ["bin", "dev", "lib", "proc", "sys", "tmp"] {
+        std::fs::create_dir_all(root.join(folder))?;
+    }
+    std::fs::copy(kernel.busybox(), root.join("bin/busybox"))?;
+    std::fs::write(root.join("on-disk"), "")?;
+    let init = root.join("init");
+    std::fs::write(&init, INIT)?;
+    for program in [init, root.join("bin/busybox")] {
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d"]);
+    mke2fs
+        .arg(&root)
+        .arg(folder.join("disk.img"))
+        .arg(DISK_SIZE);
+    process::capture(&mut mke2fs)?;
+    Ok(())
 }
 
 /// Compiles and links a program without shared libraries, because the guest has none.

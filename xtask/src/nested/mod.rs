@@ -12,6 +12,7 @@
 //! | `TRAPGATE_NESTED_MACHINE` | `qemu` or `bochs` |
 //! | `TRAPGATE_TEST_LINUX_KERNEL` | a Debian cloud kernel as a bzImage |
 //! | `TRAPGATE_TEST_LINUX_INITRD` | an initramfs for the kernel; [`linux_guest`] describes its output |
+//! | `TRAPGATE_TEST_LINUX_DISK` | a disk with the root of the same guest; `trapgate.disk` on its command line selects it |
 //! | `TRAPGATE_TEST_LINUX_SYMS` | the kernel's symbols in the format of `/proc/kallsyms`, for a boot with `nokaslr` |
 
 mod bochs;
@@ -22,6 +23,7 @@ pub(crate) mod hunt;
 mod kernel;
 mod linux_guest;
 mod machine;
+mod other_vmms;
 mod panic_check;
 pub(crate) mod places;
 mod qemu;

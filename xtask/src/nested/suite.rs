@@ -5,6 +5,7 @@ use super::Job;
 use super::MEMORY_MIB;
 use super::boot::Sink;
 use super::machine::Kvm;
+use super::other_vmms;
 use super::places;
 use super::queue;
 use super::quoted;
@@ -31,11 +32,16 @@ use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
 const PACKAGES: &[&str] = &[
+    "alioth_vmm",
     "conformance",
     "own_run_loop",
+    "trapgate-preload",
     "trapgate-vp-runner",
     "trapgate",
 ];
+
+/// The programs of these packages whose tests do not open /dev/kvm.
+const WITHOUT_KVM: [&str; 2] = ["alioth_vmm/unit", "preload/unit"];
 
 /// The packages that also have tests of races.
 const WITH_RACES: &[&str] = &["trapgate-debug-worker", "trapgate-gdb-frontend"];
@@ -54,6 +60,8 @@ pub(super) const FAILED: &str = "hunt: failed: ";
 pub(crate) struct Suite {
     tests: Vec<TestProgram>,
     programs: Vec<PathBuf>,
+    /// More files for the [tests of other VMMs](other_vmms).
+    for_other_vmms: Vec<PathBuf>,
     /// Only the tests whose name contains this text run.
     filter: Option<String>,
     /// See [`Job::seed`].
@@ -96,12 +104,19 @@ impl TestProgram {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The package's.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 impl Suite {
     /// The tests that open /dev/kvm, not yet built. The path of each program is that of its source.
     pub(crate) fn unbuilt() -> anyhow::Result<Self> {
-        Ok(Self::of(sources::programs(PACKAGES)?))
+        let mut tests = sources::programs(PACKAGES)?;
+        tests.retain(|test| !WITHOUT_KVM.contains(&test.name()));
+        Ok(Self::of(tests))
     }
 
     /// Builds the programs for this KVM.
@@ -112,6 +127,7 @@ impl Suite {
         Ok(Self {
             tests: built.tests,
             programs: built.programs,
+            for_other_vmms: built.for_other_vmms,
             ..self
         })
     }
@@ -132,6 +148,7 @@ impl Suite {
         Self {
             tests,
             programs: Vec::new(),
+            for_other_vmms: Vec::new(),
             filter: None,
             seed: 0,
             twice: false,
@@ -149,7 +166,7 @@ impl Suite {
         ]);
         // Unit tests of libraries, integration tests, and the programs that they start.
         command.args(["--lib", "--bins", "--tests"]);
-        for package in packages {
+        for package in packages.chain([&other_vmms::STARTED]) {
             command.args(["--package", package]);
         }
         let mut child = command
@@ -162,12 +179,17 @@ impl Suite {
             let Message::CompilerArtifact(artifact) = message? else {
                 continue;
             };
+            suite.for_other_vmms.extend(other_vmms::library(&artifact));
             let Some(path) = artifact.executable else {
                 continue;
             };
             let path = PathBuf::from(path);
             if !artifact.profile.test {
                 suite.programs.push(path);
+                continue;
+            }
+            // Its own tests are in no suite.
+            if artifact.target.name == other_vmms::STARTED {
                 continue;
             }
             let folder = artifact
@@ -184,6 +206,9 @@ impl Suite {
             anyhow::bail!("the tests do not build (cargo ended with {status})");
         }
         suite.tests.sort_by(|a, b| a.name.cmp(&b.name));
+        if suite.tests.iter().any(other_vmms::are_started_by) {
+            suite.for_other_vmms.extend(other_vmms::files()?);
+        }
         Ok(suite)
     }
 
@@ -385,8 +410,14 @@ impl Suite {
     }
 
     fn files<'a>(&self, tests: impl IntoIterator<Item = &'a TestProgram>) -> Vec<PathBuf> {
-        let tests = tests.into_iter().map(|test| test.path.clone());
-        tests.chain(self.programs.iter().cloned()).collect()
+        let mut files = self.programs.clone();
+        for test in tests {
+            files.push(test.path.clone());
+            if other_vmms::are_started_by(test) {
+                files.extend(self.for_other_vmms.iter().cloned());
+            }
+        }
+        files
     }
 }
 

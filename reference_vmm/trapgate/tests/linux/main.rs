@@ -3,12 +3,7 @@
 //! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
 //! reliable.
 
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
-
-use linux_guest::Linux;
-use test_machine::running;
+use test_machine::linux_guest::Linux;
 
 #[test]
 fn it_boots_to_its_init_and_switches_off() {

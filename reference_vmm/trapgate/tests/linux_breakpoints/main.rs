@@ -6,17 +6,14 @@
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod debugger;
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
 
 use debugger::ARGUMENT;
 use debugger::CALL_NUMBER;
 use debugger::Debugger;
 use debugger::MARK;
-use linux_guest::Linux;
 use running::Running;
 use std::collections::BTreeMap;
+use test_machine::linux_guest::Linux;
 use test_machine::running;
 
 const BREAKPOINTS: usize = 1000;

@@ -4,14 +4,10 @@
 //! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
 //! reliable.
 
-#[path = "../linux_guest/mod.rs"]
-mod linux_guest;
-
 use gdb_client::gdb;
 use gdb_client::in_order;
-use linux_guest::Linux;
 use test_machine::gdb_client;
-use test_machine::running;
+use test_machine::linux_guest::Linux;
 
 #[test]
 fn functions_of_the_kernel_can_be_called_and_stopped_in() {

@@ -3,14 +3,10 @@
 //! Each kind of test is a separate program, because the nested bed boots once per program, and a new boot is the most
 //! reliable.
 
-#[path = "../linux_guest/mod.rs"]
-mod linux_guest;
-
 use gdb_client::gdb;
 use gdb_client::in_order;
-use linux_guest::Linux;
 use test_machine::gdb_client;
-use test_machine::running;
+use test_machine::linux_guest::Linux;
 
 #[test]
 fn gdb_goes_with_it_from_its_first_instruction_to_its_init() {

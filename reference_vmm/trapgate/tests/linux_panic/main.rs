@@ -6,14 +6,10 @@
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod debugger;
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
 
 use debugger::Debugger;
 use debugger::RDI;
-use linux_guest::Linux;
-use test_machine::running;
+use test_machine::linux_guest::Linux;
 
 /// The first argument of `panic` after a request by `sysrq-trigger`.
 const WHY: &[u8] = b"sysrq triggered crash\n\0";

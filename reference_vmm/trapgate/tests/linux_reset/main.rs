@@ -6,13 +6,9 @@
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod debugger;
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
 
 use debugger::Debugger;
-use linux_guest::Linux;
-use test_machine::running;
+use test_machine::linux_guest::Linux;
 
 #[test]
 fn after_a_reset_it_boots_again() {

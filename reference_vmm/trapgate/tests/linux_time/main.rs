@@ -7,19 +7,16 @@
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod debugger;
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
 
 use amount::Amount;
 use debugger::ARGUMENT;
 use debugger::Debugger;
 use debugger::MARK;
-use linux_guest::Linux;
 use running::Running;
 use std::thread;
 use std::time::Duration;
 use test_machine::amount;
+use test_machine::linux_guest::Linux;
 use test_machine::running;
 
 /// Longer than the guest's soft-lockup watchdog allows with [`WATCHDOG`].

@@ -7,14 +7,11 @@
 #[path = "../linux_guest/debugger.rs"]
 #[expect(dead_code, reason = "shared with other tests")]
 mod debugger;
-#[path = "../linux_guest/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod linux_guest;
 
 use debugger::CODE_SEGMENT;
 use debugger::Debugger;
-use linux_guest::Linux;
 use running::Running;
+use test_machine::linux_guest::Linux;
 use test_machine::running;
 
 /// The correct report of each round, which is the same without a debugger.
