@@ -1,9 +1,17 @@
 //! VPs that come and go in each phase.
 
 use super::*;
+use crate::control::at_breakpoint::ByteAtRip;
+use crate::control::at_breakpoint::ByteOf;
+use crate::control::at_breakpoint::Emulation;
 use crate::control::run_state::Cause;
 use crate::control::run_state::KeepStopped;
 use crate::control::run_state::Output;
+use crate::control::run_state::VpAtByte;
+use vmm_core_defs::addr::Gva;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEventKind;
@@ -160,4 +168,51 @@ fn only_a_debugger_has_events_that_are_stops() {
 
     state.stop_on(Some(panics)).unwrap();
     assert_eq!(state.stops_of_debugger(), Some(panics));
+}
+
+/// The first VP steps over its breakpoint byte while the second one is parked. The guest runs when one of the two has left.
+#[test]
+fn a_vp_that_leaves_during_a_step_over_lets_the_others_run_if_it_was_the_one_that_stepped() {
+    let stepping_over = || {
+        let mut state = attached(2);
+        state.resume(&[VpAction::Run; 2], Some).unwrap();
+        state.programmed(&[]).unwrap();
+        let epoch = Epoch::default().next();
+        let breakpoint = Breakpoint {
+            kind: BreakpointKind::Software,
+            address: Gva::new(0x1000),
+            len: 1,
+        };
+        let met = DebugStopReason::Breakpoint {
+            vp: FIRST,
+            breakpoint,
+        };
+        let met = Some(Cause::Debug(met));
+        let at = AtBreakpoint::NEW;
+        state.parked(FIRST, epoch, met, at).unwrap();
+        state.parked(SECOND, epoch, None, at).unwrap();
+        state.resume(&[VpAction::Run; 2], Some).unwrap();
+        let byte = ByteAtRip {
+            of: ByteOf::ThisAddress,
+            emulation: Emulation::Impossible,
+        };
+        let outputs = state.programmed(&[VpAtByte { vp: FIRST, byte }]).unwrap();
+        assert_eq!(entered(&outputs), [FIRST]);
+        assert_eq!(state.phase, Phase::SteppingOver);
+        state
+    };
+    let mut state = stepping_over();
+    assert_eq!(entered(&state.leave(FIRST).unwrap()), [SECOND]);
+    let mut state = stepping_over();
+    assert_eq!(state.leave(SECOND).unwrap(), []);
+    assert_eq!(state.phase, Phase::SteppingOver);
+}
+
+#[test]
+fn an_event_of_a_device_does_not_run_a_guest_that_a_debugger_has_left_stopped() {
+    let mut state = attached(1);
+    state.detach(DetachAction::Stay).unwrap();
+    let event = GuestEvent::Reset { vp: Some(FIRST) };
+    assert_eq!(state.device_event(event).unwrap(), []);
+    assert!(!state.is_running());
 }

@@ -9,7 +9,10 @@ use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::at_breakpoint::Others;
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::FaultRegisters;
 
 /// One tick is a nanosecond.
 const KHZ: u32 = 1_000_000;
@@ -164,4 +167,28 @@ fn a_step_leaves_the_resume_flag_clear() {
     let executed = Scripted::Debug { vector: 1, dr6: BS };
     guest.step([executed.leaves_at(CODE + 1)]);
     assert_eq!(guest.vcpu().registers.general.rflags & RF, 0);
+}
+
+/// Some KVMs report a breakpoint byte as a failed emulation.
+#[test]
+fn a_run_ends_by_an_event_of_the_guest_and_not_by_a_breakpoint_that_looks_like_a_failure() {
+    let failed = Exit::Failed(CrashCause::Internal {
+        suberror: KVM_INTERNAL_ERROR_EMULATION,
+    });
+    let shutdown = Exit::Shutdown(FaultRegisters::Kept);
+    for (exit, rip, wanted) in [
+        (shutdown, CODE, true),
+        (failed, CODE, true),
+        (failed, CODE + 8, false),
+        (Exit::Device, CODE, false),
+    ] {
+        let mut guest = Guest::new(&[(BreakpointKind::Software, CODE + 8)]);
+        let entry = guest.entry(VpAction::Run, AtBreakpoint::NEW);
+        let mut run = guest.vp.begin(&entry);
+        assert_eq!(guest.vp.before_run(&mut run), Turn::Run);
+        guest.vcpu().registers.general.rip = rip;
+        guest.vp.after_run(exit, &mut run);
+        let ends = guest.vp.ends_by_guest_event(&run);
+        assert_eq!(ends, wanted, "{exit:?} at {rip:#x}");
+    }
 }
