@@ -158,7 +158,7 @@ const fn unsupported_advice(why: &Unsupported) -> &'static str {
         Unsupported::NotProbed(_) => {
             "the VMM has to give its runner the report of `vp_runner::probe::run`"
         }
-        Unsupported::ClockRateSet | Unsupported::ClockRateUnknown => {
+        Unsupported::ClockRateSet | Unsupported::ClockRateUnknown | Unsupported::ClocksOfVmm => {
             "work with clocks that go on during a stop (`monitor freeze-time off`)"
         }
         _ => "use a newer version of the VMM",

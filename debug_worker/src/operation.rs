@@ -374,7 +374,11 @@ pub(crate) fn vp_line(status: &VpStatus) -> String {
         .privilege
         .map(|level| format!(", ring {level}"))
         .unwrap_or_default();
-    format!("{activity}{mode}{privilege}")
+    let held = match status.held_by_vmm {
+        true => ", held by the VMM: it runs once the VMM continues the guest",
+        false => "",
+    };
+    format!("{activity}{mode}{privilege}{held}")
 }
 
 pub(crate) const fn mode_name(mode: CpuMode) -> &'static str {

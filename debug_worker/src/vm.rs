@@ -47,7 +47,17 @@ pub(crate) struct AttachedVm {
     /// What happens to the guest if the client is lost.
     on_disconnect: DetachAction,
     duty: DetachDuty,
+    keeps: Keeps,
     cache: StopCache,
+}
+
+/// How long values of a stopped guest are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// Until the client resumes the guest or changes it.
+    UntilResumed,
+    /// Not at all: the VMM may change them.
+    Nothing,
 }
 
 /// Whether the session still has to send `Detach`. Each session sends `Detach` once, and again only if the VM said that
@@ -93,7 +103,12 @@ impl AttachedVm {
     ) -> Result<(Self, AttachInfo), CallError> {
         let pending = DebugSession::attach(&requests, on_disconnect);
         let Attached { session, info } = deadline.answer(pending).await?;
+        let keeps = match info.changes_while_stopped {
+            true => Keeps::Nothing,
+            false => Keeps::UntilResumed,
+        };
         let vm = Self {
+            keeps,
             session,
             deadline,
             on_disconnect,
@@ -137,8 +152,9 @@ impl AttachedVm {
         }
     }
 
-    /// The registers of a VP. They are requested once per stop.
+    /// The registers of a VP. They are requested once per stop, unless the VMM may change them.
     pub(crate) async fn registers(&mut self, vp: VpIndex) -> Result<&mut VpRegisters, CallError> {
+        self.forget_if_outdated();
         if !self.cache.registers.contains_key(&vp) {
             let state = self.call(DebugRequest::GetVpState, vp).await?;
             let block = None;
@@ -163,8 +179,9 @@ impl AttachedVm {
             .await
     }
 
-    /// The status of every VP. It is requested once per stop.
+    /// The status of every VP. It is requested once per stop, unless the VMM may change it.
     pub(crate) async fn status(&mut self) -> Result<VmStatus, CallError> {
+        self.forget_if_outdated();
         if let Some(status) = &self.cache.status {
             return Ok(status.clone());
         }
@@ -175,6 +192,12 @@ impl AttachedVm {
             self.cache.status = Some(status.clone());
         }
         Ok(status)
+    }
+
+    fn forget_if_outdated(&mut self) {
+        if self.keeps == Keeps::Nothing {
+            self.forget();
+        }
     }
 
     /// Clears the cache, because the guest has run or was changed in another way.

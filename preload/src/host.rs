@@ -24,6 +24,9 @@ pub(crate) trait Host: Sync {
     /// The VMM has created a vCPU of a VM that has started.
     fn vcpu_created(&self, vcpu: Vcpu);
 
+    /// The VMM has set the CPUID of a vCPU of a VM that has started. A debugger may see the vCPU from now on, before it runs for the first time.
+    fn vcpu_described(&self, vcpu: Vcpu, fd: BorrowedFd<'_>);
+
     /// The calling thread is about to run the vCPU for the first time. `None`: it runs without a debugger.
     fn vcpu_thread(&self, vcpu: Vcpu, fd: BorrowedFd<'_>) -> Option<Box<dyn VcpuThread>>;
 

@@ -185,6 +185,17 @@ impl<H: Host> Interposer<H> {
         self.host.vcpu_created(vcpu);
     }
 
+    /// The VMM has set the CPUID of a vCPU, so a debugger knows which registers it has.
+    pub(crate) fn vcpu_described(&self, fd: BorrowedFd<'_>) {
+        if !self.knows(fd.as_raw_fd()) {
+            return;
+        }
+        if let Some(vcpu) = self.vcpu_of_started_vm(fd.as_raw_fd()) {
+            let _ours = Ours::enter();
+            self.host.vcpu_described(vcpu, fd);
+        }
+    }
+
     /// The VMM sets a memory slot of a VM.
     pub(crate) fn set_slot(
         &self,

@@ -16,6 +16,8 @@ pub(crate) const GET_DIRTY_LOG: u32 = 0x4010_ae42;
 pub(crate) const RUN: u32 = 0xae80;
 /// Sets the signals that stay blocked during `KVM_RUN`. `_IOW(KVMIO, 0x8b, struct kvm_signal_mask)`.
 pub(crate) const SET_SIGNAL_MASK: u32 = 0x4004_ae8b;
+/// Sets the CPUID of a vCPU. `_IOW(KVMIO, 0x90, struct kvm_cpuid2)`.
+pub(crate) const SET_CPUID2: u32 = 0x4008_ae90;
 /// Sets the debugging of a vCPU. `_IOW(KVMIO, 0x9b, struct kvm_guest_debug)`.
 pub(crate) const SET_GUEST_DEBUG: u32 = 0x4048_ae9b;
 

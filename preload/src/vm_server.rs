@@ -185,6 +185,11 @@ impl VmServer {
         self.handle.expect_vp(vcpu.id);
     }
 
+    /// The VMM has set the CPUID of a vCPU.
+    pub(crate) fn add(&self, vcpu: Vcpu, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.handle.add_vp(vcpu.id, fd)
+    }
+
     /// Registers the vCPU of the calling thread.
     pub(crate) fn vcpu_thread(
         &self,

@@ -134,6 +134,15 @@ impl Host for VmServers {
         }
     }
 
+    fn vcpu_described(&self, vcpu: Vcpu, fd: BorrowedFd<'_>) {
+        if let Some(server) = self.server(vcpu.vm)
+            && let Err(error) = server.add(vcpu, fd)
+        {
+            let text = messages::vcpu_without_debugger(vcpu.id, &error);
+            eprintln!("{text}");
+        }
+    }
+
     fn vcpu_thread(&self, vcpu: Vcpu, fd: BorrowedFd<'_>) -> Option<Box<dyn VcpuThread>> {
         let server = self.server(vcpu.vm)?;
         match server.vcpu_thread(vcpu, fd) {

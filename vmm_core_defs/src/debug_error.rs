@@ -346,6 +346,12 @@ pub enum Unsupported {
         CapabilityKind::FrozenTime
     )]
     ClockRateUnknown,
+    /// The VMM runs the vCPUs, and owns the clocks of the guest.
+    #[error(
+        "{}: the VMM owns the clocks of this guest: the VMM sets kvmclock itself when it pauses the guest, and its devices and timers go on during a stop",
+        CapabilityKind::FrozenTime
+    )]
+    ClocksOfVmm,
     /// The guest has not started the VP, so an interrupt would have no effect.
     #[error("an NMI for VP {vp}: the guest has not started that VP (INIT-SIPI)")]
     NotStarted {

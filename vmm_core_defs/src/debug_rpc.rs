@@ -318,6 +318,9 @@ pub struct AttachInfo {
     pub capabilities: Capabilities,
     /// The reason why the guest is stopped: [`DebugStopReason::Break`], or an earlier stop. The stop says which VPs there are.
     pub stop: StopEvent,
+    /// The VMM may change registers while the guest is stopped, because the VMM runs the vCPUs (a reset, a snapshot that is loaded). A client then keeps no registers from one request
+    /// to the next.
+    pub changes_while_stopped: bool,
 }
 
 impl AttachInfo {
@@ -333,6 +336,7 @@ impl AttachInfo {
             xfeatures,
             capabilities,
             stop,
+            changes_while_stopped: false,
         }
     }
 }
@@ -482,6 +486,8 @@ pub struct VpStatus {
     pub mode: Option<CpuMode>,
     /// The current privilege level of a parked VP: 0 (kernel) to 3 (user).
     pub privilege: Option<u8>,
+    /// The VMM has the thread of the VP, for instance because the VMM has paused the guest. The VP does not enter the guest before the VMM continues it.
+    pub held_by_vmm: bool,
 }
 
 impl VpStatus {
@@ -492,6 +498,7 @@ impl VpStatus {
             activity,
             mode: None,
             privilege: None,
+            held_by_vmm: false,
         }
     }
 

@@ -66,6 +66,7 @@ use vps::Vps;
 use waiting::Waiting;
 
 pub(crate) use held_events::HeldEvents;
+pub(crate) use vps::AddedVp;
 pub(crate) use vps::KvmVps;
 
 /// A request of the VMM to the controller.

@@ -17,14 +17,19 @@
 //!
 //! # The VMM comes first
 //! A parked VP gives its thread back, as if by `EINTR`, when `immediate_exit` of the vCPU is set by the VMM or when any signal with a handler arrives. The VMM then
-//! does its work, and calls the hook again before the guest is to run. The guest does not run until then, and the debugger gets
-//! [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that need the vCPU.
+//! does its work, and calls the hook again before the guest is to run. The guest does not run until then. While the VMM has the thread, the controller reads the vCPU
+//! from its own thread, so a debugger can attach to a VM that the VMM has paused. Requests that change the vCPU get
+//! [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm).
+//!
+//! A VMM that creates its VM paused calls [`VmHandle::add_vp`] for each vCPU, and debuggers see the vCPU before its thread runs. A pause begins after a `KVM_RUN` that
+//! has ended with an error such as `EINTR`: an access to a device is complete then. If a vCPU is paused with an incomplete access, a debugger waits for the VMM.
 //!
 //! After a kick of this crate the VMM sees `EINTR` several times in a row without a reason of its own: a kick may hide an `immediate_exit` that the VMM has set at
 //! the same time, so the VMM gets a chance to look for work after each change of the flag.
 //!
 //! # Without a debugger
-//! Before an entry there is one atomic load, and after an exit none. There is no allocation and no system call.
+//! Before an entry there is one atomic load, and after an exit none. A `KVM_RUN` that returns `EINTR` costs two locks that nobody else wants. There is no allocation and no
+//! system call.
 
 mod params;
 #[cfg(feature = "rust-vmm")]

@@ -5,10 +5,13 @@
 //! thread back as soon as the VMM wants the thread (I11).
 
 pub(crate) mod around;
+mod away;
 pub(crate) mod link;
 pub(crate) mod mailbox;
 mod messages;
+pub(crate) mod on_thread;
 mod parked;
+pub(crate) mod seat;
 mod wait;
 
 use crate::arch::GuestRun;
@@ -23,7 +26,7 @@ use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::hooked_vcpu::HookedVcpu;
-use crate::kvm::kick::Kick;
+use crate::kvm::immediate_exit;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::kvm::wake::HeldSignals;
 use crate::machine::Machine;
@@ -69,7 +72,6 @@ pub(crate) struct HookedVp<V: HookedVcpu = KvmVcpu> {
     gate: Arc<RunGate>,
     mailbox: Arc<Mailbox>,
     events: mesh::Sender<VpEvent>,
-    kick: Arc<dyn Kick>,
     exits: Exits,
     /// Powers the vCPU on. `None` if the VMM does this itself.
     machine: Option<Arc<dyn Machine>>,
@@ -146,7 +148,6 @@ enum KeptExit {
 pub(crate) struct HookParts {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) events: mesh::Sender<VpEvent>,
-    pub(crate) kick: Arc<dyn Kick>,
     pub(crate) exits: Exits,
     pub(crate) machine: Option<Arc<dyn Machine>>,
 }
@@ -157,7 +158,6 @@ impl<V: HookedVcpu> HookedVp<V> {
         let HookParts {
             mailbox,
             events,
-            kick,
             exits,
             machine,
         } = parts;
@@ -167,7 +167,6 @@ impl<V: HookedVcpu> HookedVp<V> {
             vp: Vp::new(vcpu, context),
             mailbox,
             events,
-            kick,
             exits,
             machine,
             state: State::Parked,
@@ -181,14 +180,14 @@ impl<V: HookedVcpu> HookedVp<V> {
         }
     }
 
-    /// The gate between user space and the guest, and the commands for the VP.
-    pub(crate) fn shared(&self) -> (Arc<RunGate>, Arc<Mailbox>) {
-        (self.gate.clone(), self.mailbox.clone())
-    }
-
     /// The vCPU.
     pub(crate) fn vcpu(&mut self) -> &mut V {
         self.vp.vcpu()
+    }
+
+    /// Whether the last exit is complete, so that the VMM may keep the vCPU as it is.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.last_run == LastRun::Nothing
     }
 
     /// Whether the controller has ended.
@@ -227,9 +226,8 @@ impl<V: HookedVcpu> HookedVp<V> {
     }
 
     fn next_entry(&mut self) -> Before {
-        let vcpu = self.vp.vcpu();
         // The VMM may have set the flag too, since it looked for work the last time. So it looks again.
-        if vcpu.immediate_exit().clear() {
+        if immediate_exit::clear() {
             return Before::Interrupted;
         }
         self.stop_passing();
@@ -251,7 +249,7 @@ impl<V: HookedVcpu> HookedVp<V> {
                             return self.deliver_or(Before::Enter);
                         }
                     }
-                    Some(Command::Call(call)) => call(self),
+                    Some(Command::Call(call) | Command::Change(call)) => call(self),
                     Some(Command::Exit) => self.release(),
                     None => return Before::Interrupted,
                 },
@@ -299,10 +297,13 @@ impl<V: HookedVcpu> HookedVp<V> {
     #[inline]
     pub(crate) fn after_exit(&mut self, result: Result<(), i32>) -> After {
         self.last_run = match result {
+            Ok(()) if self.exits == Exits::GoToVmm && self.vp.vcpu().is_complete() => {
+                LastRun::Nothing
+            }
             Ok(()) => LastRun::Exit,
             Err(_) => {
                 // The flag may have hidden one that the VMM set at the same time. The VMM sees the error, and looks for work.
-                self.vp.vcpu().immediate_exit().clear();
+                immediate_exit::clear();
                 LastRun::Nothing
             }
         };
@@ -373,6 +374,7 @@ impl<V: HookedVcpu> HookedVp<V> {
         else {
             return;
         };
+        self.last_run = LastRun::Nothing;
         self.events.send(VpEvent::Parked(parked));
         self.next = parked.cause.map(|_| self.next.unwrap_or_default());
         if snapshot == Snapshot::Ahead && self.mailbox.is_empty() {
@@ -406,7 +408,6 @@ impl<V: HookedVcpu> HookedVp<V> {
 
 impl<V: HookedVcpu> Drop for HookedVp<V> {
     fn drop(&mut self) {
-        self.kick.unregister(self.index);
         self.mailbox.close();
         match thread::panicking() {
             true => self.events.send(VpEvent::Died(self.index)),

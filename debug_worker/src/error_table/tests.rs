@@ -192,6 +192,12 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
             "`monitor freeze-time off`",
         ),
         (
+            unsupported(Unsupported::ClocksOfVmm),
+            95,
+            "the VMM owns the clocks",
+            "`monitor freeze-time off`",
+        ),
+        (
             unsupported(Unsupported::NotStarted { vp: VP }),
             95,
             "has not started that VP",

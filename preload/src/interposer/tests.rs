@@ -12,6 +12,7 @@ enum Call {
     Starts(u32),
     Slot(u32, u32, Option<u64>),
     Created(u32, u32),
+    Described(u32, u32),
     Thread(u32, u32),
     Run(u32),
     ThreadDropped(u32),
@@ -66,6 +67,11 @@ impl Host for Recorder {
     fn vcpu_created(&self, vcpu: Vcpu) {
         assert!(is_ours());
         self.note(Call::Created(vcpu.vm.0, vcpu.id));
+    }
+
+    fn vcpu_described(&self, vcpu: Vcpu, _: BorrowedFd<'_>) {
+        assert!(is_ours());
+        self.note(Call::Described(vcpu.vm.0, vcpu.id));
     }
 
     fn vcpu_thread(&self, vcpu: Vcpu, _: BorrowedFd<'_>) -> Option<Box<dyn VcpuThread>> {

@@ -84,6 +84,15 @@ unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) 
             }
             answer
         }
+        Ok(kvm_request::SET_CPUID2) if INTERPOSER.knows(fd) => {
+            let answer = real();
+            if answer == 0 {
+                // SAFETY: the descriptor is open, because KVM has just used it.
+                let vcpu = unsafe { BorrowedFd::borrow_raw(fd) };
+                keeping_errno(|| INTERPOSER.vcpu_described(vcpu));
+            }
+            answer
+        }
         Ok(kvm_request::SET_GUEST_DEBUG) if INTERPOSER.knows(fd) && argument != 0 => {
             // SAFETY: the argument of this ioctl on a vCPU points to a structure that begins with `control`.
             let control = unsafe { (argument as *const u32).read_unaligned() };

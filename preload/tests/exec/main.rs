@@ -3,6 +3,7 @@
 mod bed;
 mod linux;
 mod other_programs;
+mod paused;
 mod qemu;
 mod qemu_snapshots;
 mod small_vmm;

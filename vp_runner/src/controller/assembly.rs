@@ -169,7 +169,7 @@ impl Controller {
         }));
         let clocks = Box::new(KvmClocks(parts.vm.clone()));
         // The clocks of an embedded VM belong to the VMM, and run on during a stop.
-        let rate = Err(Unsupported::ClockRateUnknown.into());
+        let rate = Err(Unsupported::ClocksOfVmm.into());
         let time = Arc::new(Timekeeper::new(clocks, FreezeTime::Off, rate));
         let (send, events) = mesh::channel();
         let shared = VpShared {

@@ -104,13 +104,8 @@ impl Controller {
                     .await;
             }
             DebugRequest::WriteMsr(rpc) => {
-                rpc.handle(async |(vp, msr, value)| {
-                    // The MSR may be EFER, which is part of the location.
-                    self.breakpoint_control.forget(vp);
-                    self.on_stopped(vp, move |vp| vp.write_msr(msr, value))
-                        .await
-                })
-                .await;
+                rpc.handle(async |(vp, msr, value)| self.write_msr(vp, msr, value).await)
+                    .await;
             }
             DebugRequest::ReadMemory(rpc) => self.read_memory(rpc).await,
             DebugRequest::WriteMemory(rpc) => self.write_memory(rpc).await,
@@ -282,12 +277,14 @@ impl Controller {
 
     pub(super) fn attached(&mut self, epoch: Epoch, reason: DebugStopReason) {
         self.reported.push(reason);
-        self.waiting.attached(AttachInfo::new(
+        let mut info = AttachInfo::new(
             GuestArch::X86_64,
             self.xfeatures,
             self.capabilities.clone(),
             StopEvent::new(epoch, reason, self.vps.set()),
-        ));
+        );
+        info.changes_while_stopped = matches!(self.owner, Owner::Vmm(_));
+        self.waiting.attached(info);
     }
 
     fn check_stopped(&self, vp: VpIndex) -> Result<(), DebugError> {
@@ -323,7 +320,10 @@ impl Controller {
         // A client calls a function by writing RSP and RIP, and may leave out the write of RIP where RIP has the value already. So a changed RSP means a call.
         let rsp = Gp::Rsp as usize;
         let stays = old.rip == new.rip && old.cs.base == new.cs.base && old.gp[rsp] == new.gp[rsp];
-        let written = self.vps.call(vp, move |vp| vp.write_registers(&new)).await;
+        let written = self
+            .vps
+            .change(vp, move |vp| vp.write_registers(&new))
+            .await;
         self.breakpoint_control.forget(vp);
         // RIP may have been written before a write failed.
         if !stays {
@@ -379,7 +379,15 @@ impl Controller {
         if activity == VpActivity::WaitingForStart {
             return Err(Unsupported::NotStarted { vp }.into());
         }
-        self.on_stopped(vp, |vp| vp.raise_nmi()).await
+        self.vps.change(vp, |vp| vp.raise_nmi()).await
+    }
+
+    async fn write_msr(&mut self, vp: VpIndex, msr: u32, value: u64) -> Result<(), DebugError> {
+        self.check_stopped(vp)?;
+        // The MSR may be EFER, which is part of the location.
+        self.breakpoint_control.forget(vp);
+        let write = self.vps.change(vp, move |vp| vp.write_msr(msr, value));
+        write.await
     }
 
     fn freeze_time(&self, wanted: Option<FreezeTime>) -> Result<FreezeTime, DebugError> {
@@ -400,6 +408,12 @@ impl Controller {
     }
 
     async fn vp_status(&mut self, vp: VpIndex) -> Result<VpStatus, DebugError> {
+        let mut status = self.activity_of(vp).await?;
+        status.held_by_vmm = self.vps.is_held_by_vmm(vp);
+        Ok(status)
+    }
+
+    async fn activity_of(&mut self, vp: VpIndex) -> Result<VpStatus, DebugError> {
         if self.state.check_stopped().is_err() {
             let activity = match self.state.is_entered(vp) {
                 true => VpActivity::Running,

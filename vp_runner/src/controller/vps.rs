@@ -2,6 +2,7 @@
 
 mod start;
 
+pub(crate) use start::AddedVp;
 pub(crate) use start::KvmVps;
 pub(crate) use start::VpShared;
 
@@ -12,6 +13,7 @@ use crate::control::enter::Enter;
 use crate::control::enter::Snapshot;
 use crate::control::run_gate::Kick;
 use crate::control::run_gate::RunGate;
+use crate::hook::Call;
 use crate::hook::Command;
 use crate::hook::ParkedVp;
 use crate::hook::link::NotTaken;
@@ -105,6 +107,11 @@ impl Vps {
         held.map(|(index, _)| index).collect()
     }
 
+    /// Whether the VMM has the thread of the VP, and keeps it.
+    pub(super) fn is_held_by_vmm(&self, vp: VpIndex) -> bool {
+        self.thread(vp).is_ok_and(|vp| vp.link.is_kept_by_vmm())
+    }
+
     /// # Errors
     /// [`DebugError::NoSuchVp`].
     pub(super) fn check(&self, vp: VpIndex) -> Result<(), DebugError> {
@@ -180,7 +187,7 @@ impl Vps {
         sent.map_err(|why| not_taken(vp, why))
     }
 
-    /// Calls `call` on the thread of a parked VP, and waits for the result.
+    /// Calls `call` with a parked VP, and waits for the result. Also while the VMM has the thread of the VP.
     ///
     /// # Errors
     /// The error of `call`; [`DebugError::NoSuchVp`]; [`DebugError::VpThreadEnded`].
@@ -189,18 +196,31 @@ impl Vps {
         vp: VpIndex,
         call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
     ) -> Result<R, DebugError> {
-        self.ask(vp, call)?.answer().await
+        self.ask(vp, Command::Call, call)?.answer().await
+    }
+
+    /// As [`call`](Self::call), for a call that changes the VP.
+    ///
+    /// # Errors
+    /// [`DebugError::HeldByVmm`], and those of [`call`](Self::call).
+    pub(super) async fn change<R: Send + 'static>(
+        &self,
+        vp: VpIndex,
+        call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
+    ) -> Result<R, DebugError> {
+        self.ask(vp, Command::Change, call)?.answer().await
     }
 
     fn ask<R: Send + 'static>(
         &self,
         vp: VpIndex,
+        command: impl FnOnce(Call) -> Command,
         call: impl FnOnce(&mut dyn ParkedVp) -> Result<R, DebugError> + Send + 'static,
     ) -> Result<Asked<'_, R>, DebugError> {
         let (send, receive) = mesh::oneshot();
         let boxed = Box::new(move |vp: &mut dyn ParkedVp| send.send(call(vp)));
         let link = &self.thread(vp)?.link;
-        let sent = link.command(Command::Call(boxed));
+        let sent = link.command(command(boxed));
         sent.map_err(|why| not_taken(vp, why))?;
         Ok(Asked {
             vp,
@@ -217,7 +237,7 @@ impl Vps {
         let asked: Vec<_> = self
             .set
             .iter()
-            .map(|vp| self.ask(vp, call.clone()))
+            .map(|vp| self.ask(vp, Command::Call, call.clone()))
             .collect();
         let mut result = Ok(());
         for asked in asked {
@@ -235,11 +255,14 @@ impl Vps {
         self.check(vp)?;
         let thread = &mut self.threads[vp.index() as usize];
         thread.looked_at = Snapshot::Ahead;
-        let snapshot = thread
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let snapshot = match thread.link.is_held_by_vmm() {
+            // The VMM may have changed registers since.
+            true => None,
+            false => {
+                let snapshot = thread.snapshot.lock();
+                snapshot.unwrap_or_else(PoisonError::into_inner).clone()
+            }
+        };
         match snapshot {
             Some(state) => Ok(state),
             None => self.call(vp, |vp| vp.read_registers()).await,

@@ -5,12 +5,11 @@ use super::MemorySlot;
 use super::VpHook;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::Kick;
-use crate::control::run_gate::RunGate;
+use crate::controller::AddedVp;
 use crate::controller::Control;
 use crate::controller::Controller;
 use crate::controller::HeldEvents;
 use crate::controller::KvmVps;
-use crate::hook::mailbox::Mailbox;
 use crate::kvm::adopt;
 use crate::memory::slots::MemorySlots;
 use std::io;
@@ -106,20 +105,14 @@ struct Inner {
 struct Known {
     /// The VMM's identifier.
     id: u32,
-    /// `None`: the vCPU has never registered.
-    registered: Option<Registered>,
-}
-
-struct Registered {
-    gate: Arc<RunGate>,
-    mailbox: Arc<Mailbox>,
+    /// `None`: the vCPU has never been added.
+    added: Option<AddedVp>,
 }
 
 impl Known {
-    fn is_here(&self) -> bool {
-        self.registered
-            .as_ref()
-            .is_some_and(|vp| !vp.mailbox.is_closed())
+    /// The vCPU, unless it has gone.
+    fn here(&self) -> Option<&AddedVp> {
+        self.added.as_ref().filter(|vp| !vp.mailbox.is_closed())
     }
 }
 
@@ -127,8 +120,7 @@ impl Known {
 fn position(vps: &mut Vec<Known>, id: u32) -> usize {
     let known = vps.iter().position(|known| known.id == id);
     known.unwrap_or_else(|| {
-        let registered = None;
-        vps.push(Known { id, registered });
+        vps.push(Known { id, added: None });
         vps.len() - 1
     })
 }
@@ -153,6 +145,32 @@ impl VmHandle {
         self.0.control.send(Control::MemoryChanged);
     }
 
+    /// Adds a vCPU whose thread does not run it yet, when its CPUID is set. Debuggers see the vCPU from now on, also in a VM that the VMM has created paused. May be called on
+    /// any thread. [`register_vp`](Self::register_vp) follows on the thread of the vCPU. Has no effect on a vCPU that is here already.
+    ///
+    /// # Errors
+    /// The error of the host.
+    pub fn add_vp(&self, id: u32, vcpu: BorrowedFd<'_>) -> io::Result<()> {
+        let mut vps = self.vps();
+        let position = position(&mut vps, id);
+        match vps[position].here() {
+            Some(_) => Ok(()),
+            None => self.add(&mut vps, position, vcpu).map(drop),
+        }
+    }
+
+    fn add<'a>(
+        &self,
+        vps: &'a mut [Known],
+        position: usize,
+        vcpu: BorrowedFd<'_>,
+    ) -> io::Result<&'a AddedVp> {
+        let vcpu = adopt::vcpu(&self.0.kvm.vm, vcpu)?;
+        let index = u32::try_from(position).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let added = self.0.kvm.add(VpIndex::new(index), vcpu)?;
+        Ok(vps[position].added.insert(added))
+    }
+
     /// Says that a vCPU will register. Debuggers number the vCPUs in the order of these calls. A vCPU without such a call is numbered when it registers, so the threads
     /// of a VMM that begins all vCPUs at once would decide the order. A second call for a vCPU has no effect.
     pub fn expect_vp(&self, id: u32) {
@@ -165,19 +183,15 @@ impl VmHandle {
     /// # Errors
     /// The error of the host, and [`io::ErrorKind::AlreadyExists`] for a vCPU that is registered.
     pub fn register_vp(&self, id: u32, vcpu: BorrowedFd<'_>) -> io::Result<VpHook> {
-        let vcpu = adopt::vcpu(&self.0.kvm.vm, vcpu)?;
         let mut vps = self.vps();
         let position = position(&mut vps, id);
-        let known = &mut vps[position];
-        if known.is_here() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let index = u32::try_from(position).map_err(|_| io::ErrorKind::QuotaExceeded)?;
-        let vp = self.0.kvm.register(VpIndex::new(index), vcpu)?;
-        let (gate, mailbox) = vp.shared();
-        known.registered = Some(Registered { gate, mailbox });
+        let added = match vps[position].here() {
+            Some(added) => added,
+            None => self.add(&mut vps, position, vcpu)?,
+        };
+        let seat = added.seat.clone();
         drop(vps);
-        Ok(VpHook::new(vp))
+        VpHook::new(seat, self.0.kvm.shared.kick.clone())
     }
 
     /// A device of the VMM has caused an event. `id` is that of the vCPU that accessed the device, if one did: where the event is held, this vCPU executes no further
@@ -196,8 +210,8 @@ impl VmHandle {
         // The controller learns of the event first: it takes this message before that of the VP, which parks.
         self.0.control.send(Control::Event(event));
         if let (Some(vp), Some(position)) = (vp, position)
-            && let Some(registered) = &vps[position].registered
-            && registered.gate.kick() == Kick::Signal
+            && let Some(added) = vps[position].here()
+            && added.gate.kick() == Kick::Signal
         {
             self.0.kvm.shared.kick(vp);
         }
@@ -211,7 +225,7 @@ impl VmHandle {
     /// Takes every breakpoint byte out of the guest's memory until the result is dropped, so that the VMM can take a snapshot of the memory. The VMM has paused its
     /// vCPUs before: they are out of `KVM_RUN` and out of the hooks. A vCPU that was parked has no step flag and no debug register of a debugger then.
     ///
-    /// A debugger may stay attached, and gets [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that need a vCPU.
+    /// A debugger may stay attached, and gets [`DebugError::HeldByVmm`](vmm_core_defs::debug_rpc::DebugError::HeldByVmm) for requests that change a vCPU.
     pub fn quiesce(&self) -> Quiesced {
         self.0.kvm.shared.quiesce();
         Quiesced(self.0.clone())

@@ -2,10 +2,12 @@
 
 use crate::hook::After;
 use crate::hook::Before;
-use crate::hook::HookedVp;
 use crate::hook::around::Around;
+use crate::hook::seat::Seat;
+use crate::kvm::kick::Kick;
 use crate::kvm::vcpu::KvmVcpu;
 use std::io;
+use std::sync::Arc;
 
 /// What the VMM does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +37,9 @@ pub struct VpHook {
 }
 
 impl VpHook {
-    pub(super) fn new(vp: HookedVp) -> Self {
-        let around = Around::new(vp);
-        Self { around }
+    pub(super) fn new(seat: Arc<Seat<KvmVcpu>>, kick: Arc<dyn Kick>) -> io::Result<Self> {
+        let around = Around::new(seat, kick)?;
+        Ok(Self { around })
     }
 
     /// Runs the vCPU by `kvm_run`, which makes the `KVM_RUN` and returns the error of the host. Returns when there is an exit or an error for the VMM to handle,

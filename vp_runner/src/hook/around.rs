@@ -3,20 +3,48 @@
 use super::After;
 use super::Before;
 use super::HookedVp;
+use super::on_thread::OnThread;
+use super::seat::Seat;
 use crate::kvm::hooked_vcpu::HookedVcpu;
+use crate::kvm::kick::Kick;
 use std::io;
+use std::sync::Arc;
 
-/// See the module.
+/// See the module. Bound to the thread of the vCPU.
 pub(crate) struct Around<V: HookedVcpu> {
-    vp: HookedVp<V>,
+    _thread: OnThread,
+    seat: Arc<Seat<V>>,
+    /// `None`: the hook is in its seat.
+    here: Option<Box<HookedVp<V>>>,
     /// The result of the exit that is held, for [`run`](Self::run).
     held: io::Result<()>,
 }
 
 impl<V: HookedVcpu> Around<V> {
-    pub(crate) fn new(vp: HookedVp<V>) -> Self {
-        let held = Ok(());
-        Self { vp, held }
+    /// Makes the calling thread the VP's.
+    ///
+    /// # Errors
+    /// The error of the host.
+    pub(crate) fn new(seat: Arc<Seat<V>>, kick: Arc<dyn Kick>) -> io::Result<Self> {
+        Ok(Self {
+            _thread: seat.bind(kick)?,
+            seat,
+            here: None,
+            held: Ok(()),
+        })
+    }
+
+    fn vp(&mut self) -> &mut HookedVp<V> {
+        let seat = &self.seat;
+        self.here
+            .get_or_insert_with(|| seat.take().expect("it is in one of the two places"))
+    }
+
+    /// The VMM gets the thread for as long as it likes.
+    fn leave(&mut self) {
+        if let Some(vp) = self.here.take_if(|vp| vp.is_whole()) {
+            self.seat.put(vp);
+        }
     }
 
     /// See [`VpHook::run`](crate::embed::VpHook::run).
@@ -40,7 +68,11 @@ impl<V: HookedVcpu> Around<V> {
     /// See [`VpHook::before_entry`](crate::embed::VpHook::before_entry).
     #[inline]
     pub(crate) fn before_entry(&mut self) -> Before {
-        self.vp.before_entry()
+        let before = self.vp().before_entry();
+        if before != Before::Enter {
+            self.leave();
+        }
+        before
     }
 
     /// See [`VpHook::after_exit`](crate::embed::VpHook::after_exit).
@@ -50,6 +82,17 @@ impl<V: HookedVcpu> Around<V> {
             Ok(()) => Ok(()),
             Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
         };
-        self.vp.after_exit(result)
+        let after = self.vp().after_exit(result);
+        if after == After::Handle {
+            self.leave();
+        }
+        after
+    }
+}
+
+impl<V: HookedVcpu> Drop for Around<V> {
+    fn drop(&mut self) {
+        // The vCPU goes away on its own thread.
+        drop(self.here.take().or_else(|| self.seat.take()));
     }
 }

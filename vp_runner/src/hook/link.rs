@@ -3,6 +3,7 @@
 use super::Command;
 use super::mailbox::Mailbox;
 pub(crate) use super::mailbox::NotTaken;
+use super::seat::Away;
 use crate::control::run_gate::Kick as Kicked;
 use crate::kvm::kick::Kick;
 use crate::sync::awake::awake;
@@ -20,6 +21,11 @@ pub(crate) trait VpLink: Send + Sync {
 
     /// Whether the VMM has the thread of the VP, and may move the VP.
     fn is_held_by_vmm(&self) -> bool {
+        false
+    }
+
+    /// Whether the VMM has the thread of the VP for more than a moment.
+    fn is_kept_by_vmm(&self) -> bool {
         false
     }
 
@@ -43,25 +49,41 @@ pub(crate) struct HookLink {
     pub(crate) vp: VpIndex,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) kick: Arc<dyn Kick>,
+    /// Where the hook is while the VMM has the thread of the VP. `None`: the thread is this crate's.
+    pub(crate) away: Option<Arc<dyn Away>>,
     /// The thread, if it is one of this crate.
     pub(crate) thread: Option<JoinHandle<()>>,
+}
+
+impl HookLink {
+    fn serve_away(&self) {
+        if let Some(away) = &self.away {
+            away.serve();
+        }
+    }
 }
 
 impl Drop for HookLink {
     /// The controller has ended, or has never learned of the VP.
     fn drop(&mut self) {
         // The command is not taken if the VP has gone.
-        let _ = self.mailbox.send(Command::Exit);
+        let _ = self.command(Command::Exit);
     }
 }
 
 impl VpLink for HookLink {
     fn command(&self, command: Command) -> Result<(), NotTaken> {
-        self.mailbox.send(command)
+        self.mailbox.send(command)?;
+        self.serve_away();
+        Ok(())
     }
 
     fn is_held_by_vmm(&self) -> bool {
         self.mailbox.is_held_by_vmm()
+    }
+
+    fn is_kept_by_vmm(&self) -> bool {
+        self.mailbox.is_kept_by_vmm()
     }
 
     fn wait_briefly(&self, is_done: &mut dyn FnMut() -> bool) {
@@ -69,6 +91,7 @@ impl VpLink for HookLink {
     }
 
     fn kick(&self, kick: Kicked) {
+        self.serve_away();
         if kick == Kicked::Signal {
             self.kick.kick(self.vp);
         }

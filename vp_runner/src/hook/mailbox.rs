@@ -13,13 +13,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
 /// Who has the thread of a VP that is not in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// This crate. Calls with the parked VP are served.
     Runner,
-    /// The VMM. The VP cannot enter the guest before the VMM calls this crate again.
+    /// The VMM. The VP cannot enter the guest before the VMM calls this crate again, and its registers may be the VMM's.
     Vmm,
     /// Nobody: the VP has gone.
     Nobody,
@@ -30,7 +31,7 @@ pub(crate) enum Holder {
 pub(crate) enum NotTaken {
     /// The VP has gone.
     Gone,
-    /// The VMM has the thread of the VP, and this is a call, which would wait for the VMM.
+    /// The VMM has the thread of the VP, and this is a change of the VP.
     HeldByVmm,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Mailbox {
     arrived: Condvar,
 }
 
-/// How long a call waits for a thread that the VMM has. After each signal a parked VP gives its thread to the VMM for some microseconds, so that the VMM can look for
+/// How long a change waits for a thread that the VMM has. After each signal a parked VP gives its thread to the VMM for some microseconds, so that the VMM can look for
 /// work. A VMM that has paused the VM keeps the thread.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -52,6 +53,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 struct State {
     commands: VecDeque<Command>,
     holder: Holder,
+    /// Since when the VMM has the thread, if the VMM has it.
+    held_since: Instant,
     sleeping: bool,
 }
 
@@ -63,6 +66,7 @@ impl Mailbox {
             state: Mutex::new(State {
                 commands: VecDeque::new(),
                 holder,
+                held_since: Instant::now(),
                 sleeping: false,
             }),
             filled: AtomicBool::new(false),
@@ -75,20 +79,18 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a command. A command to enter waits for the VMM to give the thread back. A call waits for a moment only.
+    /// Sends a command. A change waits for a moment for the VMM to give the thread back.
     ///
     /// # Errors
     /// [`NotTaken`].
     pub(crate) fn send(&self, command: Command) -> Result<(), NotTaken> {
         let mut state = self.state();
-        if let Command::Call(_) = command {
-            let held = |state: &mut State| state.holder == Holder::Vmm;
-            let waited = self.arrived.wait_timeout_while(state, MOMENT, held);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Command::Change(_) = command {
+            state = self.wait_a_moment(state);
         }
         match (state.holder, &command) {
             (Holder::Nobody, _) => return Err(NotTaken::Gone),
-            (Holder::Vmm, Command::Call(_)) => return Err(NotTaken::HeldByVmm),
+            (Holder::Vmm, Command::Change(_)) => return Err(NotTaken::HeldByVmm),
             (Holder::Vmm | Holder::Runner, _) => {}
         }
         state.commands.push_back(command);
@@ -121,6 +123,28 @@ impl Mailbox {
         command
     }
 
+    /// The next command that needs no thread. A command to enter is one if the VP is kicked, and parks at once.
+    pub(crate) fn take_away(&self, is_kicked: bool) -> Option<Command> {
+        let mut state = self.state();
+        match state.commands.front()? {
+            Command::Enter(_) if !is_kicked => None,
+            _ => {
+                let command = state.commands.pop_front();
+                self.filled
+                    .store(!state.commands.is_empty(), Ordering::Release);
+                command
+            }
+        }
+    }
+
+    /// The VMM gets the thread, and the controller may serve commands meanwhile.
+    pub(crate) fn hand_over(&self) {
+        let mut state = self.state();
+        if state.holder != Holder::Vmm {
+            (state.holder, state.held_since) = (Holder::Vmm, Instant::now());
+        }
+    }
+
     /// Whether there is no command.
     pub(crate) fn is_empty(&self) -> bool {
         !self.filled.load(Ordering::Acquire)
@@ -132,7 +156,7 @@ impl Mailbox {
         self.arrived.notify_all();
     }
 
-    /// Gives the thread to the VMM. Returns a command instead if one has arrived, because a call must not wait for the VMM.
+    /// Gives the thread to the VMM. Returns a command instead if one has arrived.
     pub(crate) fn leave(&self) -> Option<Command> {
         let mut state = self.state();
         let command = state.commands.pop_front();
@@ -140,7 +164,7 @@ impl Mailbox {
             Some(_) => self
                 .filled
                 .store(!state.commands.is_empty(), Ordering::Release),
-            None => state.holder = Holder::Vmm,
+            None => (state.holder, state.held_since) = (Holder::Vmm, Instant::now()),
         }
         command
     }
@@ -153,6 +177,19 @@ impl Mailbox {
         drop(state);
         self.arrived.notify_all();
         drop(commands);
+    }
+
+    /// Waits until the VMM gives the thread back, but no longer than a moment after the VMM got it.
+    fn wait_a_moment<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let held = |state: &mut State| state.holder == Holder::Vmm;
+        let left = MOMENT.saturating_sub(state.held_since.elapsed());
+        let waited = self.arrived.wait_timeout_while(state, left, held);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Whether the VMM has the thread, and not only for a moment.
+    pub(crate) fn is_kept_by_vmm(&self) -> bool {
+        self.wait_a_moment(self.state()).holder == Holder::Vmm
     }
 
     /// Whether the VMM has the thread.
@@ -199,22 +236,28 @@ mod tests {
         Command::Call(Box::new(|_| {}))
     }
 
+    fn change() -> Command {
+        Command::Change(Box::new(|_| {}))
+    }
+
     #[test]
-    fn a_call_is_refused_while_the_vmm_has_the_thread_and_a_command_to_exit_waits() {
+    fn a_change_is_refused_while_the_vmm_has_the_thread_and_other_commands_wait() {
         let mailbox = Mailbox::new(Holder::Runner).unwrap();
         assert!(mailbox.leave().is_none());
-        assert_eq!(mailbox.send(call()), Err(NotTaken::HeldByVmm));
+        assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
+        assert_eq!(mailbox.send(call()), Ok(()));
         assert_eq!(mailbox.send(Command::Exit), Ok(()));
         mailbox.arrive();
+        assert!(matches!(mailbox.take(), Some(Command::Call(_))));
         assert!(matches!(mailbox.take(), Some(Command::Exit)));
         assert!(mailbox.take().is_none());
     }
 
     #[test]
-    fn a_call_waits_for_a_thread_that_the_vmm_has_for_a_moment() {
+    fn a_change_waits_for_a_thread_that_the_vmm_has_for_a_moment() {
         let mailbox = Arc::new(Mailbox::new(Holder::Vmm).unwrap());
         let sender = mailbox.clone();
-        let thread = thread::spawn(move || sender.send(call()));
+        let thread = thread::spawn(move || sender.send(change()));
         mailbox.arrive();
         assert_eq!(thread.join().unwrap(), Ok(()));
     }
@@ -225,7 +268,7 @@ mod tests {
         mailbox.send(call()).unwrap();
         assert!(matches!(mailbox.leave(), Some(Command::Call(_))));
         assert!(mailbox.leave().is_none());
-        assert_eq!(mailbox.send(call()), Err(NotTaken::HeldByVmm));
+        assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
     }
 
     #[test]

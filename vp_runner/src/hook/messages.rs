@@ -15,8 +15,10 @@ use vmm_core_defs::regs::XFeatures;
 pub(crate) enum Command {
     /// Run the guest. The VP answers with one [`VpParked`].
     Enter(Enter),
-    /// Call this with the parked VP.
+    /// Call this with the parked VP, also while the VMM has the thread.
     Call(Call),
+    /// Call this with the parked VP, whose registers it changes. Refused while the VMM has the thread, because the VMM may write registers of its own after it.
+    Change(Call),
     /// The controller has ended. The VP runs without a debugger from now on, and a thread of this crate ends.
     Exit,
 }
@@ -26,6 +28,7 @@ impl std::fmt::Debug for Command {
         match self {
             Self::Enter(enter) => f.debug_tuple("Enter").field(enter).finish(),
             Self::Call(_) => f.write_str("Call"),
+            Self::Change(_) => f.write_str("Change"),
             Self::Exit => f.write_str("Exit"),
         }
     }

@@ -8,6 +8,7 @@ use super::mailbox::Mailbox;
 use crate::arch::HOLD_AFTER;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::hooked_vcpu::HookedVcpu;
+use crate::kvm::immediate_exit;
 use crate::kvm::wake::HeldSignals;
 use crate::kvm::wake::Woken;
 use crate::sync::awake::Expected;
@@ -29,7 +30,7 @@ impl<V: HookedVcpu> HookedVp<V> {
     pub(super) fn wait_for_command(&mut self, signals: Option<&HeldSignals>) -> Option<Command> {
         self.arrive();
         // A late kick may hide a flag that the VMM has set.
-        if signals.is_some() && self.vp.vcpu().immediate_exit().clear() {
+        if signals.is_some() && immediate_exit::clear() {
             self.vmm = Vmm::IsToLook;
         }
         if self.vmm == Vmm::IsToLook {
@@ -37,14 +38,10 @@ impl<V: HookedVcpu> HookedVp<V> {
         }
         let since = Instant::now();
         let soon = self.next;
-        let vcpu = self.vp.vcpu();
         let mailbox = &self.mailbox;
         let look = || match mailbox.take() {
             Some(command) => Some(Seen::Command(command)),
-            None => vcpu
-                .immediate_exit()
-                .is_wanted_by_vmm()
-                .then_some(Seen::WantedByVmm),
+            None => immediate_exit::is_wanted_by_vmm().then_some(Seen::WantedByVmm),
         };
         let seen = soon.and_then(|next| next.awake(look));
         let command = match seen {
@@ -62,7 +59,7 @@ impl<V: HookedVcpu> HookedVp<V> {
             if let Some(command) = self.mailbox.take() {
                 return Some(command);
             }
-            if self.vp.vcpu().immediate_exit().is_wanted_by_vmm() {
+            if immediate_exit::is_wanted_by_vmm() {
                 return self.leave();
             }
             match self.mailbox.sleep(timeout, signals, || false) {

@@ -31,6 +31,19 @@ pub(super) fn may_be_stop(reason: u32) -> bool {
     )
 }
 
+/// Whether KVM has nothing left to do for this exit. For other exits the next `KVM_RUN` may write the registers first.
+pub(super) fn is_complete(reason: u32) -> bool {
+    matches!(
+        reason,
+        KVM_EXIT_INTR
+            | KVM_EXIT_HLT
+            | KVM_EXIT_SHUTDOWN
+            | KVM_EXIT_SYSTEM_EVENT
+            | KVM_EXIT_INTERNAL_ERROR
+            | KVM_EXIT_FAIL_ENTRY
+    )
+}
+
 /// The exit in `kvm_run`, after a `KVM_RUN` that returned 0. After a shutdown the caller still has to check the registers.
 pub(super) fn decode(run: &kvm_run, exits: Exits) -> Exit {
     if exits == Exits::GoToVmm && !may_be_stop(run.exit_reason) {

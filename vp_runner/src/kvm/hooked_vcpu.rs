@@ -1,18 +1,19 @@
 //! What the hook needs of a vCPU besides the core of its VP. KVM implements it, and so does a vCPU of the unit tests.
 
 use super::exit_decode::Exits;
-use super::immediate_exit::ImmediateExit;
+use super::immediate_exit::BoundFlag;
 use super::x86_64::RegisterFile;
 use crate::arch::Vcpu;
 use crate::control::exit::Exit;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::device_access::DeviceAccess;
+use std::io;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 
-/// See the module. Every method is called on the vCPU's thread.
-pub(crate) trait HookedVcpu: Vcpu {
+/// See the module. Every method is called on the vCPU's thread, or while the vCPU's thread is known to be in the VMM's code.
+pub(crate) trait HookedVcpu: Vcpu + Send + 'static {
     /// Finds out which registers a VP of this VM has. The vCPU is in its power-on state.
     ///
     /// # Errors
@@ -46,8 +47,14 @@ pub(crate) trait HookedVcpu: Vcpu {
     /// The VMM has had the vCPU, and may have changed registers.
     fn vmm_had_vcpu(&mut self);
 
-    /// The flag that makes the next `KVM_RUN` return at once.
-    fn immediate_exit(&self) -> &ImmediateExit;
+    /// Whether KVM has nothing left to do for the last exit, so that the registers are up to date.
+    fn is_complete(&mut self) -> bool;
+
+    /// Makes the calling thread the vCPU's.
+    ///
+    /// # Errors
+    /// The error of the host.
+    fn bind(&self) -> io::Result<BoundFlag>;
 
     /// The device access of an [`Exit::Device`].
     fn device_access(&mut self) -> Option<DeviceAccess<'_>>;

@@ -1,12 +1,7 @@
 //! The signal that ends a `KVM_RUN`: its handler, and the part of a VP thread. `run_gate` has the protocol.
-#![expect(
-    unsafe_code,
-    reason = "sigaction, tgkill, and a flag in the mapping of a vCPU"
-)]
+#![expect(unsafe_code, reason = "sigaction and tgkill")]
 
-use super::immediate_exit::ImmediateExit;
 use super::immediate_exit::on_kick_signal;
-use kvm_ioctls::VcpuFd;
 use std::collections::HashMap;
 use std::io;
 use std::ptr::null;
@@ -202,32 +197,6 @@ impl Kick for SignalKick {
 
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     on_kick_signal();
-}
-
-/// A vCPU on the thread it belongs to: while this exists, the signal sets its `immediate_exit`.
-#[derive(Debug)]
-pub(crate) struct ThreadVcpu {
-    /// Dropped before the mapping of `fd`.
-    immediate_exit: ImmediateExit,
-    fd: VcpuFd,
-}
-
-impl ThreadVcpu {
-    /// Binds the vCPU to the calling thread, which must not have another vCPU.
-    pub(crate) fn new(mut fd: VcpuFd) -> Self {
-        let flag = &raw mut fd.get_kvm_run().immediate_exit;
-        // SAFETY: the flag is in the mapping of `fd`, which lives longer than the value made here.
-        let immediate_exit = unsafe { ImmediateExit::bind(flag) };
-        Self { immediate_exit, fd }
-    }
-
-    pub(crate) fn fd(&mut self) -> &mut VcpuFd {
-        &mut self.fd
-    }
-
-    pub(crate) fn immediate_exit(&self) -> &ImmediateExit {
-        &self.immediate_exit
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One vCPU in KVM, on its own thread.
+//! One vCPU in KVM.
 //!
 //! An ioctl on a vCPU takes microseconds, so no ioctl is made twice. This module caches the debug state, and gets general and system registers
 //! with every exit if KVM has `KVM_CAP_SYNC_REGS`.
@@ -9,7 +9,6 @@ mod debug;
 pub(crate) mod features;
 mod run;
 
-use super::kick::ThreadVcpu;
 use super::x86_64::RegisterFile;
 use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::arch::x86_64::stop_cause::SingleStepping;
@@ -27,7 +26,7 @@ pub(crate) const SHADOW_STI: u8 = 2;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct KvmVcpu {
-    vcpu: ThreadVcpu,
+    fd: VcpuFd,
     /// For the VM's interrupt controllers.
     vm: Arc<VmFd>,
     features: KvmFeatures,
@@ -60,10 +59,9 @@ enum Synced {
 }
 
 impl KvmVcpu {
-    /// A vCPU on its thread.
-    pub(crate) fn new(vcpu: ThreadVcpu, vm: Arc<VmFd>, features: KvmFeatures) -> Self {
+    pub(crate) fn new(fd: VcpuFd, vm: Arc<VmFd>, features: KvmFeatures) -> Self {
         Self {
-            vcpu,
+            fd,
             vm,
             features,
             registers: None,
@@ -83,7 +81,7 @@ impl KvmVcpu {
     fn raw(&mut self) -> &mut VcpuFd {
         self.programmed = Programmed::Unknown;
         self.synced = Synced::No;
-        self.vcpu.fd()
+        &mut self.fd
     }
 
     /// Called before general registers are written. KVM sets its trap flag only if RIP is the same as when stepping was turned on.

@@ -182,7 +182,7 @@ impl FakeVp {
                     }));
                     thread::yield_now();
                 }
-                Command::Call(call) => call(&mut self),
+                Command::Call(call) | Command::Change(call) => call(&mut self),
                 Command::Exit => return,
             }
         }

@@ -16,11 +16,12 @@ use crate::hook::VpEvent;
 use crate::hook::link::HookLink;
 use crate::hook::mailbox::Holder;
 use crate::hook::mailbox::Mailbox;
+use crate::hook::on_thread::OnThread;
+use crate::hook::seat::Seat;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::guest_ram;
 use crate::kvm::hooked_vcpu::HookedVcpu;
 use crate::kvm::kick::Kick;
-use crate::kvm::kick::ThreadVcpu;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::kvm::vcpu::features::KvmFeatures;
 use crate::machine::Machine;
@@ -52,6 +53,13 @@ pub(crate) struct KvmVps {
     pub(crate) shared: VpShared,
     pub(crate) vm: Arc<VmFd>,
     pub(crate) features: KvmFeatures,
+}
+
+/// A vCPU of the VMM's.
+pub(crate) struct AddedVp<V: HookedVcpu = KvmVcpu> {
+    pub(crate) gate: Arc<RunGate>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) seat: Arc<Seat<V>>,
 }
 
 /// The two ends of a VP that is about to begin: of its thread, and of the controller.
@@ -88,12 +96,12 @@ impl VpShared {
             vp: index,
             mailbox: mailbox.clone(),
             kick: self.kick.clone(),
+            away: None,
             thread: None,
         };
         let parts = HookParts {
             mailbox,
             events: self.events.clone(),
-            kick: self.kick.clone(),
             exits,
             machine,
         };
@@ -144,35 +152,40 @@ impl VpShared {
         breakpoints.bytes.unquiesce(&*self.ram);
     }
 
-    /// Registers a vCPU of the VMM, on its thread. The VP is parked until the controller enters it.
+    /// Adds a vCPU of the VMM, whose thread may come later ([`Around::new`]). The VP is parked until the controller enters it.
     ///
     /// # Errors
     /// The error of the host.
-    pub(crate) fn register<V: HookedVcpu>(
+    pub(crate) fn add<V: HookedVcpu>(
         &self,
         index: VpIndex,
         vcpu: V,
         xfeatures: XFeatures,
         paging_limits: PagingLimits,
-    ) -> io::Result<HookedVp<V>> {
+    ) -> io::Result<AddedVp<V>> {
         let Ends {
             context,
             parts,
             gate,
             snapshot,
-            link,
+            mut link,
         } = self.ends(index, None, Exits::GoToVmm, Holder::Vmm)?;
-        self.kick.register(index)?;
+        let mailbox = link.mailbox.clone();
+        let seat = Arc::new(Seat::new(HookedVp::new(vcpu, context, parts)));
+        link.away = Some(seat.clone());
         let new = NewVp {
-            gate,
+            gate: gate.clone(),
             link: Box::new(link),
             snapshot,
             xfeatures,
             paging_limits,
         };
-        let hooked = HookedVp::new(vcpu, context, parts);
         self.events.send(VpEvent::Joined(index, new));
-        Ok(hooked)
+        Ok(AddedVp {
+            gate,
+            mailbox,
+            seat,
+        })
     }
 
     /// Starts a thread of this crate for a vCPU, which `vcpu` makes on the thread.
@@ -193,9 +206,9 @@ impl VpShared {
         } = ends;
         let kick = self.kick.clone();
         let run = move || {
-            let vp = HookedVp::new(vcpu(), context, parts);
-            match kick.register(index) {
-                Ok(()) => vp_thread::serve(vp, index, &*served),
+            let mut vp = HookedVp::new(vcpu(), context, parts);
+            match OnThread::new(&mut vp, kick) {
+                Ok(_thread) => vp_thread::serve(vp, index, &*served),
                 Err(error) => tracing::error!(vp = %index, %error, "a VP thread cannot be kicked"),
             }
         };
@@ -206,23 +219,23 @@ impl VpShared {
 }
 
 impl KvmVps {
-    /// As [`VpShared::register`].
+    /// As [`VpShared::add`].
     ///
     /// # Errors
     /// The error of the host.
-    pub(crate) fn register(&self, index: VpIndex, fd: VcpuFd) -> io::Result<HookedVp> {
+    pub(crate) fn add(&self, index: VpIndex, fd: VcpuFd) -> io::Result<AddedVp> {
         guest_ram::install();
-        let mut vcpu = KvmVcpu::new(ThreadVcpu::new(fd), self.vm.clone(), self.features);
+        let mut vcpu = KvmVcpu::new(fd, self.vm.clone(), self.features);
         let registers = vcpu.find_register_file().map_err(io::Error::other)?;
         vcpu.set_register_file(registers);
         let (xfeatures, paging_limits) = (registers.xfeatures(), registers.paging_limits());
-        self.shared.register(index, vcpu, xfeatures, paging_limits)
+        self.shared.add(index, vcpu, xfeatures, paging_limits)
     }
 
     /// Starts a thread of this crate for a vCPU.
     fn start(&self, index: VpIndex, fd: VcpuFd, machine: Arc<dyn Machine>) -> io::Result<VpThread> {
         let (vm, features) = (self.vm.clone(), self.features);
-        let vcpu = move || KvmVcpu::new(ThreadVcpu::new(fd), vm, features);
+        let vcpu = move || KvmVcpu::new(fd, vm, features);
         self.shared.start(index, vcpu, machine)
     }
 }

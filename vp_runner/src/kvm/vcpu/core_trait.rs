@@ -16,6 +16,7 @@ use crate::arch::x86_64::vp::debug_state::Interrupts;
 use crate::arch::x86_64::vp::debug_state::Undelivered;
 use crate::arch::x86_64::vp::vcpu::Vcpu;
 use crate::kvm::hypervisor_error;
+use crate::kvm::immediate_exit;
 use crate::kvm::pending_interrupt;
 use kvm_bindings::*;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -28,7 +29,7 @@ impl Vcpu for KvmVcpu {
     /// The VP's thread has cleared a flag of this crate before. A flag of the VMM stays, and makes the next `KVM_RUN` return to the VMM.
     fn set_immediate_exit(&mut self, on: bool) {
         if on {
-            self.vcpu.immediate_exit().set();
+            immediate_exit::set();
         }
     }
 
@@ -37,7 +38,7 @@ impl Vcpu for KvmVcpu {
             true => KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS,
             false => 0,
         };
-        self.vcpu.fd().get_kvm_run().kvm_valid_regs = fields.into();
+        self.fd.get_kvm_run().kvm_valid_regs = fields.into();
     }
 
     /// While KVM steps, it is told the state anew before every entry, whether or not the state changed, but for [`kept_trap_flag`](Vcpu::kept_trap_flag): some KVMs lose
@@ -68,7 +69,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn guest_debug_registers(&mut self) -> Result<GuestRegisters, DebugError> {
-        let registers = self.vcpu.fd().get_debug_regs();
+        let registers = self.fd.get_debug_regs();
         let registers =
             registers.map_err(|err| hypervisor_error(HypervisorCall::ReadDebugRegisters, err))?;
         Ok(GuestRegisters {
@@ -82,7 +83,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn undelivered(&mut self) -> Result<Option<Undelivered>, DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let events = fd
             .get_vcpu_events()
             .map_err(|err| hypervisor_error(HypervisorCall::ReadEvents, err))?;
@@ -105,14 +106,14 @@ impl Vcpu for KvmVcpu {
         let Some((master, slave)) = pending_interrupt::pics(&self.vm) else {
             return Ok(None);
         };
-        let lapic = self.vcpu.fd().get_lapic();
+        let lapic = self.fd.get_lapic();
         let lapic = lapic.map_err(|err| hypervisor_error(HypervisorCall::ReadLocalApic, err))?;
         let apic_base = system.apic_base;
         Ok(pending_interrupt::next(&lapic, apic_base, &master, &slave))
     }
 
     fn inject_debug(&mut self, state: DebugState, payload: DebugPayload) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let set = |err| hypervisor_error(HypervisorCall::WriteDebugRegisters, err);
         let mut registers = fd.get_debug_regs().map_err(set)?;
         registers.dr6 = payload.deliver(registers.dr6);
@@ -128,7 +129,7 @@ impl Vcpu for KvmVcpu {
 
     /// KVM queues a `#UD` when it fails to emulate an instruction.
     fn drop_exception(&mut self) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let drop = |err| hypervisor_error(HypervisorCall::DropException, err);
         let mut events = fd.get_vcpu_events().map_err(drop)?;
         events.exception.injected = 0;
@@ -139,14 +140,14 @@ impl Vcpu for KvmVcpu {
     /// `KVM_GET_VCPU_EVENTS` does not return a pending `#BP` or `#OF`, so setting the returned events drops it (api.rst, `KVM_GET_VCPU_EVENTS`;
     /// `kvm_vcpu_ioctl_x86_get_vcpu_events`).
     fn drop_soft_exception(&mut self) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let drop = |err| hypervisor_error(HypervisorCall::DropException, err);
         let events = fd.get_vcpu_events().map_err(drop)?;
         fd.set_vcpu_events(&events).map_err(drop)
     }
 
     fn has_interrupt_shadow(&mut self) -> Result<bool, DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let events = fd
             .get_vcpu_events()
             .map_err(|err| hypervisor_error(HypervisorCall::ReadEvents, err))?;
@@ -154,14 +155,14 @@ impl Vcpu for KvmVcpu {
     }
 
     fn raise_nmi(&mut self) -> Result<(), DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         fd.nmi()
             .map_err(|err| hypervisor_error(HypervisorCall::RaiseNmi, err))
     }
 
     /// Makes no ioctl if the registers came with the last exit.
     fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let (mut general, system) = match self.synced {
             Synced::Yes => {
                 let sync = fd.sync_regs();
@@ -181,7 +182,7 @@ impl Vcpu for KvmVcpu {
     /// KVM drops pending events when general registers are written, so the events are written again afterwards.
     fn write_general(&mut self, regs: &kvm_regs) -> Result<(), DebugError> {
         self.registers_change();
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let write = |err| hypervisor_error(HypervisorCall::WriteRegisters, err);
         let events = fd.get_vcpu_events().map_err(write)?;
         fd.set_regs(regs).map_err(write)?;
@@ -196,7 +197,7 @@ impl Vcpu for KvmVcpu {
         regs.rip = rip;
         self.registers_change();
         let skip = |err| hypervisor_error(HypervisorCall::SkipInstruction, err);
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         fd.set_regs(&regs).map_err(skip)?;
         let mut events = fd.get_vcpu_events().map_err(skip)?;
         events.interrupt.shadow = 0;
@@ -207,7 +208,7 @@ impl Vcpu for KvmVcpu {
     fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), DebugError> {
         let registers = general(outcome.gp, outcome.rip, outcome.rflags);
         self.registers_change();
-        let set = self.vcpu.fd().set_regs(&registers);
+        let set = self.fd.set_regs(&registers);
         set.map_err(|err| hypervisor_error(HypervisorCall::WriteRegisters, err))
     }
 
@@ -218,7 +219,7 @@ impl Vcpu for KvmVcpu {
     fn read_state(&mut self) -> Result<X86VpState, DebugError> {
         let file = self.register_file()?;
         let registers = self.registers()?;
-        file.read_with(self.vcpu.fd(), &registers)
+        file.read_with(&self.fd, &registers)
     }
 
     fn write_state(&mut self, old: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {
@@ -228,7 +229,7 @@ impl Vcpu for KvmVcpu {
 
     /// A KVM without in-kernel interrupt controller does not know the run state. The result is then `Stopped`.
     fn activity(&mut self) -> Result<VpActivity, DebugError> {
-        let state = self.vcpu.fd().get_mp_state();
+        let state = self.fd.get_mp_state();
         let state = state.map_err(|err| hypervisor_error(HypervisorCall::ReadRunState, err))?;
         Ok(match state.mp_state {
             KVM_MP_STATE_HALTED => VpActivity::Halted,
@@ -242,7 +243,7 @@ impl Vcpu for KvmVcpu {
         let halted = kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,
         };
-        if self.vcpu.fd().set_mp_state(halted).is_err() {
+        if self.fd.set_mp_state(halted).is_err() {
             return Ok(false);
         }
         self.skip_to(next_rip)?;

@@ -71,8 +71,7 @@ impl KvmVcpu {
             debug.control |= KVM_GUESTDBG_BLOCKIRQ;
         }
         self.programmed = Programmed::Unknown;
-        self.vcpu
-            .fd()
+        self.fd
             .set_guest_debug(&debug)
             .map_err(|err| hypervisor_error(HypervisorCall::SetDebugState, err))?;
         self.hides = wanted.stepping;
@@ -89,7 +88,7 @@ impl KvmVcpu {
         if regs.rflags & rflags::IF == 0 {
             return Ok(());
         }
-        let fd = self.vcpu.fd();
+        let fd = &mut self.fd;
         let cast = |err| hypervisor_error(HypervisorCall::HoldInterrupts, err);
         let mut events = fd.get_vcpu_events().map_err(cast)?;
         events.interrupt.shadow |= SHADOW_STI;

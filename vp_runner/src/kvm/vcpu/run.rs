@@ -9,13 +9,15 @@ use crate::control::exit::Exit;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::exit_decode::decode;
 use crate::kvm::exit_decode::device_access;
+use crate::kvm::exit_decode::is_complete;
 use crate::kvm::exit_decode::may_be_stop;
 use crate::kvm::hooked_vcpu::HookedVcpu;
-use crate::kvm::immediate_exit::ImmediateExit;
+use crate::kvm::immediate_exit::BoundFlag;
 use crate::kvm::x86_64::RegisterFile;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::device_access::DeviceAccess;
+use std::io;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::stop::CrashCause;
@@ -23,7 +25,7 @@ use vmm_core_defs::stop::FaultRegisters;
 
 impl HookedVcpu for KvmVcpu {
     fn find_register_file(&mut self) -> Result<RegisterFile, DebugError> {
-        RegisterFile::new(&self.vm, self.vcpu.fd())
+        RegisterFile::new(&self.vm, &self.fd)
     }
 
     fn set_register_file(&mut self, registers: RegisterFile) {
@@ -35,7 +37,7 @@ impl HookedVcpu for KvmVcpu {
     }
 
     fn run(&mut self) -> Result<(), i32> {
-        let result = self.vcpu.fd().run().map(drop);
+        let result = self.fd.run().map(drop);
         result.map_err(|err| err.errno())
     }
 
@@ -48,7 +50,7 @@ impl HookedVcpu for KvmVcpu {
     }
 
     fn left(&mut self, result: Result<(), i32>, exits: Exits) -> Exit {
-        let run = self.vcpu.fd().get_kvm_run();
+        let run = self.fd.get_kvm_run();
         self.synced = match run.kvm_valid_regs {
             0 => Synced::No,
             _ => Synced::Yes,
@@ -65,19 +67,23 @@ impl HookedVcpu for KvmVcpu {
     }
 
     fn may_be_stop(&mut self) -> bool {
-        may_be_stop(self.vcpu.fd().get_kvm_run().exit_reason)
+        may_be_stop(self.fd.get_kvm_run().exit_reason)
     }
 
     fn vmm_had_vcpu(&mut self) {
         self.synced = Synced::No;
     }
 
-    fn immediate_exit(&self) -> &ImmediateExit {
-        self.vcpu.immediate_exit()
+    fn is_complete(&mut self) -> bool {
+        is_complete(self.fd.get_kvm_run().exit_reason)
+    }
+
+    fn bind(&self) -> io::Result<BoundFlag> {
+        BoundFlag::bind(&self.fd)
     }
 
     fn device_access(&mut self) -> Option<DeviceAccess<'_>> {
-        device_access(self.vcpu.fd().get_kvm_run())
+        device_access(self.fd.get_kvm_run())
     }
 }
 

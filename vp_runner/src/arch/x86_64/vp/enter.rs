@@ -203,7 +203,7 @@ impl<V: Vcpu> Vp<V> {
     }
 
     /// The gate kept the VP out of the guest (I4).
-    fn kept_out(&mut self, pending: Pending, run: &mut GuestRun) -> Next {
+    pub(super) fn kept_out(&mut self, pending: Pending, run: &mut GuestRun) -> Next {
         let restored = self.take_back();
         self.park_after_completion(pending, restored.err(), run)
     }

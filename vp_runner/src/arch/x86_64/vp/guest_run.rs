@@ -119,6 +119,14 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
+    /// As [`before_run`](Self::before_run), for a VP that is kicked and whose last exit is complete: parks without setting any debug state.
+    pub(crate) fn before_no_run(&mut self, run: &mut GuestRun) -> Turn {
+        if let Next::Enter { .. } = run.next {
+            run.next = self.kept_out(Pending::Nothing, run);
+        }
+        self.before_run(run)
+    }
+
     /// Whether the next `KVM_RUN` and those after it need no work before and after them: nothing steps, no breakpoint is armed, and the guest gets no exception.
     pub(crate) fn is_plain(&self, run: &GuestRun) -> bool {
         let stops = &run.enter.stops;

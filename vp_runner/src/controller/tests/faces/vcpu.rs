@@ -22,7 +22,8 @@ use crate::control::exit::Exit;
 use crate::kvm::RegisterFile;
 use crate::kvm::exit_decode::Exits;
 use crate::kvm::hooked_vcpu::HookedVcpu;
-use crate::kvm::immediate_exit::ImmediateExit;
+use crate::kvm::immediate_exit;
+use crate::kvm::immediate_exit::BoundFlag;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::device_access::DeviceAccess;
@@ -31,9 +32,10 @@ use crate::sync::thread;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::io;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use vmm_core_defs::addr::VpIndex;
@@ -52,12 +54,11 @@ const DR6: u64 = 0xffff_0ff0;
 
 /// The VMM's handle of the vCPU, which makes the `KVM_RUN`.
 #[derive(Clone)]
-pub(super) struct SharedVcpu(Rc<RefCell<State>>);
+pub(super) struct SharedVcpu(Arc<Mutex<State>>, &'static AtomicU8);
 
 /// The hook's handle of the vCPU.
 pub(super) struct HookVcpu {
     vcpu: SharedVcpu,
-    immediate_exit: ImmediateExit,
 }
 
 struct State {
@@ -89,38 +90,43 @@ impl SharedVcpu {
             rsp: 0x3000,
             ..Default::default()
         };
-        Self(Rc::new(RefCell::new(State {
+        let flag: &'static AtomicU8 = Box::leak(Box::default());
+        let state = State {
             world: world.clone(),
             vp,
-            flag: Box::leak(Box::default()),
+            flag,
             registers: CpuRegisters { general, system },
             debug: None,
             pending: None,
             exit: Exit::Nothing,
-        })))
+        };
+        Self(Arc::new(Mutex::new(state)), flag)
+    }
+
+    /// A call from another thread would wait until a `KVM_RUN` ends, so there is none meanwhile.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.0.try_lock();
+        state.expect("a call from one thread while another runs the vCPU")
     }
 
     /// `kvm_run.immediate_exit`.
     pub(super) fn flag(&self) -> &'static AtomicU8 {
-        self.0.borrow().flag
+        self.1
     }
 
     /// `KVM_RUN`.
     pub(super) fn run(&self) -> Result<(), i32> {
-        self.0.borrow_mut().run()
+        self.state().run()
     }
 
     /// Whether the last exit was an access to a device.
     pub(super) fn has_device_exit(&self) -> bool {
-        self.0.borrow().exit == Exit::Device
+        self.state().exit == Exit::Device
     }
 
     /// The part that the hook uses, on the thread of the vCPU.
     pub(super) fn for_hook(&self) -> HookVcpu {
-        HookVcpu {
-            vcpu: self.clone(),
-            immediate_exit: ImmediateExit::of_test(self.flag()),
-        }
+        HookVcpu { vcpu: self.clone() }
     }
 }
 
@@ -221,26 +227,30 @@ impl HookedVcpu for HookVcpu {
 
     fn left(&mut self, result: Result<(), i32>, _: Exits) -> Exit {
         match result {
-            Ok(()) => self.vcpu.0.borrow().exit,
+            Ok(()) => self.vcpu.state().exit,
             Err(_) => Exit::Interrupted,
         }
     }
 
     fn may_be_stop(&mut self) -> bool {
-        matches!(self.vcpu.0.borrow().exit, Exit::Debug(_))
+        matches!(self.vcpu.state().exit, Exit::Debug(_))
     }
 
     fn vmm_had_vcpu(&mut self) {}
 
-    fn immediate_exit(&self) -> &ImmediateExit {
-        &self.immediate_exit
+    fn is_complete(&mut self) -> bool {
+        self.vcpu.state().exit != Exit::Device
+    }
+
+    fn bind(&self) -> io::Result<BoundFlag> {
+        Ok(BoundFlag::of_test(self.vcpu.flag()))
     }
 
     fn device_access(&mut self) -> Option<DeviceAccess<'_>> {
         let data = &[0];
         let size = 1;
         let port = 0x80;
-        let exit = self.vcpu.0.borrow().exit;
+        let exit = self.vcpu.state().exit;
         (exit == Exit::Device).then_some(DeviceAccess::PioWrite { port, size, data })
     }
 }
@@ -248,17 +258,19 @@ impl HookedVcpu for HookVcpu {
 impl Vcpu for HookVcpu {
     fn set_immediate_exit(&mut self, on: bool) {
         if on {
-            self.immediate_exit.set();
+            immediate_exit::set();
         }
     }
 
     fn want_registers(&mut self, _: bool) {}
 
     fn program(&mut self, state: DebugState) -> Result<(), DebugError> {
-        let mut vcpu = self.vcpu.0.borrow_mut();
+        let mut vcpu = self.vcpu.state();
         vcpu.debug = Some(state);
         let programmed = state.registers.programmed();
-        vcpu.world.change(vcpu.vp, |record| {
+        let (world, vp) = (vcpu.world.clone(), vcpu.vp);
+        drop(vcpu);
+        world.change(vp, |record| {
             record.slots = programmed.map_or([None; SLOTS], |(db, dr7)| dr7::decode(&db, dr7));
             record.steps = state.stepping == SingleStepping::On;
         });
@@ -313,7 +325,7 @@ impl Vcpu for HookVcpu {
     }
 
     fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
-        let vcpu = self.vcpu.0.borrow();
+        let vcpu = self.vcpu.state();
         assert!(
             vcpu.pending.is_none(),
             "registers of a device access that is not complete (I2)"
@@ -322,17 +334,17 @@ impl Vcpu for HookVcpu {
     }
 
     fn write_general(&mut self, general: &kvm_regs) -> Result<(), DebugError> {
-        self.vcpu.0.borrow_mut().registers.general = *general;
+        self.vcpu.state().registers.general = *general;
         Ok(())
     }
 
     fn skip_to(&mut self, rip: u64) -> Result<(), DebugError> {
-        self.vcpu.0.borrow_mut().registers.general.rip = rip;
+        self.vcpu.state().registers.general.rip = rip;
         Ok(())
     }
 
     fn write_outcome(&mut self, outcome: &Outcome) -> Result<(), DebugError> {
-        let general = &mut self.vcpu.0.borrow_mut().registers.general;
+        let general = &mut self.vcpu.state().registers.general;
         (general.rip, general.rflags) = (outcome.rip, outcome.rflags);
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::vcpu::SharedVcpu;
 use super::world::World;
 use super::*;
 use crate::control::run_gate::RunGate;
+use crate::controller::AddedVp;
 use crate::hook::After;
 use crate::hook::Before;
 use crate::hook::around::Around;
@@ -194,14 +195,17 @@ impl Vmm {
         let vcpu = SharedVcpu::new(&self.world, vp);
         FLAG.with(|flag| flag.set(Some(vcpu.flag())));
         SET_BY_VMM.with(|set| set.set(false));
-        let hooked =
-            self.shared
-                .register(vp, vcpu.for_hook(), XFeatures::default(), paging_limits());
-        let hooked = hooked.expect("nothing can fail");
+        let added = self
+            .shared
+            .add(vp, vcpu.for_hook(), XFeatures::default(), paging_limits());
+        let AddedVp {
+            gate,
+            mailbox,
+            seat,
+        } = added.expect("nothing can fail");
         {
             let mut state = self.state();
             let wanted = &mut state.vcpus[index];
-            let (gate, mailbox) = hooked.shared();
             wanted.mailbox = Some((mailbox, gate));
             wanted.signals = Some(Signals::here());
             wanted.is_gone = false;
@@ -214,7 +218,12 @@ impl Vmm {
                 ..*record
             };
         });
-        let mut hook = Around::new(hooked);
+        // The debugger may see the vCPU before its thread runs it.
+        for _ in 0..thread_rng().gen_range(0..20) {
+            thread::yield_now();
+        }
+        let hook = Around::new(seat, self.shared.kick.clone());
+        let mut hook = hook.expect("nothing can fail");
         while self.looks_for_work(vp, &vcpu) {
             let result = match self.form {
                 Form::Run => hook.run(|| vcpu.run().map_err(io::Error::from_raw_os_error)),
