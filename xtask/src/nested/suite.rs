@@ -32,7 +32,6 @@ use std::time::Instant;
 
 /// The packages whose tests open /dev/kvm.
 const PACKAGES: &[&str] = &[
-    "alioth_vmm",
     "conformance",
     "own_run_loop",
     "trapgate-preload",
@@ -41,7 +40,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// The programs of these packages whose tests do not open /dev/kvm.
-const WITHOUT_KVM: [&str; 2] = ["alioth_vmm/unit", "preload/unit"];
+const WITHOUT_KVM: [&str; 1] = ["preload/unit"];
 
 /// The packages that also have tests of races.
 const WITH_RACES: &[&str] = &["trapgate-debug-worker", "trapgate-gdb-frontend"];
