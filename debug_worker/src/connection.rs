@@ -2,6 +2,7 @@
 
 use crate::protocol::Protocol;
 use crate::server::Socket;
+use crate::statistics::Statistics;
 use futures::AsyncReadExt;
 use futures::AsyncWrite;
 use futures::AsyncWriteExt;
@@ -46,6 +47,7 @@ pub(crate) struct Incoming {
     buffer: Box<[u8]>,
     /// The protocol that the first bytes are checked against. `None` after the check.
     protocol: Option<Protocol>,
+    statistics: Statistics,
 }
 
 /// The bytes to the client.
@@ -59,6 +61,7 @@ pub(crate) struct Outgoing {
     timer: PolledTimer,
     /// The maximum time for which a client may accept no byte.
     idle_timeout: Duration,
+    statistics: Statistics,
 }
 
 /// The result of sending the queued bytes.
@@ -78,6 +81,7 @@ impl Connection {
         socket: Socket,
         protocol: Protocol,
         idle_timeout: Duration,
+        statistics: Statistics,
     ) -> Self {
         let (read, write) = socket.split();
         Self {
@@ -85,6 +89,7 @@ impl Connection {
                 half: read,
                 buffer: vec![0; READ_SIZE].into_boxed_slice(),
                 protocol: Some(protocol),
+                statistics: statistics.clone(),
             },
             outgoing: Outgoing {
                 half: write,
@@ -93,6 +98,7 @@ impl Connection {
                 stuck_since: None,
                 timer: PolledTimer::new(driver),
                 idle_timeout,
+                statistics,
             },
         }
     }
@@ -104,6 +110,7 @@ impl Incoming {
     /// [`WrongProtocol`](crate::protocol::WrongProtocol). Cancel safe: a poll takes bytes only if it returns them.
     pub(crate) async fn read(&mut self) -> io::Result<&[u8]> {
         let count = self.half.read(&mut self.buffer).await?;
+        self.statistics.bytes_received(count);
         let bytes = &self.buffer[..count];
         tracing::trace!(target: "rsp", "<- {}", Traced(bytes));
         if count > 0
@@ -145,6 +152,7 @@ impl Outgoing {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => {
                     self.start += count;
+                    self.statistics.bytes_sent(count);
                     self.stuck_since = None;
                 }
                 Poll::Pending => {

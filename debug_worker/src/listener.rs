@@ -78,13 +78,13 @@ pub struct DebugListener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Eviction;
 
-/// Endpoints the session of the present client of a debug server, for example of a suspended or forgotten debugger that
+/// Ends the session of the present client of a debug server, for example of a suspended or forgotten debugger that
 /// keeps the guest stopped. An operator's signal or command calls this.
 #[derive(Debug, Clone)]
 pub struct Evictor(mesh::Sender<Eviction>);
 
 impl Evictor {
-    /// Endpoints the present session as if the connection had been lost, without waiting until the client has read its
+    /// Ends the present session as if the connection had been lost, without waiting until the client has read its
     /// replies. Has no effect if no client is served.
     pub fn evict(&self) {
         self.0.send(Eviction);

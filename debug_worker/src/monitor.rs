@@ -131,6 +131,7 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
             }
         }
         GuestCommand::MsrNames => msr_names::list(),
+        GuestCommand::Statistics => guest.vm.statistics.to_string(),
         GuestCommand::Doctor => capabilities_text(&guest.info.capabilities),
         GuestCommand::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
         GuestCommand::FreezeTime(wanted) => {

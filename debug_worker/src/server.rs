@@ -26,6 +26,7 @@ use crate::session::EndRequest;
 use crate::session::Ending;
 use crate::session::Session;
 use crate::session::SessionEnd;
+use crate::statistics::Statistics;
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -43,8 +44,11 @@ use pal_async::timer::PolledTimer;
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument as _;
+use tracing::Span;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
 
@@ -78,6 +82,11 @@ pub struct DebuggerParameters {
     pub requests: Sender<DebugMessage>,
     /// The settings of all sessions.
     pub settings: SessionSettings,
+    /// The counters of the server. The VMM may keep a clone.
+    pub statistics: Statistics,
+    /// A unix socket on which the server answers `GET /metrics` with the counters, as OpenMetrics text.
+    #[cfg(feature = "open-metrics")]
+    pub metrics: Option<DebugListener>,
 }
 
 impl DebuggerParameters {
@@ -87,6 +96,9 @@ impl DebuggerParameters {
             listener,
             requests,
             settings: SessionSettings::default(),
+            statistics: Statistics::default(),
+            #[cfg(feature = "open-metrics")]
+            metrics: None,
         }
     }
 }
@@ -138,11 +150,18 @@ pub async fn serve(
         listener,
         requests: vm,
         settings,
+        statistics,
+        #[cfg(feature = "open-metrics")]
+        metrics,
     } = parameters;
     let driver: Arc<dyn Driver> = Arc::new(driver);
     let local_addr = listener.local_addr().to_string();
     let (listener, evictions) = listener.into_polled(&*driver)?;
     tracing::info!(local_addr, "debug server listening");
+    #[cfg(feature = "open-metrics")]
+    let metrics = crate::metrics::serve(driver.clone(), metrics, statistics.clone());
+    #[cfg(not(feature = "open-metrics"))]
+    let metrics = std::future::pending();
     let server = Server {
         accept_pause: PolledTimer::new(&*driver),
         accept_after: None,
@@ -155,12 +174,16 @@ pub async fn serve(
         local_addr,
         vm,
         settings,
+        statistics,
         refused: FuturesUnordered::new(),
         log: Log::new(),
         state: State::Listening,
     };
-    server.run(requests).await;
-    Ok(())
+    // race: the endpoint ends with the server
+    select_biased! {
+        () = pin!(server.run(requests).fuse()) => Ok(()),
+        never = pin!(metrics.fuse()) => match never {},
+    }
 }
 
 struct Server {
@@ -169,6 +192,7 @@ struct Server {
     local_addr: String,
     vm: Sender<DebugMessage>,
     settings: SessionSettings,
+    statistics: Statistics,
     evictions: Receiver<Eviction>,
     pending: PendingClients,
     /// Clients that wait for the end of a session, in the order of their first packets.
@@ -197,6 +221,8 @@ struct Serving {
     request_end: Option<OneshotSender<EndRequest>>,
     client_done: ClientDone,
     session: BoxFuture<'static, Ending>,
+    /// The session in the log.
+    span: Span,
 }
 
 /// A client that waits for the end of another client's session.
@@ -300,6 +326,7 @@ impl Server {
             socket,
             Protocol::Gdb,
             self.settings.idle_timeout,
+            self.statistics.clone(),
         );
         match refused {
             None => {}
@@ -347,12 +374,15 @@ impl Server {
         if let Some(left_out) = self.log.connected.admit() {
             tracing::info!(remote_addr, "debugger connected{left_out}");
         }
+        self.statistics.session_began();
+        let span = tracing::info_span!("session", remote_addr);
         let (request_end, end_requested) = mesh::oneshot();
         let client_done = ClientDone::default();
         let deadline = Deadline::new(self.driver.clone(), self.settings.rpc_deadline);
         let session = Session::run(
             client,
             self.vm.clone(),
+            self.statistics.clone(),
             deadline,
             self.settings.on_disconnect,
             self.settings.dump_folder.clone(),
@@ -363,7 +393,8 @@ impl Server {
             remote_addr,
             request_end: Some(request_end),
             client_done,
-            session: session.boxed(),
+            session: session.instrument(span.clone()).boxed(),
+            span,
         });
     }
 
@@ -404,6 +435,7 @@ impl Server {
     }
 
     fn refuse(&mut self, connection: Connection, why: String) {
+        self.statistics.client_refused();
         if let Some(left_out) = self.log.refused.admit() {
             tracing::warn!(why, "debugger refused{left_out}");
         }
@@ -426,6 +458,7 @@ impl Server {
         match &mut self.state {
             State::Serving(serving) => {
                 tracing::warn!(remote_addr = serving.remote_addr, "evicting the debugger");
+                self.statistics.evicted();
                 if let Some(request_end) = serving.request_end.take() {
                     request_end.send(EndRequest::Evict);
                 }
@@ -440,7 +473,11 @@ impl Server {
         if let Some(connection) = ending.refused.take() {
             self.refuse(connection, ending.why().to_string());
         }
-        self.state = State::Ending(ending.end().boxed());
+        let span = match &self.state {
+            State::Serving(serving) => serving.span.clone(),
+            State::Listening | State::Ending(_) => Span::none(),
+        };
+        self.state = State::Ending(ending.end().instrument(span).boxed());
     }
 
     fn session_ended(&mut self, end: &SessionEnd) {
@@ -476,7 +513,8 @@ impl Server {
                 .field("local_addr", &self.local_addr)
                 .field("state", self.state.name())
                 .field("silent", self.pending.len())
-                .field("waiting", self.queue.len());
+                .field("waiting", self.queue.len())
+                .field("statistics", &self.statistics);
             if let State::Serving(serving) = &self.state {
                 response.field("remote_addr", &serving.remote_addr);
             }

@@ -16,6 +16,8 @@ use crate::monitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::pending_clients::ReadyClient;
+use crate::statistics::Statistics;
+use crate::statistics::StopCause;
 use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
@@ -27,6 +29,7 @@ use futures::FutureExt;
 use futures::future;
 use futures::future::FusedFuture;
 use futures::select_biased;
+use gdb_frontend::PacketCounts;
 use gdb_frontend::session::Action;
 use gdb_frontend::target::EndSignal;
 use gdb_frontend::target::Stop;
@@ -45,6 +48,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
+use tracing::Instrument as _;
+use tracing::Span;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -149,13 +155,19 @@ impl Session {
     pub(crate) async fn run(
         client: ReadyClient,
         requests: Sender<DebugMessage>,
+        statistics: Statistics,
         deadline: Deadline,
         on_disconnect: DetachAction,
         dump_folder: Option<PathBuf>,
         mut end_requested: OneshotReceiver<EndRequest>,
         client_done: ClientDone,
     ) -> Ending {
-        let attach = AttachedVm::attach(requests, deadline.clone(), on_disconnect);
+        let attach = AttachedVm::attach(
+            requests,
+            deadline.clone(),
+            on_disconnect,
+            statistics.clone(),
+        );
         let mut attach = pin!(attach.fuse());
         // race
         let attached = select_biased! {
@@ -193,6 +205,8 @@ impl Session {
             frontend: client.first_packet.into_session(target),
             end_requested,
             running: None,
+            stop: stop_span(&guest.info.stop),
+            statistics,
             vps: guest.vps.clone(),
             end_of_stream: false,
             client_done,
@@ -232,7 +246,8 @@ impl Session {
         let only_for_client = monitor::is_dump(&op);
         self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
-            let mut op = pin!(self.guest.carry_out(op).fuse());
+            let op = self.guest.carry_out(op).instrument(self.link.stop.clone());
+            let mut op = pin!(op.fuse());
             loop {
                 if only_for_client && self.link.end_of_stream {
                     // A dump takes minutes for a large guest, and would keep the guest stopped and the next client out.
@@ -281,6 +296,9 @@ struct Link {
     end_requested: OneshotReceiver<EndRequest>,
     /// The pending answer to a `Resume`. It stays here until the answer comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,
+    /// The present stop in the log. It contains the requests that are made during the stop.
+    stop: Span,
+    statistics: Statistics,
     /// The VPs at the last stop.
     vps: VpSet,
     /// Whether the client has closed its direction of the connection. It may still read.
@@ -297,6 +315,13 @@ enum Step {
 
 impl Link {
     fn next_step(&mut self) -> Step {
+        let step = self.next_action();
+        let PacketCounts { received, sent } = self.frontend.take_packet_counts();
+        self.statistics.packets(received, sent);
+        step
+    }
+
+    fn next_action(&mut self) -> Step {
         while !self.outgoing.is_full() {
             match self.frontend.poll_action() {
                 Some(Action::Send(bytes)) => self.outgoing.queue(bytes),
@@ -354,7 +379,10 @@ impl Link {
     fn complete(&mut self, outcome: Outcome) {
         self.frontend.complete(outcome.reply);
         match outcome.resumed {
-            Some(Resumed::Running(stop)) => self.running = Some(stop),
+            Some(Resumed::Running(stop)) => {
+                self.running = Some(stop);
+                self.stop = Span::none();
+            }
             Some(Resumed::Over(over)) => self.stopped(over),
             None => {}
         }
@@ -364,6 +392,8 @@ impl Link {
         self.running = None;
         match stop {
             Ok(event) => {
+                self.statistics.stopped(&event.reason);
+                self.stop = stop_span(&event);
                 if event.vps != self.vps {
                     self.frontend.set_threads(threads(&event.vps));
                     self.vps = event.vps;
@@ -392,6 +422,17 @@ impl Link {
             }
         }
     }
+}
+
+/// A stop in the log.
+fn stop_span(stop: &StopEvent) -> Span {
+    let StopEvent { epoch, reason, .. } = stop;
+    tracing::info_span!(
+        "stop",
+        epoch = epoch.number(),
+        cause = StopCause::of(reason).name(),
+        vp = reason.vp().map(VpIndex::index),
+    )
 }
 
 /// The threads of the protocol.

@@ -6,6 +6,7 @@ mod ends;
 mod fake_vm;
 mod hostile;
 mod log_text;
+mod observability;
 mod owner;
 mod races;
 mod sessions;

@@ -5,12 +5,17 @@ use crate::deadline::CallError;
 use crate::deadline::Deadline;
 use crate::deadline::answer_within_turns;
 use crate::registers;
+use crate::statistics::RequestKind;
+use crate::statistics::Statistics;
 use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegisterBlock;
 use mesh::Sender;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::RpcSend;
 use std::collections::HashMap;
+use std::time::Instant;
+use tracing::Instrument as _;
+use tracing::Span;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -44,6 +49,7 @@ pub(crate) enum Resumed {
 pub(crate) struct AttachedVm {
     session: DebugSession,
     deadline: Deadline,
+    pub(crate) statistics: Statistics,
     /// What happens to the guest if the client is lost.
     on_disconnect: DetachAction,
     duty: DetachDuty,
@@ -100,9 +106,11 @@ impl AttachedVm {
         requests: Sender<DebugMessage>,
         deadline: Deadline,
         on_disconnect: DetachAction,
+        statistics: Statistics,
     ) -> Result<(Self, AttachInfo), CallError> {
         let pending = DebugSession::attach(&requests, on_disconnect);
-        let Attached { session, info } = deadline.answer(pending).await?;
+        let answer = deadline.answer(pending);
+        let Attached { session, info } = counted(RequestKind::Attach, &statistics, answer).await?;
         let keeps = match info.changes_while_stopped {
             true => Keeps::Nothing,
             false => Keeps::UntilResumed,
@@ -111,6 +119,7 @@ impl AttachedVm {
             keeps,
             session,
             deadline,
+            statistics,
             on_disconnect,
             duty: DetachDuty::NotDetached,
             cache: StopCache::default(),
@@ -124,9 +133,23 @@ impl AttachedVm {
         request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
         input: I,
     ) -> Result<R, CallError> {
-        self.deadline
-            .answer(self.session.call_failable(request, input))
-            .await
+        let (kind, pending) = self.send(request, input);
+        counted(kind, &self.statistics, self.deadline.answer(pending)).await
+    }
+
+    fn send<I, R>(
+        &self,
+        request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
+        input: I,
+    ) -> (RequestKind, PendingFailableRpc<R, DebugError>) {
+        let mut kind = RequestKind::InSession(usize::MAX);
+        let request = |rpc| {
+            let request = request(rpc);
+            kind = RequestKind::of(&request);
+            request
+        };
+        let pending = self.session.call_failable(request, input);
+        (kind, pending)
     }
 
     /// As [`AttachedVm::call`], for a request that may change the registers, the mode or the activity of a VP. The next
@@ -144,8 +167,15 @@ impl AttachedVm {
     /// refusal, which comes at once, into an error reply. Later, only a stop can tell the client of the refusal.
     pub(crate) async fn resume(&mut self, request: ResumeRequest) -> Result<Resumed, CallError> {
         self.forget();
-        let mut pending = self.session.call_failable(DebugRequest::Resume, request);
-        match answer_within_turns(&mut pending).await {
+        let (kind, mut pending) = self.send(DebugRequest::Resume, request);
+        let began = Instant::now();
+        let answer = answer_within_turns(&mut pending)
+            .instrument(request_span(kind))
+            .await;
+        // The time in which the guest runs is no latency of the request.
+        let failed = matches!(answer, Some(Err(_)));
+        self.statistics.answered(kind, began.elapsed(), failed);
+        match answer {
             None => Ok(Resumed::Running(pending)),
             Some(Err(error)) if !error.is_end() => Err(error),
             Some(over) => Ok(Resumed::Over(over)),
@@ -212,10 +242,10 @@ impl AttachedVm {
             return Ok(());
         }
         self.forget();
-        let pending = self.session.call_failable(DebugRequest::Detach, action);
+        let (kind, pending) = self.send(DebugRequest::Detach, action);
         // The request is sent, whatever happens to the answer, so it must not be sent again.
         self.duty = DetachDuty::Detached;
-        let result = self.deadline.answer(pending).await;
+        let result = counted(kind, &self.statistics, self.deadline.answer(pending)).await;
         match &result {
             Err(CallError::Refused(DebugError::NotAttached | DebugError::NotYourSession)) => {}
             Err(CallError::Refused(_)) => self.duty = DetachDuty::NotDetached,
@@ -238,4 +268,27 @@ impl AttachedVm {
     pub(crate) fn is_gone(&self) -> bool {
         self.session.is_closed()
     }
+}
+
+/// A request in the log.
+fn request_span(kind: RequestKind) -> Span {
+    tracing::debug_span!("request", name = kind.name())
+}
+
+/// Waits for the answer to a request, and counts the request.
+async fn counted<T>(
+    kind: RequestKind,
+    statistics: &Statistics,
+    answer: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    let began = Instant::now();
+    let span = request_span(kind);
+    let answer = answer.instrument(span.clone()).await;
+    let took = began.elapsed();
+    statistics.answered(kind, took, answer.is_err());
+    match &answer {
+        Ok(_) => tracing::debug!(parent: &span, ?took, "answered"),
+        Err(error) => tracing::debug!(parent: &span, ?took, %error, "failed"),
+    }
+    answer
 }

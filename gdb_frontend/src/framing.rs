@@ -9,6 +9,7 @@ pub use decode::Decoder;
 pub use decode::Frame;
 pub use encode::PacketWriter;
 pub(crate) use outbox::Outbox;
+pub use outbox::PacketCounts;
 
 /// The maximum number of bytes between `$` and `#` of a packet, in either direction. `PacketSize` announces it. 256 KiB
 /// hold 128 KiB of memory in hex, or nearly 256 KiB in binary.

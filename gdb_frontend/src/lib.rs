@@ -16,6 +16,7 @@ pub mod target;
 mod target_xml;
 
 pub use framing::PACKET_SIZE;
+pub use framing::PacketCounts;
 
 #[cfg(test)]
 #[path = "../tests/fake_guest/mod.rs"]

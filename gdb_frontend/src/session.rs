@@ -32,6 +32,7 @@ use crate::framing::Decoder;
 use crate::framing::Frame;
 use crate::framing::Outbox;
 use crate::framing::PACKET_SIZE;
+use crate::framing::PacketCounts;
 use crate::framing::PacketWriter;
 use crate::target::Stop;
 use crate::target::StopReason;
@@ -203,6 +204,11 @@ impl Session {
             let frame = self.decoder.next_frame()?;
             self.core.frame(frame);
         }
+    }
+
+    /// How many packets the session has received and sent since the last call.
+    pub fn take_packet_counts(&mut self) -> PacketCounts {
+        self.core.outbox.take_counts()
     }
 
     /// Completes the operation in progress. Has no effect if there is none.

@@ -13,6 +13,8 @@ pub(crate) const PROCESS: &str = "TRAPGATE_EXEC_PROCESS";
 pub(crate) const WAIT: &str = "TRAPGATE_EXEC_WAIT";
 /// What to log on standard error, in the language of `tracing_subscriber::EnvFilter`.
 pub(crate) const LOG: &str = "TRAPGATE_EXEC_LOG";
+/// Present if each line of the log is a JSON object.
+pub(crate) const LOG_JSON: &str = "TRAPGATE_EXEC_LOG_JSON";
 /// What happens to the guest when its debugger is lost: `resume`, `stop` or `kill`.
 pub(crate) const ON_DISCONNECT: &str = "TRAPGATE_EXEC_ON_DISCONNECT";
 /// The time limit of a client that sends or reads nothing, in seconds.
@@ -21,6 +23,8 @@ pub(crate) const IDLE_TIMEOUT: &str = "TRAPGATE_EXEC_IDLE_TIMEOUT";
 pub(crate) const ALLOW_NETWORK: &str = "TRAPGATE_EXEC_ALLOW_NETWORK";
 /// The ids of the other users that are admitted, with commas between them.
 pub(crate) const ALLOW_USERS: &str = "TRAPGATE_EXEC_ALLOW_USERS";
+/// The socket of the OpenMetrics endpoint.
+pub(crate) const METRICS: &str = "TRAPGATE_EXEC_METRICS";
 /// The folder for core files.
 pub(crate) const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
 /// The value that `LD_PRELOAD` had before.
@@ -29,11 +33,13 @@ pub(crate) const LD_PRELOAD_BEFORE: &str = "TRAPGATE_EXEC_LD_PRELOAD";
 pub(crate) const LD_PRELOAD: &str = "LD_PRELOAD";
 
 /// All variables that the library removes, so that the VMM's children do not see them.
-pub(crate) const OURS: [&str; 10] = [
+pub(crate) const OURS: [&str; 12] = [
     GDB,
     PROCESS,
     WAIT,
     LOG,
+    LOG_JSON,
+    METRICS,
     ON_DISCONNECT,
     IDLE_TIMEOUT,
     ALLOW_NETWORK,
@@ -53,6 +59,10 @@ pub(crate) struct Settings {
     pub(crate) wait: bool,
     /// What to log.
     pub(crate) log: Option<String>,
+    /// Whether each line of the log is a JSON object.
+    pub(crate) log_json: bool,
+    /// The address of the OpenMetrics endpoint of the first VM.
+    pub(crate) metrics: Option<String>,
     /// What happens to the guest when its debugger is lost.
     pub(crate) on_disconnect: DetachAction,
     /// The time limit of a client that sends or reads nothing. `None`: the usual one.
@@ -76,6 +86,8 @@ impl Settings {
             process: variable(PROCESS)?.to_str()?.parse().ok()?,
             wait: variable(WAIT).is_some(),
             log: text(LOG),
+            log_json: variable(LOG_JSON).is_some(),
+            metrics: text(METRICS),
             on_disconnect: match text(ON_DISCONNECT).as_deref() {
                 Some("stop") => DetachAction::Stay,
                 Some("kill") => DetachAction::Kill,
@@ -126,6 +138,8 @@ mod tests {
             (PROCESS, "1"),
             (WAIT, "1"),
             (LOG, "rsp=trace"),
+            (LOG_JSON, "1"),
+            (METRICS, "unix:/run/m"),
             (ON_DISCONNECT, "stop"),
             (IDLE_TIMEOUT, "7"),
             (ALLOW_NETWORK, "1"),
@@ -134,6 +148,11 @@ mod tests {
             (LD_PRELOAD_BEFORE, "b.so"),
         ];
         let all = read(&all).expect("settings");
+        assert!(all.log_json && !plain.log_json);
+        assert_eq!(
+            (all.metrics.as_deref(), plain.metrics),
+            (Some("unix:/run/m"), None)
+        );
         assert!(all.wait && all.allow_network && !plain.allow_network);
         assert_eq!(plain.on_disconnect, DetachAction::Resume);
         assert_eq!(all.on_disconnect, DetachAction::Stay);

@@ -70,6 +70,9 @@ pub(crate) enum ServerError {
         "the debug server cannot listen; choose another --gdb address: 127.0.0.1:0 takes a free port, unix:PATH a socket file"
     )]
     Listen(#[from] BindError),
+    /// The OpenMetrics endpoint cannot be used.
+    #[error("the OpenMetrics endpoint cannot listen; choose another --metrics path")]
+    Metrics(#[source] BindError),
     /// KVM cannot be used.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -244,7 +247,9 @@ fn prepare(
 ) -> Result<(VmHandle, Controller, DebuggerParameters), ServerError> {
     let signal = KickSignal::new(kick_signal()).map_err(|_| ServerError::Signal)?;
     let report = probe::run_with(signal)?;
-    let listener = listen(beginning.vm, beginning.address, &beginning.settings)?;
+    let settings = beginning.settings;
+    let listener = listen(beginning.vm, beginning.address, &settings)?;
+    let metrics = metrics(beginning.vm, &settings)?;
     let (requests, debug) = mesh::channel::<DebugMessage>();
     let params = EmbedParams::new(beginning.kvm.as_fd(), beginning.fd.as_fd(), debug)?
         .start(beginning.start)
@@ -260,7 +265,7 @@ fn prepare(
     let text = messages::listening(beginning.vm, &address.to_string(), &target);
     eprintln!("{text}");
     let mut parameters = DebuggerParameters::new(listener, requests);
-    let settings = beginning.settings;
+    parameters.metrics = metrics;
     parameters.settings.on_disconnect = settings.on_disconnect;
     parameters.settings.dump_folder = settings.dump_folder;
     if let Some(limit) = settings.idle_timeout {
@@ -279,7 +284,28 @@ fn listen(
         true => Exposure::Network,
         false => Exposure::LoopbackOnly,
     };
-    let bound = match (DebugListener::bind(&address, exposure), address) {
+    let mut listener = bind(vm, address, exposure)?;
+    for user in &settings.allow_users {
+        listener.allow_user(*user);
+    }
+    Ok(listener)
+}
+
+/// The OpenMetrics endpoint, if the user has asked for it.
+fn metrics(vm: VmNumber, settings: &Settings) -> Result<Option<DebugListener>, ServerError> {
+    let Some(address) = &settings.metrics else {
+        return Ok(None);
+    };
+    let listener = bind(vm, address.parse()?, Exposure::LoopbackOnly);
+    listener.map(Some).map_err(ServerError::Metrics)
+}
+
+fn bind(
+    vm: VmNumber,
+    address: ListenAddress,
+    exposure: Exposure,
+) -> Result<DebugListener, BindError> {
+    match (DebugListener::bind(&address, exposure), address) {
         (Err(BindError::InUse(_)), ListenAddress::Tcp(mut address)) if vm.0 > 1 => {
             address.set_port(0);
             DebugListener::bind(&ListenAddress::Tcp(address), exposure)
@@ -289,12 +315,7 @@ fn listen(
             DebugListener::bind(&ListenAddress::Unix(path), exposure)
         }
         (bound, _) => bound,
-    };
-    let mut listener = bound?;
-    for user in &settings.allow_users {
-        listener.allow_user(*user);
     }
-    Ok(listener)
 }
 
 /// Runs the controller and the debug server on this thread, until the VM is gone.

@@ -99,7 +99,7 @@ impl Host for VmServers {
         let Some(settings) = self.settings.get() else {
             return;
         };
-        self.logs.get_or_init(|| log(settings.log.as_deref()));
+        self.logs.get_or_init(|| log(settings));
         match VmServer::start(vm, kvm, fd, settings) {
             Ok(server) => {
                 self.with(|servers| servers.insert(vm, Arc::new(server)));
@@ -176,13 +176,16 @@ impl Host for VmServers {
 }
 
 /// The VMM's own variable `RUST_LOG` is for the VMM.
-fn log(filter: Option<&str>) {
+fn log(settings: &Settings) {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::ERROR.into())
-        .parse_lossy(filter.unwrap_or_default());
-    tracing_subscriber::fmt()
+        .parse_lossy(settings.log.as_deref().unwrap_or_default());
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match settings.log_json {
+        true => log.json().init(),
+        false => log.init(),
+    }
 }

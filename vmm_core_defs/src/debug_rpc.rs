@@ -262,6 +262,16 @@ macro_rules! for_every_request {
                 }
             }
 
+            /// The place of this request in [`NAMES`](Self::NAMES).
+            pub fn index(&self) -> usize {
+                enum Place {
+                    $($request),*
+                }
+                match self {
+                    $(Self::$request(_) => Place::$request as usize,)*
+                }
+            }
+
             /// Answers the request with an error. A VMM that does not know a request of a newer client answers with
             /// [`DebugRequest::unknown`].
             pub fn refuse(self, error: DebugError) {

@@ -55,6 +55,7 @@ pub(super) enum GuestCommand {
     Phys { address: Gpa, len: u64 },
     Xp { format: Format, address: Gpa },
     MsrNames,
+    Statistics,
     Doctor,
     StopOn(Option<StopOn>),
     FreezeTime(Option<FreezeTime>),
@@ -84,7 +85,7 @@ pub(super) enum VpCommand {
 }
 
 /// The first words of all commands.
-const FIRST_WORDS: [&str; 21] = [
+const FIRST_WORDS: [&str; 22] = [
     "help",
     "status",
     "breakpoints",
@@ -96,6 +97,7 @@ const FIRST_WORDS: [&str; 21] = [
     "msr",
     "nmi",
     "dump",
+    "stats",
     "doctor",
     "stop-on",
     "freeze-time",
@@ -185,6 +187,7 @@ fn of_guest(numbers: &Numbers<'_>, words: &[&str]) -> Result<Option<GuestCommand
             address: Gpa::new(numbers.read(address)?),
         },
         ["msr"] => GuestCommand::MsrNames,
+        ["stats"] => GuestCommand::Statistics,
         ["doctor"] => GuestCommand::Doctor,
         ["stop-on"] => GuestCommand::StopOn(None),
         ["stop-on", list] => GuestCommand::StopOn(Some(events(list)?)),

@@ -1,7 +1,7 @@
 //! The list of commands for `monitor help`. The Guide's table has the same rows.
 
 /// The syntax of each command, and its purpose.
-pub(super) const COMMANDS: [(&str, &str); 30] = [
+pub(super) const COMMANDS: [(&str, &str); 31] = [
     ("help", "this list"),
     ("status", "what each VP is doing"),
     (
@@ -35,6 +35,10 @@ pub(super) const COMMANDS: [(&str, &str); 30] = [
     (
         "dump FILE",
         "writes an ELF core file of the guest into the folder that --dump-dir names",
+    ),
+    (
+        "stats",
+        "counts since the start of the debug server: sessions, packets, stops by cause, requests with their latencies",
     ),
     (
         "doctor",

@@ -63,6 +63,24 @@ impl Bed {
         settings: SessionSettings,
         name: &str,
     ) -> Self {
+        Self::with_all(listener, settings, name, None)
+    }
+
+    /// A fixture whose server has an OpenMetrics endpoint.
+    #[cfg(feature = "open-metrics")]
+    pub(super) fn with_metrics(metrics: DebugListener) -> Self {
+        let listener =
+            DebugListener::bind(&"127.0.0.1:0".parse().unwrap(), Exposure::default()).unwrap();
+        Self::with_all(listener, SessionSettings::default(), "bed", Some(metrics))
+    }
+
+    #[cfg_attr(not(feature = "open-metrics"), expect(unused_variables))]
+    fn with_all(
+        listener: DebugListener,
+        settings: SessionSettings,
+        name: &str,
+        metrics: Option<DebugListener>,
+    ) -> Self {
         let address = listener.local_addr();
         let evictor = listener.evictor();
         let (requests, vm_requests) = mesh::channel();
@@ -70,11 +88,12 @@ impl Bed {
         let (thread, driver) = DefaultPool::spawn_on_thread(name);
         let vm = FakeVm::new();
         let vm_task = driver.spawn("vm", vm.clone().run(vm_requests));
-        let parameters = DebuggerParameters {
-            listener,
-            requests,
-            settings,
-        };
+        let mut parameters = DebuggerParameters::new(listener, requests);
+        parameters.settings = settings;
+        #[cfg(feature = "open-metrics")]
+        {
+            parameters.metrics = metrics;
+        }
         let server = driver.spawn("server", serve(driver.clone(), parameters, server_requests));
         Self {
             vm,

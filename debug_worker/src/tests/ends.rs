@@ -260,11 +260,7 @@ fn a_refused_attach_is_not_followed_by_a_detach() {
         unreachable!("bound so")
     };
     let (owner, stop) = mesh::channel();
-    let parameters = crate::DebuggerParameters {
-        listener,
-        requests,
-        settings: Default::default(),
-    };
+    let parameters = crate::DebuggerParameters::new(listener, requests);
     let server = pal_async::task::Spawn::spawn(
         &driver,
         "server",

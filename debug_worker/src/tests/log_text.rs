@@ -22,10 +22,15 @@ impl Write for Text {
 impl Text {
     /// The lines at WARN and above that `act` logs on this thread.
     pub(crate) fn of_warnings(act: impl FnOnce()) -> String {
+        Self::of(tracing::Level::WARN, act)
+    }
+
+    /// The lines at this level and above that `act` logs on this thread.
+    pub(crate) fn of(level: tracing::Level, act: impl FnOnce()) -> String {
         let text = Self::default();
         let writer = text.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();

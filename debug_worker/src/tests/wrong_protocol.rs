@@ -50,7 +50,8 @@ fn no_protocol_is_handed_the_bytes_of_a_browser() {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let socket = PolledSocket::new(&driver, ours.into()).unwrap();
             let timeout = Duration::from_secs(20);
-            let mut connection = Connection::new(&driver, socket, Protocol::Gdb, timeout);
+            let mut connection =
+                Connection::new(&driver, socket, Protocol::Gdb, timeout, Default::default());
             theirs.write_all(&bytes).unwrap();
             match connection.incoming.read().await {
                 Ok(read) => assert!(is_client && read == bytes),

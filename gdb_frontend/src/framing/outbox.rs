@@ -11,6 +11,17 @@ pub(crate) struct Outbox {
     unacknowledged: VecDeque<Vec<u8>>,
     /// Bytes to write now.
     ready: Vec<u8>,
+    /// The packets since the last [`Outbox::take_counts`].
+    counts: PacketCounts,
+}
+
+/// How many packets went each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PacketCounts {
+    /// Packets of the client, intact or damaged.
+    pub received: u64,
+    /// Packets to the client, each time they were sent.
+    pub sent: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +35,11 @@ impl Outbox {
     /// Takes the bytes to write now. May be empty.
     pub(crate) fn take_ready(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// The packets since the last call.
+    pub(crate) fn take_counts(&mut self) -> PacketCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Sends a complete packet.
@@ -42,6 +58,7 @@ impl Outbox {
     pub(crate) fn received(&mut self, intact: bool) {
         // A client that sends its next packet will not acknowledge earlier packets any more.
         self.send_all();
+        self.counts.received += 1;
         if self.mode == Mode::Acks {
             self.ready.push(if intact { b'+' } else { b'-' });
         }
@@ -85,6 +102,7 @@ impl Outbox {
     }
 
     fn write(&mut self, packet: Vec<u8>) {
+        self.counts.sent += 1;
         if self.ready.is_empty() {
             self.ready = packet;
         } else {

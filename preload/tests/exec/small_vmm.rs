@@ -281,6 +281,23 @@ fn a_core_file_goes_into_the_folder_that_the_user_names() {
 }
 
 #[test]
+fn the_counters_are_on_a_socket_of_the_users_choice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("metrics");
+    let metrics = format!("unix:{}", path.display());
+    let Some(mut vmm) = start(&["--wait", "--metrics", &metrics], "1") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    stops(&mut packets, "s");
+    let text = test_machine::metrics::scraped(&path);
+    assert!(
+        text.contains("\ntrapgate_stops_total{cause=\"step\"} 1\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_client_that_sends_nothing_is_closed_after_the_users_time() {
     let Some(mut vmm) = start(&["--idle-timeout", "1"], "1") else {
         return;

@@ -4,6 +4,7 @@
 pub(crate) mod debug_args;
 #[cfg(feature = "gdb")]
 mod exec_args;
+pub(crate) mod log_args;
 
 use crate::memory::MemorySize;
 use clap::Args;
@@ -13,6 +14,7 @@ use clap::Subcommand;
 use debug_args::DebugArgs;
 #[cfg(feature = "gdb")]
 pub(crate) use exec_args::ExecArgs;
+use log_args::LogArgs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -106,6 +108,9 @@ pub(crate) struct RunArgs {
     /// Exit, instead of starting again, when the guest resets or has a triple fault
     #[arg(long)]
     pub no_reboot: bool,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The destination of the serial port.

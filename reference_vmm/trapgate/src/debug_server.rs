@@ -13,6 +13,7 @@ pub(crate) use debug_worker::Evictor;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
+use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::SessionSettings;
 use futures::StreamExt as _;
@@ -49,6 +50,9 @@ pub(crate) enum ServerError {
         "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
     )]
     Listen(#[from] BindError),
+    /// The OpenMetrics endpoint cannot listen on its socket.
+    #[error("cannot start the OpenMetrics endpoint (--metrics unix:PATH)")]
+    Metrics(#[source] BindError),
     /// The demo guest's file cannot be written.
     #[error("cannot write the demo guest's ELF file for gdb to the cache folder: {0}")]
     SymbolFile(io::Error),
@@ -61,7 +65,7 @@ impl ServerError {
     /// The exit status of the program for this error.
     pub(crate) const fn status(&self) -> ExitStatus {
         match self {
-            Self::KeptForNobody | Self::Listen(_) => ExitStatus::BadInput,
+            Self::KeptForNobody | Self::Listen(_) | Self::Metrics(_) => ExitStatus::BadInput,
             Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
         }
     }
@@ -73,6 +77,7 @@ pub(crate) struct Server {
     /// The gdb line to paste.
     how_to_connect: String,
     settings: SessionSettings,
+    metrics: Option<DebugListener>,
     start: StartMode,
     on_crash: OnCrash,
     freeze_time: FreezeTime,
@@ -102,6 +107,7 @@ impl Server {
             how_to_connect: session_text::connect(&listener.local_addr(), symbols.as_deref()),
             listener,
             settings,
+            metrics: metrics(debug.server.metrics.as_ref())?,
             start: match debug.no_wait {
                 true => StartMode::Run,
                 false => StartMode::WaitForDebugger,
@@ -156,6 +162,7 @@ impl Server {
         let (stop, stopped) = mesh::channel();
         let mut parameters = DebuggerParameters::new(self.listener, requests);
         parameters.settings = self.settings;
+        parameters.metrics = self.metrics;
         let server = async {
             if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
                 tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
@@ -187,6 +194,11 @@ fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, Bind
         listener.allow_user(user.0);
     }
     Ok(listener)
+}
+
+fn metrics(address: Option<&ListenAddress>) -> Result<Option<DebugListener>, ServerError> {
+    let listener = address.map(|address| DebugListener::bind(address, Exposure::LoopbackOnly));
+    listener.transpose().map_err(ServerError::Metrics)
 }
 
 /// The file from which GDB reads symbols. A compressed image has none.

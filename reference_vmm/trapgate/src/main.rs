@@ -30,23 +30,20 @@ mod vm;
 use clap::Parser as _;
 use cli::Cli;
 use cli::Command;
+use cli::log_args;
 use exit_status::ExitStatus;
-use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
     let cli = Cli::parse();
+    // `exec` gives the setting to the library in the VMM.
+    let log = match &cli.command {
+        None => cli.run.log.log.clone(),
+        Some(Command::Run(args)) => args.log.log.clone(),
+        Some(_) => None,
+    };
+    log_args::begin(&log.unwrap_or_default());
     let status = match cli.command {
         None => run_guest(&cli.run),
         Some(Command::Run(args)) => run_guest(&args),

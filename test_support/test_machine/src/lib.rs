@@ -19,6 +19,7 @@ pub mod debuggers;
 pub mod gdb_client;
 pub mod linux_guest;
 pub mod machine;
+pub mod metrics;
 pub mod own_loops;
 pub mod packets;
 pub mod running;

@@ -50,6 +50,9 @@ pub(crate) struct ServerArgs {
     /// overwritten
     #[arg(long, value_name = "DIR")]
     pub dump_dir: Option<PathBuf>,
+    /// Answer `GET /metrics` on this unix socket with the counters of the debug server, as OpenMetrics text: unix:PATH
+    #[arg(long, value_name = "ADDR", value_parser = socket_file)]
+    pub metrics: Option<ListenAddress>,
     /// What happens to the guest when GDB is lost (killed, disconnected) or kills it; after `detach` the guest always
     /// runs on. A held guest that was never continued stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
@@ -63,6 +66,14 @@ impl ServerArgs {
             true => Exposure::Network,
             false => Exposure::LoopbackOnly,
         }
+    }
+}
+
+/// Web pages can reach a port, and no file.
+fn socket_file(text: &str) -> Result<ListenAddress, String> {
+    match text.parse() {
+        Ok(address @ ListenAddress::Unix(_)) => Ok(address),
+        _ => Err("write unix:PATH, the path of a socket file".to_owned()),
     }
 }
 
@@ -188,6 +199,7 @@ mod tests {
             (["--on-disconnect", "sleep"], "resume, stop, kill"),
             (["--on-crash", "sleep"], "end, stop"),
             (["--idle-timeout", "0"], "0 is not in 1.."),
+            (["--metrics", "127.0.0.1:9000"], "unix:PATH"),
             (["--gdb-allow-user", "no such user"], "getent passwd"),
         ] {
             let error = parse(&words).expect_err("refused");

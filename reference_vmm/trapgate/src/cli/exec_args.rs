@@ -1,12 +1,11 @@
 //! The command line of `trapgate exec`.
 
 use super::debug_args::ServerArgs;
+use super::log_args::LogArgs;
 use clap::Args;
 use debug_worker::ListenAddress;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// What `exec` does with the VMM.
 pub(super) const EXEC_HELP: &str = "\
@@ -28,30 +27,15 @@ pub(crate) struct ExecArgs {
     /// Hold each guest before its first instruction until GDB continues it
     #[arg(long)]
     pub wait: bool,
-    /// Log on standard error: error, warn, info, debug or trace, or PART=LEVEL. Without this option only errors are logged
-    #[arg(long, value_name = "FILTER", value_parser = filter)]
-    pub log: Option<String>,
+    /// The log. Without a level only errors are logged.
+    #[command(flatten)]
+    pub log: LogArgs,
     /// The library to preload [default: libtrapgate_preload.so beside trapgate, or in ../lib/trapgate]
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
     /// The VMM and its arguments. What follows the VMM's name is the VMM's
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// A word alone that is no level would be the name of a part, and log nothing if there is no such part.
-fn filter(text: &str) -> Result<String, String> {
-    let is_understood = |part: &str| {
-        let has_level = part.contains('=') || part.parse::<LevelFilter>().is_ok();
-        !part.is_empty() && has_level && EnvFilter::builder().parse(part).is_ok()
-    };
-    match text.split(',').all(is_understood) {
-        true => Ok(text.to_owned()),
-        false => Err(
-            "write error, warn, info, debug, trace or off, or PART=LEVEL, for example debug_worker=debug; several with commas between them"
-                .to_owned(),
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -87,17 +71,6 @@ mod tests {
         for words in [&["--no-such-option", "qemu"][..], &["-accel", "qemu"]] {
             let error = parse(words).expect_err("refused").to_string();
             assert!(error.contains("unexpected argument"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_log_without_sense_is_refused_with_what_to_write() {
-        for filter in ["", "bogus", "bogus=bogus", "info,", "debug_worker=loud"] {
-            let error = parse(&["--log", filter, "qemu"]).expect_err(filter);
-            assert!(error.to_string().contains("PART=LEVEL"), "{error}");
-        }
-        for filter in ["info", "rsp=trace,warn", "debug_worker=debug", "off"] {
-            parse(&["--log", filter, "qemu"]).expect(filter);
         }
     }
 }

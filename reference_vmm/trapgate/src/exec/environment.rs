@@ -17,6 +17,8 @@ const PROCESS: &str = "TRAPGATE_EXEC_PROCESS";
 const WAIT: &str = "TRAPGATE_EXEC_WAIT";
 /// What to log on standard error.
 const LOG: &str = "TRAPGATE_EXEC_LOG";
+/// Present if each line of the log is a JSON object.
+const LOG_JSON: &str = "TRAPGATE_EXEC_LOG_JSON";
 /// What happens to the guest when its debugger is lost.
 const ON_DISCONNECT: &str = "TRAPGATE_EXEC_ON_DISCONNECT";
 /// The time limit of a client that sends or reads nothing, in seconds.
@@ -25,6 +27,8 @@ const IDLE_TIMEOUT: &str = "TRAPGATE_EXEC_IDLE_TIMEOUT";
 const ALLOW_NETWORK: &str = "TRAPGATE_EXEC_ALLOW_NETWORK";
 /// The ids of the other users that are admitted, with commas between them.
 const ALLOW_USERS: &str = "TRAPGATE_EXEC_ALLOW_USERS";
+/// The socket of the OpenMetrics endpoint.
+const METRICS: &str = "TRAPGATE_EXEC_METRICS";
 /// The folder for core files.
 const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
 /// The value that `LD_PRELOAD` had before. The library puts it back, so that the VMM's children do not load the library.
@@ -37,6 +41,8 @@ pub(super) fn set(command: &mut Command, args: &ExecArgs, library: &Path) {
     for name in [
         WAIT,
         LOG,
+        LOG_JSON,
+        METRICS,
         ALLOW_NETWORK,
         ALLOW_USERS,
         DUMP_DIR,
@@ -49,8 +55,11 @@ pub(super) fn set(command: &mut Command, args: &ExecArgs, library: &Path) {
     if args.wait {
         command.env(WAIT, "1");
     }
-    if let Some(filter) = &args.log {
-        command.env(LOG, filter);
+    if let Some(log) = &args.log.log {
+        command.env(LOG, log.filter.as_deref().unwrap_or("error"));
+        if log.json {
+            command.env(LOG_JSON, "1");
+        }
     }
     set_server(command, &args.server);
     let before = std::env::var_os(LD_PRELOAD);
@@ -75,6 +84,9 @@ fn set_server(command: &mut Command, server: &ServerArgs) {
     let users: Vec<String> = users.map(|user| user.0.to_string()).collect();
     if !users.is_empty() {
         command.env(ALLOW_USERS, users.join(","));
+    }
+    if let Some(address) = &server.metrics {
+        command.env(METRICS, absolute(address).to_string());
     }
     if let Some(folder) = &server.dump_dir {
         let absolute = std::path::absolute(folder);

@@ -8,6 +8,7 @@ mod kept;
 mod lldb;
 mod modes;
 mod monitor;
+mod observability;
 mod sessions;
 mod stops;
 
