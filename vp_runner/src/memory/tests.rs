@@ -157,7 +157,7 @@ fn ram_is_read_as_it_was_written() {
     let data: Vec<u8> = (0..=255).collect();
     assert_eq!(memory.write_gpa(gpa(0x123), &data), Ok(DeviceOutcome::Done));
     assert_eq!(memory.read_gpa(gpa(0x123), 256).unwrap(), data);
-    assert_eq!(memory.read_gpa(gpa(0x123), 0).unwrap(), []);
+    assert_eq!(memory.read_gpa(gpa(0x123), 0).unwrap(), [0; 0]);
 }
 
 #[test]

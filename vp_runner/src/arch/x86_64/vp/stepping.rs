@@ -13,6 +13,7 @@ mod after_step;
 mod hlt;
 mod plan;
 mod range_step;
+mod recent_code;
 mod resume_flag;
 
 use super::cpu::Cpu;
@@ -33,6 +34,7 @@ use crate::arch::x86_64::stop_cause::SingleStepping;
 use iced_x86::Instruction;
 pub(super) use range_step::FastPath;
 use range_step::NextStep;
+use recent_code::RecentCode;
 use resume_flag::HiddenFlag;
 pub(super) use resume_flag::ResumeFlag;
 use vmm_core_defs::addr::Gva;
@@ -51,6 +53,7 @@ pub(super) struct Stepping {
     hidden: Vec<HiddenFlag>,
     handlers: Option<FaultHandlers>,
     pending_trap: PendingTrap,
+    recent: RecentCode,
 }
 
 /// A step that is planned or under way.

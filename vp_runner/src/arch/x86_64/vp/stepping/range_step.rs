@@ -1,6 +1,6 @@
 //! The fast path of a range step: steps that follow each other, where the VP looks at nothing but the next instruction.
 //!
-//! An instruction on general registers alone ([`Class::Faultless`]) changes nothing that [`Stepping::plan`] depends on but RIP. The guest's debug registers,
+//! An instruction on general registers alone ([`Class::Faultless`](crate::arch::x86_64::step_effects::class::Class::Faultless)) changes nothing that [`Stepping::plan`] depends on but RIP. The guest's debug registers,
 //! its trap flag, its mode and its tables are as they were; no event has become due that the step does not hold back; and KVM has kept its
 //! debug state. So between two such steps the VP only looks whether the next instruction is one as well.
 //!
@@ -20,14 +20,10 @@ use super::super::vcpu::Vcpu;
 use super::Stepping;
 use super::is_within_page;
 use crate::arch::x86_64::code_location::CodeLocation;
-use crate::arch::x86_64::instruction::decode;
-use crate::arch::x86_64::step_effects::class;
-use crate::arch::x86_64::step_effects::class::Class;
 use crate::arch::x86_64::stop_cause::DebugExit;
 use crate::control::entry::Entry;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
-use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 
 /// How the step after the one under way is made.
@@ -124,12 +120,9 @@ impl Stepping {
         if !memory.read_physical(page.translate(rip)?, &mut bytes) {
             return None;
         }
-        let instruction = decode(CpuMode::Long64, rip.value(), &bytes);
-        if class::of(instruction.as_ref()) != Class::Faultless {
-            return None;
-        }
+        let instruction = self.recent.faultless(rip, &bytes)?;
         planned.location.rip = rip;
-        planned.instruction = instruction;
+        planned.instruction = Some(instruction);
         planned.next = NextStep::SameAgain(Some(page));
         Some(())
     }
