@@ -384,8 +384,7 @@ impl Server {
             self.vm.clone(),
             self.statistics.clone(),
             deadline,
-            self.settings.on_disconnect,
-            self.settings.dump_folder.clone(),
+            self.settings.clone(),
             end_requested,
             client_done.clone(),
         );

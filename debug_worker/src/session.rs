@@ -16,6 +16,7 @@ use crate::monitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::pending_clients::ReadyClient;
+use crate::server::SessionSettings;
 use crate::statistics::Statistics;
 use crate::statistics::StopCause;
 use crate::stop_reply::ending;
@@ -41,7 +42,6 @@ use mesh::OneshotReceiver;
 use mesh::RecvError;
 use mesh::Sender;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
@@ -53,7 +53,6 @@ use tracing::Span;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
-use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 use vmm_core_defs::vp_set::VpSet;
@@ -157,15 +156,14 @@ impl Session {
         requests: Sender<DebugMessage>,
         statistics: Statistics,
         deadline: Deadline,
-        on_disconnect: DetachAction,
-        dump_folder: Option<PathBuf>,
+        settings: SessionSettings,
         mut end_requested: OneshotReceiver<EndRequest>,
         client_done: ClientDone,
     ) -> Ending {
         let attach = AttachedVm::attach(
             requests,
             deadline.clone(),
-            on_disconnect,
+            settings.on_disconnect,
             statistics.clone(),
         );
         let mut attach = pin!(attach.fuse());
@@ -190,7 +188,7 @@ impl Session {
                 };
             }
         };
-        let guest = Box::new(Guest::new(vm, info, dump_folder));
+        let guest = Box::new(Guest::new(vm, info, settings.dump_folder));
         let target = TargetInfo {
             threads: threads(&guest.vps),
             layout: guest.layout,

@@ -14,11 +14,11 @@ use vmm_core_defs::regs::x86_64::bits::MAX_INSTRUCTION_LEN;
 pub(super) type Bytes = [u8; MAX_INSTRUCTION_LEN];
 
 /// One place for each value of the lowest bits of RIP: a loop of this many bytes has a place for each of its instructions.
-const PLACES: usize = 64;
+const PLACES: u8 = 64;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct RecentCode(Box<[Option<Faultless>; PLACES]>);
+pub(super) struct RecentCode(Box<[Option<Faultless>; PLACES as usize]>);
 
 /// An instruction of [`Class::Faultless`] in 64-bit code.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +30,15 @@ struct Faultless {
 
 impl Default for RecentCode {
     fn default() -> Self {
-        Self(Box::new([None; PLACES]))
+        Self(Box::new([None; PLACES as usize]))
     }
 }
 
 impl RecentCode {
     /// The instruction at `rip` in 64-bit code, which begins with `bytes`. `None` if it is not [`Class::Faultless`].
     pub(super) fn faultless(&mut self, rip: Gva, bytes: &Bytes) -> Option<Instruction> {
-        let place = &mut self.0[rip.value() as usize % PLACES];
+        let [low, ..] = rip.value().to_le_bytes();
+        let place = &mut self.0[usize::from(low % PLACES)];
         match place {
             Some(known) if known.rip == rip && known.bytes == *bytes => Some(known.instruction),
             _ => {
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn the_same_bytes_in_another_place_are_another_instruction() {
         let mut recent = RecentCode::default();
-        let places = [0x1000, 0x1000 + PLACES as u64, 0x1000];
+        let places = [0x1000, 0x1000 + u64::from(PLACES), 0x1000];
         for rip in places {
             let jump = at(&mut recent, rip, &JMP).expect("faultless");
             assert_eq!(jump.near_branch_target(), rip - 2);
