@@ -161,7 +161,7 @@ pub async fn serve(
     #[cfg(feature = "open-metrics")]
     let metrics = crate::metrics::serve(driver.clone(), metrics, statistics.clone());
     #[cfg(not(feature = "open-metrics"))]
-    let metrics = std::future::pending();
+    let metrics = std::future::pending::<std::convert::Infallible>();
     let server = Server {
         accept_pause: PolledTimer::new(&*driver),
         accept_after: None,
