@@ -25,5 +25,6 @@ mod machine_call;
 pub mod memory;
 pub mod regs;
 pub mod session;
+mod status;
 pub mod stop;
 pub mod vp_set;
