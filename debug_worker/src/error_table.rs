@@ -55,6 +55,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::Detached
             | DebugError::MachineFailed { .. }
             | DebugError::RunnerBug(_)
+            | DebugError::BadMessage(_)
             | DebugError::Hypervisor { .. } => errno::EIO,
             // An error of a newer vmm_core_defs. The text of the error says what it is.
             _ => errno::EIO,
@@ -145,6 +146,7 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
         | DebugError::BadLength { .. }
         | DebugError::HeldByVmm { .. }
         | DebugError::NoDeviceAccess { .. }
+        | DebugError::BadMessage(_)
         | DebugError::NoThread { .. } => error.to_string(),
         // An error of a newer vmm_core_defs.
         other => other.to_string(),

@@ -34,7 +34,6 @@ use futures::select_biased;
 use futures::stream::FuturesUnordered;
 use mesh::OneshotSender;
 use mesh::Receiver;
-use mesh::Sender;
 use mesh::inspect;
 use mesh::worker::WorkerRpc;
 use pal_async::Driver;
@@ -49,8 +48,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument as _;
 use tracing::Span;
-use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::target::Target;
 
 /// A connected client.
 pub(crate) type Socket = PolledSocket<socket2::Socket>;
@@ -78,8 +77,8 @@ const STEPS_OF_SESSION_END: u32 = 3;
 pub struct DebuggerParameters {
     /// The socket on which clients connect.
     pub listener: DebugListener,
-    /// The channel to the VMM that controls the guest.
-    pub requests: Sender<DebugMessage>,
+    /// The VM: a channel to its controller, or a connection to another process.
+    pub requests: Target,
     /// The settings of all sessions.
     pub settings: SessionSettings,
     /// The counters of the server. The VMM may keep a clone.
@@ -91,10 +90,10 @@ pub struct DebuggerParameters {
 
 impl DebuggerParameters {
     /// The parameters of a server with the default settings.
-    pub fn new(listener: DebugListener, requests: Sender<DebugMessage>) -> Self {
+    pub fn new(listener: DebugListener, requests: impl Into<Target>) -> Self {
         Self {
             listener,
-            requests,
+            requests: requests.into(),
             settings: SessionSettings::default(),
             statistics: Statistics::default(),
             #[cfg(feature = "open-metrics")]
@@ -190,7 +189,7 @@ struct Server {
     driver: Arc<dyn Driver>,
     listener: PolledListener,
     local_addr: String,
-    vm: Sender<DebugMessage>,
+    vm: Target,
     settings: SessionSettings,
     statistics: Statistics,
     evictions: Receiver<Eviction>,

@@ -40,7 +40,6 @@ use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::Tid;
 use mesh::OneshotReceiver;
 use mesh::RecvError;
-use mesh::Sender;
 use std::io;
 use std::pin::Pin;
 use std::pin::pin;
@@ -52,9 +51,9 @@ use tracing::Instrument as _;
 use tracing::Span;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::target::Target;
 use vmm_core_defs::vp_set::VpSet;
 
 /// The reason why a session ended.
@@ -153,7 +152,7 @@ impl Session {
     /// Dropping the future detaches from the guest without waiting.
     pub(crate) async fn run(
         client: ReadyClient,
-        requests: Sender<DebugMessage>,
+        requests: Target,
         statistics: Statistics,
         deadline: Deadline,
         settings: SessionSettings,

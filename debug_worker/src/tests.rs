@@ -11,6 +11,7 @@ mod owner;
 mod races;
 mod sessions;
 mod threads;
+mod transport;
 mod wrong_protocol;
 
 pub(crate) use log_text::Text;

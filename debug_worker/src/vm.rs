@@ -9,7 +9,6 @@ use crate::statistics::RequestKind;
 use crate::statistics::Statistics;
 use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegisterBlock;
-use mesh::Sender;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::RpcSend;
 use std::collections::HashMap;
@@ -19,7 +18,6 @@ use tracing::Span;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DebugRpc;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -31,6 +29,7 @@ use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::target::Target;
 
 /// The pending answer to a `Resume`: the next stop.
 pub(crate) type PendingStop = PendingFailableRpc<StopEvent, DebugError>;
@@ -103,7 +102,7 @@ impl AttachedVm {
     /// If the VM does not answer in time, or if this future is dropped before the answer, the session ends as soon as
     /// it begins, because the answer is dropped.
     pub(crate) async fn attach(
-        requests: Sender<DebugMessage>,
+        requests: Target,
         deadline: Deadline,
         on_disconnect: DetachAction,
         statistics: Statistics,

@@ -3,6 +3,7 @@
 use crate::addr::Gpa;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
+use crate::bad_message::BadMessage;
 use crate::capability::Capability;
 use crate::capability::CapabilityKind;
 #[cfg(doc)]
@@ -224,6 +225,9 @@ pub enum DebugError {
         "{0}: this is a bug of the runner; report it with the VMM's log, then detach and attach again"
     )]
     RunnerBug(RunnerBug),
+    /// A message of a client in another process could not be used, or its answer could not. The request had no effect if the VMM reports this error.
+    #[error("the message could not be used: {0}")]
+    BadMessage(#[from] BadMessage),
 }
 
 /// A fault of the runner.

@@ -39,6 +39,7 @@ use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use crate::bad_message::BadMessage;
 pub use crate::debug_error::BadRegisterReason;
 pub use crate::debug_error::DebugError;
 pub use crate::debug_error::RunnerBug;
@@ -504,6 +505,7 @@ mod tests {
         assert_eq!(error(answer), DebugError::NotStopped);
         let (reply, answer) = mesh::oneshot();
         let if_lost = DetachAction::Stay;
+        let requests = requests.into();
         let attach = Rpc(AttachRequest { if_lost, requests }, reply);
         DebugMessage::Attach(attach).refuse(DebugError::AlreadyAttached);
         assert_eq!(error(answer), DebugError::AlreadyAttached);

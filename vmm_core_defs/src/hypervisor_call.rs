@@ -79,8 +79,8 @@ pub enum HypervisorCall {
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error("{text}")]
 pub struct OsError {
-    errno: Option<i32>,
-    text: String,
+    pub(crate) errno: Option<i32>,
+    pub(crate) text: String,
 }
 
 impl OsError {

@@ -4,18 +4,21 @@
 //!
 //! - [`debug_rpc`]: the requests that a debugger sends, and their errors
 //! - [`session`]: the sessions to which requests belong
+//! - [`target`]: the VM to which a debugger sends its messages
 //! - [`stop`]: the reasons why a guest stops or ends
 //! - [`breakpoint`]: the breakpoints that a debugger can set
 //! - [`capability`]: the features of a host
 //! - [`memory`]: replies about memory and page tables
 //! - [`regs`]: the register files of all architectures, which are always compiled
 //! - [`addr`]: ids and addresses
+//! - `wire`, with the feature of that name: the messages as bytes
 //!
 //! The crate does not depend on a hypervisor, on a debugger's protocol or on sockets.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod addr;
+mod bad_message;
 pub mod breakpoint;
 pub mod capability;
 mod debug_error;
@@ -27,4 +30,7 @@ pub mod regs;
 pub mod session;
 mod status;
 pub mod stop;
+pub mod target;
 pub mod vp_set;
+#[cfg(feature = "wire")]
+pub mod wire;

@@ -14,7 +14,7 @@ use crate::debug_rpc::DebugError;
 use crate::debug_rpc::DebugMessage;
 use crate::debug_rpc::DebugRequest;
 use crate::debug_rpc::DetachAction;
-use mesh::Sender;
+use crate::target::Target;
 use mesh::rpc::PendingFailableRpc;
 use mesh::rpc::RpcSend;
 use serde::Deserialize;
@@ -27,6 +27,17 @@ use std::hash::RandomState;
 pub struct SessionId(u64);
 
 impl SessionId {
+    /// The id as a plain number.
+    #[cfg(feature = "wire")]
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(feature = "wire")]
+    pub(crate) const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     fn unpredictable() -> Self {
         // `RandomState` takes its keys from random bytes of the operating system, and uses other keys at each call.
         Self(RandomState::new().hash_one(()))
@@ -40,8 +51,8 @@ pub struct AttachRequest {
     /// What happens to the guest if the session ends without [`DebugRequest::Detach`]. A guest that is held before its
     /// first instruction, and that no client has resumed, stays held in that case ([`DetachAction::unless_held`]).
     pub if_lost: DetachAction,
-    /// The channel over which this request is sent. The requests of the session are sent over it too.
-    pub requests: Sender<DebugMessage>,
+    /// The VM to which this request is sent. The requests of the session are sent to it too.
+    pub requests: Target,
 }
 
 /// The answer to [`DebugMessage::Attach`].
@@ -75,7 +86,7 @@ pub struct Attached {
 #[must_use = "the session ends when this is dropped"]
 pub struct DebugSession {
     id: SessionId,
-    requests: Sender<DebugMessage>,
+    requests: Target,
 }
 
 impl DebugSession {
@@ -85,20 +96,26 @@ impl DebugSession {
     ///
     /// Dropping the future ends the session. The errors are those of [`DebugMessage::Attach`].
     pub fn attach(
-        requests: &Sender<DebugMessage>,
+        requests: &(impl Clone + Into<Target>),
         if_lost: DetachAction,
     ) -> PendingFailableRpc<Attached, DebugError> {
-        let request = AttachRequest {
-            if_lost,
-            requests: requests.clone(),
-        };
-        requests.call_failable(DebugMessage::Attach, request)
+        let target: Target = requests.clone().into();
+        let requests = target.clone();
+        let request = AttachRequest { if_lost, requests };
+        target.call_failable(DebugMessage::Attach, request)
     }
 
     /// Begins a session. The VM's side answers [`DebugMessage::Attach`] with the result. The session sends its
     /// requests, and the message that it was dropped, to `requests`.
-    pub fn begin(requests: Sender<DebugMessage>) -> Self {
+    pub fn begin(requests: impl Into<Target>) -> Self {
+        let requests = requests.into();
         let id = SessionId::unpredictable();
+        Self { id, requests }
+    }
+
+    /// A session that the VM has begun. Its requests are sent to `requests`.
+    #[cfg(feature = "wire")]
+    pub(crate) const fn begun(id: SessionId, requests: Target) -> Self {
         Self { id, requests }
     }
 
@@ -107,7 +124,7 @@ impl DebugSession {
         self.id
     }
 
-    /// Whether the VM's side of the channel has been dropped.
+    /// Whether the VM is gone.
     pub fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }

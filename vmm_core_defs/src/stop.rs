@@ -28,6 +28,11 @@ impl Epoch {
     pub const fn number(self) -> u64 {
         self.0
     }
+
+    #[cfg(feature = "wire")]
+    pub(crate) const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// The reply to [`DebugRequest::Resume`](crate::debug_rpc::DebugRequest::Resume).

@@ -20,6 +20,7 @@ mod soak;
 mod system_packages;
 mod test;
 mod test_output;
+mod wire;
 
 use clap::Parser as _;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Task {
     Qemus,
     /// Generate the pictures of README and Guide from their texts.
     Pictures(pictures::Args),
+    /// Generate the Rust types of the wire from the `.proto` files.
+    Wire,
     /// Boot a kernel with kvm-amd or kvm-intel on an emulated CPU, and run the tests or a command in it.
     Nested(nested::Args),
     /// Run tests in the nested kvm-intel under many timings, and list the timings under which a test fails.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Debuggers => debuggers::main(),
         Task::Qemus => debian_qemu::main(),
         Task::Pictures(args) => pictures::main(&args),
+        Task::Wire => wire::main(),
         Task::Nested(args) => nested::main(&args),
         Task::Hunt(args) => nested::hunt::main(&args),
     };

@@ -7,6 +7,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::capability::Capability;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::capability::Support;
+use vmm_core_defs::debug_rpc::BadMessage;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::MachineCall;
 use vmm_core_defs::debug_rpc::MachineFailure;
@@ -284,6 +285,15 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
             5,
             "before the runner had started: this is a bug",
             "report it",
+        ),
+        (
+            DebugError::BadMessage(BadMessage::UnknownValue {
+                of: "DetachAction".to_owned(),
+                value: 9,
+            }),
+            5,
+            "DetachAction has the value 9",
+            "use the same version on both sides",
         ),
         (
             DebugError::RunnerBug(RunnerBug::IllegalInput {

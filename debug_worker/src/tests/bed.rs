@@ -1,6 +1,7 @@
 //! The test fixture: a server beside a fake VM on one thread, and a client with deadlines.
 
 use super::fake_vm::FakeVm;
+use super::transport::reach;
 use crate::DebugListener;
 use crate::DebuggerParameters;
 use crate::Evictor;
@@ -37,6 +38,8 @@ pub(super) struct Bed {
     pub(super) evictor: Evictor,
     owner: mesh::Sender<WorkerRpc>,
     vm_task: Option<Task<()>>,
+    /// The VMM's side of the socket, if the VM is behind one.
+    wire: Option<Task<()>>,
     server: Option<Task<std::io::Result<()>>>,
     /// Keeps the thread alive.
     driver: Option<DefaultDriver>,
@@ -88,6 +91,7 @@ impl Bed {
         let (thread, driver) = DefaultPool::spawn_on_thread(name);
         let vm = FakeVm::new();
         let vm_task = driver.spawn("vm", vm.clone().run(vm_requests));
+        let (requests, wire) = reach(&driver, requests);
         let mut parameters = DebuggerParameters::new(listener, requests);
         parameters.settings = settings;
         #[cfg(feature = "open-metrics")]
@@ -101,6 +105,7 @@ impl Bed {
             evictor,
             owner,
             vm_task: Some(vm_task),
+            wire,
             server: Some(server),
             driver: Some(driver),
             thread: Some(thread),
@@ -190,6 +195,13 @@ impl Bed {
         }));
     }
 
+    /// An answer of the VM reaches the server in the moment in which it is given, or when it has come over the socket.
+    pub(super) fn answers_arrive(&self) {
+        if self.wire.is_some() {
+            self.settle();
+        }
+    }
+
     /// Tells the server to stop and waits until it has.
     pub(super) fn stop(&mut self) {
         self.owner.send(WorkerRpc::Stop);
@@ -206,8 +218,11 @@ impl Bed {
         drop(self.server.take());
     }
 
-    /// Drops the VM's side of the channel.
+    /// Drops the VM's side of the channel or of the socket.
     pub(super) fn drop_vm(&mut self) {
+        if let Some(wire) = self.wire.take() {
+            block_on(wire.cancel());
+        }
         block_on(self.vm_task.take().expect("dropped once").cancel());
     }
 }
@@ -215,7 +230,8 @@ impl Bed {
 /// Joins the thread, so that no test leaves it running.
 impl Drop for Bed {
     fn drop(&mut self) {
-        drop((self.server.take(), self.vm_task.take(), self.driver.take()));
+        drop((self.server.take(), self.wire.take()));
+        drop((self.vm_task.take(), self.driver.take()));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !std::thread::panicking()

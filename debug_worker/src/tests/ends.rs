@@ -336,6 +336,7 @@ fn by_the_end_of_the_guest_which_the_client_is_told_of() {
                     false => {
                         let client = bed.attach_and_continue();
                         bed.vm.end(how);
+                        bed.answers_arrive();
                         client
                     }
                 };

@@ -136,6 +136,7 @@ fn a_detach_that_crosses_a_stop_ends_the_session_and_the_next_client_is_told_not
         bed.let_run(&mut client);
         let mut next = if said {
             bed.vm.stop(WATCHED);
+            bed.answers_arrive();
             client.send("D");
             // The client sends this before it has read the stop reply.
             assert!(client.reply().contains("watch:2000;"));

@@ -8,6 +8,7 @@ use futures::AsyncWrite;
 use socket2::SockRef;
 use std::future::poll_fn;
 use std::io;
+use std::io::IoSlice;
 use std::io::Read as _;
 use std::net::Shutdown;
 use std::net::SocketAddr;
@@ -123,6 +124,16 @@ impl<T: AsFd> Io<T> {
         })
     }
 
+    fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(cx, Direction::Write, |socket| {
+            SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL)
+        })
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         SockRef::from(&self.socket).shutdown(Shutdown::Write)
     }
@@ -203,6 +214,14 @@ impl<T: AsFd + Unpin> AsyncWrite for PolledSocket<T> {
         self.0.poll_write(cx, buf)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write_vectored(cx, bufs)
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -238,6 +257,14 @@ impl<T: AsFd> AsyncWrite for WriteHalf<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.0.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

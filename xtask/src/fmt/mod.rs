@@ -7,6 +7,7 @@ mod source;
 
 use crate::pictures;
 use crate::process;
+use crate::wire;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -71,6 +72,11 @@ pub(crate) fn lints() -> anyhow::Result<()> {
         file: stale.file,
         line: 0,
         message: "not what its text makes: run `cargo xtask pictures`".to_owned(),
+    }));
+    findings.extend(wire::stale()?.into_iter().map(|file| Finding {
+        file,
+        line: 0,
+        message: "not what the `.proto` files make: run `cargo xtask wire`".to_owned(),
     }));
     for finding in &findings {
         eprintln!("{finding}");

@@ -1,6 +1,7 @@
 //! Lints for one file at a time: size, names, `unsafe`, marks on `select!`, and no trace of one developer's machine.
 
 use super::Finding;
+use crate::wire;
 use proc_macro2::TokenStream;
 use proc_macro2::TokenTree;
 use std::path::Component;
@@ -109,7 +110,7 @@ pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
     }
     if path.extension().is_some_and(|extension| extension == "rs") {
         let lines = text.lines().count();
-        if lines > MAX_LINES {
+        if lines > MAX_LINES && !wire::is_generated(path) {
             report(
                 0,
                 format!(

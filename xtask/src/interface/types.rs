@@ -9,6 +9,7 @@ const STANDARD: &[&str] = &["std", "core", "alloc"];
 
 /// The permitted crates of each library. A program that uses the library needs the same major version of these crates, so each entry is a decision.
 const PERMITTED: &[(&str, &[&str])] = &[
+    ("debug_wire", &["pal_async", "vmm_core_defs"]),
     (
         "debug_worker",
         &["anyhow", "mesh", "pal_async", "vmm_core_defs"],
@@ -16,7 +17,8 @@ const PERMITTED: &[(&str, &[&str])] = &[
     // The traits of streams and sockets.
     ("mesh", &["anyhow", "futures_core"]),
     ("pal_async", &["async_task", "futures_io"]),
-    ("vmm_core_defs", &["mesh", "serde_core"]),
+    // `bytes` only with the feature `wire`.
+    ("vmm_core_defs", &["bytes", "mesh", "serde_core"]),
     ("vp_runner", &["mesh", "vmm_core_defs"]),
 ];
 

@@ -70,6 +70,7 @@ const STEPS: &[Step] = &[
     ("trapgate exec in newer QEMU", exec_in_newer_qemu),
     ("conformance in QEMU", |_| conformance::check()),
     ("clients in QEMU", clients_in_qemu),
+    ("over the wire", over_the_wire),
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("loom", loom),
@@ -167,6 +168,18 @@ fn clients_in_qemu(summary: &mut Summary) -> anyhow::Result<()> {
             .args(["test", "--workspace", "--test", "clients"])
             .args(["--", "--show-output"])
             .env(conformance::COMMAND, conformance::exec_around_qemu()?),
+        summary,
+    )?;
+    Ok(())
+}
+
+/// The tests of the debug server again, with the VM behind a socket.
+fn over_the_wire(summary: &mut Summary) -> anyhow::Result<()> {
+    cargo_test(
+        process::cargo()
+            .args(["test", "--package", "trapgate-debug-worker", "--lib"])
+            .args(["--", "--show-output"])
+            .env("TRAPGATE_TEST_TRANSPORT", "wire"),
         summary,
     )?;
     Ok(())

@@ -113,6 +113,7 @@ $ cargo xtask test               # everything CI runs; installs what it needs fr
 $ cargo xtask fmt                # rustfmt and our own lints (`--check` changes nothing)
 $ cargo xtask conformance        # the conformance tests with `trapgate exec` around QEMU, beside QEMU's own stub
 $ cargo xtask nested             # the real-guest tests inside a Debian kernel with real kvm-amd, and some with kvm-intel, on any machine
+$ cargo xtask wire               # the Rust types of the wire, from the `.proto` files
 $ cargo xtask pictures           # the SVG files of README and Guide, from their texts (`--record`: the GDB session anew)
 $ cargo xtask nested -- COMMAND  # COMMAND inside, with kvm-amd (`--kvm intel`: with kvm-intel)
 $ cargo xtask hunt TEST          # TEST in the nested kvm-intel under 200 timings; those under which it fails (`--races`: the Guide's table)

@@ -1,0 +1,66 @@
+//! The reasons why a message between two processes could not be used.
+
+use serde::Deserialize;
+use serde::Serialize;
+use thiserror::Error;
+
+/// The reason why a message of another process could not be used. A request that the VMM answers with this reason had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BadMessage {
+    /// The bytes are no message.
+    #[error("its bytes are no message; the sender has a bug")]
+    Malformed,
+    /// The message has a field that the receiver does not know. The receiver ignores no field.
+    #[error(
+        "{message} has a field {field}, which this version does not know; use the same version on both sides"
+    )]
+    UnknownField {
+        /// The name of the message in the `.proto` files.
+        message: String,
+        /// The number of the field.
+        field: u32,
+    },
+    /// A field has a value that the receiver does not know.
+    #[error(
+        "{of} has the value {value}, which this version does not know; use the same version on both sides"
+    )]
+    UnknownValue {
+        /// The name of the type in the `.proto` files.
+        of: String,
+        /// The value.
+        value: i32,
+    },
+    /// A field that is required is missing.
+    #[error("it has no value for `{of}`; set the field")]
+    Missing {
+        /// The name of the field, or of the message of which one field is required.
+        of: String,
+    },
+    /// The value of a field is too large, or has another length than required.
+    #[error("the value of `{of}` is out of range; the `.proto` files name the range")]
+    OutOfRange {
+        /// The name of the field or of its type.
+        of: String,
+    },
+    /// The message has too many elements.
+    #[error("it has more than {limit} elements; send several messages")]
+    TooMany {
+        /// The permitted number of elements.
+        limit: u64,
+    },
+    /// The message is too long.
+    #[error("it has {len} bytes, and {limit} are permitted; ask for less")]
+    TooLong {
+        /// The length of the message in bytes.
+        len: u64,
+        /// The permitted length in bytes.
+        limit: u64,
+    },
+    /// Too many requests, or requests with too many bytes, have no answer yet.
+    #[error("too many requests have no answer yet; wait for answers, and read them")]
+    TooManyPending,
+    /// The answer is that of another kind of request.
+    #[error("the answer belongs to another kind of request; the VMM has a bug")]
+    WrongAnswer,
+}

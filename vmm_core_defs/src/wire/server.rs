@@ -1,0 +1,264 @@
+//! The VMM's side of a connection.
+
+use super::MAX_ELEMENTS_OF_REQUEST;
+use super::MAX_FRAME;
+use super::MAX_PAGES;
+use super::convert::Field;
+use super::convert::Value;
+use super::convert::requests;
+use super::fields;
+use super::frame::Frame;
+use super::frame::Outgoing;
+use super::frame::append;
+use super::frame::append_length;
+use super::proto;
+use super::proto::answer;
+use super::proto::request;
+use super::strict;
+use crate::debug_rpc::BadMessage;
+use crate::debug_rpc::DebugError;
+use crate::debug_rpc::DebugMessage;
+use crate::memory::MAX_TRANSFER;
+use crate::session::AttachRequest;
+use crate::session::Attached;
+use crate::session::DebugSession;
+use crate::session::SessionId;
+use crate::target::Target;
+use bytes::Bytes;
+use mesh::rpc::Rpc;
+use prost::Message as _;
+use std::fmt;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+/// The maximum number of requests without an answer. More are refused.
+const MAX_PENDING: usize = 64;
+
+/// The maximum number of bytes of guest memory in requests and answers of which the other side has not read the end. Requests for more are refused.
+const MAX_PENDING_BYTES: usize = 2 * MAX_FRAME;
+
+/// The maximum number of bytes of answers that the other side has not read, above which nothing more is to be read from it.
+const MAX_UNREAD: usize = 1 << 20;
+
+/// The VMM's side of one connection: passes requests on to a [`Target`], within limits. Dropping it ends the session of the connection.
+#[derive(Debug)]
+pub struct Server {
+    target: Target,
+    /// The session that began last on this connection.
+    session: Option<DebugSession>,
+    /// Requests without an answer.
+    pending: usize,
+    /// The bytes that requests without an answer may need.
+    pending_bytes: usize,
+    /// The bytes of answers that were not written yet.
+    unwritten: usize,
+}
+
+/// What is to be done with a frame that came.
+#[derive(Debug)]
+pub enum Received {
+    /// The target has got a request. Its answer is to be passed to [`Server::answered`].
+    Pending(PendingAnswer),
+    /// This answer is to be sent.
+    Answer(Outgoing),
+    /// Nothing.
+    Nothing,
+}
+
+/// The answer of a request, which the target has not given yet.
+#[must_use = "the other side waits for the answer"]
+pub struct PendingAnswer {
+    id: u64,
+    bytes: usize,
+    answer: Pin<Box<dyn Future<Output = Given> + Send>>,
+}
+
+impl fmt::Debug for PendingAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAnswer")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the target answered. `None`: the target has dropped the request.
+enum Given {
+    Attach(Option<Result<Attached, DebugError>>),
+    Request(Option<answer::Kind>),
+}
+
+/// An answer of the target.
+pub struct Reply {
+    id: u64,
+    bytes: usize,
+    given: Given,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Future for PendingAnswer {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let (id, bytes) = (self.id, self.bytes);
+        let answer = self.answer.as_mut().poll(cx);
+        answer.map(|given| Reply { id, bytes, given })
+    }
+}
+
+impl Server {
+    /// Begins a connection.
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            session: None,
+            pending: 0,
+            pending_bytes: 0,
+            unwritten: 0,
+        }
+    }
+
+    /// Whether the VM is gone. The connection is to be closed when all answers are written.
+    pub fn is_closed(&self) -> bool {
+        self.target.is_closed()
+    }
+
+    /// Whether more may be read from the other side: it reads its answers.
+    pub fn may_read(&self) -> bool {
+        self.unwritten <= MAX_UNREAD
+    }
+
+    /// Passes a request on.
+    pub fn received(&mut self, frame: Frame) -> Received {
+        let (id, refused) = match frame {
+            Frame::Message(message) => {
+                let id = strict::id(&message);
+                match self.request(id, message) {
+                    Ok(received) => return received,
+                    Err(refused) => (id, refused),
+                }
+            }
+            Frame::TooLong { len, limit } => (0, BadMessage::TooLong { len, limit }),
+        };
+        let error = DebugError::from(refused).into_wire();
+        Received::Answer(self.answer(id, Some(answer::Kind::Error(error))))
+    }
+
+    fn request(&mut self, id: u64, message: Bytes) -> Result<Received, BadMessage> {
+        strict::check(&fields::REQUEST, &message, MAX_ELEMENTS_OF_REQUEST)?;
+        let request = proto::Request::decode(message).map_err(|_| BadMessage::Malformed)?;
+        let session = SessionId::from_number(request.session);
+        let of = "Request".to_owned();
+        let kind = request.kind.ok_or(BadMessage::Missing { of })?;
+        if let request::Kind::Lost(_) = kind {
+            // Dropping the session says so to the VM.
+            self.session.take_if(|ours| ours.id() == session);
+            return Ok(Received::Nothing);
+        }
+        let bytes = needed(&kind);
+        if self.pending >= MAX_PENDING
+            || self.pending_bytes + self.unwritten + bytes > MAX_PENDING_BYTES
+        {
+            return Err(BadMessage::TooManyPending);
+        }
+        let answer: Pin<Box<dyn Future<Output = Given> + Send>> = match kind {
+            request::Kind::Attach(if_lost) => {
+                let if_lost = Value::from_wire(if_lost)?;
+                let requests = self.target.clone();
+                let (reply, answer) = mesh::oneshot();
+                let request = Rpc(AttachRequest { if_lost, requests }, reply);
+                self.target.send(DebugMessage::Attach(request));
+                Box::pin(async { Given::Attach(answer.await.ok()) })
+            }
+            kind => {
+                let (request, answer) = requests::decode(kind)?;
+                self.target.send(DebugMessage::InSession(session, request));
+                Box::pin(async { Given::Request(answer.await) })
+            }
+        };
+        self.pending += 1;
+        self.pending_bytes += bytes;
+        Ok(Received::Pending(PendingAnswer { id, bytes, answer }))
+    }
+
+    /// The frame with an answer of the target.
+    pub fn answered(&mut self, reply: Reply) -> Outgoing {
+        self.pending -= 1;
+        self.pending_bytes -= reply.bytes;
+        let kind = match reply.given {
+            Given::Attach(None) | Given::Request(None) => None,
+            Given::Attach(Some(Ok(Attached { session, info }))) => {
+                let begun = proto::Attached {
+                    session: session.id().number(),
+                    info: info.into_field(),
+                };
+                // The last session of this connection has ended, or the VM would not have begun another.
+                self.session = Some(session);
+                Some(answer::Kind::Attached(begun))
+            }
+            Given::Attach(Some(Err(error))) => Some(answer::Kind::Error(error.into_wire())),
+            Given::Request(Some(answer::Kind::MappedPages(mut pages))) => {
+                if let Some(first_left_out) = pages.pages.get(MAX_PAGES) {
+                    pages.next = Some(first_left_out.gva);
+                    pages.pages.truncate(MAX_PAGES);
+                }
+                Some(answer::Kind::MappedPages(pages))
+            }
+            Given::Request(kind) => kind,
+        };
+        self.answer(reply.id, kind)
+    }
+
+    /// So many bytes of answers have been written.
+    pub fn written(&mut self, bytes: usize) {
+        self.unwritten = self.unwritten.saturating_sub(bytes);
+    }
+
+    fn answer(&mut self, id: u64, kind: Option<answer::Kind>) -> Outgoing {
+        let mut frame = encode(id, kind);
+        if frame.len() > MAX_FRAME {
+            let (len, limit) = (frame.len() as u64, MAX_FRAME as u64);
+            let error = DebugError::from(BadMessage::TooLong { len, limit });
+            frame = encode(id, Some(answer::Kind::Error(error.into_wire())));
+        }
+        self.unwritten += frame.len();
+        frame
+    }
+}
+
+/// The number of bytes that the request or its answer holds, beside small ones.
+fn needed(kind: &request::Kind) -> usize {
+    match kind {
+        request::Kind::ReadMemory(read) => {
+            usize::try_from(read.len).map_or(MAX_TRANSFER, |len| len.min(MAX_TRANSFER))
+        }
+        request::Kind::WriteMemory(write) => write.data.len(),
+        _ => 0,
+    }
+}
+
+/// The number of the field with memory, whose bytes are not copied into the message.
+const MEMORY: usize = 11;
+
+fn encode(id: u64, kind: Option<answer::Kind>) -> Outgoing {
+    match kind {
+        Some(answer::Kind::Memory(memory)) => {
+            let answer = proto::Answer { id, kind: None };
+            let len = memory.len();
+            Outgoing::new(memory, 32, |head| {
+                append(head, &answer);
+                for number in [MEMORY << 3 | 2, len] {
+                    append_length(head, number);
+                }
+            })
+        }
+        kind => Outgoing::of(&proto::Answer { id, kind }),
+    }
+}
