@@ -145,6 +145,8 @@ fn a_snapshot_has_no_byte_of_ours_and_a_breakpoint_outlives_its_loading() {
     };
     let mut packets = at_breakpoint(&mut qemu);
     let site = rip(&mut packets);
+    assert_eq!(packets.ask("Hg1"), "OK");
+    let saved = packets.ask("g");
     let command = |qemu: &mut Qemu, line: &str| {
         let line = format!(r#""command-line":"{line}""#);
         let (answer, _) = qemu.monitor("human-monitor-command", &line);
@@ -156,7 +158,11 @@ fn a_snapshot_has_no_byte_of_ours_and_a_breakpoint_outlives_its_loading() {
     assert!(last(&file, &code).is_some(), "the code is not in the file");
     assert_eq!(last(&file, &patched), None, "a breakpoint is in the file");
     qemu.runs_to(&mut packets, site);
+    // The guest comes to the site again with the same registers.
+    assert!(packets.ask("vCont;s:1").starts_with("T05"));
+    assert_ne!(packets.ask("g"), saved, "the guest has run");
     command(&mut qemu, "loadvm here");
+    assert_eq!(packets.ask("g"), saved, "the registers of the snapshot");
     for _ in 0..3 {
         qemu.runs_to(&mut packets, site);
     }
