@@ -20,9 +20,12 @@ impl<V: HookedVcpu> HookedVp<V> {
         }
     }
 
-    /// The thread is back.
+    /// The thread is back. If the VMM has moved the VP, the controller learns of it before it sees that the thread is back.
     pub(super) fn come_to_thread(&mut self) {
-        self.mailbox.arrive();
+        if self.left_at.is_some() {
+            self.vp.vcpu().vmm_had_vcpu();
+        }
+        self.arrive();
     }
 
     /// Serves the commands and the kick, as far as they need no guest.

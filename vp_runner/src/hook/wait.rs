@@ -88,7 +88,7 @@ impl<V: HookedVcpu> HookedVp<V> {
     }
 
     /// The thread is back from the VMM.
-    fn arrive(&mut self) {
+    pub(super) fn arrive(&mut self) {
         if let Some(left_at) = self.left_at.take()
             && self.vp.come_back() != Some(left_at)
         {

@@ -6,6 +6,7 @@ mod exits;
 mod failures;
 mod fake_vcpu;
 mod fetch;
+mod owners;
 
 use super::Vp;
 use super::VpContext;
