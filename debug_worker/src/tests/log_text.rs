@@ -3,7 +3,17 @@
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::Mutex;
+use tracing::Dispatch;
+use tracing::level_filters::LevelFilter;
+
+/// A second subscriber, which is never used. While a process has one subscriber, tracing-core asks only the calling thread's default whether a place in the
+/// code is logged, and keeps the answer for all threads. So a test without a log would switch lines off for a test that reads them.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
+    let silent = tracing_subscriber::fmt().with_max_level(LevelFilter::OFF);
+    Dispatch::new(silent.finish())
+});
 
 /// The text of a log.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +37,7 @@ impl Text {
 
     /// The lines at this level and above that `act` logs on this thread.
     pub(crate) fn of(level: tracing::Level, act: impl FnOnce()) -> String {
+        LazyLock::force(&SECOND);
         let text = Self::default();
         let writer = text.clone();
         let subscriber = tracing_subscriber::fmt()
