@@ -7,6 +7,7 @@ use crate::bed::qemu::start_with;
 use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
+use test_machine::amount::is_nested;
 use test_machine::gdb_client::gdb_here;
 use test_machine::gdb_client::in_order;
 use test_machine::gdb_client::start_gdb;
@@ -19,6 +20,17 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The first instruction of a PC after power-on.
 const POWER_ON: u64 = 0xffff_fff0;
+
+/// Whether the bed can run a guest that QEMU has started paused and that stops at a debug register: QEMU 10.0.2 with TCG, which is the emulator of the nested bed, ends
+/// with SIGSEGV then.
+fn bed_can_stop_it() -> bool {
+    if is_nested() {
+        println!(
+            "SKIP: the emulator of the nested bed ends with SIGSEGV when a guest that began paused stops at a debug register; run this test on a host with KVM"
+        );
+    }
+    !is_nested()
+}
 
 /// Attaches, and checks that the guest is stopped at once.
 #[track_caller]
@@ -50,6 +62,9 @@ fn monitor(packets: &mut Packets<TcpStream>, command: &str) -> String {
 /// GDB steps past a breakpoint at which the guest stands, so this one is where the first instruction jumps to.
 #[test]
 fn gdb_breaks_in_the_firmware_of_a_guest_that_qemu_starts_paused() {
+    if !bed_can_stop_it() {
+        return;
+    }
     let Some(mut qemu) = start_with(&[], &["-S"]) else {
         return;
     };
@@ -99,6 +114,9 @@ fn gdb_breaks_in_the_firmware_of_a_guest_that_qemu_starts_paused() {
 
 #[test]
 fn a_guest_that_qemu_starts_paused_is_interrupted_and_left_before_it_runs() {
+    if !bed_can_stop_it() {
+        return;
+    }
     let Some(mut qemu) = start_with(&[], &["-S"]) else {
         return;
     };

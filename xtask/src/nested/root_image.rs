@@ -298,6 +298,8 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
 fn parse_ldd(listing: &str) -> Vec<PathBuf> {
     listing
         .lines()
+        // A library of another distribution is listed with the loader of this one, which names the versions that it lacks.
+        .filter(|line| !line.contains(": version `"))
         .filter_map(|line| {
             let line = line.trim();
             let path = line.split_once("=> ").map_or(line, |(_, path)| path);
@@ -316,6 +318,7 @@ mod tests {
         let listing = "\tlinux-vdso.so.1 (0x00007ffd)\n\
                        \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                        \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n\
+                       /old/libtls.so.30: /lib/libc.so.6: version `GLIBC_2.38' not found (required by /old/libtls.so.30)\n\
                        \tlibgone.so => not found\n";
         assert_eq!(
             parse_ldd(listing),
