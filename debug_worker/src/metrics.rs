@@ -6,7 +6,9 @@ use crate::deadline::Deadline;
 use crate::listener::Accepted;
 use crate::listener::DebugListener;
 use crate::log_limit::LogLimit;
+use crate::server::ACCEPT_PAUSE;
 use crate::server::Socket;
+use crate::server::accept;
 use crate::statistics::Statistics;
 use crate::statistics::encode;
 use futures::AsyncReadExt;
@@ -17,9 +19,11 @@ use futures::select_biased;
 use futures::stream::FuturesUnordered;
 use pal_async::Driver;
 use pal_async::socket::PolledSocket;
+use pal_async::timer::Instant;
 use pal_async::timer::PolledTimer;
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +38,6 @@ const MAX_HEADERS: usize = 64;
 
 /// The time limit of a client, from its connection to the end of the answer.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
-
-/// The pause after a failed accept. Errors such as "too many open files" do not disappear at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Answers scrapes until the future is dropped, if there is a socket for them.
 pub(crate) async fn serve(
@@ -65,14 +66,18 @@ async fn serve_listener(
     let (mut listener, _evictions) = listener.into_polled(&*driver)?;
     tracing::info!(local_addr, "OpenMetrics endpoint listening");
     let mut pause = PolledTimer::new(&*driver);
+    let mut accept_after = None;
     let mut log = LogLimit::new();
     let mut clients = FuturesUnordered::new();
     loop {
         // merge
         let event = select_biased! {
             () = clients.select_next_some() => Event::Answered,
-            accepted = listener.accept().fuse() => Event::Accepted(accepted),
+            accepted = pin!(accept(&mut listener, &mut pause, accept_after).fuse()) => Event::Accepted(accepted),
         };
+        if let Event::Accepted(_) = event {
+            accept_after = None;
+        }
         match event {
             Event::Answered => {}
             // Dropping the socket closes the connection.
@@ -82,7 +87,7 @@ async fn serve_listener(
                 let socket = PolledSocket::new(&*driver, socket);
                 let statistics = statistics.clone();
                 clients.push(async move {
-                    // A client that has gone, or that is too slow, is nobody's problem.
+                    // The answer is lost if the client has gone or is too slow. The client scrapes again later.
                     deadline
                         .limit(async { drop(answer(socket, &statistics).await) })
                         .await;
@@ -92,7 +97,7 @@ async fn serve_listener(
                 if let Some(left_out) = log.admit() {
                     tracing::warn!(%error, "could not accept a client of the OpenMetrics endpoint; trying again{left_out}");
                 }
-                pause.sleep(ACCEPT_PAUSE).await;
+                accept_after = Some(Instant::now() + ACCEPT_PAUSE);
             }
         }
     }

@@ -55,7 +55,7 @@ use vmm_core_defs::target::Target;
 pub(crate) type Socket = PolledSocket<socket2::Socket>;
 
 /// The pause after a failed accept. Errors such as "too many open files" do not disappear at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// The number of refused clients that may stay connected to read the reason. The connections of further refused clients
 /// are closed at once.
@@ -563,7 +563,7 @@ impl State {
 }
 
 /// Accepts the next client, but not before `after`. Cancel safe.
-async fn accept(
+pub(crate) async fn accept(
     listener: &mut PolledListener,
     pause: &mut PolledTimer,
     after: Option<Instant>,

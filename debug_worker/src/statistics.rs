@@ -78,7 +78,7 @@ impl RequestKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Attach => "Attach",
-            Self::InSession(index) => DebugRequest::NAMES.get(index).copied().unwrap_or("unknown"),
+            Self::InSession(index) => DebugRequest::NAMES[index],
         }
     }
 }
@@ -158,7 +158,7 @@ impl Statistics {
         self.0.evictions.add(1);
     }
 
-    /// Counts packets since the last call for the same session.
+    /// Adds packets of a session that were not added before.
     pub(crate) fn packets(&self, received: u64, sent: u64) {
         self.0.packets_received.add(received);
         self.0.packets_sent.add(sent);
@@ -181,10 +181,7 @@ impl Statistics {
     pub(crate) fn answered(&self, kind: RequestKind, after: Duration, failed: bool) {
         let counters = match kind {
             RequestKind::Attach => &self.0.attach,
-            RequestKind::InSession(index) => match self.0.requests.get(index) {
-                Some(counters) => counters,
-                None => return,
-            },
+            RequestKind::InSession(index) => &self.0.requests[index],
         };
         counters.latency.add(after);
         if failed {

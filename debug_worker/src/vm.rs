@@ -141,13 +141,14 @@ impl AttachedVm {
         request: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
         input: I,
     ) -> (RequestKind, PendingFailableRpc<R, DebugError>) {
-        let mut kind = RequestKind::InSession(usize::MAX);
+        let mut kind = None;
         let request = |rpc| {
             let request = request(rpc);
-            kind = RequestKind::of(&request);
+            kind = Some(RequestKind::of(&request));
             request
         };
         let pending = self.session.call_failable(request, input);
+        let kind = kind.expect("`call_failable` has sent the request");
         (kind, pending)
     }
 

@@ -28,7 +28,7 @@ pub enum BadMessage {
     UnknownValue {
         /// The name of the type in the `.proto` files.
         of: String,
-        /// The value.
+        /// The value, as the sender has encoded it.
         value: i32,
     },
     /// A field that is required is missing.

@@ -1,5 +1,6 @@
 //! A guest that QEMU has paused (`-S`, `stop`): a debugger attaches, looks, sets breakpoints and continues, and the guest stops there once QEMU lets it run.
 
+use crate::bed::monitor;
 use crate::bed::qemu::Qemu;
 use crate::bed::qemu::rip;
 use crate::bed::qemu::start;
@@ -41,22 +42,6 @@ fn attach(qemu: &mut Qemu) -> Packets<TcpStream> {
     assert!(stop.starts_with("T0"), "{stop}");
     assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
     packets
-}
-
-/// The text of a `monitor` command.
-fn monitor(packets: &mut Packets<TcpStream>, command: &str) -> String {
-    let hex = |text: &str| -> String { text.bytes().map(|byte| format!("{byte:02x}")).collect() };
-    let mut text = String::new();
-    let mut reply = packets.ask(&format!("qRcmd,{}", hex(command)));
-    while let Some(part) = reply.strip_prefix('O').filter(|part| *part != "K") {
-        let bytes = part.as_bytes().chunks(2);
-        text.extend(bytes.map(|digits| {
-            let digits = std::str::from_utf8(digits).expect("hexadecimal");
-            char::from(u8::from_str_radix(digits, 16).expect("hexadecimal"))
-        }));
-        reply = packets.reply().expect("the rest");
-    }
-    text
 }
 
 /// GDB steps past a breakpoint at which the guest stands, so this one is where the first instruction jumps to.

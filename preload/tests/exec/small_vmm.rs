@@ -3,6 +3,7 @@
 use crate::bed::Vmm;
 use crate::bed::built;
 use crate::bed::exec;
+use crate::bed::monitor;
 use std::net::TcpStream;
 use test_machine::packets::Packets;
 use test_machine::running::kvm_here;
@@ -205,35 +206,6 @@ fn each_vm_of_a_process_has_a_debug_server() {
     assert_eq!(first.ask("D"), "OK");
     vmm.say("quit");
     assert_eq!(vmm.process.finish().code, Some(7));
-}
-
-/// What a command of the monitor prints.
-fn monitor(packets: &mut Packets<TcpStream>, command: &str) -> String {
-    let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let mut reply = packets.ask(&format!("qRcmd,{hex}"));
-    let mut digits = String::new();
-    while let Some(piece) = reply.strip_prefix('O').filter(|piece| *piece != "K") {
-        digits += piece;
-        reply = packets.reply().expect("more of the answer");
-    }
-    digits += reply.trim_end_matches("OK");
-    let mut plain = Vec::new();
-    let mut wire = digits.bytes();
-    while let Some(byte) = wire.next() {
-        match (byte, plain.last().copied()) {
-            // So many times more than once, by the GDB manual, node "Overview".
-            (b'*', Some(last)) => {
-                let more = wire.next().expect("a count") - 29;
-                plain.extend(std::iter::repeat_n(last, more.into()));
-            }
-            _ => plain.push(byte),
-        }
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).expect("hex");
-    let pairs = plain.chunks_exact(2);
-    let bytes = pairs.map(|pair| u8::try_from(digit(pair[0]) * 16 + digit(pair[1])));
-    let bytes = bytes.collect::<Result<Vec<u8>, _>>().expect("two digits");
-    String::from_utf8(bytes).expect("text")
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Client {
     /// Finds the request that a frame answers.
     ///
     /// # Errors
-    /// The frame answers no request: the stream is damaged, and the connection is to be closed.
+    /// [`BadMessage::TooLong`]. The frame was skipped, and its request never gets an answer, so the connection is to be closed.
     pub fn received(&mut self, frame: Frame) -> Result<Answered, BadMessage> {
         let message = match frame {
             Frame::Message(message) => message,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytes::BytesMut;
 
-/// The length of the length.
+/// The size of the length field, in bytes.
 const HEADER: usize = 4;
 
 /// The space for the next bytes of a stream, if no long frame has begun.

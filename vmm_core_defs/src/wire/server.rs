@@ -62,7 +62,7 @@ pub enum Received {
     Pending(PendingAnswer),
     /// This answer is to be sent.
     Answer(Outgoing),
-    /// Nothing.
+    /// The frame needs no answer: the session of the connection has ended.
     Nothing,
 }
 
