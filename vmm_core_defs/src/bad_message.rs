@@ -63,4 +63,20 @@ pub enum BadMessage {
     /// The answer is that of another kind of request.
     #[error("the answer belongs to another kind of request; the VMM has a bug")]
     WrongAnswer,
+    /// A field that may occur once occurs twice, or two of the fields of which a message has one.
+    #[error(
+        "it has `{of}` where it already has this field, or another of the same choice; send one"
+    )]
+    Duplicate {
+        /// The name of the field that came second.
+        of: String,
+    },
+    /// The number of a request cannot be used. The answer with this error has the number 0, so that no other request takes it for its own answer.
+    #[error(
+        "the number {id} is 0, or that of a request without an answer; give each request another number"
+    )]
+    BadId {
+        /// The number of the request.
+        id: u64,
+    },
 }

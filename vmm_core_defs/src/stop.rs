@@ -5,6 +5,7 @@ use crate::addr::VpIndex;
 use crate::breakpoint::Breakpoint;
 use crate::vp_set::VpSet;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
 use std::fmt;
 
@@ -152,8 +153,13 @@ pub enum GuestEventKind {
 /// that cannot run any more is always a stop.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StopOn {
-    /// One bit for each kind, in the order of the enum.
+    /// One bit for each kind, in the order of the enum. The other bits are 0.
+    #[serde(deserialize_with = "known_kinds")]
     kinds: u8,
+}
+
+fn known_kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    u8::deserialize(deserializer).map(|kinds| StopOn::from_bits(kinds).kinds)
 }
 
 impl StopOn {
@@ -167,8 +173,10 @@ impl StopOn {
         self.kinds
     }
 
-    /// The set with these [bits](Self::bits).
+    /// The set with these [bits](Self::bits). A bit of no kind is ignored.
     pub const fn from_bits(kinds: u8) -> Self {
+        let last = GuestEventKind::Panic.bit();
+        let kinds = kinds & (last | (last - 1));
         Self { kinds }
     }
 }

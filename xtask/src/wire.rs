@@ -4,6 +4,7 @@
 use crate::process;
 use anyhow::Context as _;
 use prost_types::DescriptorProto;
+use prost_types::FieldDescriptorProto;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Label;
 use prost_types::field_descriptor_proto::Type;
@@ -76,10 +77,8 @@ fn table(set: &FileDescriptorSet) -> anyhow::Result<String> {
         }
     }
     let mut text =
-        "use super::strict::Field;\nuse super::strict::Kind;\nuse super::strict::Message;\n\n"
+        "use super::strict::Field;\nuse super::strict::Kind;\nuse super::strict::Message;\nuse super::strict::Occurs;\nuse super::strict::Range;\n\n"
             .to_owned();
-    // A receiver ignores what it does not know in a hello.
-    messages.retain(|name, _| !name.ends_with(".Hello"));
     for (name, message) in &messages {
         writeln!(
             text,
@@ -89,28 +88,60 @@ fn table(set: &FileDescriptorSet) -> anyhow::Result<String> {
         )?;
         let mut fields: Vec<_> = message.field.iter().collect();
         fields.sort_by_key(|field| field.number());
+        let mut slots = Slots::default();
         for field in fields {
-            let repeated = field.label() == Label::Repeated;
+            let occurs = match field.label() {
+                Label::Repeated => "Occurs::Often".to_owned(),
+                _ => format!("Occurs::Once({})", slots.of(name, field)?),
+            };
+            let range = |range| format!("Kind::Varint(Range::{range})");
             let kind = match field.r#type() {
                 Type::Message => format!("Kind::Message(&{})", constant(field.type_name())),
                 Type::String | Type::Bytes => "Kind::Bytes".to_owned(),
                 Type::Fixed64 => "Kind::Fixed64".to_owned(),
-                Type::Uint32 | Type::Uint64 | Type::Int32 | Type::Bool | Type::Enum => {
-                    "Kind::Varint".to_owned()
-                }
+                Type::Uint64 => range("Uint64"),
+                Type::Uint32 => range("Uint32"),
+                Type::Int32 | Type::Enum => range("Int32"),
+                Type::Bool => range("Bool"),
                 other => anyhow::bail!(
                     "{name}: the decoder knows no fields of type {other:?}: use another type, or extend vmm_core_defs::wire::strict"
                 ),
             };
             writeln!(
                 text,
-                "        Field {{ number: {}, kind: {kind}, repeated: {repeated} }},",
-                field.number()
+                "        Field {{ number: {}, name: \"{}\", kind: {kind}, occurs: {occurs} }},",
+                field.number(),
+                field.name()
             )?;
         }
         text += "    ],\n};\n\n";
     }
     Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// The bits by which the decoder knows which fields of a message have come. The fields of a `oneof` share one.
+#[derive(Default)]
+struct Slots {
+    used: u32,
+    of_oneofs: BTreeMap<i32, u32>,
+}
+
+impl Slots {
+    fn of(&mut self, message: &str, field: &FieldDescriptorProto) -> anyhow::Result<u32> {
+        let next = self.used;
+        // An optional field is described as the only field of a `oneof`.
+        let slot = match field.oneof_index {
+            Some(index) => *self.of_oneofs.entry(index).or_insert(next),
+            None => next,
+        };
+        self.used += u32::from(slot == next);
+        anyhow::ensure!(
+            slot < u64::BITS,
+            "{message}: the decoder knows at most {} fields: move some into a message inside, or extend vmm_core_defs::wire::strict",
+            u64::BITS
+        );
+        Ok(slot)
+    }
 }
 
 /// Adds a message and those inside it, by their full names.

@@ -1,7 +1,9 @@
 //! The first message of each side.
 
+use super::fields;
 use super::frame::Outgoing;
 use super::proto;
+use super::strict;
 use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
@@ -50,6 +52,8 @@ pub fn hello() -> Outgoing {
 /// # Errors
 /// [`HelloError`].
 pub fn accept(message: Bytes) -> Result<u32, HelloError> {
+    // A version that is too large for its field would be read as another one.
+    strict::check_known(&fields::HELLO, &message).map_err(|_| HelloError::OtherProtocol)?;
     let hello = proto::Hello::decode(message).map_err(|_| HelloError::OtherProtocol)?;
     if hello.protocol != PROTOCOL {
         return Err(HelloError::OtherProtocol);
@@ -76,6 +80,22 @@ mod tests {
         // A field 9 of a newer version.
         bytes.extend_from_slice(&[9 << 3, 1]);
         accept(bytes.into())
+    }
+
+    #[test]
+    fn a_version_is_not_cut_and_does_not_come_twice() {
+        // Version 1 of 2 to the 32 more, as `newest`.
+        let hello = |newest: &[u8]| {
+            let protocol = [&[1 << 3 | 2, 14][..], PROTOCOL.as_bytes()].concat();
+            accept([&protocol[..], &[2 << 3, 1], newest].concat().into())
+        };
+        assert_eq!(hello(&[3 << 3, 1]), Ok(1));
+        let cut = [3 << 3, 0x81, 0x80, 0x80, 0x80, 0x10];
+        assert_eq!(hello(&cut), Err(HelloError::OtherProtocol));
+        let twice = [3 << 3, 9, 3 << 3, 1];
+        assert_eq!(hello(&twice), Err(HelloError::OtherProtocol));
+        // A field 9 of 32 bits, which this version does not know.
+        assert_eq!(hello(&[3 << 3, 1, 9 << 3 | 5, 1, 2, 3, 4]), Ok(1));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::target::Target;
 use bytes::Bytes;
 use mesh::rpc::Rpc;
 use prost::Message as _;
+use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::task::Context;
@@ -47,8 +48,8 @@ pub struct Server {
     target: Target,
     /// The session that began last on this connection.
     session: Option<DebugSession>,
-    /// Requests without an answer.
-    pending: usize,
+    /// The numbers of the requests without an answer.
+    pending: HashSet<u64>,
     /// The bytes that requests without an answer may need.
     pending_bytes: usize,
     /// The bytes of answers that were not written yet.
@@ -119,7 +120,7 @@ impl Server {
         Self {
             target,
             session: None,
-            pending: 0,
+            pending: HashSet::new(),
             pending_bytes: 0,
             unwritten: 0,
         }
@@ -147,6 +148,11 @@ impl Server {
             }
             Frame::TooLong { len, limit } => (0, BadMessage::TooLong { len, limit }),
         };
+        // The answer with this number is that of another request, which waits for it.
+        let id = match self.pending.contains(&id) {
+            true => 0,
+            false => id,
+        };
         let error = DebugError::from(refused).into_wire();
         Received::Answer(self.answer(id, Some(answer::Kind::Error(error))))
     }
@@ -162,8 +168,11 @@ impl Server {
             self.session.take_if(|ours| ours.id() == session);
             return Ok(Received::Nothing);
         }
+        if id == 0 || self.pending.contains(&id) {
+            return Err(BadMessage::BadId { id });
+        }
         let bytes = needed(&kind);
-        if self.pending >= MAX_PENDING
+        if self.pending.len() >= MAX_PENDING
             || self.pending_bytes + self.unwritten + bytes > MAX_PENDING_BYTES
         {
             return Err(BadMessage::TooManyPending);
@@ -183,14 +192,14 @@ impl Server {
                 Box::pin(async { Given::Request(answer.await) })
             }
         };
-        self.pending += 1;
+        self.pending.insert(id);
         self.pending_bytes += bytes;
         Ok(Received::Pending(PendingAnswer { id, bytes, answer }))
     }
 
     /// The frame with an answer of the target.
     pub fn answered(&mut self, reply: Reply) -> Outgoing {
-        self.pending -= 1;
+        self.pending.remove(&reply.id);
         self.pending_bytes -= reply.bytes;
         let kind = match reply.given {
             Given::Attach(None) | Given::Request(None) => None,

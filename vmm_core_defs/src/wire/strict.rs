@@ -1,7 +1,7 @@
 //! A check of the bytes of a message against the fields of its type, before anything is decoded and allocated.
 //!
-//! `prost` ignores fields that it does not know. A debugger's request with such a field would be carried out as another request than the one that was
-//! meant. The check walks over the tags of the message with the table of the fields, which `cargo xtask wire` makes from the `.proto` files.
+//! `prost` ignores fields that it does not know, cuts numbers that are too large, and takes the last of two values. A debugger's request with one of these
+//! would be carried out as another request than the one that was meant. The check walks over the tags of the message with the table of the fields, which `cargo xtask wire` makes from the `.proto` files.
 
 use crate::debug_rpc::BadMessage;
 
@@ -16,33 +16,69 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
+    pub(super) name: &'static str,
     pub(super) kind: Kind,
-    pub(super) repeated: bool,
+    pub(super) occurs: Occurs,
 }
 
 /// How a field is encoded.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Varint,
+    Varint(Range),
     Fixed64,
     Bytes,
     Message(&'static Message),
+}
+
+/// The numbers that a field can have. All are encoded alike, with up to 64 bits, and `prost` drops the bits that its type has no place for.
+#[derive(Debug)]
+pub(super) enum Range {
+    Bool,
+    Uint32,
+    /// Also the values of an enum.
+    Int32,
+    Uint64,
+}
+
+/// How often a field may occur.
+#[derive(Debug)]
+pub(super) enum Occurs {
+    /// Once, with any other field of the same number here: the fields of a `oneof`.
+    Once(u8),
+    /// As an element of a list.
+    Often,
 }
 
 /// The wire types of <https://protobuf.dev/programming-guides/encoding/#structure>.
 const VARINT: u64 = 0;
 const I64: u64 = 1;
 const LEN: u64 = 2;
+const I32: u64 = 5;
 
-/// Checks that the message contains only fields of its type, and lists of at most `elements` elements in total.
+/// The number of fields among which [`id`] looks for its field. Messages without an error have fewer.
+const FIELDS_BEFORE_ID: usize = 64;
+
+/// Checks that the message contains only fields of its type, each at most once and with a number of its range, and lists of at most `elements` elements in
+/// total. The time of the decoder after that is bounded by the length of bytes and strings, and by `elements`.
 pub(super) fn check(
     message: &'static Message,
     bytes: &[u8],
     elements: usize,
 ) -> Result<(), BadMessage> {
     let mut walk = Walk {
+        unknown: Unknown::Refused,
         elements,
         left: elements,
+    };
+    walk.message(message, bytes)
+}
+
+/// As [`check`], for a message that has no lists and may have fields that this version does not know.
+pub(super) fn check_known(message: &'static Message, bytes: &[u8]) -> Result<(), BadMessage> {
+    let mut walk = Walk {
+        unknown: Unknown::Skipped,
+        elements: 0,
+        left: 0,
     };
     walk.message(message, bytes)
 }
@@ -50,25 +86,25 @@ pub(super) fn check(
 /// The number of a request or of an answer: the field 1 of both. 0 if there is none.
 pub(super) fn id(bytes: &[u8]) -> u64 {
     let mut rest = bytes;
-    let mut id = 0;
-    while !rest.is_empty() {
+    for _ in 0..FIELDS_BEFORE_ID {
         let Ok(tag) = varint(&mut rest) else { break };
-        let value = match tag & 7 {
-            VARINT => varint(&mut rest),
-            I64 => take(&mut rest, 8).map(|_| 0),
-            LEN => delimited(&mut rest).map(|_| 0),
-            _ => break,
-        };
-        match value {
-            Ok(value) if tag == 1 << 3 | VARINT => id = value,
-            Ok(_) => {}
-            Err(_) => break,
+        if tag == 1 << 3 | VARINT {
+            return varint(&mut rest).unwrap_or(0);
+        }
+        if skip(&mut rest, tag).is_err() {
+            break;
         }
     }
-    id
+    0
+}
+
+enum Unknown {
+    Refused,
+    Skipped,
 }
 
 struct Walk {
+    unknown: Unknown,
     elements: usize,
     /// The elements that may still come.
     left: usize,
@@ -77,45 +113,63 @@ struct Walk {
 impl Walk {
     /// The types of the `.proto` files are not recursive, so this recursion is as deep as they are.
     fn message(&mut self, message: &'static Message, mut rest: &[u8]) -> Result<(), BadMessage> {
+        // One bit for each slot of `Occurs::Once`.
+        let mut seen = 0_u64;
         while !rest.is_empty() {
             let tag = varint(&mut rest)?;
             let number = u32::try_from(tag >> 3).map_err(|_| BadMessage::Malformed)?;
             let found = message
                 .fields
                 .binary_search_by_key(&number, |field| field.number);
-            let field = found.map(|index| &message.fields[index]).map_err(|_| {
-                BadMessage::UnknownField {
-                    message: message.name.to_owned(),
-                    field: number,
+            let field = match (found, &self.unknown) {
+                (Ok(index), _) => &message.fields[index],
+                (Err(_), Unknown::Skipped) => {
+                    skip(&mut rest, tag)?;
+                    continue;
                 }
-            })?;
-            match (&field.kind, tag & 7) {
-                (Kind::Varint, VARINT) => {
-                    varint(&mut rest)?;
-                    self.count(field, 1)?;
+                (Err(_), Unknown::Refused) => {
+                    return Err(BadMessage::UnknownField {
+                        message: message.name.to_owned(),
+                        field: number,
+                    });
                 }
-                (Kind::Fixed64, I64) => {
+            };
+            match field.occurs {
+                Occurs::Once(slot) if seen & 1 << slot != 0 => {
+                    let of = field.name.to_owned();
+                    return Err(BadMessage::Duplicate { of });
+                }
+                Occurs::Once(slot) => seen |= 1 << slot,
+                // An empty packed list too.
+                Occurs::Often => self.count(1)?,
+            }
+            match (&field.kind, tag & 7, &field.occurs) {
+                (Kind::Varint(range), VARINT, _) => field.check(range, varint(&mut rest)?)?,
+                (Kind::Fixed64, I64, _) => {
                     take(&mut rest, 8)?;
-                    self.count(field, 1)?;
                 }
-                (Kind::Bytes, LEN) => {
+                (Kind::Bytes, LEN, _) => {
                     delimited(&mut rest)?;
-                    self.count(field, 1)?;
                 }
-                (Kind::Message(inner), LEN) => {
-                    self.count(field, 1)?;
+                (Kind::Message(inner), LEN, _) => {
                     let inside = delimited(&mut rest)?;
                     self.message(inner, inside)?;
                 }
                 // Packed lists.
-                (Kind::Varint, LEN) if field.repeated => {
-                    let inside = delimited(&mut rest)?;
-                    let ends = inside.iter().filter(|byte| *byte & 0x80 == 0);
-                    self.count(field, ends.count())?;
+                (Kind::Varint(range), LEN, Occurs::Often) => {
+                    let mut inside = delimited(&mut rest)?;
+                    let ends = inside.iter().filter(|byte| *byte & 0x80 == 0).count();
+                    self.count(ends.saturating_sub(1))?;
+                    while !inside.is_empty() {
+                        field.check(range, varint(&mut inside)?)?;
+                    }
                 }
-                (Kind::Fixed64, LEN) if field.repeated => {
-                    let inside = delimited(&mut rest)?;
-                    self.count(field, inside.len() / 8)?;
+                (Kind::Fixed64, LEN, Occurs::Often) => {
+                    let (numbers, incomplete) = delimited(&mut rest)?.as_chunks::<8>();
+                    self.count(numbers.len().saturating_sub(1))?;
+                    if !incomplete.is_empty() {
+                        return Err(BadMessage::Malformed);
+                    }
                 }
                 _ => return Err(BadMessage::Malformed),
             }
@@ -123,13 +177,39 @@ impl Walk {
         Ok(())
     }
 
-    fn count(&mut self, field: &Field, elements: usize) -> Result<(), BadMessage> {
-        if field.repeated {
-            let limit = self.elements as u64;
-            let left = self.left.checked_sub(elements);
-            self.left = left.ok_or(BadMessage::TooMany { limit })?;
-        }
+    fn count(&mut self, elements: usize) -> Result<(), BadMessage> {
+        let limit = self.elements as u64;
+        let left = self.left.checked_sub(elements);
+        self.left = left.ok_or(BadMessage::TooMany { limit })?;
         Ok(())
+    }
+}
+
+impl Field {
+    fn check(&self, range: &Range, value: u64) -> Result<(), BadMessage> {
+        let within = match range {
+            Range::Bool => value <= 1,
+            Range::Uint32 => u32::try_from(value).is_ok(),
+            // A negative number is encoded with 64 bits.
+            Range::Int32 => i32::try_from(value.cast_signed()).is_ok(),
+            Range::Uint64 => true,
+        };
+        let of = self.name;
+        match within {
+            true => Ok(()),
+            false => Err(BadMessage::OutOfRange { of: of.to_owned() }),
+        }
+    }
+}
+
+/// Skips the value after a tag.
+fn skip(rest: &mut &[u8], tag: u64) -> Result<(), BadMessage> {
+    match tag & 7 {
+        VARINT => varint(rest).map(|_| ()),
+        I64 => take(rest, 8).map(|_| ()),
+        LEN => delimited(rest).map(|_| ()),
+        I32 => take(rest, 4).map(|_| ()),
+        _ => Err(BadMessage::Malformed),
     }
 }
 

@@ -63,6 +63,8 @@ union!(BadMessage, bad_message {
     TooLong { len, limit },
     TooManyPending,
     WrongAnswer,
+    Duplicate { of },
+    BadId { id },
 });
 
 union!(RunnerBug, runner_bug {

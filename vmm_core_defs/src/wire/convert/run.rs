@@ -160,7 +160,11 @@ impl Value for StopOn {
 
     fn from_wire(wire: u32) -> Result<Self, BadMessage> {
         let bits = u8::try_from(wire).map_err(|_| out_of_range("StopOn"))?;
-        Ok(Self::from_bits(bits))
+        let known = Self::from_bits(bits);
+        match known.bits() == bits {
+            true => Ok(known),
+            false => Err(out_of_range("StopOn")),
+        }
     }
 }
 

@@ -2,787 +2,814 @@
 use super::strict::Field;
 use super::strict::Kind;
 use super::strict::Message;
+use super::strict::Occurs;
+use super::strict::Range;
 
 pub(super) static AARCH64FP_STATE: Message = Message {
     name: "Aarch64FpState",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "v", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "fpsr", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "fpcr", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static AARCH64VP_STATE: Message = Message {
     name: "Aarch64VpState",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: true },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
-        Field { number: 4, kind: Kind::Fixed64, repeated: false },
-        Field { number: 5, kind: Kind::Fixed64, repeated: false },
-        Field { number: 6, kind: Kind::Fixed64, repeated: false },
-        Field { number: 7, kind: Kind::Fixed64, repeated: false },
-        Field { number: 8, kind: Kind::Fixed64, repeated: false },
-        Field { number: 9, kind: Kind::Fixed64, repeated: false },
-        Field { number: 10, kind: Kind::Message(&AARCH64FP_STATE), repeated: false },
+        Field { number: 1, name: "x", kind: Kind::Fixed64, occurs: Occurs::Often },
+        Field { number: 2, name: "sp_el0", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 3, name: "sp_el1", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 4, name: "pc", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
+        Field { number: 5, name: "cpsr", kind: Kind::Fixed64, occurs: Occurs::Once(3) },
+        Field { number: 6, name: "sctlr_el1", kind: Kind::Fixed64, occurs: Occurs::Once(4) },
+        Field { number: 7, name: "tcr_el1", kind: Kind::Fixed64, occurs: Occurs::Once(5) },
+        Field { number: 8, name: "ttbr0_el1", kind: Kind::Fixed64, occurs: Occurs::Once(6) },
+        Field { number: 9, name: "ttbr1_el1", kind: Kind::Fixed64, occurs: Occurs::Once(7) },
+        Field { number: 10, name: "fp", kind: Kind::Message(&AARCH64FP_STATE), occurs: Occurs::Once(8) },
     ],
 };
 
 pub(super) static ANSWER: Message = Message {
     name: "Answer",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&DEBUG_ERROR), repeated: false },
-        Field { number: 3, kind: Kind::Message(&ATTACHED), repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&STOP_EVENT), repeated: false },
-        Field { number: 6, kind: Kind::Message(&BREAKPOINT_LIST), repeated: false },
-        Field { number: 7, kind: Kind::Varint, repeated: false },
-        Field { number: 8, kind: Kind::Message(&VP_STATE), repeated: false },
-        Field { number: 9, kind: Kind::Message(&LAST_STOP), repeated: false },
-        Field { number: 10, kind: Kind::Fixed64, repeated: false },
-        Field { number: 11, kind: Kind::Bytes, repeated: false },
-        Field { number: 12, kind: Kind::Message(&TRANSLATION), repeated: false },
-        Field { number: 13, kind: Kind::Message(&MAPPED_PAGES), repeated: false },
-        Field { number: 14, kind: Kind::Message(&MEMORY_REGION), repeated: false },
-        Field { number: 15, kind: Kind::Message(&RAM_RANGES), repeated: false },
-        Field { number: 16, kind: Kind::Varint, repeated: false },
-        Field { number: 17, kind: Kind::Message(&VM_STATUS), repeated: false },
-        Field { number: 18, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "id", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "error", kind: Kind::Message(&DEBUG_ERROR), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "attached", kind: Kind::Message(&ATTACHED), occurs: Occurs::Once(1) },
+        Field { number: 4, name: "done", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(1) },
+        Field { number: 5, name: "stop", kind: Kind::Message(&STOP_EVENT), occurs: Occurs::Once(1) },
+        Field { number: 6, name: "breakpoints", kind: Kind::Message(&BREAKPOINT_LIST), occurs: Occurs::Once(1) },
+        Field { number: 7, name: "step_interrupts", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
+        Field { number: 8, name: "vp_state", kind: Kind::Message(&VP_STATE), occurs: Occurs::Once(1) },
+        Field { number: 9, name: "last_stop", kind: Kind::Message(&LAST_STOP), occurs: Occurs::Once(1) },
+        Field { number: 10, name: "msr", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 11, name: "memory", kind: Kind::Bytes, occurs: Occurs::Once(1) },
+        Field { number: 12, name: "translation", kind: Kind::Message(&TRANSLATION), occurs: Occurs::Once(1) },
+        Field { number: 13, name: "mapped_pages", kind: Kind::Message(&MAPPED_PAGES), occurs: Occurs::Once(1) },
+        Field { number: 14, name: "memory_region", kind: Kind::Message(&MEMORY_REGION), occurs: Occurs::Once(1) },
+        Field { number: 15, name: "ram_ranges", kind: Kind::Message(&RAM_RANGES), occurs: Occurs::Once(1) },
+        Field { number: 16, name: "freeze_time", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
+        Field { number: 17, name: "status", kind: Kind::Message(&VM_STATUS), occurs: Occurs::Once(1) },
+        Field { number: 18, name: "stop_on", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static ARMING: Message = Message {
     name: "Arming",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&ARMING__MEMORY), repeated: false },
-        Field { number: 2, kind: Kind::Message(&ARMING__DEBUG_REGISTER), repeated: false },
-        Field { number: 3, kind: Kind::Message(&ARMING__PENDING), repeated: false },
+        Field { number: 1, name: "memory", kind: Kind::Message(&ARMING__MEMORY), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "debug_register", kind: Kind::Message(&ARMING__DEBUG_REGISTER), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "pending", kind: Kind::Message(&ARMING__PENDING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static ARMING__DEBUG_REGISTER: Message = Message {
     name: "DebugRegister",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&PENDING), repeated: false },
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "why", kind: Kind::Message(&PENDING), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static ARMING__MEMORY: Message = Message {
     name: "Memory",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static ARMING__PENDING: Message = Message {
     name: "Pending",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&PENDING), repeated: false },
+        Field { number: 1, name: "why", kind: Kind::Message(&PENDING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static ATTACH_INFO: Message = Message {
     name: "AttachInfo",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&XFEATURES), repeated: false },
-        Field { number: 3, kind: Kind::Message(&CAPABILITY), repeated: true },
-        Field { number: 4, kind: Kind::Message(&STOP_EVENT), repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "arch", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "xfeatures", kind: Kind::Message(&XFEATURES), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "capabilities", kind: Kind::Message(&CAPABILITY), occurs: Occurs::Often },
+        Field { number: 4, name: "stop", kind: Kind::Message(&STOP_EVENT), occurs: Occurs::Once(2) },
+        Field { number: 5, name: "changes_while_stopped", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(3) },
     ],
 };
 
 pub(super) static ATTACHED: Message = Message {
     name: "Attached",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Message(&ATTACH_INFO), repeated: false },
+        Field { number: 1, name: "session", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "info", kind: Kind::Message(&ATTACH_INFO), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static AVX512STATE: Message = Message {
     name: "Avx512State",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: true },
-        Field { number: 2, kind: Kind::Bytes, repeated: false },
-        Field { number: 3, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "opmask", kind: Kind::Fixed64, occurs: Occurs::Often },
+        Field { number: 2, name: "zmm_hi256", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 3, name: "hi16_zmm", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_MESSAGE: Message = Message {
     name: "BadMessage",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&BAD_MESSAGE__UNKNOWN_FIELD), repeated: false },
-        Field { number: 3, kind: Kind::Message(&BAD_MESSAGE__UNKNOWN_VALUE), repeated: false },
-        Field { number: 4, kind: Kind::Message(&BAD_MESSAGE__MISSING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&BAD_MESSAGE__OUT_OF_RANGE), repeated: false },
-        Field { number: 6, kind: Kind::Message(&BAD_MESSAGE__TOO_MANY), repeated: false },
-        Field { number: 7, kind: Kind::Message(&BAD_MESSAGE__TOO_LONG), repeated: false },
-        Field { number: 8, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 9, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "malformed", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "unknown_field", kind: Kind::Message(&BAD_MESSAGE__UNKNOWN_FIELD), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "unknown_value", kind: Kind::Message(&BAD_MESSAGE__UNKNOWN_VALUE), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "missing", kind: Kind::Message(&BAD_MESSAGE__MISSING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "out_of_range", kind: Kind::Message(&BAD_MESSAGE__OUT_OF_RANGE), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "too_many", kind: Kind::Message(&BAD_MESSAGE__TOO_MANY), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "too_long", kind: Kind::Message(&BAD_MESSAGE__TOO_LONG), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "too_many_pending", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "wrong_answer", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 10, name: "duplicate", kind: Kind::Message(&BAD_MESSAGE__DUPLICATE), occurs: Occurs::Once(0) },
+        Field { number: 11, name: "bad_id", kind: Kind::Message(&BAD_MESSAGE__BAD_ID), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static BAD_MESSAGE__BAD_ID: Message = Message {
+    name: "BadId",
+    fields: &[
+        Field { number: 1, name: "id", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static BAD_MESSAGE__DUPLICATE: Message = Message {
+    name: "Duplicate",
+    fields: &[
+        Field { number: 1, name: "of", kind: Kind::Bytes, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__MISSING: Message = Message {
     name: "Missing",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "of", kind: Kind::Bytes, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__OUT_OF_RANGE: Message = Message {
     name: "OutOfRange",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "of", kind: Kind::Bytes, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__TOO_LONG: Message = Message {
     name: "TooLong",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "limit", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__TOO_MANY: Message = Message {
     name: "TooMany",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "limit", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__UNKNOWN_FIELD: Message = Message {
     name: "UnknownField",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "message", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "field", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_MESSAGE__UNKNOWN_VALUE: Message = Message {
     name: "UnknownValue",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "of", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "value", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON: Message = Message {
     name: "BadRegisterReason",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&BAD_REGISTER_REASON__RESERVED_BITS), repeated: false },
-        Field { number: 5, kind: Kind::Message(&BAD_REGISTER_REASON__BIT_IS_ALWAYS_ONE), repeated: false },
-        Field { number: 6, kind: Kind::Message(&BAD_REGISTER_REASON__BIT_REQUIRES), repeated: false },
-        Field { number: 7, kind: Kind::Message(&BAD_REGISTER_REASON__TOO_WIDE), repeated: false },
-        Field { number: 8, kind: Kind::Message(&BAD_REGISTER_REASON__NOT_CANONICAL), repeated: false },
-        Field { number: 9, kind: Kind::Message(&BAD_REGISTER_REASON__RESERVED_ATTRIBUTES), repeated: false },
-        Field { number: 10, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 11, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 12, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 13, kind: Kind::Message(&BAD_REGISTER_REASON__MSR_REFUSED), repeated: false },
-        Field { number: 14, kind: Kind::Message(&BAD_REGISTER_REASON__XCR0REFUSED), repeated: false },
-        Field { number: 15, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "other_architecture", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "absent", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "no_value", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "reserved_bits", kind: Kind::Message(&BAD_REGISTER_REASON__RESERVED_BITS), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "bit_is_always_one", kind: Kind::Message(&BAD_REGISTER_REASON__BIT_IS_ALWAYS_ONE), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "bit_requires", kind: Kind::Message(&BAD_REGISTER_REASON__BIT_REQUIRES), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "too_wide", kind: Kind::Message(&BAD_REGISTER_REASON__TOO_WIDE), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "not_canonical", kind: Kind::Message(&BAD_REGISTER_REASON__NOT_CANONICAL), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "reserved_attributes", kind: Kind::Message(&BAD_REGISTER_REASON__RESERVED_ATTRIBUTES), occurs: Occurs::Once(0) },
+        Field { number: 10, name: "limit_not_in_pages", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 11, name: "limit_too_large", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 12, name: "unknown_msr", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 13, name: "msr_refused", kind: Kind::Message(&BAD_REGISTER_REASON__MSR_REFUSED), occurs: Occurs::Once(0) },
+        Field { number: 14, name: "xcr0_refused", kind: Kind::Message(&BAD_REGISTER_REASON__XCR0REFUSED), occurs: Occurs::Once(0) },
+        Field { number: 15, name: "system_refused", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__BIT_IS_ALWAYS_ONE: Message = Message {
     name: "BitIsAlwaysOne",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "bit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__BIT_REQUIRES: Message = Message {
     name: "BitRequires",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "bit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "requires", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__MSR_REFUSED: Message = Message {
     name: "MsrRefused",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__NOT_CANONICAL: Message = Message {
     name: "NotCanonical",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "bits", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__RESERVED_ATTRIBUTES: Message = Message {
     name: "ReservedAttributes",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "reserved", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__RESERVED_BITS: Message = Message {
     name: "ReservedBits",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "reserved", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__TOO_WIDE: Message = Message {
     name: "TooWide",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "bits", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BAD_REGISTER_REASON__XCR0REFUSED: Message = Message {
     name: "Xcr0Refused",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BREAKPOINT: Message = Message {
     name: "Breakpoint",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "kind", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static BREAKPOINT_CHANGE: Message = Message {
     name: "BreakpointChange",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&BREAKPOINT), repeated: false },
-        Field { number: 2, kind: Kind::Message(&BREAKPOINT), repeated: false },
+        Field { number: 1, name: "insert", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "remove", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static BREAKPOINT_CHANGES: Message = Message {
     name: "BreakpointChanges",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&BREAKPOINT_CHANGE), repeated: true },
+        Field { number: 1, name: "changes", kind: Kind::Message(&BREAKPOINT_CHANGE), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static BREAKPOINT_LIST: Message = Message {
     name: "BreakpointList",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&BREAKPOINT_STATUS), repeated: true },
+        Field { number: 1, name: "breakpoints", kind: Kind::Message(&BREAKPOINT_STATUS), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static BREAKPOINT_STATUS: Message = Message {
     name: "BreakpointStatus",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&BREAKPOINT), repeated: false },
-        Field { number: 2, kind: Kind::Message(&ARMING), repeated: false },
+        Field { number: 1, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "arming", kind: Kind::Message(&ARMING), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static CAPABILITY: Message = Message {
     name: "Capability",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "kind", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "support", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "seen", kind: Kind::Bytes, occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static CRASH_CAUSE: Message = Message {
     name: "CrashCause",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&CRASH_CAUSE__INTERNAL), repeated: false },
-        Field { number: 2, kind: Kind::Message(&CRASH_CAUSE__FAIL_ENTRY), repeated: false },
-        Field { number: 3, kind: Kind::Message(&CRASH_CAUSE__RUN), repeated: false },
-        Field { number: 4, kind: Kind::Message(&CRASH_CAUSE__UNKNOWN_EXIT), repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "internal", kind: Kind::Message(&CRASH_CAUSE__INTERNAL), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "fail_entry", kind: Kind::Message(&CRASH_CAUSE__FAIL_ENTRY), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "run", kind: Kind::Message(&CRASH_CAUSE__RUN), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "unknown_exit", kind: Kind::Message(&CRASH_CAUSE__UNKNOWN_EXIT), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "runner", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static CRASH_CAUSE__FAIL_ENTRY: Message = Message {
     name: "FailEntry",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "hardware_reason", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static CRASH_CAUSE__INTERNAL: Message = Message {
     name: "Internal",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "suberror", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static CRASH_CAUSE__RUN: Message = Message {
     name: "Run",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "errno", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static CRASH_CAUSE__UNKNOWN_EXIT: Message = Message {
     name: "UnknownExit",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "reason", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR: Message = Message {
     name: "DebugError",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&DEBUG_ERROR__ENDED), repeated: false },
-        Field { number: 6, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 7, kind: Kind::Message(&DEBUG_ERROR__NO_SUCH_VP), repeated: false },
-        Field { number: 8, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 9, kind: Kind::Message(&DEBUG_ERROR__NOT_MAPPED), repeated: false },
-        Field { number: 10, kind: Kind::Message(&DEBUG_ERROR__NO_MEMORY), repeated: false },
-        Field { number: 11, kind: Kind::Message(&DEBUG_ERROR__MEMORY_OUT_OF_REACH), repeated: false },
-        Field { number: 12, kind: Kind::Message(&DEBUG_ERROR__BAD_LENGTH), repeated: false },
-        Field { number: 13, kind: Kind::Message(&DEBUG_ERROR__BAD_BREAKPOINT), repeated: false },
-        Field { number: 14, kind: Kind::Message(&DEBUG_ERROR__TOO_MANY_BREAKPOINTS), repeated: false },
-        Field { number: 15, kind: Kind::Message(&DEBUG_ERROR__NO_FREE_SLOT), repeated: false },
-        Field { number: 16, kind: Kind::Message(&DEBUG_ERROR__GUEST_USES_SLOTS), repeated: false },
-        Field { number: 17, kind: Kind::Message(&DEBUG_ERROR__NOT_EXECUTABLE), repeated: false },
-        Field { number: 18, kind: Kind::Message(&DEBUG_ERROR__NO_SUCH_BREAKPOINT), repeated: false },
-        Field { number: 19, kind: Kind::Message(&DEBUG_ERROR__BAD_REGISTER), repeated: false },
-        Field { number: 20, kind: Kind::Message(&UNSUPPORTED), repeated: false },
-        Field { number: 21, kind: Kind::Message(&DEBUG_ERROR__OVERDUE), repeated: false },
-        Field { number: 22, kind: Kind::Message(&DEBUG_ERROR__MACHINE_FAILED), repeated: false },
-        Field { number: 23, kind: Kind::Message(&DEBUG_ERROR__NO_THREAD), repeated: false },
-        Field { number: 24, kind: Kind::Message(&DEBUG_ERROR__VP_THREAD_ENDED), repeated: false },
-        Field { number: 25, kind: Kind::Message(&DEBUG_ERROR__HELD_BY_VMM), repeated: false },
-        Field { number: 26, kind: Kind::Message(&DEBUG_ERROR__NO_DEVICE_ACCESS), repeated: false },
-        Field { number: 27, kind: Kind::Message(&DEBUG_ERROR__HYPERVISOR), repeated: false },
-        Field { number: 28, kind: Kind::Message(&RUNNER_BUG), repeated: false },
-        Field { number: 29, kind: Kind::Message(&BAD_MESSAGE), repeated: false },
+        Field { number: 1, name: "already_attached", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "not_attached", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "not_your_session", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "detached", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "ended", kind: Kind::Message(&DEBUG_ERROR__ENDED), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "not_stopped", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "no_such_vp", kind: Kind::Message(&DEBUG_ERROR__NO_SUCH_VP), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "nothing_to_run", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "not_mapped", kind: Kind::Message(&DEBUG_ERROR__NOT_MAPPED), occurs: Occurs::Once(0) },
+        Field { number: 10, name: "no_memory", kind: Kind::Message(&DEBUG_ERROR__NO_MEMORY), occurs: Occurs::Once(0) },
+        Field { number: 11, name: "memory_out_of_reach", kind: Kind::Message(&DEBUG_ERROR__MEMORY_OUT_OF_REACH), occurs: Occurs::Once(0) },
+        Field { number: 12, name: "bad_length", kind: Kind::Message(&DEBUG_ERROR__BAD_LENGTH), occurs: Occurs::Once(0) },
+        Field { number: 13, name: "bad_breakpoint", kind: Kind::Message(&DEBUG_ERROR__BAD_BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 14, name: "too_many_breakpoints", kind: Kind::Message(&DEBUG_ERROR__TOO_MANY_BREAKPOINTS), occurs: Occurs::Once(0) },
+        Field { number: 15, name: "no_free_slot", kind: Kind::Message(&DEBUG_ERROR__NO_FREE_SLOT), occurs: Occurs::Once(0) },
+        Field { number: 16, name: "guest_uses_slots", kind: Kind::Message(&DEBUG_ERROR__GUEST_USES_SLOTS), occurs: Occurs::Once(0) },
+        Field { number: 17, name: "not_executable", kind: Kind::Message(&DEBUG_ERROR__NOT_EXECUTABLE), occurs: Occurs::Once(0) },
+        Field { number: 18, name: "no_such_breakpoint", kind: Kind::Message(&DEBUG_ERROR__NO_SUCH_BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 19, name: "bad_register", kind: Kind::Message(&DEBUG_ERROR__BAD_REGISTER), occurs: Occurs::Once(0) },
+        Field { number: 20, name: "unsupported", kind: Kind::Message(&UNSUPPORTED), occurs: Occurs::Once(0) },
+        Field { number: 21, name: "overdue", kind: Kind::Message(&DEBUG_ERROR__OVERDUE), occurs: Occurs::Once(0) },
+        Field { number: 22, name: "machine_failed", kind: Kind::Message(&DEBUG_ERROR__MACHINE_FAILED), occurs: Occurs::Once(0) },
+        Field { number: 23, name: "no_thread", kind: Kind::Message(&DEBUG_ERROR__NO_THREAD), occurs: Occurs::Once(0) },
+        Field { number: 24, name: "vp_thread_ended", kind: Kind::Message(&DEBUG_ERROR__VP_THREAD_ENDED), occurs: Occurs::Once(0) },
+        Field { number: 25, name: "held_by_vmm", kind: Kind::Message(&DEBUG_ERROR__HELD_BY_VMM), occurs: Occurs::Once(0) },
+        Field { number: 26, name: "no_device_access", kind: Kind::Message(&DEBUG_ERROR__NO_DEVICE_ACCESS), occurs: Occurs::Once(0) },
+        Field { number: 27, name: "hypervisor", kind: Kind::Message(&DEBUG_ERROR__HYPERVISOR), occurs: Occurs::Once(0) },
+        Field { number: 28, name: "runner_bug", kind: Kind::Message(&RUNNER_BUG), occurs: Occurs::Once(0) },
+        Field { number: 29, name: "bad_message", kind: Kind::Message(&BAD_MESSAGE), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__BAD_BREAKPOINT: Message = Message {
     name: "BadBreakpoint",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__BAD_LENGTH: Message = Message {
     name: "BadLength",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__BAD_REGISTER: Message = Message {
     name: "BadRegister",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Message(&BAD_REGISTER_REASON), repeated: false },
+        Field { number: 1, name: "name", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "reason", kind: Kind::Message(&BAD_REGISTER_REASON), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__ENDED: Message = Message {
     name: "Ended",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&GUEST_END), repeated: false },
+        Field { number: 1, name: "how", kind: Kind::Message(&GUEST_END), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__GUEST_USES_SLOTS: Message = Message {
     name: "GuestUsesSlots",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "slots", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "guest", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "yours", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__HELD_BY_VMM: Message = Message {
     name: "HeldByVmm",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__HYPERVISOR: Message = Message {
     name: "Hypervisor",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&HYPERVISOR_CALL), repeated: false },
-        Field { number: 2, kind: Kind::Message(&OS_ERROR), repeated: false },
+        Field { number: 1, name: "call", kind: Kind::Message(&HYPERVISOR_CALL), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "error", kind: Kind::Message(&OS_ERROR), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__MACHINE_FAILED: Message = Message {
     name: "MachineFailed",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&MACHINE_CALL), repeated: false },
-        Field { number: 2, kind: Kind::Message(&MACHINE_FAILURE), repeated: false },
+        Field { number: 1, name: "call", kind: Kind::Message(&MACHINE_CALL), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "how", kind: Kind::Message(&MACHINE_FAILURE), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__MEMORY_OUT_OF_REACH: Message = Message {
     name: "MemoryOutOfReach",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_DEVICE_ACCESS: Message = Message {
     name: "NoDeviceAccess",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_FREE_SLOT: Message = Message {
     name: "NoFreeSlot",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "slots", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_MEMORY: Message = Message {
     name: "NoMemory",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_SUCH_BREAKPOINT: Message = Message {
     name: "NoSuchBreakpoint",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_SUCH_VP: Message = Message {
     name: "NoSuchVp",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "count", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NO_THREAD: Message = Message {
     name: "NoThread",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&MACHINE_CALL), repeated: false },
-        Field { number: 2, kind: Kind::Message(&OS_ERROR), repeated: false },
+        Field { number: 1, name: "call", kind: Kind::Message(&MACHINE_CALL), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "error", kind: Kind::Message(&OS_ERROR), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NOT_EXECUTABLE: Message = Message {
     name: "NotExecutable",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__NOT_MAPPED: Message = Message {
     name: "NotMapped",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Message(&WALK_FAULT_REASON), repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gva", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "why", kind: Kind::Message(&WALK_FAULT_REASON), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__OVERDUE: Message = Message {
     name: "Overdue",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&MACHINE_CALL), repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "call", kind: Kind::Message(&MACHINE_CALL), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "seconds", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__TOO_MANY_BREAKPOINTS: Message = Message {
     name: "TooManyBreakpoints",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "limit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_ERROR__VP_THREAD_ENDED: Message = Message {
     name: "VpThreadEnded",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_REGISTERS: Message = Message {
     name: "DebugRegisters",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: true },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "db", kind: Kind::Fixed64, occurs: Occurs::Often },
+        Field { number: 2, name: "dr6", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 3, name: "dr7", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON: Message = Message {
     name: "DebugStopReason",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&DEBUG_STOP_REASON__SINGLE_STEP), repeated: false },
-        Field { number: 3, kind: Kind::Message(&DEBUG_STOP_REASON__BREAKPOINT), repeated: false },
-        Field { number: 4, kind: Kind::Message(&DEBUG_STOP_REASON__WATCHPOINT), repeated: false },
-        Field { number: 5, kind: Kind::Message(&DEBUG_STOP_REASON__TRIPLE_FAULT), repeated: false },
-        Field { number: 6, kind: Kind::Message(&DEBUG_STOP_REASON__RESET), repeated: false },
-        Field { number: 7, kind: Kind::Message(&DEBUG_STOP_REASON__POWER_OFF), repeated: false },
-        Field { number: 8, kind: Kind::Message(&DEBUG_STOP_REASON__CRASHED), repeated: false },
-        Field { number: 9, kind: Kind::Message(&DEBUG_STOP_REASON__PANIC), repeated: false },
+        Field { number: 1, name: "break_", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "single_step", kind: Kind::Message(&DEBUG_STOP_REASON__SINGLE_STEP), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "breakpoint", kind: Kind::Message(&DEBUG_STOP_REASON__BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "watchpoint", kind: Kind::Message(&DEBUG_STOP_REASON__WATCHPOINT), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "triple_fault", kind: Kind::Message(&DEBUG_STOP_REASON__TRIPLE_FAULT), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "reset", kind: Kind::Message(&DEBUG_STOP_REASON__RESET), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "power_off", kind: Kind::Message(&DEBUG_STOP_REASON__POWER_OFF), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "crashed", kind: Kind::Message(&DEBUG_STOP_REASON__CRASHED), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "panic", kind: Kind::Message(&DEBUG_STOP_REASON__PANIC), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__BREAKPOINT: Message = Message {
     name: "Breakpoint",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&BREAKPOINT), repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__CRASHED: Message = Message {
     name: "Crashed",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&CRASH_CAUSE), repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "cause", kind: Kind::Message(&CRASH_CAUSE), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__PANIC: Message = Message {
     name: "Panic",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__POWER_OFF: Message = Message {
     name: "PowerOff",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__RESET: Message = Message {
     name: "Reset",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__SINGLE_STEP: Message = Message {
     name: "SingleStep",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__TRIPLE_FAULT: Message = Message {
     name: "TripleFault",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "registers", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static DEBUG_STOP_REASON__WATCHPOINT: Message = Message {
     name: "Watchpoint",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&BREAKPOINT), repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static GUEST_ADDRESS: Message = Message {
     name: "GuestAddress",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&VP_ADDRESS), repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gva", kind: Kind::Message(&VP_ADDRESS), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static GUEST_END: Message = Message {
     name: "GuestEnd",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&GUEST_END__TRIPLE_FAULT), repeated: false },
-        Field { number: 5, kind: Kind::Message(&GUEST_END__CRASHED), repeated: false },
-        Field { number: 6, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 7, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "power_off", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "reset_failed", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "triple_fault", kind: Kind::Message(&GUEST_END__TRIPLE_FAULT), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "crashed", kind: Kind::Message(&GUEST_END__CRASHED), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "killed", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "stopped", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static GUEST_END__CRASHED: Message = Message {
     name: "Crashed",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&CRASH_CAUSE), repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "cause", kind: Kind::Message(&CRASH_CAUSE), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "shown", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static GUEST_END__TRIPLE_FAULT: Message = Message {
     name: "TripleFault",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "shown", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static HELLO: Message = Message {
+    name: "Hello",
+    fields: &[
+        Field { number: 1, name: "protocol", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "oldest", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "newest", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static HYPERVISOR_CALL: Message = Message {
     name: "HypervisorCall",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 6, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 7, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 8, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 9, kind: Kind::Message(&HYPERVISOR_CALL__READ_MSR), repeated: false },
-        Field { number: 10, kind: Kind::Message(&HYPERVISOR_CALL__WRITE_MSR), repeated: false },
-        Field { number: 11, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 12, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 13, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 14, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 15, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 16, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 17, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 18, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 19, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "read_cpuid", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "read_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "write_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "read_vector_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "write_vector_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "read_debug_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "write_debug_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "set_debug_state", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "read_msr", kind: Kind::Message(&HYPERVISOR_CALL__READ_MSR), occurs: Occurs::Once(0) },
+        Field { number: 10, name: "write_msr", kind: Kind::Message(&HYPERVISOR_CALL__WRITE_MSR), occurs: Occurs::Once(0) },
+        Field { number: 11, name: "read_events", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 12, name: "hold_interrupts", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 13, name: "drop_exception", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 14, name: "skip_instruction", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 15, name: "raise_nmi", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 16, name: "read_run_state", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 17, name: "read_local_apic", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 18, name: "write_local_apic", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 19, name: "set_back_counter", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static HYPERVISOR_CALL__READ_MSR: Message = Message {
     name: "ReadMsr",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "index", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static HYPERVISOR_CALL__WRITE_MSR: Message = Message {
     name: "WriteMsr",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "index", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static LAST_STOP: Message = Message {
     name: "LastStop",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&DEBUG_STOP_REASON), repeated: false },
+        Field { number: 1, name: "reason", kind: Kind::Message(&DEBUG_STOP_REASON), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static MACHINE_CALL: Message = Message {
     name: "MachineCall",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&MACHINE_CALL__READ), repeated: false },
-        Field { number: 2, kind: Kind::Message(&MACHINE_CALL__WRITE), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&MACHINE_CALL__INIT_VP), repeated: false },
+        Field { number: 1, name: "read", kind: Kind::Message(&MACHINE_CALL__READ), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "write", kind: Kind::Message(&MACHINE_CALL__WRITE), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "init_vp", kind: Kind::Message(&MACHINE_CALL__INIT_VP), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static MACHINE_CALL__INIT_VP: Message = Message {
     name: "InitVp",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static MACHINE_CALL__READ: Message = Message {
     name: "Read",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&GUEST_ADDRESS), repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Message(&GUEST_ADDRESS), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static MACHINE_CALL__WRITE: Message = Message {
     name: "Write",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&GUEST_ADDRESS), repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Message(&GUEST_ADDRESS), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static MACHINE_FAILURE: Message = Message {
     name: "MachineFailure",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "returned", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "panicked", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static MAPPED_PAGE: Message = Message {
     name: "MappedPage",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Varint, repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
-        Field { number: 6, kind: Kind::Varint, repeated: false },
-        Field { number: 7, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gva", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "size", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "writable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "user", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(4) },
+        Field { number: 6, name: "executable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(5) },
+        Field { number: 7, name: "entry", kind: Kind::Fixed64, occurs: Occurs::Once(6) },
     ],
 };
 
 pub(super) static MAPPED_PAGES: Message = Message {
     name: "MappedPages",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&MAPPED_PAGE), repeated: true },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "pages", kind: Kind::Message(&MAPPED_PAGE), occurs: Occurs::Often },
+        Field { number: 2, name: "next", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static MEMORY_REGION: Message = Message {
     name: "MemoryRegion",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Message(&REGION_RIGHTS), repeated: false },
+        Field { number: 1, name: "first", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "last", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "rights", kind: Kind::Message(&REGION_RIGHTS), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static NEW_FREEZE_TIME: Message = Message {
     name: "NewFreezeTime",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static NEW_STEP_INTERRUPTS: Message = Message {
     name: "NewStepInterrupts",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static NEW_STOP_ON: Message = Message {
     name: "NewStopOn",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "value", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
@@ -795,371 +822,371 @@ pub(super) static NOTHING: Message = Message {
 pub(super) static ONE_VP_ACTION: Message = Message {
     name: "OneVpAction",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&VP_ACTION), repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "action", kind: Kind::Message(&VP_ACTION), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static OS_ERROR: Message = Message {
     name: "OsError",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "errno", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "text", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static PENDING: Message = Message {
     name: "Pending",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&WALK_FAULT_REASON), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 6, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 7, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 8, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 9, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "unmapped", kind: Kind::Message(&WALK_FAULT_REASON), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "too_high", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "no_ram", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "not_trapped", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "not_executable", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "user_only", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "overwritten", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 9, name: "guest_has_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static RAM_RANGE: Message = Message {
     name: "RamRange",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static RAM_RANGES: Message = Message {
     name: "RamRanges",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&RAM_RANGE), repeated: true },
+        Field { number: 1, name: "ranges", kind: Kind::Message(&RAM_RANGE), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static READ_MEMORY: Message = Message {
     name: "ReadMemory",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&GUEST_ADDRESS), repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Message(&GUEST_ADDRESS), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static READ_MSR: Message = Message {
     name: "ReadMsr",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "index", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static REGION_RIGHTS: Message = Message {
     name: "RegionRights",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "ram", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "writable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "executable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static REQUEST: Message = Message {
     name: "Request",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
-        Field { number: 6, kind: Kind::Message(&RESUME_REQUEST), repeated: false },
-        Field { number: 7, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 8, kind: Kind::Message(&BREAKPOINT_CHANGES), repeated: false },
-        Field { number: 9, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 10, kind: Kind::Message(&NEW_STEP_INTERRUPTS), repeated: false },
-        Field { number: 11, kind: Kind::Varint, repeated: false },
-        Field { number: 12, kind: Kind::Message(&SET_VP_STATE), repeated: false },
-        Field { number: 13, kind: Kind::Varint, repeated: false },
-        Field { number: 14, kind: Kind::Varint, repeated: false },
-        Field { number: 15, kind: Kind::Message(&READ_MSR), repeated: false },
-        Field { number: 16, kind: Kind::Message(&WRITE_MSR), repeated: false },
-        Field { number: 17, kind: Kind::Message(&READ_MEMORY), repeated: false },
-        Field { number: 18, kind: Kind::Message(&WRITE_MEMORY), repeated: false },
-        Field { number: 19, kind: Kind::Message(&VP_ADDRESS), repeated: false },
-        Field { number: 20, kind: Kind::Message(&VP_ADDRESS), repeated: false },
-        Field { number: 21, kind: Kind::Message(&VP_ADDRESS), repeated: false },
-        Field { number: 22, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 23, kind: Kind::Varint, repeated: false },
-        Field { number: 24, kind: Kind::Message(&NEW_FREEZE_TIME), repeated: false },
-        Field { number: 25, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 26, kind: Kind::Message(&NEW_STOP_ON), repeated: false },
-        Field { number: 27, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "id", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "session", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "attach", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "lost", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 5, name: "detach", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(2) },
+        Field { number: 6, name: "resume", kind: Kind::Message(&RESUME_REQUEST), occurs: Occurs::Once(2) },
+        Field { number: 7, name: "break_", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 8, name: "set_debug_state", kind: Kind::Message(&BREAKPOINT_CHANGES), occurs: Occurs::Once(2) },
+        Field { number: 9, name: "breakpoints", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 10, name: "step_interrupts", kind: Kind::Message(&NEW_STEP_INTERRUPTS), occurs: Occurs::Once(2) },
+        Field { number: 11, name: "get_vp_state", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 12, name: "set_vp_state", kind: Kind::Message(&SET_VP_STATE), occurs: Occurs::Once(2) },
+        Field { number: 13, name: "redirect", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 14, name: "stop_reason", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 15, name: "read_msr", kind: Kind::Message(&READ_MSR), occurs: Occurs::Once(2) },
+        Field { number: 16, name: "write_msr", kind: Kind::Message(&WRITE_MSR), occurs: Occurs::Once(2) },
+        Field { number: 17, name: "read_memory", kind: Kind::Message(&READ_MEMORY), occurs: Occurs::Once(2) },
+        Field { number: 18, name: "write_memory", kind: Kind::Message(&WRITE_MEMORY), occurs: Occurs::Once(2) },
+        Field { number: 19, name: "translate", kind: Kind::Message(&VP_ADDRESS), occurs: Occurs::Once(2) },
+        Field { number: 20, name: "mapped_pages", kind: Kind::Message(&VP_ADDRESS), occurs: Occurs::Once(2) },
+        Field { number: 21, name: "memory_region", kind: Kind::Message(&VP_ADDRESS), occurs: Occurs::Once(2) },
+        Field { number: 22, name: "ram_ranges", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 23, name: "nmi", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 24, name: "freeze_time", kind: Kind::Message(&NEW_FREEZE_TIME), occurs: Occurs::Once(2) },
+        Field { number: 25, name: "status", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 26, name: "stop_on", kind: Kind::Message(&NEW_STOP_ON), occurs: Occurs::Once(2) },
+        Field { number: 27, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static RESUME_REQUEST: Message = Message {
     name: "ResumeRequest",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&VP_ACTION), repeated: false },
-        Field { number: 2, kind: Kind::Message(&ONE_VP_ACTION), repeated: true },
+        Field { number: 1, name: "others", kind: Kind::Message(&VP_ACTION), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "actions", kind: Kind::Message(&ONE_VP_ACTION), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static RUNNER_BUG: Message = Message {
     name: "RunnerBug",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&RUNNER_BUG__ILLEGAL_INPUT), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "illegal_input", kind: Kind::Message(&RUNNER_BUG__ILLEGAL_INPUT), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "not_started", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static RUNNER_BUG__ILLEGAL_INPUT: Message = Message {
     name: "IllegalInput",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "input", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "phase", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static SEGMENT_REGISTER: Message = Message {
     name: "SegmentRegister",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "base", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "limit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "selector", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "attributes", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(3) },
     ],
 };
 
 pub(super) static SET_VP_STATE: Message = Message {
     name: "SetVpState",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&VP_STATE), repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "state", kind: Kind::Message(&VP_STATE), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static SSE_STATE: Message = Message {
     name: "SseState",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "xmm", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "mxcsr", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static STOP_EVENT: Message = Message {
     name: "StopEvent",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Message(&DEBUG_STOP_REASON), repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: true },
+        Field { number: 1, name: "epoch", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "reason", kind: Kind::Message(&DEBUG_STOP_REASON), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "vps", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static TABLE_ENTRY: Message = Message {
     name: "TableEntry",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "level", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static TABLE_REGISTER: Message = Message {
     name: "TableRegister",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "base", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "limit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static TRANSLATION: Message = Message {
     name: "Translation",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Varint, repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
-        Field { number: 6, kind: Kind::Message(&TABLE_ENTRY), repeated: true },
+        Field { number: 1, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "page_size", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "writable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "user", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "executable", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(4) },
+        Field { number: 6, name: "entries", kind: Kind::Message(&TABLE_ENTRY), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static UNSUPPORTED: Message = Message {
     name: "Unsupported",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&CAPABILITY), repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 5, kind: Kind::Message(&UNSUPPORTED__NOT_STARTED), repeated: false },
-        Field { number: 6, kind: Kind::Message(&UNSUPPORTED__REQUEST), repeated: false },
-        Field { number: 7, kind: Kind::Message(&NOTHING), repeated: false },
+        Field { number: 1, name: "host", kind: Kind::Message(&CAPABILITY), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "not_probed", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "clock_rate_set", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "clock_rate_unknown", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "not_started", kind: Kind::Message(&UNSUPPORTED__NOT_STARTED), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "request", kind: Kind::Message(&UNSUPPORTED__REQUEST), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "clocks_of_vmm", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static UNSUPPORTED__NOT_STARTED: Message = Message {
     name: "NotStarted",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static UNSUPPORTED__REQUEST: Message = Message {
     name: "Request",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "request", kind: Kind::Bytes, occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static VM_STATUS: Message = Message {
     name: "VmStatus",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&VP_STATUS), repeated: true },
+        Field { number: 1, name: "vps", kind: Kind::Message(&VP_STATUS), occurs: Occurs::Often },
     ],
 };
 
 pub(super) static VP_ACTION: Message = Message {
     name: "VpAction",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 3, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 4, kind: Kind::Message(&VP_ACTION__STEP_RANGE), repeated: false },
+        Field { number: 1, name: "stay", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "run", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "step", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "step_range", kind: Kind::Message(&VP_ACTION__STEP_RANGE), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static VP_ACTION__STEP_RANGE: Message = Message {
     name: "StepRange",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "start", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "end", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static VP_ADDRESS: Message = Message {
     name: "VpAddress",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gva", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static VP_STATE: Message = Message {
     name: "VpState",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&X86VP_STATE), repeated: false },
-        Field { number: 2, kind: Kind::Message(&AARCH64VP_STATE), repeated: false },
+        Field { number: 1, name: "x86_64", kind: Kind::Message(&X86VP_STATE), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "aarch64", kind: Kind::Message(&AARCH64VP_STATE), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static VP_STATUS: Message = Message {
     name: "VpStatus",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Varint, repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "activity", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "mode", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "privilege", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "held_by_vmm", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(4) },
     ],
 };
 
 pub(super) static WALK_FAULT_REASON: Message = Message {
     name: "WalkFaultReason",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&NOTHING), repeated: false },
-        Field { number: 2, kind: Kind::Message(&TABLE_ENTRY), repeated: false },
-        Field { number: 3, kind: Kind::Message(&WALK_FAULT_REASON__RESERVED), repeated: false },
-        Field { number: 4, kind: Kind::Message(&WALK_FAULT_REASON__NO_TABLE), repeated: false },
+        Field { number: 1, name: "non_canonical", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "not_present", kind: Kind::Message(&TABLE_ENTRY), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "reserved", kind: Kind::Message(&WALK_FAULT_REASON__RESERVED), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "no_table", kind: Kind::Message(&WALK_FAULT_REASON__NO_TABLE), occurs: Occurs::Once(0) },
     ],
 };
 
 pub(super) static WALK_FAULT_REASON__NO_TABLE: Message = Message {
     name: "NoTable",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "level", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "gpa", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static WALK_FAULT_REASON__RESERVED: Message = Message {
     name: "Reserved",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&TABLE_ENTRY), repeated: false },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "entry", kind: Kind::Message(&TABLE_ENTRY), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "bits", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static WRITE_MEMORY: Message = Message {
     name: "WriteMemory",
     fields: &[
-        Field { number: 1, kind: Kind::Message(&GUEST_ADDRESS), repeated: false },
-        Field { number: 2, kind: Kind::Bytes, repeated: false },
+        Field { number: 1, name: "address", kind: Kind::Message(&GUEST_ADDRESS), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "data", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
 pub(super) static WRITE_MSR: Message = Message {
     name: "WriteMsr",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "index", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
     ],
 };
 
 pub(super) static X86VP_STATE: Message = Message {
     name: "X86VpState",
     fields: &[
-        Field { number: 1, kind: Kind::Fixed64, repeated: true },
-        Field { number: 2, kind: Kind::Fixed64, repeated: false },
-        Field { number: 3, kind: Kind::Fixed64, repeated: false },
-        Field { number: 4, kind: Kind::Fixed64, repeated: false },
-        Field { number: 5, kind: Kind::Fixed64, repeated: false },
-        Field { number: 6, kind: Kind::Fixed64, repeated: false },
-        Field { number: 7, kind: Kind::Fixed64, repeated: false },
-        Field { number: 8, kind: Kind::Fixed64, repeated: false },
-        Field { number: 9, kind: Kind::Fixed64, repeated: false },
-        Field { number: 10, kind: Kind::Fixed64, repeated: false },
-        Field { number: 11, kind: Kind::Fixed64, repeated: false },
-        Field { number: 12, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 13, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 14, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 15, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 16, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 17, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 18, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 19, kind: Kind::Message(&SEGMENT_REGISTER), repeated: false },
-        Field { number: 20, kind: Kind::Message(&TABLE_REGISTER), repeated: false },
-        Field { number: 21, kind: Kind::Message(&TABLE_REGISTER), repeated: false },
-        Field { number: 22, kind: Kind::Message(&DEBUG_REGISTERS), repeated: false },
-        Field { number: 23, kind: Kind::Message(&X87STATE), repeated: false },
-        Field { number: 24, kind: Kind::Message(&SSE_STATE), repeated: false },
-        Field { number: 25, kind: Kind::Bytes, repeated: false },
-        Field { number: 26, kind: Kind::Message(&AVX512STATE), repeated: false },
-        Field { number: 27, kind: Kind::Varint, repeated: false },
-        Field { number: 28, kind: Kind::Fixed64, repeated: false },
+        Field { number: 1, name: "gp", kind: Kind::Fixed64, occurs: Occurs::Often },
+        Field { number: 2, name: "rip", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 3, name: "rflags", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 4, name: "cr0", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
+        Field { number: 5, name: "cr2", kind: Kind::Fixed64, occurs: Occurs::Once(3) },
+        Field { number: 6, name: "cr3", kind: Kind::Fixed64, occurs: Occurs::Once(4) },
+        Field { number: 7, name: "cr4", kind: Kind::Fixed64, occurs: Occurs::Once(5) },
+        Field { number: 8, name: "cr8", kind: Kind::Fixed64, occurs: Occurs::Once(6) },
+        Field { number: 9, name: "efer", kind: Kind::Fixed64, occurs: Occurs::Once(7) },
+        Field { number: 10, name: "apic_base", kind: Kind::Fixed64, occurs: Occurs::Once(8) },
+        Field { number: 11, name: "kernel_gs_base", kind: Kind::Fixed64, occurs: Occurs::Once(9) },
+        Field { number: 12, name: "es", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(10) },
+        Field { number: 13, name: "cs", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(11) },
+        Field { number: 14, name: "ss", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(12) },
+        Field { number: 15, name: "ds", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(13) },
+        Field { number: 16, name: "fs", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(14) },
+        Field { number: 17, name: "gs", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(15) },
+        Field { number: 18, name: "tr", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(16) },
+        Field { number: 19, name: "ldtr", kind: Kind::Message(&SEGMENT_REGISTER), occurs: Occurs::Once(17) },
+        Field { number: 20, name: "gdtr", kind: Kind::Message(&TABLE_REGISTER), occurs: Occurs::Once(18) },
+        Field { number: 21, name: "idtr", kind: Kind::Message(&TABLE_REGISTER), occurs: Occurs::Once(19) },
+        Field { number: 22, name: "debug", kind: Kind::Message(&DEBUG_REGISTERS), occurs: Occurs::Once(20) },
+        Field { number: 23, name: "x87", kind: Kind::Message(&X87STATE), occurs: Occurs::Once(21) },
+        Field { number: 24, name: "sse", kind: Kind::Message(&SSE_STATE), occurs: Occurs::Once(22) },
+        Field { number: 25, name: "avx", kind: Kind::Bytes, occurs: Occurs::Once(23) },
+        Field { number: 26, name: "avx512", kind: Kind::Message(&AVX512STATE), occurs: Occurs::Once(24) },
+        Field { number: 27, name: "pkru", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(25) },
+        Field { number: 28, name: "xcr0", kind: Kind::Fixed64, occurs: Occurs::Once(26) },
     ],
 };
 
 pub(super) static X87STATE: Message = Message {
     name: "X87State",
     fields: &[
-        Field { number: 1, kind: Kind::Bytes, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
-        Field { number: 4, kind: Kind::Varint, repeated: false },
-        Field { number: 5, kind: Kind::Varint, repeated: false },
-        Field { number: 6, kind: Kind::Varint, repeated: false },
-        Field { number: 7, kind: Kind::Varint, repeated: false },
-        Field { number: 8, kind: Kind::Varint, repeated: false },
-        Field { number: 9, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "st", kind: Kind::Bytes, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "fcw", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "fsw", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "ftw", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "fop", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(4) },
+        Field { number: 6, name: "fip", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(5) },
+        Field { number: 7, name: "fcs", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(6) },
+        Field { number: 8, name: "fdp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(7) },
+        Field { number: 9, name: "fds", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(8) },
     ],
 };
 
 pub(super) static XFEATURES: Message = Message {
     name: "XFeatures",
     fields: &[
-        Field { number: 1, kind: Kind::Varint, repeated: false },
-        Field { number: 2, kind: Kind::Varint, repeated: false },
-        Field { number: 3, kind: Kind::Varint, repeated: false },
+        Field { number: 1, name: "avx", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "avx512", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "pkru", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
     ],
 };

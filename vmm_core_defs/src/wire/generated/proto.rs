@@ -677,7 +677,7 @@ pub struct NewFreezeTime {
 /// A new setting, or only a question for the present one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NewStopOn {
-    /// One bit for each kind of event: reset, power-off, triple fault, panic.
+    /// One bit for each kind of event: reset, power-off, triple fault, panic. The other bits are 0.
     #[prost(uint32, optional, tag = "1")]
     pub value: ::core::option::Option<u32>,
 }
@@ -1171,7 +1171,7 @@ pub mod debug_error {
 /// Why a message could not be used.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BadMessage {
-    #[prost(oneof = "bad_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "bad_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<bad_message::Kind>,
 }
 /// Nested message and enum types in `BadMessage`.
@@ -1212,6 +1212,16 @@ pub mod bad_message {
         #[prost(uint64, tag = "2")]
         pub limit: u64,
     }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Duplicate {
+        #[prost(string, tag = "1")]
+        pub of: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct BadId {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
@@ -1232,6 +1242,10 @@ pub mod bad_message {
         TooManyPending(super::Nothing),
         #[prost(message, tag = "9")]
         WrongAnswer(super::Nothing),
+        #[prost(message, tag = "10")]
+        Duplicate(Duplicate),
+        #[prost(message, tag = "11")]
+        BadId(BadId),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1727,7 +1741,8 @@ pub struct Hello {
 /// A message of the debugger.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Request {
-    /// The number that the answer repeats. Not 0, and not the number of another request without an answer.
+    /// The number that the answer repeats. Not 0, and not the number of another request without an answer: such a request has no effect, and is answered with
+    /// the number 0 and the error `bad_id`. Not used with `lost`.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The session that `Attached` named. Not used with `attach`.
@@ -1800,7 +1815,7 @@ pub mod request {
 /// A message of the VMM.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
-    /// The number of the request. 0 if the VMM could not read the number.
+    /// The number of the request. 0 with an error if the VMM could not read the number, or if the number is that of another request without an answer.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Absent if the VMM has dropped the request without an answer, as it does when the guest is gone.
@@ -1848,7 +1863,7 @@ pub mod answer {
         FreezeTime(i32),
         #[prost(message, tag = "17")]
         Status(super::VmStatus),
-        /// One bit for each kind of event: reset, power-off, triple fault, panic.
+        /// One bit for each kind of event: reset, power-off, triple fault, panic. The other bits are 0.
         #[prost(uint32, tag = "18")]
         StopOn(u32),
     }

@@ -125,6 +125,132 @@ fn what_is_missing_unknown_or_malformed_is_an_error() {
     );
 }
 
+/// A tag and a number.
+fn number(field: u64, value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for mut value in [field << 3, value] {
+        while value >= 0x80 {
+            bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+            value >>= 7;
+        }
+        bytes.push(u8::try_from(value).unwrap());
+    }
+    bytes
+}
+
+/// A tag, a length and bytes.
+fn inside(field: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut message = number(field, bytes.len() as u64);
+    message[0] |= 2;
+    message.extend_from_slice(bytes);
+    message
+}
+
+#[test]
+fn a_number_is_never_cut_to_its_field() {
+    let mut pair = Pair::new();
+    let mut refused = |kind: Vec<u8>, of: &str| {
+        let of = of.to_owned();
+        let message = [number(1, 4), kind].concat();
+        let error = refusal(&mut pair, message);
+        assert_eq!(error, (4, BadMessage::OutOfRange { of }));
+    };
+    // VP 0, the action `Stay`, VP 0 in a message inside, and the set of events 5, if the upper bits were dropped.
+    refused(number(11, 1 << 40), "get_vp_state");
+    refused(number(3, (1 << 32) | 2), "attach");
+    refused(inside(15, &number(1, 1 << 32)), "vp");
+    refused(inside(26, &number(1, (1 << 32) | 5)), "value");
+    // Bits that stand for no event.
+    refused(inside(26, &number(1, 0x10)), "StopOn");
+
+    // In an answer: VP 0 in a packed list, and a bool.
+    let mut id = 0;
+    let mut refused = |kind: Vec<u8>, of: &str| {
+        let (reply, answer) = mesh::oneshot();
+        let ask = DebugRequest::StopOn(Rpc(None, reply));
+        pair.client
+            .send(DebugMessage::InSession(value(1), ask))
+            .unwrap();
+        id += 1;
+        let message = [number(1, id), kind].concat();
+        let answered_ = pair.client.received(Frame::Message(message.into()));
+        assert_eq!(answered_.unwrap().deliver(), None);
+        let of = of.to_owned();
+        let error = DebugError::from(BadMessage::OutOfRange { of });
+        assert_eq!(answered(answer), Some(Err(error)));
+    };
+    refused(inside(5, &inside(3, &number(0, 1 << 32)[1..])), "vps");
+    refused(inside(14, &inside(3, &number(1, 2))), "ram");
+    refused(number(18, 0x10), "StopOn");
+    // A negative number is as large as its encoding is long.
+    let error = number(1, (-5_i64).cast_unsigned());
+    let errno = proto::OsError::decode(&error[..]).unwrap().errno;
+    assert_eq!(errno, Some(-5));
+    assert_eq!(
+        super::super::strict::check(&super::super::fields::OS_ERROR, &error, 0),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_field_comes_once_and_so_does_one_of_a_choice() {
+    let mut pair = Pair::new();
+    let mut refused = |message: &[&[u8]], of: &str| {
+        let of = of.to_owned();
+        let error = refusal(&mut pair, message.concat());
+        assert_eq!(error, (4, BadMessage::Duplicate { of }));
+    };
+    let id = number(1, 4);
+    let status = inside(25, &[]);
+    refused(&[&id, &number(1, 5), &status], "id");
+    refused(&[&id, &status, &status], "status");
+    // Two kinds of requests, of which `prost` would take the last.
+    refused(&[&id, &inside(7, &[]), &status], "status");
+    let two_registers = inside(13, &[number(2, 1), number(2, 2)].concat());
+    let state = inside(2, &inside(1, &two_registers));
+    refused(&[&id, &inside(12, &state)], "limit");
+    // Insert and remove in one change.
+    let change = [inside(1, &[]), inside(2, &[])].concat();
+    refused(&[&id, &inside(8, &inside(1, &change))], "remove");
+    // What would be decoded anew for each of its millions of parts.
+    let two = [inside(18, &[]), inside(12, &inside(2, &inside(1, &[])))].concat();
+    refused(&[&id, &two.repeat(1 << 20)], "set_vp_state");
+}
+
+#[test]
+fn empty_lists_count_as_elements() {
+    let mut pair = Pair::new();
+    // Packed lists of no registers.
+    let lists = inside(1, &[]).repeat(MAX_ELEMENTS_OF_REQUEST + 1);
+    let state = inside(2, &inside(1, &lists));
+    let limit = MAX_ELEMENTS_OF_REQUEST as u64;
+    let many = [number(1, 2), inside(12, &state)].concat();
+    assert_eq!(refusal(&mut pair, many), (2, BadMessage::TooMany { limit }));
+}
+
+#[test]
+fn a_number_of_a_request_without_an_answer_is_not_used_again() {
+    let mut pair = Pair::new();
+    let break_ = |id| request(id, request::Kind::Break(proto::Nothing {}));
+    let id = 0;
+    assert_eq!(refusal(&mut pair, break_(0)), (0, BadMessage::BadId { id }));
+    let Received::Pending(answer) = pair.server.received(Frame::Message(break_(7).into())) else {
+        panic!("refused");
+    };
+    let first = pair.vmm.try_recv().unwrap();
+    let id = 7;
+    assert_eq!(refusal(&mut pair, break_(7)), (0, BadMessage::BadId { id }));
+    // No error has the number either: the request 7 is not the one with the unknown field.
+    let unknown = [break_(7), number(200, 1)].concat();
+    assert_eq!(refusal(&mut pair, unknown).0, 0);
+    first.refuse(DebugError::NotStopped);
+    let frame = pair.server.answered(super::now(answer));
+    let answer = proto::Answer::decode(frame.head.slice(4..)).unwrap();
+    assert_eq!(answer.id, 7);
+    let again = pair.server.received(Frame::Message(break_(7).into()));
+    assert!(matches!(again, Received::Pending(_)), "{again:?}");
+}
+
 #[test]
 fn a_list_is_refused_before_it_is_allocated() {
     let mut pair = Pair::new();
@@ -142,22 +268,24 @@ fn a_list_is_refused_before_it_is_allocated() {
 fn requests_without_end_are_refused_while_others_wait() {
     let mut pair = Pair::new();
     let mut waiting = Vec::new();
-    let break_ = || Frame::Message(request(1, request::Kind::Break(proto::Nothing {})).into());
-    while let Received::Pending(answer) = pair.server.received(break_()) {
+    let break_ = |id| Frame::Message(request(id, request::Kind::Break(proto::Nothing {})).into());
+    for id in 1.. {
+        let Received::Pending(answer) = pair.server.received(break_(id)) else {
+            break;
+        };
         waiting.push(answer);
         assert!(waiting.len() < 1000, "no limit");
     }
+    assert!(waiting.len() > 10);
     drop((waiting, pair));
 
     let mut pair = Pair::new();
     let mut waiting = Vec::new();
-    let (reply, _answer) = mesh::oneshot();
-    let input = (value(1), MAX_TRANSFER);
-    let read = DebugRequest::ReadMemory(Rpc(input, reply));
-    let Some(frame) = pair.client.send(DebugMessage::InSession(value(1), read)) else {
-        panic!("too long");
-    };
-    while let Received::Pending(answer) = pair.server.received(super::through_stream(&frame)) {
+    loop {
+        let read = DebugRequest::ReadMemory(Rpc::detached((value(1), MAX_TRANSFER)));
+        let Received::Pending(answer) = pair.ask(DebugMessage::InSession(value(1), read)) else {
+            break;
+        };
         waiting.push(answer);
         assert!(
             waiting.len() * MAX_TRANSFER <= 64 << 20,
