@@ -6,6 +6,9 @@ use crate::closed_is_no_error;
 use crate::queue::Queue;
 use futures::AsyncRead;
 use futures::AsyncWrite;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future;
 use pal_async::Driver;
 use pal_async::socket::PolledSocket;
 use pal_async::socket::ReadHalf;
@@ -23,6 +26,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 use std::task::ready;
+use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::target::DebugTarget;
 use vmm_core_defs::wire;
@@ -31,6 +35,12 @@ use vmm_core_defs::wire::Frame;
 use vmm_core_defs::wire::Frames;
 use vmm_core_defs::wire::MAX_FRAME;
 use vmm_core_defs::wire::MAX_HELLO;
+
+/// The answers without a request of which the log tells, in one connection. The number of the others follows at its end.
+const STRAYS_TOLD: u64 = 5;
+
+/// The characters of the other side's text in a line of the log.
+const MAX_TEXT: usize = 200;
 
 /// Begins a connection to a VMM that runs [`serve`](crate::serve). Requests may be sent at once. Their answers come while the [`Connection`] runs.
 ///
@@ -41,6 +51,7 @@ pub fn connect(
     socket: UnixStream,
 ) -> io::Result<(RemoteTarget, Connection)> {
     let (read, write) = PolledSocket::new(driver, socket)?.split();
+    let (open, closed) = oneshot::channel();
     let mut queue = Queue::default();
     queue.push(wire::hello());
     let shared = Arc::new(Shared(Mutex::new(State {
@@ -51,12 +62,17 @@ pub fn connect(
         unused: false,
         closed: false,
     })));
-    let target = RemoteTarget(Arc::new(Handle(shared.clone())));
+    let target = RemoteTarget(Arc::new(Handle {
+        shared: shared.clone(),
+        closed: closed.shared(),
+    }));
     let connection = Connection {
         shared,
         read,
         frames: Frames::new(MAX_HELLO),
         greeted: false,
+        strays: 0,
+        _open: open,
     };
     Ok((target, connection))
 }
@@ -76,7 +92,7 @@ impl fmt::Debug for RemoteTarget {
 impl DebugTarget for RemoteTarget {
     /// Writes the message to the socket, or queues it if the socket takes no more.
     fn send(&self, message: DebugMessage) {
-        let mut state = self.0.0.lock();
+        let mut state = self.0.shared.lock();
         if state.closed {
             // A message may contain a target or a session, which takes the lock when it is dropped.
             drop(state);
@@ -96,16 +112,24 @@ impl DebugTarget for RemoteTarget {
     }
 
     fn is_closed(&self) -> bool {
-        self.0.0.lock().closed
+        self.0.shared.lock().closed
+    }
+
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.0.closed.clone().map(|_| ()))
     }
 }
 
 /// Ends the connection when it is dropped: nobody can send any more.
-struct Handle(Arc<Shared>);
+struct Handle {
+    shared: Arc<Shared>,
+    /// Resolves when the [`Connection`] is dropped.
+    closed: future::Shared<oneshot::Receiver<()>>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         state.unused = true;
         let waker = state.waker.clone();
         drop(state);
@@ -149,6 +173,10 @@ pub struct Connection {
     frames: Frames,
     /// The hello of the other side has come.
     greeted: bool,
+    /// Answers that belonged to no request.
+    strays: u64,
+    /// Dropped last.
+    _open: oneshot::Sender<()>,
 }
 
 impl fmt::Debug for Connection {
@@ -204,20 +232,68 @@ impl Connection {
             return Ok(());
         }
         let answered = self.shared.lock().client.received(frame)?;
-        if let Some(error) = answered.deliver() {
-            tracing::warn!(%error, "the VMM could not read a request");
+        let stray = answered.of_no_request();
+        let error = answered.deliver();
+        if let Some(id) = stray {
+            self.stray(id, error);
         }
         Ok(())
     }
+
+    /// Tells of the first answers that belong to no request.
+    fn stray(&mut self, id: u64, error: Option<DebugError>) {
+        self.strays += 1;
+        if self.strays > STRAYS_TOLD {
+            return;
+        }
+        let error = error.map(|error| printable(&error));
+        match id {
+            0 => tracing::warn!(error, "the VMM could not read a request"),
+            _ => tracing::warn!(
+                id,
+                error,
+                "the VMM sent an answer to no open request, and it was ignored"
+            ),
+        }
+    }
+}
+
+/// The first characters of the other side's text, of which none changes the log or the terminal.
+fn printable(error: &DebugError) -> String {
+    let text = error.to_string();
+    let first = text.chars().take(MAX_TEXT);
+    let escaped = first.map(|char| match char {
+        ' '..='~' => char.to_string(),
+        other => other.escape_default().to_string(),
+    });
+    escaped.collect()
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some(more @ 1..) = self.strays.checked_sub(STRAYS_TOLD) {
+            tracing::warn!("the VMM sent {more} more answers to no open request");
+        }
         let mut state = self.shared.lock();
         state.closed = true;
         let open = std::mem::take(&mut state.client);
         drop(state);
         // Fails the calls. A request may contain a target, which takes the lock when it is dropped.
         drop(open);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::debug_rpc::BadMessage;
+
+    #[test]
+    fn the_text_of_the_other_side_is_short_and_harmless() {
+        let of = "\nERROR forged\x1b[31m\u{9b}31m\u{202e}".to_owned() + &"A".repeat(1 << 20);
+        let text = printable(&BadMessage::Missing { of }.into());
+        assert!(text.contains("\\nERROR forged\\u{1b}[31m"), "{text}");
+        assert!(text.chars().all(|char| matches!(char, ' '..='~')));
+        assert!(text.len() < 2 * MAX_TEXT, "{}", text.len());
     }
 }

@@ -16,7 +16,6 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
-use std::task::ready;
 use vmm_core_defs::target::Target;
 use vmm_core_defs::wire;
 use vmm_core_defs::wire::Frame;
@@ -28,7 +27,12 @@ use vmm_core_defs::wire::Received;
 use vmm_core_defs::wire::Server;
 
 /// Passes the requests of one debugger on to `target` until the debugger closes the connection or the VM is gone. The session of the connection ends with
-/// it, also when the future is dropped.
+/// it, also when the future is dropped. A debugger that only ends its requests (`shutdown(SHUT_WR)`) gets the answers that are open before. When the VM is
+/// gone, what has come until then is answered.
+///
+/// # Limits
+/// One connection costs a bounded amount of memory and of time without a pause, whatever the debugger sends. The caller limits what remains: the number of
+/// connections, the time until a debugger has sent its first bytes, and who may connect.
 ///
 /// # Errors
 /// [`WireError`].
@@ -40,20 +44,32 @@ pub async fn serve(
     let (read, write) = PolledSocket::new(driver, socket)?.split();
     let mut queue = Queue::default();
     queue.push(wire::hello());
+    let server = Server::new(target.into());
     let mut connection = Serving {
-        server: Server::new(target.into()),
+        closed: server.closed(),
+        server,
+        gone: false,
+        last_turns: LAST_TURNS,
         pending: FuturesUnordered::new(),
         queue,
         read,
         write,
         frames: Frames::new(MAX_HELLO),
         greeted: false,
+        ended: false,
     };
     closed_is_no_error(poll_fn(|cx| connection.poll(cx)).await)
 }
 
+/// The number of reads after the VM is gone. A debugger that sends on and on is cut off then.
+const LAST_TURNS: u32 = READS_PER_TURN;
+
 struct Serving {
     server: Server,
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The VM is gone, so `closed` may not be polled again.
+    gone: bool,
+    last_turns: u32,
     pending: FuturesUnordered<PendingAnswer>,
     queue: Queue,
     read: ReadHalf<UnixStream>,
@@ -61,6 +77,8 @@ struct Serving {
     frames: Frames,
     /// The hello of the other side has come.
     greeted: bool,
+    /// The debugger sends no more requests.
+    ended: bool,
 }
 
 impl Serving {
@@ -71,9 +89,6 @@ impl Serving {
             }
             let written = |bytes| self.server.written(bytes);
             let flushed = self.queue.poll_flush(cx, &mut self.write, written)?;
-            if self.server.is_closed() && self.pending.is_empty() && self.queue.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
             let mut received = false;
             while self.server.may_read()
                 && let Some(frame) = self.frames.next_frame()
@@ -84,14 +99,35 @@ impl Serving {
             if received {
                 continue;
             }
+            let answered = self.pending.is_empty() && self.queue.is_empty();
+            if self.ended {
+                // A debugger that has closed its socket reads no answer, and one that has shut down its direction does.
+                let closed = self.read.poll_closed(cx).is_ready();
+                return match closed || answered {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+            if self.server.is_closed() {
+                self.last_turns = self.last_turns.saturating_sub(1);
+                if self.last_turns == 0 && answered {
+                    return Poll::Ready(Ok(()));
+                }
+            }
             if flushed.is_pending() && !self.server.may_read() {
                 // A side that does not read is seen to go away by the write that waits.
                 return Poll::Pending;
             }
-            let read = Pin::new(&mut self.read).poll_read(cx, self.frames.space());
-            match ready!(read)? {
-                0 => return Poll::Ready(Ok(())),
-                count => self.frames.filled(count),
+            match Pin::new(&mut self.read).poll_read(cx, self.frames.space())? {
+                Poll::Ready(0) => self.ended = true,
+                Poll::Ready(count) => self.frames.filled(count),
+                Poll::Pending => {
+                    self.gone = self.gone || self.closed.as_mut().poll(cx).is_ready();
+                    return match self.gone && answered {
+                        true => Poll::Ready(Ok(())),
+                        false => Poll::Pending,
+                    };
+                }
             }
         }
         cx.waker().wake_by_ref();

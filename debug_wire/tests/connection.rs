@@ -198,6 +198,112 @@ async fn a_vmm_that_goes_away_fails_the_open_requests(driver: DefaultDriver) {
 }
 
 #[async_test]
+async fn a_connection_without_requests_ends_with_the_vm(driver: DefaultDriver) {
+    let (requests, receiver) = mesh::channel();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let of_vmm = driver.clone();
+    let serving = driver.spawn(
+        "serve",
+        async move { serve(&of_vmm, theirs, requests).await },
+    );
+    let (target, connection) = connect(&driver, ours).unwrap();
+    let connection = driver.spawn("connection", connection.run());
+    let closed = target.closed();
+    let attach = DebugSession::attach(&target, DetachAction::Stay);
+    let mut receiver = receiver;
+    let DebugMessage::Attach(rpc) = receiver.recv().await.unwrap() else {
+        panic!("no attach");
+    };
+    rpc.complete(Err(DebugError::AlreadyAttached));
+    assert!(attach.await.is_err());
+    // Nothing is open now, and nothing comes.
+    drop(receiver);
+    serving.await.unwrap();
+    connection.await.unwrap();
+    closed.await;
+    assert!(target.is_closed());
+}
+
+/// The frames until the other side closes the connection.
+fn frames_to_the_end(mut socket: UnixStream) -> Vec<wire::Frame> {
+    let mut frames = wire::Frames::new(wire::MAX_FRAME);
+    let mut received = Vec::new();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    loop {
+        match socket.read(frames.space()).unwrap() {
+            0 => return received,
+            count => frames.filled(count),
+        }
+        while let Some(frame) = frames.next_frame() {
+            received.push(frame);
+        }
+    }
+}
+
+#[async_test]
+async fn requests_that_come_as_the_vm_goes_are_answered(driver: DefaultDriver) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.write_all(&bytes(&wire::hello())).unwrap();
+    let mut client = wire::Client::default();
+    let request = read_request(&mut client);
+    ours.write_all(&request).unwrap();
+    let requests = mesh::channel::<DebugMessage>().0;
+    serve(&driver, theirs, requests).await.unwrap();
+    let frames = frames_to_the_end(ours);
+    let [_, answer] = &frames[..] else {
+        panic!("{} frames", frames.len());
+    };
+    assert_eq!(client.received(answer.clone()).unwrap().deliver(), None);
+    assert_eq!(client.pending(), 0);
+}
+
+/// A request to resume, of no session.
+fn resume_request(client: &mut wire::Client) -> Vec<u8> {
+    let (requests, mut sent) = mesh::channel();
+    let session = DebugSession::begin(requests);
+    let resume = ResumeRequest::every(VpAction::Run);
+    drop(session.call_failable(DebugRequest::Resume, resume));
+    bytes(&client.send(sent.try_recv().unwrap()).unwrap())
+}
+
+#[async_test]
+async fn a_debugger_that_ends_its_requests_gets_the_open_answers(driver: DefaultDriver) {
+    for reads_on in [true, false] {
+        let (requests, receiver) = mesh::channel();
+        let (send, mut heard) = mesh::channel();
+        driver.spawn("vm", vm(receiver, send)).detach();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (of_vmm, target) = (driver.clone(), requests.clone());
+        let serving = driver.spawn("serve", async move { serve(&of_vmm, theirs, target).await });
+        ours.write_all(&bytes(&wire::hello())).unwrap();
+        let mut client = wire::Client::default();
+        ours.write_all(&resume_request(&mut client)).unwrap();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(heard.recv().await, Ok("Resume"));
+        if !reads_on {
+            // A debugger that is gone waits for no answer, and its session ends (I6).
+            drop(ours);
+            serving.await.unwrap();
+            continue;
+        }
+        let session = DebugSession::begin(requests);
+        session
+            .call_failable(DebugRequest::Break, ())
+            .await
+            .unwrap();
+        serving.await.unwrap();
+        let frames = frames_to_the_end(ours);
+        let [_, answer] = &frames[..] else {
+            panic!("{} frames", frames.len());
+        };
+        assert_eq!(client.received(answer.clone()).unwrap().deliver(), None);
+        assert_eq!(client.pending(), 0);
+    }
+}
+
+#[async_test]
 async fn a_program_of_another_protocol_is_turned_away(driver: DefaultDriver) {
     for greeting in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],

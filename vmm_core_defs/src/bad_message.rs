@@ -60,8 +60,8 @@ pub enum BadMessage {
     /// Too many requests, or requests with too many bytes, have no answer yet.
     #[error("too many requests have no answer yet; wait for answers, and read them")]
     TooManyPending,
-    /// The answer is that of another kind of request.
-    #[error("the answer belongs to another kind of request; the VMM has a bug")]
+    /// The answer is that of another kind of request, or has more memory than the request asked for.
+    #[error("the answer belongs to another request; the VMM has a bug")]
     WrongAnswer,
     /// A field that may occur once occurs twice, or two of the fields of which a message has one.
     #[error(

@@ -4,6 +4,7 @@ use crate::debug_rpc::DebugMessage;
 use mesh::Sender;
 use mesh::rpc::RpcSend;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// A VM that can be debugged. A [`mesh::Sender`] leads to a VM in this process.
@@ -13,6 +14,11 @@ pub trait DebugTarget: fmt::Debug + Send + Sync {
 
     /// Whether the VM is gone. Once true, it stays true.
     fn is_closed(&self) -> bool;
+
+    /// Waits until the VM is gone. A target that cannot tell waits for ever, as this does; a server of connections then sees the end at its next work.
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 impl DebugTarget for Sender<DebugMessage> {
@@ -22,6 +28,10 @@ impl DebugTarget for Sender<DebugMessage> {
 
     fn is_closed(&self) -> bool {
         Self::is_closed(self)
+    }
+
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(Self::closed(self))
     }
 }
 
@@ -38,6 +48,11 @@ impl Target {
     /// Whether the VM is gone, as [`DebugTarget::is_closed`] says.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+
+    /// Waits until the VM is gone, as [`DebugTarget::closed`] does.
+    pub fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.0.closed()
     }
 }
 

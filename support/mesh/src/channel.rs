@@ -8,6 +8,7 @@ use futures::Stream;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::channel::oneshot as single;
+use futures::future::Shared;
 use futures::stream::FusedStream;
 use std::fmt;
 use std::pin::Pin;
@@ -37,29 +38,58 @@ pub enum TryRecvError {
 
 /// Creates an unbounded channel.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let (sender, receiver) = mpsc::unbounded();
-    (Sender(sender), Receiver(receiver))
+    let (sender, messages) = mpsc::unbounded();
+    let (_open, closed) = single::channel();
+    let sender = Sender {
+        messages: sender,
+        closed: Closed(closed.shared()),
+    };
+    (sender, Receiver { messages, _open })
 }
 
 /// The sending half of [`channel`].
-pub struct Sender<T>(mpsc::UnboundedSender<T>);
+pub struct Sender<T> {
+    messages: mpsc::UnboundedSender<T>,
+    closed: Closed,
+}
 
 impl<T> Sender<T> {
     /// Queues `message`. If the receiver is dropped, the message is dropped. A sender that must know whether the
     /// message arrived sends an [`rpc::Rpc`](crate::rpc::Rpc).
     pub fn send(&self, message: T) {
-        let _ = self.0.unbounded_send(message);
+        let _ = self.messages.unbounded_send(message);
     }
 
     /// Whether the receiver is dropped. Once true, it stays true.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.messages.is_closed()
+    }
+
+    /// Waits until the receiver is dropped.
+    pub fn closed(&self) -> Closed {
+        self.closed.clone()
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            messages: self.messages.clone(),
+            closed: self.closed.clone(),
+        }
+    }
+}
+
+/// The future of [`Sender::closed`].
+#[derive(Debug, Clone)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Closed(Shared<single::Receiver<()>>);
+
+impl Future for Closed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_unpin(cx).map(|_| ())
     }
 }
 
@@ -69,8 +99,11 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// The receiving half of [`channel`].
-pub struct Receiver<T>(mpsc::UnboundedReceiver<T>);
+/// The receiving half of [`channel`]. Dropped in this order: [`Closed`] resolves when [`Sender::is_closed`] is true.
+pub struct Receiver<T> {
+    messages: mpsc::UnboundedReceiver<T>,
+    _open: single::Sender<()>,
+}
 
 impl<T> Receiver<T> {
     /// Waits for the next message, or returns [`RecvError::Closed`].
@@ -82,10 +115,10 @@ impl<T> Receiver<T> {
 
     /// Returns the next message if one is queued. It needs no executor, so a plain thread may call it.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        if self.0.is_terminated() {
+        if self.messages.is_terminated() {
             return Err(TryRecvError::Closed);
         }
-        match self.0.next().now_or_never() {
+        match self.messages.next().now_or_never() {
             Some(Some(message)) => Ok(message),
             Some(None) => Err(TryRecvError::Closed),
             None => Err(TryRecvError::Empty),
@@ -94,10 +127,10 @@ impl<T> Receiver<T> {
 
     /// Polls for the next message.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
-        if self.0.is_terminated() {
+        if self.messages.is_terminated() {
             return Poll::Ready(Err(RecvError::Closed));
         }
-        Poll::Ready(ready!(self.0.poll_next_unpin(cx)).ok_or(RecvError::Closed))
+        Poll::Ready(ready!(self.messages.poll_next_unpin(cx)).ok_or(RecvError::Closed))
     }
 }
 
@@ -117,7 +150,7 @@ impl<T> Stream for Receiver<T> {
 
 impl<T> FusedStream for Receiver<T> {
     fn is_terminated(&self) -> bool {
-        self.0.is_terminated()
+        self.messages.is_terminated()
     }
 }
 
@@ -204,6 +237,26 @@ mod tests {
     use futures::executor::block_on;
     use std::rc::Rc;
     use std::sync::Arc;
+
+    #[test]
+    fn all_who_wait_for_the_end_of_the_receiver_are_woken() {
+        let (send, receive) = channel::<u8>();
+        let mut waiting = [send.closed(), send.clone().closed()];
+        assert!(
+            waiting
+                .iter_mut()
+                .all(|closed| closed.now_or_never().is_none())
+        );
+        let ended = std::thread::spawn(move || {
+            for closed in waiting {
+                block_on(closed);
+            }
+        });
+        drop(receive);
+        ended.join().unwrap();
+        assert!(send.is_closed());
+        assert_eq!(send.closed().now_or_never(), Some(()));
+    }
 
     #[test]
     fn messages_arrive_in_order_and_the_end_comes_after_the_last() {

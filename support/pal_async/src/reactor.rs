@@ -52,6 +52,8 @@ pub(crate) type TimerKey = (Instant, u64);
 pub(crate) enum Direction {
     Read,
     Write,
+    /// For the end of both directions.
+    Closed,
 }
 
 /// Nothing in this crate panics while it holds a lock, so a poisoned one still guards good data.
@@ -194,6 +196,7 @@ fn until(deadline: Instant) -> Timespec {
 struct Source {
     read: Mutex<Readiness>,
     write: Mutex<Readiness>,
+    closed: Mutex<Readiness>,
 }
 
 #[derive(Debug, Default)]
@@ -215,6 +218,9 @@ impl Source {
         }
         if failed || flags.contains(Flags::OUT) {
             Self::set_ready(&self.write, failed);
+        }
+        if failed {
+            Self::set_ready(&self.closed, true);
         }
     }
 
@@ -270,6 +276,7 @@ impl Registration {
         lock(match direction {
             Direction::Read => &self.source.read,
             Direction::Write => &self.source.write,
+            Direction::Closed => &self.source.closed,
         })
     }
 

@@ -235,6 +235,14 @@ impl<T: AsFd + Unpin> AsyncWrite for PolledSocket<T> {
 #[derive(Debug)]
 pub struct ReadHalf<T>(Arc<Io<T>>);
 
+impl<T: AsFd> ReadHalf<T> {
+    /// Ready when both directions are closed, or the socket has failed. The other side may have ended only what it writes, and still read.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = self.0.registration.poll_ready(cx, Direction::Closed);
+        ready.map(|_| ())
+    }
+}
+
 impl<T: AsFd> AsyncRead for ReadHalf<T> {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -177,3 +177,17 @@ async fn a_socket_taken_back_is_blocking_and_can_be_registered_again(driver: Def
     again.read_exact(&mut byte).await.unwrap();
     assert_eq!(byte, *b"b");
 }
+
+#[async_test]
+async fn the_end_of_one_direction_is_not_the_end_of_both(driver: DefaultDriver) {
+    let (ours, theirs) = pair(&driver);
+    let (mut read, mut write) = ours.split();
+    theirs.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read.read(&mut [0]).await.unwrap(), 0);
+    let mut closed = std::pin::pin!(std::future::poll_fn(|cx| read.poll_closed(cx)));
+    assert!(closed.as_mut().now_or_never().is_none());
+    write.write_all(&[1]).await.unwrap();
+    assert_eq!((&theirs).read(&mut [0]).unwrap(), 1);
+    drop(theirs);
+    closed.await;
+}

@@ -61,7 +61,10 @@ impl Client {
                 (0, kind, Some(pending))
             }
             DebugMessage::InSession(session, request) => {
-                let (kind, pending) = requests::encode(request);
+                let (kind, mut pending) = requests::encode(request);
+                if let request::Kind::ReadMemory(read) = &kind {
+                    pending = at_most(read.len, pending);
+                }
                 (session.number(), kind, Some(pending))
             }
             DebugMessage::Lost(session) => {
@@ -108,7 +111,11 @@ impl Client {
             Err(error) => Some(Err(error.into())),
         };
         let pending = self.pending.remove(&id);
-        Ok(Answered { pending, answer })
+        Ok(Answered {
+            id,
+            pending,
+            answer,
+        })
     }
 
     /// The number of requests without an answer.
@@ -121,6 +128,7 @@ impl Client {
 /// the answer may be dropped, and a session in it then sends a message.
 #[must_use = "the caller waits for the answer"]
 pub struct Answered {
+    id: u64,
     pending: Option<Pending>,
     /// `None`: the VM has dropped the request.
     answer: Option<Result<answer::Kind, DebugError>>,
@@ -133,6 +141,11 @@ impl fmt::Debug for Answered {
 }
 
 impl Answered {
+    /// The number of an answer that belongs to no request. 0: the VM could not read the number of a request.
+    pub fn of_no_request(&self) -> Option<u64> {
+        self.pending.is_none().then_some(self.id)
+    }
+
     /// Gives the answer to the caller. Returns the error of an answer that belongs to no request.
     pub fn deliver(self) -> Option<DebugError> {
         match (self.pending, self.answer) {
@@ -144,6 +157,18 @@ impl Answered {
             (_, None) | (None, Some(Ok(_))) => None,
         }
     }
+}
+
+/// Refuses an answer with more memory than was asked for.
+fn at_most(len: u64, pending: Pending) -> Pending {
+    Box::new(move |answer| {
+        pending(match answer {
+            Ok(answer::Kind::Memory(memory)) if memory.len() as u64 > len => {
+                Err(BadMessage::WrongAnswer.into())
+            }
+            answer => answer,
+        });
+    })
 }
 
 fn attached(begun: proto::Attached, target: Target) -> Result<Attached, BadMessage> {

@@ -36,8 +36,12 @@ use std::task::Poll;
 /// The maximum number of requests without an answer. More are refused.
 const MAX_PENDING: usize = 64;
 
-/// The maximum number of bytes of guest memory in requests and answers of which the other side has not read the end. Requests for more are refused.
+/// The maximum number of bytes in requests without an answer, in their answers, and in answers of which the other side has not read the end. Requests for
+/// more are refused.
 const MAX_PENDING_BYTES: usize = 2 * MAX_FRAME;
+
+/// The bytes that are kept for the answer to a request for a list. A longer answer is sent if [`MAX_PENDING_BYTES`] permits, and is an error otherwise.
+const LIST: usize = MAX_PAGES * size_of::<proto::MappedPage>();
 
 /// The maximum number of bytes of answers that the other side has not read, above which nothing more is to be read from it.
 const MAX_UNREAD: usize = 1 << 20;
@@ -129,6 +133,11 @@ impl Server {
     /// Whether the VM is gone. The connection is to be closed when all answers are written.
     pub fn is_closed(&self) -> bool {
         self.target.is_closed()
+    }
+
+    /// Waits until the VM is gone.
+    pub fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.target.closed()
     }
 
     /// Whether more may be read from the other side: it reads its answers.
@@ -231,11 +240,20 @@ impl Server {
     }
 
     fn answer(&mut self, id: u64, kind: Option<answer::Kind>) -> Outgoing {
+        let is_list = matches!(&kind, Some(kind) if is_list(kind));
         let mut frame = encode(id, kind);
-        if frame.len() > MAX_FRAME {
+        let refused = if frame.len() > MAX_FRAME {
             let (len, limit) = (frame.len() as u64, MAX_FRAME as u64);
-            let error = DebugError::from(BadMessage::TooLong { len, limit });
-            frame = encode(id, Some(answer::Kind::Error(error.into_wire())));
+            Some(BadMessage::TooLong { len, limit })
+        } else if is_list && self.pending_bytes + self.unwritten + frame.len() > MAX_PENDING_BYTES {
+            // Requests for lists change nothing, so this one had no effect.
+            Some(BadMessage::TooManyPending)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            let error = DebugError::from(refused).into_wire();
+            frame = encode(id, Some(answer::Kind::Error(error)));
         }
         self.unwritten += frame.len();
         frame
@@ -249,8 +267,30 @@ fn needed(kind: &request::Kind) -> usize {
             usize::try_from(read.len).map_or(MAX_TRANSFER, |len| len.min(MAX_TRANSFER))
         }
         request::Kind::WriteMemory(write) => write.data.len(),
+        request::Kind::SetDebugState(list) => {
+            list.changes.len() * size_of::<proto::BreakpointChange>()
+        }
+        request::Kind::Resume(resume) => resume.actions.len() * size_of::<proto::OneVpAction>(),
+        request::Kind::SetVpState(_) | request::Kind::GetVpState(_) => {
+            size_of::<proto::X86VpState>()
+        }
+        request::Kind::Breakpoints(_)
+        | request::Kind::MappedPages(_)
+        | request::Kind::RamRanges(_)
+        | request::Kind::Status(_) => LIST,
         _ => 0,
     }
+}
+
+/// Whether the answer is that of a request for which [`LIST`] bytes are kept.
+fn is_list(answer: &answer::Kind) -> bool {
+    matches!(
+        answer,
+        answer::Kind::Breakpoints(_)
+            | answer::Kind::MappedPages(_)
+            | answer::Kind::RamRanges(_)
+            | answer::Kind::Status(_)
+    )
 }
 
 /// The number of the field with memory, whose bytes are not copied into the message.

@@ -1,5 +1,6 @@
 //! Any value of any type that serde can deserialize, made from random numbers. Each variant of each enum may come, also one that is added later.
 
+use crate::addr::GuestAddress;
 use serde::de;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error;
@@ -8,6 +9,19 @@ use serde::de::value::U32Deserializer;
 /// A value that follows from the seed.
 pub(in crate::wire) fn value<T: de::DeserializeOwned>(seed: u64) -> T {
     T::deserialize(&mut Any { state: seed }).expect("any value")
+}
+
+/// The maximum number of elements of a list, or of bytes of memory.
+const MAX_ELEMENTS: usize = 4;
+
+/// A value for a request. A read asks for at least as many bytes as any answer of [`value`] has.
+pub(in crate::wire) fn input<T: de::DeserializeOwned + 'static>(seed: u64) -> T {
+    let mut input = value(seed);
+    let any: &mut dyn std::any::Any = &mut input;
+    if let Some((_, len)) = any.downcast_mut::<(GuestAddress, usize)>() {
+        *len = MAX_ELEMENTS.max(*len);
+    }
+    input
 }
 
 struct Any {
@@ -90,7 +104,7 @@ impl<'de> de::Deserializer<'de> for &mut Any {
     }
 
     fn deserialize_seq<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let left = self.below(5);
+        let left = self.below(MAX_ELEMENTS + 1);
         visitor.visit_seq(Elements { any: self, left })
     }
 

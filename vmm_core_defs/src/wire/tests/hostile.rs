@@ -3,13 +3,18 @@
 use super::Pair;
 use super::answered;
 use super::any_value::value;
+use crate::addr::VpIndex;
+use crate::breakpoint::BreakpointChange;
 use crate::debug_rpc::BadMessage;
 use crate::debug_rpc::DebugError;
 use crate::debug_rpc::DebugMessage;
 use crate::debug_rpc::DebugRequest;
+use crate::debug_rpc::ResumeRequest;
+use crate::debug_rpc::VpAction;
 use crate::memory::MAX_TRANSFER;
 use crate::wire::Frame;
 use crate::wire::MAX_ELEMENTS_OF_REQUEST;
+use crate::wire::PendingAnswer;
 use crate::wire::Received;
 use crate::wire::convert::Value as _;
 use crate::wire::proto;
@@ -293,6 +298,87 @@ fn requests_without_end_are_refused_while_others_wait() {
         );
     }
     assert!(!waiting.is_empty());
+}
+
+/// The requests that the VMM takes before it refuses one, and the messages that it has then.
+fn taken(pair: &mut Pair, make: impl Fn() -> DebugRequest) -> Vec<(PendingAnswer, DebugMessage)> {
+    let mut taken = Vec::new();
+    while let Received::Pending(answer) = pair.ask(DebugMessage::InSession(value(1), make())) {
+        taken.push((answer, pair.vmm.try_recv().unwrap()));
+    }
+    taken
+}
+
+#[test]
+fn lists_of_requests_and_of_answers_count_as_memory() {
+    let many = 60_000;
+    let change = BreakpointChange::Insert(value(1));
+    let mut pair = Pair::new();
+    let changes = taken(&mut pair, || {
+        DebugRequest::SetDebugState(Rpc::detached(vec![change; many]))
+    });
+    let each = many * size_of::<BreakpointChange>();
+    assert!(
+        (1..=(40 << 20) / each).contains(&changes.len()),
+        "{}",
+        changes.len()
+    );
+
+    let mut pair = Pair::new();
+    let actions = vec![(value(1), VpAction::Run); many];
+    let resumes = taken(&mut pair, || {
+        let others = VpAction::Run;
+        let actions = actions.clone();
+        DebugRequest::Resume(Rpc::detached(ResumeRequest { others, actions }))
+    });
+    let each = many * size_of::<(VpIndex, VpAction)>();
+    assert!(
+        (1..=(40 << 20) / each).contains(&resumes.len()),
+        "{}",
+        resumes.len()
+    );
+
+    // Answers that nobody reads.
+    let mut pair = Pair::new();
+    let lists = taken(&mut pair, || DebugRequest::Breakpoints(Rpc::detached(())));
+    assert!((4..=20).contains(&lists.len()), "{}", lists.len());
+    let mut unread = 0;
+    for (answer, message) in lists {
+        let DebugMessage::InSession(_, DebugRequest::Breakpoints(rpc)) = message else {
+            panic!("another request");
+        };
+        rpc.complete(Ok(vec![value(1); 250_000]));
+        unread += pair.server.answered(super::now(answer)).len();
+    }
+    assert!(unread > 4 << 20 && unread < 40 << 20, "{unread}");
+}
+
+#[test]
+fn more_memory_than_asked_for_is_no_answer() {
+    for (len, expected) in [
+        (8, Ok(vec![7; 8])),
+        (7, Err(DebugError::from(BadMessage::WrongAnswer))),
+    ] {
+        let mut pair = Pair::new();
+        let (reply, answer) = mesh::oneshot();
+        let read = DebugRequest::ReadMemory(Rpc((value(1), len), reply));
+        pair.client
+            .send(DebugMessage::InSession(value(1), read))
+            .unwrap();
+        let message = [number(1, 1), inside(11, &[7; 8])].concat();
+        let answered_ = pair
+            .client
+            .received(Frame::Message(message.into()))
+            .unwrap();
+        assert_eq!(answered_.of_no_request(), None);
+        assert_eq!(answered_.deliver(), None);
+        assert_eq!(answered(answer), Some(expected));
+        // The same number again.
+        let again = [number(1, 1), inside(11, &[7; 8])].concat();
+        let stray = pair.client.received(Frame::Message(again.into())).unwrap();
+        assert_eq!(stray.of_no_request(), Some(1));
+        assert_eq!(stray.deliver(), None);
+    }
 }
 
 #[test]

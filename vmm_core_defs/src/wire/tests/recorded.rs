@@ -6,6 +6,7 @@
 
 use super::Pair;
 use super::answered;
+use super::any_value::input;
 use super::any_value::value;
 use super::through_stream;
 use crate::debug_rpc::DebugError;
@@ -82,7 +83,7 @@ fn record<I: DeserializeOwned + Debug, R: Debug>(
 }
 
 /// Both sides understand a line.
-fn replay<I: DeserializeOwned + Debug, R: Debug>(
+fn replay<I: DeserializeOwned + Debug + 'static, R: Debug>(
     line: &Line<'_>,
     make: fn(DebugRpc<I, R>) -> DebugRequest,
     open: fn(DebugRequest) -> Option<DebugRpc<I, R>>,
@@ -96,7 +97,7 @@ fn replay<I: DeserializeOwned + Debug, R: Debug>(
     assert_eq!(format!("{:?}", rpc.input()), line.input);
 
     let (reply, answer) = mesh::oneshot();
-    let request = make(Rpc(value(1), reply));
+    let request = make(Rpc(input(1), reply));
     let message = DebugMessage::InSession(value(1), request);
     assert!(pair.client.send(message).is_some());
     let received = pair.client.received(line.answer.clone()).unwrap();

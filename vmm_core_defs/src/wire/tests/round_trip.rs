@@ -2,6 +2,7 @@
 
 use super::Pair;
 use super::answered;
+use super::any_value::input;
 use super::any_value::value;
 use crate::capability::Capability;
 use crate::debug_rpc::AttachInfo;
@@ -31,19 +32,19 @@ pub(super) fn carry<I, R>(
     make: impl FnOnce(DebugRpc<I, R>) -> DebugRequest,
     open: impl FnOnce(DebugRequest) -> Option<DebugRpc<I, R>>,
 ) where
-    I: DeserializeOwned + PartialEq + Debug,
+    I: DeserializeOwned + PartialEq + Debug + 'static,
     R: DeserializeOwned + PartialEq + Debug,
 {
     let id: SessionId = value(seed);
     let (reply, answer) = mesh::oneshot();
-    let request = make(Rpc(value(seed), reply));
+    let request = make(Rpc(input(seed), reply));
     let received = pair.ask(DebugMessage::InSession(id, request));
     let Ok(DebugMessage::InSession(came_for, request)) = pair.vmm.try_recv() else {
         panic!("no request of a session: {received:?}");
     };
     assert_eq!(came_for, id);
     let rpc = open(request).expect("the same request");
-    assert_eq!(*rpc.input(), value(seed));
+    assert_eq!(*rpc.input(), input(seed));
     let result = || match seed % 4 {
         0 => Err(value(seed)),
         _ => Ok(value(seed)),
