@@ -300,57 +300,42 @@ fn requests_without_end_are_refused_while_others_wait() {
     assert!(!waiting.is_empty());
 }
 
-/// The requests that the VMM takes before it refuses one, and the messages that it has then.
-fn taken(pair: &mut Pair, make: impl Fn() -> DebugRequest) -> Vec<(PendingAnswer, DebugMessage)> {
-    let mut taken = Vec::new();
-    while let Received::Pending(answer) = pair.ask(DebugMessage::InSession(value(1), make())) {
-        taken.push((answer, pair.vmm.try_recv().unwrap()));
-    }
-    taken
+/// Whether the VMM takes a request; the message that it gets.
+fn taken(pair: &mut Pair, request: DebugRequest) -> Option<(PendingAnswer, DebugMessage)> {
+    let received = pair.ask(DebugMessage::InSession(value(1), request));
+    let Received::Pending(answer) = received else {
+        return None;
+    };
+    Some((answer, pair.vmm.try_recv().unwrap()))
 }
 
 #[test]
 fn lists_of_requests_and_of_answers_count_as_memory() {
-    let many = 60_000;
-    let change = BreakpointChange::Insert(value(1));
     let mut pair = Pair::new();
-    let changes = taken(&mut pair, || {
-        DebugRequest::SetDebugState(Rpc::detached(vec![change; many]))
-    });
-    let each = many * size_of::<BreakpointChange>();
-    assert!(
-        (1..=(40 << 20) / each).contains(&changes.len()),
-        "{}",
-        changes.len()
-    );
-
-    let mut pair = Pair::new();
-    let actions = vec![(value(1), VpAction::Run); many];
-    let resumes = taken(&mut pair, || {
+    let read = |len| DebugRequest::ReadMemory(Rpc::detached((value(1), len)));
+    let first = taken(&mut pair, read(MAX_TRANSFER)).unwrap();
+    // 4.1 MiB are left then, and 1.1 MiB with a request for a list.
+    let second = taken(&mut pair, read(12 << 20)).unwrap();
+    let (list, asked) = taken(&mut pair, DebugRequest::Breakpoints(Rpc::detached(()))).unwrap();
+    let status = || DebugRequest::Status(Rpc::detached(()));
+    assert!(taken(&mut pair, status()).is_none());
+    for (len, fits) in [(60_000, false), (10, true)] {
+        let changes = vec![BreakpointChange::Insert(value(1)); len];
+        let set = DebugRequest::SetDebugState(Rpc::detached(changes));
+        assert_eq!(taken(&mut pair, set).is_some(), fits, "{len}");
         let others = VpAction::Run;
-        let actions = actions.clone();
-        DebugRequest::Resume(Rpc::detached(ResumeRequest { others, actions }))
-    });
-    let each = many * size_of::<(VpIndex, VpAction)>();
-    assert!(
-        (1..=(40 << 20) / each).contains(&resumes.len()),
-        "{}",
-        resumes.len()
-    );
-
-    // Answers that nobody reads.
-    let mut pair = Pair::new();
-    let lists = taken(&mut pair, || DebugRequest::Breakpoints(Rpc::detached(())));
-    assert!((4..=20).contains(&lists.len()), "{}", lists.len());
-    let mut unread = 0;
-    for (answer, message) in lists {
-        let DebugMessage::InSession(_, DebugRequest::Breakpoints(rpc)) = message else {
-            panic!("another request");
-        };
-        rpc.complete(Ok(vec![value(1); 250_000]));
-        unread += pair.server.answered(super::now(answer)).len();
+        let actions = vec![(value(1), VpAction::Run); len];
+        let resume = DebugRequest::Resume(Rpc::detached(ResumeRequest { others, actions }));
+        assert_eq!(taken(&mut pair, resume).is_some(), fits, "{len}");
     }
-    assert!(unread > 4 << 20 && unread < 40 << 20, "{unread}");
+    // A list that is longer than what was kept for it, and than what is left.
+    let DebugMessage::InSession(_, DebugRequest::Breakpoints(rpc)) = asked else {
+        panic!("another request");
+    };
+    rpc.complete(Ok(vec![value(1); 250_000]));
+    let answer = pair.server.answered(super::now(list));
+    assert!(answer.len() < 100, "{}", answer.len());
+    drop((first, second));
 }
 
 #[test]
