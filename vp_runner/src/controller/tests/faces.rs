@@ -90,7 +90,11 @@ struct Parts {
 
 impl Parts {
     fn new() -> Self {
-        let world = World::new(thread_rng().gen_range(1..=2));
+        let program = match thread_rng().gen_bool(0.5) {
+            true => world::ASKS_DEVICE,
+            false => world::SPINS,
+        };
+        let world = World::new(thread_rng().gen_range(1..=2), program);
         let (send, events) = mesh::channel();
         let shared = VpShared {
             ram: world.ram.clone(),

@@ -56,6 +56,14 @@ const NOP: u8 = 0x90;
 /// A write to this port resets the machine.
 const RESET_PORT: u16 = 0xcf9;
 const VP: VpIndex = VpIndex::BSP;
+/// 32-bit protected mode without paging.
+const NO_PAGING: PagingState = PagingState {
+    cr0: 0x11,
+    cr3: 0,
+    cr4: 0,
+    efer: 0,
+    limits: PagingLimits::new(40, true),
+};
 
 /// One VP with its guest, without other VPs.
 struct Guest {
@@ -73,6 +81,15 @@ impl Guest {
     }
 
     fn with_time(breakpoints: &[(BreakpointKind, u64)], time: Timekeeper) -> Self {
+        Self::with_paging(breakpoints, time, NO_PAGING)
+    }
+
+    /// The breakpoints are set while the VP has this paging.
+    fn with_paging(
+        breakpoints: &[(BreakpointKind, u64)],
+        time: Timekeeper,
+        paging: PagingState,
+    ) -> Self {
         let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
         ram.backing()
             .write_slice(&[NOP; 0x100], GuestAddress(CODE))
@@ -92,13 +109,7 @@ impl Guest {
             bytes,
             locations: &[CodeLocation {
                 rip: Gva::new(CODE),
-                paging: PagingState {
-                    cr0: 0x11,
-                    cr3: 0,
-                    cr4: 0,
-                    efer: 0,
-                    limits: PagingLimits::new(40, true),
-                },
+                paging,
                 user: false,
             }],
             int3: Int3Traps::EVERYWHERE,

@@ -14,13 +14,18 @@ use vmm_core_defs::addr::VpIndex;
 
 /// The address of the guest's program, and its entry point.
 pub(super) const CODE: u64 = 0x1000;
-/// `nop; nop; out 0x80, al; nop; jmp CODE`.
-pub(super) const PROGRAM: [u8; 7] = [0x90, 0x90, 0xe6, 0x80, 0x90, 0xeb, 0xf9];
-/// The addresses of its instructions.
+/// `nop; nop; out 0x80, al; nop; jmp CODE`. The vCPU leaves the guest in each turn.
+pub(super) const ASKS_DEVICE: Program = [0x90, 0x90, 0xe6, 0x80, 0x90, 0xeb, 0xf9];
+/// `nop; nop; nop; nop; nop; jmp CODE`. Without a breakpoint or a step only a signal makes the vCPU leave the guest.
+pub(super) const SPINS: Program = [0x90, 0x90, 0x90, 0x90, 0x90, 0xeb, 0xf9];
+/// The addresses of instructions in both programs.
 pub(super) const INSTRUCTIONS: [u64; 5] = [0, 1, 2, 4, 5];
+
+type Program = [u8; 7];
 
 /// See the module.
 pub(super) struct World {
+    program: Program,
     pub(super) ram: Arc<MemorySlots>,
     pub(super) breakpoints: Arc<RwLock<Breakpoints>>,
     state: Mutex<State>,
@@ -50,11 +55,12 @@ pub(super) struct Record {
 }
 
 impl World {
-    pub(super) fn new(vps: u32) -> Arc<Self> {
+    pub(super) fn new(vps: u32, program: Program) -> Arc<Self> {
         let ram = MemorySlots::zeroed(&[(0, 0x4000)]);
         let code = GuestAddress(CODE);
-        ram.backing().write_slice(&PROGRAM, code).unwrap();
+        ram.backing().write_slice(&program, code).unwrap();
         Arc::new(Self {
+            program,
             ram: Arc::new(ram),
             breakpoints: Arc::default(),
             state: Mutex::new(State {
@@ -86,14 +92,14 @@ impl World {
         self.ram.backing().read_obj(GuestAddress(address)).unwrap()
     }
 
-    fn code(&self) -> [u8; PROGRAM.len()] {
+    fn code(&self) -> Program {
         self.ram.backing().read_obj(GuestAddress(CODE)).unwrap()
     }
 
     /// A vCPU is about to execute an instruction.
     pub(super) fn executes(&self, vp: VpIndex) {
         let breakpoints = self.breakpoints.try_read().expect("I3");
-        for (address, own) in (CODE..).zip(PROGRAM) {
+        for (address, own) in (CODE..).zip(self.program) {
             let found = self.byte(address);
             let armed = breakpoints.bytes.is_armed(super::Gpa::new(address));
             let wanted = if armed { INT3 } else { own };
@@ -126,7 +132,7 @@ impl World {
 
     /// Checks that memory contains the bytes that the guest has written.
     pub(super) fn check_memory(&self, when: &str) {
-        assert_eq!(self.code(), PROGRAM, "{when} (I6)");
+        assert_eq!(self.code(), self.program, "{when} (I6)");
     }
 
     /// Checks that the vCPU has no debug register and no step of a debugger.

@@ -1,6 +1,7 @@
 //! What a VP does before an entry: its clocks go on, it asks for registers with exits, it passes entries without work, and it does not enter after a kick.
 
 use super::fake_vcpu::Scripted;
+use super::fake_vcpu::Told;
 use super::*;
 use crate::arch::x86_64::guest_time::TscRate;
 use crate::arch::x86_64::guest_time::fake_clocks::FakeClocks;
@@ -9,9 +10,12 @@ use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::at_breakpoint::Others;
+use crate::control::run_state::Cause;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use vmm_core_defs::debug_rpc::FreezeTime;
+use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::stop::CrashCause;
+use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::FaultRegisters;
 
 /// One tick is a nanosecond.
@@ -191,4 +195,18 @@ fn a_run_ends_by_an_event_of_the_guest_and_not_by_a_breakpoint_that_looks_like_a
         let ends = guest.vp.ends_by_guest_event(&run);
         assert_eq!(ends, wanted, "{exit:?} at {rip:#x}");
     }
+}
+
+/// A VP that waits for its start-up message executes nothing when it enters, so a step of it is done at once.
+#[test]
+fn a_vp_that_waits_for_its_start_still_waits_after_an_entry() {
+    let mut guest = Guest::new(&[]);
+    guest.vcpu().activity = VpActivity::WaitingForStart;
+    guest.run([Scripted::Interrupted.leaves_at(CODE)]);
+    guest.gate.clear();
+    guest.vcpu().told.clear();
+    let parked = guest.step([]);
+    let stepped = DebugStopReason::SingleStep { vp: VP };
+    assert_eq!(parked.cause, Some(Cause::Debug(stepped)));
+    assert!(!guest.vcpu().told.contains(&Told::Run));
 }

@@ -1,9 +1,11 @@
 //! Whose a debug exception is: the debugger's or the guest's.
 
 use super::fake_vcpu::Scripted;
+use super::fake_vcpu::Stay;
 use super::fake_vcpu::Told;
 use super::*;
 use crate::arch::x86_64::dr7::DebugPayload;
+use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::run_state::Cause;
 use vmm_core_defs::stop::DebugStopReason;
 
@@ -84,4 +86,101 @@ fn an_access_to_a_debug_register_is_let_through_unless_the_guest_asked_for_the_e
         assert_eq!(parked.cause, None, "{dr7:#x}");
         assert_eq!(given(&mut guest), wanted, "{dr7:#x}");
     }
+}
+
+/// The page at this address belongs to two processes, with different memory. The process with [`FIRST_ROOT`] maps the page after its breakpoint was set there.
+const PAGE: u64 = 0x5000;
+const FIRST_ROOT: u64 = 0xa000;
+const SECOND_ROOT: u64 = 0xc000;
+
+fn in_process(root: u64) -> PagingState {
+    let cr0 = NO_PAGING.cr0 | 1 << 31;
+    PagingState {
+        cr0,
+        cr3: root,
+        ..NO_PAGING
+    }
+}
+
+/// A guest with two processes. A software breakpoint of the first process at [`PAGE`] has debug register 1, because the page was not mapped.
+fn two_processes() -> Guest {
+    let breakpoints = [
+        (BreakpointKind::Execute, CODE),
+        (BreakpointKind::Software, PAGE),
+    ];
+    let time = Timekeeper::without_clocks();
+    let guest = Guest::with_paging(&breakpoints, time, in_process(FIRST_ROOT));
+    let present = |page: u64| (u32::try_from(page).unwrap() | 1).to_le_bytes();
+    for (root, page) in [(FIRST_ROOT, PAGE), (SECOND_ROOT, PAGE + 0x1000)] {
+        let table = root + 0x1000;
+        guest.write(root, &present(table));
+        guest.write(table + 4 * (PAGE >> 12), &present(page));
+    }
+    guest
+}
+
+/// The VP meets debug register 1 in this process.
+fn met_in(root: u64, dr6: u64) -> Stay {
+    debug(dr6).after(move |vcpu| {
+        vcpu.registers.general.rip = PAGE;
+        vcpu.registers.system.cr0 = in_process(root).cr0;
+        vcpu.registers.system.cr3 = root;
+    })
+}
+
+#[test]
+fn a_breakpoint_of_one_process_passes_another_process_in_silence() {
+    let own = breakpoint(BreakpointKind::Software, PAGE);
+    let hit = Some(Cause::Debug(DebugStopReason::Breakpoint {
+        vp: VP,
+        breakpoint: own,
+    }));
+    let mut guest = two_processes();
+    let parked = guest.run([met_in(FIRST_ROOT, 0b10)]);
+    assert_eq!(parked.cause, hit);
+
+    let mut guest = two_processes();
+    let parked = guest.run([met_in(SECOND_ROOT, 0b10)]);
+    assert_eq!(parked.cause, None);
+    assert_eq!(given(&mut guest), []);
+}
+
+/// The VP passes the register, and only that register, for one instruction.
+#[test]
+fn the_register_of_another_process_is_off_for_one_instruction() {
+    let mut guest = two_processes();
+    guest.run([met_in(SECOND_ROOT, 0b10)]);
+    let told = &guest.vcpu().told;
+    let entries: Vec<_> = told
+        .split(|told| *told == Told::Run)
+        .map(|before| before.iter().rev().find_map(programmed))
+        .collect();
+    let (all, first) = (0b11, 0b01);
+    assert_eq!(
+        entries[..2],
+        [
+            Some((all, SingleStepping::Off)),
+            Some((first, SingleStepping::On))
+        ],
+        "{told:?}"
+    );
+}
+
+/// The debug registers that a call switches on, and whether the vCPU steps.
+fn programmed(told: &Told) -> Option<(u64, SingleStepping)> {
+    let Told::Program(state) = told else {
+        return None;
+    };
+    let dr7 = state.registers.programmed().map_or(0, |(_, dr7)| dr7);
+    let on = (0..4).filter(|slot| dr7 >> (2 * slot) & 0b11 != 0);
+    Some((on.fold(0, |all, slot| all | 1 << slot), state.stepping))
+}
+
+/// Some CPUs report a breakpoint together with the step that led to the breakpoint.
+#[test]
+fn a_step_to_a_breakpoint_of_another_process_is_done() {
+    let mut guest = two_processes();
+    let parked = guest.step([met_in(SECOND_ROOT, 0b10 | BS)]);
+    assert_eq!(parked.cause, stepped());
+    assert_eq!(given(&mut guest), []);
 }
