@@ -163,6 +163,9 @@ const fn unsupported_advice(why: &Unsupported) -> &'static str {
         Unsupported::ClockRateSet | Unsupported::ClockRateUnknown | Unsupported::ClocksOfVmm => {
             "work with clocks that go on during a stop (`monitor freeze-time off`)"
         }
+        Unsupported::ResetOfVmm => {
+            "use the VMM's own command (in QEMU's monitor `system_reset`), and the debugger stays attached"
+        }
         _ => "use a newer version of the VMM",
     }
 }

@@ -24,6 +24,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -49,7 +51,7 @@ pub enum BindError {
     #[error("{0} exists and is not a socket; choose another path, or remove it")]
     NotASocket(PathBuf),
     /// A system call failed.
-    #[error("cannot listen on {address}: {source}; choose another address")]
+    #[error("cannot listen on {address}; choose another address")]
     System {
         /// The address that was given.
         address: ListenAddress,
@@ -71,6 +73,8 @@ pub struct DebugListener {
     bound: Bound,
     users: Users,
     evict: Evictor,
+    /// Whether anybody can evict a client.
+    has_evictor: AtomicBool,
     evictions: mesh::Receiver<Eviction>,
 }
 
@@ -113,6 +117,7 @@ impl DebugListener {
                 bound,
                 users: Users::ours(),
                 evict: Evictor(evict),
+                has_evictor: AtomicBool::new(false),
                 evictions,
             }
         })
@@ -126,7 +131,13 @@ impl DebugListener {
 
     /// The handle that evicts clients of this listener. It may outlive the server.
     pub fn evictor(&self) -> Evictor {
+        self.has_evictor.store(true, Ordering::Relaxed);
         self.evict.clone()
+    }
+
+    /// Whether somebody has asked for the handle that evicts clients.
+    pub(crate) fn has_evictor(&self) -> bool {
+        self.has_evictor.load(Ordering::Relaxed)
     }
 
     /// The address on which the socket listens. If port 0 was requested, the address has the port that was selected.
@@ -440,7 +451,8 @@ mod tests {
     #[test]
     fn a_folder_that_does_not_exist_says_so() {
         let error = unix(Path::new("/nonexistent/gdb")).unwrap_err();
-        assert!(error.to_string().contains("No such file"), "{error}");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(cause.is_some_and(|cause| cause.contains("No such file")));
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
         assert!(matches!(unix(&long).unwrap_err(), BindError::System { .. }));
     }

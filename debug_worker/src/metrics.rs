@@ -126,7 +126,7 @@ fn response(request: &[u8], statistics: &Statistics) -> Option<String> {
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(request) {
         Ok(httparse::Status::Partial) if request.len() < MAX_REQUEST => None,
-        Ok(httparse::Status::Complete(_)) => Some(match (parsed.method, parsed.path) {
+        Ok(httparse::Status::Complete(_)) => Some(match (parsed.method, parsed.path.map(file)) {
             (Some("GET"), Some("/metrics")) => match encode(statistics) {
                 Ok(text) => http(
                     "200 OK",
@@ -136,7 +136,7 @@ fn response(request: &[u8], statistics: &Statistics) -> Option<String> {
                 Err(error) => plain("500 Internal Server Error", &error.to_string()),
             },
             (Some("GET"), _) => plain("404 Not Found", "the metrics are at /metrics"),
-            _ => plain("405 Method Not Allowed", "use GET"),
+            _ => plain("405 Method Not Allowed\r\nAllow: GET", "use GET"),
         }),
         Ok(httparse::Status::Partial) => Some(plain(
             "431 Request Header Fields Too Large",
@@ -144,6 +144,15 @@ fn response(request: &[u8], statistics: &Statistics) -> Option<String> {
         )),
         Err(error) => Some(plain("400 Bad Request", &format!("{error}; use HTTP/1.1"))),
     }
+}
+
+/// The path of a request target, which may be a whole address and may have a query (RFC 9112, section 3.2).
+fn file(target: &str) -> &str {
+    let after_host = target
+        .strip_prefix("http://")
+        .and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    let path = after_host.unwrap_or(target);
+    path.split_once('?').map_or(path, |(path, _)| path)
 }
 
 fn plain(status: &str, text: &str) -> String {
@@ -175,6 +184,19 @@ mod tests {
                 "HTTP/1.1 200 OK",
             ),
             ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+            ("GET /metrics?from=1 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
+            (
+                "GET http://localhost/metrics HTTP/1.1\r\n\r\n",
+                "HTTP/1.1 200 OK",
+            ),
+            (
+                "GET http://localhost HTTP/1.1\r\n\r\n",
+                "HTTP/1.1 404 Not Found",
+            ),
+            (
+                "HEAD /metrics HTTP/1.1\r\n\r\n",
+                "HTTP/1.1 405 Method Not Allowed",
+            ),
             (
                 "POST /metrics HTTP/1.1\r\n\r\n",
                 "HTTP/1.1 405 Method Not Allowed",

@@ -133,7 +133,10 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
         GuestCommand::MsrNames => msr_names::list(),
         GuestCommand::Statistics => guest.vm.statistics.to_string(),
         GuestCommand::Doctor => capabilities_text(&guest.info.capabilities),
-        GuestCommand::StopOn(set) => events_text(guest.vm.call(DebugRequest::StopOn, set).await?),
+        GuestCommand::StopOn(asked) => {
+            let on = guest.vm.call(DebugRequest::StopOn, asked).await?;
+            events_text(on, asked.unwrap_or(on))
+        }
         GuestCommand::FreezeTime(wanted) => {
             let now = guest.vm.call(DebugRequest::FreezeTime, wanted).await?;
             freeze_time_text(now).to_owned()
@@ -348,11 +351,15 @@ async fn mapped_pages(guest: &mut Guest, vp: VpIndex) -> Result<String, CallErro
     Ok(text)
 }
 
-fn events_text(on: StopOn) -> String {
+/// The events that are stops, and the events that the client has asked for.
+fn events_text(on: StopOn, asked: StopOn) -> String {
     let mut text = String::new();
     for (name, kind) in EVENTS {
         let effect = match (on.contains(kind), kind) {
             (true, _) => "a stop",
+            (false, _) if asked.contains(kind) => {
+                "NO STOP: this VMM does not tell its debug server of this event; set a breakpoint in the code that causes the event"
+            }
             (false, GuestEventKind::Panic) => "no stop",
             (false, _) => "no stop: carried out at once",
         };
@@ -428,11 +435,19 @@ mod tests {
     fn events_are_listed_as_they_are_set() {
         let on = StopOn::from_iter([GuestEventKind::Panic, GuestEventKind::Reset]);
         assert_eq!(
-            events_text(on),
+            events_text(on, on),
             "reset         a stop\n\
              poweroff      no stop: carried out at once\n\
              triple-fault  no stop: carried out at once\n\
              panic         a stop\n"
         );
+    }
+
+    #[test]
+    fn an_event_that_was_asked_for_in_vain_is_named() {
+        let on = StopOn::from_iter([GuestEventKind::TripleFault]);
+        let text = events_text(on, StopOn::all());
+        assert_eq!(text.matches("NO STOP: this VMM does not tell").count(), 3);
+        assert!(text.contains("triple-fault  a stop\n"), "{text}");
     }
 }

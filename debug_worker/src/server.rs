@@ -155,6 +155,7 @@ pub async fn serve(
     } = parameters;
     let driver: Arc<dyn Driver> = Arc::new(driver);
     let local_addr = listener.local_addr().to_string();
+    let can_evict = listener.has_evictor();
     let (listener, evictions) = listener.into_polled(&*driver)?;
     tracing::info!(local_addr, "debug server listening");
     #[cfg(feature = "open-metrics")]
@@ -170,6 +171,7 @@ pub async fn serve(
         driver,
         listener,
         evictions,
+        can_evict,
         local_addr,
         vm,
         settings,
@@ -193,6 +195,8 @@ struct Server {
     settings: SessionSettings,
     statistics: Statistics,
     evictions: Receiver<Eviction>,
+    /// Whether the operator can evict a client.
+    can_evict: bool,
     pending: PendingClients,
     /// Clients that wait for the end of a session, in the order of their first packets.
     queue: VecDeque<Waiting>,
@@ -374,7 +378,8 @@ impl Server {
             tracing::info!(remote_addr, "debugger connected{left_out}");
         }
         self.statistics.session_began();
-        let span = tracing::info_span!("session", remote_addr);
+        // Warnings name the session as well, so the span has their level.
+        let span = tracing::warn_span!("session", remote_addr);
         let (request_end, end_requested) = mesh::oneshot();
         let client_done = ClientDone::default();
         let deadline = Deadline::new(self.driver.clone(), self.settings.rpc_deadline);
@@ -422,8 +427,12 @@ impl Server {
     fn refuse_second(&mut self, client: ReadyClient) {
         let why = match &self.state {
             State::Serving(serving) => format!(
-                "another debugger is connected, from {}; close that debugger first, or ask the operator of the VM to evict it",
-                serving.remote_addr
+                "another debugger is connected, from {}; close that debugger first{}",
+                serving.remote_addr,
+                match self.can_evict {
+                    true => ", or ask the operator of the VM to evict it",
+                    false => ", or end its program",
+                }
             ),
             State::Listening | State::Ending(_) => {
                 "the last debugger's session has not ended yet; try again".to_owned()

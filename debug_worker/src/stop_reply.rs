@@ -62,7 +62,7 @@ pub(crate) fn stop_reply(why: &DebugStopReason) -> Stop {
 /// `trapgate`.
 pub(crate) fn ending(how: &GuestEnd) -> Stop {
     let reason = match how {
-        GuestEnd::PowerOff => StopReason::Exited(0),
+        GuestEnd::PowerOff | GuestEnd::Released => StopReason::Exited(0),
         GuestEnd::Reset => StopReason::Exited(3),
         GuestEnd::TripleFault { .. } => StopReason::Terminated(EndSignal::Fault),
         GuestEnd::Crashed { .. } | GuestEnd::ResetFailed => {

@@ -270,9 +270,9 @@ impl AttachedVm {
     }
 }
 
-/// A request in the log.
+/// A request in the log. No field of a span is called `name`: in JSON that is the name of the span.
 fn request_span(kind: RequestKind) -> Span {
-    tracing::debug_span!("request", name = kind.name())
+    tracing::debug_span!("request", kind = kind.name())
 }
 
 /// Waits for the answer to a request, and counts the request.
@@ -286,9 +286,9 @@ async fn counted<T>(
     let answer = answer.instrument(span.clone()).await;
     let took = began.elapsed();
     statistics.answered(kind, took, answer.is_err());
-    match &answer {
-        Ok(_) => tracing::debug!(parent: &span, ?took, "answered"),
-        Err(error) => tracing::debug!(parent: &span, ?took, %error, "failed"),
-    }
+    span.in_scope(|| match &answer {
+        Ok(_) => tracing::debug!(?took, "answered"),
+        Err(error) => tracing::debug!(?took, %error, "failed"),
+    });
     answer
 }

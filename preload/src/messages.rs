@@ -75,10 +75,6 @@ pub(crate) fn vcpu_without_debugger(id: u32, error: &dyn Error) -> String {
 pub(crate) const DEBUGGER_FAILED: &str = "\
 trapgate: the debugger has failed (see the lines above), and a vCPU runs without a debugger from now on. Please report the lines. To debug again, end the VMM and start it again";
 
-/// A debugger asks for a reset, to complete the sentence "cannot reset the machine: ...".
-pub(crate) const NO_RESET: &str =
-    "only the VMM can; use the VMM's own reset (QEMU: `system_reset` in its monitor)";
-
 /// The VMM has a debugger of its own.
 pub(crate) const VMM_DEBUGS_ITSELF: &str = "\
 trapgate: the VMM debugs its guest itself (KVM_SET_GUEST_DEBUG), and a vCPU has room for one debugger: each takes the breakpoints of the other away.

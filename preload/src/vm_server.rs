@@ -38,6 +38,7 @@ use std::time::Instant;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::stop::GuestEnd;
+use vmm_core_defs::stop::GuestEventKind;
 use vp_runner::embed::Controller;
 use vp_runner::embed::EmbedError;
 use vp_runner::embed::EmbedParams;
@@ -211,6 +212,12 @@ impl VmServer {
         self.handle.stop();
     }
 
+    /// Whether the server has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(ended.try_recv(), Err(mpsc::TryRecvError::Disconnected))
+    }
+
     /// Waits until the server has ended.
     pub(crate) fn wait(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -253,7 +260,8 @@ fn prepare(
     let (requests, debug) = mesh::channel::<DebugMessage>();
     let params = EmbedParams::new(beginning.kvm.as_fd(), beginning.fd.as_fd(), debug)?
         .start(beginning.start)
-        .reset(|| Err(messages::NO_RESET.to_owned()))
+        // No exit tells which port of a device resets the machine or powers it off.
+        .announces([GuestEventKind::TripleFault])
         .report(report)
         .kick(SignalKick::new(signal));
     let (handle, controller) = embed(params)?;

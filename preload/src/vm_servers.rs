@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -31,6 +32,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct VmServers {
     settings: OnceLock<Settings>,
     servers: Mutex<BTreeMap<VmNumber, Arc<VmServer>>>,
+    /// The servers of VMs that are gone, whose clients may not have heard of it.
+    ending: Mutex<Vec<Arc<VmServer>>>,
     /// Whether the log goes to standard error.
     logs: OnceLock<()>,
     /// Whether the VMM forbids system calls, and whether the user was told.
@@ -43,6 +46,7 @@ impl VmServers {
         Self {
             settings: OnceLock::new(),
             servers: Mutex::new(BTreeMap::new()),
+            ending: Mutex::new(Vec::new()),
             logs: OnceLock::new(),
             filtered: AtomicBool::new(false),
             filter_was_told: AtomicBool::new(false),
@@ -68,7 +72,8 @@ impl VmServers {
         for server in servers.values() {
             server.stop();
         }
-        for server in servers.values() {
+        let of_former_vms = std::mem::take(&mut *self.lock_ending());
+        for server in servers.values().chain(&of_former_vms) {
             server.wait(deadline);
         }
     }
@@ -77,6 +82,10 @@ impl VmServers {
         without_signals(|| {
             use_servers(&mut self.servers.lock().unwrap_or_else(PoisonError::into_inner))
         })
+    }
+
+    fn lock_ending(&self) -> MutexGuard<'_, Vec<Arc<VmServer>>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn server(&self, vm: VmNumber) -> Option<Arc<VmServer>> {
@@ -158,6 +167,10 @@ impl Host for VmServers {
     fn vm_is_gone(&self, vm: VmNumber) {
         if let Some(server) = self.with(|servers| servers.remove(&vm)) {
             server.stop();
+            // Most VMMs close the VM and end at once, and a client has to hear of the end.
+            let mut ending = self.lock_ending();
+            ending.retain(|server| !server.has_ended());
+            ending.push(server);
         }
     }
 

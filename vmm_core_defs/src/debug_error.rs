@@ -356,6 +356,9 @@ pub enum Unsupported {
         CapabilityKind::FrozenTime
     )]
     ClocksOfVmm,
+    /// The VMM lets no debugger reset its machine.
+    #[error("a reset: this VMM lets no debugger reset its machine")]
+    ResetOfVmm,
     /// The guest has not started the VP, so an interrupt would have no effect.
     #[error("an NMI for VP {vp}: the guest has not started that VP (INIT-SIPI)")]
     NotStarted {

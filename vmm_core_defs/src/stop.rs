@@ -173,6 +173,19 @@ impl StopOn {
         self.kinds
     }
 
+    /// All kinds.
+    pub const fn all() -> Self {
+        Self::from_bits(u8::MAX)
+    }
+
+    /// The kinds that are in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self {
+            kinds: self.kinds & other.kinds,
+        }
+    }
+
     /// The set with these [bits](Self::bits). A bit of no kind is ignored.
     pub const fn from_bits(kinds: u8) -> Self {
         let last = GuestEventKind::Panic.bit();
@@ -243,6 +256,8 @@ pub enum GuestEnd {
     Killed,
     /// The VMM was told to end.
     Stopped,
+    /// A VMM that runs its vCPUs itself has ended the debugger: the VMM or its VM has ended, or goes on without a debugger.
+    Released,
 }
 
 impl fmt::Display for GuestEnd {
@@ -262,6 +277,7 @@ impl fmt::Display for GuestEnd {
             Self::Crashed { vp, .. } => write!(f, "the hypervisor cannot go on with VP {vp}"),
             Self::Killed => f.write_str("its debugger ended it"),
             Self::Stopped => f.write_str("the VMM was told to end"),
+            Self::Released => f.write_str("the VMM has ended it, or has closed the debug server"),
         }
     }
 }

@@ -61,6 +61,7 @@ use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::RunnerFault;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::stop::StopOn;
 use vps::VpThread;
 use vps::Vps;
 use waiting::Waiting;
@@ -127,6 +128,24 @@ pub(crate) enum Owner {
     Vmm(HeldEvents),
 }
 
+impl Owner {
+    /// The end of the guest as a debugger is told of it.
+    const fn end_for_debugger(&self, end: RunnerExit) -> RunnerExit {
+        match (self, end) {
+            (Self::Vmm(_), RunnerExit::Stopped) => RunnerExit::Released,
+            (_, end) => end,
+        }
+    }
+
+    /// Those of these events that can be stops.
+    fn limit(&self, set: StopOn) -> StopOn {
+        match self {
+            Self::Runner => set,
+            Self::Vmm(events) => set.intersection(events.announced()),
+        }
+    }
+}
+
 /// When the VMM ends the debugger, a VP in the guest has this time to park. A VP whose thread the VMM has does not park, and cannot enter the guest as it was.
 const LAST_PARK: Duration = Duration::from_millis(200);
 
@@ -152,7 +171,7 @@ impl Controller {
         }
         loop {
             if let Some(exit) = self.exit {
-                self.waiting.ended(exit);
+                self.waiting.ended(self.owner.end_for_debugger(exit));
                 return exit;
             }
             self.publish_stops();

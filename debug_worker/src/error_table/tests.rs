@@ -193,6 +193,12 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
             "`monitor freeze-time off`",
         ),
         (
+            unsupported(Unsupported::ResetOfVmm),
+            95,
+            "lets no debugger reset",
+            "`system_reset`",
+        ),
+        (
             unsupported(Unsupported::ClocksOfVmm),
             95,
             "the VMM owns the clocks",

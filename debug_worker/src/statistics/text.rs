@@ -39,7 +39,7 @@ impl fmt::Display for Statistics {
         writeln!(
             f,
             "{:<15} {:>9} {:>7} {:>10} {:>10} {:>10}",
-            "request", "answered", "failed", "mean", "50 % in", "99 % in"
+            "request", "number", "failed", "mean", "50 % in", "99 % in"
         )?;
         for (name, request) in self.requests() {
             let count = request.latency.count();
@@ -112,7 +112,7 @@ mod tests {
              received  3 packets, 5 bytes\n\
              sent      4 packets, 6 bytes\n\
              stops     break 1, power-off 1\n\
-             request          answered  failed       mean    50 % in    99 % in\n\
+             request            number  failed       mean    50 % in    99 % in\n\
              Break                   1       1      60.0s     longer     longer\n\
              ReadMemory              2       1      4.0µs        4µs        8µs\n"
         );

@@ -135,7 +135,7 @@ fn a_request_is_logged_in_its_stop_and_its_session() {
                 && spans.contains(&format!(":stop{{epoch=0 cause=\"break\"}}:{rest}"))
         })
     };
-    assert!(in_stop("request{name=\"GetVpState\"}: "), "{log}");
-    assert!(in_stop("request{name=\"ReadMemory\"}: "), "{log}");
+    assert!(in_stop("request{kind=\"GetVpState\"}: "), "{log}");
+    assert!(in_stop("request{kind=\"ReadMemory\"}: "), "{log}");
     assert!(log.contains("failed took="), "{log}");
 }

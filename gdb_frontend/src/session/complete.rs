@@ -3,6 +3,7 @@
 use super::Core;
 use super::Guest;
 use super::pending::Pending;
+use super::refusals::Refused;
 use super::stop_reply;
 use super::transfer;
 use crate::command::MemoryFormat;
@@ -42,12 +43,22 @@ impl Core {
                 self.send_region(&region);
             }
             (Pending::Insert(breakpoint), TargetReply::Done) => {
-                self.refusals.withdraw(&breakpoint);
+                self.refusals.withdraw(Refused::Breakpoint(breakpoint));
                 self.ok();
             }
             (Pending::Insert(breakpoint), TargetReply::Error(error)) => {
                 self.error(&error);
-                self.refusals.add(breakpoint, error.text);
+                self.refusals.add(Refused::Breakpoint(breakpoint), error.text);
+            }
+            (Pending::RegistersWritten, TargetReply::Done) => {
+                self.refusals.withdraw(Refused::Registers);
+                self.ok();
+            }
+            (Pending::RegistersWritten, TargetReply::Error(error)) => {
+                self.error(&error);
+                if !self.client.error_message {
+                    self.refusals.add(Refused::Registers, error.text);
+                }
             }
             (Pending::Resume, TargetReply::Done) => {
                 self.guest = Guest::Running(None);
@@ -180,7 +191,8 @@ impl Core {
         if values.is_empty() {
             return self.ok();
         }
-        self.ask(TargetOp::WriteRegisters { thread, values }, Pending::Ok);
+        let op = TargetOp::WriteRegisters { thread, values };
+        self.ask(op, Pending::RegistersWritten);
     }
 
     fn send_memory(&mut self, format: MemoryFormat, data: &[u8]) {

@@ -257,7 +257,7 @@ impl Core {
             thread: self.current,
             values: vec![(reg.num, value)],
         };
-        self.ask(op, Pending::Ok);
+        self.ask(op, Pending::RegistersWritten);
     }
 
     /// Reads as many bytes as fit in a reply and in the address space. A reply may be shorter than requested.

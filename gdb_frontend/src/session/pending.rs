@@ -12,6 +12,8 @@ pub(super) enum Pending {
     Ok,
     /// Replies `OK`, or an error whose text the user gets later.
     Insert(Breakpoint),
+    /// Replies `OK`, or an error whose text the user gets later where the client does not show the text.
+    RegistersWritten,
     /// Replies with all registers, in hex.
     Registers,
     /// Replies with one register, in hex.

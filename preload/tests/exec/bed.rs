@@ -23,13 +23,24 @@ pub(crate) fn library() -> PathBuf {
 /// What a command of the monitor prints.
 pub(crate) fn monitor(packets: &mut Packets<TcpStream>, command: &str) -> String {
     let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let mut reply = packets.ask(&format!("qRcmd,{hex}"));
-    let mut digits = String::new();
+    let first = packets.ask(&format!("qRcmd,{hex}"));
+    let (text, last) = console(packets, first);
+    text + &from_hex(last.trim_end_matches("OK"))
+}
+
+/// The console output that begins with this reply, and the reply behind the output.
+pub(crate) fn console(packets: &mut Packets<TcpStream>, first: String) -> (String, String) {
+    let mut reply = first;
+    let mut text = String::new();
     while let Some(piece) = reply.strip_prefix('O').filter(|piece| *piece != "K") {
-        digits += piece;
+        text += &from_hex(piece);
         reply = packets.reply().expect("more of the answer");
     }
-    digits += reply.trim_end_matches("OK");
+    (text, reply)
+}
+
+/// The text of hex digits in which repeated digits are shortened.
+fn from_hex(digits: &str) -> String {
     let mut plain = Vec::new();
     let mut wire = digits.bytes();
     while let Some(byte) = wire.next() {

@@ -2,6 +2,7 @@
 
 use crate::bed::Vmm;
 use crate::bed::built;
+use crate::bed::console;
 use crate::bed::exec;
 use crate::bed::monitor;
 use std::net::TcpStream;
@@ -167,6 +168,42 @@ fn the_vmm_ends_with_its_own_status_and_its_children_are_not_debugged() {
 }
 
 #[test]
+fn a_debugger_that_waits_is_told_that_the_vmm_has_ended() {
+    let Some(mut vmm) = start(&[], "1") else {
+        return;
+    };
+    while vmm.count() == 0 {}
+    let mut packets = vmm.packets();
+    packets.send_raw(&test_machine::packets::packet(b"c"));
+    let before = vmm.count();
+    while vmm.count() == before {}
+    vmm.say("quit");
+    let first = packets.reply().expect("the end of the guest");
+    let (text, reply) = console(&mut packets, first);
+    assert!(text.contains("the VMM has ended it"), "{text}");
+    assert_eq!(reply, "W00");
+    assert_eq!(vmm.process.finish().code, Some(7));
+}
+
+#[test]
+fn events_that_only_the_vmm_sees_are_no_stops_and_a_reset_is_refused_with_what_to_do() {
+    let Some(mut vmm) = start(&["--wait"], "1") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    let stops = monitor(&mut packets, "stop-on");
+    assert!(stops.contains("reset         no stop"), "{stops}");
+    assert!(stops.contains("triple-fault  a stop"), "{stops}");
+    let asked = monitor(&mut packets, "stop-on reset,triple-fault");
+    assert!(asked.contains("reset         NO STOP: this VMM"), "{asked}");
+    assert!(asked.contains("poweroff      no stop"), "{asked}");
+    assert!(asked.contains("triple-fault  a stop"), "{asked}");
+    let refused = monitor(&mut packets, "reset");
+    assert!(refused.contains("`system_reset`"), "{refused}");
+    assert!(!refused.contains("Machine::reset"), "{refused}");
+}
+
+#[test]
 fn a_signal_reaches_the_vmm() {
     let Some(mut vmm) = start(&[], "1") else {
         return;
@@ -276,16 +313,6 @@ fn a_client_that_sends_nothing_is_closed_after_the_users_time() {
     };
     let mut silent = Packets::connect(&vmm.process.address());
     assert_eq!(silent.byte(), None);
-}
-
-#[test]
-fn a_reset_that_only_the_vmm_can_make_is_refused_with_its_name() {
-    let Some(mut vmm) = start(&["--wait"], "1") else {
-        return;
-    };
-    let mut packets = vmm.packets();
-    let text = monitor(&mut packets, "reset");
-    assert!(text.contains("system_reset"), "{text}");
 }
 
 /// Another server has taken the address between the start of `trapgate exec` and the creation of the VM.

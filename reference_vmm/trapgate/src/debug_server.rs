@@ -45,6 +45,11 @@ pub(crate) enum ServerError {
         "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or omit --on-crash"
     )]
     KeptForNobody,
+    /// There would be no counters to publish.
+    #[error(
+        "--metrics publishes the counters of the debug server, and with --gdb off there is none; give --gdb an address, or omit --metrics"
+    )]
+    MetricsOfNobody,
     /// The server cannot listen on its address.
     #[error(
         "cannot start the debug server (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
@@ -65,7 +70,9 @@ impl ServerError {
     /// The exit status of the program for this error.
     pub(crate) const fn status(&self) -> ExitStatus {
         match self {
-            Self::KeptForNobody | Self::Listen(_) | Self::Metrics(_) => ExitStatus::BadInput,
+            Self::KeptForNobody | Self::MetricsOfNobody | Self::Listen(_) | Self::Metrics(_) => {
+                ExitStatus::BadInput
+            }
             Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
         }
     }
@@ -94,6 +101,9 @@ impl Server {
             GdbServer::At(address) => address,
             GdbServer::Off if debug.on_crash == OnCrash::Stop => {
                 return Err(ServerError::KeptForNobody);
+            }
+            GdbServer::Off if debug.server.metrics.is_some() => {
+                return Err(ServerError::MetricsOfNobody);
             }
             GdbServer::Off => return Ok(None),
         };

@@ -46,31 +46,32 @@ pub(crate) enum ExecError {
 /// Runs the VMM in place of this program, so it has this program's process id, signals and exit status. Returns if that is not possible.
 pub(crate) fn exec(args: &ExecArgs) -> ExecError {
     let prepared = prepare(args);
-    let mut command = match prepared {
-        Ok(command) => command,
+    let (vmm, mut command) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return error,
     };
-    let program = PathBuf::from(command.get_program());
-    let text = session_text::exec(&program);
+    let text = session_text::exec(&vmm);
     let _ = writeln!(io::stderr(), "{text}");
+    let program = PathBuf::from(command.get_program());
     let source = command.exec();
     ExecError::Start { program, source }
 }
 
-fn prepare(args: &ExecArgs) -> Result<Command, ExecError> {
+/// The VMM, and the command that starts the VMM.
+fn prepare(args: &ExecArgs) -> Result<(PathBuf, Command), ExecError> {
     let (name, rest) = match args.command.split_first() {
         Some((name, rest)) => (name.clone(), rest),
         None => (OsString::new(), &[][..]),
     };
     let program = vmm_file::find(&name)?;
-    vmm_file::check(&program, rest)?;
+    let vmm = vmm_file::check(&program, rest)?.to_owned();
     let library = library::find(args.library.as_deref())?;
     check_address(args)?;
     let mut command = Command::new(program);
     // The VMM sees the name that the user has typed.
     command.arg0(&name).args(rest);
     environment::set(&mut command, args, &library);
-    Ok(command)
+    Ok((vmm, command))
 }
 
 /// The library listens when the VMM creates a VM. An address that cannot be used is reported now.

@@ -21,6 +21,8 @@ struct Inner {
     stops: AtomicU8,
     held: Mutex<Held>,
     continued: Continued,
+    /// The events that the VMM or KVM announces.
+    announced: StopOn,
 }
 
 #[derive(Default)]
@@ -31,12 +33,18 @@ struct Held {
 }
 
 impl HeldEvents {
-    pub(crate) fn new(continued: Continued) -> Self {
+    pub(crate) fn new(continued: Continued, announced: StopOn) -> Self {
         Self(Arc::new(Inner {
             stops: AtomicU8::new(0),
             held: Mutex::default(),
             continued,
+            announced,
         }))
+    }
+
+    /// The events that can be stops.
+    pub(super) fn announced(&self) -> StopOn {
+        self.0.announced
     }
 
     /// Sets which events are stops. `None`: no debugger is attached.
@@ -96,9 +104,10 @@ mod tests {
     fn an_event_is_held_only_for_a_debugger_that_asked_for_it_and_given_back_once() {
         let (send, given_back) = mpsc::channel();
         let send = Mutex::new(send);
-        let events = HeldEvents::new(Box::new(move |kind| {
+        let continued: Continued = Box::new(move |kind| {
             send.lock().unwrap().send(kind).unwrap();
-        }));
+        });
+        let events = HeldEvents::new(continued, StopOn::all());
         let reset = GuestEvent::Reset { vp: None };
         assert!(!events.hold(reset), "no debugger");
         events.set_stops(Some(StopOn::from_iter([GuestEventKind::PowerOff])));
@@ -120,9 +129,10 @@ mod tests {
     fn the_end_of_the_debugger_gives_every_event_back_and_holds_no_other() {
         let (send, given_back) = mpsc::channel();
         let send = Mutex::new(send);
-        let events = HeldEvents::new(Box::new(move |kind| {
+        let continued: Continued = Box::new(move |kind| {
             send.lock().unwrap().send(kind).unwrap();
-        }));
+        });
+        let events = HeldEvents::new(continued, StopOn::all());
         events.set_stops(Some(StopOn::default()));
         assert!(events.hold(GuestEvent::Reset { vp: None }));
         events.end();

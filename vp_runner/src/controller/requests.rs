@@ -86,7 +86,10 @@ impl Controller {
             DebugRequest::Breakpoints(rpc) => {
                 rpc.handle(async |()| self.breakpoints().await).await;
             }
-            DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| self.state.stop_on(set)),
+            DebugRequest::StopOn(rpc) => rpc.handle_sync(|set| {
+                let set = set.map(|set| self.owner.limit(set));
+                self.state.stop_on(set).map(|set| self.owner.limit(set))
+            }),
             DebugRequest::StepInterrupts(rpc) => {
                 rpc.handle_sync(|wanted| self.set_step_interrupts(wanted));
             }
@@ -265,6 +268,9 @@ impl Controller {
     async fn reset_request(&mut self, rpc: DebugRpc<(), ()>) {
         if let Err(err) = self.check_reset() {
             return rpc.complete(Err(err));
+        }
+        if !self.machine.can_be_reset() {
+            return rpc.complete(Err(Unsupported::ResetOfVmm.into()));
         }
         match self.state.reset() {
             Ok(outputs) => {

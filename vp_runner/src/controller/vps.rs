@@ -149,14 +149,14 @@ impl Vps {
             };
             match vp.gate.is_in_guest() {
                 true => {
-                    tracing::warn!(vp = %index, ?waited, "a VP has not left the guest for its kick, which is sent again");
+                    tracing::warn!(vp = %index, ?waited, "a VP has not left the guest for its kick, which is sent again; this is harmless on a busy host, and a fault if it goes on for seconds");
                     vp.link.kick_again();
                 }
                 // The VP does not enter the guest, and parks when the VMM's code returns.
                 false => tracing::warn!(
                     vp = %index,
                     ?waited,
-                    "a VP does not stop, because the VMM has its thread: no debugger can stop the guest before the VMM continues a VM that it has paused, or a call of a device returns"
+                    "a VP does not stop yet, because its thread is busy outside the guest: with a call of a device that has not returned, or because the VMM has paused the VM; the VP stops when its thread comes back"
                 ),
             }
         }

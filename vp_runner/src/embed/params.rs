@@ -16,6 +16,7 @@ use std::sync::Arc;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::StopOn;
 
 /// The parameters of [`embed`](super::embed). [`new`](Self::new) takes what every VMM has to give, and the methods set the rest.
 #[must_use = "pass it to `embed`"]
@@ -29,6 +30,7 @@ pub struct EmbedParams {
     pub(super) kick: Arc<dyn Kick>,
     pub(super) devices: VmmDevices,
     pub(super) continued: Box<dyn Fn(GuestEventKind) + Send + Sync>,
+    pub(super) announced: StopOn,
 }
 
 /// A debugger's access to a device.
@@ -74,6 +76,7 @@ impl EmbedParams {
             kick: Arc::new(SignalKick::default()),
             devices: VmmDevices::default(),
             continued: Box::new(|_| {}),
+            announced: StopOn::all(),
         })
     }
 
@@ -119,6 +122,13 @@ impl EmbedParams {
         self
     }
 
+    /// Sets the guest events that this crate learns of: KVM reports triple faults, and the VMM announces others by [`VmHandle::guest_event`](super::VmHandle::guest_event).
+    /// A debugger cannot ask for a stop at any other event. Without this call a debugger can ask for a stop at every event.
+    pub fn announces(mut self, events: impl IntoIterator<Item = GuestEventKind>) -> Self {
+        self.announced = events.into_iter().collect();
+        self
+    }
+
     /// Sets the function that is called when the debugger has continued from an event that
     /// [`VmHandle::guest_event`](super::VmHandle::guest_event) has held. The VMM then acts on the event. The function must not block.
     pub fn on_continue(
@@ -133,6 +143,10 @@ impl EmbedParams {
 impl ForDebugger for VmmDevices {
     fn has_devices(&self) -> bool {
         self.mmio.is_some()
+    }
+
+    fn can_be_reset(&self) -> bool {
+        self.reset.is_some()
     }
 
     fn read_device(&self, gpa: Gpa, data: &mut [u8]) -> MmioOutcome {

@@ -32,7 +32,7 @@ use vmm_core_defs::stop::GuestEventKind;
 pub fn embed(params: EmbedParams) -> Result<(VmHandle, Controller), EmbedError> {
     let vm = Arc::new(adopt::vm(params.kvm.as_fd(), params.vm.as_fd()).map_err(EmbedError::Vm)?);
     let memory = Arc::new(MemorySlots::empty());
-    let events = HeldEvents::new(params.continued);
+    let events = HeldEvents::new(params.continued, params.announced);
     let (control, receiver) = mesh::channel();
     let parts = crate::controller::assembly::Embedded {
         vm,

@@ -14,6 +14,11 @@ pub(crate) trait ForDebugger: Send + Sync {
         true
     }
 
+    /// Whether debuggers may reset the machine at all.
+    fn can_be_reset(&self) -> bool {
+        true
+    }
+
     /// Reads 1, 2, 4 or 8 bytes at an address without RAM.
     fn read_device(&self, gpa: Gpa, data: &mut [u8]) -> MmioOutcome;
 

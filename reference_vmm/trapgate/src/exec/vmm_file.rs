@@ -122,15 +122,18 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, VmmFileError> {
         .ok_or_else(missing)
 }
 
-/// Checks that a library can be preloaded into the program. Of the dynamic linker, it is the program that the arguments name: a VMM with the libraries of another
-/// distribution is started in this way.
-pub(super) fn check(path: &Path, arguments: &[OsString]) -> Result<(), VmmFileError> {
+/// Checks that a library can be preloaded into the program, and returns the program. Of the dynamic linker, it is the program that the arguments name: a VMM with
+/// the libraries of another distribution is started in this way.
+pub(super) fn check<'a>(
+    path: &'a Path,
+    arguments: &'a [OsString],
+) -> Result<&'a Path, VmmFileError> {
     match check_file(path) {
         Err(VmmFileError::Linker(linker)) => match loaded_by_linker(arguments) {
-            Some(program) => check_file(Path::new(program)),
+            Some(program) => check_file(Path::new(program)).map(|()| Path::new(program)),
             None => Err(VmmFileError::Linker(linker)),
         },
-        checked => checked,
+        checked => checked.map(|()| path),
     }
 }
 

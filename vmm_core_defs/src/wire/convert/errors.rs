@@ -96,6 +96,7 @@ union!(Unsupported, unsupported {
     ClockRateSet,
     ClockRateUnknown,
     ClocksOfVmm,
+    ResetOfVmm,
     NotStarted { vp },
     Request { request },
 });

@@ -123,6 +123,7 @@ union!(GuestEnd, guest_end {
     Crashed { vp, cause, shown },
     Killed,
     Stopped,
+    Released,
 });
 
 /// The names of the values differ: those of the wire have no underscore.

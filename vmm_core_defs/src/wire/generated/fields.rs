@@ -646,6 +646,7 @@ pub(super) static GUEST_END: Message = Message {
         Field { number: 5, name: "crashed", kind: Kind::Message(&GUEST_END__CRASHED), occurs: Occurs::Once(0) },
         Field { number: 6, name: "killed", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
         Field { number: 7, name: "stopped", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "released", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
@@ -1021,6 +1022,7 @@ pub(super) static UNSUPPORTED: Message = Message {
         Field { number: 5, name: "not_started", kind: Kind::Message(&UNSUPPORTED__NOT_STARTED), occurs: Occurs::Once(0) },
         Field { number: 6, name: "request", kind: Kind::Message(&UNSUPPORTED__REQUEST), occurs: Occurs::Once(0) },
         Field { number: 7, name: "clocks_of_vmm", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 8, name: "reset_of_vmm", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 

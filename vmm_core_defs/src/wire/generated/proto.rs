@@ -623,7 +623,7 @@ pub mod crash_cause {
 /// How a guest ended for good.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GuestEnd {
-    #[prost(oneof = "guest_end::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "guest_end::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<guest_end::Kind>,
 }
 /// Nested message and enum types in `GuestEnd`.
@@ -660,6 +660,8 @@ pub mod guest_end {
         Killed(super::Nothing),
         #[prost(message, tag = "7")]
         Stopped(super::Nothing),
+        #[prost(message, tag = "8")]
+        Released(super::Nothing),
     }
 }
 /// A new setting, or only a question for the present one.
@@ -1362,7 +1364,7 @@ pub mod bad_register_reason {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Unsupported {
-    #[prost(oneof = "unsupported::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "unsupported::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<unsupported::Kind>,
 }
 /// Nested message and enum types in `Unsupported`.
@@ -1393,6 +1395,8 @@ pub mod unsupported {
         Request(Request),
         #[prost(message, tag = "7")]
         ClocksOfVmm(super::Nothing),
+        #[prost(message, tag = "8")]
+        ResetOfVmm(super::Nothing),
     }
 }
 /// A call of the VMM's own code.

@@ -176,7 +176,7 @@ fn embedded() {
         shared,
         events,
     } = Parts::new();
-    let owner = Owner::Vmm(HeldEvents::new(Box::new(|_| {})));
+    let owner = Owner::Vmm(HeldEvents::new(Box::new(|_| {}), StopOn::all()));
     let running = Running::start(&world, events, Vec::new(), owner);
     let vmm = Vmm::new(&world, Arc::new(shared));
     let vcpus: Vec<_> = world
