@@ -26,6 +26,7 @@ pub use client::connect;
 pub use server::serve;
 
 use std::io;
+use std::time::Duration;
 use thiserror::Error;
 use vmm_core_defs::debug_rpc::BadMessage;
 use vmm_core_defs::wire::HelloError;
@@ -37,6 +38,9 @@ pub enum WireError {
     /// The other side does not speak the protocol, or another version of it.
     #[error(transparent)]
     Hello(#[from] HelloError),
+    /// The other side has not said which versions of the protocol it speaks.
+    #[error("the other side has said no hello for {} s; it does not speak this protocol, or hangs", .0.as_secs_f32())]
+    NoHello(Duration),
     /// The socket has failed.
     #[error("the socket to the other side has failed; connect again")]
     Socket(#[from] io::Error),

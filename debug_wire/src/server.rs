@@ -11,11 +11,14 @@ use pal_async::Driver;
 use pal_async::socket::PolledSocket;
 use pal_async::socket::ReadHalf;
 use pal_async::socket::WriteHalf;
+use pal_async::timer::Instant;
+use pal_async::timer::PolledTimer;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 use vmm_core_defs::target::Target;
 use vmm_core_defs::wire;
 use vmm_core_defs::wire::Frame;
@@ -26,13 +29,16 @@ use vmm_core_defs::wire::PendingAnswer;
 use vmm_core_defs::wire::Received;
 use vmm_core_defs::wire::Server;
 
+/// The time from the connection to the debugger's hello.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+
 /// Passes the requests of one debugger on to `target` until the debugger closes the connection or the VM is gone. The session of the connection ends with
-/// it, also when the future is dropped. A debugger that only ends its requests (`shutdown(SHUT_WR)`) gets the answers that are open before. When the VM is
-/// gone, what has come until then is answered.
+/// it, also when the future is dropped. A debugger has 10 s to say its hello, and may be silent for any time after it. A debugger that only ends its requests
+/// (`shutdown(SHUT_WR)`) gets the answers that are open before. When the VM is gone, what has come until then is answered.
 ///
 /// # Limits
 /// One connection costs a bounded amount of memory and of time without a pause, whatever the debugger sends. The caller limits what remains: the number of
-/// connections, the time until a debugger has sent its first bytes, and who may connect.
+/// connections, and who may connect.
 ///
 /// # Errors
 /// [`WireError`].
@@ -41,10 +47,19 @@ pub async fn serve(
     socket: UnixStream,
     target: impl Into<Target>,
 ) -> Result<(), WireError> {
+    serve_greeted_within(HELLO_TIME, driver, socket, target.into()).await
+}
+
+async fn serve_greeted_within(
+    hello_time: Duration,
+    driver: &(impl ?Sized + Driver),
+    socket: UnixStream,
+    target: Target,
+) -> Result<(), WireError> {
     let (read, write) = PolledSocket::new(driver, socket)?.split();
     let mut queue = Queue::default();
     queue.push(wire::hello());
-    let server = Server::new(target.into());
+    let server = Server::new(target);
     let mut connection = Serving {
         closed: server.closed(),
         server,
@@ -55,8 +70,12 @@ pub async fn serve(
         read,
         write,
         frames: Frames::new(MAX_HELLO),
-        greeted: false,
         ended: false,
+        hello: Some(Hello {
+            timer: PolledTimer::new(driver),
+            limit: hello_time,
+            deadline: Instant::now() + hello_time,
+        }),
     };
     closed_is_no_error(poll_fn(|cx| connection.poll(cx)).await)
 }
@@ -75,14 +94,26 @@ struct Serving {
     read: ReadHalf<UnixStream>,
     write: WriteHalf<UnixStream>,
     frames: Frames,
-    /// The hello of the other side has come.
-    greeted: bool,
     /// The debugger sends no more requests.
     ended: bool,
+    /// `None` when the hello of the other side has come.
+    hello: Option<Hello>,
+}
+
+/// The wait for the hello of the other side.
+struct Hello {
+    timer: PolledTimer,
+    limit: Duration,
+    deadline: Instant,
 }
 
 impl Serving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        if let Some(hello) = &mut self.hello
+            && hello.timer.poll_until(cx, hello.deadline).is_ready()
+        {
+            return Poll::Ready(Err(WireError::NoHello(hello.limit)));
+        }
         for _ in 0..READS_PER_TURN {
             while let Poll::Ready(Some(reply)) = self.pending.poll_next_unpin(cx) {
                 self.queue.push(self.server.answered(reply));
@@ -135,12 +166,12 @@ impl Serving {
     }
 
     fn received(&mut self, frame: Frame) -> Result<(), WireError> {
-        if !self.greeted {
+        if self.hello.is_some() {
             let Frame::Message(hello) = frame else {
                 return Err(wire::HelloError::OtherProtocol.into());
             };
             wire::accept(hello)?;
-            self.greeted = true;
+            self.hello = None;
             self.frames.set_limit(MAX_FRAME);
             return Ok(());
         }
@@ -150,5 +181,27 @@ impl Serving {
             Received::Nothing => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pal_async::DefaultDriver;
+    use pal_async::async_test;
+    use std::io::Write as _;
+
+    /// A part of a hello is none.
+    #[async_test]
+    async fn a_side_that_says_no_hello_is_closed(driver: DefaultDriver) {
+        let (vmm, mut debugger) = UnixStream::pair().unwrap();
+        debugger.write_all(&[1]).unwrap();
+        let (requests, _receiver) = mesh::channel();
+        let limit = Duration::from_millis(20);
+        let ended = serve_greeted_within(limit, &driver, vmm, requests.into()).await;
+        assert!(
+            matches!(ended, Err(WireError::NoHello(time)) if time == limit),
+            "{ended:?}"
+        );
     }
 }

@@ -29,6 +29,8 @@ mod address;
 mod capability_text;
 mod connection;
 mod deadline;
+#[cfg(any(feature = "open-metrics", feature = "rpc"))]
+mod endpoint;
 mod error_table;
 mod listener;
 mod log_limit;
@@ -42,6 +44,8 @@ mod protocol;
 mod refusal;
 mod refused;
 mod registers;
+#[cfg(feature = "rpc")]
+mod rpc;
 mod server;
 mod session;
 mod statistics;
@@ -59,6 +63,8 @@ pub use capability_text::capability_meaning;
 pub use listener::BindError;
 pub use listener::DebugListener;
 pub use listener::Evictor;
+#[cfg(feature = "rpc")]
+pub use rpc::serve_rpc;
 pub use server::DebuggerParameters;
 pub use server::SessionSettings;
 pub use server::serve;

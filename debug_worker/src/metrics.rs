@@ -3,27 +3,17 @@
 //! The socket has mode 0600, as the debug server's own unix socket has.
 
 use crate::deadline::Deadline;
-use crate::listener::Accepted;
+use crate::endpoint::Endpoint;
 use crate::listener::DebugListener;
-use crate::log_limit::LogLimit;
-use crate::server::ACCEPT_PAUSE;
 use crate::server::Socket;
-use crate::server::accept;
 use crate::statistics::Statistics;
 use crate::statistics::encode;
 use futures::AsyncReadExt;
 use futures::AsyncWriteExt;
-use futures::FutureExt;
-use futures::StreamExt;
-use futures::select_biased;
-use futures::stream::FuturesUnordered;
 use pal_async::Driver;
 use pal_async::socket::PolledSocket;
-use pal_async::timer::Instant;
-use pal_async::timer::PolledTimer;
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,50 +47,25 @@ async fn serve_listener(
     driver: Arc<dyn Driver>,
     listener: DebugListener,
     statistics: Statistics,
-) -> io::Result<Infallible> {
-    enum Event {
-        Answered,
-        Accepted(io::Result<Accepted>),
-    }
-    let local_addr = listener.local_addr().to_string();
-    let (mut listener, _evictions) = listener.into_polled(&*driver)?;
-    tracing::info!(local_addr, "OpenMetrics endpoint listening");
-    let mut pause = PolledTimer::new(&*driver);
-    let mut accept_after = None;
-    let mut log = LogLimit::new();
-    let mut clients = FuturesUnordered::new();
-    loop {
-        // merge
-        let event = select_biased! {
-            () = clients.select_next_some() => Event::Answered,
-            accepted = pin!(accept(&mut listener, &mut pause, accept_after).fuse()) => Event::Accepted(accepted),
-        };
-        if let Event::Accepted(_) = event {
-            accept_after = None;
+) -> io::Result<()> {
+    let client = |socket| {
+        let deadline = Deadline::new(driver.clone(), CLIENT_TIME);
+        let socket = PolledSocket::new(&*driver, socket);
+        let statistics = statistics.clone();
+        async move {
+            // The answer is lost if the client has gone or is too slow. The client scrapes again later.
+            deadline
+                .limit(async { drop(answer(socket, &statistics).await) })
+                .await;
         }
-        match event {
-            Event::Answered => {}
-            // Dropping the socket closes the connection.
-            Event::Accepted(Ok(_)) if clients.len() >= MAX_CLIENTS => {}
-            Event::Accepted(Ok(Accepted { socket, .. })) => {
-                let deadline = Deadline::new(driver.clone(), CLIENT_TIME);
-                let socket = PolledSocket::new(&*driver, socket);
-                let statistics = statistics.clone();
-                clients.push(async move {
-                    // The answer is lost if the client has gone or is too slow. The client scrapes again later.
-                    deadline
-                        .limit(async { drop(answer(socket, &statistics).await) })
-                        .await;
-                });
-            }
-            Event::Accepted(Err(error)) => {
-                if let Some(left_out) = log.admit() {
-                    tracing::warn!(%error, "could not accept a client of the OpenMetrics endpoint; trying again{left_out}");
-                }
-                accept_after = Some(Instant::now() + ACCEPT_PAUSE);
-            }
-        }
-    }
+    };
+    let endpoint = Endpoint {
+        name: "the OpenMetrics endpoint",
+        max_clients: MAX_CLIENTS,
+    };
+    endpoint
+        .serve(&*driver, listener, std::future::pending(), client)
+        .await
 }
 
 async fn answer(socket: io::Result<Socket>, statistics: &Statistics) -> io::Result<()> {

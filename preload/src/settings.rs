@@ -25,6 +25,8 @@ pub(crate) const ALLOW_NETWORK: &str = "TRAPGATE_EXEC_ALLOW_NETWORK";
 pub(crate) const ALLOW_USERS: &str = "TRAPGATE_EXEC_ALLOW_USERS";
 /// The socket of the OpenMetrics endpoint.
 pub(crate) const METRICS: &str = "TRAPGATE_EXEC_METRICS";
+/// The socket for programs.
+pub(crate) const RPC: &str = "TRAPGATE_EXEC_RPC";
 /// The folder for core files.
 pub(crate) const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
 /// The value that `LD_PRELOAD` had before.
@@ -33,13 +35,14 @@ pub(crate) const LD_PRELOAD_BEFORE: &str = "TRAPGATE_EXEC_LD_PRELOAD";
 pub(crate) const LD_PRELOAD: &str = "LD_PRELOAD";
 
 /// All variables that the library removes, so that the VMM's children do not see them.
-pub(crate) const OURS: [&str; 12] = [
+pub(crate) const OURS: [&str; 13] = [
     GDB,
     PROCESS,
     WAIT,
     LOG,
     LOG_JSON,
     METRICS,
+    RPC,
     ON_DISCONNECT,
     IDLE_TIMEOUT,
     ALLOW_NETWORK,
@@ -63,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) log_json: bool,
     /// The address of the OpenMetrics endpoint of the first VM.
     pub(crate) metrics: Option<String>,
+    /// The address of the socket for programs of the first VM.
+    pub(crate) rpc: Option<String>,
     /// What happens to the guest when its debugger is lost.
     pub(crate) on_disconnect: DetachAction,
     /// The time limit of a client that sends or reads nothing. `None`: the usual one.
@@ -88,6 +93,7 @@ impl Settings {
             log: text(LOG),
             log_json: variable(LOG_JSON).is_some(),
             metrics: text(METRICS),
+            rpc: text(RPC),
             on_disconnect: match text(ON_DISCONNECT).as_deref() {
                 Some("stop") => DetachAction::Stay,
                 Some("kill") => DetachAction::Kill,
@@ -140,6 +146,7 @@ mod tests {
             (LOG, "rsp=trace"),
             (LOG_JSON, "1"),
             (METRICS, "unix:/run/m"),
+            (RPC, "unix:/run/r"),
             (ON_DISCONNECT, "stop"),
             (IDLE_TIMEOUT, "7"),
             (ALLOW_NETWORK, "1"),
@@ -153,6 +160,7 @@ mod tests {
             (all.metrics.as_deref(), plain.metrics),
             (Some("unix:/run/m"), None)
         );
+        assert_eq!((all.rpc.as_deref(), plain.rpc), (Some("unix:/run/r"), None));
         assert!(all.wait && all.allow_network && !plain.allow_network);
         assert_eq!(plain.on_disconnect, DetachAction::Resume);
         assert_eq!(all.on_disconnect, DetachAction::Stay);

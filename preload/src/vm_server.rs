@@ -74,6 +74,9 @@ pub(crate) enum ServerError {
     /// The OpenMetrics endpoint cannot be used.
     #[error("the OpenMetrics endpoint cannot listen; choose another --metrics path")]
     Metrics(#[source] BindError),
+    /// The socket for programs cannot be used.
+    #[error("the socket for programs cannot listen; choose another --rpc path")]
+    Rpc(#[source] BindError),
     /// KVM cannot be used.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -144,11 +147,11 @@ impl VmServer {
             let _ours = Ours::enter();
             let _alive: mpsc::Sender<Infallible> = alive;
             match prepare(beginning) {
-                Ok((handle, controller, parameters)) => {
+                Ok((handle, controller, servers)) => {
                     // The VMM's thread waits for the result.
                     let _ = started.send(Ok(handle));
                     drop(started);
-                    serve(controller, parameters);
+                    serve(controller, servers);
                 }
                 Err(error) => drop(started.send(Err(error))),
             }
@@ -249,14 +252,24 @@ impl VcpuThread for HookedVcpu {
     }
 }
 
-fn prepare(
-    beginning: Beginning,
-) -> Result<(VmHandle, Controller, DebuggerParameters), ServerError> {
+/// What serves the debuggers of a VM.
+struct Servers {
+    gdb: DebuggerParameters,
+    /// The socket for programs.
+    rpc: Option<DebugListener>,
+}
+
+fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), ServerError> {
     let signal = KickSignal::new(kick_signal()).map_err(|_| ServerError::Signal)?;
     let report = probe::run_with(signal)?;
     let settings = beginning.settings;
     let listener = listen(beginning.vm, beginning.address, &settings)?;
-    let metrics = metrics(beginning.vm, &settings)?;
+    let metrics = socket(
+        beginning.vm,
+        settings.metrics.as_deref(),
+        ServerError::Metrics,
+    )?;
+    let rpc = socket(beginning.vm, settings.rpc.as_deref(), ServerError::Rpc)?;
     let (requests, debug) = mesh::channel::<DebugMessage>();
     let params = EmbedParams::new(beginning.kvm.as_fd(), beginning.fd.as_fd(), debug)?
         .start(beginning.start)
@@ -271,6 +284,9 @@ fn prepare(
         ListenAddress::Unix(path) => path.display().to_string(),
     };
     let text = messages::listening(beginning.vm, &address.to_string(), &target);
+    if let Some(rpc) = &rpc {
+        eprintln!("rpc: listening on {}", rpc.local_addr());
+    }
     eprintln!("{text}");
     let mut parameters = DebuggerParameters::new(listener, requests);
     parameters.metrics = metrics;
@@ -279,7 +295,8 @@ fn prepare(
     if let Some(limit) = settings.idle_timeout {
         parameters.settings.idle_timeout = limit;
     }
-    Ok((handle, controller, parameters))
+    let gdb = parameters;
+    Ok((handle, controller, Servers { gdb, rpc }))
 }
 
 /// The address of the user is that of the first VM, and of a later one if the first has gone.
@@ -299,13 +316,17 @@ fn listen(
     Ok(listener)
 }
 
-/// The OpenMetrics endpoint, if the user has asked for it.
-fn metrics(vm: VmNumber, settings: &Settings) -> Result<Option<DebugListener>, ServerError> {
-    let Some(address) = &settings.metrics else {
+/// A unix socket, if the user has asked for it.
+fn socket(
+    vm: VmNumber,
+    address: Option<&str>,
+    failed: fn(BindError) -> ServerError,
+) -> Result<Option<DebugListener>, ServerError> {
+    let Some(address) = address else {
         return Ok(None);
     };
     let listener = bind(vm, address.parse()?, Exposure::LoopbackOnly);
-    listener.map(Some).map_err(ServerError::Metrics)
+    listener.map(Some).map_err(failed)
 }
 
 fn bind(
@@ -327,20 +348,36 @@ fn bind(
 }
 
 /// Runs the controller and the debug server on this thread, until the VM is gone.
-fn serve(controller: Controller, parameters: DebuggerParameters) {
+fn serve(controller: Controller, servers: Servers) {
+    let Servers { gdb, rpc } = servers;
     let end = DefaultPool::run_with(async |driver| {
-        let (stop, stopped) = mesh::channel();
-        let server = async {
-            if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
+        let (stop_gdb, gdb_stopped) = mesh::channel();
+        let (stop_rpc, rpc_stopped) = mesh::channel();
+        let target = gdb.requests.clone();
+        let gdb = debug_worker::serve(driver.clone(), gdb, gdb_stopped);
+        let rpc = async {
+            match rpc {
+                Some(rpc) => debug_worker::serve_rpc(driver, rpc, target, rpc_stopped).await,
+                None => Ok(()),
+            }
+        };
+        let log_failure = |ended: io::Result<()>| {
+            if let Err(error) = ended {
                 tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end the VMM and start it again");
             }
         };
         let guest = async {
             let end = controller.run().await;
-            stop.send(WorkerRpc::Stop);
+            stop_gdb.send(WorkerRpc::Stop);
+            stop_rpc.send(WorkerRpc::Stop);
             end
         };
-        let (end, ()) = futures::join!(guest, server);
+        let servers = async {
+            futures::join!(async { log_failure(gdb.await) }, async {
+                log_failure(rpc.await)
+            })
+        };
+        let (end, _) = futures::join!(guest, servers);
         end
     });
     if end == GuestEnd::Killed {

@@ -5,8 +5,10 @@ use crate::bed::built;
 use crate::bed::console;
 use crate::bed::exec;
 use crate::bed::monitor;
+use debug_client::blocking::Debugger;
 use std::net::TcpStream;
 use test_machine::packets::Packets;
+use test_machine::running::DEADLINE;
 use test_machine::running::kvm_here;
 
 /// The guest's loop: an increment of four bytes at 0x2000, an increment of BX, a write to a port, and a jump back.
@@ -26,7 +28,7 @@ impl Vmm {
         self.say(command);
         let prefix = format!("{command}: ");
         loop {
-            let line = self.process.next_line(test_machine::running::DEADLINE);
+            let line = self.process.next_line(DEADLINE);
             let line = line.expect("an answer in time").expect("the VMM runs");
             match line.strip_prefix(&prefix) {
                 Some(answer) => return answer.to_owned(),
@@ -304,6 +306,24 @@ fn the_counters_are_on_a_socket_of_the_users_choice() {
         text.contains("\ntrapgate_stops_total{cause=\"step\"} 1\n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_program_debugs_the_guest_over_a_socket_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rpc = format!("unix:{}", folder.path().join("rpc").display());
+    let Some(mut vmm) = start(&["--wait", "--rpc", &rpc], "1") else {
+        return;
+    };
+    vmm.process.wait_for(&format!("rpc: listening on {rpc}"));
+    let mut vm = Debugger::connect(&rpc).expect("attached");
+    assert_eq!(vm.vp(0).pc().expect("stopped"), START);
+    let out = vm.break_at(OUT).expect("set");
+    vm.run_until(&out, DEADLINE).expect("the write to the port");
+    assert_eq!(vm.vp(0).reg("rbx").expect("stopped") & 0xffff, 1);
+    drop(vm);
+    let count = vmm.count();
+    while vmm.count() < count + 1000 {}
 }
 
 #[test]

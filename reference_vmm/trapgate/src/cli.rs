@@ -69,7 +69,7 @@ pub(crate) enum Command {
     /// Run another VMM, unmodified, with the debug server preloaded into it
     #[cfg(feature = "gdb")]
     #[command(after_help = exec_args::EXEC_HELP)]
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     /// Try which debugging features work on this host's KVM
     Doctor,
 }

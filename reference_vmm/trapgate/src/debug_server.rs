@@ -8,8 +8,6 @@ use crate::exit_status::ExitStatus;
 use crate::kernel::Kernel;
 use crate::say;
 use crate::session_text;
-pub(crate) use debug_worker::Evictor;
-
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
@@ -42,7 +40,7 @@ use vp_runner::runner::StartMode;
 pub(crate) enum ServerError {
     /// A crashed guest would be kept for a debugger, and no debugger can attach.
     #[error(
-        "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or omit --on-crash"
+        "--on-crash stop keeps the guest for a debugger, and with --gdb off and without --rpc no debugger can attach; give --gdb or --rpc an address, or omit --on-crash"
     )]
     KeptForNobody,
     /// There would be no counters to publish.
@@ -58,6 +56,9 @@ pub(crate) enum ServerError {
     /// The OpenMetrics endpoint cannot listen on its socket.
     #[error("cannot start the OpenMetrics endpoint (--metrics unix:PATH)")]
     Metrics(#[source] BindError),
+    /// The socket for programs cannot listen.
+    #[error("cannot serve programs (--rpc unix:PATH)")]
+    Rpc(#[source] BindError),
     /// The demo guest's file cannot be written.
     #[error("cannot write the demo guest's ELF file for gdb to the cache folder: {0}")]
     SymbolFile(io::Error),
@@ -70,7 +71,11 @@ impl ServerError {
     /// The exit status of the program for this error.
     pub(crate) const fn status(&self) -> ExitStatus {
         match self {
-            Self::KeptForNobody | Self::MetricsOfNobody | Self::Listen(_) | Self::Metrics(_) => {
+            Self::KeptForNobody
+            | Self::MetricsOfNobody
+            | Self::Listen(_)
+            | Self::Metrics(_)
+            | Self::Rpc(_) => {
                 ExitStatus::BadInput
             }
             Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
@@ -78,13 +83,13 @@ impl ServerError {
     }
 }
 
-/// The debug server before it runs.
+/// The debug server before it runs. At least one of `gdb` and `rpc` is there.
 pub(crate) struct Server {
-    listener: DebugListener,
-    /// The gdb line to paste.
+    gdb: Option<Gdb>,
+    /// The socket for programs.
+    rpc: Option<DebugListener>,
+    /// The line to paste.
     how_to_connect: String,
-    settings: SessionSettings,
-    metrics: Option<DebugListener>,
     start: StartMode,
     on_crash: OnCrash,
     freeze_time: FreezeTime,
@@ -93,31 +98,41 @@ pub(crate) struct Server {
     keeps: Option<mesh::Receiver<DebugStopReason>>,
 }
 
+/// The server for GDB and LLDB before it runs.
+struct Gdb {
+    listener: DebugListener,
+    settings: SessionSettings,
+    metrics: Option<DebugListener>,
+}
+
 impl Server {
-    /// Listens, and tries what this host can do. `None` with `--gdb off`.
+    /// Listens, and tries what this host can do. `None` with `--gdb off` and without `--rpc`.
     pub(crate) fn prepare(args: &RunArgs, kernel: &Kernel) -> Result<Option<Self>, ServerError> {
         let debug = &args.debug;
-        let address = match &debug.gdb {
-            GdbServer::At(address) => address,
-            GdbServer::Off if debug.on_crash == OnCrash::Stop => {
-                return Err(ServerError::KeptForNobody);
-            }
-            GdbServer::Off if debug.server.metrics.is_some() => {
-                return Err(ServerError::MetricsOfNobody);
-            }
-            GdbServer::Off => return Ok(None),
-        };
+        if debug.gdb == GdbServer::Off && debug.server.metrics.is_some() {
+            return Err(ServerError::MetricsOfNobody);
+        }
+        if debug.gdb == GdbServer::Off && debug.server.rpc.is_none() {
+            return match debug.on_crash {
+                OnCrash::Stop => Err(ServerError::KeptForNobody),
+                OnCrash::End => Ok(None),
+            };
+        }
         let symbols = symbol_file(args.kernel.as_deref(), kernel)?;
-        let listener = listen(args, address)?;
-        let mut settings = SessionSettings::default();
-        settings.on_disconnect = debug.server.on_disconnect.into();
-        settings.idle_timeout = Duration::from_secs(debug.server.idle_timeout.into());
-        settings.dump_folder.clone_from(&debug.server.dump_dir);
+        let gdb = match &debug.gdb {
+            GdbServer::At(address) => Some(gdb(args, address)?),
+            GdbServer::Off => None,
+        };
+        let rpc = socket(debug.server.rpc.as_ref()).map_err(ServerError::Rpc)?;
+        let addresses = (gdb.as_ref().map(Gdb::address), rpc.as_ref());
+        let how_to_connect = match addresses {
+            (Some(address), _) => session_text::connect(&address, symbols.as_deref()),
+            (None, rpc) => session_text::programs(rpc.map(DebugListener::local_addr).as_ref()),
+        };
         Ok(Some(Self {
-            how_to_connect: session_text::connect(&listener.local_addr(), symbols.as_deref()),
-            listener,
-            settings,
-            metrics: metrics(debug.server.metrics.as_ref())?,
+            how_to_connect,
+            gdb,
+            rpc,
             start: match debug.no_wait {
                 true => StartMode::Run,
                 false => StartMode::WaitForDebugger,
@@ -136,13 +151,19 @@ impl Server {
 
     /// Says where the server listens, and how to connect.
     pub(crate) fn announce(&self) {
-        let address = self.listener.local_addr();
-        say(&session_text::server(&address, &self.how_to_connect));
+        if let Some(rpc) = &self.rpc {
+            say(&session_text::rpc(&rpc.local_addr()));
+        }
+        if let Some(gdb) = &self.gdb {
+            say(&session_text::server(&gdb.address(), &self.how_to_connect));
+        }
     }
 
     /// What takes the guest away from a debugger.
     pub(crate) fn evictor(&self) -> Evictor {
-        self.listener.evictor()
+        let gdb = self.gdb.as_ref().map(|gdb| gdb.listener.evictor());
+        let rpc = self.rpc.as_ref().map(DebugListener::evictor);
+        Evictor(gdb.into_iter().chain(rpc).collect())
     }
 
     /// Sets what the runner has to know of the server.
@@ -169,18 +190,19 @@ impl Server {
         requests: mesh::Sender<DebugMessage>,
         controller: Controller,
     ) -> RunnerExit {
-        let (stop, stopped) = mesh::channel();
-        let mut parameters = DebuggerParameters::new(self.listener, requests);
-        parameters.settings = self.settings;
-        parameters.metrics = self.metrics;
-        let server = async {
-            if let Err(error) = debug_worker::serve(driver, parameters, stopped).await {
-                tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
-            }
-        };
+        let (stop_gdb, gdb_stopped) = mesh::channel();
+        let (stop_rpc, rpc_stopped) = mesh::channel();
+        let gdb = self
+            .gdb
+            .map(|gdb| gdb.serve(driver.clone(), requests.clone(), gdb_stopped));
+        let rpc = self
+            .rpc
+            .map(|rpc| debug_worker::serve_rpc(driver, rpc, requests, rpc_stopped));
+        let servers = async { futures::join!(log_failure(gdb), log_failure(rpc)) };
         let guest = async {
             let exit = controller.run().await;
-            stop.send(WorkerRpc::Stop);
+            stop_gdb.send(WorkerRpc::Stop);
+            stop_rpc.send(WorkerRpc::Stop);
             exit
         };
         // Ends when the controller is dropped.
@@ -193,9 +215,59 @@ impl Server {
                 let _ = writeln!(io::stderr(), "{text}");
             }
         };
-        let (exit, (), ()) = futures::join!(guest, server, tell);
+        let (exit, _, ()) = futures::join!(guest, servers, tell);
         exit
     }
+}
+
+impl Gdb {
+    fn address(&self) -> ListenAddress {
+        self.listener.local_addr()
+    }
+
+    async fn serve(
+        self,
+        driver: DefaultDriver,
+        requests: mesh::Sender<DebugMessage>,
+        stopped: mesh::Receiver<WorkerRpc>,
+    ) -> io::Result<()> {
+        let mut parameters = DebuggerParameters::new(self.listener, requests);
+        parameters.settings = self.settings;
+        parameters.metrics = self.metrics;
+        debug_worker::serve(driver, parameters, stopped).await
+    }
+}
+
+/// What takes the guest away from whoever debugs it.
+pub(crate) struct Evictor(Vec<debug_worker::Evictor>);
+
+impl Evictor {
+    pub(crate) fn evict(&self) {
+        self.0.iter().for_each(debug_worker::Evictor::evict);
+    }
+}
+
+async fn log_failure(server: Option<impl Future<Output = io::Result<()>>>) {
+    if let Some(server) = server
+        && let Err(error) = server.await
+    {
+        tracing::error!(%error, "the debug server has ended; the guest runs on, unless it is held: in that case end trapgate and start it again");
+    }
+}
+
+fn gdb(args: &RunArgs, address: &ListenAddress) -> Result<Gdb, ServerError> {
+    let server = &args.debug.server;
+    let listener = listen(args, address)?;
+    let mut settings = SessionSettings::default();
+    settings.on_disconnect = server.on_disconnect.into();
+    settings.idle_timeout = Duration::from_secs(server.idle_timeout.into());
+    settings.dump_folder.clone_from(&server.dump_dir);
+    let metrics = socket(server.metrics.as_ref()).map_err(ServerError::Metrics)?;
+    Ok(Gdb {
+        listener,
+        settings,
+        metrics,
+    })
 }
 
 fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, BindError> {
@@ -206,9 +278,11 @@ fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, Bind
     Ok(listener)
 }
 
-fn metrics(address: Option<&ListenAddress>) -> Result<Option<DebugListener>, ServerError> {
-    let listener = address.map(|address| DebugListener::bind(address, Exposure::LoopbackOnly));
-    listener.transpose().map_err(ServerError::Metrics)
+/// A unix socket, if there is to be one.
+fn socket(address: Option<&ListenAddress>) -> Result<Option<DebugListener>, BindError> {
+    address
+        .map(|address| DebugListener::bind(address, Exposure::LoopbackOnly))
+        .transpose()
 }
 
 /// The file from which GDB reads symbols. A compressed image has none.

@@ -62,6 +62,19 @@ pub(crate) fn server(address: &ListenAddress, how_to_connect: &str) -> String {
     format!("gdb: listening on {address}\n\n    {how_to_connect}\n")
 }
 
+/// The line about the socket for programs. Programs parse it, so its form must not change.
+#[cfg(feature = "gdb")]
+pub(crate) fn rpc(address: &ListenAddress) -> String {
+    format!("rpc: listening on {address}")
+}
+
+/// What connects without a server for GDB.
+#[cfg(feature = "gdb")]
+pub(crate) fn programs(address: Option<&ListenAddress>) -> String {
+    let address = address.map(ToString::to_string).unwrap_or_default();
+    format!("a program that uses trapgate-debug-client, on {address}")
+}
+
 /// The text for a crashed guest that is kept.
 #[cfg(feature = "gdb")]
 pub(crate) fn kept(reason: &DebugStopReason, how_to_connect: &str) -> String {

@@ -53,6 +53,9 @@ pub(crate) struct ServerArgs {
     /// Answer `GET /metrics` on this unix socket with the counters of the debug server, as OpenMetrics text: unix:PATH
     #[arg(long, value_name = "ADDR", value_parser = socket_file)]
     pub metrics: Option<ListenAddress>,
+    /// Serve programs that debug the guest by requests (crate trapgate-debug-client) on this unix socket: unix:PATH
+    #[arg(long, value_name = "ADDR", value_parser = socket_file)]
+    pub rpc: Option<ListenAddress>,
     /// What happens to the guest when GDB is lost (killed, disconnected) or kills it; after `detach` the guest always
     /// runs on. A held guest that was never continued stays held when GDB is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
@@ -200,6 +203,7 @@ mod tests {
             (["--on-crash", "sleep"], "end, stop"),
             (["--idle-timeout", "0"], "0 is not in 1.."),
             (["--metrics", "127.0.0.1:9000"], "unix:PATH"),
+            (["--rpc", "127.0.0.1:9000"], "unix:PATH"),
             (["--gdb-allow-user", "no such user"], "getent passwd"),
         ] {
             let error = parse(&words).expect_err("refused");

@@ -29,6 +29,8 @@ const ALLOW_NETWORK: &str = "TRAPGATE_EXEC_ALLOW_NETWORK";
 const ALLOW_USERS: &str = "TRAPGATE_EXEC_ALLOW_USERS";
 /// The socket of the OpenMetrics endpoint.
 const METRICS: &str = "TRAPGATE_EXEC_METRICS";
+/// The socket for programs.
+const RPC: &str = "TRAPGATE_EXEC_RPC";
 /// The folder for core files.
 const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
 /// The value that `LD_PRELOAD` had before. The library puts it back, so that the VMM's children do not load the library.
@@ -43,6 +45,7 @@ pub(super) fn set(command: &mut Command, args: &ExecArgs, library: &Path) {
         LOG,
         LOG_JSON,
         METRICS,
+        RPC,
         ALLOW_NETWORK,
         ALLOW_USERS,
         DUMP_DIR,
@@ -87,6 +90,9 @@ fn set_server(command: &mut Command, server: &ServerArgs) {
     }
     if let Some(address) = &server.metrics {
         command.env(METRICS, absolute(address).to_string());
+    }
+    if let Some(address) = &server.rpc {
+        command.env(RPC, absolute(address).to_string());
     }
     if let Some(folder) = &server.dump_dir {
         let absolute = std::path::absolute(folder);

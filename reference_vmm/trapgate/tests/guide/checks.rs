@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub check: Check,
 }
 
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 13] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
@@ -222,6 +222,13 @@ $ cargo xtask hunt --races --seeds 1..20                 # the tests of the Guid
         page: "Guide/src/conformance.md",
         text: r#"$ export TRAPGATE_CONFORMANCE_VMM='qemu-system-x86_64 -accel kvm -smp {cpus} -nodefaults -display none -serial stdio -m 64M -kernel {guest} -S -gdb tcp:{address}'
 $ cargo test -p conformance --test packets --test gdb --test clients -- --test-threads=1
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/programs.md",
+        text: r#"$ trapgate run --gdb off --rpc unix:/run/me/vm.rpc
+$ trapgate exec --rpc unix:/run/me/vm.rpc -- qemu-system-x86_64 -accel kvm -kernel bzImage
 "#,
         check: Check::Options,
     },

@@ -11,9 +11,10 @@ mod where_is_what;
 use blocks::blocks;
 
 /// The files from which the blocks are.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("embedding.rs"),
     include_str!("smallest.rs"),
+    include_str!("../../../../debug_client/examples/rounds/session.rs"),
     include_str!("../../../../examples/minimal_vmm/src/main.rs"),
     include_str!("../../../../examples/minimal_vmm/src/pc.rs"),
     include_str!("../../../../examples/own_run_loop/src/debugger.rs"),

@@ -1,0 +1,143 @@
+//! The errors of a program's requests.
+
+use crate::stop::Stop;
+use crate::symbols::SymbolsError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+use vmm_core_defs::debug_rpc::DebugError;
+
+/// The reason why a debugger could not do what a program asked for.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is no address of a VMM.
+    #[error("`{0}` is not the address of a VMM; write unix:PATH, as behind --rpc of the VMM")]
+    Address(String),
+    /// The socket cannot be used.
+    #[error(
+        "cannot connect to {}: {source}; check that the VMM runs with --rpc unix:{}, as the same user", path.display(), path.display()
+    )]
+    Connect {
+        /// The path of the socket.
+        path: PathBuf,
+        /// The error of the system call.
+        source: io::Error,
+    },
+    /// The VMM refused a request.
+    #[error("{request}: {source}")]
+    Refused {
+        /// The request, as a verb phrase.
+        request: &'static str,
+        /// The VMM's reason.
+        source: DebugError,
+    },
+    /// The connection to the VMM has ended.
+    #[error(
+        "{request}: the VMM has closed the connection{}; see its log (it serves 8 programs at a time), and connect again", because(.why)
+    )]
+    Gone {
+        /// The request, as a verb phrase.
+        request: &'static str,
+        /// What ended the connection, if this side knows it.
+        why: Option<String>,
+    },
+    /// The VMM has not answered in time. It may still carry out the request.
+    #[error(
+        "{request}: the VMM has not answered within {} s; if it has paused the guest, continue the guest there, otherwise see its log", limit.as_secs_f32()
+    )]
+    NoAnswer {
+        /// The request, as a verb phrase.
+        request: &'static str,
+        /// The time limit.
+        limit: Duration,
+    },
+    /// The guest stopped for another reason than the program waited for. It is stopped now.
+    #[error(
+        "the guest stopped before {wanted}: {stop}; continue from there, or remove the cause of this stop"
+    )]
+    OtherStop {
+        /// What the program waited for.
+        wanted: String,
+        /// Why the guest stopped.
+        stop: Stop,
+    },
+    /// The guest did not stop in time. It was interrupted, and is stopped now.
+    #[error(
+        "{wanted} did not happen within {} s; the guest was interrupted and is stopped: look at its registers, or wait longer", limit.as_secs_f32()
+    )]
+    TimedOut {
+        /// What the program waited for.
+        wanted: String,
+        /// The time limit.
+        limit: Duration,
+        /// The stop by the interruption.
+        stop: Stop,
+    },
+    /// The guest runs, and the request needs a stopped guest.
+    #[error("the guest is running; interrupt it, or wait for its stop")]
+    Running,
+    /// The guest is stopped, so no stop can be waited for.
+    #[error("the guest is stopped, so nothing can be waited for; resume it first")]
+    NotRunning,
+    /// No register has this name.
+    #[error("there is no register `{name}` on this VP; the names are {known}")]
+    NoSuchRegister {
+        /// The name in the request.
+        name: String,
+        /// The names of all registers of the VP.
+        known: String,
+    },
+    /// The value has more bits than the register.
+    #[error("{value:#x} does not fit into the register `{name}`; give a smaller value")]
+    RegisterTooSmall {
+        /// The name of the register.
+        name: String,
+        /// The value in the request.
+        value: u64,
+    },
+    /// A call's arguments are in registers only in 64-bit code.
+    #[error(
+        "the arguments of a call are known in 64-bit code only, and VP {vp} executes other code; read the stack"
+    )]
+    NoArguments {
+        /// The VP.
+        vp: u32,
+    },
+    /// Part of the memory could not be read.
+    #[error(
+        "only {got} of {len} bytes at {address:#x} can be read; read less, or map the rest first"
+    )]
+    PartOfMemory {
+        /// The address of the first byte.
+        address: u64,
+        /// The number of bytes in the request.
+        len: usize,
+        /// The number of bytes that can be read.
+        got: usize,
+    },
+    /// A name was given, and no symbols are loaded.
+    #[error(
+        "no symbols are loaded, so `{0}` means nothing; call load_symbols with the ELF file that the guest executes"
+    )]
+    NoSymbols(String),
+    /// A name is not known, or the symbols cannot be read.
+    #[error(transparent)]
+    Symbols(#[from] SymbolsError),
+    /// The range passes the end of the address space.
+    #[error(
+        "{len} bytes from {address:#x} pass the end of the address space; check the address and the length"
+    )]
+    BadRange {
+        /// The address of the first byte.
+        address: u64,
+        /// The number of bytes in the request.
+        len: usize,
+    },
+}
+
+fn because(why: &Option<String>) -> String {
+    why.as_ref()
+        .map_or_else(String::new, |why| format!(" ({why})"))
+}

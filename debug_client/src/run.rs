@@ -1,0 +1,196 @@
+//! Running, stepping and waiting.
+
+use crate::breakpoint::Breakpoint;
+use crate::debugger::Debugger;
+use crate::error::Error;
+use crate::stop::Stop;
+use crate::stop::StopKind;
+use mesh::rpc::PendingFailableRpc;
+use pal_async::timer::Instant;
+use std::time::Duration;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::StopEvent;
+
+/// Whether the guest runs, and where it stopped last.
+#[derive(Debug)]
+pub(crate) struct Run {
+    last: Stop,
+    /// The request whose answer is the next stop.
+    running: Option<PendingFailableRpc<StopEvent, DebugError>>,
+}
+
+impl Run {
+    pub(crate) const fn stopped(last: Stop) -> Self {
+        Self {
+            last,
+            running: None,
+        }
+    }
+
+    pub(crate) const fn last(&self) -> &Stop {
+        &self.last
+    }
+
+    /// The VP of the last stop.
+    pub(crate) fn current(&self) -> u32 {
+        let first = || self.last.vps.iter().next().map(VpIndex::index);
+        self.last.vp().or_else(first).unwrap_or_default()
+    }
+}
+
+impl Debugger {
+    /// Lets all VPs run. The method does not wait for a stop.
+    ///
+    /// # Errors
+    /// The guest is running already.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.begin_run(ResumeRequest::every(VpAction::Run))
+    }
+
+    /// Stops the guest, and waits until it is stopped. The stop may be another one that came first. If the guest is stopped, this is the last stop.
+    ///
+    /// # Errors
+    /// The VMM does not answer: the thread of a VP may be in the VMM's own code.
+    pub async fn interrupt(&mut self) -> Result<Stop, Error> {
+        if self.run.running.is_none() {
+            return Ok(self.run.last.clone());
+        }
+        self.link
+            .call("interrupt the guest", DebugRequest::Break, ())
+            .await?;
+        let limit = self.link.answers.limit;
+        // The stop is answered before the interruption.
+        match self.stop_within(limit).await? {
+            Some(stop) => Ok(stop),
+            None => Err(Error::NoAnswer {
+                request: "interrupt the guest",
+                limit,
+            }),
+        }
+    }
+
+    /// Waits for the next stop of a guest that [`resume`](Self::resume) let run, whatever it is. A future that is dropped leaves the guest running, and the stop
+    /// can be waited for again.
+    ///
+    /// # Errors
+    /// The guest is stopped already. [`Error::TimedOut`]: it did not stop in time, was interrupted, and is stopped now. The guest or the VMM has ended.
+    pub async fn wait(&mut self, limit: Duration) -> Result<Stop, Error> {
+        match self.stop_within(limit).await? {
+            Some(stop) => Ok(stop),
+            None => self.interrupted("a stop", limit, |_| true).await,
+        }
+    }
+
+    /// Waits for a stop of one kind of a guest that [`resume`](Self::resume) let run. Every other stop is an error.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait), and [`Error::OtherStop`].
+    pub async fn wait_for(&mut self, kind: StopKind, limit: Duration) -> Result<Stop, Error> {
+        self.wait_until(&kind.to_string(), limit, |stop| stop.kind() == kind)
+            .await
+    }
+
+    /// Lets all VPs run until one reaches this breakpoint. Every other stop is an error.
+    ///
+    /// # Errors
+    /// The guest is running already. [`Error::OtherStop`], [`Error::TimedOut`]: the guest is stopped. The guest or the VMM has ended.
+    pub async fn run_until(
+        &mut self,
+        breakpoint: &Breakpoint,
+        limit: Duration,
+    ) -> Result<Stop, Error> {
+        self.resume()?;
+        self.wait_until(&breakpoint.wanted(), limit, |stop| {
+            breakpoint.is_reason(&stop.reason)
+        })
+        .await
+    }
+
+    /// The current VP ([`current`](Self::current)) executes one instruction, and the other VPs stay where they are.
+    ///
+    /// # Errors
+    /// The guest is running. [`Error::OtherStop`]: another stop came first, or the step led to a breakpoint.
+    pub async fn step(&mut self) -> Result<Stop, Error> {
+        self.step_n(1).await
+    }
+
+    /// The current VP executes `count` instructions, and the other VPs stay where they are. The VMM has no request for many steps: each is a request of its own.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step). Steps that came before are not undone.
+    pub async fn step_n(&mut self, count: u64) -> Result<Stop, Error> {
+        let vp = VpIndex::new(self.run.current());
+        let limit = self.link.answers.limit;
+        for _ in 0..count {
+            self.begin_run(ResumeRequest::new(
+                VpAction::Stay,
+                vec![(vp, VpAction::Step)],
+            ))?;
+            self.wait_until("the end of a step", limit, |stop| {
+                stop.kind() == StopKind::Step
+            })
+            .await?;
+        }
+        Ok(self.run.last.clone())
+    }
+
+    fn begin_run(&mut self, request: ResumeRequest) -> Result<(), Error> {
+        if self.run.running.is_some() {
+            return Err(Error::Running);
+        }
+        self.run.running = Some(self.link.send(DebugRequest::Resume, request));
+        Ok(())
+    }
+
+    async fn wait_until(
+        &mut self,
+        wanted: &str,
+        limit: Duration,
+        is_wanted: impl Fn(&Stop) -> bool,
+    ) -> Result<Stop, Error> {
+        match self.stop_within(limit).await? {
+            Some(stop) if is_wanted(&stop) => Ok(stop),
+            Some(stop) => Err(Error::OtherStop {
+                wanted: wanted.to_owned(),
+                stop,
+            }),
+            None => self.interrupted(wanted, limit, is_wanted).await,
+        }
+    }
+
+    /// Stops a guest that has run for too long. What was waited for may come just before.
+    async fn interrupted(
+        &mut self,
+        wanted: &str,
+        limit: Duration,
+        is_wanted: impl Fn(&Stop) -> bool,
+    ) -> Result<Stop, Error> {
+        let stop = self.interrupt().await?;
+        if stop.kind() != StopKind::Interrupt && is_wanted(&stop) {
+            return Ok(stop);
+        }
+        Err(Error::TimedOut {
+            wanted: wanted.to_owned(),
+            limit,
+            stop,
+        })
+    }
+
+    /// The stop of the running guest, if it comes in time. Cancel safe.
+    async fn stop_within(&mut self, limit: Duration) -> Result<Option<Stop>, Error> {
+        let running = self.run.running.as_mut().ok_or(Error::NotRunning)?;
+        let answers = &self.link.answers;
+        let deadline = Instant::now().checked_add(limit);
+        let Some(answer) = answers.before(deadline, running).await else {
+            return Ok(None);
+        };
+        self.run.running = None;
+        let event = answers.checked("run the guest", answer).await?;
+        self.run.last = event.into();
+        Ok(Some(self.run.last.clone()))
+    }
+}
