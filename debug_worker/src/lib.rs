@@ -40,6 +40,8 @@ mod monitor;
 mod operation;
 mod peer_owner;
 mod pending_clients;
+#[cfg(feature = "process")]
+pub mod process;
 mod protocol;
 mod refusal;
 mod refused;

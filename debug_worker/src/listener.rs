@@ -18,6 +18,8 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+#[cfg(feature = "process")]
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
@@ -95,6 +97,16 @@ impl Evictor {
     }
 }
 
+/// What a process that inherits a listening socket has to know of it.
+#[cfg(feature = "process")]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SharedListener {
+    /// The path of a unix socket, for texts. `None`: a TCP socket.
+    unix: Option<String>,
+    /// The users that are admitted besides the server's own and root.
+    users: Vec<u32>,
+}
+
 #[derive(Debug)]
 enum Bound {
     Tcp(TcpListener),
@@ -111,16 +123,18 @@ impl DebugListener {
             ListenAddress::Tcp(tcp) => bind_tcp(*tcp, exposure),
             ListenAddress::Unix(path) => bind_unix(path),
         }
-        .map(|bound| {
-            let (evict, evictions) = mesh::channel();
-            Self {
-                bound,
-                users: Users::ours(),
-                evict: Evictor(evict),
-                has_evictor: AtomicBool::new(false),
-                evictions,
-            }
-        })
+        .map(Self::of)
+    }
+
+    fn of(bound: Bound) -> Self {
+        let (evict, evictions) = mesh::channel();
+        Self {
+            bound,
+            users: Users::ours(),
+            evict: Evictor(evict),
+            has_evictor: AtomicBool::new(false),
+            evictions,
+        }
     }
 
     /// Admits TCP clients on this machine that run as the user `uid`. By default only clients that run as the server's
@@ -152,6 +166,47 @@ impl DebugListener {
             ),
             Bound::Unix(file, _) => ListenAddress::Unix(file.path.clone()),
         }
+    }
+
+    /// A second handle of the listening socket, and what a process that inherits it has to know.
+    #[cfg(feature = "process")]
+    pub(crate) fn share(&self) -> io::Result<(OwnedFd, SharedListener)> {
+        let (socket, unix) = match &self.bound {
+            Bound::Tcp(listener) => (OwnedFd::from(listener.try_clone()?), None),
+            Bound::Unix(file, listener) => {
+                let path = file.path.to_string_lossy().into_owned();
+                (listener.try_clone()?.into(), Some(path))
+            }
+        };
+        let users = self.users.allowed().to_vec();
+        Ok((socket, SharedListener { unix, users }))
+    }
+
+    /// The listener of another process, which removes the file of a unix socket.
+    #[cfg(feature = "process")]
+    pub(crate) fn inherited(socket: OwnedFd, shared: SharedListener) -> Self {
+        let bound = match shared.unix {
+            None => Bound::Tcp(socket.into()),
+            Some(path) => {
+                let file = SocketFile {
+                    path: path.into(),
+                    inode: None,
+                };
+                Bound::Unix(file, socket.into())
+            }
+        };
+        let mut listener = Self::of(bound);
+        shared
+            .users
+            .into_iter()
+            .for_each(|user| listener.allow_user(user));
+        listener
+    }
+
+    /// What the operator asks for. The listener stays open, and no connection is accepted.
+    #[cfg(feature = "process")]
+    pub(crate) fn evictions(&mut self) -> &mut mesh::Receiver<Eviction> {
+        &mut self.evictions
     }
 
     /// A second handle of the listening socket, with which a test breaks the socket.
@@ -252,14 +307,15 @@ fn clear_stale_socket(path: &Path) -> Result<(), BindError> {
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    inode: (u64, u64),
+    /// `None`: another process removes the file.
+    inode: Option<(u64, u64)>,
 }
 
 impl SocketFile {
     fn note(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            inode: Self::inode(path)?,
+            inode: Some(Self::inode(path)?),
         })
     }
 
@@ -270,7 +326,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if Self::inode(&self.path).is_ok_and(|inode| inode == self.inode)
+        if let Some(ours) = self.inode
+            && Self::inode(&self.path).is_ok_and(|inode| inode == ours)
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "could not remove the debug socket");

@@ -5,6 +5,8 @@
 mod proc_net;
 mod sock_diag;
 
+use proc_net::ProcNet;
+use sock_diag::SockDiag;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -95,6 +97,12 @@ impl Users {
         self.allowed.push(uid);
     }
 
+    /// The users that are admitted besides the server's own and root.
+    #[cfg(feature = "process")]
+    pub(crate) fn allowed(&self) -> &[u32] {
+        &self.allowed
+    }
+
     fn admit(&self, peer: Peer) -> Result<(), PeerRefused> {
         let ours = self.ours;
         match peer {
@@ -143,18 +151,29 @@ pub(crate) struct PeerOwner {
 
 /// The method of the lookup. The time of the first does not depend on the number of sockets, but not every kernel has
 /// it, and not every sandbox allows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Lookup {
-    SockDiag,
-    ProcNet,
+    SockDiag(SockDiag),
+    ProcNet(io::Result<ProcNet>),
+}
+
+impl Lookup {
+    fn find(&self, endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
+        match self {
+            Self::SockDiag(kernel) => kernel.find(endpoints),
+            Self::ProcNet(Ok(tables)) => tables.find(endpoints),
+            Self::ProcNet(Err(error)) => Err(error.kind().into()),
+        }
+    }
 }
 
 impl PeerOwner {
-    /// `listening` is the address of an existing socket, on which the methods are tried.
+    /// `listening` is the address of an existing socket, on which the methods are tried. All descriptors are opened here.
     pub(crate) fn new(users: Users, listening: SocketAddr) -> Self {
-        let lookup = match sock_diag::is_usable(listening) {
-            true => Lookup::SockDiag,
-            false => Lookup::ProcNet,
+        let usable = SockDiag::open().ok();
+        let lookup = match usable.filter(|kernel| kernel.is_usable(listening)) {
+            Some(kernel) => Lookup::SockDiag(kernel),
+            None => Lookup::ProcNet(ProcNet::open()),
         };
         Self { users, lookup }
     }
@@ -168,10 +187,7 @@ impl PeerOwner {
             peer: canonical(endpoints.peer),
             ours: canonical(endpoints.ours),
         };
-        let found = match self.lookup {
-            Lookup::SockDiag => sock_diag::find(endpoints),
-            Lookup::ProcNet => proc_net::find(endpoints),
-        };
+        let found = self.lookup.find(endpoints);
         self.users
             .admit(peer_of(found, || is_on_this_machine(endpoints)))
     }

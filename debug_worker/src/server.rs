@@ -145,6 +145,17 @@ pub async fn serve(
     parameters: DebuggerParameters,
     requests: Receiver<WorkerRpc>,
 ) -> io::Result<()> {
+    serve_after(driver, parameters, requests, || Ok(())).await
+}
+
+/// As [`serve`], and calls `ready` before the first client is accepted, when every descriptor that the server needs is
+/// open.
+pub(crate) async fn serve_after(
+    driver: impl Driver + 'static,
+    parameters: DebuggerParameters,
+    requests: Receiver<WorkerRpc>,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let DebuggerParameters {
         listener,
         requests: vm,
@@ -180,6 +191,7 @@ pub async fn serve(
         log: Log::new(),
         state: State::Listening,
     };
+    ready()?;
     // race: the endpoint ends with the server
     select_biased! {
         () = pin!(server.run(requests).fuse()) => Ok(()),

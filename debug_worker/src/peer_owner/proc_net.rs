@@ -1,11 +1,15 @@
 //! `/proc/net/tcp` and `/proc/net/tcp6` (proc(5), proc_pid_net(5)) list every TCP socket of this network namespace, one
 //! per line.
+//!
+//! The files are opened once, because a worker in a sandbox can open no file later.
 
 use super::Endpoints;
 use super::PeerSocket;
 use super::canonical;
-use std::fs;
+use std::fs::File;
 use std::io;
+use std::io::Read as _;
+use std::io::Seek as _;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
@@ -13,20 +17,36 @@ use std::net::SocketAddr;
 /// The state of a listening socket.
 const LISTEN: &str = "0A";
 
-/// Finds the client's socket.
-pub(super) fn find(endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = match fs::read_to_string(table) {
-            Ok(text) => text,
-            // The kernel has no IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if let Some(found) = find_in(&text, endpoints) {
-            return Ok(Some(found));
+/// The tables, open.
+#[derive(Debug)]
+pub(super) struct ProcNet(Vec<File>);
+
+impl ProcNet {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut tables = Vec::new();
+        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+            match File::open(table) {
+                Ok(file) => tables.push(file),
+                // The kernel has no IPv6.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Self(tables))
     }
-    Ok(None)
+
+    /// Finds the client's socket.
+    pub(super) fn find(&self, endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
+        for mut table in &self.0 {
+            table.rewind()?;
+            let mut text = Vec::new();
+            table.read_to_end(&mut text)?;
+            if let Some(found) = find_in(&String::from_utf8_lossy(&text), endpoints) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn find_in(table: &str, endpoints: Endpoints) -> Option<PeerSocket> {

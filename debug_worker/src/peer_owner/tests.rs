@@ -109,7 +109,19 @@ fn connected(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream, E
     (client, server, endpoints)
 }
 
-type Find = fn(Endpoints) -> io::Result<Option<PeerSocket>>;
+fn tables() -> Lookup {
+    Lookup::ProcNet(ProcNet::open())
+}
+
+/// The kernel's answers, if it answers for this socket.
+fn kernel(listening: SocketAddr) -> Option<Lookup> {
+    let kernel = SockDiag::open().ok();
+    let usable = kernel.filter(|kernel| kernel.is_usable(listening));
+    if usable.is_none() {
+        println!("SKIP: sock_diag does not work here");
+    }
+    usable.map(Lookup::SockDiag)
+}
 
 /// Each method of the lookup, with real sockets of every address family.
 #[test]
@@ -124,11 +136,7 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
             }
         };
         let listening = listener.local_addr().unwrap();
-        let mut ways: Vec<(&str, Find)> = vec![("proc", proc_net::find)];
-        match sock_diag::is_usable(listening) {
-            true => ways.push(("sock_diag", sock_diag::find)),
-            false => println!("SKIP: sock_diag does not work here"),
-        }
+        let ways: Vec<_> = [tables()].into_iter().chain(kernel(listening)).collect();
         let mut targets = vec![listening];
         if address == "[::]:0" {
             // A client of IPv4 that the server sees as an IPv4-mapped IPv6 address, and a client that uses the mapped
@@ -141,8 +149,9 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
             ];
         }
         for target in targets {
-            for (name, find) in &ways {
-                let what = format!("{name}, {target}");
+            for way in &ways {
+                let find = |endpoints| way.find(endpoints);
+                let what = format!("{way:?}, {target}");
                 let (client, _server, endpoints) = connected(&listener, target);
                 let found = find(endpoints).unwrap().expect(&what);
                 assert_eq!(found.uid, rustix::process::geteuid().as_raw(), "{what}");
@@ -160,26 +169,27 @@ fn the_owner_of_a_real_socket_is_found_until_it_is_closed() {
 fn a_real_client_is_let_in_or_sent_away_by_its_owner() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let listening = listener.local_addr().unwrap();
-    for lookup in [Lookup::SockDiag, Lookup::ProcNet] {
-        if lookup == Lookup::SockDiag && !sock_diag::is_usable(listening) {
-            println!("SKIP: sock_diag does not work here");
-            continue;
-        }
+    for way in [Some(tables()), kernel(listening)].into_iter().flatten() {
+        let what = format!("{way:?}");
+        let mut owner = PeerOwner {
+            users: users(),
+            lookup: way,
+        };
         let (client, _server, endpoints) = connected(&listener, listening);
         let ours = rustix::process::geteuid().as_raw();
-        let check = |overflow_uid| {
-            let users = Users {
+        let mut check = |overflow_uid| {
+            owner.users = Users {
                 ours,
                 allowed: Vec::new(),
                 overflow_uid,
             };
-            PeerOwner { users, lookup }.check(endpoints)
+            owner.check(endpoints)
         };
-        assert_eq!(check(None), Ok(()), "{lookup:?}");
+        assert_eq!(check(None), Ok(()), "{what}");
         let unknown = Err(PeerRefused::Unknown { ours });
-        assert_eq!(check(Some(ours)), unknown, "{lookup:?}");
+        assert_eq!(check(Some(ours)), unknown, "{what}");
         drop(client);
-        assert_eq!(check(None), Err(PeerRefused::Gone), "{lookup:?}");
+        assert_eq!(check(None), Err(PeerRefused::Gone), "{what}");
     }
 }
 
@@ -192,9 +202,11 @@ fn a_listening_socket_is_no_client() {
         peer: other.local_addr().unwrap(),
         ours: listener.local_addr().unwrap(),
     };
-    assert_eq!(proc_net::find(endpoints).unwrap(), None);
-    if sock_diag::is_usable(endpoints.ours) {
-        assert_eq!(sock_diag::find(endpoints).unwrap(), None);
+    for way in [Some(tables()), kernel(endpoints.ours)]
+        .into_iter()
+        .flatten()
+    {
+        assert_eq!(way.find(endpoints).unwrap(), None, "{way:?}");
     }
 }
 
@@ -202,15 +214,13 @@ fn a_listening_socket_is_no_client() {
 fn where_there_is_no_socket_at_all_none_is_found() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let listening = listener.local_addr().unwrap();
-    let usable = sock_diag::is_usable(listening);
+    let ways = [Some(tables()), kernel(listening)];
     drop(listener);
     let endpoints = Endpoints {
         peer: listening,
         ours: listening,
     };
-    assert_eq!(proc_net::find(endpoints).unwrap(), None);
-    match usable {
-        true => assert_eq!(sock_diag::find(endpoints).unwrap(), None),
-        false => println!("SKIP: sock_diag does not work here"),
+    for way in ways.into_iter().flatten() {
+        assert_eq!(way.find(endpoints).unwrap(), None, "{way:?}");
     }
 }

@@ -5,6 +5,7 @@ use crate::cli::debug_args::GdbServer;
 use crate::cli::debug_args::OnCrash;
 use crate::demo;
 use crate::exit_status::ExitStatus;
+use crate::isolation;
 use crate::kernel::Kernel;
 use crate::say;
 use crate::session_text;
@@ -14,6 +15,7 @@ use debug_worker::DebuggerParameters;
 use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::SessionSettings;
+use debug_worker::process::WorkerHost;
 use futures::StreamExt as _;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultDriver;
@@ -62,6 +64,11 @@ pub(crate) enum ServerError {
     /// The demo guest's file cannot be written.
     #[error("cannot write the demo guest's ELF file for gdb to the cache folder: {0}")]
     SymbolFile(io::Error),
+    /// The debug server cannot be isolated as the user requires.
+    #[error(
+        "--isolate require, and the debug server cannot be isolated completely here: {0}; use --isolate auto to take what there is"
+    )]
+    Isolation(String),
     /// The probe of the host's KVM failed.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -75,9 +82,8 @@ impl ServerError {
             | Self::MetricsOfNobody
             | Self::Listen(_)
             | Self::Metrics(_)
-            | Self::Rpc(_) => {
-                ExitStatus::BadInput
-            }
+            | Self::Rpc(_)
+            | Self::Isolation(_) => ExitStatus::BadInput,
             Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
         }
     }
@@ -103,6 +109,8 @@ struct Gdb {
     listener: DebugListener,
     settings: SessionSettings,
     metrics: Option<DebugListener>,
+    /// `None`: the server runs in this process.
+    workers: Option<WorkerHost>,
 }
 
 impl Server {
@@ -234,7 +242,10 @@ impl Gdb {
         let mut parameters = DebuggerParameters::new(self.listener, requests);
         parameters.settings = self.settings;
         parameters.metrics = self.metrics;
-        debug_worker::serve(driver, parameters, stopped).await
+        match self.workers {
+            Some(workers) => workers.serve(driver, parameters, stopped).await,
+            None => debug_worker::serve(driver, parameters, stopped).await,
+        }
     }
 }
 
@@ -267,6 +278,7 @@ fn gdb(args: &RunArgs, address: &ListenAddress) -> Result<Gdb, ServerError> {
         listener,
         settings,
         metrics,
+        workers: isolation::workers(args.debug.isolate, &args.log)?,
     })
 }
 

@@ -27,6 +27,8 @@ pub(crate) fn doctor() -> ExitStatus {
         Ok(report) => {
             say("Tried in a throw-away virtual machine:\n");
             say(&table(&report.capabilities()));
+            #[cfg(feature = "gdb")]
+            say(&crate::isolation::report());
             ExitStatus::Success
         }
         Err(error) => {

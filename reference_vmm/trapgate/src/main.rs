@@ -15,6 +15,8 @@ mod doctor;
 mod exec;
 mod exit_status;
 mod interrupts;
+#[cfg(feature = "gdb")]
+mod isolation;
 mod kernel;
 mod kernel_facts;
 mod kvm_host;
@@ -36,6 +38,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "gdb")]
+    debug_worker::process::try_run_worker(log_args::begin_in_worker);
     let cli = Cli::parse();
     // `exec` gives the setting to the library in the VMM.
     let log = match &cli.command {

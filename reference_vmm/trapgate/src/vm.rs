@@ -201,7 +201,7 @@ fn connect_serial(fd: &VmFd, out: SerialOutput) -> Result<Com1<SerialOutput>, Vm
         what: "connect the serial port's interrupt",
         why: why.to_string(),
     };
-    let irq = EventFd::new(libc::EFD_NONBLOCK).map_err(failed)?;
+    let irq = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(failed)?;
     fd.register_irqfd(&irq, serial::IRQ)
         .map_err(kvm("connect the serial port's interrupt"))?;
     Ok(Com1::new(irq, out))

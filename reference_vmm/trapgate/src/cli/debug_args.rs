@@ -26,6 +26,10 @@ pub(crate) struct DebugArgs {
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
+    /// Whether the debug server runs in a process of its own, which can open no file and no socket and is replaced if it
+    /// dies
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Isolate::Off)]
+    pub isolate: Isolate,
     /// Whether the guest's clocks and timers stop while a debugger has stopped the guest
     #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
     pub freeze_time: Freeze,
@@ -124,6 +128,17 @@ pub(crate) enum OnCrash {
     Stop,
 }
 
+/// Whether the debug server runs in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolate {
+    /// In the process of the VMM
+    Off,
+    /// In a process of its own, as far as this host's kernel can isolate it
+    Auto,
+    /// In a process of its own; trapgate ends if the kernel lacks a part of the isolation
+    Require,
+}
+
 impl From<OnDisconnect> for DetachAction {
     fn from(what: OnDisconnect) -> Self {
         match what {
@@ -201,6 +216,7 @@ mod tests {
             (["--gdb", "nowhere"], "HOST:PORT"),
             (["--on-disconnect", "sleep"], "resume, stop, kill"),
             (["--on-crash", "sleep"], "end, stop"),
+            (["--isolate", "perhaps"], "off, auto, require"),
             (["--idle-timeout", "0"], "0 is not in 1.."),
             (["--metrics", "127.0.0.1:9000"], "unix:PATH"),
             (["--rpc", "127.0.0.1:9000"], "unix:PATH"),

@@ -48,15 +48,44 @@ impl FromStr for LogSetting {
 
 /// Begins to log. Without a filter of the user, `RUST_LOG` is the filter, and without this variable, warnings are logged.
 pub(crate) fn begin(setting: &LogSetting) {
+    begin_with(&filter(setting), setting.json);
+}
+
+fn filter(setting: &LogSetting) -> String {
+    let environment = || std::env::var(EnvFilter::DEFAULT_ENV);
+    match &setting.filter {
+        Some(filter) => filter.clone(),
+        None => environment().unwrap_or_default(),
+    }
+}
+
+/// The word before the filter of a worker whose log is JSON.
+#[cfg(feature = "gdb")]
+const JSON: &str = "json ";
+
+/// The setting in the form in which a worker, which has no environment, gets it.
+#[cfg(feature = "gdb")]
+pub(crate) fn for_worker(setting: &LogSetting) -> String {
+    let form = if setting.json { JSON } else { "" };
+    format!("{form}{}", filter(setting))
+}
+
+/// Begins to log in a worker.
+#[cfg(feature = "gdb")]
+pub(crate) fn begin_in_worker(setting: &str) {
+    match setting.strip_prefix(JSON) {
+        Some(filter) => begin_with(filter, true),
+        None => begin_with(setting, false),
+    }
+}
+
+fn begin_with(filter: &str, json: bool) {
     let builder = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
-    let filter = match &setting.filter {
-        Some(filter) => builder.parse_lossy(filter),
-        None => builder.from_env_lossy(),
-    };
+    let filter = builder.parse_lossy(filter);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match setting.json {
+    match json {
         true => log.json().init(),
         false => {
             let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -4,6 +4,7 @@ mod clients;
 mod connections;
 mod hostile;
 mod interrupts;
+mod isolation;
 mod kept;
 mod lldb;
 mod modes;
