@@ -38,6 +38,7 @@ mod log_limit;
 mod metrics;
 mod monitor;
 mod operation;
+mod parameters;
 mod peer_owner;
 mod pending_clients;
 #[cfg(feature = "process")]
@@ -65,10 +66,10 @@ pub use capability_text::capability_meaning;
 pub use listener::BindError;
 pub use listener::DebugListener;
 pub use listener::Evictor;
+pub use parameters::DebuggerParameters;
+pub use parameters::SessionSettings;
 #[cfg(feature = "rpc")]
 pub use rpc::serve_rpc;
-pub use server::DebuggerParameters;
-pub use server::SessionSettings;
 pub use server::serve;
 pub use statistics::Statistics;
 pub use worker::DebugWorker;

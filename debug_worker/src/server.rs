@@ -11,10 +11,11 @@
 use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::listener::Accepted;
-use crate::listener::DebugListener;
 use crate::listener::Eviction;
 use crate::listener::PolledListener;
 use crate::log_limit::LogLimit;
+use crate::parameters::DebuggerParameters;
+use crate::parameters::SessionSettings;
 use crate::peer_owner::PeerRefused;
 use crate::pending_clients::NoFirstPacket;
 use crate::pending_clients::PendingClients;
@@ -42,13 +43,11 @@ use pal_async::timer::Instant;
 use pal_async::timer::PolledTimer;
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument as _;
 use tracing::Span;
-use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::target::Target;
 
 /// A connected client.
@@ -70,69 +69,6 @@ const MAX_WAITING: usize = 8;
 /// The end of a session whose client has gone has three steps: the request that is in progress, the unsent bytes, and
 /// the detach. Each takes at most the deadline of a request.
 const STEPS_OF_SESSION_END: u32 = 3;
-
-/// The parameters of a debug server.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DebuggerParameters {
-    /// The socket on which clients connect.
-    pub listener: DebugListener,
-    /// The VM: a channel to its controller, or a connection to another process.
-    pub requests: Target,
-    /// The settings of all sessions.
-    pub settings: SessionSettings,
-    /// The counters of the server. The VMM may keep a clone.
-    pub statistics: Statistics,
-    /// A unix socket on which the server answers `GET /metrics` with the counters, as OpenMetrics text.
-    #[cfg(feature = "open-metrics")]
-    pub metrics: Option<DebugListener>,
-}
-
-impl DebuggerParameters {
-    /// The parameters of a server with the default settings.
-    pub fn new(listener: DebugListener, requests: impl Into<Target>) -> Self {
-        Self {
-            listener,
-            requests: requests.into(),
-            settings: SessionSettings::default(),
-            statistics: Statistics::default(),
-            #[cfg(feature = "open-metrics")]
-            metrics: None,
-        }
-    }
-}
-
-/// The settings of all sessions. Begin with the default, and set the fields that differ.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SessionSettings {
-    /// What happens to the guest when a client is lost or sends `k`. After GDB's `detach` the guest always runs on.
-    pub on_disconnect: DetachAction,
-    /// The time limit of every request to the VM but `Resume`.
-    pub rpc_deadline: Duration,
-    /// The maximum time to a client's first packet, and the maximum time for which a client may leave bytes of the
-    /// server unread. A client that has sent a packet may be silent for any time.
-    pub idle_timeout: Duration,
-    /// The time that a client waits for the present client before it is refused. If the present client is already gone,
-    /// the waiting client waits for the end of the session.
-    pub refuse_after: Duration,
-    /// The folder on this machine in which `monitor dump` may create files. A client chooses the names, and cannot
-    /// overwrite a file. With `None` the command is refused.
-    pub dump_folder: Option<PathBuf>,
-}
-
-impl Default for SessionSettings {
-    /// The guest runs on; the time limits are 5 s, 30 s and 0.5 s; no dumps.
-    fn default() -> Self {
-        Self {
-            on_disconnect: DetachAction::Resume,
-            rpc_deadline: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(30),
-            refuse_after: Duration::from_millis(500),
-            dump_folder: None,
-        }
-    }
-}
 
 /// Serves debuggers until `requests` receives `Stop` or closes, or until the VM is gone.
 ///

@@ -1,6 +1,6 @@
 //! The debug server as a worker on its own thread.
 
-use crate::server::DebuggerParameters;
+use crate::parameters::DebuggerParameters;
 use crate::server::serve;
 use anyhow::Context as _;
 use mesh::Receiver;

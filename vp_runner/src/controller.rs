@@ -9,6 +9,7 @@ mod device_calls;
 mod devices;
 mod held_events;
 mod latest_session;
+mod owner;
 mod requests;
 mod ticker;
 mod unanswered;
@@ -43,6 +44,7 @@ use futures::FutureExt as _;
 use futures::StreamExt;
 use futures::select_biased;
 use latest_session::LatestSession;
+use owner::Owner;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +63,6 @@ use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::RunnerFault;
 use vmm_core_defs::stop::StopEvent;
-use vmm_core_defs::stop::StopOn;
 use vps::VpThread;
 use vps::Vps;
 use waiting::Waiting;
@@ -118,32 +119,6 @@ pub struct Controller {
     /// The reasons of the present stop that were reported to the debugger.
     reported: Vec<DebugStopReason>,
     time: Arc<Timekeeper>,
-}
-
-/// Who owns the machine.
-pub(crate) enum Owner {
-    /// This crate: it resets and ends the machine.
-    Runner,
-    /// The VMM, whose run loops run the vCPUs.
-    Vmm(HeldEvents),
-}
-
-impl Owner {
-    /// The end of the guest as a debugger is told of it.
-    const fn end_for_debugger(&self, end: RunnerExit) -> RunnerExit {
-        match (self, end) {
-            (Self::Vmm(_), RunnerExit::Stopped) => RunnerExit::Released,
-            (_, end) => end,
-        }
-    }
-
-    /// Those of these events that can be stops.
-    fn limit(&self, set: StopOn) -> StopOn {
-        match self {
-            Self::Runner => set,
-            Self::Vmm(events) => set.intersection(events.announced()),
-        }
-    }
 }
 
 /// When the VMM ends the debugger, a VP in the guest has this time to park. A VP whose thread the VMM has does not park, and cannot enter the guest as it was.

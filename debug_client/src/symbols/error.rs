@@ -62,8 +62,7 @@ pub enum SymbolsError {
     },
 }
 
-impl From<gimli::Error> for SymbolsError {
-    fn from(error: gimli::Error) -> Self {
-        Self::Dwarf(error.to_string())
-    }
+/// The debug information has another form than gimli expects. A function, so that no public item names gimli.
+pub(super) fn dwarf(error: gimli::Error) -> SymbolsError {
+    SymbolsError::Dwarf(error.to_string())
 }

@@ -35,7 +35,8 @@ impl ExitStatus {
             RunnerExit::TripleFault { .. } => Self::TripleFault,
             RunnerExit::Crashed { .. } => Self::Crashed,
             RunnerExit::Killed => Self::Killed,
-            RunnerExit::Stopped => Self::Signal(signal),
+            // `Released` is told to debuggers only.
+            RunnerExit::Stopped | RunnerExit::Released => Self::Signal(signal),
             // An end of a newer vmm_core_defs. `session_text::ending` says what it is.
             _ => Self::Failed,
         }

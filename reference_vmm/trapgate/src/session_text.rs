@@ -103,7 +103,7 @@ fn cannot_go_on(vp: VpIndex, cause: &CrashCause) -> String {
 /// The text about the end of the guest. `None` for an ordinary end.
 pub(crate) fn ending(exit: &RunnerExit) -> Option<String> {
     match exit {
-        RunnerExit::PowerOff | RunnerExit::Stopped => None,
+        RunnerExit::PowerOff | RunnerExit::Stopped | RunnerExit::Released => None,
         RunnerExit::Reset => Some("trapgate: the guest asked for a reset (--no-reboot)".to_owned()),
         RunnerExit::Killed => Some("trapgate: the debugger ended the guest".to_owned()),
         RunnerExit::ResetFailed => Some(

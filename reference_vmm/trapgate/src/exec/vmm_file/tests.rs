@@ -77,7 +77,7 @@ fn the_dynamic_linker_is_taken_with_the_program_that_it_loads() {
     fs::write(&guest, demo_guest::ELF).expect("writable");
     let check = |arguments: &[&OsStr]| {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        check(&linker, &arguments)
+        check(&linker, &arguments).map(drop)
     };
     let path = OsStr::new("--library-path");
     let cache = OsStr::new("--inhibit-cache");
