@@ -3,7 +3,6 @@
 use super::Pair;
 use super::answered;
 use super::any_value::value;
-use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
 use crate::debug_rpc::BadMessage;
 use crate::debug_rpc::DebugError;
