@@ -11,7 +11,7 @@ pub use error::SymbolsError;
 pub use value::Field;
 pub use value::Value;
 
-use error::dwarf;
+use error::unreadable;
 use gimli::LittleEndian;
 use object::Object;
 use object::ObjectSection;
@@ -110,7 +110,7 @@ impl Symbols {
         }
         let dwarf = gimli::Dwarf::load(|id| section(&file, id.name()))?;
         let dwarf = Arc::new(dwarf);
-        let lines = addr2line::Context::from_arc_dwarf(dwarf.clone()).map_err(dwarf)?;
+        let lines = addr2line::Context::from_arc_dwarf(dwarf.clone()).map_err(unreadable)?;
         Ok(Self(Arc::new(Inner {
             addresses,
             functions,

@@ -63,6 +63,6 @@ pub enum SymbolsError {
 }
 
 /// The debug information has another form than gimli expects. A function, so that no public item names gimli.
-pub(super) fn dwarf(error: gimli::Error) -> SymbolsError {
+pub(super) fn unreadable(error: gimli::Error) -> SymbolsError {
     SymbolsError::Dwarf(error.to_string())
 }

@@ -2,7 +2,7 @@
 
 use super::Section;
 use super::error::SymbolsError;
-use super::error::dwarf;
+use super::error::unreadable;
 use super::types::Kind;
 use super::types::Member;
 use super::types::Type;
@@ -41,8 +41,8 @@ pub(super) fn named(dwarf: &Dwarf, name: &str) -> Result<Type, SymbolsError> {
         _ => (&WITHOUT_KEYWORD, name),
     };
     let mut headers = dwarf.units();
-    while let Some(header) = headers.next().map_err(dwarf)? {
-        let unit = dwarf.unit(header).map_err(dwarf)?;
+    while let Some(header) = headers.next().map_err(unreadable)? {
+        let unit = dwarf.unit(header).map_err(unreadable)?;
         let Some(offset) = find(dwarf, &unit, tags, bare)? else {
             continue;
         };
@@ -67,7 +67,7 @@ fn find(
     name: &str,
 ) -> Result<Option<Offset>, SymbolsError> {
     let mut entries = unit.entries();
-    while let Some(entry) = entries.next_dfs().map_err(dwarf)? {
+    while let Some(entry) = entries.next_dfs().map_err(unreadable)? {
         if tags.contains(&entry.tag())
             && !entry.has_attr(gimli::DW_AT_declaration)
             && name_of(dwarf, unit, entry)?.as_deref() == Some(name)
@@ -82,8 +82,10 @@ fn name_of(dwarf: &Dwarf, unit: &Unit, entry: &Entry) -> Result<Option<String>, 
     let Some(value) = entry.attr_value(gimli::DW_AT_name) else {
         return Ok(None);
     };
-    let name = dwarf.attr_string(unit, value).map_err(dwarf)?;
-    Ok(Some(name.to_string_lossy().map_err(dwarf)?.into_owned()))
+    let name = dwarf.attr_string(unit, value).map_err(unreadable)?;
+    Ok(Some(
+        name.to_string_lossy().map_err(unreadable)?.into_owned(),
+    ))
 }
 
 fn unsigned(entry: &Entry, attribute: DwAt) -> Option<u64> {
@@ -99,7 +101,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// The type at a place of a unit.
     fn at(self, unit: &Unit, offset: Offset) -> Result<Type, SymbolsError> {
-        let entry = unit.entry(offset).map_err(dwarf)?;
+        let entry = unit.entry(offset).map_err(unreadable)?;
         let size = unsigned(&entry, gimli::DW_AT_byte_size);
         let bare = name_of(self.dwarf, unit, &entry)?;
         let keyword = |keyword: &str| match &bare {
@@ -175,9 +177,9 @@ impl Reading<'_> {
             Some(AttributeValue::UnitRef(offset)) => deeper.at(unit, offset),
             Some(AttributeValue::DebugInfoRef(offset)) => {
                 let mut headers = self.dwarf.units();
-                while let Some(header) = headers.next().map_err(dwarf)? {
+                while let Some(header) = headers.next().map_err(unreadable)? {
                     if let Some(offset) = offset.to_unit_offset(&header) {
-                        return deeper.at(&self.dwarf.unit(header).map_err(dwarf)?, offset);
+                        return deeper.at(&self.dwarf.unit(header).map_err(unreadable)?, offset);
                     }
                 }
                 Ok(opaque("a type of another file"))
@@ -188,9 +190,9 @@ impl Reading<'_> {
 
     fn enumerators(self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
         let mut names = Vec::new();
-        let mut tree = unit.entries_tree(Some(offset)).map_err(dwarf)?;
-        let mut children = tree.root().map_err(dwarf)?.children();
-        while let Some(child) = children.next().map_err(dwarf)? {
+        let mut tree = unit.entries_tree(Some(offset)).map_err(unreadable)?;
+        let mut children = tree.root().map_err(unreadable)?.children();
+        while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
             let value = entry.attr_value(gimli::DW_AT_const_value);
             let value = value.and_then(|value| {
@@ -206,9 +208,9 @@ impl Reading<'_> {
 
     fn members(self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
         let mut members = Vec::new();
-        let mut tree = unit.entries_tree(Some(offset)).map_err(dwarf)?;
-        let mut children = tree.root().map_err(dwarf)?.children();
-        while let Some(child) = children.next().map_err(dwarf)? {
+        let mut tree = unit.entries_tree(Some(offset)).map_err(unreadable)?;
+        let mut children = tree.root().map_err(unreadable)?.children();
+        while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
             if entry.tag() != gimli::DW_TAG_member {
                 continue;
@@ -227,9 +229,11 @@ impl Reading<'_> {
 
     fn array(self, unit: &Unit, entry: &Entry) -> Result<Type, SymbolsError> {
         let mut counts = Vec::new();
-        let mut tree = unit.entries_tree(Some(entry.offset())).map_err(dwarf)?;
-        let mut children = tree.root().map_err(dwarf)?.children();
-        while let Some(child) = children.next().map_err(dwarf)? {
+        let mut tree = unit
+            .entries_tree(Some(entry.offset()))
+            .map_err(unreadable)?;
+        let mut children = tree.root().map_err(unreadable)?.children();
+        while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
             if entry.tag() == gimli::DW_TAG_subrange_type {
                 // An array without a length has neither.
