@@ -58,7 +58,7 @@ struct all {
     char flexible[];
 };
 typedef struct all all_t;
-struct all value = {
+all_t value = {
     .negative = -2, .big = 0xfedcba9876543210, .yes = 1, .name = "cpu0", .state = BUSY, .broken = BROKEN,
     .low = 5, .middle = 100, .minus = -3, .inner = 9, .word = 0x04030201,
     .matrix = {{1, 2, 3}, {4, 5, 6}}, .number = 1.5, .half = 0.5, .next = (struct all *)0x1234,

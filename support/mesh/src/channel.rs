@@ -99,7 +99,7 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// The receiving half of [`channel`]. Dropped in this order: [`Closed`] resolves when [`Sender::is_closed`] is true.
+/// The receiving half of [`channel`]. Dropped in this order: `Closed` resolves when [`Sender::is_closed`] is true.
 pub struct Receiver<T> {
     messages: mpsc::UnboundedReceiver<T>,
     _open: single::Sender<()>,
