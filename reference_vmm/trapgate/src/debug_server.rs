@@ -42,7 +42,7 @@ use vp_runner::runner::StartMode;
 pub(crate) enum ServerError {
     /// A crashed guest would be kept for a debugger, and no debugger can attach.
     #[error(
-        "--on-crash stop keeps the guest for a debugger, and with --gdb off and without --rpc no debugger can attach; give --gdb or --rpc an address, or omit --on-crash"
+        "--on-crash stop keeps the guest for a debugger, and with --gdb off no debugger can attach; give --gdb an address, or --rpc a socket, or omit --on-crash"
     )]
     KeptForNobody,
     /// There would be no counters to publish.

@@ -253,4 +253,8 @@ fn a_guest_is_not_kept_for_a_debugger_that_cannot_come() {
         &["--on-crash", "stop", "--gdb", "off"],
         &["with --gdb off no debugger can attach", "omit --on-crash"],
     );
+    refused(
+        &["--metrics", "unix:/tmp/no_metrics", "--gdb", "off"],
+        &["with --gdb off there is none", "omit --metrics"],
+    );
 }
