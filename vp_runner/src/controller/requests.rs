@@ -269,7 +269,7 @@ impl Controller {
         if let Err(err) = self.check_reset() {
             return rpc.complete(Err(err));
         }
-        if !self.machine.can_be_reset() {
+        if !self.machine.can_be_reset() && self.state.check_stopped().is_ok() {
             return rpc.complete(Err(Unsupported::ResetOfVmm.into()));
         }
         match self.state.reset() {
