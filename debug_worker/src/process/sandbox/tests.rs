@@ -1,7 +1,10 @@
 //! Programs that try to leave the sandbox. Each is this test program again, which runs one test.
 
 use super::*;
+use crate::peer_owner::Endpoints;
+use crate::peer_owner::user_by_tables;
 use std::fs::File;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt as _;
@@ -47,8 +50,22 @@ fn a_process_in_the_sandbox() {
         let refused = File::open("/etc/passwd").is_err() && UdpSocket::bind("127.0.0.1:0").is_ok();
         std::process::exit(if refused { REFUSED } else { STAYED });
     }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let ours = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(ours).expect("a connection");
+    let peer = client.local_addr().expect("an address");
+    let user_of = user_by_tables().expect("the tables");
+    let own_user = rustix::process::geteuid().as_raw();
     let sandbox = profile.finalize();
     assert!(sandbox.active.contains(&Part::Seccomp), "{sandbox}");
+    if way_out == "tables" {
+        let found = user_of(Endpoints { peer, ours });
+        std::process::exit(if found == Some(own_user) {
+            STAYED
+        } else {
+            REFUSED
+        });
+    }
     if let Some(folder) = dump_folder {
         let mut options = File::options();
         let made = options
@@ -86,6 +103,8 @@ fn a_process_in_the_sandbox() {
 #[test]
 fn each_way_out_kills_the_process_and_only_it() {
     assert_eq!(tried("nothing").code(), Some(STAYED), "the sandbox alone");
+    let ended = tried("tables");
+    assert_eq!(ended.code(), Some(STAYED), "the user of a client: {ended}");
     for way_out in [
         "open", "tcp", "socket", "exec", "thread", "signal", "limits",
     ] {
