@@ -131,7 +131,11 @@ fn the_process_has_its_sockets_and_nothing_else() {
             "anon_inode:[eventfd]",
             "/dev/null",
         ];
-        let is_known = known.iter().any(|known| target.starts_with(known));
+        // Where the kernel has no inet_diag, the tables show the user of a client.
+        let is_table = ["/net/tcp", "/net/tcp6"]
+            .iter()
+            .any(|end| target.ends_with(end));
+        let is_known = is_table || known.iter().any(|known| target.starts_with(known));
         assert!(
             is_known || is_error_output,
             "{} is {target}",

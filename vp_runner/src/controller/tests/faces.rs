@@ -23,6 +23,7 @@ use kvm_ioctls::VcpuFd;
 use vcpu::SharedVcpu;
 use vmm::SignalOfTest;
 use vmm::Vmm;
+use vmm_core_defs::stop::StopOn;
 use world::World;
 
 /// Returns the number of runs of the guest.
