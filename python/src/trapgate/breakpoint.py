@@ -1,0 +1,101 @@
+"""Breakpoints as values of the program."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from trapgate import errors
+from trapgate.debug.v1 import breakpoints_pb2, messages_pb2
+from trapgate.stop import Stop, StopKind
+
+if TYPE_CHECKING:
+    from trapgate.session import Session
+
+#: A kind, an address and a length: what the VMM's table of breakpoints is ordered by.
+Key = tuple[int, int, int]
+
+
+class Breakpoint:
+    """A breakpoint or watchpoint that is set. As a context manager it removes itself at the end of the block.
+
+    Several values may stand for one breakpoint, which is removed with the last of them. It ends with the session.
+    """
+
+    def __init__(self, session: Session, kind: breakpoints_pb2.BreakpointKind, address: int, length: int) -> None:
+        """For `Debugger.break_at` and its like."""
+        self._session = session
+        self._kind = kind
+        self._key: Key = (int(kind), address, length)
+        self._set = False
+        change = breakpoints_pb2.BreakpointChange(insert=self._message())
+        session.change_breakpoints("set a breakpoint", change)
+        self._set = True
+        session.breakpoints[self._key] = session.breakpoints.get(self._key, 0) + 1
+
+    @property
+    def address(self) -> int:
+        """The address of the instruction, or of the first watched byte."""
+        return self._key[1]
+
+    @property
+    def length(self) -> int:
+        """In bytes. 1 for an instruction."""
+        return self._key[2]
+
+    @property
+    def is_set(self) -> bool:
+        """Whether this value stands for a breakpoint."""
+        return self._set and self._session.attached
+
+    def is_reason(self, stop: Stop) -> bool:
+        """Whether this breakpoint is the reason of a stop."""
+        if stop.kind is StopKind.BREAKPOINT:
+            found = stop.reason.breakpoint.breakpoint
+        elif stop.kind is StopKind.WATCHPOINT:
+            found = stop.reason.watchpoint.breakpoint
+        else:
+            return False
+        return (found.kind, found.address, found.len) == self._key
+
+    def remove(self) -> None:
+        """Removes the breakpoint. Nothing happens if it is removed already, or the session is over."""
+        if not self.is_set:
+            return
+        self._set = False
+        self._session.breakpoints[self._key] -= 1
+        if self._session.breakpoints[self._key] == 0:
+            del self._session.breakpoints[self._key]
+            change = breakpoints_pb2.BreakpointChange(remove=self._message())
+            self._session.change_breakpoints("remove a breakpoint", change)
+
+    @property
+    def wanted(self) -> str:
+        """What a program waits for, as text."""
+        return f"{'an access to the watched bytes' if self._watches else 'the breakpoint'} at {self.address:#x}"
+
+    @property
+    def _watches(self) -> bool:
+        return self._key[0] not in (breakpoints_pb2.BREAKPOINT_KIND_SOFTWARE, breakpoints_pb2.BREAKPOINT_KIND_EXECUTE)
+
+    def _message(self) -> breakpoints_pb2.Breakpoint:
+        _, address, length = self._key
+        return breakpoints_pb2.Breakpoint(kind=self._kind, address=address, len=length)
+
+    def __enter__(self) -> Breakpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        # A guest or a VMM that is gone has no breakpoints, and an error of the block says more than one of the removal.
+        hidden = (errors.Error,) if kind else (errors.Gone, errors.GuestEnded)
+        with contextlib.suppress(*hidden):
+            self.remove()
+        return False
+
+    def __repr__(self) -> str:
+        what = f"{self.length} watched bytes" if self._watches else "breakpoint"
+        name = self._session.name_of(self.address)
+        return f"<Breakpoint: {what} at {self.address:#x}{name}{'' if self.is_set else ', removed'}>"

@@ -1,0 +1,1 @@
+"""The messages of the debug protocol, by their versions."""

@@ -1,0 +1,100 @@
+"""Guest memory, in requests of a size that the VMM takes."""
+
+from __future__ import annotations
+
+import collections
+import time
+
+from trapgate import errors
+from trapgate.connection import MAX_TRANSFER
+from trapgate.debug.v1 import memory_pb2, messages_pb2
+from trapgate.session import Session
+
+#: The bytes of one request of a long read. The VMM holds at most 32 MiB of answers, so several requests of this size may be on the way.
+_PART = 4 << 20
+_ON_THE_WAY = 3
+
+
+class Memory:
+    """The memory of a guest, by the page tables of one VP or by physical addresses."""
+
+    def __init__(self, session: Session, vp: int | None) -> None:
+        self._session = session
+        # `None`: physical addresses.
+        self._vp = vp
+
+    def read(self, place: int | str, length: int) -> bytes:
+        """All of these bytes, or an exception."""
+        address = self._range(place, length)
+        if length <= _PART:
+            return self._whole(address, length, [self._part(self._ask(address, length), length)])
+        parts: list[bytes] = []
+        asked: collections.deque[tuple[int, int]] = collections.deque()
+        begun = 0
+        try:
+            while begun < length or asked:
+                while begun < length and len(asked) < _ON_THE_WAY:
+                    count = min(_PART, length - begun)
+                    asked.append((self._ask(address + begun, count), count))
+                    begun += count
+                number, count = asked.popleft()
+                try:
+                    part = self._part(number, count)
+                except errors.Refused:
+                    if not parts:
+                        raise
+                    part = b""
+                parts.append(part)
+                if len(part) < count:
+                    break
+        finally:
+            for number, _ in asked:
+                self._session.connection.abandon(number)
+        return self._whole(address, length, parts)
+
+    def write(self, place: int | str, data: bytes | bytearray | memoryview) -> None:
+        """Writes all of these bytes. An exception may come after a part of a write of more than 16 MiB."""
+        whole = memoryview(data).cast("B")
+        address = self._range(place, len(whole))
+        for start in range(0, len(whole), MAX_TRANSFER):
+            write = memory_pb2.WriteMemory(
+                address=self._address(address + start), data=bytes(whole[start : start + MAX_TRANSFER])
+            )
+            self._session.call("write memory", messages_pb2.Request(write_memory=write), "done")
+
+    def read_number(self, place: int | str, size: int) -> int:
+        """An unsigned number of `size` bytes, in little-endian order."""
+        return int.from_bytes(self.read(place, size), "little")
+
+    def write_number(self, place: int | str, value: int, size: int) -> None:
+        """Writes an unsigned number of `size` bytes, in little-endian order. Raises `OverflowError` if the number is too large or negative."""
+        self.write(place, value.to_bytes(size, "little"))
+
+    def _ask(self, address: int, length: int) -> int:
+        read = memory_pb2.ReadMemory(address=self._address(address), len=length)
+        return self._session.send("read memory", messages_pb2.Request(read_memory=read))
+
+    def _part(self, number: int, length: int) -> bytes:
+        connection = self._session.connection
+        answer = connection.result(number, "memory", time.monotonic() + connection.limit)
+        if len(answer.memory) > length:
+            raise errors.BadAnswer("read memory", "it has more bytes than were asked for")
+        return answer.memory
+
+    @staticmethod
+    def _whole(address: int, length: int, parts: list[bytes]) -> bytes:
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(data) < length:
+            raise errors.PartOfMemory(address, length, data)
+        return data
+
+    def _range(self, place: int | str, length: int) -> int:
+        address = self._session.address(place)
+        if length < 0 or address + length > 1 << 64:
+            raise errors.BadRange(address, length)
+        return address
+
+    def _address(self, address: int) -> memory_pb2.GuestAddress:
+        if self._vp is None:
+            return memory_pb2.GuestAddress(gpa=address)
+        return memory_pb2.GuestAddress(gva=memory_pb2.VpAddress(vp=self._vp, gva=address))
