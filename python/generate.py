@@ -17,8 +17,10 @@ TARGET = HERE / "src"
 def generate(folder: Path) -> list[Path]:
     """Writes the generated files into a folder, and returns their paths in it."""
     sources = sorted(str(path) for path in (SOURCES / PACKAGE).glob("*.proto"))
-    compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}"]
-    subprocess.run([*compiler, f"--python_out={folder}", f"--pyi_out={folder}", *sources], check=True)
+    # Beside the interpreter: a virtual environment need not be activated.
+    plugin = Path(sys.executable).parent / "protoc-gen-mypy"
+    compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", f"--plugin={plugin}"]
+    subprocess.run([*compiler, f"--python_out={folder}", f"--mypy_out=quiet:{folder}", *sources], check=True)
     return sorted(path.relative_to(folder) for path in (folder / PACKAGE).glob("*_pb2.py*"))
 
 

@@ -23,7 +23,7 @@ class Breakpoint:
     Several values may stand for one breakpoint, which is removed with the last of them. It ends with the session.
     """
 
-    def __init__(self, session: Session, kind: breakpoints_pb2.BreakpointKind, address: int, length: int) -> None:
+    def __init__(self, session: Session, kind: breakpoints_pb2.BreakpointKind.ValueType, address: int, length: int) -> None:
         """For `Debugger.break_at` and its like."""
         self._session = session
         self._kind = kind

@@ -24,6 +24,18 @@ MAX_TRANSFER = 16 << 20
 _MAX_HELLO = 256
 _MAX_FRAME = MAX_TRANSFER + (64 << 10)
 
+# The field `memory` of `Answer`, which has a length.
+_MEMORY_TAG = bytes([messages_pb2.Answer.MEMORY_FIELD_NUMBER << 3 | 2])
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
 
 class Connection:
     """Requests and answers over one socket. It has no thread: answers are read while the program waits for one."""
@@ -38,6 +50,12 @@ class Connection:
         self._answers: dict[int, messages_pb2.Answer] = {}
         # The requests whose answers nobody waits for.
         self._abandoned: set[int] = set()
+        # The places of memory that was asked for, by requests.
+        self._places: dict[int, memoryview] = {}
+        # The request whose memory is being received at its place.
+        self._placed: int | None = None
+        # The requests whose memory is at its place.
+        self._filled: set[int] = set()
         self._ended: str | None = None
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -83,6 +101,27 @@ class Connection:
         if not theirs.oldest <= VERSION <= theirs.newest:
             raise errors.OtherVersion(theirs.oldest, theirs.newest, VERSION)
         self._frames.limit = _MAX_FRAME
+        self._frames.place = self._place
+
+    def receive_into(self, number: int, place: memoryview) -> None:
+        """A long answer to this request, if it is as much memory as the place has, is received there. The answer's own `memory` is empty then."""
+        self._places[number] = place
+
+    def is_filled(self, number: int) -> bool:
+        """Whether the answer to this request was received at its place. Asked once, after the answer."""
+        self._places.pop(number, None)
+        filled = number in self._filled
+        self._filled.discard(number)
+        return filled
+
+    def _place(self, head: memoryview, length: int) -> tuple[int, memoryview] | None:
+        """Whether a long frame is memory with a place: the number, then the bytes, in the shortest encoding."""
+        for number, place in self._places.items():
+            before = messages_pb2.Answer(id=number).SerializeToString() + _MEMORY_TAG + _varint(len(place))
+            if length == len(before) + len(place) and head[: len(before)] == before:
+                self._placed = number
+                return len(before), place
+        return None
 
     def send(self, what: str, request: messages_pb2.Request) -> int:
         """Sends a request and returns its number. Requests arrive in the order in which they are sent. `what` is the request as a verb phrase."""
@@ -135,11 +174,20 @@ class Connection:
         return answer
 
     def _received(self, what: str, message: memoryview) -> None:
+        if self._placed is not None:
+            number, self._placed = self._placed, None
+            if self._places.pop(number, None) is not None:
+                self._filled.add(number)
+            self._deliver(what, messages_pb2.Answer(id=number, memory=b""))
+            return
         try:
             strict.check(messages_pb2.Answer.DESCRIPTOR, message)
             answer = messages_pb2.Answer.FromString(bytes(message))
         except (strict.Unusable, DecodeError) as error:
             self._unusable(what, str(error))
+        self._deliver(what, answer)
+
+    def _deliver(self, what: str, answer: messages_pb2.Answer) -> None:
         if answer.id in self._abandoned:
             self._abandoned.remove(answer.id)
         elif answer.id in self._pending and answer.id not in self._answers:
@@ -178,6 +226,7 @@ class Connection:
         if self._answers.pop(number, None) is None and number in self._pending:
             self._abandoned.add(number)
         self._pending.pop(number, None)
+        self.is_filled(number)
 
     def _unusable(self, what: str, why: str) -> NoReturn:
         self.close("it sent an answer that cannot be used")

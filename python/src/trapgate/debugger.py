@@ -83,7 +83,7 @@ class Debugger(HasMemory):
         """Ends the guest."""
         self._end(run_pb2.DETACH_ACTION_KILL)
 
-    def _end(self, action: run_pb2.DetachAction) -> None:
+    def _end(self, action: run_pb2.DetachAction.ValueType) -> None:
         try:
             self._session.call("detach", messages_pb2.Request(detach=action), "done")
         finally:
@@ -140,6 +140,10 @@ class Debugger(HasMemory):
         """Bytes at a physical address, also while the guest runs."""
         return Memory(self._session, None).read(address, length)
 
+    def read_physical_into(self, address: int, buffer: bytearray | memoryview) -> None:
+        """Fills the buffer from a physical address, without a copy in between. After an exception its contents are not defined."""
+        Memory(self._session, None).read_into(address, buffer)
+
     def write_physical(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Writes bytes at a physical address, also while the guest runs."""
         Memory(self._session, None).write(address, data)
@@ -181,7 +185,7 @@ class Debugger(HasMemory):
         """As `watch`, for reads and writes."""
         return self._break(breakpoints_pb2.BREAKPOINT_KIND_READ_WRITE, place, length)
 
-    def _break(self, kind: breakpoints_pb2.BreakpointKind, place: int | str, length: int) -> Breakpoint:
+    def _break(self, kind: breakpoints_pb2.BreakpointKind.ValueType, place: int | str, length: int) -> Breakpoint:
         return Breakpoint(self._session, kind, self._session.address(place), length)
 
     # Running and waiting.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 
 _HEADER = 4
 
 #: The space for the next bytes of the stream. A longer frame gets space of its own.
 _SPACE = 64 << 10
+
+#: The maximum number of bytes before the bulk memory in a frame.
+_LONGEST_HEAD = 64
 
 
 class TooLong(Exception):
@@ -22,8 +26,15 @@ class Closed(Exception):
     """The other side has closed the connection."""
 
 
+#: Finds the place for the end of a long frame: takes the first bytes of the frame and its length, and returns how many bytes come before the end, and the place of the end.
+Place = Callable[[memoryview, int], "tuple[int, memoryview] | None"]
+
+
 class Frames:
-    """The frames of one connection. A read that is interrupted goes on where it was."""
+    """The frames of one connection. A read that is interrupted goes on where it was.
+
+    The end of a long frame, bulk memory, can be received at the place where the program wants it, so that it is not copied.
+    """
 
     def __init__(self, connected: socket.socket, limit: int) -> None:
         self._socket = connected
@@ -35,6 +46,9 @@ class Frames:
         # A frame that is longer than the space, and how much of it has come.
         self._long: memoryview | None = None
         self._filled = 0
+        # What came before `_long`, if the place of `_long` is the program's.
+        self._head: bytes | None = None
+        self.place: Place = lambda head, length: None
 
     def send(self, message: bytes, deadline: float | None) -> None:
         """Sends a frame. After a `TimeoutError` a part of the frame may have been sent, so no other can follow."""
@@ -74,6 +88,9 @@ class Frames:
             if self._filled < len(self._long):
                 return None
             frame, self._long = self._long, None
+            if self._head is not None:
+                # The program has the rest.
+                frame, self._head = memoryview(self._head), None
             return frame
         have = self._end - self._start
         if have >= _HEADER:
@@ -85,15 +102,28 @@ class Frames:
                 self._start = start + length
                 return self._space[start : start + length]
             if length > _SPACE - _HEADER:
-                self._long = memoryview(bytearray(length))
+                if have < _HEADER + _LONGEST_HEAD:
+                    # All of the head has to be there.
+                    self._compact(have)
+                    return None
+                placed = self.place(self._space[start : start + _LONGEST_HEAD], length)
+                if placed is None:
+                    self._long = memoryview(bytearray(length))
+                else:
+                    head, self._long = placed
+                    self._head = bytes(self._space[start : start + head])
+                    start += head
                 self._filled = self._end - start
                 self._long[: self._filled] = self._space[start : self._end]
                 self._start = self._end = 0
                 return None
+        self._compact(have)
+        return None
+
+    def _compact(self, have: int) -> None:
         if self._start:
             self._space[:have] = bytes(self._space[self._start : self._end])
             self._start, self._end = 0, have
-        return None
 
     def _limit(self, deadline: float | None) -> None:
         """Lets the next system call wait until the deadline. A deadline that has passed permits what needs no waiting."""

@@ -18,6 +18,10 @@ class HasMemory(abc.ABC):
         """Bytes of memory: all of them, or an exception."""
         return self._memory().read(place, length)
 
+    def read_into(self, place: int | str, buffer: bytearray | memoryview) -> None:
+        """Fills the buffer, without a copy in between. After an exception its contents are not defined."""
+        self._memory().read_into(place, buffer)
+
     def write(self, place: int | str, data: bytes | bytearray | memoryview) -> None:
         """Writes bytes into memory. The write protection of pages is ignored."""
         self._memory().write(place, data)

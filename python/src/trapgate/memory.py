@@ -14,6 +14,9 @@ from trapgate.session import Session
 _PART = 4 << 20
 _ON_THE_WAY = 3
 
+#: A read of at most this many bytes is one request, whose answer is copied.
+_SHORT = 32 << 10
+
 
 class Memory:
     """The memory of a guest, by the page tables of one VP or by physical addresses."""
@@ -26,31 +29,46 @@ class Memory:
     def read(self, place: int | str, length: int) -> bytes:
         """All of these bytes, or an exception."""
         address = self._range(place, length)
-        if length <= _PART:
-            return self._whole(address, length, [self._part(self._ask(address, length), length)])
-        parts: list[bytes] = []
-        asked: collections.deque[tuple[int, int]] = collections.deque()
-        begun = 0
+        if length > _SHORT:
+            data = bytearray(length)
+            self.read_into(address, data)
+            return bytes(data)
+        part = self._answer(self._ask(address, length), length)
+        if len(part) < length:
+            raise errors.PartOfMemory(address, length, part)
+        return part
+
+    def read_into(self, place: int | str, buffer: bytearray | memoryview) -> None:
+        """Fills the buffer. After an exception its contents are not defined."""
+        whole = memoryview(buffer).cast("B")
+        address = self._range(place, len(whole))
+        connection = self._session.connection
+        asked: collections.deque[tuple[int, memoryview]] = collections.deque()
+        begun = done = 0
         try:
-            while begun < length or asked:
-                while begun < length and len(asked) < _ON_THE_WAY:
-                    count = min(_PART, length - begun)
-                    asked.append((self._ask(address + begun, count), count))
-                    begun += count
-                number, count = asked.popleft()
+            while done < len(whole):
+                while begun < len(whole) and len(asked) < _ON_THE_WAY:
+                    target = whole[begun : begun + _PART]
+                    number = self._ask(address + begun, len(target))
+                    connection.receive_into(number, target)
+                    asked.append((number, target))
+                    begun += len(target)
+                number, target = asked.popleft()
                 try:
-                    part = self._part(number, count)
+                    part = self._answer(number, len(target))
                 except errors.Refused:
-                    if not parts:
+                    if not done:
                         raise
                     part = b""
-                parts.append(part)
-                if len(part) < count:
-                    break
+                if not connection.is_filled(number):
+                    target[: len(part)] = part
+                    if len(part) < len(target):
+                        got = bytes(whole[: done + len(part)])
+                        raise errors.PartOfMemory(address, len(whole), got)
+                done += len(target)
         finally:
             for number, _ in asked:
-                self._session.connection.abandon(number)
-        return self._whole(address, length, parts)
+                connection.abandon(number)
 
     def write(self, place: int | str, data: bytes | bytearray | memoryview) -> None:
         """Writes all of these bytes. An exception may come after a part of a write of more than 16 MiB."""
@@ -74,19 +92,12 @@ class Memory:
         read = memory_pb2.ReadMemory(address=self._address(address), len=length)
         return self._session.send("read memory", messages_pb2.Request(read_memory=read))
 
-    def _part(self, number: int, length: int) -> bytes:
+    def _answer(self, number: int, length: int) -> bytes:
         connection = self._session.connection
         answer = connection.result(number, "memory", time.monotonic() + connection.limit)
         if len(answer.memory) > length:
             raise errors.BadAnswer("read memory", "it has more bytes than were asked for")
         return answer.memory
-
-    @staticmethod
-    def _whole(address: int, length: int, parts: list[bytes]) -> bytes:
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if len(data) < length:
-            raise errors.PartOfMemory(address, length, data)
-        return data
 
     def _range(self, place: int | str, length: int) -> int:
         address = self._session.address(place)

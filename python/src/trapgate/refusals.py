@@ -68,6 +68,9 @@ def refused(request: str, error: errors_pb2.DebugError) -> errors.Refused:
 def _text(kind: str, reason: Message) -> str:
     words = {field.name: _value(field, getattr(reason, field.name)) for field in reason.DESCRIPTOR.fields}
     words["kind"] = describe(reason)
+    if isinstance(reason, errors_pb2.Unsupported) and reason.HasField("host"):
+        host = {field.name: _value(field, getattr(reason.host, field.name)) for field in reason.host.DESCRIPTOR.fields}
+        words["kind"] = f"this host lacks {host['kind']} ({host['support']}: {host['seen']})"
     return _TEXTS[kind].format_map(words)
 
 
