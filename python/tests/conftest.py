@@ -112,3 +112,14 @@ def symbols(elf: Path) -> trapgate.Symbols:
     """The symbols of the demo guest."""
     pytest.importorskip("elftools", reason="pyelftools is not installed")
     return trapgate.Symbols.load(elf)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the reason of each skip in the form that `cargo xtask test` reads."""
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        terminalreporter.write_line(f"SKIP: {reason.removeprefix('Skipped: ')}")
+    stats = {kind: len(terminalreporter.getreports(kind)) for kind in ("passed", "skipped", "failed", "error")}
+    failed = stats["failed"] + stats["error"]
+    passed = stats["passed"] + stats["skipped"]
+    terminalreporter.write_line(f"test result: {'FAILED' if failed else 'ok'}. {passed} passed; {failed} failed; 0 ignored")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import random
 import sys
@@ -120,9 +121,13 @@ def test_the_program_counter_has_the_base_outside_64_bit_code() -> None:
 
 
 def test_the_generated_files_are_what_the_sources_make() -> None:
-    for module in ("grpc_tools", "mypy_protobuf"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install trapgate-debug-client[generate]")
+    for package, wanted in (("grpcio-tools", "1.51.3"), ("mypy-protobuf", "3.3.0")):
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found = "not installed"
+        if found != wanted:
+            pytest.skip(f"{package} {wanted} is needed ({found}): pip install trapgate-debug-client[generate]")
     spec = importlib.util.spec_from_file_location("generate", _PROJECT / "generate.py")
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)

@@ -159,7 +159,7 @@ class Connection:
             try:
                 message = self._frames.receive(deadline)
             except TooLong as error:
-                self._unusable(what, str(error))
+                self.unusable(what, str(error))
             except (Closed, OSError) as error:
                 self._gone(what, error)
             if message is None:
@@ -184,7 +184,7 @@ class Connection:
             strict.check(messages_pb2.Answer.DESCRIPTOR, message)
             answer = messages_pb2.Answer.FromString(bytes(message))
         except (strict.Unusable, DecodeError) as error:
-            self._unusable(what, str(error))
+            self.unusable(what, str(error))
         self._deliver(what, answer)
 
     def _deliver(self, what: str, answer: messages_pb2.Answer) -> None:
@@ -193,9 +193,9 @@ class Connection:
         elif answer.id in self._pending and answer.id not in self._answers:
             self._answers[answer.id] = answer
         elif answer.HasField("error"):
-            self._unusable(what, str(refused("a request that the VMM could not read", answer.error)))
+            self.unusable(what, str(refused("a request that the VMM could not read", answer.error)))
         else:
-            self._unusable(what, f"it has the number {answer.id}, which no request has")
+            self.unusable(what, f"it has the number {answer.id}, which no request has")
 
     def call(self, what: str, request: messages_pb2.Request, kind: str) -> messages_pb2.Answer:
         """Sends a request and waits for its answer, which has to be of this kind."""
@@ -218,7 +218,7 @@ class Connection:
     def of_kind(self, what: str, answer: messages_pb2.Answer, kind: str) -> messages_pb2.Answer:
         """Refuses an answer of another kind."""
         if answer.WhichOneof("kind") != kind:
-            self._unusable(what, f"it is `{answer.WhichOneof('kind')}` instead of `{kind}`")
+            self.unusable(what, f"it is `{answer.WhichOneof('kind')}` instead of `{kind}`")
         return answer
 
     def abandon(self, number: int) -> None:
@@ -228,7 +228,8 @@ class Connection:
         self._pending.pop(number, None)
         self.is_filled(number)
 
-    def _unusable(self, what: str, why: str) -> NoReturn:
+    def unusable(self, what: str, why: str) -> NoReturn:
+        """Ends the connection: no answer can be trusted any more."""
         self.close("it sent an answer that cannot be used")
         raise errors.BadAnswer(what, why)
 

@@ -276,12 +276,11 @@ class Debugger(HasMemory):
         self._last = self._stop(what, connection.of_kind(what, answer, "stop").stop)
         return self._last
 
-    @staticmethod
-    def _stop(what: str, event: run_pb2.StopEvent) -> Stop:
+    def _stop(self, what: str, event: run_pb2.StopEvent) -> Stop:
         try:
             return Stop.of(event)
         except ValueError as error:
-            raise errors.BadAnswer(what, str(error)) from error
+            self._session.connection.unusable(what, str(error))
 
     def __repr__(self) -> str:
         connection = self._session.connection

@@ -96,7 +96,7 @@ class Memory:
         connection = self._session.connection
         answer = connection.result(number, "memory", time.monotonic() + connection.limit)
         if len(answer.memory) > length:
-            raise errors.BadAnswer("read memory", "it has more bytes than were asked for")
+            connection.unusable("read memory", "it has more bytes than were asked for")
         return answer.memory
 
     def _range(self, place: int | str, length: int) -> int:

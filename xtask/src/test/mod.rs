@@ -1,6 +1,7 @@
 //! `cargo xtask test`: runs everything that CI runs. A failed step does not prevent the other steps.
 
 mod by_itself;
+mod python;
 mod summary;
 
 use crate::conformance;
@@ -73,6 +74,7 @@ const STEPS: &[Step] = &[
     ("over the wire", over_the_wire),
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
+    ("python", python::tests),
     ("loom", loom),
     ("shuttle", shuttle),
     ("nested kvm-amd", nested_amd),
