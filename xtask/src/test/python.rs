@@ -70,7 +70,10 @@ impl Environment {
         }
         check_version(&folder.join("bin/python"))?;
         let setuptools = self
-            .command("pip", &["install", "--quiet", "setuptools>=61,<81"])
+            .command(
+                "pip",
+                &["install", "--quiet", "setuptools>=61,<81", "wheel"],
+            )
             .status();
         match setuptools {
             Ok(status) if status.success() => Ok(()),
