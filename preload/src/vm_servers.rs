@@ -15,7 +15,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -72,7 +71,7 @@ impl VmServers {
         for server in servers.values() {
             server.stop();
         }
-        let of_former_vms = std::mem::take(&mut *self.lock_ending());
+        let of_former_vms = self.with_ending(std::mem::take);
         for server in servers.values().chain(&of_former_vms) {
             server.wait(deadline);
         }
@@ -84,8 +83,11 @@ impl VmServers {
         })
     }
 
-    fn lock_ending(&self) -> MutexGuard<'_, Vec<Arc<VmServer>>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with_ending<R>(&self, use_servers: impl FnOnce(&mut Vec<Arc<VmServer>>) -> R) -> R {
+        // A signal handler of the VMM may call `exit`, which takes this lock.
+        without_signals(|| {
+            use_servers(&mut self.ending.lock().unwrap_or_else(PoisonError::into_inner))
+        })
     }
 
     fn server(&self, vm: VmNumber) -> Option<Arc<VmServer>> {
@@ -168,9 +170,10 @@ impl Host for VmServers {
         if let Some(server) = self.with(|servers| servers.remove(&vm)) {
             server.stop();
             // Most VMMs close the VM and end at once, and a client has to hear of the end.
-            let mut ending = self.lock_ending();
-            ending.retain(|server| !server.has_ended());
-            ending.push(server);
+            self.with_ending(|ending| {
+                ending.retain(|server| !server.has_ended());
+                ending.push(server);
+            });
         }
     }
 

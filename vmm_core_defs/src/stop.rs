@@ -277,7 +277,9 @@ impl fmt::Display for GuestEnd {
             Self::Crashed { vp, .. } => write!(f, "the hypervisor cannot go on with VP {vp}"),
             Self::Killed => f.write_str("its debugger ended it"),
             Self::Stopped => f.write_str("the VMM was told to end"),
-            Self::Released => f.write_str("the VMM has ended it, or has closed the debug server"),
+            Self::Released => {
+                f.write_str("the VMM has ended the guest, or has closed the debug server")
+            }
         }
     }
 }

@@ -321,7 +321,7 @@ fn by_the_end_of_the_guest_which_the_client_is_told_of() {
         ),
         (GuestEnd::Killed, "X09", "its debugger ended it"),
         (GuestEnd::Stopped, "X0f", "the VMM was told to end"),
-        (GuestEnd::Released, "W00", "the VMM has ended it"),
+        (GuestEnd::Released, "W00", "the VMM has ended the guest"),
     ];
     for (how, wanted, words) in ends {
         for told_to_stop in [false, true] {

@@ -182,7 +182,7 @@ fn a_debugger_that_waits_is_told_that_the_vmm_has_ended() {
     vmm.say("quit");
     let first = packets.reply().expect("the end of the guest");
     let (text, reply) = console(&mut packets, first);
-    assert!(text.contains("the VMM has ended it"), "{text}");
+    assert!(text.contains("the VMM has ended the guest"), "{text}");
     assert_eq!(reply, "W00");
     assert_eq!(vmm.process.finish().code, Some(7));
 }
