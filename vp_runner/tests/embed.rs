@@ -286,6 +286,27 @@ fn devices_are_accessed_by_the_vmms_function() {
 }
 
 #[test]
+fn a_thread_under_the_published_filter_gives_memory_back() {
+    for shape in SHAPES {
+        let code = telling_loop(Mode::Long);
+        let setup = Setup::new(Mode::Long, &code).running().own_loops(shape);
+        let Some(vm) = setup.build() else { return };
+        let (done, is_done) = std::sync::mpsc::channel();
+        let call = move |enter: &mut dyn FnMut()| {
+            enter();
+            // glibc takes pieces of this length from the heap of the thread, and trims the heap when they are free. For the first heap of a process it asks the system first.
+            let pieces: Vec<_> = (0..200).map(|_| vec![1_u8; 64 << 10]).collect();
+            drop(std::hint::black_box(pieces));
+            done.send(()).expect("the test waits");
+        };
+        vm.handle.loops().1.call_on_first_thread(Box::new(call));
+        is_done.recv().expect("the thread gives memory back");
+        vm.attach();
+        vm.step(0);
+    }
+}
+
+#[test]
 fn several_vms_of_one_process_are_debugged_beside_each_other() {
     let vms: Option<Vec<_>> = SHAPES.into_iter().map(|shape| counts(2, shape)).collect();
     let Some(vms) = vms else { return };

@@ -122,26 +122,25 @@ pub(crate) fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// Runs a program with its standard output through `sink`. Kills the program and its descendants after `timeout`.
+/// Runs a program with its standard output through `output` and its standard error through `errors`. Kills the program and its descendants after `timeout`.
 pub(crate) fn run_watched(
     command: &mut Command,
     timeout: Duration,
-    mut sink: impl Write + Send + 'static,
+    output: impl Write + Send + 'static,
+    errors: impl Write + Send + 'static,
 ) -> anyhow::Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{}`", shown(command)))?;
-    let mut stdout = child.stdout.take().expect("standard output is a pipe");
+    let stdout = child.stdout.take().expect("standard output is a pipe");
+    let stderr = child.stderr.take().expect("standard error is a pipe");
     let (sender, ended) = mpsc::channel();
+    let error_copier = std::thread::spawn(move || copy(stderr, errors));
     let copier = std::thread::spawn(move || {
-        let mut buffer = [0; 16 << 10];
-        while let Ok(length @ 1..) = stdout.read(&mut buffer) {
-            if sink.write_all(&buffer[..length]).is_err() || sink.flush().is_err() {
-                break;
-            }
-        }
+        copy(stdout, output);
         let _ = sender.send(());
     });
     let in_time = ended.recv_timeout(timeout).is_ok();
@@ -150,6 +149,7 @@ pub(crate) fn run_watched(
     }
     let status = child.wait()?;
     let _ = copier.join();
+    let _ = error_copier.join();
     if !in_time {
         bail!(
             "`{}` was still running after {} s and was killed",
@@ -161,6 +161,16 @@ pub(crate) fn run_watched(
         bail!("`{}` ended with {status}", shown(command));
     }
     Ok(())
+}
+
+/// Copies each piece of `from` to `to` as soon as it arrives, up to the end or an error.
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..length]).is_err() || to.flush().is_err() {
+            break;
+        }
+    }
 }
 
 /// Kills a child process and its descendants. A test program that hangs outlives the cargo that has started it.
@@ -235,6 +245,7 @@ mod tests {
         let error = run_watched(
             Command::new("sh").args(["-c", "sh -c 'sleep 600; :'; :"]),
             Duration::from_millis(200),
+            std::io::sink(),
             std::io::sink(),
         )
         .unwrap_err();

@@ -176,6 +176,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
             &mut command,
             share + EXTRA,
             Watch::new(std::io::stdout(), sender),
+            std::io::stderr(),
         );
         let mut passed = 0;
         for note in notes {
@@ -238,7 +239,7 @@ fn all_on_intel(seed: u64, skips: &mut BTreeMap<String, u32>) -> anyhow::Result<
     command.args(words.split(' '));
     let (sender, notes) = mpsc::channel();
     let output = Watch::new(std::io::stdout(), sender);
-    let result = process::run_watched(&mut command, ALL_ON_INTEL, output);
+    let result = process::run_watched(&mut command, ALL_ON_INTEL, output, std::io::stderr());
     for note in notes {
         if let Note::Skip(reason) = note {
             *skips.entry(reason).or_default() += 1;

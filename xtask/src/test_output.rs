@@ -8,6 +8,9 @@ use std::sync::mpsc::Sender;
 
 const SKIP_MARK: &str = "SKIP: ";
 
+/// The beginning of the line in which cargo says how a test program ended.
+const ENDED_BADLY: &str = "  process didn't exit successfully: ";
+
 /// The meaning of a line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Note {
@@ -20,7 +23,7 @@ pub(crate) enum Note {
         /// The first lines of the panic. Empty if libtest has not captured the test's output.
         panic: Vec<String>,
     },
-    /// The last line of a test program.
+    /// The last line of a test program that no signal has ended.
     Counts {
         /// The number of tests that passed, including skipped tests.
         passed: u32,
@@ -133,6 +136,15 @@ fn note(line: &str) -> Option<Note> {
     if let Some(reason) = text.strip_prefix(SKIP_MARK) {
         return Some(Note::Skip(reason.trim_end().to_owned()));
     }
+    // cargo's line. A test program that ends in this way has not named the test that ended it.
+    if let Some(how) = line.strip_prefix(ENDED_BADLY)
+        && how.contains(" (signal: ")
+    {
+        return Some(Note::Failure {
+            test: "a test program".to_owned(),
+            panic: vec![how.to_owned()],
+        });
+    }
     // test result: ok. 3 passed; 0 failed; 0 ignored; ...
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |word: &str| {
@@ -180,6 +192,27 @@ mod tests {
             ]
         );
         assert!(output.starts_with(b"test a ... SKIP: no watch"));
+    }
+
+    #[test]
+    fn a_test_program_that_a_signal_ended_is_named_and_one_with_an_exit_status_is_not() {
+        let text = "error: test failed, to rerun pass `-p a --test b`\n\n\
+            Caused by:\n\
+            \x20 process didn't exit successfully: `/t/b-1 --show-output` (signal: 31, SIGSYS: bad system call)\n\
+            \x20 process didn't exit successfully: `/t/c-2` (exit status: 101)\n";
+        let (sender, notes) = std::sync::mpsc::channel();
+        let mut watch = Watch::new(Vec::new(), sender);
+        watch.write_all(text.as_bytes()).unwrap();
+        drop(watch);
+        assert_eq!(
+            notes.into_iter().collect::<Vec<_>>(),
+            [Note::Failure {
+                test: "a test program".to_owned(),
+                panic: vec![
+                    "`/t/b-1 --show-output` (signal: 31, SIGSYS: bad system call)".to_owned()
+                ],
+            }]
+        );
     }
 
     #[test]

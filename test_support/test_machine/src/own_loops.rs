@@ -175,7 +175,7 @@ impl OwnLoops {
                     machine.init_vp(index, &fd).expect("a power-on state");
                     vm.register_vcpu(id, &fd).expect("a registered vCPU")
                 };
-                filter::install(&filter::of_a_vcpu_thread());
+                filter::install_for_a_vcpu_thread();
                 ready.send(()).expect("the VMM waits");
                 let mut thread = VcpuThread {
                     id,

@@ -81,7 +81,8 @@ fn here(programs: &Programs, vmm: &str, output: &Collected) -> anyhow::Result<()
             .env("RUST_BACKTRACE", "0")
             .env(COMMAND, vmm);
         // A failed test ends its program with an error. The output names the test, or has no last line.
-        if let Err(error) = process::run_watched(&mut command, TIMEOUT, output.clone()) {
+        let errors = std::io::stderr();
+        if let Err(error) = process::run_watched(&mut command, TIMEOUT, output.clone(), errors) {
             println!("conformance: {error:#}");
         }
     }

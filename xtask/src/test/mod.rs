@@ -273,7 +273,12 @@ fn nested(kvm: Kvm, place: &'static str, summary: &mut Summary) -> anyhow::Resul
 /// Runs a command, shows and reads its output, and returns the number of tests that passed.
 fn cargo_test(command: &mut Command, summary: &mut Summary) -> anyhow::Result<u32> {
     let (sender, notes) = mpsc::channel();
-    let result = process::run_watched(command, TEST_TIMEOUT, Watch::new(std::io::stdout(), sender));
+    let result = process::run_watched(
+        command,
+        TEST_TIMEOUT,
+        Watch::new(std::io::stdout(), sender.clone()),
+        Watch::new(std::io::stderr(), sender),
+    );
     let mut all = 0;
     for note in notes {
         if let Note::Counts { passed, .. } = &note {

@@ -54,17 +54,31 @@ pub fn of_a_vcpu_thread() -> Allowed {
     allowed
 }
 
-/// Installs a filter on the calling thread.
+/// Installs a filter on the calling thread that ends the process for every system call but these.
 ///
 /// # Panics
 /// If the host has no seccomp.
 pub fn install(allowed: &Allowed) {
-    let filter = SeccompFilter::new(
-        allowed.clone(),
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    );
+    apply(allowed, SeccompAction::KillProcess, SeccompAction::Allow);
+}
+
+/// Installs the filter of a vCPU thread: [`of_a_vcpu_thread`], and an error for each call that a filter may refuse.
+///
+/// # Panics
+/// If the host has no seccomp.
+pub fn install_for_a_vcpu_thread() {
+    // The kernel takes the stricter action of two filters.
+    #[expect(clippy::cast_sign_loss, reason = "the numbers of errors are positive")]
+    let refused = SeccompAction::Errno(libc::EACCES as u32);
+    let refusable = VCPU_THREAD.iter().filter(|call| call.refusable);
+    let refusable = refusable.map(|call| (call.number, Vec::new())).collect();
+    apply(&refusable, SeccompAction::Allow, refused);
+    install(&of_a_vcpu_thread());
+}
+
+/// Installs a filter with an action for these system calls, and one for all others.
+fn apply(listed: &Allowed, others: SeccompAction, action: SeccompAction) {
+    let filter = SeccompFilter::new(listed.clone(), others, action, TargetArch::x86_64);
     let program: seccompiler::BpfProgram = filter
         .expect("rules")
         .try_into()

@@ -50,6 +50,8 @@ pub struct SystemCall {
     pub ioctl: Option<Ioctl>,
     /// When the system call is made.
     pub when: When,
+    /// Whether a filter may refuse the system call with an error, such as `EACCES`. The caller then goes on without the call's effect.
+    pub refusable: bool,
 }
 
 /// A request of `ioctl`.
@@ -68,6 +70,14 @@ const fn call(name: &'static str, number: i64, when: When) -> SystemCall {
         number,
         ioctl: None,
         when,
+        refusable: false,
+    }
+}
+
+const fn refusable(call: SystemCall) -> SystemCall {
+    SystemCall {
+        refusable: true,
+        ..call
     }
 }
 
@@ -82,6 +92,7 @@ const fn kvm(name: &'static str, direction: u32, number: u32, size: usize) -> Sy
         number: libc::SYS_ioctl,
         ioctl: Some(Ioctl { name, request }),
         when: When::Hook,
+        refusable: false,
     }
 }
 
@@ -100,6 +111,8 @@ pub const VCPU_THREAD: &[SystemCall] = &[
     call("mremap", libc::SYS_mremap, When::Hook),
     call("munmap", libc::SYS_munmap, When::Hook),
     call("madvise", libc::SYS_madvise, When::Hook),
+    // glibc opens /proc/sys/vm/overcommit_memory once in a process, when it first gives memory of another thread than the main thread back. Without the file glibc keeps the memory.
+    refusable(call("openat", libc::SYS_openat, When::Hook)),
     // A parked VP waits, and wakes the controller.
     call("clock_gettime", libc::SYS_clock_gettime, When::Hook),
     call("futex", libc::SYS_futex, When::Hook),
