@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use anyhow::bail;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -219,7 +219,6 @@ mod tests {
 
     #[test]
     fn a_program_that_is_bound_to_us_is_killed_when_the_thread_that_started_it_ends() {
-        use std::io::Read as _;
         use std::os::unix::process::ExitStatusExt as _;
         let start = || {
             let mut command = bound_to_us(Path::new("sh"));

@@ -58,6 +58,9 @@ pub fn kvm_here() -> bool {
     }
 }
 
+/// The name of the variable that has the value of `--isolate` for each `trapgate run` whose test does not choose one.
+const ISOLATE: &str = "TRAPGATE_TEST_ISOLATE";
+
 /// The command `trapgate` with its arguments, not started.
 ///
 /// # Panics
@@ -65,6 +68,16 @@ pub fn kvm_here() -> bool {
 pub fn trapgate(args: &[&str]) -> Command {
     let mut command = program("trapgate");
     command.args(args);
+    let runs = args
+        .first()
+        .is_none_or(|word| *word == "run" || word.starts_with('-'));
+    let chosen = args.iter().any(|word| word.starts_with("--isolate"));
+    if runs
+        && !chosen
+        && let Ok(isolate) = std::env::var(ISOLATE)
+    {
+        command.args(["--isolate", &isolate]);
+    }
     command
 }
 

@@ -2,6 +2,7 @@
 
 use super::BareStep;
 use super::EXEC;
+use super::ISOLATED;
 use super::QEMU;
 use super::of_hook;
 use super::report::Report;
@@ -39,6 +40,7 @@ type Aim = (String, Option<f64>, Bound);
 pub(super) fn print(report: &Report, bare: Option<&BareStep>) {
     let mut aims = beside_qemu(report, OURS);
     aims.extend(of_the_hook(report, bare));
+    aims.extend(of_isolation(report));
     aims.extend(
         beside_qemu(report, EXEC)
             .into_iter()
@@ -155,4 +157,30 @@ fn of_the_hook(report: &Report, bare: Option<&BareStep>) -> Vec<Aim> {
             Bound::AtMost(1.02),
         ),
     ]
+}
+
+/// The debug server in a process of its own, beside the same server in the VMM.
+fn of_isolation(report: &Report) -> Vec<Aim> {
+    [
+        ("s", Bound::AtMost(1.5)),
+        ("g", Bound::AtMost(1.5)),
+        ("m, 8 bytes", Bound::Free),
+        ("x, best packet size", Bound::AtLeast(0.8)),
+        ("m, best packet size", Bound::Free),
+        ("attach, all of GDB's packets", Bound::Free),
+        ("Ctrl-C, 8 vCPUs, p50", Bound::Free),
+    ]
+    .into_iter()
+    .map(|(measure, bound)| {
+        let value = ratio(
+            report.median(measure, ISOLATED),
+            report.median(measure, OURS),
+        );
+        (
+            format!("isolated: {measure}, of the VMM's own"),
+            value,
+            bound,
+        )
+    })
+    .collect()
 }

@@ -35,6 +35,8 @@ use std::process::Command;
 const QEMU: &str = "qemu";
 /// The name of `trapgate exec` around the same QEMU in the report.
 const EXEC: &str = "exec";
+/// The name of `trapgate` with its debug server in a process of its own in the report.
+const ISOLATED: &str = "isolated";
 /// The name of the other build of `trapgate` in the report.
 const BEFORE: &str = "before";
 
@@ -97,12 +99,20 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
             servers.push(Server::exec(program, qemu, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &args.before {
-            servers.push(Server::trapgate(BEFORE, program, &kernel, cpus, &folder)?);
+            // An older build may not know `--isolate`.
+            let before = Server::trapgate(BEFORE, program, &[], &kernel, cpus, &folder)?;
+            servers.push(before);
         }
         if let Some(program) = &trapgate {
-            servers.push(Server::trapgate(
-                "trapgate", program, &kernel, cpus, &folder,
-            )?);
+            let mut ours = |name, options: &[&str]| -> anyhow::Result<()> {
+                let server = Server::trapgate(name, program, options, &kernel, cpus, &folder)?;
+                servers.push(server);
+                Ok(())
+            };
+            if args.before.is_none() {
+                ours(ISOLATED, &["--isolate=require"])?;
+            }
+            ours("trapgate", &["--isolate=off"])?;
         }
         Ok(servers)
     };

@@ -123,11 +123,18 @@ pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let qemu = Qemu::at(&args.qemu);
     let other = match &args.before {
         None => Server::qemu(qemu.command(), &args.kernel, 1, &logs)?,
-        Some(program) => Server::trapgate(super::BEFORE, program, &args.kernel, 1, &logs)?,
+        Some(program) => Server::trapgate(super::BEFORE, program, &[], &args.kernel, 1, &logs)?,
     };
     let servers = [
         other,
-        Server::trapgate("trapgate", &args.trapgate, &args.kernel, 1, &logs)?,
+        Server::trapgate(
+            "trapgate",
+            &args.trapgate,
+            &["--isolate=off"],
+            &args.kernel,
+            1,
+            &logs,
+        )?,
     ];
     let mut report = Report::new(servers[0].name);
     measure(&mut report, args, &servers).inspect_err(|_| show_logs(&logs))?;

@@ -1,6 +1,7 @@
 //! The report of a run: medians, ratios, a table for people, and JSON for comparisons over time.
 
 use super::EXEC;
+use super::ISOLATED;
 use super::chart;
 use anyhow::Context as _;
 use serde::Serialize;
@@ -91,25 +92,29 @@ impl Report {
             .copied()
     }
 
-    /// Prints the table and the measures that were not taken. `exec` has columns where it was measured.
+    /// Prints the table and the measures that were not taken. A server of ours has columns if it was measured.
     pub(super) fn print(&self) {
-        let with_exec = self
-            .measures
-            .iter()
-            .any(|measure| measure.medians.contains_key(EXEC));
-        let ours: &[&str] = match with_exec {
-            true => &[EXEC, OURS],
-            false => &[OURS],
+        let measured = |server: &&str| {
+            let mut medians = self.measures.iter().map(|measure| &measure.medians);
+            medians.any(|of| of.contains_key(*server))
         };
+        let ours: Vec<&str> = [EXEC, ISOLATED, OURS]
+            .into_iter()
+            .filter(measured)
+            .collect();
         print!(
             "{:<34} {:>6} {:>10} {:>10}",
             "median", "unit", "floor", self.baseline
         );
         ours.iter().for_each(|server| print!(" {server:>10}"));
-        match with_exec {
-            true => println!(" {:>12} {:>12}", "exec better", "times better"),
-            false => println!(" {:>12}", "times better"),
+        for server in &ours {
+            let title = match *server {
+                OURS => "times better".to_owned(),
+                other => format!("{other} better"),
+            };
+            print!(" {title:>15}");
         }
+        println!();
         for measure in &self.measures {
             let cell = |server| {
                 measure
@@ -131,10 +136,10 @@ impl Report {
             );
             ours.iter()
                 .for_each(|server| print!(" {:>10}", cell(server)));
-            for server in ours {
+            for server in &ours {
                 let ratio = measure.ratio(self.baseline, server);
                 let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-                print!(" {ratio:>12}");
+                print!(" {ratio:>15}");
             }
             println!();
         }

@@ -100,10 +100,11 @@ impl Server {
         })
     }
 
-    /// Starts a build of our own server with the same guest. The report calls the server `name`.
+    /// Starts a build of our own server with the same guest and these further options. The report calls the server `name`.
     pub(super) fn trapgate(
         name: &'static str,
         program: &Path,
+        options: &[&str],
         kernel: &Path,
         cpus: u32,
         logs: &Path,
@@ -116,6 +117,7 @@ impl Server {
             .args(["--cpus", &cpus.to_string()])
             .args(["--memory", &format!("{MEMORY_MIB}M")])
             .args(["--serial", "off", "--gdb", "127.0.0.1:0"])
+            .args(options)
             .stdin(Stdio::null())
             .stderr(File::create(logs.join(format!("{name}.log")))?);
         Self::start(name, &mut command, |line| {
@@ -178,21 +180,15 @@ impl Server {
         Client::connect(self.address).with_context(|| format!("no session with {}", self.name))
     }
 
-    /// The CPU time of the process, in clock ticks of 10 ms (proc(5), `/proc/pid/stat`, fields 14 and 15).
+    /// The CPU time of the process and of its children, such as the worker of an isolated server, in clock ticks of 10 ms.
     pub(super) fn cpu_ticks(&self) -> anyhow::Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may contain spaces. Field 3 follows the name.
-        let (_, fields) = stat
-            .rsplit_once(") ")
-            .context("no name in /proc/pid/stat")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks = |number: usize| -> anyhow::Result<u64> {
-            Ok(fields
-                .get(number - 3)
-                .context("/proc/pid/stat is too short")?
-                .parse()?)
-        };
-        Ok(ticks(14)? + ticks(15)?)
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let mut ticks = cpu_ticks_of(&pid.to_string())?;
+        for child in children.split_whitespace() {
+            ticks += cpu_ticks_of(child)?;
+        }
+        Ok(ticks)
     }
 }
 
@@ -201,6 +197,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The CPU time of one process, in clock ticks of 10 ms (proc(5), `/proc/pid/stat`, fields 14 and 15).
+fn cpu_ticks_of(pid: &str) -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may contain spaces. Field 3 follows the name.
+    let (_, fields) = stat
+        .rsplit_once(") ")
+        .context("no name in /proc/pid/stat")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |number: usize| -> anyhow::Result<u64> {
+        Ok(fields
+            .get(number - 3)
+            .context("/proc/pid/stat is too short")?
+            .parse()?)
+    };
+    Ok(ticks(14)? + ticks(15)?)
 }
 
 /// An address whose port was free just before: QEMU does not print its port, and a VMM under `trapgate exec` has its standard output to itself.

@@ -28,7 +28,7 @@ pub(crate) struct DebugArgs {
     pub no_wait: bool,
     /// Whether the debug server runs in a process of its own, which can open no file and no socket and is replaced if it
     /// dies
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Isolate::Off)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Isolate::Auto)]
     pub isolate: Isolate,
     /// Whether the guest's clocks and timers stop while a debugger has stopped the guest
     #[arg(long, value_name = "on|off", value_enum, default_value = "on")]
