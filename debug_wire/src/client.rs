@@ -36,10 +36,7 @@ use vmm_core_defs::wire::Frames;
 use vmm_core_defs::wire::MAX_FRAME;
 use vmm_core_defs::wire::MAX_HELLO;
 
-/// The answers without a request of which the log tells, in one connection. The number of the others follows at its end.
-const STRAYS_TOLD: u64 = 5;
-
-/// The characters of the other side's text in a line of the log.
+/// The characters of the other side's text in an error.
 const MAX_TEXT: usize = 200;
 
 /// Begins a connection to a VMM that runs [`serve`](crate::serve). Requests may be sent at once. Their answers come while the [`Connection`] runs.
@@ -71,7 +68,6 @@ pub fn connect(
         read,
         frames: Frames::new(MAX_HELLO),
         greeted: false,
-        strays: 0,
         _open: open,
     };
     Ok((target, connection))
@@ -173,8 +169,6 @@ pub struct Connection {
     frames: Frames,
     /// The hello of the other side has come.
     greeted: bool,
-    /// Answers that belonged to no request.
-    strays: u64,
     /// Dropped last.
     _open: oneshot::Sender<()>,
 }
@@ -234,26 +228,13 @@ impl Connection {
         let answered = self.shared.lock().client.received(frame)?;
         let stray = answered.of_no_request();
         let error = answered.deliver();
-        if let Some(id) = stray {
-            self.stray(id, error);
-        }
-        Ok(())
-    }
-
-    /// Tells of the first answers that belong to no request.
-    fn stray(&mut self, id: u64, error: Option<DebugError>) {
-        self.strays += 1;
-        if self.strays > STRAYS_TOLD {
-            return;
-        }
-        let error = error.map(|error| printable(&error));
-        match id {
-            0 => tracing::warn!(error, "the VMM could not read a request"),
-            _ => tracing::warn!(
+        match stray {
+            // The request for which it was meant would wait for ever.
+            Some(id) => Err(WireError::Stray {
                 id,
-                error,
-                "the VMM sent an answer to no open request, and it was ignored"
-            ),
+                error: error.map(|error| printable(&error)),
+            }),
+            None => Ok(()),
         }
     }
 }
@@ -271,9 +252,6 @@ fn printable(error: &DebugError) -> String {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(more @ 1..) = self.strays.checked_sub(STRAYS_TOLD) {
-            tracing::warn!("the VMM sent {more} more answers to no open request");
-        }
         let mut state = self.shared.lock();
         state.closed = true;
         let open = std::mem::take(&mut state.client);

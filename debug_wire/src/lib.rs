@@ -23,7 +23,9 @@ mod server;
 pub use client::Connection;
 pub use client::RemoteTarget;
 pub use client::connect;
+pub use server::OpenSession;
 pub use server::serve;
+pub use server::serve_watched;
 
 use std::io;
 use std::time::Duration;
@@ -44,6 +46,19 @@ pub enum WireError {
     /// The socket has failed.
     #[error("the socket to the other side has failed; connect again")]
     Socket(#[from] io::Error),
+    /// The other side has sent the beginning of a message, and not the rest.
+    #[error("the other side has sent a part of a message, and not the rest for {} s; it hangs, or does not speak this protocol", .0.as_secs_f32())]
+    Unfinished(Duration),
+    /// The other side sent an answer to no open request.
+    #[error(
+        "the VMM sent an answer to no open request (number {id}{}); use the same release on both sides", .error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
+    )]
+    Stray {
+        /// The number of the request. 0: the VMM could not read a request.
+        id: u64,
+        /// The beginning of the error in the answer.
+        error: Option<String>,
+    },
     /// The other side sent a message that no message can follow.
     #[error(
         "the other side sent an answer that cannot be used; use the same release on both sides"

@@ -16,9 +16,13 @@ use pal_async::timer::PolledTimer;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
+use vmm_core_defs::session::SessionId;
 use vmm_core_defs::target::Target;
 use vmm_core_defs::wire;
 use vmm_core_defs::wire::Frame;
@@ -31,6 +35,9 @@ use vmm_core_defs::wire::Server;
 
 /// The time from the connection to the debugger's hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// The time from the beginning of a message to its end. Its sender is on the same machine.
+const MESSAGE_TIME: Duration = Duration::from_secs(5);
 
 /// Passes the requests of one debugger on to `target` until the debugger closes the connection or the VM is gone. The session of the connection ends with
 /// it, also when the future is dropped. A debugger has 10 s to say its hello, and may be silent for any time after it. A debugger that only ends its requests
@@ -47,14 +54,45 @@ pub async fn serve(
     socket: UnixStream,
     target: impl Into<Target>,
 ) -> Result<(), WireError> {
-    serve_greeted_within(HELLO_TIME, driver, socket, target.into()).await
+    serve_watched(driver, socket, target, &OpenSession::default()).await
 }
 
-async fn serve_greeted_within(
-    hello_time: Duration,
+/// As [`serve`], and keeps `open` up to date.
+///
+/// # Errors
+/// [`WireError`].
+pub async fn serve_watched(
+    driver: &(impl ?Sized + Driver),
+    socket: UnixStream,
+    target: impl Into<Target>,
+    open: &OpenSession,
+) -> Result<(), WireError> {
+    let times = [HELLO_TIME, MESSAGE_TIME];
+    serve_within(times, driver, socket, target.into(), open).await
+}
+
+/// The session of a connection, as far as the debugger has not ended it. Clones are the same value.
+#[derive(Debug, Clone, Default)]
+pub struct OpenSession(Arc<Mutex<Option<SessionId>>>);
+
+impl OpenSession {
+    /// The session. `None`: the debugger has none.
+    pub fn get(&self) -> Option<SessionId> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, session: Option<SessionId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+}
+
+/// The times are those of the hello and of a message.
+async fn serve_within(
+    [hello_time, message_time]: [Duration; 2],
     driver: &(impl ?Sized + Driver),
     socket: UnixStream,
     target: Target,
+    open: &OpenSession,
 ) -> Result<(), WireError> {
     let (read, write) = PolledSocket::new(driver, socket)?.split();
     let mut queue = Queue::default();
@@ -76,8 +114,18 @@ async fn serve_greeted_within(
             limit: hello_time,
             deadline: Instant::now() + hello_time,
         }),
+        unfinished: Unfinished {
+            timer: PolledTimer::new(driver),
+            limit: message_time,
+            deadline: None,
+        },
     };
-    closed_is_no_error(poll_fn(|cx| connection.poll(cx)).await)
+    let ended = poll_fn(|cx| {
+        let ended = connection.poll(cx);
+        open.set(connection.server.session());
+        ended
+    });
+    closed_is_no_error(ended.await)
 }
 
 /// The number of reads after the VM is gone. A debugger that sends on and on is cut off then.
@@ -98,6 +146,30 @@ struct Serving {
     ended: bool,
     /// `None` when the hello of the other side has come.
     hello: Option<Hello>,
+    unfinished: Unfinished,
+}
+
+/// The wait for the rest of a message.
+struct Unfinished {
+    timer: PolledTimer,
+    limit: Duration,
+    /// `None`: no message has begun.
+    deadline: Option<Instant>,
+}
+
+impl Unfinished {
+    fn poll(&mut self, cx: &mut Context<'_>, is_partial: bool) -> Result<(), WireError> {
+        if !is_partial {
+            self.deadline = None;
+            return Ok(());
+        }
+        let new = || Instant::now() + self.limit;
+        let deadline = *self.deadline.get_or_insert_with(new);
+        match self.timer.poll_until(cx, deadline) {
+            Poll::Ready(_) => Err(WireError::Unfinished(self.limit)),
+            Poll::Pending => Ok(()),
+        }
+    }
 }
 
 /// The wait for the hello of the other side.
@@ -128,6 +200,7 @@ impl Serving {
                 received = true;
             }
             if received {
+                self.unfinished.deadline = None;
                 continue;
             }
             let answered = self.pending.is_empty() && self.queue.is_empty();
@@ -153,6 +226,8 @@ impl Serving {
                 Poll::Ready(0) => self.ended = true,
                 Poll::Ready(count) => self.frames.filled(count),
                 Poll::Pending => {
+                    let is_partial = self.hello.is_none() && self.frames.is_partial();
+                    self.unfinished.poll(cx, is_partial)?;
                     self.gone = self.gone || self.closed.as_mut().poll(cx).is_ready();
                     return match self.gone && answered {
                         true => Poll::Ready(Ok(())),
@@ -198,10 +273,43 @@ mod tests {
         debugger.write_all(&[1]).unwrap();
         let (requests, _receiver) = mesh::channel();
         let limit = Duration::from_millis(20);
-        let ended = serve_greeted_within(limit, &driver, vmm, requests.into()).await;
+        let ended = serve_within(
+            [limit, MESSAGE_TIME],
+            &driver,
+            vmm,
+            requests.into(),
+            &OpenSession::default(),
+        )
+        .await;
         assert!(
             matches!(ended, Err(WireError::NoHello(time)) if time == limit),
             "{ended:?}"
         );
+    }
+
+    /// Neither a message that is too long nor one with a permitted length holds the connection.
+    #[async_test]
+    async fn a_side_that_ends_no_message_is_closed(driver: DefaultDriver) {
+        for header in [u32::MAX, 64] {
+            let (vmm, mut debugger) = UnixStream::pair().unwrap();
+            let hello = wire::hello();
+            debugger.write_all(&hello.head).unwrap();
+            debugger.write_all(&hello.tail).unwrap();
+            debugger.write_all(&header.to_le_bytes()).unwrap();
+            let (requests, _receiver) = mesh::channel();
+            let limit = Duration::from_millis(20);
+            let ended = serve_within(
+                [HELLO_TIME, limit],
+                &driver,
+                vmm,
+                requests.into(),
+                &OpenSession::default(),
+            )
+            .await;
+            assert!(
+                matches!(ended, Err(WireError::Unfinished(time)) if time == limit),
+                "{ended:?}"
+            );
+        }
     }
 }

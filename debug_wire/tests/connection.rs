@@ -303,6 +303,25 @@ async fn a_debugger_that_ends_its_requests_gets_the_open_answers(driver: Default
     }
 }
 
+/// The request that has this answer would wait for ever.
+#[async_test]
+async fn a_debugger_gives_up_a_vmm_that_answers_no_request_of_its_own(driver: DefaultDriver) {
+    // Answers with an empty body: field 1, the number.
+    for (answer, number) in [(&[8, 77][..], 77), (&[][..], 0)] {
+        let (mut vmm, socket) = UnixStream::pair().unwrap();
+        let (target, connection) = debug_wire::connect(&driver, socket).unwrap();
+        vmm.write_all(&bytes(&wire::hello())).unwrap();
+        let length = u32::try_from(answer.len()).unwrap().to_le_bytes();
+        vmm.write_all(&[&length, answer].concat()).unwrap();
+        let end = connection.run().await.unwrap_err();
+        assert!(
+            matches!(end, WireError::Stray { id, .. } if id == number),
+            "{end}"
+        );
+        assert!(target.is_closed());
+    }
+}
+
 #[async_test]
 async fn a_program_of_another_protocol_is_turned_away(driver: DefaultDriver) {
     for greeting in [

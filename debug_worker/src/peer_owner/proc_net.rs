@@ -8,17 +8,19 @@ use super::PeerSocket;
 use super::canonical;
 use std::fs::File;
 use std::io;
-use std::io::Read as _;
-use std::io::Seek as _;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 
 /// The state of a listening socket.
 const LISTEN: &str = "0A";
 
 /// The length of a table with 400,000 sockets, in bytes.
-const LONGEST: u64 = 64 << 20;
+const LONGEST: usize = 64 << 20;
+
+/// The bytes that are read at once.
+const PIECE: usize = 64 << 10;
 
 /// The tables, open.
 #[derive(Debug)]
@@ -40,17 +42,29 @@ impl ProcNet {
 
     /// Finds the client's socket.
     pub(super) fn find(&self, endpoints: Endpoints) -> io::Result<Option<PeerSocket>> {
-        for mut table in &self.0 {
-            table.rewind()?;
-            let mut text = Vec::new();
-            // `take` also keeps the standard library from asking for the length of the file, a system call that a worker may not make.
-            table.take(LONGEST).read_to_end(&mut text)?;
+        for table in &self.0 {
+            let text = whole(table)?;
             if let Some(found) = find_in(&String::from_utf8_lossy(&text), endpoints) {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
+}
+
+/// The contents of a table, from its start. The position of the file does not change.
+fn whole(table: &File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    while text.len() < LONGEST {
+        let filled = text.len();
+        text.resize(filled + PIECE, 0);
+        let count = table.read_at(&mut text[filled..], filled as u64)?;
+        text.truncate(filled + count);
+        if count == 0 {
+            break;
+        }
+    }
+    Ok(text)
 }
 
 fn find_in(table: &str, endpoints: Endpoints) -> Option<PeerSocket> {

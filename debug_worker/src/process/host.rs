@@ -17,9 +17,11 @@ use crate::DebuggerParameters;
 use crate::listener::Eviction;
 use beat::Beat;
 use beat::START_TIME;
+use debug_wire::OpenSession;
 use debug_wire::WireError;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
+use futures::future::FusedFuture as _;
 use futures::select_biased;
 use lost::Exit;
 use lost::Lost;
@@ -38,9 +40,13 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
+use vmm_core_defs::session::SessionId;
 
 /// The time from the request to end, or from the end of the debug socket, to the end of the process.
 const END_TIME: Duration = Duration::from_secs(2);
+
+/// The time in which the worker has to end the session of a debugger that is to be evicted.
+const EVICTION_TIME: Duration = Duration::from_secs(2);
 
 /// Starts the workers of a debug server.
 #[derive(Debug, Clone, Default)]
@@ -161,6 +167,8 @@ impl WorkerHost {
             control,
             beat: Beat::new(),
             inspections: Vec::new(),
+            session: OpenSession::default(),
+            evicted: None,
             ending: None,
         };
         Ok(worker.supervise(driver, debug, shared, requests).await)
@@ -174,6 +182,10 @@ struct Supervised {
     beat: Beat,
     /// The owner's questions.
     inspections: Vec<Deferred>,
+    /// The session of the worker, as the VMM's side of its debug socket sees it.
+    session: OpenSession,
+    /// A session that the worker was told to end, and the time at which it must have ended.
+    evicted: Option<(SessionId, Instant)>,
     /// The process is to end, or has closed a socket. It is killed at this time.
     ending: Option<(End, Instant)>,
 }
@@ -196,7 +208,9 @@ impl Supervised {
         requests: &mut Receiver<WorkerRpc>,
     ) -> End {
         let mut timer = PolledTimer::new(driver);
-        let mut wire = pin!(debug_wire::serve(driver, debug, shared.requests.clone()).fuse());
+        let session = self.session.clone();
+        let wire = debug_wire::serve_watched(driver, debug, shared.requests.clone(), &session);
+        let mut wire = pin!(wire.fuse());
         let exit = loop {
             let deadline = self.deadline();
             let listens = self.ending.is_none();
@@ -219,15 +233,17 @@ impl Supervised {
                     self.say(&ToWorker::Stop);
                     self.end(End::AsWanted, END_TIME);
                 }
-                Event::Evict => self.say(&ToWorker::Evict),
+                Event::Evict => self.evict(),
                 Event::Timer => self.time_is_up(),
             }
         };
         // The process holds the other end no more, so the rest of its requests is read at once.
-        // race: a socket that something else holds is not waited for
-        select_biased! {
-            _ = wire => {}
-            _ = pin!(timer.sleep(END_TIME).fuse()) => {}
+        if !wire.is_terminated() {
+            // race: a socket that something else holds is not waited for
+            select_biased! {
+                _ = wire => {}
+                _ = pin!(timer.sleep(END_TIME).fuse()) => {}
+            }
         }
         match (self.ending, exit) {
             (Some((End::Lost(Lost::Closed | Lost::Control(_)), _)) | None, Ok(status)) => {
@@ -239,9 +255,10 @@ impl Supervised {
     }
 
     fn deadline(&self) -> Instant {
-        match &self.ending {
-            Some((_, kill_at)) => *kill_at,
-            None => self.beat.deadline,
+        match (&self.ending, self.evicted) {
+            (Some((_, kill_at)), _) => *kill_at,
+            (None, Some((_, must_end))) => self.beat.deadline.min(must_end),
+            (None, None) => self.beat.deadline,
         }
     }
 
@@ -256,6 +273,21 @@ impl Supervised {
         // A worker that has not read for so long that the socket is full hangs.
         if let Err(error) = self.control.try_send(message) {
             self.end(End::Lost(Lost::Control(error)), Duration::ZERO);
+        }
+    }
+
+    fn evict(&mut self) {
+        let must_end = Instant::now() + EVICTION_TIME;
+        self.evicted = self.session.get().map(|session| (session, must_end));
+        self.say(&ToWorker::Evict);
+    }
+
+    /// A worker in other hands may not obey, and lives on.
+    fn check_eviction(&mut self) {
+        if let Some((session, _)) = self.evicted.take_if(|(_, end)| *end <= Instant::now())
+            && self.session.get() == Some(session)
+        {
+            self.end(End::Lost(Lost::NotEvicted), Duration::ZERO);
         }
     }
 
@@ -304,6 +336,10 @@ impl Supervised {
             if let Some((_, kill_at)) = &mut self.ending {
                 *kill_at += START_TIME;
             }
+            return;
+        }
+        self.check_eviction();
+        if self.ending.is_some() || self.beat.deadline > Instant::now() {
             return;
         }
         match self.beat.time_is_up() {

@@ -19,6 +19,10 @@ use rustix::process::Resource;
 use rustix::process::Rlimit;
 use rustix::process::set_dumpable_behavior;
 use rustix::process::setrlimit;
+use rustix::thread::CapabilitySet;
+use rustix::thread::CapabilitySets;
+use rustix::thread::capabilities;
+use rustix::thread::set_capabilities;
 use seccompiler::BpfProgram;
 use seccompiler::SeccompAction;
 use seccompiler::SeccompFilter;
@@ -43,6 +47,8 @@ pub enum Part {
     Seccomp,
     /// No file (but new ones in the folder for core files), and no signal to another process.
     Landlock,
+    /// None of the rights of root. With a folder for core files, root keeps the right to write where a file's mode forbids it (`CAP_DAC_OVERRIDE`); landlock limits this to the folder.
+    NoCapabilities,
     /// A setuid program gives no privileges (`no_new_privs`).
     NoNewPrivileges,
     /// No core file of the worker, and no debugger of another user (`RLIMIT_CORE`, `PR_SET_DUMPABLE`).
@@ -56,6 +62,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",
+            Self::NoCapabilities => "no capabilities",
             Self::NoNewPrivileges => "no new privileges",
             Self::NoCoreFile => "no core file",
             Self::Limits => "limits of descriptors and memory",
@@ -125,11 +132,26 @@ impl SandboxProfile {
         let mut sandbox = Sandbox::default();
         sandbox.note(Part::NoCoreFile, no_core_file());
         sandbox.note(Part::Limits, limits());
+        sandbox.note(Part::NoCapabilities, self.no_capabilities());
         let privileges = rustix::thread::set_no_new_privs(true);
         sandbox.note(Part::NoNewPrivileges, privileges.map_err(Into::into));
         sandbox.note(Part::Landlock, self.landlock());
         sandbox.note(Part::Seccomp, self.seccomp());
         sandbox
+    }
+
+    fn no_capabilities(&self) -> anyhow::Result<()> {
+        let kept = match self.dump_folder {
+            Some(_) => CapabilitySet::DAC_OVERRIDE,
+            None => CapabilitySet::empty(),
+        };
+        let kept = kept & capabilities(None)?.permitted;
+        let sets = CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        };
+        Ok(set_capabilities(None, sets)?)
     }
 
     fn landlock(&self) -> anyhow::Result<()> {

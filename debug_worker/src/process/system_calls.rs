@@ -40,11 +40,20 @@ enum Only {
     Any,
     /// One argument has this value.
     Is(u8, c_ulong),
+    /// One argument has one of these values.
+    OneOf(u8, &'static [c_ulong]),
     /// An argument has none of these bits.
     Without(u8, c_ulong),
 }
 
 const PROT_EXEC: c_ulong = libc::PROT_EXEC as c_ulong;
+/// Neither the owner nor the signal of a descriptor: they send signals to other processes.
+const FCNTL: &[c_ulong] = &[
+    libc::F_DUPFD_CLOEXEC as c_ulong,
+    libc::F_GETFD as c_ulong,
+    libc::F_GETFL as c_ulong,
+    libc::F_SETFL as c_ulong,
+];
 const DATAGRAM: c_ulong = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as c_ulong;
 
 /// Makes the name and the number from one word.
@@ -77,8 +86,8 @@ const ALWAYS: &[SystemCall] = calls! { Always;
     SYS_sendmsg: "the same with several buffers",
     SYS_shutdown: "tell a client or the VMM that nothing follows",
     SYS_close: "close the socket of a client",
-    SYS_lseek: "read the kernel's table of sockets from its start, where the kernel answers no question about one socket",
-    SYS_fcntl: "do not block on a socket, and duplicate the descriptor of a socket",
+    SYS_pread64: "read the kernel's table of sockets, where the kernel answers no question about one socket",
+    SYS_fcntl (Only::OneOf(1, FCNTL)): "do not block on a socket, and duplicate the descriptor of a socket",
     SYS_ioctl (Only::Is(1, libc::FIONBIO)): "do not block on a socket",
     SYS_getsockname: "the address to which a client has connected",
     SYS_getpeername: "the address of a client",
@@ -173,6 +182,10 @@ pub(super) fn rules(
         let only = match call.only {
             Only::Any => Vec::new(),
             Only::Is(index, value) => vec![rule(index, SeccompCmpOp::Eq, value)?],
+            Only::OneOf(index, values) => values
+                .iter()
+                .map(|value| rule(index, SeccompCmpOp::Eq, *value))
+                .collect::<Result<_, _>>()?,
             Only::Without(index, bits) => vec![rule(index, SeccompCmpOp::MaskedEq(bits), 0)?],
         };
         rules.insert(call.number, only);

@@ -2,6 +2,7 @@
 
 use crate::cli::RunArgs;
 use crate::cli::debug_args::GdbServer;
+use crate::cli::debug_args::Isolate;
 use crate::cli::debug_args::OnCrash;
 use crate::demo;
 use crate::exit_status::ExitStatus;
@@ -132,6 +133,11 @@ impl Server {
             GdbServer::Off => None,
         };
         let rpc = socket(debug.server.rpc.as_ref()).map_err(ServerError::Rpc)?;
+        if rpc.is_some() && debug.isolate == Isolate::Require {
+            tracing::warn!(
+                "--isolate require is for the GDB server; --rpc is served in the process of the VMM, for programs of this user and of root"
+            );
+        }
         let addresses = (gdb.as_ref().map(Gdb::address), rpc.as_ref());
         let how_to_connect = match addresses {
             (Some(address), _) => session_text::connect(&address, symbols.as_deref()),
@@ -155,6 +161,14 @@ impl Server {
     /// Whether the guest waits for a debugger.
     pub(crate) const fn start(&self) -> StartMode {
         self.start
+    }
+
+    /// Who can continue the guest.
+    pub(crate) const fn debugger(&self) -> &'static str {
+        match self.gdb {
+            Some(_) => "gdb",
+            None => "a program",
+        }
     }
 
     /// Says where the server listens, and how to connect.

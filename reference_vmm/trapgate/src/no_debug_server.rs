@@ -43,6 +43,10 @@ impl Server {
         match *self {}
     }
 
+    pub(crate) const fn debugger(&self) -> &'static str {
+        match *self {}
+    }
+
     pub(crate) const fn announce(&self) {
         match *self {}
     }

@@ -117,7 +117,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     )?;
 
     let start = server.as_ref().map_or(StartMode::Run, Server::start);
-    say(&session_text::guest(args, start));
+    let debugger = server.as_ref().map_or("nobody", Server::debugger);
+    say(&session_text::guest(args, start, debugger));
     if let Some(server) = &server {
         server.announce();
     }

@@ -13,17 +13,17 @@ use vmm_core_defs::stop::RunnerFault;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
-/// Describes the guest.
-pub(crate) fn guest(args: &RunArgs, start: StartMode) -> String {
+/// Describes the guest. `debugger` can continue a guest that is held.
+pub(crate) fn guest(args: &RunArgs, start: StartMode, debugger: &str) -> String {
     let name = args.kernel.as_deref().map_or_else(
         || "the demo guest".to_owned(),
         |path| path.display().to_string(),
     );
     let state = match start {
-        StartMode::Run => "running",
-        StartMode::WaitForDebugger => {
-            "held at its first instruction until gdb continues it (--no-wait: run at once)"
-        }
+        StartMode::Run => "running".to_owned(),
+        StartMode::WaitForDebugger => format!(
+            "held at its first instruction until {debugger} continues it (--no-wait: run at once)"
+        ),
     };
     let cpus = if args.cpus == 1 {
         "1 CPU".to_owned()

@@ -97,6 +97,11 @@ impl Frames {
         Some(Frame::Message(self.take(length).freeze()))
     }
 
+    /// Whether a frame has begun and its end has not come, when [`next_frame`](Self::next_frame) finds none.
+    pub fn is_partial(&self) -> bool {
+        self.filled > 0 || self.skipped > 0
+    }
+
     /// The length of the next frame, if its header has come.
     fn length(&self) -> Option<usize> {
         let header = self.buffer[..self.filled].first_chunk::<HEADER>()?;

@@ -40,6 +40,9 @@ const MAX_PENDING: usize = 64;
 /// more are refused.
 const MAX_PENDING_BYTES: usize = 2 * MAX_FRAME;
 
+/// The number of no session.
+const NO_SESSION: u64 = 0;
+
 /// The bytes that are kept for the answer to a request for a list. A longer answer is sent if [`MAX_PENDING_BYTES`] permits, and is an error otherwise.
 const LIST: usize = MAX_PAGES * size_of::<proto::MappedPage>();
 
@@ -140,6 +143,11 @@ impl Server {
         self.target.closed()
     }
 
+    /// The session of this connection that the other side has not ended.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.as_ref().map(DebugSession::id)
+    }
+
     /// Whether more may be read from the other side: it reads its answers.
     pub fn may_read(&self) -> bool {
         self.unwritten <= MAX_UNREAD
@@ -197,6 +205,11 @@ impl Server {
             }
             kind => {
                 let (request, answer) = requests::decode(kind)?;
+                let session = match &self.session {
+                    Some(ours) if ours.id() == session => session,
+                    // The session of another connection, whose number this one may have read somewhere. The target finds no session by this number.
+                    Some(_) | None => SessionId::from_number(NO_SESSION),
+                };
                 self.target.send(DebugMessage::InSession(session, request));
                 Box::pin(async { Given::Request(answer.await) })
             }

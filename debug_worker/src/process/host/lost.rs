@@ -21,6 +21,8 @@ pub(super) enum Lost {
     Control(io::Error),
     #[error("it broke the protocol of its debug socket: {0}")]
     Wire(WireError),
+    #[error("it did not end the session of its debugger when it was told to")]
+    NotEvicted,
     #[error("it has closed its debug socket")]
     Closed,
     #[error("it sent a message that nobody had asked for")]

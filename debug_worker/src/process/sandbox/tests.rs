@@ -94,6 +94,10 @@ fn a_process_in_the_sandbox() {
             let parent = rustix::process::getppid();
             let _ = parent.map(rustix::process::test_kill_process);
         }
+        "fcntl" => drop(rustix::io::fcntl_setfd(
+            &client,
+            rustix::io::FdFlags::empty(),
+        )),
         "limits" => drop(set_limit(Resource::Nofile, DESCRIPTORS)),
         other => panic!("{other}"),
     }
@@ -106,7 +110,7 @@ fn each_way_out_kills_the_process_and_only_it() {
     let ended = tried("tables");
     assert_eq!(ended.code(), Some(STAYED), "the user of a client: {ended}");
     for way_out in [
-        "open", "tcp", "socket", "exec", "thread", "signal", "limits",
+        "open", "tcp", "socket", "exec", "thread", "signal", "limits", "fcntl",
     ] {
         let ended = tried(way_out);
         assert_eq!(ended.signal(), Some(libc::SIGSYS), "{way_out}: {ended}");
@@ -125,6 +129,29 @@ fn landlock_alone_refuses_files_but_new_ones_in_the_folder() {
     let ended = tried(&format!("folder {}", folder.path().display()));
     assert_eq!(ended.code(), Some(REFUSED), "{ended}");
     assert!(folder.path().join("core").exists());
+}
+
+/// Capabilities belong to a thread, and these threads end.
+#[test]
+fn no_capability_is_left_but_the_one_for_the_folder() {
+    let left = |profile: SandboxProfile| {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                profile.no_capabilities().expect("rights can be given up");
+                capabilities(None).expect("the calling thread exists")
+            });
+            thread.join().expect("no panic")
+        })
+    };
+    let had = capabilities(None).expect("the calling thread exists");
+    let none = left(SandboxProfile::default());
+    assert!(none.permitted.is_empty() && none.effective.is_empty());
+    let folder = SandboxProfile {
+        network: false,
+        dump_folder: Some("/".into()),
+    };
+    let kept = left(folder).permitted;
+    assert_eq!(kept, had.permitted & CapabilitySet::DAC_OVERRIDE);
 }
 
 impl SandboxProfile {

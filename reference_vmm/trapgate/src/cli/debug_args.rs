@@ -26,8 +26,8 @@ pub(crate) struct DebugArgs {
     /// Run at once, instead of holding the guest at its first instruction until GDB continues it
     #[arg(long)]
     pub no_wait: bool,
-    /// Whether the debug server runs in a process of its own, which can open no file and no socket and is replaced if it
-    /// dies
+    /// Whether the server for GDB runs in a process of its own, which can open no file and no socket and is replaced if it
+    /// dies. Programs at --rpc are served in the VMM
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Isolate::Auto)]
     pub isolate: Isolate,
     /// Whether the guest's clocks and timers stop while a debugger has stopped the guest

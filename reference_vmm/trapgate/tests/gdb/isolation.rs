@@ -104,6 +104,9 @@ fn the_process_has_its_sockets_and_nothing_else() {
     assert_eq!(is("Seccomp").as_deref(), Some("2"), "a filter");
     assert_eq!(is("NoNewPrivs").as_deref(), Some("1"));
     assert_eq!(is("Threads").as_deref(), Some("1"));
+    for capabilities in ["CapPrm", "CapEff", "CapInh"] {
+        assert_eq!(is(capabilities).as_deref(), Some("0000000000000000"));
+    }
     let resident = is("VmRSS").expect("a number");
     let kib: u64 = resident.trim_end_matches(" kB").parse().expect("a number");
     assert!(kib < 64 << 10, "{resident}: guest memory?");
@@ -216,6 +219,24 @@ fn a_process_that_dies_again_and_again_is_started_ever_later() {
     assert_eq!(client.ask("p10"), FIRST_INSTRUCTION);
 }
 
+/// A worker in other hands would live on with its session. The time is below the one after which a worker that hangs is killed.
+#[test]
+fn a_process_that_does_not_evict_its_debugger_is_ended() {
+    let Some((mut guest, address)) = isolated(&[]) else {
+        return;
+    };
+    let mut client = served(&address);
+    assert_eq!(client.ask("Z0,100001,1"), "OK");
+    let pid = worker(&guest, None);
+    kill(pid, "STOP");
+    guest.signal("USR1");
+    let line = guest.new_line("the reason", |line| line.contains("is gone: "));
+    assert!(line.contains("did not end the session"), "{line}");
+    let mut client = served(&address);
+    assert_eq!(client.ask("D"), "OK");
+    guest.wait_for("demo guest: CPU 1 is up");
+}
+
 #[test]
 fn the_process_ends_with_its_vmm_however_the_vmm_ends() {
     for signal in ["KILL", "INT"] {
@@ -224,9 +245,16 @@ fn the_process_ends_with_its_vmm_however_the_vmm_ends() {
         };
         let mut client = served(&address);
         let pid = worker(&guest, None);
+        let began = Instant::now();
         guest.signal(signal);
         while client.reply().is_some() {}
         let ended = guest.finish();
+        // A wait for a socket that has closed already took 2 s.
+        assert!(
+            began.elapsed().as_secs() < 2,
+            "SIG{signal}: {:?}",
+            began.elapsed()
+        );
         assert!(!ended.output.contains("is gone: "), "{}", ended.output);
         let deadline = Instant::now() + DEADLINE;
         while Path::new(&format!("/proc/{pid}/exe")).exists() {

@@ -55,6 +55,22 @@ pub(super) fn carry<I, R>(
     assert_eq!(pair.client.pending(), 0);
 }
 
+/// Begins a session with this number.
+fn begin(pair: &mut Pair, id: SessionId) -> Attached {
+    let attach = DebugSession::attach(&pair.debugger, DetachAction::Stay);
+    let received = pair.pump().pop().unwrap();
+    let Ok(DebugMessage::Attach(rpc)) = pair.vmm.try_recv() else {
+        panic!("no attach");
+    };
+    rpc.handle_sync(|request| {
+        let session = DebugSession::begun(id, request.requests);
+        let info = any_info(1);
+        Ok(Attached { session, info })
+    });
+    pair.answer(received);
+    super::now(attach).unwrap()
+}
+
 macro_rules! every_request {
     ($pair:expr, $seed:expr, $($request:ident)*) => {{
         $(carry(
@@ -92,7 +108,9 @@ proptest! {
 
     #[test]
     fn every_request_and_every_answer_survives(seed: u64) {
-        carry_every_request(&mut Pair::new(), seed);
+        let mut pair = Pair::new();
+        let _attached = begin(&mut pair, value(seed));
+        carry_every_request(&mut pair, seed);
     }
 
     #[test]
@@ -154,21 +172,32 @@ fn a_refused_attach_and_a_dropped_request_fail_their_calls() {
     assert_eq!(answered(answer), None);
 }
 
+/// A number that one connection has read somewhere gives no access to the session of another.
+#[test]
+fn a_request_has_the_session_of_its_own_connection_or_none() {
+    let status = |id| DebugMessage::InSession(id, DebugRequest::Status(Rpc::detached(())));
+    let mut pair = Pair::new();
+    let session_of = |pair: &mut Pair, id| {
+        let _pending = pair.ask(status(id));
+        match pair.vmm.try_recv() {
+            Ok(DebugMessage::InSession(session, _)) => session,
+            other => panic!("{other:?}"),
+        }
+    };
+    let none = SessionId::from_number(0);
+    assert_eq!(session_of(&mut pair, value(1)), none);
+    let _attached = begin(&mut pair, value(1));
+    assert_eq!(session_of(&mut pair, value(1)), value(1));
+    assert_eq!(session_of(&mut pair, value(2)), none);
+    let _ = pair.ask(DebugMessage::Lost(value(1)));
+    assert!(matches!(pair.vmm.try_recv(), Ok(DebugMessage::Lost(id)) if id == value(1)));
+    assert_eq!(session_of(&mut pair, value(1)), none);
+}
+
 #[test]
 fn the_session_of_a_connection_ends_with_it() {
     let mut pair = Pair::new();
-    let attach = DebugSession::attach(&pair.debugger, DetachAction::Stay);
-    let received = pair.pump().pop().unwrap();
-    let Ok(DebugMessage::Attach(rpc)) = pair.vmm.try_recv() else {
-        panic!("no attach");
-    };
-    rpc.handle_sync(|request| {
-        let session = DebugSession::begin(request.requests);
-        let info = any_info(1);
-        Ok(Attached { session, info })
-    });
-    pair.answer(received);
-    let attached = super::now(attach).unwrap();
+    let attached = begin(&mut pair, value(1));
     assert!(pair.vmm.try_recv().is_err());
     drop(pair.server);
     let Ok(DebugMessage::Lost(id)) = pair.vmm.try_recv() else {
