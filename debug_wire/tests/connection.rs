@@ -309,7 +309,7 @@ async fn a_debugger_gives_up_a_vmm_that_answers_no_request_of_its_own(driver: De
     // Answers with an empty body: field 1, the number.
     for (answer, number) in [(&[8, 77][..], 77), (&[][..], 0)] {
         let (mut vmm, socket) = UnixStream::pair().unwrap();
-        let (target, connection) = debug_wire::connect(&driver, socket).unwrap();
+        let (target, connection) = connect(&driver, socket).unwrap();
         vmm.write_all(&bytes(&wire::hello())).unwrap();
         let length = u32::try_from(answer.len()).unwrap().to_le_bytes();
         vmm.write_all(&[&length, answer].concat()).unwrap();

@@ -219,13 +219,8 @@ impl<V: Vcpu> Vp<V> {
         let Exit::Debug(exit) = exit else {
             return FastPath::Done;
         };
-        let path = self
-            .stepping
-            .fast_path(&exit, entry, &mut self.cpu, &self.memory);
-        if path == FastPath::Continue {
-            self.progress = Progress::Started;
-        }
-        path
+        self.stepping
+            .fast_path(&exit, entry, &mut self.cpu, &self.memory)
     }
 
     /// The VP has left the guest.

@@ -53,12 +53,16 @@ fn the_guests_own_step_counts_where_the_trap_of_a_step_fires_too() {
     for (flags, dr6, own) in [
         (0x202, 0b1, None),
         (0x202 | TF, 0b1 | BS, Some(DebugPayload::SINGLE_STEP)),
+        (0x202 | TF, BS, Some(DebugPayload::SINGLE_STEP)),
     ] {
         let mut guest = Guest::new(&[]);
         guest.write(CODE, &[PUSHF]);
         guest.vcpu().registers.general.rflags = flags;
         let parked = guest.step([debug(dr6).leaves_at(CODE + 1)]);
         assert_eq!(parked.cause, stepped(), "{dr6:#x}");
+        let told = &guest.vcpu().told;
+        let entries = told.iter().filter(|told| **told == Told::Run).count();
+        assert_eq!(entries, 1, "{dr6:#x}: the handler is no part of the step");
         assert_eq!(given(&mut guest), Vec::from_iter(own), "{dr6:#x}");
     }
 }
