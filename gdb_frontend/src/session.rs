@@ -97,6 +97,17 @@ struct Core {
     foreign: Option<u8>,
     /// The refused breakpoints that the user is told of as soon as the protocol allows it.
     refusals: Refusals,
+    first_exchange: FirstExchange,
+}
+
+/// GDB sends a packet again that nobody has acknowledged for 2 s (`set remotetimeout`). A client that connects while no server is there yet does so with its
+/// first packet. It waits for one answer, and would take a second answer for that of its next packet.
+#[derive(Debug)]
+enum FirstExchange {
+    Expected,
+    /// This packet was answered, and the client has not acknowledged the answer.
+    Answered(Vec<u8>),
+    Over,
 }
 
 /// The operation in progress, if there is one.
@@ -150,6 +161,7 @@ impl Session {
                 interrupt_wanted: false,
                 foreign: None,
                 refusals: Refusals::default(),
+                first_exchange: FirstExchange::Expected,
                 info,
             },
         }
@@ -239,6 +251,7 @@ impl Session {
 impl Core {
     fn frame(&mut self, frame: Frame<'_>) {
         match frame {
+            Frame::Packet(packet) if self.is_sent_again(packet) => self.outbox.received_again(),
             Frame::Packet(packet) => {
                 self.outbox.received(true);
                 match Command::parse(packet) {
@@ -249,7 +262,12 @@ impl Core {
                     }),
                 }
             }
-            Frame::Ack => self.outbox.acknowledged(),
+            Frame::Ack => {
+                if let FirstExchange::Answered(_) = self.first_exchange {
+                    self.first_exchange = FirstExchange::Over;
+                }
+                self.outbox.acknowledged();
+            }
             Frame::Nack => self.outbox.send_again(),
             Frame::Interrupt => self.interrupt(Pending::Interrupt),
             Frame::BadChecksum => {
@@ -277,6 +295,18 @@ impl Core {
                 });
             }
         }
+    }
+
+    /// Whether this is the client's first packet again, whose answer the client has not seen yet.
+    fn is_sent_again(&mut self, packet: &[u8]) -> bool {
+        match &self.first_exchange {
+            FirstExchange::Answered(first) if first == packet => return true,
+            FirstExchange::Expected if packet.starts_with(b"qSupported") => {
+                self.first_exchange = FirstExchange::Answered(packet.to_vec());
+            }
+            _ => self.first_exchange = FirstExchange::Over,
+        }
+        false
     }
 
     /// Stops a running guest. If the guest is stopped, the next resume ends at once.

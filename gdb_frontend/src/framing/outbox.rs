@@ -64,6 +64,14 @@ impl Outbox {
         }
     }
 
+    /// Handles a packet that the client has sent before, and whose answer stays the answer.
+    pub(crate) fn received_again(&mut self) {
+        self.counts.received += 1;
+        if self.mode == Mode::Acks {
+            self.ready.push(b'+');
+        }
+    }
+
     /// Sends all remaining packets, acknowledged or not, because the connection is about to be closed.
     pub(crate) fn send_all(&mut self) {
         let unsent: Vec<_> = self.unacknowledged.drain(..).skip(1).collect();

@@ -72,6 +72,7 @@ const STEPS: &[Step] = &[
     ("conformance in QEMU", |_| conformance::check()),
     ("clients in QEMU", clients_in_qemu),
     ("over the wire", over_the_wire),
+    ("without a process of its own", not_isolated),
     ("run loops of a VMM", run_loops),
     ("doc tests", doc_tests),
     ("python", python::tests),
@@ -182,6 +183,18 @@ fn over_the_wire(summary: &mut Summary) -> anyhow::Result<()> {
             .args(["test", "--package", "trapgate-debug-worker", "--lib"])
             .args(["--", "--show-output"])
             .env("TRAPGATE_TEST_TRANSPORT", "wire"),
+        summary,
+    )?;
+    Ok(())
+}
+
+/// The tests of `trapgate run` with debuggers again, with the debug server in the process of the VMM.
+fn not_isolated(summary: &mut Summary) -> anyhow::Result<()> {
+    cargo_test(
+        process::cargo()
+            .args(["test", "--package", "trapgate", "--test", "gdb"])
+            .args(["--", "--show-output"])
+            .env("TRAPGATE_TEST_ISOLATE", "off"),
         summary,
     )?;
     Ok(())
