@@ -9,8 +9,9 @@ pub(crate) const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
 const DIFFER: &[&str] = &[
     "vp_runner/breakpoints",
     "vp_runner/debug_regs",
-    "vp_runner/endings",
+    "vp_runner/detach",
     "vp_runner/guest_debug",
+    "vp_runner/guest_events",
     "vp_runner/interrupts",
     "vp_runner/software_changes",
     "vp_runner/step_kinds",
