@@ -42,9 +42,11 @@ use pal_async::socket::PolledSocket;
 use pal_async::timer::Instant;
 use pal_async::timer::PolledTimer;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tracing::Instrument as _;
 use tracing::Span;
@@ -192,6 +194,19 @@ struct Log {
     failed: LogLimit,
 }
 
+/// Lets the other tasks and futures of the executor's thread go on first.
+async fn give_way() {
+    let mut given = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Log {
     fn new() -> Self {
         Self {
@@ -252,6 +267,8 @@ impl Server {
                 Event::Accepted(Ok(accepted)) => self.accepted(accepted),
                 Event::Accepted(Err(error)) => self.accept_failed(&error),
             }
+            // Clients that connect without a pause keep neither the session nor the owner's questions waiting.
+            give_way().await;
         }
         self.stop().await;
     }

@@ -5,6 +5,8 @@ pub(crate) mod debug_args;
 #[cfg(feature = "gdb")]
 mod exec_args;
 pub(crate) mod log_args;
+#[cfg(feature = "gdb")]
+pub(crate) mod rpc_args;
 
 use crate::memory::MemorySize;
 use clap::Args;
@@ -15,6 +17,8 @@ use debug_args::DebugArgs;
 #[cfg(feature = "gdb")]
 pub(crate) use exec_args::ExecArgs;
 use log_args::LogArgs;
+#[cfg(feature = "gdb")]
+use rpc_args::RpcArgs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -70,6 +74,10 @@ pub(crate) enum Command {
     #[cfg(feature = "gdb")]
     #[command(after_help = exec_args::EXEC_HELP)]
     Exec(Box<ExecArgs>),
+    /// Make requests to the guest of a running VMM (--rpc), as lines of JSON
+    #[cfg(feature = "gdb")]
+    #[command(after_help = rpc_args::RPC_HELP)]
+    Rpc(Box<RpcArgs>),
     /// Try which debugging features work on this host's KVM
     Doctor,
 }

@@ -22,6 +22,8 @@ mod kernel_facts;
 mod kvm_host;
 mod machine;
 mod memory;
+#[cfg(feature = "gdb")]
+mod rpc;
 mod run;
 mod serial_output;
 mod session_text;
@@ -57,6 +59,11 @@ fn main() -> ExitCode {
             complain(&error);
             error.status()
         }
+        #[cfg(feature = "gdb")]
+        Some(Command::Rpc(args)) => rpc::rpc(&args).unwrap_or_else(|error| {
+            complain(&error);
+            ExitStatus::BadInput
+        }),
         Some(Command::Doctor) => doctor::doctor(),
     };
     status.into()

@@ -3,6 +3,8 @@
 #[path = "../../../../debug_client/examples/rounds/session.rs"]
 mod session;
 
+mod scripts;
+
 use debug_client::Error;
 use debug_client::StopKind;
 use debug_client::Symbols;
