@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub check: Check,
 }
 
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 15] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
@@ -235,6 +235,13 @@ $ cargo test -p conformance --test packets --test gdb --test clients -- --test-t
         page: "Guide/src/programs.md",
         text: r#"$ trapgate run --gdb off --rpc unix:/run/me/vm.rpc
 $ trapgate exec --rpc unix:/run/me/vm.rpc -- qemu-system-x86_64 -accel kvm -kernel bzImage
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/programs.md",
+        text: r#"$ trapgate rpc --socket unix:/run/me/vm.rpc status
+$ trapgate rpc --socket unix:/run/me/vm.rpc read_memory '[{"Gpa":1048576},16]'
 "#,
         check: Check::Options,
     },
