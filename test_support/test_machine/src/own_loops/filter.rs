@@ -68,8 +68,7 @@ pub fn install(allowed: &Allowed) {
 /// If the host has no seccomp.
 pub fn install_for_a_vcpu_thread() {
     // The kernel takes the stricter action of two filters.
-    #[expect(clippy::cast_sign_loss, reason = "the numbers of errors are positive")]
-    let refused = SeccompAction::Errno(libc::EACCES as u32);
+    let refused = SeccompAction::Errno(libc::EACCES.unsigned_abs());
     let refusable = VCPU_THREAD.iter().filter(|call| call.refusable);
     let refusable = refusable.map(|call| (call.number, Vec::new())).collect();
     apply(&refusable, SeccompAction::Allow, refused);
