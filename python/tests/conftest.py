@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import selectors
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import trapgate
+from peer import Peer, Serve
 
 #: In seconds. Long enough for a host that emulates the guest, on a busy machine.
 LONG = 60.0
@@ -112,6 +115,38 @@ def symbols(elf: Path) -> trapgate.Symbols:
     """The symbols of the demo guest."""
     pytest.importorskip("elftools", reason="pyelftools is not installed")
     return trapgate.Symbols.load(elf)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """A function that serves one connection with a function, and returns the address. The errors of that function fail the test."""
+    failures: list[BaseException] = []
+    threads = []
+    listener = socket.socket(socket.AF_UNIX)
+
+    def begin(play: Callable[[Peer], None]) -> str:
+        path = tmp_path / "rpc"
+        listener.bind(str(path))
+        listener.listen()
+
+        def run() -> None:
+            try:
+                connected = listener.accept()[0]
+                with connected:
+                    play(Peer(connected))
+            except BaseException as error:
+                failures.append(error)
+
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+        return f"unix:{path}"
+
+    yield begin
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    listener.close()
+    assert not failures, failures
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,100 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 import trapgate
+from peer import HELLO, Peer, Serve, attached, frame
 from trapgate.debug.v1 import errors_pb2, memory_pb2, messages_pb2, nothing_pb2, run_pb2
 from trapgate.refusals import refused
 
 #: In seconds, for requests that get no answer.
 SHORT = 0.3
-
-_HELLO = messages_pb2.Hello(protocol="trapgate debug", oldest=1, newest=1).SerializeToString()
-
-
-def frame(message: bytes) -> bytes:
-    return len(message).to_bytes(4, "little") + message
-
-
-class Peer:
-    """The VMM's side of one connection, as a test plays it."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self.socket = connected
-        self.file = connected.makefile("rb")
-
-    def receive(self) -> bytes:
-        length = int.from_bytes(self.file.read(4), "little")
-        return self.file.read(length)
-
-    def request(self) -> messages_pb2.Request:
-        return messages_pb2.Request.FromString(self.receive())
-
-    def send(self, *messages: bytes) -> None:
-        self.socket.sendall(b"".join(map(frame, messages)))
-
-    def answer(self, number: int, **kind: object) -> None:
-        self.send(messages_pb2.Answer(id=number, **kind).SerializeToString())  # type: ignore[arg-type]
-
-    def attach(self) -> None:
-        """Greets and attaches as a VMM does."""
-        self.receive()
-        self.send(_HELLO)
-        self.answer(self.request().id, attached=attached())
-
-    def until_closed(self) -> None:
-        with contextlib.suppress(OSError):
-            while self.socket.recv(1 << 16):
-                pass
-
-
-def attached() -> messages_pb2.Attached:
-    stop = run_pb2.StopEvent(epoch=0, reason=run_pb2.DebugStopReason(break_=nothing_pb2.Nothing()), vps=[0])
-    info = run_pb2.AttachInfo(arch=run_pb2.GUEST_ARCH_X86_64, stop=stop)
-    return messages_pb2.Attached(session=7, info=info)
-
-
-Serve = Callable[[Callable[[Peer], None]], str]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """A function that serves one connection with a function, and returns the address. The errors of that function fail the test."""
-    failures: list[BaseException] = []
-    threads = []
-    listener = socket.socket(socket.AF_UNIX)
-
-    def begin(play: Callable[[Peer], None]) -> str:
-        path = tmp_path / "rpc"
-        listener.bind(str(path))
-        listener.listen()
-
-        def run() -> None:
-            try:
-                connected = listener.accept()[0]
-                with connected:
-                    play(Peer(connected))
-            except BaseException as error:
-                failures.append(error)
-
-        threads.append(threading.Thread(target=run, daemon=True))
-        threads[-1].start()
-        return f"unix:{path}"
-
-    yield begin
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
-    listener.close()
-    assert not failures, failures
-
 
 @pytest.mark.parametrize(
     ("address", "kind", "hint"),
@@ -121,8 +38,8 @@ _FIELD_9 = bytes([9 << 3, 1])
         (frame(b"GET / HTTP/1.1"), trapgate.OtherProtocol),
         (frame(messages_pb2.Hello(protocol="other", oldest=1, newest=1).SerializeToString()), trapgate.OtherProtocol),
         # Version 1 of 2 to the 32 more, as `newest`, and two values of `newest`.
-        (frame(_HELLO[:-2] + bytes([3 << 3, 0x81, 0x80, 0x80, 0x80, 0x10])), trapgate.OtherProtocol),
-        (frame(_HELLO + bytes([3 << 3, 1])), trapgate.OtherProtocol),
+        (frame(HELLO[:-2] + bytes([3 << 3, 0x81, 0x80, 0x80, 0x80, 0x10])), trapgate.OtherProtocol),
+        (frame(HELLO + bytes([3 << 3, 1])), trapgate.OtherProtocol),
         (
             frame(messages_pb2.Hello(protocol="trapgate debug", oldest=2, newest=7).SerializeToString() + _FIELD_9),
             trapgate.OtherVersion,
@@ -142,7 +59,7 @@ def test_another_hello(serve: Serve, bytes_: bytes, kind: type[trapgate.Error]) 
 
 def test_a_hello_of_a_later_version_that_speaks_ours(serve: Serve) -> None:
     def play(peer: Peer) -> None:
-        assert peer.receive() == _HELLO
+        assert peer.receive() == HELLO
         later = messages_pb2.Hello(protocol="trapgate debug", oldest=1, newest=7).SerializeToString()
         peer.send(later + _FIELD_9)
         peer.answer(peer.request().id, attached=attached())
@@ -273,20 +190,28 @@ def test_a_request_that_the_vmm_drops(serve: Serve) -> None:
     vm._session.connection.close()
 
 
-def test_a_vmm_that_reads_nothing(serve: Serve) -> None:
-    done = threading.Event()
+def test_a_vmm_that_reads_late(serve: Serve) -> None:
+    go_on = threading.Event()
 
     def play(peer: Peer) -> None:
         peer.attach()
-        done.wait(10)
+        assert go_on.wait(10)
+        write, read = peer.request(), peer.request()
+        assert write.write_memory.data == bytes(8 << 20) and read.read_memory.len == 4
+        peer.answer(write.id, done=nothing_pb2.Nothing())
+        peer.answer(read.id, memory=b"1234")
+        peer.until_closed()
 
     vm = trapgate.connect(serve(play), request_limit=SHORT)
     with pytest.raises(trapgate.NoAnswer, match="write memory"):
         vm.write(0x1000, bytes(8 << 20))
-    # A part of the frame was sent, so no other can follow.
-    with pytest.raises(trapgate.Gone, match="not sent completely"):
+    # A part of the frame was sent, and the rest has to come before any other.
+    with pytest.raises(trapgate.NoAnswer, match="read memory"):
         vm.read(0x1000, 4)
-    done.set()
+    vm._session.connection.limit = 10
+    go_on.set()
+    assert vm.read(0x1000, 4) == b"1234"
+    vm._session.connection.close()
 
 
 def test_requests_have_numbers_and_the_session(serve: Serve) -> None:
@@ -294,7 +219,7 @@ def test_requests_have_numbers_and_the_session(serve: Serve) -> None:
 
     def play(peer: Peer) -> None:
         peer.receive()
-        peer.send(_HELLO)
+        peer.send(HELLO)
         seen.append(peer.request())
         peer.answer(seen[0].id, attached=attached())
         seen.append(peer.request())
@@ -305,7 +230,7 @@ def test_requests_have_numbers_and_the_session(serve: Serve) -> None:
     with trapgate.connect(serve(play), if_lost=trapgate.IfLost.KILL, request_limit=5) as vm:
         vm.read_physical(0x1000, 4)
     assert [(request.id, request.session) for request in seen] == [(1, 0), (2, 7), (3, 7)]
-    assert seen[0].attach == run_pb2.DETACH_ACTION_KILL and seen[2].detach == run_pb2.DETACH_ACTION_RESUME
+    assert seen[0].attach == run_pb2.DETACH_ACTION_KILL and seen[2].detach == run_pb2.DETACH_ACTION_KILL_UNLESS_HELD
     assert seen[1].read_memory == memory_pb2.ReadMemory(address=memory_pb2.GuestAddress(gpa=0x1000), len=4)
 
 

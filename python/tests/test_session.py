@@ -116,7 +116,11 @@ def test_the_end_of_a_guest_is_a_stop_and_then_an_error(guest: Guest, symbols: S
         stop = vm.wait_for(StopKind.POWER_OFF, timeout=LONG)
         assert str(stop).startswith("a power-off")
         vm.resume()
-        with pytest.raises(trapgate.GuestEnded, match="the guest has ended: power off"):
+        with pytest.raises(trapgate.GuestEnded, match="the guest has ended: it switched itself off; nothing is left") as end:
+            vm.wait(timeout=LONG)
+        assert "start it again" not in str(end.value)
+        assert "the guest has ended: it switched itself off>" in repr(vm) and not vm.running
+        with pytest.raises(trapgate.GuestEnded):
             vm.wait(timeout=LONG)
         # The end of the block does not complain that there is nothing to detach from.
     assert guest.process.wait(LONG) == 0

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from trapgate import errors
-from trapgate.debug.v1 import breakpoints_pb2, messages_pb2
+from trapgate.debug.v1 import breakpoints_pb2
 from trapgate.stop import Stop, StopKind
 
 if TYPE_CHECKING:
-    from trapgate.session import Session
-
-#: A kind, an address and a length: what the VMM's table of breakpoints is ordered by.
-Key = tuple[int, int, int]
+    from trapgate.session import Key, Session
 
 
 class Breakpoint:
     """A breakpoint or watchpoint that is set. As a context manager it removes itself at the end of the block.
 
-    Several values may stand for one breakpoint, which is removed with the last of them. It ends with the session.
+    Several values may stand for one breakpoint, which is removed with the last of them. A value that the program drops removes nothing. All breakpoints end with the session.
     """
 
     def __init__(self, session: Session, kind: breakpoints_pb2.BreakpointKind.ValueType, address: int, length: int) -> None:
         """For `Debugger.break_at` and its like."""
         self._session = session
-        self._kind = kind
-        self._key: Key = (int(kind), address, length)
-        self._set = False
-        change = breakpoints_pb2.BreakpointChange(insert=self._message())
-        session.change_breakpoints("set a breakpoint", change)
-        self._set = True
-        session.breakpoints[self._key] = session.breakpoints.get(self._key, 0) + 1
+        self._key: Key = (kind, address, length)
+        self._value = weakref.ref(self)
+        session.insert(self._value, self._key)
 
     @property
     def address(self) -> int:
@@ -47,7 +41,7 @@ class Breakpoint:
     @property
     def is_set(self) -> bool:
         """Whether this value stands for a breakpoint."""
-        return self._set and self._session.attached
+        return self._session.stands(self._value) and self._session.attached
 
     def is_reason(self, stop: Stop) -> bool:
         """Whether this breakpoint is the reason of a stop."""
@@ -61,14 +55,15 @@ class Breakpoint:
 
     def remove(self) -> None:
         """Removes the breakpoint. Nothing happens if it is removed already, or the session is over."""
-        if not self.is_set:
-            return
-        self._set = False
-        self._session.breakpoints[self._key] -= 1
-        if self._session.breakpoints[self._key] == 0:
-            del self._session.breakpoints[self._key]
-            change = breakpoints_pb2.BreakpointChange(remove=self._message())
-            self._session.change_breakpoints("remove a breakpoint", change)
+        if self.is_set:
+            self._session.remove(self._value, self._key)
+
+    def check(self, session: Session) -> None:
+        """Refuses a breakpoint of another session, and one that is removed."""
+        if self._session is not session:
+            raise errors.BadArgument(f"{self!r} is of another debugger; give a breakpoint of this one")
+        if not session.is_set(self._key):
+            raise errors.BadArgument(f"{self!r} would never be reached; set it again")
 
     @property
     def wanted(self) -> str:
@@ -78,10 +73,6 @@ class Breakpoint:
     @property
     def _watches(self) -> bool:
         return self._key[0] not in (breakpoints_pb2.BREAKPOINT_KIND_SOFTWARE, breakpoints_pb2.BREAKPOINT_KIND_EXECUTE)
-
-    def _message(self) -> breakpoints_pb2.Breakpoint:
-        _, address, length = self._key
-        return breakpoints_pb2.Breakpoint(kind=self._kind, address=address, len=length)
 
     def __enter__(self) -> Breakpoint:
         return self
@@ -96,6 +87,7 @@ class Breakpoint:
         return False
 
     def __repr__(self) -> str:
-        what = f"{self.length} watched bytes" if self._watches else "breakpoint"
+        hardware = self._key[0] == breakpoints_pb2.BREAKPOINT_KIND_EXECUTE
+        what = f"{self.length} watched bytes" if self._watches else f"{'hardware ' if hardware else ''}breakpoint"
         name = self._session.name_of(self.address)
         return f"<Breakpoint: {what} at {self.address:#x}{name}{'' if self.is_set else ', removed'}>"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
+import threading
 import time
 from typing import NoReturn
 
 from google.protobuf.message import DecodeError
 
 from trapgate import errors, strict
-from trapgate.debug.v1 import messages_pb2
-from trapgate.frames import Closed, Frames, TooLong
+from trapgate.debug.v1 import errors_pb2, messages_pb2
+from trapgate.frames import Closed, Frame, Frames, TooLong
+from trapgate.pending import Pending, Requests
 from trapgate.refusals import refused
 
 #: The version of the messages that this package speaks.
@@ -38,25 +41,22 @@ def _varint(number: int) -> bytes:
 
 
 class Connection:
-    """Requests and answers over one socket. It has no thread: answers are read while the program waits for one."""
+    """Requests and answers over one socket. It has no thread: answers are read while the program waits for one.
+
+    An exception of a signal's handler, such as `KeyboardInterrupt`, may come at any instruction. The next call goes on from there.
+    """
 
     def __init__(self, path: str, limit: float) -> None:
         self.path = path
         #: The time limit of each request, in seconds.
         self.limit = limit
-        self._last = 0
-        # The requests without an answer, as verb phrases.
-        self._pending: dict[int, str] = {}
-        self._answers: dict[int, messages_pb2.Answer] = {}
-        # The requests whose answers nobody waits for.
-        self._abandoned: set[int] = set()
-        # The places of memory that was asked for, by requests.
-        self._places: dict[int, memoryview] = {}
-        # The request whose memory is being received at its place.
-        self._placed: int | None = None
-        # The requests whose memory is at its place.
-        self._filled: set[int] = set()
+        #: The VMM's last word: the guest has ended for good.
+        self.end_of_guest: errors_pb2.DebugError | None = None
+        self._numbers = itertools.count(1)
+        self._requests = Requests()
         self._ended: str | None = None
+        # Whoever has it sends or receives. `with` takes and releases a lock without an instruction at which a signal could come.
+        self._in_use = threading.Lock()
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             connected.settimeout(limit)
@@ -81,139 +81,154 @@ class Connection:
         what = "greet the VMM"
         hello = messages_pb2.Hello(protocol=PROTOCOL, oldest=VERSION, newest=VERSION)
         deadline = time.monotonic() + self.limit
-        self._send(what, hello.SerializeToString(), deadline)
+        self._frames.put(hello.SerializeToString(), None)
+        self._flush(what, deadline)
         try:
-            message = self._frames.receive(deadline)
+            frame = self._frames.receive(deadline, self)
         except TooLong as error:
             raise errors.OtherProtocol from error
         except (Closed, OSError) as error:
             self._gone(what, error)
-        if message is None:
+        if frame is None:
             raise errors.NoAnswer(what, self.limit)
         try:
             # A version that is too large for its field would be read as another one.
-            strict.check(messages_pb2.Hello.DESCRIPTOR, message, unknown=True)
-            theirs = messages_pb2.Hello.FromString(bytes(message))
+            strict.check(messages_pb2.Hello.DESCRIPTOR, frame.data, unknown=True)
+            theirs = messages_pb2.Hello.FromString(bytes(frame.data))
         except (strict.Unusable, DecodeError) as error:
             raise errors.OtherProtocol from error
         if theirs.protocol != PROTOCOL:
             raise errors.OtherProtocol
         if not theirs.oldest <= VERSION <= theirs.newest:
             raise errors.OtherVersion(theirs.oldest, theirs.newest, VERSION)
+        self._frames.consume()
         self._frames.limit = _MAX_FRAME
-        self._frames.place = self._place
 
-    def receive_into(self, number: int, place: memoryview) -> None:
-        """A long answer to this request, if it is as much memory as the place has, is received there. The answer's own `memory` is empty then."""
-        self._places[number] = place
+    # Where memory is received. A long answer, if it is as much memory as the place of its request has, is received there.
 
-    def is_filled(self, number: int) -> bool:
-        """Whether the answer to this request was received at its place. Asked once, after the answer."""
-        self._places.pop(number, None)
-        filled = number in self._filled
-        self._filled.discard(number)
-        return filled
-
-    def _place(self, head: memoryview, length: int) -> tuple[int, memoryview] | None:
+    def place(self, head: memoryview, length: int) -> tuple[int, memoryview, int] | None:
         """Whether a long frame is memory with a place: the number, then the bytes, in the shortest encoding."""
-        for number, place in self._places.items():
-            before = messages_pb2.Answer(id=number).SerializeToString() + _MEMORY_TAG + _varint(len(place))
-            if length == len(before) + len(place) and head[: len(before)] == before:
-                self._placed = number
-                return len(before), place
+        answer = _number_of(head)
+        request = self._requests.wanted(answer)
+        if request is None or request.place is None:
+            return None
+        before = messages_pb2.Answer(id=answer).SerializeToString() + _MEMORY_TAG + _varint(len(request.place))
+        if length == len(before) + len(request.place) and head[: len(before)] == before:
+            return len(before), request.place, answer
         return None
 
-    def send(self, what: str, request: messages_pb2.Request) -> int:
-        """Sends a request and returns its number. Requests arrive in the order in which they are sent. `what` is the request as a verb phrase."""
-        self._last += 1
-        request.id = self._last
+    def is_wanted(self, owner: int) -> bool:
+        """Whether the memory of an answer is still wanted at its place."""
+        return self._requests.wanted(owner) is not None
+
+    # Requests.
+
+    def request(self, what: str) -> Pending:
+        """A request with a number of its own, which is not sent yet. `what` is the request as a verb phrase."""
+        return Pending(next(self._numbers), what)
+
+    def send(self, pending: Pending, request: messages_pb2.Request) -> None:
+        """Sends a request. Requests arrive in the order in which they are sent. After an exception the rest of a message is sent before the next one."""
+        request.id = pending.number
         message = request.SerializeToString()
         if len(message) > _MAX_FRAME:
-            raise ValueError(f"{what}: a message of {len(message)} bytes, and {_MAX_FRAME} are permitted; send less at once")
-        self._pending[self._last] = what
-        self._send(what, message, time.monotonic() + self.limit)
-        return self._last
+            raise ValueError(
+                f"{pending.what}: a message of {len(message)} bytes, and {_MAX_FRAME} are permitted; send less at once"
+            )
+        self._check_free(pending.what)
+        with self._in_use:
+            deadline = time.monotonic() + self.limit
+            if not self._flush(pending.what, deadline):
+                raise errors.NoAnswer(pending.what, self.limit)
+            self._requests.add(pending)
+            self._frames.put(message, pending)
+            if not self._flush(pending.what, deadline):
+                raise errors.NoAnswer(pending.what, self.limit)
 
-    def _send(self, what: str, message: bytes, deadline: float) -> None:
+    def is_begun(self, pending: Pending) -> bool:
+        """Whether the VMM gets the request, now or when the rest of the message is sent."""
+        return self._frames.is_begun(pending)
+
+    def _check_free(self, what: str) -> None:
+        if self._in_use.locked():
+            raise errors.InUse(what)
+
+    def _flush(self, what: str, deadline: float | None) -> bool:
+        """Sends the rest of a message, and returns whether it was sent by the deadline."""
         if self._ended is not None:
             raise errors.Gone(what, self._ended)
-        complete = False
         try:
-            self._frames.send(message, deadline)
-            complete = True
-        except TimeoutError as error:
-            raise errors.NoAnswer(what, self.limit) from error
+            self._frames.flush(deadline)
+        except TimeoutError:
+            return False
         except OSError as error:
             self._gone(what, error)
-        finally:
-            if not complete:
-                # A part of a frame may have been sent.
-                self.close("a message was not sent completely")
+        return True
 
-    def answer(self, number: int, deadline: float | None) -> messages_pb2.Answer | None:
-        """The answer to a request. `None` if it has not come by the deadline; it can be waited for again. A refusal is an exception."""
-        what = self._pending[number]
-        while number not in self._answers:
-            if self._ended is not None:
-                raise errors.Gone(what, self._ended)
-            try:
-                message = self._frames.receive(deadline)
-            except TooLong as error:
-                self.unusable(what, str(error))
-            except (Closed, OSError) as error:
-                self._gone(what, error)
-            if message is None:
-                return None
-            self._received(what, message)
-        answer = self._answers.pop(number)
-        del self._pending[number]
+    def answer(self, pending: Pending, deadline: float | None) -> messages_pb2.Answer | None:
+        """The answer to a request. `None` if it has not come by the deadline. It can be asked for again. A refusal is an exception."""
+        what = pending.what
+        self._check_free(what)
+        with self._in_use:
+            while pending.answer is None:
+                if not self._flush(what, deadline):
+                    return None
+                try:
+                    frame = self._frames.receive(deadline, self)
+                except TooLong as error:
+                    self.unusable(what, str(error))
+                except (Closed, OSError) as error:
+                    self._gone(what, error)
+                if frame is None:
+                    return None
+                self._received(what, frame)
+            answer = pending.answer
         if answer.HasField("error"):
+            if answer.error.HasField("ended"):
+                self.end_of_guest = answer.error
             raise refused(what, answer.error)
         if answer.WhichOneof("kind") is None:
             raise errors.Gone(what, "the VMM has dropped the request: the guest is gone")
         return answer
 
-    def _received(self, what: str, message: memoryview) -> None:
-        if self._placed is not None:
-            number, self._placed = self._placed, None
-            if self._places.pop(number, None) is not None:
-                self._filled.add(number)
-            self._deliver(what, messages_pb2.Answer(id=number, memory=b""))
-            return
-        try:
-            strict.check(messages_pb2.Answer.DESCRIPTOR, message)
-            answer = messages_pb2.Answer.FromString(bytes(message))
-        except (strict.Unusable, DecodeError) as error:
-            self.unusable(what, str(error))
-        self._deliver(what, answer)
-
-    def _deliver(self, what: str, answer: messages_pb2.Answer) -> None:
-        if answer.id in self._abandoned:
-            self._abandoned.remove(answer.id)
-        elif answer.id in self._pending and answer.id not in self._answers:
-            self._answers[answer.id] = answer
-        elif answer.HasField("error"):
-            self.unusable(what, str(refused("a request that the VMM could not read", answer.error)))
+    def _received(self, what: str, frame: Frame) -> None:
+        """Stores an answer. The frame is consumed after that, so the same frame may come again after an exception."""
+        if frame.owner is not None:
+            answer = messages_pb2.Answer(id=abs(frame.owner), memory=b"")
         else:
+            try:
+                strict.check(messages_pb2.Answer.DESCRIPTOR, frame.data)
+                answer = messages_pb2.Answer.FromString(bytes(frame.data))
+            except (strict.Unusable, DecodeError) as error:
+                self.unusable(what, str(error))
+        if answer.id not in self._requests:
+            if answer.HasField("error"):
+                self.unusable(what, str(refused("a request that the VMM could not read", answer.error)))
             self.unusable(what, f"it has the number {answer.id}, which no request has")
+        pending = self._requests.wanted(answer.id)
+        if pending is not None:
+            if pending.answer is not None and pending.at != frame.number:
+                self.unusable(what, f"it is a second answer to the request {answer.id}")
+            if frame.owner is not None:
+                pending.place = None
+            pending.at = frame.number
+            pending.answer = answer
+        self._frames.consume()
+        self._requests.remove(answer.id)
 
     def call(self, what: str, request: messages_pb2.Request, kind: str) -> messages_pb2.Answer:
         """Sends a request and waits for its answer, which has to be of this kind."""
-        number = self.send(what, request)
-        return self.result(number, kind, time.monotonic() + self.limit)
+        pending = self.request(what)
+        self.send(pending, request)
+        return self.result(pending, kind, time.monotonic() + self.limit)
 
-    def result(self, number: int, kind: str, deadline: float | None) -> messages_pb2.Answer:
+    def result(self, pending: Pending, kind: str, deadline: float | None) -> messages_pb2.Answer:
         """The answer to a request, which has to come by the deadline and to be of this kind."""
-        what = self._pending[number]
-        try:
-            answer = self.answer(number, deadline)
-        except (KeyboardInterrupt, SystemExit):
-            self.abandon(number)
-            raise
+        answer = self.answer(pending, deadline)
         if answer is None:
-            self.abandon(number)
-            raise errors.NoAnswer(what, self.limit)
-        return self.of_kind(what, answer, kind)
+            self.abandon(pending)
+            raise errors.NoAnswer(pending.what, self.limit)
+        return self.of_kind(pending.what, answer, kind)
 
     def of_kind(self, what: str, answer: messages_pb2.Answer, kind: str) -> messages_pb2.Answer:
         """Refuses an answer of another kind."""
@@ -221,12 +236,11 @@ class Connection:
             self.unusable(what, f"it is `{answer.WhichOneof('kind')}` instead of `{kind}`")
         return answer
 
-    def abandon(self, number: int) -> None:
-        """Nobody waits for this answer any more."""
-        if self._answers.pop(number, None) is None and number in self._pending:
-            self._abandoned.add(number)
-        self._pending.pop(number, None)
-        self.is_filled(number)
+    def abandon(self, pending: Pending) -> None:
+        """Nobody waits for this answer any more, and nothing comes to its place."""
+        pending.wanted = False
+        pending.place = None
+        self._frames.leave(pending.number)
 
     def unusable(self, what: str, why: str) -> NoReturn:
         """Ends the connection: no answer can be trusted any more."""
@@ -246,3 +260,15 @@ class Connection:
             self._ended = why
         with contextlib.suppress(OSError):
             self._frames.close()
+
+
+def _number_of(head: memoryview) -> int:
+    """The number of an answer, which is its first field. 0 if it has none."""
+    if head[0] != messages_pb2.Answer.ID_FIELD_NUMBER << 3:
+        return 0
+    number = 0
+    for index in range(1, 11):
+        number |= (head[index] & 0x7F) << 7 * (index - 1)
+        if head[index] < 0x80:
+            return number
+    return 0

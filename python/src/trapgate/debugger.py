@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal
 
-from trapgate import errors
+from trapgate import ends, errors
+from trapgate.arguments import checked_count, checked_seconds
 from trapgate.breakpoint import Breakpoint
 from trapgate.connection import Connection
-from trapgate.debug.v1 import breakpoints_pb2, messages_pb2, nothing_pb2, run_pb2
+from trapgate.debug.v1 import breakpoints_pb2, messages_pb2, run_pb2
 from trapgate.has_memory import HasMemory
 from trapgate.memory import Memory
+from trapgate.run import Run
 from trapgate.session import Session
-from trapgate.stop import Stop, StopKind
+from trapgate.stop import EVENTS, Stop, StopKind
 from trapgate.symbols import SourceLine, Symbols
 from trapgate.vp import Vp
 
 
 class IfLost(enum.Enum):
-    """What happens to the guest when the program ends without `detach`. A guest that is held before its first instruction, and that the program has not run, stays held."""
+    """What happens to the guest at the end of a `with` block, and when the program ends without `detach`. A guest that is held before its first instruction, and that the program has not run, stays held."""
 
     RESUME = run_pb2.DETACH_ACTION_RESUME
     STAY = run_pb2.DETACH_ACTION_STAY
@@ -33,19 +35,30 @@ class IfLost(enum.Enum):
         return f"IfLost.{self.name}"
 
 
+#: What a detach does that does the same.
+_AT_THE_END = {
+    IfLost.RESUME: run_pb2.DETACH_ACTION_RESUME_UNLESS_HELD,
+    IfLost.STAY: run_pb2.DETACH_ACTION_STAY,
+    IfLost.KILL: run_pb2.DETACH_ACTION_KILL_UNLESS_HELD,
+}
+
+
 def connect(address: str, *, if_lost: IfLost = IfLost.RESUME, request_limit: float = 10.0) -> Debugger:
     """Attaches to the guest of a VMM, and stops the guest. The address is that behind the VMM's `--rpc`: `unix:PATH`.
 
     `request_limit` is the time limit of each request in seconds. A run of the guest has a limit of its own.
     """
-    path = address.removeprefix("unix:")
+    path = address.removeprefix("unix:") if isinstance(address, str) else ""
     if path == address or not path:
         raise errors.BadAddress(address)
+    if not isinstance(if_lost, IfLost):
+        raise errors.BadArgument(f"if_lost is {if_lost!r}; give a member of IfLost")
+    checked_seconds("request_limit", request_limit)
     connection = Connection(path, request_limit)
     try:
         attach = messages_pb2.Request(attach=if_lost.value)
         attached = connection.call("attach", attach, "attached").attached
-        return Debugger(Session(connection, attached.session), attached.info)
+        return Debugger(Session(connection, attached.session), attached.info, if_lost)
     except BaseException:
         connection.close()
         raise
@@ -54,18 +67,17 @@ def connect(address: str, *, if_lost: IfLost = IfLost.RESUME, request_limit: flo
 class Debugger(HasMemory):
     """The debugger of a guest. While a program has it, no other debugger can attach. `connect` makes it.
 
-    As a context manager it detaches at the end of the block: breakpoints are removed, and the guest runs on. When the program dies, the same happens,
-    unless `if_lost` says something else.
+    As a context manager it ends the session at the end of the block, whether or not the block has raised an exception: breakpoints are removed, and the guest runs on, unless
+    `if_lost` says something else. When the program dies, or has no reference to the debugger any more, the same happens.
 
     A `timeout` is in seconds. `None` waits forever.
     """
 
-    def __init__(self, session: Session, info: run_pb2.AttachInfo) -> None:
+    def __init__(self, session: Session, info: run_pb2.AttachInfo, if_lost: IfLost) -> None:
         """For `connect`."""
         self._session = session
-        self._last = self._stop("attach", info.stop)
-        # The number of the request whose answer is the next stop.
-        self._run: int | None = None
+        self._if_lost = if_lost
+        self._run = Run(session, info.stop)
         #: The properties of the guest, and the features that work on the VMM's host.
         self.info = info
 
@@ -90,46 +102,56 @@ class Debugger(HasMemory):
             self._session.attached = False
             self._session.connection.close()
 
+    def close(self) -> None:
+        """Ends the session as `if_lost` says. Nothing happens if it is over."""
+        if self._session.attached:
+            self._end(_AT_THE_END[self._if_lost])
+
+    def __del__(self) -> None:
+        session: Session | None = getattr(self, "_session", None)
+        if session is not None and session.attached and session.connection.open:
+            warnings.warn(f"not closed: {self!r}; use `with`, or call detach or close", ResourceWarning, source=self)
+            session.connection.close()
+
     def __enter__(self) -> Debugger:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        if self._session.attached:
-            # Nobody can be detached from a guest or a VMM that is gone, and an error of the block says more than one of the detach.
-            hidden = (errors.Error,) if kind else (errors.Gone, errors.GuestEnded)
-            with contextlib.suppress(*hidden):
-                self.detach()
+        # Nobody can be detached from a guest or a VMM that is gone, and an error of the block says more than one of the detach.
+        hidden = (errors.Error,) if kind else (errors.Gone, errors.GuestEnded)
+        with contextlib.suppress(*hidden):
+            self.close()
         return False
 
     # VPs.
 
     def vp(self, index: int) -> Vp:
         """The VP with this index: 0 is the VP that starts first."""
-        return Vp(self._session, index)
+        return Vp(self._session, index, self)
 
     @property
     def vps(self) -> list[Vp]:
         """The VPs that the guest had at the last stop."""
-        return [self.vp(index) for index in self._last.vps]
+        return [self.vp(index) for index in self._run.last.vps]
 
     @property
     def current(self) -> Vp:
         """The VP of the last stop, or the first VP if the stop concerned the whole guest."""
-        if self._last.vp is not None:
-            return self.vp(self._last.vp)
-        return self.vp(next(iter(self._last.vps), 0))
+        if self._run.last.vp is not None:
+            return self.vp(self._run.last.vp)
+        return self.vp(next(iter(self._run.last.vps), 0))
 
     @property
     def last_stop(self) -> Stop:
         """The last stop."""
-        return self._last
+        return self._run.last
 
     @property
     def running(self) -> bool:
         """Whether this program lets the guest run. A stop that nobody has waited for does not change this."""
-        return self._run is not None
+        return self._run.is_running
 
     # Memory, by the page tables of the current VP.
 
@@ -177,6 +199,10 @@ class Debugger(HasMemory):
         """Sets a breakpoint at an instruction, for all VPs."""
         return self._break(breakpoints_pb2.BREAKPOINT_KIND_SOFTWARE, place, 1)
 
+    def hbreak_at(self, place: int | str) -> Breakpoint:
+        """As `break_at`, with a debug register of each VP, of which x86 has four. The guest's memory is not changed."""
+        return self._break(breakpoints_pb2.BREAKPOINT_KIND_EXECUTE, place, 1)
+
     def watch(self, place: int | str, length: int) -> Breakpoint:
         """A VP stops after it has written one of these bytes. x86 watches 1, 2, 4 or 8 bytes at a multiple of the length."""
         return self._break(breakpoints_pb2.BREAKPOINT_KIND_WRITE, place, length)
@@ -186,42 +212,45 @@ class Debugger(HasMemory):
         return self._break(breakpoints_pb2.BREAKPOINT_KIND_READ_WRITE, place, length)
 
     def _break(self, kind: breakpoints_pb2.BreakpointKind.ValueType, place: int | str, length: int) -> Breakpoint:
+        checked_count("length", length)
         return Breakpoint(self._session, kind, self._session.address(place), length)
 
     # Running and waiting.
 
     def resume(self) -> None:
         """Lets all VPs run. The method does not wait for a stop."""
-        self._begin(run_pb2.ResumeRequest(others=run_pb2.VpAction(run=nothing_pb2.Nothing())))
+        self._run.resume()
 
     def interrupt(self) -> Stop:
         """Stops the guest, and waits until it is stopped. The stop may be another one that came first. If the guest is stopped, this is the last stop."""
-        if self._run is None:
-            return self._last
-        what = "interrupt the guest"
-        self._session.call(what, messages_pb2.Request(break_=nothing_pb2.Nothing()), "done")
-        # The stop is answered before the interruption.
-        limit = self._session.connection.limit
-        stop = self._stop_within(limit)
-        if stop is None:
-            raise errors.NoAnswer(what, limit)
-        return stop
+        return self._run.interrupt()
 
     def wait(self, timeout: float | None = 10.0) -> Stop:
         """Waits for the next stop of a guest that `resume` let run, whatever it is.
 
         `TimedOut`: the guest did not stop in time, was interrupted, and is stopped now. After a `KeyboardInterrupt` the guest runs, and can be waited for again.
         """
-        return self._wait("a stop", timeout, lambda _: True)
+        checked_seconds("timeout", timeout)
+        return self._run.wait("a stop", timeout, lambda _: True)
 
     def wait_for(self, kind: StopKind, timeout: float | None = 10.0) -> Stop:
         """Waits for a stop of one kind of a guest that `resume` let run. Every other stop is an `OtherStop`."""
-        return self._wait(str(kind), timeout, lambda stop: stop.kind is kind)
+        checked_seconds("timeout", timeout)
+        if not isinstance(kind, StopKind):
+            raise errors.BadArgument(f"the kind of the stop is {kind!r}; give a member of StopKind")
+        return self._run.wait(str(kind), timeout, lambda stop: stop.kind is kind)
 
     def run_until(self, breakpoint: Breakpoint, timeout: float | None = 10.0) -> Stop:
-        """Lets all VPs run until one reaches this breakpoint. Every other stop is an `OtherStop`."""
-        self.resume()
-        return self._wait(breakpoint.wanted, timeout, breakpoint.is_reason)
+        """Lets all VPs run until one reaches this breakpoint. Every other stop is an `OtherStop`.
+
+        After a `KeyboardInterrupt` the guest may run (`running`), and then its stop can be waited for.
+        """
+        checked_seconds("timeout", timeout)
+        if not isinstance(breakpoint, Breakpoint):
+            raise errors.BadArgument(f"the breakpoint is {breakpoint!r}; give one that break_at or watch has returned")
+        breakpoint.check(self._session)
+        self._run.resume()
+        return self._run.wait(breakpoint.wanted, timeout, breakpoint.is_reason)
 
     def step(self) -> Stop:
         """The current VP executes one instruction, and the other VPs stay where they are."""
@@ -232,65 +261,39 @@ class Debugger(HasMemory):
 
         The VMM has no request for many steps: each is a request of its own. Steps that came before an error are not undone.
         """
+        checked_count("count", count)
         vp = self.current.index
-        step = run_pb2.OneVpAction(vp=vp, action=run_pb2.VpAction(step=nothing_pb2.Nothing()))
-        stay = run_pb2.VpAction(stay=nothing_pb2.Nothing())
         for _ in range(count):
-            self._begin(run_pb2.ResumeRequest(others=stay, actions=[step]))
-            self._wait("the end of a step", self._session.connection.limit, lambda stop: stop.kind is StopKind.STEP)
-        return self._last
+            self._run.step(vp)
+        return self._run.last
 
-    def _begin(self, request: run_pb2.ResumeRequest) -> None:
-        if self._run is not None:
-            raise errors.Running
-        self._run = self._session.send("run the guest", messages_pb2.Request(resume=request))
+    def stop_on(self, events: Iterable[StopKind]) -> frozenset[StopKind]:
+        """Sets which events of the guest are stops: a set of `StopKind.RESET`, `POWER_OFF`, `TRIPLE_FAULT` and `PANIC`. The VMM acts upon the others at once, as without a debugger.
 
-    def _wait(self, wanted: str, timeout: float | None, is_wanted: Callable[[Stop], bool]) -> Stop:
-        stop = self._stop_within(timeout)
-        if stop is None:
-            # What was waited for may come just before the interruption.
-            stop = self.interrupt()
-            if stop.kind is StopKind.INTERRUPT or not is_wanted(stop):
-                raise errors.TimedOut(wanted, timeout or 0, stop)
-        if not is_wanted(stop):
-            raise errors.OtherStop(wanted, stop)
-        return stop
-
-    def _stop_within(self, timeout: float | None) -> Stop | None:
-        """The stop of the running guest, if it comes in time."""
-        if not self._session.attached:
-            raise errors.SessionEnded("wait for a stop")
-        if self._run is None:
-            raise errors.NotRunning
-        connection, what = self._session.connection, "run the guest"
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            answer = connection.answer(self._run, deadline)
-        except errors.Error:
-            # The request has its answer, or will never have one.
-            self._run = None
-            raise
-        if answer is None:
-            return None
-        self._run = None
-        self._last = self._stop(what, connection.of_kind(what, answer, "stop").stop)
-        return self._last
-
-    def _stop(self, what: str, event: run_pb2.StopEvent) -> Stop:
-        try:
-            return Stop.of(event)
-        except ValueError as error:
-            self._session.connection.unusable(what, str(error))
+        The set holds until the session ends. A session begins with all of them but `PANIC`, because kernels handle a panic themselves. Returns the set that holds now: events that the VMM
+        cannot report are not in it.
+        """
+        wanted = (events,) if isinstance(events, StopKind) else tuple(events)
+        for event in wanted:
+            if event not in EVENTS:
+                raise errors.BadArgument(f"{event!r} is no event that can be chosen; choose from {', '.join(map(repr, EVENTS))}")
+        bits = sum(1 << index for index, event in enumerate(EVENTS) if event in wanted)
+        request = messages_pb2.Request(stop_on=run_pb2.NewStopOn(value=bits))
+        answer = self._session.call("choose the events that are stops", request, "stop_on").stop_on
+        return frozenset(event for index, event in enumerate(EVENTS) if answer >> index & 1)
 
     def __repr__(self) -> str:
         connection = self._session.connection
-        count = len(self._last.vps)
+        last = self._run.last
+        count = len(last.vps)
         if not self._session.attached:
             state = "detached"
+        elif connection.end_of_guest is not None:
+            state = f"the guest has ended: {ends.text(connection.end_of_guest.ended.how)}"
         elif not connection.open:
             state = "the VMM is gone"
-        elif self._run is not None:
+        elif self._run.is_running:
             state = "running"
         else:
-            state = f"stopped by {self._last}" if self._last.vp is None else f"stopped: {self._last}"
+            state = f"stopped by {last}" if last.vp is None else f"stopped: {last}"
         return f"<Debugger of unix:{connection.path}: {count} VP{'' if count == 1 else 's'}, {state}>"

@@ -14,6 +14,21 @@ class Error(Exception):
     """The base of all errors of this package."""
 
 
+class BadArgument(Error, TypeError, ValueError):
+    """An argument cannot be used. Nothing was sent to the VMM."""
+
+
+class InUse(Error, RuntimeError):
+    """Another thread, or a handler of a signal, uses the connection."""
+
+    def __init__(self, request: str) -> None:
+        self.request = request
+        super().__init__(
+            f"{request}: another thread is using this debugger, and one thread at a time may; let the thread finish, or give all "
+            "requests to one thread"
+        )
+
+
 class BadAddress(Error, ValueError):
     """The text is no address of a VMM."""
 

@@ -8,6 +8,7 @@ import time
 from trapgate import errors
 from trapgate.connection import MAX_TRANSFER
 from trapgate.debug.v1 import memory_pb2, messages_pb2
+from trapgate.pending import Pending
 from trapgate.session import Session
 
 #: The bytes of one request of a long read. The VMM holds at most 32 MiB of answers, so several requests of this size may be on the way.
@@ -43,32 +44,35 @@ class Memory:
         whole = memoryview(buffer).cast("B")
         address = self._range(place, len(whole))
         connection = self._session.connection
-        asked: collections.deque[tuple[int, memoryview]] = collections.deque()
+        asked: collections.deque[tuple[Pending, memoryview]] = collections.deque()
         begun = done = 0
         try:
             while done < len(whole):
                 while begun < len(whole) and len(asked) < _ON_THE_WAY:
                     target = whole[begun : begun + _PART]
-                    number = self._ask(address + begun, len(target))
-                    connection.receive_into(number, target)
-                    asked.append((number, target))
+                    # It is in the list before it is sent, so that it has no place any more after an exception.
+                    pending = connection.request("read memory")
+                    pending.place = target
+                    asked.append((pending, target))
                     begun += len(target)
-                number, target = asked.popleft()
+                    self._send(pending, address + begun - len(target), len(target))
+                pending, target = asked[0]
                 try:
-                    part = self._answer(number, len(target))
+                    part = self._answer(pending, len(target))
                 except errors.Refused:
                     if not done:
                         raise
                     part = b""
-                if not connection.is_filled(number):
+                if pending.place is not None:
                     target[: len(part)] = part
                     if len(part) < len(target):
                         got = bytes(whole[: done + len(part)])
                         raise errors.PartOfMemory(address, len(whole), got)
+                asked.popleft()
                 done += len(target)
         finally:
-            for number, _ in asked:
-                connection.abandon(number)
+            for pending, _ in asked:
+                connection.abandon(pending)
 
     def write(self, place: int | str, data: bytes | bytearray | memoryview) -> None:
         """Writes all of these bytes. An exception may come after a part of a write of more than 16 MiB."""
@@ -88,13 +92,18 @@ class Memory:
         """Writes an unsigned number of `size` bytes, in little-endian order. Raises `OverflowError` if the number is too large or negative."""
         self.write(place, value.to_bytes(size, "little"))
 
-    def _ask(self, address: int, length: int) -> int:
-        read = memory_pb2.ReadMemory(address=self._address(address), len=length)
-        return self._session.send("read memory", messages_pb2.Request(read_memory=read))
+    def _ask(self, address: int, length: int) -> Pending:
+        pending = self._session.connection.request("read memory")
+        self._send(pending, address, length)
+        return pending
 
-    def _answer(self, number: int, length: int) -> bytes:
+    def _send(self, pending: Pending, address: int, length: int) -> None:
+        read = memory_pb2.ReadMemory(address=self._address(address), len=length)
+        self._session.send(pending, messages_pb2.Request(read_memory=read))
+
+    def _answer(self, pending: Pending, length: int) -> bytes:
         connection = self._session.connection
-        answer = connection.result(number, "memory", time.monotonic() + connection.limit)
+        answer = connection.result(pending, "memory", time.monotonic() + connection.limit)
         if len(answer.memory) > length:
             connection.unusable("read memory", "it has more bytes than were asked for")
         return answer.memory

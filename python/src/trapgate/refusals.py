@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from trapgate import errors
+from trapgate import ends, errors
 from trapgate.debug.v1 import errors_pb2
 
 _CLASSES: dict[str, type[errors.Refused]] = {
@@ -26,7 +26,7 @@ _TEXTS = {
     "not_attached": "no debugger is attached; connect again",
     "not_your_session": "this session has ended, and another debugger may be attached; connect again",
     "detached": "the debugger detached before the guest stopped; connect again",
-    "ended": "the guest has ended: {how}; start it again",
+    "ended": "the guest has ended: {how}",
     "not_stopped": "the guest is running; interrupt it first",
     "no_such_vp": "there is no VP {vp}: this guest has {count}, counted from 0",
     "nothing_to_run": "no VP is to run; resume or step at least one",
@@ -68,6 +68,8 @@ def refused(request: str, error: errors_pb2.DebugError) -> errors.Refused:
 def _text(kind: str, reason: Message) -> str:
     words = {field.name: _value(field, getattr(reason, field.name)) for field in reason.DESCRIPTOR.fields}
     words["kind"] = describe(reason)
+    if isinstance(reason, errors_pb2.DebugError.Ended):
+        words["how"] = ends.text_with_advice(reason.how)
     if isinstance(reason, errors_pb2.Unsupported) and reason.HasField("host"):
         host = {field.name: _value(field, getattr(reason.host, field.name)) for field in reason.host.DESCRIPTOR.fields}
         words["kind"] = f"this host lacks {host['kind']} ({host['support']}: {host['seen']})"

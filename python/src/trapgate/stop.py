@@ -27,7 +27,7 @@ class StopKind(enum.Enum):
     POWER_OFF = "power_off"
     #: The hypervisor cannot run a VP any more.
     CRASH = "crashed"
-    #: The guest's kernel reported a panic.
+    #: The guest's kernel reported a panic, and `Debugger.stop_on` has chosen this event.
     PANIC = "panic"
 
     def __str__(self) -> str:
@@ -36,6 +36,9 @@ class StopKind(enum.Enum):
     def __repr__(self) -> str:
         return f"StopKind.{self.name}"
 
+
+#: The events that `Debugger.stop_on` chooses from, in the order of their bits in the protocol.
+EVENTS = (StopKind.RESET, StopKind.POWER_OFF, StopKind.TRIPLE_FAULT, StopKind.PANIC)
 
 _TEXTS = {
     StopKind.INTERRUPT: "an interruption",

@@ -12,9 +12,13 @@ from trapgate.session import Session
 class Vp(HasMemory):
     """One VP of the guest. The VMM checks the index at each request."""
 
-    def __init__(self, session: Session, index: int) -> None:
+    def __init__(self, session: Session, index: int, debugger: object) -> None:
         """For `Debugger.vp`."""
+        if not isinstance(index, int) or not 0 <= index < 1 << 32:
+            raise errors.BadArgument(f"the index of the VP is {index!r}; give a number from 0")
         self._session = session
+        # The session ends with the debugger.
+        self._debugger = debugger
         #: 0 is the VP that starts first.
         self.index = index
 

@@ -1,0 +1,118 @@
+"""Whether the guest runs, and where it stopped last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from trapgate import errors
+from trapgate.debug.v1 import messages_pb2, nothing_pb2, run_pb2
+from trapgate.pending import Pending
+from trapgate.refusals import refused
+from trapgate.session import Session
+from trapgate.stop import Stop, StopKind
+
+
+class _State(NamedTuple):
+    last: Stop
+    # The request whose answer is the next stop.
+    running: Pending | None
+
+
+class Run:
+    """The guest's run. Its state is one value, which one assignment replaces, and a stop stays in its request until it is in the state: an exception of a signal's handler, such as
+    `KeyboardInterrupt`, may come at any instruction."""
+
+    def __init__(self, session: Session, stop: run_pb2.StopEvent) -> None:
+        self._session = session
+        self._state = _State(self._stop("attach", stop), None)
+
+    @property
+    def last(self) -> Stop:
+        """The last stop."""
+        return self._state.last
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a stop can be waited for."""
+        return self._running() is not None
+
+    def _running(self) -> Pending | None:
+        running = self._state.running
+        # An exception may have come before the request was sent.
+        return running if running is not None and self._session.connection.is_begun(running) else None
+
+    def resume(self) -> None:
+        """Lets all VPs run."""
+        self._begin(run_pb2.ResumeRequest(others=run_pb2.VpAction(run=nothing_pb2.Nothing())))
+
+    def step(self, vp: int) -> Stop:
+        """A VP executes one instruction, and the other VPs stay where they are."""
+        step = run_pb2.OneVpAction(vp=vp, action=run_pb2.VpAction(step=nothing_pb2.Nothing()))
+        stay = run_pb2.VpAction(stay=nothing_pb2.Nothing())
+        self._begin(run_pb2.ResumeRequest(others=stay, actions=[step]))
+        return self.wait("the end of a step", self._session.connection.limit, lambda stop: stop.kind is StopKind.STEP)
+
+    def _begin(self, request: run_pb2.ResumeRequest) -> None:
+        if self._running() is not None:
+            raise errors.Running
+        running = self._session.connection.request("run the guest")
+        self._state = _State(self._state.last, running)
+        self._session.send(running, messages_pb2.Request(resume=request))
+
+    def interrupt(self) -> Stop:
+        """Stops the guest, if it runs, and returns the last stop."""
+        if self._running() is None:
+            return self._state.last
+        what = "interrupt the guest"
+        self._session.call(what, messages_pb2.Request(break_=nothing_pb2.Nothing()), "done")
+        # The stop is answered before the interruption.
+        limit = self._session.connection.limit
+        stop = self._stop_within(limit)
+        if stop is None:
+            raise errors.NoAnswer(what, limit)
+        return stop
+
+    def wait(self, wanted: str, timeout: float | None, is_wanted: Callable[[Stop], bool]) -> Stop:
+        """Waits for a stop of the running guest. Every other one is an exception."""
+        stop = self._stop_within(timeout)
+        if stop is None:
+            # What was waited for may come just before the interruption.
+            stop = self.interrupt()
+            if stop.kind is StopKind.INTERRUPT or not is_wanted(stop):
+                raise errors.TimedOut(wanted, timeout or 0, stop)
+        if not is_wanted(stop):
+            raise errors.OtherStop(wanted, stop)
+        return stop
+
+    def _stop_within(self, timeout: float | None) -> Stop | None:
+        """The stop of the running guest, if it comes in time."""
+        if not self._session.attached:
+            raise errors.SessionEnded("wait for a stop")
+        connection = self._session.connection
+        running = self._running()
+        if running is None:
+            if connection.end_of_guest is not None:
+                raise refused("wait for a stop", connection.end_of_guest)
+            raise errors.NotRunning
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            answer = connection.answer(running, deadline)
+        except errors.InUse:
+            raise
+        except errors.Error:
+            # The request has its answer, or will never have one.
+            self._state = _State(self._state.last, None)
+            raise
+        if answer is None:
+            return None
+        stop = self._stop(running.what, connection.of_kind(running.what, answer, "stop").stop)
+        self._state = _State(stop, None)
+        return stop
+
+    def _stop(self, what: str, event: run_pb2.StopEvent) -> Stop:
+        try:
+            return Stop.of(event)
+        except ValueError as error:
+            self._session.connection.unusable(what, str(error))
