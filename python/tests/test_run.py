@@ -127,3 +127,41 @@ def test_an_interrupted_wait_can_be_repeated(start: StartGuest, symbols: Symbols
                 assert round.is_reason(vm.wait(timeout=LONG))
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_hardware_breakpoint_leaves_the_code_as_it_is(start: StartGuest, symbols: Symbols) -> None:
+    guest = start()
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        before = vm.read("do_round", 1)
+        try:
+            round = vm.hbreak_at("do_round")
+        except trapgate.Unsupported as error:
+            pytest.skip(str(error))
+        with round:
+            assert "hardware breakpoint at" in repr(round)
+            stop = vm.run_until(round, timeout=LONG)
+            assert (stop.kind, stop.address) == (StopKind.BREAKPOINT, symbols.address("do_round"))
+            assert vm.current.pc == symbols.address("do_round") and vm.read("do_round", 1) == before
+            # It is another breakpoint than the software one there.
+            with vm.break_at("do_round") as soft:
+                assert soft.is_set and not soft.is_reason(stop)
+            assert round.is_reason(vm.run_until(round, timeout=LONG))
+
+
+def test_a_panic_is_a_stop_once_it_is_chosen(start: StartGuest, symbols: Symbols) -> None:
+    guest = start(1, "--cmdline", "scenario=panic")
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        everything = {StopKind.RESET, StopKind.POWER_OFF, StopKind.TRIPLE_FAULT, StopKind.PANIC}
+        assert vm.stop_on(everything) == everything
+        assert vm.stop_on(StopKind.PANIC) == {StopKind.PANIC}
+        vm.resume()
+        stop = vm.wait_for(StopKind.PANIC, timeout=LONG)
+        assert stop.vp == 0 and str(stop) == "a panic of the guest's kernel of VP 0"
+        # Without it the same panic is no stop.
+        assert vm.stop_on([]) == set()
+        with vm.break_at("do_round") as round:
+            vm.run_until(round, timeout=LONG)
+            vm.write_u32("scenario", 8)
+            vm.run_until(round, timeout=LONG)

@@ -137,7 +137,7 @@ def test_a_vmm_that_dies_ends_every_request(start: StartGuest) -> None:
     with guest.connect() as vm:
         vm.resume()
         guest.process.kill()
-        with pytest.raises(trapgate.Gone, match="see its log"):
+        with pytest.raises(trapgate.Gone, match="see the VMM's log"):
             vm.wait(timeout=LONG)
         with pytest.raises(trapgate.Gone):
             vm.read(0x100000, 8)

@@ -157,3 +157,36 @@ def test_a_repl_shows_where_the_guest_is(start: StartGuest, elf: Path) -> None:
         assert repr(vm).endswith(": 1 VP, running>")
         assert repr(vm.vp(0)) == "<Vp 0: running>"
     assert repr(vm).endswith("detached>")
+
+
+def test_damaged_files_are_told_as_such(elf: Path, start: StartGuest, tmp_path: Path) -> None:
+    elffile = pytest.importorskip("elftools.elf.elffile", reason="pyelftools is not installed")
+    # Writes the file.
+    start(1)
+    whole = elf.read_bytes()
+    with elf.open("rb") as file:
+        read = elffile.ELFFile(file)
+        headers, size = read["e_shoff"], read["e_shentsize"]
+        sections = {
+            section.name: (headers + index * size, section["sh_offset"])
+            for index, section in enumerate(read.iter_sections())
+        }
+    damaged = {}
+    for name in (".symtab", ".debug_line", ".debug_info", ".debug_abbrev"):
+        header, offset = sections[name]
+        # Sizes of sections and flags, as `SHF_COMPRESSED`, and their first bytes.
+        damaged[f"{name} size"] = whole[: header + 32] + (1 << 40).to_bytes(8, "little") + whole[header + 40 :]
+        damaged[f"{name} flags"] = whole[: header + 8] + b"\xff" * 8 + whole[header + 16 :]
+        damaged[name] = whole[:offset] + b"\xff" * 4 + whole[offset + 4 :]
+    told = 0
+    path = tmp_path / "damaged.elf"
+    for what, data in damaged.items():
+        path.write_bytes(data)
+        try:
+            symbols = trapgate.Symbols.load(path)
+            symbols.function(0x10073F)
+            symbols.line(0x10073F)
+        except trapgate.SymbolsError as error:
+            told += 1
+            assert str(path) in str(error) and str(error).endswith("give the ELF file that the guest executes"), what
+    assert told > 5

@@ -10,7 +10,7 @@
         vm.step_n(100)
     # The guest runs on.
 
-A program that ends, however it ends, takes its breakpoints with it, and the guest runs on.
+A program that ends, however it ends, takes its breakpoints with it, and the guest runs on, unless `if_lost` says something else.
 """
 
 from trapgate.breakpoint import Breakpoint

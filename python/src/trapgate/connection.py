@@ -244,7 +244,7 @@ class Connection:
 
     def unusable(self, what: str, why: str) -> NoReturn:
         """Ends the connection: no answer can be trusted any more."""
-        self.close("it sent an answer that cannot be used")
+        self.close("the VMM sent an answer that cannot be used")
         raise errors.BadAnswer(what, why)
 
     def _gone(self, what: str, error: Exception) -> NoReturn:

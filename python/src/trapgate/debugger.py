@@ -267,13 +267,16 @@ class Debugger(HasMemory):
             self._run.step(vp)
         return self._run.last
 
-    def stop_on(self, events: Iterable[StopKind]) -> frozenset[StopKind]:
+    def stop_on(self, events: StopKind | Iterable[StopKind]) -> frozenset[StopKind]:
         """Sets which events of the guest are stops: a set of `StopKind.RESET`, `POWER_OFF`, `TRIPLE_FAULT` and `PANIC`. The VMM acts upon the others at once, as without a debugger.
 
         The set holds until the session ends. A session begins with all of them but `PANIC`, because kernels handle a panic themselves. Returns the set that holds now: events that the VMM
         cannot report are not in it.
         """
-        wanted = (events,) if isinstance(events, StopKind) else tuple(events)
+        try:
+            wanted = (events,) if isinstance(events, StopKind) else tuple(events)
+        except TypeError as error:
+            raise errors.BadArgument(f"{events!r} is no set of events; give a set of members of StopKind") from error
         for event in wanted:
             if event not in EVENTS:
                 raise errors.BadArgument(f"{event!r} is no event that can be chosen; choose from {', '.join(map(repr, EVENTS))}")

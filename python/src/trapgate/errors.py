@@ -91,7 +91,7 @@ class Gone(Error, ConnectionError):
         self.why = why
         because = f" ({why})" if why else ""
         super().__init__(
-            f"{request}: the VMM has closed the connection{because}; see its log (it serves 8 programs at a time), "
+            f"{request}: the connection to the VMM has ended{because}; see the VMM's log (it serves 8 programs at a time), "
             "and connect again"
         )
 

@@ -72,6 +72,8 @@ class Symbols:
             raise errors.NotElf(name, error.strerror or str(error)) from error
         except ELFError as error:
             raise errors.NotElf(name, str(error)) from error
+        except Exception as error:
+            raise _damaged(name, "it", error) from error
 
     def address(self, name: str) -> int:
         """The address of a symbol."""
@@ -101,8 +103,6 @@ class Symbols:
 
     def _read_lines(self) -> list[tuple[int, SourceLine | None]]:
         """Where each line begins, by addresses. `None` where no line follows."""
-        from elftools.common.exceptions import DWARFError, ELFError
-
         rows: list[tuple[int, SourceLine | None]] = []
         try:
             if not self._elf.has_dwarf_info():
@@ -119,8 +119,8 @@ class Symbols:
                     if state is not None:
                         place = None if state.end_sequence else SourceLine(files.name(state.file), state.line)
                         rows.append((state.address, place))
-        except (DWARFError, ELFError) as error:
-            raise errors.NotElf(self._path, f"its debug information cannot be read ({error})") from error
+        except Exception as error:
+            raise _damaged(self._path, "its debug information", error) from error
         # Of rows at one address, the end of a sequence comes before the beginning of another, and the last line counts.
         rows.sort(key=lambda row: (row[0], row[1] is not None))
         return rows
@@ -153,6 +153,13 @@ class _Files:
         folder_index = files[index].dir_index - (1 if self._before_5 else 0)
         folder = _text(folders[folder_index]) if 0 <= folder_index < len(folders) else ""
         return posixpath.join(self._folder, folder, _text(files[index].name))
+
+
+def _damaged(path: str, what: str, error: Exception) -> errors.SymbolsError:
+    """The error for a file that `pyelftools` cannot read: of damaged files, the package raises exceptions of any class."""
+    if isinstance(error, errors.SymbolsError):
+        return error
+    return errors.NotElf(path, f"{what} is damaged ({type(error).__name__}{f': {error}' if str(error) else ''})")
 
 
 def _text(value: bytes | str) -> str:
