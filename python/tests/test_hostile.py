@@ -8,6 +8,7 @@ import pytest
 
 import trapgate
 from peer import HELLO, Peer, Serve, attached, frame
+from trapgate import StopKind
 from trapgate.debug.v1 import errors_pb2, memory_pb2, messages_pb2, nothing_pb2, run_pb2
 from trapgate.refusals import refused
 
@@ -211,6 +212,21 @@ def test_a_vmm_that_reads_late(serve: Serve) -> None:
     vm._session.connection.limit = 10
     go_on.set()
     assert vm.read(0x1000, 4) == b"1234"
+    vm._session.connection.close()
+
+
+def test_an_event_that_the_vmm_cannot_report(serve: Serve) -> None:
+    def play(peer: Peer) -> None:
+        peer.attach()
+        request = peer.request()
+        assert request.stop_on.value == 0b1010
+        peer.answer(request.id, stop_on=0b0010)
+        peer.until_closed()
+
+    vm = trapgate.connect(serve(play), request_limit=5)
+    with pytest.raises(trapgate.NoStopOn, match="a panic of the guest's kernel cannot be a stop: .* set a breakpoint") as caught:
+        vm.stop_on({StopKind.PANIC, StopKind.POWER_OFF})
+    assert caught.value.event is StopKind.PANIC
     vm._session.connection.close()
 
 

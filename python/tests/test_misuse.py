@@ -112,7 +112,7 @@ def test_a_thread_that_waits_does_not_hold_up_another(start: StartGuest) -> None
 
         thread = threading.Thread(target=wait)
         thread.start()
-        while not vm._session.connection._in_use.locked():
+        while not vm._session.connection._held:
             pass
         with pytest.raises(trapgate.InUse, match="interrupt the guest: .* let the thread finish"):
             vm.interrupt()

@@ -129,15 +129,26 @@ def _breakpoint(vm: trapgate.Debugger, round: trapgate.Breakpoint) -> None:
         pass
 
 
-@pytest.mark.parametrize("what", [_run, _read, _write, _breakpoint])
+def _interrupt(vm: trapgate.Debugger, round: trapgate.Breakpoint) -> None:
+    vm.resume()
+    vm.interrupt()
+
+
+@pytest.mark.parametrize("what", [_run, _read, _write, _breakpoint, _interrupt])
 def test_an_exception_at_any_point_of_a_request_loses_nothing(
     serve: Serve, what: Callable[[trapgate.Debugger, trapgate.Breakpoint], None]
 ) -> None:
+    generator = random.Random(1)
     with trapgate.connect(serve(play), request_limit=5) as vm:
         round = vm.break_at(_BREAKPOINT)
         for at in range(10_000):
             interruption = Interruption(at)
             with contextlib.suppress(KeyboardInterrupt), interruption:
+                what(vm, round)
+            # Another one while the program goes on.
+            with contextlib.suppress(KeyboardInterrupt), Interruption(generator.randrange(100)):
+                if vm.running:
+                    vm.wait(5)
                 what(vm, round)
             if vm.running:
                 assert round.is_reason(vm.wait(5))
@@ -151,6 +162,13 @@ def test_an_exception_at_any_point_of_a_request_loses_nothing(
         # An exception behind the setting, or before the removal, leaves a breakpoint that can be removed.
         vm.break_at(0x2000).remove()
         assert table_of(vm) == [_BREAKPOINT]
+
+
+def test_an_exception_behind_the_taking_of_the_lock(serve: Serve) -> None:
+    with trapgate.connect(serve(play), request_limit=5) as vm:
+        vm._session.connection._in_use.acquire()
+        assert vm.read(0x1000, 8) == _BYTES[:8]
+        assert not vm._session.connection._in_use.locked()
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ MAX_TRANSFER = 16 << 20
 _MAX_HELLO = 256
 _MAX_FRAME = MAX_TRANSFER + (64 << 10)
 
+# How often a lock is looked at that somebody seems to have left locked.
+_PATIENCE = 50
+
 # The field `memory` of `Answer`, which has a length.
 _MEMORY_TAG = bytes([messages_pb2.Answer.MEMORY_FIELD_NUMBER << 3 | 2])
 
@@ -55,8 +58,10 @@ class Connection:
         self._numbers = itertools.count(1)
         self._requests = Requests()
         self._ended: str | None = None
-        # Whoever has it sends or receives. `with` takes and releases a lock without an instruction at which a signal could come.
+        # Whoever has it sends or receives.
         self._in_use = threading.Lock()
+        # Whether whoever has the lock is behind the taking.
+        self._held = False
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             connected.settimeout(limit)
@@ -137,21 +142,33 @@ class Connection:
             )
         self._check_free(pending.what)
         with self._in_use:
-            deadline = time.monotonic() + self.limit
-            if not self._flush(pending.what, deadline):
-                raise errors.NoAnswer(pending.what, self.limit)
-            self._requests.add(pending)
-            self._frames.put(message, pending)
-            if not self._flush(pending.what, deadline):
-                raise errors.NoAnswer(pending.what, self.limit)
+            self._held = True
+            try:
+                deadline = time.monotonic() + self.limit
+                if not self._flush(pending.what, deadline):
+                    raise errors.NoAnswer(pending.what, self.limit)
+                self._requests.add(pending)
+                self._frames.put(message, pending)
+                if not self._flush(pending.what, deadline):
+                    raise errors.NoAnswer(pending.what, self.limit)
+            finally:
+                self._held = False
 
     def is_begun(self, pending: Pending) -> bool:
         """Whether the VMM gets the request, now or when the rest of the message is sent."""
         return self._frames.is_begun(pending)
 
     def _check_free(self, what: str) -> None:
-        if self._in_use.locked():
-            raise errors.InUse(what)
+        """Refuses a second user."""
+        for _ in range(_PATIENCE):
+            if not self._in_use.locked():
+                return
+            if self._held:
+                raise errors.InUse(what)
+            # Another thread takes the lock just now, or an exception came between the taking and the block of `with`, as Python 3.14 permits.
+            time.sleep(0.01)
+        with contextlib.suppress(RuntimeError):
+            self._in_use.release()
 
     def _flush(self, what: str, deadline: float | None) -> bool:
         """Sends the rest of a message, and returns whether it was sent by the deadline."""
@@ -170,19 +187,13 @@ class Connection:
         what = pending.what
         self._check_free(what)
         with self._in_use:
-            while pending.answer is None:
-                if not self._flush(what, deadline):
-                    return None
-                try:
-                    frame = self._frames.receive(deadline, self)
-                except TooLong as error:
-                    self.unusable(what, str(error))
-                except (Closed, OSError) as error:
-                    self._gone(what, error)
-                if frame is None:
-                    return None
-                self._received(what, frame)
-            answer = pending.answer
+            self._held = True
+            try:
+                answer = self._receive_until(pending, deadline)
+            finally:
+                self._held = False
+        if answer is None:
+            return None
         if answer.HasField("error"):
             if answer.error.HasField("ended"):
                 self.end_of_guest = answer.error
@@ -190,6 +201,22 @@ class Connection:
         if answer.WhichOneof("kind") is None:
             raise errors.Gone(what, "the VMM has dropped the request: the guest is gone")
         return answer
+
+    def _receive_until(self, pending: Pending, deadline: float | None) -> messages_pb2.Answer | None:
+        what = pending.what
+        while pending.answer is None:
+            if not self._flush(what, deadline):
+                return None
+            try:
+                frame = self._frames.receive(deadline, self)
+            except TooLong as error:
+                self.unusable(what, str(error))
+            except (Closed, OSError) as error:
+                self._gone(what, error)
+            if frame is None:
+                return None
+            self._received(what, frame)
+        return pending.answer
 
     def _received(self, what: str, frame: Frame) -> None:
         """Stores an answer. The frame is consumed after that, so the same frame may come again after an exception."""

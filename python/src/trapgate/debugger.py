@@ -270,8 +270,8 @@ class Debugger(HasMemory):
     def stop_on(self, events: StopKind | Iterable[StopKind]) -> frozenset[StopKind]:
         """Sets which events of the guest are stops: a set of `StopKind.RESET`, `POWER_OFF`, `TRIPLE_FAULT` and `PANIC`. The VMM acts upon the others at once, as without a debugger.
 
-        The set holds until the session ends. A session begins with all of them but `PANIC`, because kernels handle a panic themselves. Returns the set that holds now: events that the VMM
-        cannot report are not in it.
+        The set holds until the session ends, and is returned. A session begins with all of them but `PANIC`, because kernels handle a panic themselves. `NoStopOn`: the VMM does not tell its
+        debug server of an event.
         """
         try:
             wanted = (events,) if isinstance(events, StopKind) else tuple(events)
@@ -283,7 +283,11 @@ class Debugger(HasMemory):
         bits = sum(1 << index for index, event in enumerate(EVENTS) if event in wanted)
         request = messages_pb2.Request(stop_on=run_pb2.NewStopOn(value=bits))
         answer = self._session.call("choose the events that are stops", request, "stop_on").stop_on
-        return frozenset(event for index, event in enumerate(EVENTS) if answer >> index & 1)
+        set_ = frozenset(event for index, event in enumerate(EVENTS) if answer >> index & 1)
+        for event in wanted:
+            if event not in set_:
+                raise errors.NoStopOn(event)
+        return set_
 
     def __repr__(self) -> str:
         connection = self._session.connection

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trapgate.debug.v1 import errors_pb2
 
 if TYPE_CHECKING:
-    from trapgate.stop import Stop
+    from trapgate.stop import Stop, StopKind
 
 
 class Error(Exception):
@@ -201,6 +201,16 @@ class TimedOut(UnexpectedStop, TimeoutError):
             "registers, or wait longer"
         )
         super().__init__(wanted, stop, text)
+
+
+class NoStopOn(Error):
+    """The VMM does not tell its debug server of this event of the guest, so the event cannot be a stop. The other events are stops then."""
+
+    def __init__(self, event: StopKind) -> None:
+        self.event = event
+        super().__init__(
+            f"{event} cannot be a stop: this VMM does not tell its debug server of the event; set a breakpoint in the code that causes the event"
+        )
 
 
 class Running(Error):
