@@ -159,7 +159,7 @@ impl Symbols {
         if let Some(known) = types.get(name) {
             return Ok(known.clone());
         }
-        let read = Arc::new(read_type::named(&self.0.dwarf, name)?);
+        let read = read_type::named(&self.0.dwarf, name)?;
         types.insert(name.to_owned(), read.clone());
         Ok(read)
     }

@@ -60,6 +60,27 @@ pub enum SymbolsError {
         /// The limit, in bytes.
         most: u64,
     },
+    /// A value of the type would have more parts than a value may have. Members of a union that share their bytes count each.
+    #[error(
+        "`{name}` has more than {most} parts (members, elements and bytes without a known type, also those of its members), and a value may have no more; read a part of it: a \
+         member, at its address and by its own type"
+    )]
+    TooManyParts {
+        /// The name of the type.
+        name: String,
+        /// The limit.
+        most: u64,
+    },
+    /// The members of the type have members, and so on for more levels than a value may have.
+    #[error(
+        "`{name}` has more than {most} levels of members and elements, and a value may have no more; read a part of it: a member, at its address and by its own type"
+    )]
+    TooDeep {
+        /// The name of the type.
+        name: String,
+        /// The limit.
+        most: u64,
+    },
 }
 
 /// The debug information has another form than gimli expects. A function, so that no public item names gimli.

@@ -6,19 +6,26 @@ use super::error::unreadable;
 use super::types::Kind;
 use super::types::Member;
 use super::types::Type;
+use super::types::parts_of_name;
 use gimli::AttributeValue;
 use gimli::DwAt;
 use gimli::DwTag;
 use gimli::Reader as _;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The maximum number of bytes of a type.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The maximum depth of a type. C types are finite, and damaged debug information may not be.
-const MOST_DEPTH: u32 = 64;
+/// The maximum number of parts of a value, and of entries that are read for a type. An array of `MOST_BYTES` characters has half of it.
+const MOST_PARTS: u64 = 2 * MOST_BYTES;
+
+/// The maximum number of levels of members, elements and other names of a type, because each is a level of recursion.
+const MOST_DEPTH: u64 = 64;
 
 type Dwarf = gimli::Dwarf<Section>;
+type Header = gimli::UnitHeader<Section>;
 type Unit = gimli::Unit<Section>;
 type Offset = gimli::UnitOffset<usize>;
 type Entry = gimli::DebuggingInformationEntry<Section>;
@@ -33,7 +40,7 @@ const WITHOUT_KEYWORD: [DwTag; 4] = [
 ];
 
 /// The type with a name as in C.
-pub(super) fn named(dwarf: &Dwarf, name: &str) -> Result<Type, SymbolsError> {
+pub(super) fn named(dwarf: &Dwarf, name: &str) -> Result<Arc<Type>, SymbolsError> {
     let (tags, bare): (&[DwTag], &str) = match name.split_once(' ') {
         Some(("struct", bare)) => (&[gimli::DW_TAG_structure_type], bare),
         Some(("union", bare)) => (&[gimli::DW_TAG_union_type], bare),
@@ -46,7 +53,7 @@ pub(super) fn named(dwarf: &Dwarf, name: &str) -> Result<Type, SymbolsError> {
         let Some(offset) = find(dwarf, &unit, tags, bare)? else {
             continue;
         };
-        let read = Reading { dwarf, depth: 0 }.at(&unit, offset)?;
+        let read = Reading::new(dwarf, name).at(&unit, offset)?;
         if read.size > MOST_BYTES {
             return Err(SymbolsError::TooBig {
                 name: name.to_owned(),
@@ -70,7 +77,7 @@ fn find(
     while let Some(entry) = entries.next_dfs().map_err(unreadable)? {
         if tags.contains(&entry.tag())
             && !entry.has_attr(gimli::DW_AT_declaration)
-            && name_of(dwarf, unit, entry)?.as_deref() == Some(name)
+            && has_name(dwarf, unit, entry, name)?
         {
             return Ok(Some(entry.offset()));
         }
@@ -78,32 +85,113 @@ fn find(
     Ok(None)
 }
 
-fn name_of(dwarf: &Dwarf, unit: &Unit, entry: &Entry) -> Result<Option<String>, SymbolsError> {
+fn has_name(dwarf: &Dwarf, unit: &Unit, entry: &Entry, name: &str) -> Result<bool, SymbolsError> {
     let Some(value) = entry.attr_value(gimli::DW_AT_name) else {
-        return Ok(None);
+        return Ok(false);
     };
-    let name = dwarf.attr_string(unit, value).map_err(unreadable)?;
-    Ok(Some(
-        name.to_string_lossy().map_err(unreadable)?.into_owned(),
-    ))
+    let found = dwarf.attr_string(unit, value).map_err(unreadable)?;
+    Ok(*found.to_slice().map_err(unreadable)? == *name.as_bytes())
 }
 
 fn unsigned(entry: &Entry, attribute: DwAt) -> Option<u64> {
     entry.attr_value(attribute)?.udata_value()
 }
 
-#[derive(Clone, Copy)]
+/// The place of a type: the offset of its unit, and its offset in the unit.
+type Key = (usize, usize);
+
+/// What reads one type, and the types of its parts. Each entry is read once, so the time grows with the debug information and not with the number of paths to an entry.
 struct Reading<'a> {
     dwarf: &'a Dwarf,
-    depth: u32,
+    /// The type of the request.
+    wanted: &'a str,
+    /// How many parts may still be read.
+    left: u64,
+    known: HashMap<Key, Arc<Type>>,
+    /// The types of which the present one is a part.
+    around: Vec<Key>,
+    /// The headers of all units in the order of their offsets, when an entry names another unit.
+    headers: Option<Rc<[Header]>>,
+    /// The other units that were read, by their offsets.
+    units: HashMap<usize, Rc<Unit>>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(dwarf: &'a Dwarf, wanted: &'a str) -> Self {
+        Self {
+            dwarf,
+            wanted,
+            left: MOST_PARTS,
+            known: HashMap::new(),
+            around: Vec::new(),
+            headers: None,
+            units: HashMap::new(),
+        }
+    }
+
     /// The type at a place of a unit.
-    fn at(self, unit: &Unit, offset: Offset) -> Result<Type, SymbolsError> {
+    fn at(&mut self, unit: &Unit, offset: Offset) -> Result<Arc<Type>, SymbolsError> {
+        let key = (unit.header.offset().0, offset.0);
+        if let Some(known) = self.known.get(&key) {
+            return Ok(known.clone());
+        }
+        if self.around.contains(&key) {
+            let why = format!("a part of `{}` contains itself", self.wanted);
+            return Err(SymbolsError::Dwarf(why));
+        }
+        // The type has at least as many levels as there are types around it. More of them may be found inside.
+        self.check_depth(self.around.len().try_into().unwrap_or(u64::MAX))?;
+        self.around.push(key);
+        let read = self.entry(unit, offset)?;
+        self.around.pop();
+        self.check_depth(read.depth)?;
+        if read.parts > MOST_PARTS {
+            return Err(self.too_many_parts());
+        }
+        let read = Arc::new(read);
+        self.known.insert(key, read.clone());
+        Ok(read)
+    }
+
+    fn check_depth(&self, depth: u64) -> Result<(), SymbolsError> {
+        match depth > MOST_DEPTH {
+            true => Err(SymbolsError::TooDeep {
+                name: self.wanted.to_owned(),
+                most: MOST_DEPTH,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn too_many_parts(&self) -> SymbolsError {
+        SymbolsError::TooManyParts {
+            name: self.wanted.to_owned(),
+            most: MOST_PARTS,
+        }
+    }
+
+    /// Counts parts that are read.
+    fn count(&mut self, parts: u64) -> Result<(), SymbolsError> {
+        let left = self.left.checked_sub(parts);
+        self.left = left.ok_or_else(|| self.too_many_parts())?;
+        Ok(())
+    }
+
+    fn name_of(&mut self, unit: &Unit, entry: &Entry) -> Result<Option<String>, SymbolsError> {
+        let Some(value) = entry.attr_value(gimli::DW_AT_name) else {
+            return Ok(None);
+        };
+        let name = self.dwarf.attr_string(unit, value).map_err(unreadable)?;
+        let name = name.to_string_lossy().map_err(unreadable)?.into_owned();
+        self.count(parts_of_name(&name))?;
+        Ok(Some(name))
+    }
+
+    fn entry(&mut self, unit: &Unit, offset: Offset) -> Result<Type, SymbolsError> {
         let entry = unit.entry(offset).map_err(unreadable)?;
         let size = unsigned(&entry, gimli::DW_AT_byte_size);
-        let bare = name_of(self.dwarf, unit, &entry)?;
+        self.count(1)?;
+        let bare = self.name_of(unit, &entry)?;
         let keyword = |keyword: &str| match &bare {
             Some(bare) => format!("{keyword} {bare}"),
             None => keyword.to_owned(),
@@ -114,7 +202,8 @@ impl Reading<'_> {
             | gimli::DW_TAG_volatile_type
             | gimli::DW_TAG_restrict_type
             | gimli::DW_TAG_atomic_type => {
-                let of = self.of(unit, &entry)?;
+                let of = Type::clone(&*self.of(unit, &entry)?);
+                self.count(parts_of_name(&of.name))?;
                 return Ok(Type {
                     name: bare.unwrap_or(of.name),
                     ..of
@@ -155,79 +244,100 @@ impl Reading<'_> {
                 Kind::Opaque,
             ),
         };
-        Ok(Type { name, size, kind })
+        Ok(Type::new(name, size, kind))
     }
 
     /// The type that an entry names. An entry without a type means `void`.
-    fn of(self, unit: &Unit, entry: &Entry) -> Result<Type, SymbolsError> {
-        let opaque = |name: &str| Type {
-            name: name.to_owned(),
-            size: 0,
-            kind: Kind::Opaque,
-        };
-        if self.depth == MOST_DEPTH {
-            return Ok(opaque("a type of too many parts"));
-        }
-        let deeper = Self {
-            depth: self.depth + 1,
-            ..self
-        };
+    fn of(&mut self, unit: &Unit, entry: &Entry) -> Result<Arc<Type>, SymbolsError> {
+        let opaque = |name: &str| Arc::new(Type::new(name.to_owned(), 0, Kind::Opaque));
         match entry.attr_value(gimli::DW_AT_type) {
             None => Ok(opaque("void")),
-            Some(AttributeValue::UnitRef(offset)) => deeper.at(unit, offset),
+            Some(AttributeValue::UnitRef(offset)) => self.at(unit, offset),
             Some(AttributeValue::DebugInfoRef(offset)) => {
-                let mut headers = self.dwarf.units();
-                while let Some(header) = headers.next().map_err(unreadable)? {
-                    if let Some(offset) = offset.to_unit_offset(&header) {
-                        return deeper.at(&self.dwarf.unit(header).map_err(unreadable)?, offset);
+                let headers = self.headers()?;
+                let behind = headers.partition_point(|header| header.offset().0 <= offset.0);
+                let header = behind.checked_sub(1).map(|number| &headers[number]);
+                match header.and_then(|header| Some((header, offset.to_unit_offset(header)?))) {
+                    Some((header, offset)) => {
+                        let unit = self.unit(header)?;
+                        self.at(&unit, offset)
                     }
+                    None => Ok(opaque("a type of another file")),
                 }
-                Ok(opaque("a type of another file"))
             }
             Some(_) => Ok(opaque("a type of another file")),
         }
     }
 
-    fn enumerators(self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
+    fn headers(&mut self) -> Result<Rc<[Header]>, SymbolsError> {
+        if let Some(headers) = &self.headers {
+            return Ok(headers.clone());
+        }
+        let mut headers = Vec::new();
+        let mut units = self.dwarf.units();
+        while let Some(header) = units.next().map_err(unreadable)? {
+            headers.push(header);
+        }
+        Ok(self.headers.insert(headers.into()).clone())
+    }
+
+    fn unit(&mut self, header: &Header) -> Result<Rc<Unit>, SymbolsError> {
+        let offset = header.offset().0;
+        if let Some(known) = self.units.get(&offset) {
+            return Ok(known.clone());
+        }
+        let unit = self.dwarf.unit(header.clone()).map_err(unreadable)?;
+        let unit = Rc::new(unit);
+        self.units.insert(offset, unit.clone());
+        Ok(unit)
+    }
+
+    fn enumerators(&mut self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
         let mut names = Vec::new();
         let mut tree = unit.entries_tree(Some(offset)).map_err(unreadable)?;
         let mut children = tree.root().map_err(unreadable)?.children();
         while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
+            self.count(1)?;
             let value = entry.attr_value(gimli::DW_AT_const_value);
             let value = value.and_then(|value| {
                 let unsigned = value.udata_value().map(i128::from);
                 unsigned.or_else(|| value.sdata_value().map(i128::from))
             });
-            if let (Some(value), Some(name)) = (value, name_of(self.dwarf, unit, entry)?) {
+            if let (Some(value), Some(name)) = (value, self.name_of(unit, entry)?) {
                 names.push((value, name));
             }
         }
-        Ok(Kind::Enum(names))
+        // Of several names of a value, the first one is kept.
+        names.sort_by_key(|(value, _)| *value);
+        names.dedup_by_key(|(value, _)| *value);
+        Ok(Kind::Enum(names.into()))
     }
 
-    fn members(self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
+    fn members(&mut self, unit: &Unit, offset: Offset) -> Result<Kind, SymbolsError> {
         let mut members = Vec::new();
         let mut tree = unit.entries_tree(Some(offset)).map_err(unreadable)?;
         let mut children = tree.root().map_err(unreadable)?.children();
         while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
-            if entry.tag() != gimli::DW_TAG_member {
+            self.count(1)?;
+            // A static member of C++ is a declaration, and has no bytes in the object.
+            if entry.tag() != gimli::DW_TAG_member || entry.has_attr(gimli::DW_AT_declaration) {
                 continue;
             }
             let of = self.of(unit, entry)?;
             let (offset, bits) = place(entry, &of);
             members.push(Member {
-                name: name_of(self.dwarf, unit, entry)?.unwrap_or_default(),
+                name: self.name_of(unit, entry)?.unwrap_or_default(),
                 offset,
                 bits,
-                of: Arc::new(of),
+                of,
             });
         }
-        Ok(Kind::Struct(members))
+        Ok(Kind::Struct(members.into()))
     }
 
-    fn array(self, unit: &Unit, entry: &Entry) -> Result<Type, SymbolsError> {
+    fn array(&mut self, unit: &Unit, entry: &Entry) -> Result<Type, SymbolsError> {
         let mut counts = Vec::new();
         let mut tree = unit
             .entries_tree(Some(entry.offset()))
@@ -235,6 +345,7 @@ impl Reading<'_> {
         let mut children = tree.root().map_err(unreadable)?.children();
         while let Some(child) = children.next().map_err(unreadable)? {
             let entry = child.entry();
+            self.count(1)?;
             if entry.tag() == gimli::DW_TAG_subrange_type {
                 // An array without a length has neither.
                 let last = unsigned(entry, gimli::DW_AT_upper_bound);
@@ -246,22 +357,19 @@ impl Reading<'_> {
         for count in counts.into_iter().rev() {
             let count = count.unwrap_or_default();
             let name = format!("{}[{count}]", of.name);
+            self.count(1 + parts_of_name(&name))?;
+            self.check_depth(of.depth)?;
             // Elements without bytes count too, so that their number has the limit of bytes.
             let size = of.size.max(1).saturating_mul(count);
             if size > MOST_BYTES {
                 let most = MOST_BYTES;
                 return Err(SymbolsError::TooBig { name, size, most });
             }
-            of = Type {
-                name,
-                size: of.size * count,
-                kind: Kind::Array {
-                    element: Arc::new(of),
-                    count,
-                },
-            };
+            let size = of.size * count;
+            let array = Kind::Array { element: of, count };
+            of = Arc::new(Type::new(name, size, array));
         }
-        Ok(of)
+        Ok(Type::clone(&of))
     }
 }
 
@@ -285,11 +393,13 @@ fn place(member: &Entry, of: &Type) -> (u64, Option<(u64, u64)>) {
         return (offset, None);
     };
     if let Some(first) = unsigned(member, gimli::DW_AT_data_bit_offset) {
-        return (offset + first / 8, Some((first % 8, len)));
+        return (offset.saturating_add(first / 8), Some((first % 8, len)));
     }
     // The older form counts from the highest bit of a storage unit.
     let unit = unsigned(member, gimli::DW_AT_byte_size).unwrap_or(of.size);
     let from_high = unsigned(member, gimli::DW_AT_bit_offset).unwrap_or_default();
-    let first = (unit * 8).saturating_sub(from_high + len);
-    (offset + first / 8, Some((first % 8, len)))
+    let first = unit
+        .saturating_mul(8)
+        .saturating_sub(from_high.saturating_add(len));
+    (offset.saturating_add(first / 8), Some((first % 8, len)))
 }

@@ -66,21 +66,30 @@ all_t value = {
 struct huge { char bytes[2 << 20]; } *huge;
 "#;
 
-/// The value of `SOURCE`, built with these options.
-fn built(options: &[&str]) -> (Symbols, Vec<u8>) {
+/// The ELF file of a C program, built with these options.
+fn compiled(source: &str, options: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    let (source, program) = (folder.path().join("a.c"), folder.path().join("a.elf"));
-    std::fs::write(&source, SOURCE).expect("writable");
+    let (file, program) = (folder.path().join("a.c"), folder.path().join("a.elf"));
+    std::fs::write(&file, source).expect("writable");
     let status = Command::new("cc")
         .args(["-g", "-fno-pic", "-shared", "-nostdlib", "-o"])
         .arg(&program)
-        .arg(&source)
         .args(options)
+        .arg(&file)
         .status()
         .expect("a C compiler builds the demo guest too");
     assert!(status.success(), "{options:?}");
-    let elf = std::fs::read(&program).expect("readable");
-    let symbols = Symbols::load(&program).expect("an ELF file");
+    std::fs::read(&program).expect("readable")
+}
+
+fn symbols_of(source: &str) -> Symbols {
+    Symbols::parse(&compiled(source, &[])).expect("an ELF file")
+}
+
+/// The value of `SOURCE`, built with these options.
+fn built(options: &[&str]) -> (Symbols, Vec<u8>) {
+    let elf = compiled(SOURCE, options);
+    let symbols = Symbols::parse(&elf).expect("an ELF file");
     let file = object::File::parse(&*elf).expect("an ELF file");
     let data = file.section_by_name(".data").expect("data");
     let at = symbols.address("value").expect("a symbol") - data.address();
@@ -122,6 +131,132 @@ fn a_structure_is_read_as_c_has_written_it() {
         let huge = symbols.type_named("struct huge").expect_err("too big");
         assert!(matches!(huge, SymbolsError::TooBig { .. }), "{huge}");
     }
+}
+
+/// Each union has twice the parts of the one before, in one byte.
+#[test]
+fn a_type_whose_values_have_too_many_parts_is_refused_at_once() {
+    let mut source = "union u0 { char c; };\n".to_owned();
+    for level in 1..=40 {
+        let inner = level - 1;
+        source += &format!("union u{level} {{ union u{inner} a, b; }};\n");
+    }
+    source += "struct fan { union u10 a[1000]; };\nstruct list { union u10 a[100]; };\n";
+    source += "union u40 u40; struct fan fan; struct list list;\n";
+    let symbols = symbols_of(&source);
+    let inner = symbols.type_named("union u10").expect("2047 members");
+    let text = Value::decode(&inner, b"!").to_string();
+    assert_eq!(text.matches("c = '!'").count(), 1 << 10);
+    let list = symbols
+        .type_named("struct list")
+        .expect("100 times as many");
+    let value = Value::decode(&list, &[b'?'; 100]);
+    assert_eq!(value.to_string().matches("c = '?'").count(), 100 << 10);
+    for name in ["union u40", "union u20", "struct fan"] {
+        let error = symbols.type_named(name).expect_err(name);
+        assert!(
+            matches!(&error, SymbolsError::TooManyParts { .. }),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("`{name}` has more than 2097152 parts")),
+            "{text}"
+        );
+    }
+}
+
+/// As many bytes as a value may have, as characters.
+#[test]
+fn a_type_of_the_greatest_size_is_read() {
+    let source = "struct most { char text[(1 << 20) - 8]; long long end; } most;";
+    let most = symbols_of(source).type_named("struct most").expect("1 MiB");
+    let mut bytes = vec![b'x'; 1 << 20];
+    bytes[(1 << 20) - 8..].copy_from_slice(&7_u64.to_le_bytes());
+    let value = Value::decode(&most, &bytes);
+    assert_eq!(value["end"].as_u64(), Some(7));
+    assert!(value.to_string().ends_with("x\", end = 7}"));
+}
+
+/// Each value has a copy of the name.
+#[test]
+fn long_names_count_as_parts() {
+    let name = "N".repeat(4096);
+    let source = format!(
+        "enum __attribute__((packed)) e {{ {name} }};\nstruct names {{ enum e all[1 << 19]; }} names;\n\
+         struct field {{ char {name}; }}; struct fields {{ struct field all[1 << 19]; }} fields;"
+    );
+    let symbols = symbols_of(&source);
+    symbols.type_named("enum e").expect("one name");
+    for name in ["struct names", "struct fields"] {
+        let error = symbols.type_named(name).expect_err(name);
+        assert!(
+            matches!(error, SymbolsError::TooManyParts { .. }),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn levels_have_a_limit() {
+    let mut source = "struct s0 { char c; };\n".to_owned();
+    for level in 1..=80 {
+        let inner = level - 1;
+        source += &format!("struct s{level} {{ struct s{inner} a; }};\n");
+    }
+    let dimensions = "[1]".repeat(100);
+    source += &format!("struct s80 s80; struct array {{ char all{dimensions}; }} array;\n");
+    let symbols = symbols_of(&source);
+    symbols.type_named("struct s50").expect("51 levels");
+    for name in ["struct s80", "struct array"] {
+        let error = symbols.type_named(name).expect_err(name);
+        assert!(matches!(error, SymbolsError::TooDeep { .. }), "{error}");
+        assert!(error.to_string().contains("more than 64 levels"), "{error}");
+    }
+}
+
+/// No C program has such a type. A pointer in the debug information is made a `const`, so that the structure contains itself twice.
+#[test]
+fn a_type_that_contains_itself_is_refused_at_once() {
+    let source = "struct a { struct a *x; const struct a *y; } a;";
+    let mut elf = compiled(source, &["-gdwarf-4"]);
+    let file = object::File::parse(&*elf).expect("an ELF file");
+    let abbreviations = file.section_by_name(".debug_abbrev").expect("DWARF");
+    let (at, len) = abbreviations.file_range().expect("bytes");
+    let at = usize::try_from(at).unwrap();
+    let bytes = &mut elf[at..][..usize::try_from(len).unwrap()];
+    let (pointer, constant) = (gimli::DW_TAG_pointer_type, gimli::DW_TAG_const_type);
+    // The tag, no children, and the first attribute: the number of bytes, or of clang the type.
+    let is_pointer = |bytes: &[u8]| {
+        bytes[..2] == [u8::try_from(pointer.0).unwrap(), 0] && [0x0b, 0x49].contains(&bytes[2])
+    };
+    let found: Vec<_> = (0..bytes.len() - 2)
+        .filter(|at| is_pointer(&bytes[*at..]))
+        .collect();
+    let [at] = found[..] else {
+        panic!("the abbreviation of a pointer is at {found:?}");
+    };
+    bytes[at] = u8::try_from(constant.0).unwrap();
+    let symbols = Symbols::parse(&elf).expect("an ELF file");
+    let error = symbols.type_named("struct a").expect_err("endless");
+    assert!(error.to_string().contains("contains itself"), "{error}");
+}
+
+/// GCC's C++ has a static member of the own type as a member that is declared only.
+#[test]
+fn a_static_member_is_no_part_of_a_value() {
+    let source = "struct a { int n; static a zero; }; a one = {1};";
+    let options = ["-gdwarf-4", "-x", "c++"];
+    let probe = Command::new("cc")
+        .args(["-x", "c++", "-fsyntax-only", "/dev/null"])
+        .output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        println!("SKIP: cc compiles no C++ here; install g++");
+        return;
+    }
+    let symbols = Symbols::parse(&compiled(source, &options)).expect("an ELF file");
+    let of = symbols.type_named("struct a").expect("a type");
+    assert_eq!(Value::decode(&of, &[1, 0, 0, 0]).to_string(), "{n = 1}");
 }
 
 #[test]

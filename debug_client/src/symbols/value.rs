@@ -240,8 +240,8 @@ fn float(bytes: &[u8]) -> Value {
 
 fn enumerator(names: &[(i128, String)], bytes: &[u8]) -> Value {
     let find = |value: i128| {
-        let found = names.iter().find(|(known, _)| *known == value);
-        found.map(|(_, name)| name.clone())
+        let found = names.binary_search_by_key(&value, |(known, _)| *known);
+        found.ok().map(|number| names[number].1.clone())
     };
     // Debug information does not say whether it has a sign.
     let (unsigned, signed) = (integer(bytes, false), integer(bytes, true));
