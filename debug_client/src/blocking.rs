@@ -15,6 +15,8 @@ use std::path::Path;
 use std::time::Duration;
 use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::regs::DebuggerVpState;
+use vmm_core_defs::stop::GuestEventKind;
+use vmm_core_defs::stop::StopOn;
 use vmm_core_defs::target::Target;
 
 /// The debugger of a guest: [`crate::Debugger`] for a thread that may wait.
@@ -159,6 +161,14 @@ impl Debugger {
         wait!(self, self.inner.break_at(place))
     }
 
+    /// As [`crate::Debugger::hbreak_at`].
+    ///
+    /// # Errors
+    /// No debug register is free.
+    pub fn hbreak_at<'a>(&self, place: impl Into<Place<'a>>) -> Result<Breakpoint, Error> {
+        wait!(self, self.inner.hbreak_at(place))
+    }
+
     /// As [`crate::Debugger::watch`].
     ///
     /// # Errors
@@ -241,6 +251,23 @@ impl Debugger {
     /// A byte has no memory.
     pub fn write_physical(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         wait!(self, self.inner.write_physical(address, bytes))
+    }
+
+    /// As [`crate::Debugger::stop_on`].
+    ///
+    /// # Errors
+    /// Those of [`crate::Debugger::stop_on`]: [`Error::NoStopOn`] if the VMM does not tell of an event.
+    pub fn stop_on(
+        &self,
+        events: impl IntoIterator<Item = GuestEventKind>,
+    ) -> Result<StopOn, Error> {
+        let events = events.into_iter().collect();
+        wait!(self, self.inner.stop_on_set(events))
+    }
+
+    /// As [`crate::Debugger::running`].
+    pub const fn running(&self) -> bool {
+        self.inner.running()
     }
 
     /// As [`crate::Debugger::resume`].

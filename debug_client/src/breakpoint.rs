@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::link::Link;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::Weak;
 use vmm_core_defs::addr::Gva;
@@ -37,7 +38,11 @@ impl Breakpoint {
             link: Arc::downgrade(link),
         };
         let change = vec![BreakpointChange::Insert(set)];
-        link.call("set a breakpoint", DebugRequest::SetDebugState, change)
+        let request = match kind.is_watchpoint() {
+            true => "set a watchpoint",
+            false => "set a breakpoint",
+        };
+        link.call(request, DebugRequest::SetDebugState, change)
             .await?;
         Ok(this)
     }
@@ -56,6 +61,11 @@ impl Breakpoint {
         }
     }
 
+    /// Removes it, in a word of its own: dropping it does the same. Requests that the program makes afterwards are carried out without it.
+    pub fn remove(self) {
+        drop(self);
+    }
+
     /// What the program waits for, as text.
     pub(crate) fn wanted(&self) -> String {
         let what = match self.set.kind.is_watchpoint() {
@@ -63,6 +73,18 @@ impl Breakpoint {
             false => "the breakpoint",
         };
         format!("{what} at {}", self.set.address)
+    }
+}
+
+/// For people: `breakpoint at 0x1000`.
+impl fmt::Display for Breakpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let breakpoint::Breakpoint { kind, address, len } = self.set;
+        match kind {
+            BreakpointKind::Execute => write!(f, "hardware breakpoint at {address}"),
+            kind if kind.is_watchpoint() => write!(f, "watchpoint on {len} bytes at {address}"),
+            _ => write!(f, "breakpoint at {address}"),
+        }
     }
 }
 

@@ -208,6 +208,16 @@ impl Debugger {
         Breakpoint::set(&self.link, BreakpointKind::Software, address, 1).await
     }
 
+    /// As [`break_at`](Self::break_at), with a debug register: no byte of the guest's code changes, so the code may come into memory later. x86 has four, for
+    /// watchpoints too.
+    ///
+    /// # Errors
+    /// No debug register is free.
+    pub async fn hbreak_at(&self, place: impl Into<Place<'_>>) -> Result<Breakpoint, Error> {
+        let address = place.into().address(self.symbols())?;
+        Breakpoint::set(&self.link, BreakpointKind::Execute, address, 1).await
+    }
+
     /// Watches `len` bytes: a VP stops after it has written one of them. x86 watches 1, 2, 4 or 8 bytes at a multiple of the length.
     ///
     /// # Errors

@@ -1,12 +1,16 @@
 //! The errors of a program's requests.
 
 use crate::stop::Stop;
+use crate::stop::StopKind;
 use crate::symbols::SymbolsError;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
+use vmm_core_defs::capability::Capability;
+use vmm_core_defs::capability::Support;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::debug_rpc::Unsupported;
 
 /// The reason why a debugger could not do what a program asked for.
 #[derive(Debug, Error)]
@@ -26,7 +30,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The VMM refused a request.
-    #[error("{request}: {source}")]
+    #[error("{request}: {}", reason(.source))]
     Refused {
         /// The request, as a verb phrase.
         request: &'static str,
@@ -74,6 +78,14 @@ pub enum Error {
         limit: Duration,
         /// The stop by the interruption.
         stop: Stop,
+    },
+    /// The VMM does not tell its debug server of this event of the guest, so the event cannot be a stop.
+    #[error(
+        "{event} cannot be a stop: this VMM does not tell its debug server of the event; set a breakpoint in the code that causes the event"
+    )]
+    NoStopOn {
+        /// The kind of the stop.
+        event: StopKind,
     },
     /// The guest runs, and the request needs a stopped guest.
     #[error("the guest is running; interrupt it, or wait for its stop")]
@@ -137,7 +149,51 @@ pub enum Error {
     },
 }
 
+/// The VMM's reason. A test of the host is told apart from what happened to this guest.
+fn reason(source: &DebugError) -> String {
+    let DebugError::Unsupported(Unsupported::Host(Capability {
+        kind,
+        support,
+        seen,
+    })) = source
+    else {
+        return source.to_string();
+    };
+    let finding = match support {
+        Support::NoEffect => "has no effect",
+        Support::NotOffered => "is not offered",
+        _ => "does not work",
+    };
+    format!(
+        "not possible on this host: {kind}. The VMM has tested the host at its start, with a small guest of its own, and this feature {finding} here (that guest's test: {seen}). \
+         `trapgate doctor` lists what works on this host"
+    )
+}
+
 fn because(why: &Option<String>) -> String {
     why.as_ref()
         .map_or_else(String::new, |why| format!(" ({why})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::capability::CapabilityKind;
+
+    /// The observation of the test reads like an event of the user's guest.
+    #[test]
+    fn a_feature_that_the_host_lacks_is_told_as_the_result_of_a_test_of_the_host() {
+        let source = Unsupported::Host(Capability {
+            kind: CapabilityKind::DataWatchpoints,
+            support: Support::NoEffect,
+            seen: "the guest ran on to its end".to_owned(),
+        });
+        let request = "set a watchpoint";
+        let source = source.into();
+        assert_eq!(
+            Error::Refused { request, source }.to_string(),
+            "set a watchpoint: not possible on this host: data watchpoints. The VMM has tested the host at its start, with a small guest of its own, and this feature has no \
+             effect here (that guest's test: the guest ran on to its end). `trapgate doctor` lists what works on this host"
+        );
+    }
 }

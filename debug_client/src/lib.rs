@@ -58,3 +58,16 @@ pub use symbols::Symbols;
 pub use symbols::SymbolsError;
 pub use symbols::Value;
 pub use vp::Vp;
+
+// The types of the signatures above. Their fields have types that are not named here.
+pub use vmm_core_defs;
+pub use vmm_core_defs::addr::Gva;
+pub use vmm_core_defs::capability::Capabilities;
+pub use vmm_core_defs::debug_rpc::DebugError;
+pub use vmm_core_defs::debug_rpc::DetachAction;
+pub use vmm_core_defs::regs::DebuggerVpState;
+pub use vmm_core_defs::stop::DebugStopReason;
+pub use vmm_core_defs::stop::GuestEventKind;
+pub use vmm_core_defs::stop::StopOn;
+pub use vmm_core_defs::target::Target;
+pub use vmm_core_defs::vp_set::VpSet;

@@ -13,7 +13,9 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::stop::StopOn;
 
 /// Whether the guest runs, and where it stopped last.
 #[derive(Debug)]
@@ -43,6 +45,44 @@ impl Run {
 }
 
 impl Debugger {
+    /// Makes these guest events stops, and no others, until the session ends. A session begins with all events but a panic ([`StopOn::default`]). The guest may run.
+    ///
+    /// The set of the events that are stops now is returned.
+    ///
+    /// ```no_run
+    /// # async fn program(mut vm: debug_client::Debugger) -> Result<(), debug_client::Error> {
+    /// use debug_client::{GuestEventKind, StopKind};
+    /// vm.stop_on([GuestEventKind::Panic, GuestEventKind::TripleFault]).await?;
+    /// vm.resume()?;
+    /// vm.wait_for(StopKind::Panic, std::time::Duration::from_secs(60)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoStopOn`]: the VMM does not tell its debug server of an event. The other events are stops then.
+    pub async fn stop_on(
+        &self,
+        events: impl IntoIterator<Item = GuestEventKind>,
+    ) -> Result<StopOn, Error> {
+        self.stop_on_set(events.into_iter().collect()).await
+    }
+
+    pub(crate) async fn stop_on_set(&self, events: StopOn) -> Result<StopOn, Error> {
+        let on = self
+            .link
+            .call("choose the stops", DebugRequest::StopOn, Some(events))
+            .await?;
+        match StopKind::of_events(events).find(|(event, _)| !on.contains(*event)) {
+            Some((_, event)) => Err(Error::NoStopOn { event }),
+            None => Ok(on),
+        }
+    }
+
+    /// Whether the guest runs, as far as this program knows: it has let the guest run, and has not waited for the stop yet.
+    pub const fn running(&self) -> bool {
+        self.run.running.is_some()
+    }
+
     /// Lets all VPs run. The method does not wait for a stop.
     ///
     /// # Errors

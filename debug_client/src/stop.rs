@@ -2,7 +2,9 @@
 
 use std::fmt;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::GuestEventKind;
 use vmm_core_defs::stop::StopEvent;
+use vmm_core_defs::stop::StopOn;
 use vmm_core_defs::vp_set::VpSet;
 
 /// A stop of the guest. Its text is for people.
@@ -86,10 +88,24 @@ pub enum StopKind {
     PowerOff,
     /// The hypervisor cannot run a VP any more.
     Crash,
-    /// The guest's kernel reported a panic.
+    /// The guest's kernel reported a panic. It is a stop only if [`stop_on`](crate::Debugger::stop_on) asks for it.
     Panic,
     /// A stop that this version does not know.
     Other,
+}
+
+impl StopKind {
+    /// The events of a set, with the kinds of their stops.
+    pub(crate) fn of_events(events: StopOn) -> impl Iterator<Item = (GuestEventKind, Self)> {
+        [
+            (GuestEventKind::Reset, Self::Reset),
+            (GuestEventKind::PowerOff, Self::PowerOff),
+            (GuestEventKind::TripleFault, Self::TripleFault),
+            (GuestEventKind::Panic, Self::Panic),
+        ]
+        .into_iter()
+        .filter(move |(event, _)| events.contains(*event))
+    }
 }
 
 impl fmt::Display for StopKind {

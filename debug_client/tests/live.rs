@@ -1,8 +1,15 @@
 //! Programs against a live guest: in the process of the VMM and over a socket.
 
+use debug_client::Capabilities;
+use debug_client::DebugError;
+use debug_client::DebugStopReason;
+use debug_client::DetachAction;
 use debug_client::Error;
+use debug_client::GuestEventKind;
 use debug_client::Options;
 use debug_client::StopKind;
+use debug_client::StopOn;
+use debug_client::VpSet;
 use debug_client::blocking::Debugger;
 use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
@@ -15,6 +22,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 use test_machine::machine::ENTRY;
+use test_machine::machine::PORT_GIVES_UP;
 use test_machine::machine::PORT_OFF;
 use test_machine::machine::Setup;
 use test_machine::machine::TestVm;
@@ -22,8 +30,15 @@ use test_machine::machine::guest::Mode;
 use test_machine::machine::guest::counting_loop;
 use test_machine::machine::guest::in_loop;
 use test_machine::machine::guest::telling_loop;
-use vmm_core_defs::debug_rpc::DebugError;
-use vmm_core_defs::debug_rpc::DetachAction;
+use vmm_core_defs::debug_rpc::AttachInfo;
+use vmm_core_defs::debug_rpc::DebugMessage;
+use vmm_core_defs::debug_rpc::DebugRequest;
+use vmm_core_defs::debug_rpc::GuestArch;
+use vmm_core_defs::regs::XFeatures;
+use vmm_core_defs::session::Attached;
+use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::stop::Epoch;
+use vmm_core_defs::stop::StopEvent;
 
 /// No passing test waits this long.
 const LONG: Duration = Duration::from_secs(60);
@@ -131,6 +146,105 @@ fn a_dropped_breakpoint_stops_no_vp_and_an_equal_one_still_does() {
         };
         assert_eq!(stop.kind(), StopKind::Interrupt);
     });
+}
+
+#[test]
+fn a_hardware_breakpoint_stops_like_another_one_and_goes_when_it_is_dropped() {
+    both_ways(&counting(), |mut vm, _| {
+        let soft = vm.break_at(nth(1)).unwrap();
+        let hard = vm.hbreak_at(nth(2)).unwrap();
+        assert_eq!(
+            hard.to_string(),
+            format!("hardware breakpoint at {:#x}", nth(2))
+        );
+        assert_eq!(soft.to_string(), format!("breakpoint at {:#x}", nth(1)));
+        for breakpoint in [&soft, &hard, &soft] {
+            let stop = vm.run_until(breakpoint, LONG).unwrap();
+            assert_eq!(stop.kind(), StopKind::Breakpoint);
+            assert_eq!(vm.vp(0).pc().unwrap(), breakpoint.address());
+        }
+        // The debug registers are free again.
+        hard.remove();
+        let four: Vec<_> = (10..14).map(|at| vm.hbreak_at(nth(at)).unwrap()).collect();
+        let error = vm.hbreak_at(nth(2)).unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        drop(four);
+        drop(soft);
+        let hard = vm.hbreak_at(nth(2)).unwrap();
+        vm.run_until(&hard, LONG).unwrap();
+        drop(hard);
+        assert!(!vm.running());
+        vm.resume().unwrap();
+        assert!(vm.running());
+        let error = vm.wait(SHORT).unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        assert!(!vm.running());
+    });
+}
+
+#[test]
+fn a_panic_is_a_stop_only_if_the_program_asks_for_it() {
+    let code = [0xe6, PORT_GIVES_UP, 0xe6, PORT_OFF, 0xeb, 0xfe];
+    both_ways(&code, |mut vm, _| {
+        vm.resume().unwrap();
+        vm.wait_for(StopKind::PowerOff, LONG).unwrap();
+    });
+    both_ways(&code, |mut vm, _| {
+        let panic = [GuestEventKind::Panic];
+        assert_eq!(vm.stop_on(panic).unwrap(), StopOn::from_iter(panic));
+        vm.resume().unwrap();
+        let stop = vm.wait_for(StopKind::Panic, LONG).unwrap();
+        assert_eq!(stop.vp(), Some(0));
+        vm.resume().unwrap();
+        // A power-off is no stop now.
+        let error = vm.wait(LONG).unwrap_err();
+        assert!(error.to_string().contains("switched itself off"), "{error}");
+    });
+}
+
+/// As under `trapgate exec`.
+#[test]
+fn an_event_of_which_the_vmm_does_not_tell_is_an_error() {
+    let (requests, mut messages) = mesh::channel::<DebugMessage>();
+    thread::spawn(move || {
+        futures::executor::block_on(async {
+            let triple_fault = StopOn::from_iter([GuestEventKind::TripleFault]);
+            while let Ok(message) = messages.recv().await {
+                match message {
+                    DebugMessage::Attach(rpc) => rpc.handle_sync(|request| {
+                        let capabilities = Capabilities::default();
+                        let vps = VpSet::first(1);
+                        let stop = StopEvent::new(Epoch::default(), DebugStopReason::Break, vps);
+                        let (arch, features) = (GuestArch::X86_64, XFeatures::default());
+                        let info = AttachInfo::new(arch, features, capabilities, stop);
+                        let session = DebugSession::begin(request.requests);
+                        Ok(Attached { session, info })
+                    }),
+                    DebugMessage::InSession(_, DebugRequest::StopOn(rpc)) => rpc
+                        .handle_sync(|set| Ok(set.unwrap_or_default().intersection(triple_fault))),
+                    _ => return,
+                }
+            }
+        });
+    });
+    let vm = Debugger::attach(requests).unwrap();
+    vm.stop_on([GuestEventKind::TripleFault]).unwrap();
+    let events = [GuestEventKind::TripleFault, GuestEventKind::Panic];
+    let error = vm.stop_on(events).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::NoStopOn {
+                event: StopKind::Panic
+            }
+        ),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.starts_with("a panic of the guest's kernel cannot be a stop"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod session;
 mod scripts;
 
 use debug_client::Error;
+use debug_client::GuestEventKind;
 use debug_client::StopKind;
 use debug_client::Symbols;
 use debug_client::Value;
@@ -142,6 +143,53 @@ fn a_dropped_debugger_lets_the_guest_run_without_its_breakpoints() {
     // It belongs to the session that has ended.
     drop(round);
     vm.step().expect("still attached");
+}
+
+#[test]
+fn a_hardware_breakpoint_stops_the_guest_before_its_code_runs() {
+    let Some(guest) = Guest::start(&NO_GDB) else {
+        return;
+    };
+    let mut vm = guest.program().expect("attached");
+    vm.set_symbols(symbols());
+    let round = vm.hbreak_at("do_round").expect("set");
+    let report = vm.break_at("run_scenario").expect("set");
+    let stop = vm.run_until(&round, DEADLINE).expect("a round");
+    assert_eq!(stop.kind(), StopKind::Breakpoint);
+    assert_eq!(vm.current().pc().expect("stopped"), round.address());
+    assert!(
+        vm.read_struct("struct cpu", vm.current().arg(0).expect("a pointer"))
+            .is_ok()
+    );
+    vm.run_until(&round, DEADLINE).expect("another round");
+    // Without the hardware breakpoint, the other one is next.
+    round.remove();
+    vm.run_until(&report, DEADLINE)
+        .expect("the end of the rounds");
+}
+
+#[test]
+fn a_panic_of_the_guest_is_a_stop_if_the_program_asks_for_it() {
+    let Some(guest) = Guest::start(&NO_GDB) else {
+        return;
+    };
+    let mut vm = guest.program().expect("attached");
+    vm.set_symbols(symbols());
+    let round = vm.break_at("do_round").expect("set");
+    vm.run_until(&round, DEADLINE).expect("a round");
+    round.remove();
+    let on = vm.stop_on([GuestEventKind::Panic]).expect("attached");
+    assert!(on.contains(GuestEventKind::Panic) && !on.contains(GuestEventKind::PowerOff));
+    // SCENARIO_PANIC
+    vm.write("scenario", 8_u32).expect("mapped");
+    vm.resume().expect("stopped");
+    let stop = vm.wait_for(StopKind::Panic, DEADLINE).expect("a panic");
+    assert_eq!(stop.vp(), Some(0));
+    let (name, _) = symbols()
+        .function(vm.current().pc().expect("stopped"))
+        .map(|(name, at)| (name.to_owned(), at))
+        .expect("known");
+    assert_eq!(name, "report_panic");
 }
 
 #[test]
