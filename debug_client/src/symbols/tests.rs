@@ -86,6 +86,12 @@ fn symbols_of(source: &str) -> Symbols {
     Symbols::parse(&compiled(source, &[])).expect("an ELF file")
 }
 
+/// Why a type is refused. A type that is not refused is not printed, because its text may have no end.
+fn refusal(symbols: &Symbols, name: &str) -> SymbolsError {
+    let parts = symbols.type_named(name).map(|of| of.parts);
+    parts.expect_err(name)
+}
+
 /// The value of `SOURCE`, built with these options.
 fn built(options: &[&str]) -> (Symbols, Vec<u8>) {
     let elf = compiled(SOURCE, options);
@@ -153,7 +159,7 @@ fn a_type_whose_values_have_too_many_parts_is_refused_at_once() {
     let value = Value::decode(&list, &[b'?'; 100]);
     assert_eq!(value.to_string().matches("c = '?'").count(), 100 << 10);
     for name in ["union u40", "union u20", "struct fan"] {
-        let error = symbols.type_named(name).expect_err(name);
+        let error = refusal(&symbols, name);
         assert!(
             matches!(&error, SymbolsError::TooManyParts { .. }),
             "{error}"
@@ -178,6 +184,23 @@ fn a_type_of_the_greatest_size_is_read() {
     assert!(value.to_string().ends_with("x\", end = 7}"));
 }
 
+/// The names are in the debug information once, and the members many times.
+#[test]
+fn an_enumeration_that_many_members_have_is_read_once() {
+    let list = |count: u32, item: &dyn Fn(u32) -> String| (0..count).map(item).collect::<String>();
+    let names = list(1500, &|number| format!("NAME_{number},"));
+    let members = list(1500, &|number| format!("enum e e{number};"));
+    let source = format!("enum e {{ {names} }}; struct many {{ {members} }} many;");
+    let many = symbols_of(&source).type_named("struct many");
+    let value = Value::decode(&many.expect("1500 members"), &[3; 6000]);
+    assert_eq!(value["e1499"].as_u64(), Some(0x0303_0303));
+    let value = Value::decode(
+        &symbols_of(&source).type_named("enum e").expect("known"),
+        &[7],
+    );
+    assert_eq!(value.to_string(), "NAME_7");
+}
+
 /// Each value has a copy of the name.
 #[test]
 fn long_names_count_as_parts() {
@@ -189,7 +212,7 @@ fn long_names_count_as_parts() {
     let symbols = symbols_of(&source);
     symbols.type_named("enum e").expect("one name");
     for name in ["struct names", "struct fields"] {
-        let error = symbols.type_named(name).expect_err(name);
+        let error = refusal(&symbols, name);
         assert!(
             matches!(error, SymbolsError::TooManyParts { .. }),
             "{error}"
@@ -209,7 +232,7 @@ fn levels_have_a_limit() {
     let symbols = symbols_of(&source);
     symbols.type_named("struct s50").expect("51 levels");
     for name in ["struct s80", "struct array"] {
-        let error = symbols.type_named(name).expect_err(name);
+        let error = refusal(&symbols, name);
         assert!(matches!(error, SymbolsError::TooDeep { .. }), "{error}");
         assert!(error.to_string().contains("more than 64 levels"), "{error}");
     }
@@ -238,7 +261,7 @@ fn a_type_that_contains_itself_is_refused_at_once() {
     };
     bytes[at] = u8::try_from(constant.0).unwrap();
     let symbols = Symbols::parse(&elf).expect("an ELF file");
-    let error = symbols.type_named("struct a").expect_err("endless");
+    let error = refusal(&symbols, "struct a");
     assert!(error.to_string().contains("contains itself"), "{error}");
 }
 
