@@ -36,8 +36,8 @@ use vmm_core_defs::wire::Server;
 /// The time from the connection to the debugger's hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
-/// The time from the beginning of a message to its end. Its sender is on the same machine.
-const MESSAGE_TIME: Duration = Duration::from_secs(5);
+/// The time from the beginning of a message to its end. A person may have interrupted the program that sends it.
+const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
 /// Passes the requests of one debugger on to `target` until the debugger closes the connection or the VM is gone. The session of the connection ends with
 /// it, also when the future is dropped. A debugger has 10 s to say its hello, and may be silent for any time after it. A debugger that only ends its requests
@@ -54,10 +54,17 @@ pub async fn serve(
     socket: UnixStream,
     target: impl Into<Target>,
 ) -> Result<(), WireError> {
-    serve_watched(driver, socket, target, &OpenSession::default()).await
+    serve_watched(
+        driver,
+        socket,
+        target,
+        MESSAGE_TIME,
+        &OpenSession::default(),
+    )
+    .await
 }
 
-/// As [`serve`], and keeps `open` up to date.
+/// As [`serve`], with another limit for the time from the beginning of a message to its end. Keeps `open` up to date.
 ///
 /// # Errors
 /// [`WireError`].
@@ -65,9 +72,10 @@ pub async fn serve_watched(
     driver: &(impl ?Sized + Driver),
     socket: UnixStream,
     target: impl Into<Target>,
+    message_time: Duration,
     open: &OpenSession,
 ) -> Result<(), WireError> {
-    let times = [HELLO_TIME, MESSAGE_TIME];
+    let times = [HELLO_TIME, message_time];
     serve_within(times, driver, socket, target.into(), open).await
 }
 

@@ -45,6 +45,9 @@ use vmm_core_defs::session::SessionId;
 /// The time from the request to end, or from the end of the debug socket, to the end of the process.
 const END_TIME: Duration = Duration::from_secs(2);
 
+/// The time from the beginning of a request of the worker to its end. A worker that is stopped in between is of no use either.
+const MESSAGE_TIME: Duration = Duration::from_secs(5);
+
 /// The time in which the worker has to end the session of a debugger that is to be evicted.
 const EVICTION_TIME: Duration = Duration::from_secs(2);
 
@@ -209,7 +212,8 @@ impl Supervised {
     ) -> End {
         let mut timer = PolledTimer::new(driver);
         let session = self.session.clone();
-        let wire = debug_wire::serve_watched(driver, debug, shared.requests.clone(), &session);
+        let requests_of_vm = shared.requests.clone();
+        let wire = debug_wire::serve_watched(driver, debug, requests_of_vm, MESSAGE_TIME, &session);
         let mut wire = pin!(wire.fuse());
         let exit = loop {
             let deadline = self.deadline();

@@ -39,6 +39,20 @@ impl Debugger {
     pub(super) fn live(self) {
         for _ in 0..thread_rng().gen_range(1..4) {
             self.session();
+            self.has_finished();
+        }
+        self.needs_guest(true);
+    }
+
+    fn has_finished(&self) {
+        if let Some(vmm) = &self.vmm {
+            vmm.debugger_has_finished();
+        }
+    }
+
+    fn needs_guest(&self, needs_guest: bool) {
+        if let Some(vmm) = &self.vmm {
+            vmm.debugger_needs_guest(needs_guest);
         }
     }
 
@@ -67,6 +81,7 @@ impl Debugger {
                 6 => session.look(),
                 _ => session.hold(),
             }
+            self.has_finished();
         }
         self.world.set_stopped(false);
         let before: Vec<_> = self.world.vps().map(|vp| self.world.record(vp)).collect();
@@ -81,7 +96,9 @@ impl Debugger {
             false => drop(session),
         }
         if self.world.has_begun() && thread_rng().gen_bool(0.5) {
+            self.needs_guest(true);
             wait_for_progress(&self.world, &before);
+            self.needs_guest(false);
         }
     }
 }

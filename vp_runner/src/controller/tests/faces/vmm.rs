@@ -102,6 +102,18 @@ struct State {
     /// The number of pauses that have ended.
     pauses: u32,
     operator_is_done: bool,
+    /// The operator lets the VM stay paused until the debugger has finished what it does.
+    stays_paused: bool,
+    debugger: DebuggerState,
+}
+
+/// What the operator knows of the debugger.
+#[derive(Default)]
+struct DebuggerState {
+    /// The number of things that it has finished.
+    finished: u32,
+    /// It waits for the guest, or has gone: it finishes nothing while the VM is paused.
+    needs_guest: bool,
 }
 
 /// The operator's request to a vCPU's thread, and the state of the thread.
@@ -109,6 +121,8 @@ struct State {
 struct Wanted {
     unplug: bool,
     is_out: bool,
+    /// The vCPU left the guest for an access to a device, which only its next `KVM_RUN` completes.
+    is_in_access: bool,
     is_gone: bool,
     mailbox: Option<(Arc<Mailbox>, Arc<RunGate>)>,
     signals: Option<Arc<Signals>>,
@@ -280,6 +294,7 @@ impl Vmm {
         let mut state = self.state();
         while state.is_paused && !state.vcpus[index].unplug && !state.is_ending {
             state.vcpus[index].is_out = true;
+            state.vcpus[index].is_in_access = vcpu.has_device_exit();
             self.changed.notify_all();
             state = self.changed.wait(state).unwrap();
         }
@@ -334,6 +349,9 @@ impl Vmm {
             self.snapshot();
         }
         drop(locks);
+        if thread_rng().gen_bool(0.5) {
+            self.stay_paused();
+        }
         say(|| "the VMM resumes".into());
         let mut state = self.state();
         state.is_paused = false;
@@ -342,6 +360,35 @@ impl Vmm {
             vcpu.is_out = false;
         }
         drop(state);
+        self.changed.notify_all();
+    }
+
+    /// A debugger needs no thread of the VMM: it attaches, stops the guest, changes breakpoints, looks at vCPUs and leaves while the VM is paused. Only an access to a device has to be
+    /// complete.
+    fn stay_paused(&self) {
+        let mut state = self.state();
+        let mut vcpus = state.vcpus.iter();
+        if vcpus.any(|vcpu| vcpu.is_in_access && !vcpu.is_gone) {
+            return;
+        }
+        state.stays_paused = true;
+        let before = state.debugger.finished;
+        self.changed.notify_all();
+        let is_busy =
+            |state: &mut State| state.debugger.finished == before && !state.debugger.needs_guest;
+        let mut state = self.changed.wait_while(state, is_busy).unwrap();
+        state.stays_paused = false;
+    }
+
+    /// The debugger has finished a thing that it can do while the VM is paused.
+    pub(super) fn debugger_has_finished(&self) {
+        self.state().debugger.finished += 1;
+        self.changed.notify_all();
+    }
+
+    /// The debugger waits for the guest from now on, or no more.
+    pub(super) fn debugger_needs_guest(&self, needs_guest: bool) {
+        self.state().debugger.needs_guest = needs_guest;
         self.changed.notify_all();
     }
 
@@ -383,10 +430,14 @@ impl Vmm {
         }
     }
 
-    /// Waits until the VM was paused once more, or is not paused.
+    /// Waits until the VM was paused once more, stays paused for the debugger, or is not paused.
     pub(super) fn wait_for_a_pause(&self) {
         let before = self.state().pauses;
-        drop(self.wait(|state| state.pauses > before || state.operator_is_done));
+        drop(
+            self.wait(|state| {
+                state.pauses > before || state.stays_paused || state.operator_is_done
+            }),
+        );
     }
 
     /// Ends the VM.
