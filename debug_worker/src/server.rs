@@ -231,6 +231,8 @@ impl Server {
             Accepted(io::Result<Accepted>),
         }
         while !self.nothing_left_to_do() {
+            // Clients that connect without a pause do not keep the owner's questions waiting.
+            give_way().await;
             let queue_deadline = self.queue_deadline();
             // The session comes before the clients that wait for its end, and these come before the clients without a
             // packet.
@@ -267,8 +269,6 @@ impl Server {
                 Event::Accepted(Ok(accepted)) => self.accepted(accepted),
                 Event::Accepted(Err(error)) => self.accept_failed(&error),
             }
-            // Clients that connect without a pause keep neither the session nor the owner's questions waiting.
-            give_way().await;
         }
         self.stop().await;
     }
