@@ -61,7 +61,7 @@ impl Breakpoint {
         }
     }
 
-    /// Removes it, in a word of its own: dropping it does the same. Requests that the program makes afterwards are carried out without it.
+    /// Removes the breakpoint, as dropping the value does. The VMM carries out later requests of the program without the breakpoint.
     pub fn remove(self) {
         drop(self);
     }

@@ -274,21 +274,24 @@ mod tests {
     use pal_async::async_test;
     use std::io::Write as _;
 
+    /// Serves a VM that gets no request.
+    async fn served(
+        times: [Duration; 2],
+        driver: &DefaultDriver,
+        socket: UnixStream,
+    ) -> Result<(), WireError> {
+        let (requests, _receiver) = mesh::channel();
+        let open = OpenSession::default();
+        serve_within(times, driver, socket, requests.into(), &open).await
+    }
+
     /// A part of a hello is none.
     #[async_test]
     async fn a_side_that_says_no_hello_is_closed(driver: DefaultDriver) {
         let (vmm, mut debugger) = UnixStream::pair().unwrap();
         debugger.write_all(&[1]).unwrap();
-        let (requests, _receiver) = mesh::channel();
         let limit = Duration::from_millis(20);
-        let ended = serve_within(
-            [limit, MESSAGE_TIME],
-            &driver,
-            vmm,
-            requests.into(),
-            &OpenSession::default(),
-        )
-        .await;
+        let ended = served([limit, MESSAGE_TIME], &driver, vmm).await;
         assert!(
             matches!(ended, Err(WireError::NoHello(time)) if time == limit),
             "{ended:?}"
@@ -304,16 +307,8 @@ mod tests {
             debugger.write_all(&hello.head).unwrap();
             debugger.write_all(&hello.tail).unwrap();
             debugger.write_all(&header.to_le_bytes()).unwrap();
-            let (requests, _receiver) = mesh::channel();
             let limit = Duration::from_millis(20);
-            let ended = serve_within(
-                [HELLO_TIME, limit],
-                &driver,
-                vmm,
-                requests.into(),
-                &OpenSession::default(),
-            )
-            .await;
+            let ended = served([HELLO_TIME, limit], &driver, vmm).await;
             assert!(
                 matches!(ended, Err(WireError::Unfinished(time)) if time == limit),
                 "{ended:?}"

@@ -4,7 +4,6 @@ mod methods;
 
 use crate::cli::rpc_args::RpcArgs;
 use crate::exit_status::ExitStatus;
-use debug_worker::ListenAddress;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -78,10 +77,7 @@ enum Outcome {
 
 /// Makes the requests, and prints the answers.
 pub(crate) fn rpc(args: &RpcArgs) -> Result<ExitStatus, RpcFailure> {
-    let ListenAddress::Unix(path) = &args.socket else {
-        // The command line takes paths only.
-        return Err(RpcFailure::Closed);
-    };
+    let path = &args.socket;
     let failed = |source| RpcFailure::Connect {
         path: path.clone(),
         source,
@@ -106,8 +102,9 @@ pub(crate) fn rpc(args: &RpcArgs) -> Result<ExitStatus, RpcFailure> {
         Some(method) => one(&session, method, &args.params),
         None => lines(&session)?,
     };
-    let detached = session.call_failable(DebugRequest::Detach, DetachAction::Resume);
-    // The guest may have ended, or the requests have ended the session.
+    // As when the program is killed, but the VMM has done it when the program ends: the next program can attach.
+    let detached = session.call_failable(DebugRequest::Detach, if_lost.unless_held());
+    // An error says that the guest has ended, or that a request has ended the session.
     let _ = pal_async::local::block_on(detached);
     drop(session);
     drop(connection);

@@ -77,7 +77,7 @@ impl ServerArgs {
 }
 
 /// Web pages can reach a port, and no file.
-pub(super) fn socket_file(text: &str) -> Result<ListenAddress, String> {
+fn socket_file(text: &str) -> Result<ListenAddress, String> {
     match text.parse() {
         Ok(address @ ListenAddress::Unix(_)) => Ok(address),
         _ => Err("write unix:PATH, the path of a socket file".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::debug_args::OnDisconnect;
 use clap::Args;
-use debug_worker::ListenAddress;
+use std::path::PathBuf;
 
 /// How scripts use the command.
 pub(super) const RPC_HELP: &str = "\
@@ -10,7 +10,8 @@ With METHOD, the command makes one request and prints one line of JSON: {\"resul
 Without METHOD, each line of the input is a request, {\"method\":\"...\",\"params\":...}, and each answer is a line of the
 output. A member \"id\" of a request is repeated in its answer. Requests are sent in the order of their lines; a `resume`
 is answered at the next stop, and other answers may come before. The session ends with the input, when all requests are
-answered: the guest runs on.
+answered. The guest then runs on, or does what --if-lost says. A guest that is held at its first instruction stays held
+until a request resumes it: `resume`, or `detach` with \"Resume\".
 
 Exit codes:
   0    every request was answered with a result
@@ -21,9 +22,9 @@ Exit codes:
 #[derive(Debug, Args)]
 pub(crate) struct RpcArgs {
     /// The socket of a VMM that was started with --rpc: unix:PATH
-    #[arg(long, value_name = "ADDR", value_parser = super::debug_args::socket_file)]
-    pub socket: ListenAddress,
-    /// What happens to the guest when this program is killed
+    #[arg(long, value_name = "ADDR", value_parser = socket_path)]
+    pub socket: PathBuf,
+    /// What happens to the guest when the session ends, also when this program is killed
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDisconnect::Resume)]
     pub if_lost: OnDisconnect,
     /// The request, such as read_memory. `trapgate rpc --socket ADDR help` lists all
@@ -31,4 +32,12 @@ pub(crate) struct RpcArgs {
     /// The parameters of the request as JSON
     #[arg(requires = "method", default_value = "null", hide_default_value = true)]
     pub params: String,
+}
+
+/// `unix:PATH`, as the VMM takes it at `--rpc`.
+fn socket_path(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("write unix:PATH, the path of the VMM's socket file".to_owned()),
+    }
 }

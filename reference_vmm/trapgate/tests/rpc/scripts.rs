@@ -157,3 +157,28 @@ fn what_is_wrong_is_said_with_what_to_do() {
     assert_eq!(ended.code, Some(2));
     assert!(ended.output.contains("cannot connect to /nowhere/rpc"));
 }
+
+/// Only a request that resumes the guest starts a guest that is held.
+#[test]
+fn a_question_leaves_a_held_guest_held() {
+    let Some(mut guest) = Guest::start(&NO_GDB) else {
+        return;
+    };
+    let counter = symbols().address("counter").expect("known");
+    let read = format!(r#"[{{"Gpa":{counter}}},8]"#);
+    for _ in 0..3 {
+        let ended = ask(&guest, &["status"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+        let state = ask(&guest, &["get_vp_state", "0"]);
+        assert!(
+            state.output.contains(r#""rip":1048576,"#),
+            "{}",
+            state.output
+        );
+        let read = ask(&guest, &["read_memory", &read]);
+        assert_eq!(read.output.trim_end(), r#"{"result":"0000000000000000"}"#);
+    }
+    let ended = ask(&guest, &["detach", r#""Resume""#]);
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    guest.process.wait_for("demo guest: CPU 1 is up");
+}
