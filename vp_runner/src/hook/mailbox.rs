@@ -152,8 +152,11 @@ impl Mailbox {
 
     /// The thread is this crate's again.
     pub(crate) fn arrive(&self) {
-        self.state().holder = Holder::Runner;
-        self.arrived.notify_all();
+        let before = std::mem::replace(&mut self.state().holder, Holder::Runner);
+        // A notification is a system call, and each step of a guest comes here.
+        if before == Holder::Vmm {
+            self.arrived.notify_all();
+        }
     }
 
     /// Gives the thread to the VMM. Returns a command instead if one has arrived.
