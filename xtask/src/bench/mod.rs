@@ -99,9 +99,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
             servers.push(Server::exec(program, qemu, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &args.before {
-            // An older build may not know `--isolate`.
-            let before = Server::trapgate(BEFORE, program, &[], &kernel, cpus, &folder)?;
-            servers.push(before);
+            servers.push(Server::before(program, &kernel, cpus, &folder)?);
         }
         if let Some(program) = &trapgate {
             let mut ours = |name, options: &[&str]| -> anyhow::Result<()> {
@@ -112,7 +110,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
             if args.before.is_none() {
                 ours(ISOLATED, &["--isolate=require"])?;
             }
-            ours("trapgate", &["--isolate=off"])?;
+            ours("trapgate", servers::IN_PROCESS)?;
         }
         Ok(servers)
     };

@@ -18,6 +18,9 @@ use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
 
+/// The option for a server in the VMM's process.
+pub(super) const IN_PROCESS: &[&str] = &["--isolate=off"];
+
 /// The guest memory of both servers, in MiB.
 const MEMORY_MIB: u32 = 64;
 
@@ -98,6 +101,21 @@ impl Server {
         Self::start_with(name, &mut command, QMP_HELLO, |line| {
             line.contains("\"return\"").then_some(address)
         })
+    }
+
+    /// Starts another build of our own server in the VMM's process, as this tree's is measured. An older build knows no `--isolate`, and has no other process.
+    pub(super) fn before(
+        program: &Path,
+        kernel: &Path,
+        cpus: u32,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
+        let help = process::capture(Command::new(program).args(["run", "--help"]))?;
+        let options: &[&str] = match help.contains("--isolate") {
+            true => IN_PROCESS,
+            false => &[],
+        };
+        Self::trapgate(super::BEFORE, program, options, kernel, cpus, logs)
     }
 
     /// Starts a build of our own server with the same guest and these further options. The report calls the server `name`.

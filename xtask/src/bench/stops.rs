@@ -53,8 +53,8 @@ pub(super) struct Spinning<'a> {
     client: Option<Client>,
     function: Range<u64>,
     counter: u64,
-    /// The number of instructions of the long loop, when they have been counted.
-    steps: Option<u32>,
+    /// The number of instructions of the long loop, when they have been counted. Every server runs the same loop.
+    pub steps: Option<u32>,
 }
 
 impl<'a> Spinning<'a> {
