@@ -136,6 +136,30 @@ fn a_snapshot_of_a_running_guest_has_no_byte_of_ours() {
 }
 
 #[test]
+fn memory_that_the_vmm_has_cut_off_gives_an_error_and_the_vmm_lives() {
+    let Some(mut vmm) = start(&["--wait"], "2") else {
+        return;
+    };
+    let mut packets = vmm.packets();
+    assert_eq!(packets.ask("M100ff8,8:1122334455667788"), "OK");
+    assert_eq!(packets.ask("M101000,8:99aabbccddeeff00"), "OK");
+    assert_eq!(vmm.ask("shrink"), "done");
+    // One access of the processor, a copy, and a write.
+    for lost in ["m101000,8", "m101ff1,f", "M101000,4:01020304"] {
+        let reply = packets.ask(lost);
+        assert!(reply.starts_with('E'), "`{lost}`: {reply}");
+    }
+    assert_eq!(packets.ask("m100ff8,8"), "1122334455667788");
+    assert_eq!(packets.ask("m1000,b"), CODE);
+    stops(&mut packets, "s");
+    let count = vmm.count();
+    assert_eq!(packets.ask("D"), "OK");
+    while vmm.count() < count + 1000 {}
+    vmm.say("quit");
+    assert_eq!(vmm.process.finish().code, Some(7));
+}
+
+#[test]
 fn memory_that_the_vmm_maps_anew_has_the_breakpoint_again() {
     let Some(mut vmm) = start(&["--wait"], "2") else {
         return;

@@ -1,7 +1,7 @@
 //! A small VMM that knows nothing of debuggers, for `trapgate exec -- small_vmm [CPUS]`.
 //!
 //! Each vCPU has a thread, which runs the loop of [`PROGRAM`] in real mode. The VMM obeys commands on its standard input, and answers each by one line:
-//! `count`, `pause`, `resume`, `remap`, `child`, `second` and `quit`. It exits with [`EXIT_CODE`].
+//! `count`, `pause`, `resume`, `remap`, `shrink`, `child`, `second` and `quit`. It exits with [`EXIT_CODE`].
 
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuExit;
@@ -19,10 +19,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 use vm_memory::Bytes as _;
+use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryBackend as _;
 use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestMemoryRegion as _;
 use vmm_sys_util::signal::Killable as _;
 use vmm_sys_util::signal::register_signal_handler;
+use vmm_sys_util::tempfile::TempFile;
 use vp_runner::kvm::ram::RegisteredRam;
 
 /// `lock inc dword [0x2000]`, `inc bx`, `out 0x10, al`, and a jump back.
@@ -31,6 +35,9 @@ const PROGRAM: [u8; 11] = [
 ];
 const START: u64 = 0x1000;
 const RAM_SIZE: usize = 1 << 20;
+/// More memory, behind which is a file of this size.
+const FILE_START: GuestAddress = GuestAddress(RAM_SIZE as u64);
+const FILE_SIZE: usize = 0x2000;
 const EXIT_CODE: u8 = 7;
 
 /// The time after which a signal that came between two runs is sent again.
@@ -130,6 +137,15 @@ impl Vmm {
                 self.ram = Some(new_ram(&self.vm));
                 "done".to_owned()
             }
+            // As a VMM does whose balloon takes the end of the guest's memory away.
+            "shrink" => {
+                let ram = self.ram.as_ref().expect("it is there");
+                let region = ram.memory().find_region(FILE_START);
+                let file = region.and_then(|region| region.file_offset());
+                let file = file.expect("it has a file").file();
+                file.set_len(FILE_SIZE as u64 / 2).expect("a shorter file");
+                "done".to_owned()
+            }
             "child" => {
                 let output = Command::new("env").output().expect("every system has it");
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -197,7 +213,14 @@ impl Vmm {
 }
 
 fn new_ram(vm: &Arc<VmFd>) -> RegisteredRam {
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM_SIZE)]).expect("memory");
+    let file = TempFile::new().expect("a file").into_file();
+    file.set_len(FILE_SIZE as u64).expect("a file of this size");
+    let file = FileOffset::new(file, 0);
+    let memory = GuestMemoryMmap::from_ranges_with_files([
+        (GuestAddress(0), RAM_SIZE, None),
+        (FILE_START, FILE_SIZE, Some(file)),
+    ]);
+    let memory = memory.expect("memory");
     let loaded = memory.write_slice(&PROGRAM, GuestAddress(START));
     loaded.expect("it fits");
     RegisteredRam::new(vm.clone(), Arc::new(memory)).expect("KVM takes it")
