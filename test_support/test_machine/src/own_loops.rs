@@ -173,9 +173,10 @@ impl OwnLoops {
                 let hook = {
                     let fd = fd.lock().expect("the vCPU");
                     machine.init_vp(index, &fd).expect("a power-on state");
+                    filter::install_before_registration();
                     vm.register_vcpu(id, &fd).expect("a registered vCPU")
                 };
-                filter::install_for_a_vcpu_thread();
+                filter::install_after_registration();
                 ready.send(()).expect("the VMM waits");
                 let mut thread = VcpuThread {
                     id,

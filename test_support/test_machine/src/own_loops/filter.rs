@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_ulong;
 use vmm_sys_util::ioctl::_IOC_NONE;
 use vmm_sys_util::ioctl::ioctl_expr;
+use vp_runner::embed::system_calls::SystemCall;
 use vp_runner::embed::system_calls::VCPU_THREAD;
 use vp_runner::embed::system_calls::When;
 
@@ -37,20 +38,33 @@ pub fn kvm_run() -> Allowed {
     )])
 }
 
-/// What a vCPU thread may do once it has registered: the calls of the hook as they are published, and the VMM's own.
-pub fn of_a_vcpu_thread() -> Allowed {
+/// The environment variable with the name of a published call that no vCPU thread may make ([`name_of`]).
+pub const FORBIDDEN: &str = "TRAPGATE_TEST_FORBIDDEN_CALL";
+
+/// The name of an ioctl's request, and that of another system call.
+pub fn name_of(call: &SystemCall) -> &'static str {
+    call.ioctl.map_or(call.name, |ioctl| ioctl.name)
+}
+
+/// What a vCPU thread may do: the calls of the hook as they are published, those of the registration too if the thread has not registered, and the VMM's own.
+fn of_a_vcpu_thread(is_registered: bool) -> Allowed {
+    let forbidden = std::env::var(FORBIDDEN).ok();
+    let is_forbidden = |name: &str| forbidden.as_deref() == Some(name);
     let mut allowed = kvm_run();
+    allowed.extend(OF_THE_VMM.iter().map(|number| (*number, Vec::new())));
     for call in VCPU_THREAD {
-        match (call.when, call.ioctl) {
-            (When::Register, _) => {}
-            (When::Hook, None) => drop(allowed.insert(call.number, Vec::new())),
-            (When::Hook, Some(ioctl)) => {
+        let allows = !is_forbidden(name_of(call)) && (call.when == When::Hook || !is_registered);
+        match call.ioctl {
+            None if allows => drop(allowed.insert(call.number, Vec::new())),
+            // The VMM's own calls may have it.
+            None if is_forbidden(call.name) => drop(allowed.remove(&call.number)),
+            Some(ioctl) if allows => {
                 let rules = allowed.entry(call.number).or_default();
                 rules.push(request(ioctl.request));
             }
+            _ => {}
         }
     }
-    allowed.extend(OF_THE_VMM.iter().map(|number| (*number, Vec::new())));
     allowed
 }
 
@@ -62,17 +76,25 @@ pub fn install(allowed: &Allowed) {
     apply(allowed, SeccompAction::KillProcess, SeccompAction::Allow);
 }
 
-/// Installs the filter of a vCPU thread: [`of_a_vcpu_thread`], and an error for each call that a filter may refuse.
+/// Installs the filter of a vCPU thread that is about to register: every published call, and an error for each call that a filter may refuse.
 ///
 /// # Panics
 /// If the host has no seccomp.
-pub fn install_for_a_vcpu_thread() {
+pub fn install_before_registration() {
     // The kernel takes the stricter action of two filters.
     let refused = SeccompAction::Errno(libc::EACCES.unsigned_abs());
     let refusable = VCPU_THREAD.iter().filter(|call| call.refusable);
     let refusable = refusable.map(|call| (call.number, Vec::new())).collect();
     apply(&refusable, SeccompAction::Allow, refused);
-    install(&of_a_vcpu_thread());
+    install(&of_a_vcpu_thread(false));
+}
+
+/// Installs the filter of a vCPU thread that has registered.
+///
+/// # Panics
+/// If the host has no seccomp.
+pub fn install_after_registration() {
+    install(&of_a_vcpu_thread(true));
 }
 
 /// Installs a filter with an action for these system calls, and one for all others.
