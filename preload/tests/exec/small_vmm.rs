@@ -1,4 +1,4 @@
-//! The VMM of `examples/small_vmm.rs`: two vCPUs in a loop in real mode.
+//! The VMM of `test_support/small_vmm`: two vCPUs in a loop in protected mode.
 
 use crate::bed::Vmm;
 use crate::bed::built;
@@ -11,11 +11,15 @@ use test_machine::packets::Packets;
 use test_machine::running::DEADLINE;
 use test_machine::running::kvm_here;
 
-/// The guest's loop: an increment of four bytes at 0x2000, an increment of BX, a write to a port, and a jump back.
-const CODE: &str = "f066ff06002043e610ebf5";
+/// The guest's loop: an increment of four bytes at 0x2000, an increment of BX, a write to a port, and a jump back. Behind it is an instruction that no vCPU reaches.
+const CODE: &str = "f066ff06002043e610ebf5f4";
 const START: u64 = 0x1000;
 const INC_BX: u64 = 0x1006;
 const OUT: u64 = 0x1007;
+
+/// With an INT3 at [`INC_BX`], and with one behind the loop.
+const BYTE_AT_INC_BX: &str = "f066ff060020cce610ebf5f4";
+const BYTE_BEHIND_LOOP: &str = "f066ff06002043e610ebf5cc";
 
 fn start(options: &[&str], cpus: &str) -> Option<Vmm> {
     kvm_here().then(|| Vmm::start(exec(options, &[&built("small_vmm"), cpus])))
@@ -39,6 +43,18 @@ impl Vmm {
 
     fn count(&mut self) -> u64 {
         self.ask("count").parse().expect("a number")
+    }
+
+    /// Whether the breakpoint is a byte in memory. If not, memory is as without a debugger at any time, and a skip is printed.
+    #[track_caller]
+    fn has_byte(&mut self, with: &str) -> bool {
+        let code = self.ask("code");
+        if code == CODE {
+            println!("SKIP: INT3 does not trap here, and the breakpoint is in a debug register");
+        } else {
+            assert_eq!(code, with);
+        }
+        code != CODE
     }
 
     /// Pauses the VMM and returns what a snapshot would have.
@@ -77,7 +93,7 @@ fn a_guest_is_held_before_its_first_instruction_and_debugged() {
     for _ in 0..4 {
         stops(&mut packets, "c");
         assert_eq!(rip(&mut packets), INC_BX);
-        assert_eq!(packets.ask("m1000,b"), CODE);
+        assert_eq!(packets.ask("m1000,c"), CODE);
     }
     // Only the vCPU that has stopped: the other one could come to the breakpoint first.
     let thread = packets.ask("qC");
@@ -103,6 +119,9 @@ fn the_vmm_pauses_at_once_while_a_debugger_holds_the_guest() {
     assert_eq!(packets.ask("Z0,1006,1"), "OK");
     for _ in 0..3 {
         stops(&mut packets, "c");
+        if !vmm.has_byte(BYTE_AT_INC_BX) {
+            return;
+        }
         let count = vmm.count();
         assert_eq!(vmm.pause(), CODE, "a breakpoint's byte is in a snapshot");
         assert_eq!(vmm.ask("resume"), "done");
@@ -119,17 +138,14 @@ fn a_snapshot_of_a_running_guest_has_no_byte_of_ours() {
         return;
     };
     let mut packets = vmm.packets();
-    // An instruction that the guest never reaches: 0x100b is behind the loop.
     assert_eq!(packets.ask("Z0,100b,1"), "OK");
-    assert_eq!(packets.ask("Z0,1000,1"), "OK");
-    stops(&mut packets, "c");
-    assert_eq!(packets.ask("z0,1000,1"), "OK");
-    assert_eq!(packets.ask("Z0,1009,1"), "OK");
-    assert_eq!(packets.ask("z0,1009,1"), "OK");
     packets.send_raw(&test_machine::packets::packet(b"c"));
     for _ in 0..5 {
         let count = vmm.count();
         while vmm.count() == count {}
+        if !vmm.has_byte(BYTE_BEHIND_LOOP) {
+            return;
+        }
         assert_eq!(vmm.pause(), CODE);
         assert_eq!(vmm.ask("resume"), "done");
     }
@@ -150,7 +166,7 @@ fn memory_that_the_vmm_has_cut_off_gives_an_error_and_the_vmm_lives() {
         assert!(reply.starts_with('E'), "`{lost}`: {reply}");
     }
     assert_eq!(packets.ask("m100ff8,8"), "1122334455667788");
-    assert_eq!(packets.ask("m1000,b"), CODE);
+    assert_eq!(packets.ask("m1000,c"), CODE);
     stops(&mut packets, "s");
     let count = vmm.count();
     assert_eq!(packets.ask("D"), "OK");
@@ -170,7 +186,7 @@ fn memory_that_the_vmm_maps_anew_has_the_breakpoint_again() {
     vmm.pause();
     assert_eq!(vmm.ask("remap"), "done");
     assert_eq!(vmm.ask("resume"), "done");
-    assert_eq!(packets.ask("m1000,b"), CODE);
+    assert_eq!(packets.ask("m1000,c"), CODE);
     for _ in 0..4 {
         stops(&mut packets, "c");
         assert_eq!(rip(&mut packets), INC_BX);

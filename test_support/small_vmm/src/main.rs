@@ -1,7 +1,8 @@
 //! A small VMM that knows nothing of debuggers, for `trapgate exec -- small_vmm [CPUS]`.
 //!
-//! Each vCPU has a thread, which runs the loop of [`PROGRAM`] in real mode. The VMM obeys commands on its standard input, and answers each by one line:
-//! `count`, `pause`, `resume`, `remap`, `shrink`, `child`, `second` and `quit`. It exits with [`EXIT_CODE`].
+//! Each vCPU has a thread, which runs the loop of [`PROGRAM`] in protected mode with segments of 16 bits. (In real mode a debugger's breakpoints are no bytes in
+//! memory.) The VMM obeys commands on its standard input, and answers each by one line:
+//! `count`, `code`, `pause`, `resume`, `remap`, `shrink`, `child`, `second` and `quit`. It exits with [`EXIT_CODE`].
 
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuExit;
@@ -29,11 +30,12 @@ use vmm_sys_util::signal::register_signal_handler;
 use vmm_sys_util::tempfile::TempFile;
 use vp_runner::kvm::ram::RegisteredRam;
 
-/// `lock inc dword [0x2000]`, `inc bx`, `out 0x10, al`, and a jump back.
-const PROGRAM: [u8; 11] = [
-    0xf0, 0x66, 0xff, 0x06, 0x00, 0x20, 0x43, 0xe6, 0x10, 0xeb, 0xf5,
+/// `lock inc dword [0x2000]`, `inc bx`, `out 0x10, al`, and a jump back. Behind it is a `hlt`, which no vCPU reaches.
+const PROGRAM: [u8; 12] = [
+    0xf0, 0x66, 0xff, 0x06, 0x00, 0x20, 0x43, 0xe6, 0x10, 0xeb, 0xf5, 0xf4,
 ];
 const START: u64 = 0x1000;
+const CR0_PE: u64 = 1;
 const RAM_SIZE: usize = 1 << 20;
 /// More memory, behind which is a file of this size.
 const FILE_START: GuestAddress = GuestAddress(RAM_SIZE as u64);
@@ -123,6 +125,8 @@ impl Vmm {
     fn obey(&mut self, command: &str) -> String {
         match command {
             "count" => self.count().to_string(),
+            // What a snapshot would have that does not pause the guest.
+            "code" => self.code(),
             "pause" => {
                 let took = self.wish(Wish::Pause);
                 format!("{} ms, code {}", took.as_millis(), self.code())
@@ -230,7 +234,8 @@ fn new_vcpu(vm: &VmFd, id: u64) -> VcpuFd {
     let vcpu = vm.create_vcpu(id).expect("a vCPU");
     let mut sregs = vcpu.get_sregs().expect("readable");
     sregs.cs.base = 0;
-    sregs.cs.selector = 0;
+    sregs.cs.selector = 8;
+    sregs.cr0 |= CR0_PE;
     vcpu.set_sregs(&sregs).expect("writable");
     let mut regs = vcpu.get_regs().expect("readable");
     (regs.rip, regs.rflags) = (START, 2);
