@@ -1,18 +1,22 @@
-//! Checks the arrows between the folders of `vp_runner`, and that names of an architecture stand only where they may.
+//! Checks the arrows between the folders of `vp_runner`, and between the modules of `preload`, and that names of an architecture stand only where they may.
 
 use super::Finding;
 use std::path::Path;
 
-const ROOT: &str = "vp_runner/src";
+/// The folders of the crates whose arrows are checked, with their layers.
+const CRATES: &[(&str, &[Layer])] = &[
+    ("vp_runner/src", LAYERS_OF_VP_RUNNER),
+    ("preload/src", LAYERS_OF_PRELOAD),
+];
 
-/// A folder, or a file beside the folders, and the other parts of the crate that it may use.
+/// A folder, or a file beside the folders, and the other parts of the crate that it may use: folders, files, or modules of these.
 struct Layer {
     path: &'static str,
     uses: &'static [&'static str],
 }
 
 /// The layers, from the lowest up. A file belongs to the entry with the longest matching path.
-const LAYERS: &[Layer] = &[
+const LAYERS_OF_VP_RUNNER: &[Layer] = &[
     Layer {
         path: "arch/x86_64/vp",
         uses: &["arch", "breakpoints", "control", "memory"],
@@ -104,6 +108,114 @@ const LAYERS: &[Layer] = &[
     },
 ];
 
+/// The interposed functions are at the top, because libc's callers enter the library by them.
+const LAYERS_OF_PRELOAD: &[Layer] = &[
+    Layer {
+        path: "next_program",
+        uses: &[],
+    },
+    Layer {
+        path: "ours",
+        uses: &[],
+    },
+    Layer {
+        path: "presence",
+        uses: &[],
+    },
+    Layer {
+        path: "settings",
+        uses: &[],
+    },
+    Layer {
+        path: "signals",
+        uses: &[],
+    },
+    Layer {
+        path: "tracker",
+        uses: &[],
+    },
+    Layer {
+        path: "descriptor_set",
+        uses: &["tracker"],
+    },
+    Layer {
+        path: "kvm_request",
+        uses: &["tracker"],
+    },
+    Layer {
+        path: "messages",
+        uses: &["tracker"],
+    },
+    Layer {
+        path: "host",
+        uses: &["tracker"],
+    },
+    Layer {
+        path: "vmm_process/memory",
+        uses: &["tracker"],
+    },
+    Layer {
+        path: "vcpu_threads",
+        uses: &["host", "ours", "tracker"],
+    },
+    Layer {
+        path: "interposer",
+        uses: &[
+            "descriptor_set",
+            "host",
+            "kvm_request",
+            "ours",
+            "signals",
+            "tracker",
+            "vcpu_threads",
+        ],
+    },
+    Layer {
+        path: "vm_server",
+        uses: &[
+            "host",
+            "messages",
+            "ours",
+            "presence",
+            "settings",
+            "signals",
+            "tracker",
+            "vmm_process::memory",
+        ],
+    },
+    Layer {
+        path: "vm_servers",
+        uses: &[
+            "host",
+            "messages",
+            "settings",
+            "signals",
+            "tracker",
+            "vm_server",
+        ],
+    },
+    Layer {
+        path: "process",
+        uses: &["interposer", "messages", "ours", "settings", "vm_servers"],
+    },
+    Layer {
+        path: "vmm_process",
+        uses: &[
+            "kvm_request",
+            "messages",
+            "next_program",
+            "ours",
+            "process",
+            "settings",
+            "tracker",
+        ],
+    },
+    Layer {
+        path: "lib",
+        uses: &[],
+    },
+];
+
 /// A file whose path contains one of these parts may name an architecture.
 const ARCHITECTURES: &[&str] = &["arch", "arch.rs", "kvm", "kvm.rs", "x86_64", "x86_64.rs"];
 
@@ -118,11 +230,11 @@ const ARCHITECTURE_NAMES: &[&str] = &[
 
 /// Checks one tracked file; `path` is relative to the root of the workspace. Tests may use any part of the crate.
 pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
-    let inside = match path.strip_prefix(ROOT) {
-        Ok(inside) if path.extension().is_some_and(|ext| ext == "rs") => inside,
-        _ => return Vec::new(),
+    let of_crate = |(root, layers)| Some((path.strip_prefix(root).ok()?, layers));
+    let Some((inside, layers)) = CRATES.iter().copied().find_map(of_crate) else {
+        return Vec::new();
     };
-    if is_test(inside) {
+    if path.extension().is_none_or(|ext| ext != "rs") || is_test(inside) {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -133,7 +245,7 @@ pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
             message,
         });
     };
-    let Some(layer) = layer_of(inside) else {
+    let Some(layer) = layer_of(layers, inside) else {
         report(
             0,
             "is in no layer: give its folder a line in xtask/src/fmt/layers.rs".into(),
@@ -145,7 +257,7 @@ pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
         .any(|part| ARCHITECTURES.iter().any(|name| part == *name));
     for (number, line) in (1..).zip(code_of(text)) {
         for used in parts_used(line) {
-            if used != first_part(layer.path) && !layer.uses.contains(&used) {
+            if first_module(used) != first_part(layer.path) && !may_use(layer, used) {
                 report(
                     number,
                     format!(
@@ -184,11 +296,11 @@ fn is_test(inside: &Path) -> bool {
         .any(|part| part == "tests" || part == "tests.rs" || part == "odd_ram.rs")
 }
 
-fn layer_of(inside: &Path) -> Option<&'static Layer> {
+fn layer_of(layers: &'static [Layer], inside: &Path) -> Option<&'static Layer> {
     let under = |layer: &&Layer| {
         inside.starts_with(layer.path) || inside == Path::new(layer.path).with_extension("rs")
     };
-    LAYERS
+    layers
         .iter()
         .filter(under)
         .max_by_key(|layer| layer.path.len())
@@ -196,6 +308,19 @@ fn layer_of(inside: &Path) -> Option<&'static Layer> {
 
 fn first_part(path: &str) -> &str {
     path.split('/').next().unwrap_or(path)
+}
+
+/// Whether the layer may use this part, or a part around it.
+fn may_use(layer: &Layer, used: &str) -> bool {
+    let is_around = |part: &&str| {
+        let rest = used.strip_prefix(*part);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    layer.uses.iter().any(is_around)
+}
+
+fn first_module(used: &str) -> &str {
+    used.split("::").next().unwrap_or(used)
 }
 
 /// The lines before the tests at the end of the file. Comments are replaced by empty text.
@@ -208,10 +333,10 @@ fn code_of(text: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-/// The parts of the crate that a line names.
+/// The parts of the crate that a line names, as paths.
 fn parts_used(line: &str) -> impl Iterator<Item = &str> {
     line.split("crate::").skip(1).filter_map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
         let part = &rest[..end.unwrap_or(rest.len())];
         (!part.is_empty()).then_some(part)
     })
@@ -221,9 +346,34 @@ fn parts_used(line: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn messages(path: &str, text: &str) -> Vec<String> {
-        let findings = check(&Path::new(ROOT).join(path), text);
+    fn messages_of(root: &str, path: &str, text: &str) -> Vec<String> {
+        let findings = check(&Path::new(root).join(path), text);
         findings.into_iter().map(|found| found.message).collect()
+    }
+
+    fn messages(path: &str, text: &str) -> Vec<String> {
+        messages_of("vp_runner/src", path, text)
+    }
+
+    #[test]
+    fn an_arrow_of_the_preloaded_library_that_is_not_drawn_is_found() {
+        for (path, line, found) in [
+            ("tracker.rs", "use crate::host::Host;", 1),
+            ("host.rs", "use crate::tracker::Slot;", 0),
+            ("interposer.rs", "use crate::vm_servers::VmServers;", 1),
+            ("interposer/tests.rs", "use crate::vm_servers::Vm;", 0),
+            ("vm_server.rs", "use crate::vmm_process::memory;", 0),
+            ("vm_server.rs", "use crate::vmm_process::memory::slot;", 0),
+            ("vm_server.rs", "use crate::vmm_process::real;", 1),
+            ("vm_server.rs", "use crate::vmm_process;", 1),
+            ("vmm_process/memory.rs", "use crate::process;", 1),
+            ("vmm_process/symbols.rs", "use crate::process;", 0),
+            ("vmm_process/symbols.rs", "use crate::interposer::I;", 1),
+            ("new_file.rs", "", 1),
+        ] {
+            let messages = messages_of("preload/src", path, line);
+            assert_eq!(messages.len(), found, "{path}: {line}");
+        }
     }
 
     #[test]
