@@ -266,6 +266,78 @@ mod tests {
     }
 
     #[test]
+    fn a_change_waits_a_moment_for_a_thread_that_does_not_come() {
+        let mailbox = Mailbox::new(Holder::Runner).unwrap();
+        let before = Instant::now();
+        assert!(mailbox.leave().is_none());
+        assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
+        assert!(before.elapsed() >= MOMENT);
+    }
+
+    #[test]
+    fn the_holder_is_known() {
+        let mailbox = Mailbox::new(Holder::Runner).unwrap();
+        let holders = || {
+            [
+                mailbox.is_held_by_vmm(),
+                mailbox.is_kept_by_vmm(),
+                mailbox.is_closed(),
+            ]
+        };
+        assert_eq!(holders(), [false, false, false]);
+        assert!(mailbox.leave().is_none());
+        assert_eq!(holders(), [true, true, false]);
+        mailbox.arrive();
+        assert_eq!(holders(), [false, false, false]);
+        mailbox.hand_over();
+        assert_eq!(holders(), [true, true, false]);
+        mailbox.close();
+        assert_eq!(holders(), [false, false, true]);
+    }
+
+    #[test]
+    fn each_way_to_take_a_command_sees_whether_it_was_the_last() {
+        let takes: [fn(&Mailbox) -> Option<Command>; 3] = [
+            Mailbox::take,
+            |mailbox| mailbox.take_away(false),
+            Mailbox::leave,
+        ];
+        for take in takes {
+            let mailbox = Mailbox::new(Holder::Runner).unwrap();
+            assert!(mailbox.is_empty());
+            mailbox.send(call()).unwrap();
+            mailbox.send(Command::Exit).unwrap();
+            assert!(matches!(take(&mailbox), Some(Command::Call(_))));
+            assert!(!mailbox.is_empty());
+            assert!(matches!(take(&mailbox), Some(Command::Exit)));
+            assert!(mailbox.is_empty());
+            assert!(take(&mailbox).is_none());
+        }
+    }
+
+    #[test]
+    fn a_sleeper_wakes_when_its_gate_has_changed() {
+        let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (waker, over) = (mailbox.clone(), is_over.clone());
+        let (send, sleeps) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            sleeps.recv().unwrap();
+            over.store(true, Ordering::Release);
+            waker.wake();
+        });
+        let is_over = || {
+            let is = is_over.load(Ordering::Acquire);
+            // `sleep` has looked for the last time.
+            send.send(()).unwrap();
+            is
+        };
+        let woken = mailbox.sleep(Some(Duration::from_secs(10)), None, is_over);
+        assert_eq!(woken, Woken::Wake);
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn the_thread_does_not_leave_before_it_has_served_the_last_call() {
         let mailbox = Mailbox::new(Holder::Runner).unwrap();
         mailbox.send(call()).unwrap();
