@@ -175,7 +175,11 @@ impl<V: HookedVcpu> HookedVp<V> {
             exit: KeptExit::None,
             next: None,
             left_at: None,
-            registers: Registers::Known,
+            // The VMM may write registers before its thread comes.
+            registers: match exits {
+                Exits::GoToVmm => Registers::MaybeChanged,
+                Exits::AreFailures => Registers::Known,
+            },
             vmm: Vmm::HasLooked,
         }
     }

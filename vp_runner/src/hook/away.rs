@@ -3,7 +3,6 @@
 
 use super::Command;
 use super::HookedVp;
-use super::LastRun;
 use super::Passing;
 use super::State;
 use super::VpEvent;
@@ -12,16 +11,12 @@ use crate::control::exit::Exit;
 use crate::kvm::hooked_vcpu::HookedVcpu;
 
 impl<V: HookedVcpu> HookedVp<V> {
-    /// The VMM gets the thread.
-    pub(super) fn leave_thread(&mut self) {
-        self.last_run = LastRun::Nothing;
-        if let State::Parked = self.state {
-            self.mailbox.hand_over();
-        }
-    }
-
-    /// The thread is back. If the VMM has moved the VP, the controller learns of it before it sees that the thread is back.
+    /// The thread is back. A parked VP arrives when it waits for a command, since the VMM may get the thread again before. If the VMM has moved the VP, the controller
+    /// learns of it before it sees that the thread is back.
     pub(super) fn come_to_thread(&mut self) {
+        if let State::Parked = self.state {
+            return;
+        }
         if self.left_at.is_some() {
             self.vp.vcpu().vmm_had_vcpu();
         }

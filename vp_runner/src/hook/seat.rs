@@ -59,7 +59,6 @@ impl<V: HookedVcpu> Seat<V> {
     /// The thread of the VP gives the hook away, because the VMM gets the thread. Commands that came before are served.
     pub(super) fn put(&self, mut vp: Box<HookedVp<V>>) {
         let mut here = self.lock();
-        vp.leave_thread();
         // The controller sends first and looks for the hook then. So one of the two sees the other.
         vp.serve_away();
         *here = Some(vp);

@@ -16,6 +16,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
+use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::session::Attached;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::stop::StopEvent;
@@ -75,10 +76,12 @@ impl Debugger {
             epoch: info.stop.epoch,
         };
         for _ in 0..thread_rng().gen_range(1..8) {
-            match thread_rng().gen_range(0..8) {
+            match thread_rng().gen_range(0..10) {
                 0..4 => session.run(),
                 4 | 5 => session.toggle(),
                 6 => session.look(),
+                7 => session.write(),
+                8 => session.ask_status(),
                 _ => session.hold(),
             }
             self.has_finished();
@@ -171,10 +174,59 @@ impl Session<'_> {
 
     fn look(&self) {
         for vp in self.of.world.vps() {
+            let before = self.seen_by_vmm(vp);
             let state = self.send(DebugRequest::GetVpState, vp);
-            if let Err(err) = answer(state) {
+            match answer(state).map(|state| *state) {
+                Ok(DebuggerVpState::X86_64(state)) => {
+                    // The VMM may move the vCPU in the meantime.
+                    if let Some((rip, moves)) = before
+                        && self.seen_by_vmm(vp) == Some((rip, moves))
+                    {
+                        assert_eq!(state.rip, rip, "RIP of VP {vp}");
+                    }
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(err) => self.check_error(&err),
+            }
+        }
+    }
+
+    fn seen_by_vmm(&self, vp: VpIndex) -> Option<(u64, u32)> {
+        let rip = self.of.vmm.as_ref()?.rip(vp)?;
+        Some((rip, self.of.world.record(vp).moves))
+    }
+
+    /// Changes a vCPU. The change is refused while the VMM has the thread of the vCPU.
+    fn write(&self) {
+        for vp in self.of.world.vps() {
+            let write = self.send(DebugRequest::WriteMsr, (vp, 0, 0));
+            if let Err(err) = answer(write) {
                 self.check_error(&err);
             }
+        }
+    }
+
+    /// Asks which vCPUs the VMM has.
+    fn ask_status(&self) {
+        let records = || {
+            let vps = self.of.world.vps();
+            vps.map(|vp| self.of.world.record(vp)).collect::<Vec<_>>()
+        };
+        let before = records();
+        let status = self.send(DebugRequest::Status, ());
+        match answer(status) {
+            Ok(status) => {
+                for vp in status.vps {
+                    let [before, after] =
+                        [&before, &records()].map(|all| all[vp.vp.index() as usize]);
+                    let is_same = before.visits == after.visits && after.is_here;
+                    if is_same && before.is_with_vmm && after.is_with_vmm {
+                        assert!(vp.held_by_vmm, "the VMM has {vp:?}");
+                    }
+                    assert!(!vp.held_by_vmm || self.of.vmm.is_some(), "{vp:?}");
+                }
+            }
+            Err(err) => self.check_error(&err),
         }
     }
 

@@ -124,6 +124,21 @@ impl SharedVcpu {
         self.state().exit == Exit::Device
     }
 
+    /// The VMM moves the vCPU to this address.
+    pub(super) fn move_to(&self, rip: u64) {
+        let mut vcpu = self.state();
+        vcpu.registers.general.rip = rip;
+        let (world, vp) = (vcpu.world.clone(), vcpu.vp);
+        drop(vcpu);
+        world.change(vp, |record| record.moves += 1);
+    }
+
+    /// RIP, if the vCPU is not in a `KVM_RUN`.
+    pub(super) fn rip(&self) -> Option<u64> {
+        let vcpu = self.0.try_lock().ok()?;
+        Some(vcpu.registers.general.rip)
+    }
+
     /// The part that the hook uses, on the thread of the vCPU.
     pub(super) fn for_hook(&self) -> HookVcpu {
         HookVcpu { vcpu: self.clone() }
@@ -380,6 +395,9 @@ impl VcpuClocks for HookVcpu {
     }
 
     fn write_msr(&mut self, _: u32, _: u64) -> Result<(), DebugError> {
+        let vcpu = self.vcpu.state();
+        let is_with_vmm = vcpu.world.record(vcpu.vp).is_with_vmm;
+        assert!(!is_with_vmm, "a change of a vCPU that the VMM has");
         Ok(())
     }
 

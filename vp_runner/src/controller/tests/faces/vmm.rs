@@ -125,6 +125,7 @@ struct Wanted {
     is_in_access: bool,
     is_gone: bool,
     mailbox: Option<(Arc<Mailbox>, Arc<RunGate>)>,
+    vcpu: Option<SharedVcpu>,
     signals: Option<Arc<Signals>>,
 }
 
@@ -183,6 +184,7 @@ impl Vmm {
             let mut state = self.state();
             let wanted = &mut state.vcpus[vp.index() as usize];
             (wanted.mailbox, wanted.signals, wanted.is_gone) = (None, None, true);
+            wanted.vcpu = None;
             self.changed.notify_all();
             let state = self.wait_for_use_again(state, vp);
             if state.is_ending {
@@ -209,6 +211,10 @@ impl Vmm {
         let vcpu = SharedVcpu::new(&self.world, vp);
         FLAG.with(|flag| flag.set(Some(vcpu.flag())));
         SET_BY_VMM.with(|set| set.set(false));
+        self.world.change(vp, |record| {
+            record.is_with_vmm = true;
+            record.visits += 1;
+        });
         let added = self
             .shared
             .add(vp, vcpu.for_hook(), XFeatures::default(), paging_limits());
@@ -222,6 +228,7 @@ impl Vmm {
             let wanted = &mut state.vcpus[index];
             wanted.mailbox = Some((mailbox, gate));
             wanted.signals = Some(Signals::here());
+            wanted.vcpu = Some(vcpu.clone());
             wanted.is_gone = false;
             state.known = state.known.max(index + 1);
         }
@@ -239,10 +246,15 @@ impl Vmm {
         let hook = Around::new(seat, self.shared.kick.clone());
         let mut hook = hook.expect("nothing can fail");
         while self.looks_for_work(vp, &vcpu) {
+            self.world.change(vp, |record| record.is_with_vmm = false);
             let result = match self.form {
                 Form::Run => hook.run(|| vcpu.run().map_err(io::Error::from_raw_os_error)),
                 Form::Calls => self.calls(vp, &mut hook, &vcpu),
             };
+            self.world.change(vp, |record| {
+                record.is_with_vmm = true;
+                record.visits += 1;
+            });
             match result {
                 Ok(()) => assert!(
                     vcpu.has_device_exit(),
@@ -292,6 +304,9 @@ impl Vmm {
         }
         a_signal_may_arrive();
         let mut state = self.state();
+        if state.is_paused && thread_rng().gen_bool(0.3) {
+            Self::move_parked(&state.vcpus[index], vcpu);
+        }
         while state.is_paused && !state.vcpus[index].unplug && !state.is_ending {
             state.vcpus[index].is_out = true;
             state.vcpus[index].is_in_access = vcpu.has_device_exit();
@@ -300,6 +315,23 @@ impl Vmm {
         }
         state.vcpus[index].is_out = false;
         !state.vcpus[index].unplug && !state.is_ending
+    }
+
+    /// The VMM may change the registers of a vCPU whose thread it has.
+    fn move_parked(wanted: &Wanted, vcpu: &SharedVcpu) {
+        let mailbox = wanted.mailbox.as_ref();
+        if mailbox.is_some_and(|(mailbox, _)| mailbox.is_held_by_vmm()) {
+            let index = thread_rng().gen_range(0..world::INSTRUCTIONS.len());
+            let rip = world::CODE + world::INSTRUCTIONS[index];
+            say(|| format!("the VMM moves a vCPU to {rip:#x}"));
+            vcpu.move_to(rip);
+        }
+    }
+
+    /// RIP of the vCPU, if the vCPU exists and is not in a `KVM_RUN`.
+    pub(super) fn rip(&self, vp: VpIndex) -> Option<u64> {
+        let state = self.state();
+        state.vcpus[vp.index() as usize].vcpu.as_ref()?.rip()
     }
 
     /// Sends the VMM's signal to the threads of the vCPUs.

@@ -52,6 +52,12 @@ pub(super) struct Record {
     /// The debug registers with which the vCPU would run, and whether it would step.
     pub(super) slots: Slots,
     pub(super) steps: bool,
+    /// Whether the VMM has the thread of the vCPU.
+    pub(super) is_with_vmm: bool,
+    /// How often the VMM has had the thread of the vCPU.
+    pub(super) visits: u32,
+    /// How often the VMM has moved the vCPU to another instruction.
+    pub(super) moves: u32,
 }
 
 impl World {
