@@ -89,7 +89,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         if let Some(shard) = shard {
             command.args(["--shard", &shard]);
         }
-        command.args(["--", "--lib"]).args(folder.tests);
+        // For the build too, which would build the other test programs otherwise.
+        command.arg("--cargo-arg=--lib");
+        command.arg("--").args(folder.tests);
         let status = command.status().context("cargo-mutants")?;
         survived |= !status.success();
     }
