@@ -26,7 +26,7 @@ const FOLDERS: &[Folder] = &[
     Folder {
         path: "vp_runner/src/control",
         // The walk of three VPs takes minutes, and finds nothing in a mutant that the walk of two VPs does not find.
-        tests: &["control", "--skip", "three_vps"],
+        tests: &["control", "--", "--skip", "three_vps"],
         checker: None,
     },
     Folder {
@@ -47,7 +47,7 @@ const TIMEOUT_SECONDS: &str = "600";
 /// A folder of `vp_runner` and the file with the same name beside it.
 struct Folder {
     path: &'static str,
-    /// Arguments for the test program that select the tests.
+    /// Arguments of `cargo test` that select the tests.
     tests: &'static [&'static str],
     /// The model checker whose `--cfg` the tests need.
     checker: Option<&'static str>,
@@ -89,7 +89,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<i32> {
         if let Some(shard) = shard {
             command.args(["--shard", &shard]);
         }
-        // For the build too, which would build the other test programs otherwise.
+        // Not behind `--`: the build would make every test program then.
         command.arg("--cargo-arg=--lib");
         command.arg("--").args(folder.tests);
         let status = command.status().context("cargo-mutants")?;

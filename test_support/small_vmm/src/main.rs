@@ -125,7 +125,7 @@ impl Vmm {
     fn obey(&mut self, command: &str) -> String {
         match command {
             "count" => self.count().to_string(),
-            // What a snapshot would have that does not pause the guest.
+            // The code as a snapshot without a pause would have it.
             "code" => self.code(),
             "pause" => {
                 let took = self.wish(Wish::Pause);

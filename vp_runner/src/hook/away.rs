@@ -11,8 +11,8 @@ use crate::control::exit::Exit;
 use crate::kvm::hooked_vcpu::HookedVcpu;
 
 impl<V: HookedVcpu> HookedVp<V> {
-    /// The thread is back. A parked VP arrives when it waits for a command, since the VMM may get the thread again before. If the VMM has moved the VP, the controller
-    /// learns of it before it sees that the thread is back.
+    /// The thread is back. If the VMM has moved the VP, the controller learns of the move before it sees that the thread is back. A parked VP arrives only when it waits
+    /// for a command, because the VMM may get the thread again before the VP waits.
     pub(super) fn come_to_thread(&mut self) {
         if let State::Parked = self.state {
             return;

@@ -108,7 +108,7 @@ const LAYERS_OF_VP_RUNNER: &[Layer] = &[
     },
 ];
 
-/// The interposed functions are at the top, because libc's callers enter the library by them.
+/// The interposed functions are at the top, because the callers of libc enter the library through these functions.
 const LAYERS_OF_PRELOAD: &[Layer] = &[
     Layer {
         path: "next_program",

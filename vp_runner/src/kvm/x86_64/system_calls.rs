@@ -120,7 +120,7 @@ pub const VCPU_THREAD: &[SystemCall] = &[
     // The thread gets its event, its signal and its handler.
     call("eventfd2", libc::SYS_eventfd2, When::Register),
     call("rt_sigaction", libc::SYS_rt_sigaction, When::Register),
-    // Once in a process: the pipe for guest memory that the VMM's handlers of faults do not let the debugger access.
+    // Once in a process: a copy of guest memory goes through a pipe if the VMM has replaced the handlers of faults.
     call("pipe2", libc::SYS_pipe2, When::Register),
     call("gettid", libc::SYS_gettid, When::Register),
     // Memory.
@@ -137,7 +137,7 @@ pub const VCPU_THREAD: &[SystemCall] = &[
     refusable(call("openat", libc::SYS_openat, When::Hook)),
     // A parked VP waits, and wakes the controller.
     seldom(
-        "the vDSO reads the clock, unless the host's clock is none that the vDSO can read",
+        "only a host whose clock the vDSO cannot read needs the system call",
         call("clock_gettime", libc::SYS_clock_gettime, When::Hook),
     ),
     call("futex", libc::SYS_futex, When::Hook),
@@ -150,7 +150,7 @@ pub const VCPU_THREAD: &[SystemCall] = &[
     call("rt_sigprocmask", libc::SYS_rt_sigprocmask, When::Hook),
     call("rt_sigreturn", libc::SYS_rt_sigreturn, When::Hook),
     seldom(
-        "only a VP whose next command came within some microseconds before waits awake for the next one",
+        "only a VP whose last command came soon polls for the next command instead of sleeping",
         call("sched_yield", libc::SYS_sched_yield, When::Hook),
     ),
     // A device's event that a debugger holds brings the vCPU that caused the event out of its loop.
