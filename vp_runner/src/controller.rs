@@ -25,6 +25,7 @@ use crate::control::enter::Enter;
 use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
 use crate::control::guest_event::GuestEvent;
+use crate::control::run_gate::RunGate;
 use crate::control::run_state::Cause;
 use crate::control::run_state::Output;
 use crate::control::run_state::Refused;
@@ -67,6 +68,7 @@ use vps::VpThread;
 use vps::Vps;
 use waiting::Waiting;
 
+pub(crate) use held_events::Causer;
 pub(crate) use held_events::HeldEvents;
 pub(crate) use vps::AddedVp;
 pub(crate) use vps::KvmVps;
@@ -76,8 +78,6 @@ pub(crate) use vps::KvmVps;
 pub(crate) enum Control {
     /// End the runner.
     Stop,
-    /// A device of the VMM has caused this event, which the VMM holds back.
-    Event(GuestEvent),
     /// The VMM has changed memory slots. Breakpoints may be armed in memory that is new or back.
     MemoryChanged,
 }
@@ -159,7 +159,6 @@ impl Controller {
             };
             match event {
                 Event::Control(Control::Stop) => self.stop().await,
-                Event::Control(Control::Event(event)) => self.device_event(event).await,
                 Event::Vp(event) => self.vp_event(event).await,
                 Event::Device(returned) => self.device_returned(returned).await,
                 Event::Debugger(message) => self.message(message).await,
@@ -176,7 +175,7 @@ impl Controller {
             select_biased! {
                 control = self.control.select_next_some() => match control {
                     Control::Stop => self.exit = Some(RunnerExit::Stopped),
-                    Control::Event(_) | Control::MemoryChanged => {}
+                    Control::MemoryChanged => {}
                 },
                 vp = self.events.select_next_some() => self.vp_event(vp).await,
             }
@@ -210,6 +209,7 @@ impl Controller {
                 self.breakpoint_control.forget(vp);
                 self.state.rip_written(vp);
             }
+            VpEvent::Device(event, gate) => self.device_event(event, gate.as_deref()).await,
         }
     }
 
@@ -252,8 +252,11 @@ impl Controller {
         self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// A device of the VMM has caused an event, and the VMM waits for the debugger.
-    async fn device_event(&mut self, event: GuestEvent) {
+    /// A device of the VMM has caused an event, and the VMM waits for the debugger. `gate` is held by the VMM.
+    async fn device_event(&mut self, event: GuestEvent, gate: Option<&RunGate>) {
+        if let (Owner::Vmm(events), Some(gate)) = (&self.owner, gate) {
+            events.take_hold(gate);
+        }
         let outputs = self.state.device_event(event);
         self.execute_result(outputs).await;
     }

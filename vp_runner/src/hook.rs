@@ -402,7 +402,7 @@ impl<V: HookedVcpu> HookedVp<V> {
             let vp = self.index;
             tracing::error!(%vp, error = %err, "debug registers could not be taken off a VP");
         }
-        self.gate.clear();
+        self.gate.open();
         self.passing = match self.exit {
             KeptExit::None => Passing::Yes,
             KeptExit::Kept => Passing::No,

@@ -24,18 +24,24 @@
 //!
 //! Ordering: all operations are `AcqRel`, so a VP that was stopped by a kick sees everything that the kicker wrote before the kick. There is one kicker
 //! (the controller) and one VP thread. `loom` explores their interleavings in the tests of this module.
+//!
+//! Any thread of the VMM may hold the gate ([`RunGate::hold`]), because a device has caused an event. A hold works as a kick until the controller has taken the event.
+//! [`RunGate::clear`] leaves holds in place: the controller may enter the VP again for another reason before it learns of the event. There may be several holds, so the
+//! state has their number beside the two bits.
 
-use crate::sync::atomic::AtomicU8;
+use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering;
 
-const IDLE: u8 = 0;
-const KICKED: u8 = 1;
-const IN_GUEST: u8 = 2;
-const IN_GUEST_KICKED: u8 = 3;
+const IDLE: u32 = 0;
+const KICKED: u32 = 1;
+const IN_GUEST: u32 = 2;
+const IN_GUEST_KICKED: u32 = 3;
+/// One hold.
+const HOLD: u32 = 4;
 
 /// The gate of one VP between user space and guest.
 #[derive(Debug)]
-pub(crate) struct RunGate(AtomicU8);
+pub(crate) struct RunGate(AtomicU32);
 
 /// Where the VP was when it was kicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +66,7 @@ impl Default for RunGate {
 impl RunGate {
     /// An open gate.
     pub(crate) fn new() -> Self {
-        Self(AtomicU8::new(IDLE))
+        Self(AtomicU32::new(IDLE))
     }
 
     /// Called by the VP thread with `immediate_exit` clear, directly before `KVM_RUN`.
@@ -79,13 +85,13 @@ impl RunGate {
 
     /// Called by the VP thread after `KVM_RUN` has returned.
     pub(crate) fn leave(&self) {
-        // Only a kick can have changed the state since `enter`, from IN_GUEST to IN_GUEST_KICKED. Both have the bit that is cleared here.
+        // Only kicks and holds can have changed the state since `enter`. Neither changes the bit that is cleared here.
         self.0.fetch_and(!IN_GUEST, Ordering::AcqRel);
     }
 
-    /// Whether a kick is set.
+    /// Whether a kick or a hold is set.
     pub(crate) fn is_kicked(&self) -> bool {
-        self.0.load(Ordering::Acquire) & KICKED != 0
+        self.0.load(Ordering::Acquire) & !IN_GUEST != 0
     }
 
     /// Whether the VP is in the guest. The answer may be outdated at once.
@@ -103,12 +109,31 @@ impl RunGate {
 
     /// Called by the kicker when the VP has parked. Clears the kick.
     pub(crate) fn clear(&self) {
+        self.0.fetch_and(!KICKED, Ordering::AcqRel);
+    }
+
+    /// Keeps the VP out of the guest as a kick does, until [`take_hold`](Self::take_hold).
+    pub(crate) fn hold(&self) -> Kick {
+        match self.0.fetch_add(HOLD, Ordering::AcqRel) {
+            IN_GUEST => Kick::Signal,
+            _ => Kick::Noted,
+        }
+    }
+
+    /// Called by the kicker. A hold, of which the kicker has learned, becomes a kick.
+    pub(crate) fn take_hold(&self) {
+        self.0.fetch_or(KICKED, Ordering::AcqRel);
+        self.0.fetch_sub(HOLD, Ordering::AcqRel);
+    }
+
+    /// Clears kicks and holds: no kicker is left.
+    pub(crate) fn open(&self) {
         self.0.store(IDLE, Ordering::Release);
     }
 }
 
-// `leave` and `kick` rely on this: the states consist of two independent bits.
-const _: () = assert!(IN_GUEST_KICKED == IN_GUEST | KICKED && IDLE == 0);
+// `leave` and `kick` rely on this: the states consist of two independent bits, below the number of holds.
+const _: () = assert!(IN_GUEST_KICKED == IN_GUEST | KICKED && IDLE == 0 && HOLD > IN_GUEST_KICKED);
 
 #[cfg(test)]
 mod tests;

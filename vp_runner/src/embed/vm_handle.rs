@@ -4,8 +4,8 @@ use super::EmbedParams;
 use super::MemorySlot;
 use super::VpHook;
 use crate::control::guest_event::GuestEvent;
-use crate::control::run_gate::Kick;
 use crate::controller::AddedVp;
+use crate::controller::Causer;
 use crate::controller::Control;
 use crate::controller::Controller;
 use crate::controller::HeldEvents;
@@ -204,18 +204,16 @@ impl VmHandle {
         let Some(event) = GuestEvent::of_kind(kind, vp) else {
             return Proceed::Now;
         };
-        if !self.0.events.hold(event) {
-            return Proceed::Now;
+        let causer = vp.zip(position).and_then(|(vp, position)| {
+            let gate = &vps[position].here()?.gate;
+            let signal = &*self.0.kvm.shared.kick;
+            Some(Causer { vp, gate, signal })
+        });
+        let events = &self.0.kvm.shared.events;
+        match self.0.events.hold(event, causer, events) {
+            true => Proceed::Held,
+            false => Proceed::Now,
         }
-        // The controller learns of the event first: it takes this message before that of the VP, which parks.
-        self.0.control.send(Control::Event(event));
-        if let (Some(vp), Some(position)) = (vp, position)
-            && let Some(added) = vps[position].here()
-            && added.gate.kick() == Kick::Signal
-        {
-            self.0.kvm.shared.kick(vp);
-        }
-        Proceed::Held
     }
 
     fn vps(&self) -> MutexGuard<'_, Vec<Known>> {

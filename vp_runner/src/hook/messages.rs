@@ -6,6 +6,7 @@ use crate::arch::PagingLimits;
 use crate::arch::Snapshots;
 use crate::control::enter::Enter;
 use crate::control::enter::VpParked;
+use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
 use std::sync::Arc;
 use vmm_core_defs::addr::VpIndex;
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Command {
     }
 }
 
-/// An event that a VP sends to the controller.
+/// An event of a VP for the controller. One channel has them all, because their order counts.
 pub(crate) enum VpEvent {
     /// The answer to [`Command::Enter`].
     Parked(VpParked),
@@ -46,6 +47,8 @@ pub(crate) enum VpEvent {
     Left(VpIndex),
     /// The VMM had the thread of this parked VP and has changed the VP's RIP.
     MovedByVmm(VpIndex),
+    /// A device of the VMM has caused this event, which the VMM holds back. The gate is that of the VP that accessed the device, if one did. Its VP parks after this message.
+    Device(GuestEvent, Option<Arc<RunGate>>),
 }
 
 /// A VP that has just registered, as the controller sees it.

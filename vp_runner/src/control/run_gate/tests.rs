@@ -23,6 +23,36 @@ mod plain {
     }
 
     #[test]
+    fn each_hold_keeps_the_vp_out_until_it_is_taken() {
+        let gate = RunGate::new();
+        gate.enter().unwrap();
+        assert_eq!(gate.hold(), Kick::Signal);
+        assert_eq!(gate.hold(), Kick::Noted, "one signal is enough");
+        assert_eq!(gate.kick(), Kick::Noted, "one signal is enough");
+        assert!(gate.is_in_guest());
+        gate.leave();
+        assert!(!gate.is_in_guest());
+        for left in [2, 1] {
+            gate.clear();
+            assert!(gate.is_kicked(), "{left} left");
+            assert_eq!(gate.enter(), Err(Kicked), "{left} left");
+            gate.take_hold();
+            assert!(gate.is_kicked(), "the hold becomes a kick");
+        }
+        gate.clear();
+        assert!(!gate.is_kicked());
+        assert_eq!(gate.enter(), Ok(()));
+    }
+
+    #[test]
+    fn nothing_keeps_the_vp_out_of_an_open_gate() {
+        let gate = RunGate::new();
+        assert_eq!((gate.hold(), gate.kick()), (Kick::Noted, Kick::Noted));
+        gate.open();
+        assert_eq!(gate.enter(), Ok(()));
+    }
+
+    #[test]
     fn leaving_unkicked_opens_the_gate_again() {
         let gate = RunGate::new();
         gate.enter().unwrap();
@@ -48,6 +78,8 @@ mod model {
         immediate_exit: AtomicBool,
         /// The guest causes an exit.
         own_exit: AtomicBool,
+        /// The VP has been in the guest.
+        entered: AtomicBool,
     }
 
     impl Vcpu {
@@ -56,6 +88,7 @@ mod model {
                 gate: RunGate::new(),
                 immediate_exit: AtomicBool::new(false),
                 own_exit: AtomicBool::new(own_exit),
+                entered: AtomicBool::new(false),
             })
         }
 
@@ -75,6 +108,7 @@ mod model {
                 if self.gate.enter().is_err() {
                     return;
                 }
+                self.entered.store(true, Ordering::Release);
                 self.kvm_run();
                 self.gate.leave();
             }
@@ -115,6 +149,41 @@ mod model {
             let vcpu = Vcpu::new(true);
             let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
             vcpu.kick();
+            vp.join().unwrap();
+        });
+    }
+
+    /// A device of the VMM causes an event. The controller, which enters the VP for another reason meanwhile, then learns of the event and kicks the VP.
+    #[test]
+    fn a_held_vp_stays_out_although_the_controller_enters_it_again() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(false);
+            if vcpu.gate.hold() == Kick::Signal {
+                vcpu.immediate_exit.store(true, Ordering::Release);
+            }
+            let vp = on_its_thread(&vcpu, |vcpu| {
+                vcpu.run_until_parked();
+                assert!(!vcpu.entered.load(Ordering::Acquire), "held");
+            });
+            vcpu.gate.clear();
+            vp.join().unwrap();
+            vcpu.gate.take_hold();
+            vcpu.gate.clear();
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
+            vcpu.kick();
+            vp.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_hold_parks_the_vp_wherever_it_falls() {
+        bounded().check(|| {
+            let vcpu = Vcpu::new(false);
+            let vp = on_its_thread(&vcpu, Vcpu::run_until_parked);
+            if vcpu.gate.hold() == Kick::Signal {
+                vcpu.immediate_exit.store(true, Ordering::Release);
+            }
+            vcpu.gate.take_hold();
             vp.join().unwrap();
         });
     }

@@ -177,9 +177,12 @@ fn embedded() {
         shared,
         events,
     } = Parts::new();
-    let owner = Owner::Vmm(HeldEvents::new(Box::new(|_| {}), StopOn::all()));
+    let acting = world.clone();
+    let acts = move |_| acting.act_on_events();
+    let held = HeldEvents::new(Box::new(acts), StopOn::all());
+    let owner = Owner::Vmm(held.clone());
     let running = Running::start(&world, events, Vec::new(), owner);
-    let vmm = Vmm::new(&world, Arc::new(shared));
+    let vmm = Vmm::new(&world, Arc::new(shared), held);
     let vcpus: Vec<_> = world
         .vps()
         .map(|vp| {

@@ -114,11 +114,6 @@ impl VpShared {
         })
     }
 
-    /// Ends the `KVM_RUN` of a VP.
-    pub(crate) fn kick(&self, vp: VpIndex) {
-        self.kick.kick(vp);
-    }
-
     /// Whether there is a breakpoint byte.
     pub(crate) fn has_breakpoint_bytes(&self) -> bool {
         let breakpoints = self.breakpoints.read();

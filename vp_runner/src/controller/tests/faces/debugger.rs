@@ -278,6 +278,7 @@ impl Session<'_> {
                         DebugStopReason::Break
                             | DebugStopReason::Breakpoint { .. }
                             | DebugStopReason::SingleStep { .. }
+                            | DebugStopReason::Reset { .. }
                     ),
                     "{:?}",
                     stop.reason

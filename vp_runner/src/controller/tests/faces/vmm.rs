@@ -4,8 +4,10 @@ use super::vcpu::HookVcpu;
 use super::vcpu::SharedVcpu;
 use super::world::World;
 use super::*;
+use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
 use crate::controller::AddedVp;
+use crate::controller::Causer;
 use crate::hook::After;
 use crate::hook::Before;
 use crate::hook::around::Around;
@@ -85,6 +87,7 @@ enum Clears {
 pub(super) struct Vmm {
     world: Arc<World>,
     shared: Arc<VpShared>,
+    held: HeldEvents,
     form: Form,
     clears: Clears,
     vcpus: Vec<Vcpu>,
@@ -136,7 +139,7 @@ struct Vcpu {
 }
 
 impl Vmm {
-    pub(super) fn new(world: &Arc<World>, shared: Arc<VpShared>) -> Arc<Self> {
+    pub(super) fn new(world: &Arc<World>, shared: Arc<VpShared>, held: HeldEvents) -> Arc<Self> {
         let count = world.vps().count();
         let state = State {
             vcpus: std::iter::repeat_with(Wanted::default)
@@ -147,6 +150,7 @@ impl Vmm {
         Arc::new(Self {
             world: world.clone(),
             shared,
+            held,
             form: if thread_rng().gen_bool(0.5) {
                 Form::Run
             } else {
@@ -236,6 +240,7 @@ impl Vmm {
         self.world.change(vp, |record| {
             *record = world::Record {
                 is_here: true,
+                awaits_event: false,
                 ..*record
             };
         });
@@ -256,10 +261,13 @@ impl Vmm {
                 record.visits += 1;
             });
             match result {
-                Ok(()) => assert!(
-                    vcpu.has_device_exit(),
-                    "an exit of the debugger's for the VMM"
-                ),
+                Ok(()) => {
+                    assert!(
+                        vcpu.has_device_exit(),
+                        "an exit of the debugger's for the VMM"
+                    );
+                    self.serve_device(vp);
+                }
                 Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EINTR)),
             }
         }
@@ -269,6 +277,32 @@ impl Vmm {
         });
         drop(hook);
         FLAG.with(|flag| flag.set(None));
+    }
+
+    /// The device that the vCPU has accessed resets the machine at times.
+    fn serve_device(&self, vp: VpIndex) {
+        if thread_rng().gen_bool(0.8) {
+            return;
+        }
+        self.world.change(vp, |record| record.awaits_event = true);
+        if !self.announce_reset(vp) {
+            self.world.change(vp, |record| record.awaits_event = false);
+        }
+    }
+
+    /// A device resets the machine, and this vCPU is the cause. Returns whether a debugger sees the event first.
+    fn announce_reset(&self, vp: VpIndex) -> bool {
+        let vcpu = self.state().vcpus[vp.index() as usize].mailbox.clone();
+        let Some((_, gate)) = vcpu else {
+            return false;
+        };
+        let causer = Causer {
+            vp,
+            gate: &gate,
+            signal: &*self.shared.kick,
+        };
+        let event = GuestEvent::Reset { vp: Some(vp) };
+        self.held.hold(event, Some(causer), &self.shared.events)
     }
 
     fn calls(&self, vp: VpIndex, hook: &mut Around<HookVcpu>, vcpu: &SharedVcpu) -> io::Result<()> {
@@ -350,15 +384,16 @@ impl Vmm {
 
     // Methods for the operator.
 
-    /// Pauses the VM, takes snapshots, and changes the number of vCPUs, while the debugger works.
+    /// Pauses the VM, takes snapshots, changes the number of vCPUs and has devices that reset the machine, while the debugger works.
     pub(super) fn operate(&self) {
         for _ in 0..thread_rng().gen_range(0..4) {
             for _ in 0..thread_rng().gen_range(0..60) {
                 thread::yield_now();
             }
-            match thread_rng().gen_bool(0.7) {
-                true => self.pause(),
-                false => self.unplug(),
+            match thread_rng().gen_range(0..10) {
+                0..6 => self.pause(),
+                6..8 => self.unplug(),
+                _ => self.device_resets(),
             }
         }
         self.state().operator_is_done = true;
@@ -445,6 +480,18 @@ impl Vmm {
         }
         self.world.set_in_snapshot(false);
         self.shared.unquiesce();
+    }
+
+    /// A device that a vCPU has accessed resets the machine later, on a thread of its own.
+    fn device_resets(&self) {
+        let ran = self
+            .world
+            .vps()
+            .find(|vp| self.world.record(*vp).executed > 0);
+        if let Some(vp) = ran {
+            say(|| format!("a device that VP {vp} has accessed resets the machine"));
+            self.announce_reset(vp);
+        }
     }
 
     /// Ends the thread of a vCPU, and creates the vCPU anew in some runs.

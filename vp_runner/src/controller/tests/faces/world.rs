@@ -58,6 +58,8 @@ pub(super) struct Record {
     pub(super) visits: u32,
     /// How often the VMM has moved the vCPU to another instruction.
     pub(super) moves: u32,
+    /// A device that the vCPU accessed has caused an event, and the VMM has not acted on the event.
+    pub(super) awaits_event: bool,
 }
 
 impl World {
@@ -114,7 +116,9 @@ impl World {
         let mut state = self.state();
         assert!(!state.in_snapshot, "VP {vp} runs in a snapshot");
         assert!(!state.is_stopped, "VP {vp} runs while the guest is stopped");
-        state.vps[vp.index() as usize].executed += 1;
+        let record = &mut state.vps[vp.index() as usize];
+        assert!(!record.awaits_event, "VP {vp} runs on past its event");
+        record.executed += 1;
     }
 
     /// The debugger has got a stop, or is about to resume the guest.
@@ -129,6 +133,13 @@ impl World {
 
     pub(super) fn has_begun(&self) -> bool {
         self.state().has_begun
+    }
+
+    /// The VMM acts on the events that it has held.
+    pub(super) fn act_on_events(&self) {
+        for vp in &mut self.state().vps {
+            vp.awaits_event = false;
+        }
     }
 
     /// The VMM begins or ends a snapshot.
