@@ -38,14 +38,16 @@ impl<V: HookedVcpu> HookedVp<V> {
     /// The VP is kicked, and parks where it is.
     fn park_away(&mut self) {
         self.stop_passing();
-        let State::Running { run, .. } = &mut self.state else {
+        let State::Running { run, snapshot, .. } = &mut self.state else {
             return;
         };
         match self.vp.before_no_run(run) {
             Turn::Parked(parked) => {
+                let snapshot = *snapshot;
+                self.state = State::Parked;
                 self.left_at = self.vp.leave_to_vmm();
                 self.mailbox.hand_over();
-                self.park(parked);
+                self.report(parked, snapshot);
             }
             // Not for a VP that is kicked. The guest has not run.
             Turn::Run => {

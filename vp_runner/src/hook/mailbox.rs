@@ -36,7 +36,6 @@ pub(crate) enum NotTaken {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Mailbox {
     state: Mutex<State>,
     /// Whether there are commands. A hint for the thread that polls: `state` is what counts.
@@ -49,13 +48,18 @@ pub(crate) struct Mailbox {
 /// work. A VMM that has paused the VM keeps the thread.
 const MOMENT: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
 struct State {
     commands: VecDeque<Command>,
     holder: Holder,
     /// Since when the VMM has the thread, if the VMM has it.
     held_since: Instant,
     sleeping: bool,
+}
+
+impl State {
+    fn is_held_by_vmm(&self) -> bool {
+        self.holder == Holder::Vmm
+    }
 }
 
 impl Mailbox {
@@ -140,7 +144,7 @@ impl Mailbox {
     /// The VMM gets the thread, and the controller may serve commands meanwhile.
     pub(crate) fn hand_over(&self) {
         let mut state = self.state();
-        if state.holder != Holder::Vmm {
+        if !state.is_held_by_vmm() {
             (state.holder, state.held_since) = (Holder::Vmm, Instant::now());
         }
     }
@@ -184,7 +188,7 @@ impl Mailbox {
 
     /// Waits until the VMM gives the thread back, but no longer than a moment after the VMM got it.
     fn wait_a_moment<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let held = |state: &mut State| state.holder == Holder::Vmm;
+        let held = |state: &mut State| state.is_held_by_vmm();
         let left = MOMENT.saturating_sub(state.held_since.elapsed());
         let waited = self.arrived.wait_timeout_while(state, left, held);
         waited.unwrap_or_else(PoisonError::into_inner).0
@@ -192,12 +196,12 @@ impl Mailbox {
 
     /// Whether the VMM has the thread, and not only for a moment.
     pub(crate) fn is_kept_by_vmm(&self) -> bool {
-        self.wait_a_moment(self.state()).holder == Holder::Vmm
+        self.wait_a_moment(self.state()).is_held_by_vmm()
     }
 
     /// Whether the VMM has the thread.
     pub(crate) fn is_held_by_vmm(&self) -> bool {
-        self.state().holder == Holder::Vmm
+        self.state().is_held_by_vmm()
     }
 
     /// Whether the VP has gone.

@@ -23,17 +23,6 @@ pub(crate) enum Command {
     Exit,
 }
 
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Enter(enter) => f.debug_tuple("Enter").field(enter).finish(),
-            Self::Call(_) => f.write_str("Call"),
-            Self::Change(_) => f.write_str("Change"),
-            Self::Exit => f.write_str("Exit"),
-        }
-    }
-}
-
 /// An event that a VP sends to the controller.
 pub(crate) enum VpEvent {
     /// The answer to [`Command::Enter`].
