@@ -12,6 +12,8 @@ mod messages;
 pub(crate) mod on_thread;
 mod parked;
 pub(crate) mod seat;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use crate::arch::GuestRun;
