@@ -12,6 +12,8 @@ mod messages;
 pub(crate) mod on_thread;
 mod parked;
 pub(crate) mod seat;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use crate::arch::GuestRun;
@@ -21,6 +23,7 @@ use crate::arch::VpContext;
 use crate::control::enter::Debugger;
 use crate::control::enter::Enter;
 use crate::control::enter::Snapshot;
+use crate::control::enter::VpParked;
 use crate::control::exit::Exit;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_gate::RunGate;
@@ -257,7 +260,7 @@ impl<V: HookedVcpu> HookedVp<V> {
                     Some(Command::Exit) => self.release(),
                     None => return Before::Interrupted,
                 },
-                State::Running { run, .. } => match self.vp.before_run(run) {
+                State::Running { run, snapshot, .. } => match self.vp.before_run(run) {
                     Turn::Run => {
                         self.passing = match self.vp.is_plain(run) {
                             true => Passing::Yes,
@@ -267,7 +270,11 @@ impl<V: HookedVcpu> HookedVp<V> {
                         return Before::Enter;
                     }
                     Turn::WaitForKick => self.wait_for_kick(),
-                    Turn::Parked(parked) => self.park(parked),
+                    Turn::Parked(parked) => {
+                        let snapshot = *snapshot;
+                        self.state = State::Parked;
+                        self.report(parked, snapshot);
+                    }
                 },
             }
         }
@@ -373,11 +380,8 @@ impl<V: HookedVcpu> HookedVp<V> {
         };
     }
 
-    fn park(&mut self, parked: crate::control::enter::VpParked) {
-        let State::Running { snapshot, .. } = std::mem::replace(&mut self.state, State::Parked)
-        else {
-            return;
-        };
+    /// The VP has parked.
+    fn report(&mut self, parked: VpParked, snapshot: Snapshot) {
         self.last_run = LastRun::Nothing;
         self.events.send(VpEvent::Parked(parked));
         self.next = parked.cause.map(|_| self.next.unwrap_or_default());

@@ -36,7 +36,12 @@ const FOLDERS: &[Folder] = &[
     },
     Folder {
         path: "vp_runner/src/hook",
-        tests: &["controller::tests::faces"],
+        tests: &[
+            "--",
+            "controller::tests::faces",
+            "hook::tests",
+            "hook::mailbox",
+        ],
         checker: Some("shuttle"),
     },
 ];

@@ -11,18 +11,6 @@ use crate::control::exit::Exit;
 use crate::kvm::hooked_vcpu::HookedVcpu;
 
 impl<V: HookedVcpu> HookedVp<V> {
-    /// The thread is back. If the VMM has moved the VP, the controller learns of the move before it sees that the thread is back. A parked VP arrives only when it waits
-    /// for a command, because the VMM may get the thread again before the VP waits.
-    pub(super) fn come_to_thread(&mut self) {
-        if let State::Parked = self.state {
-            return;
-        }
-        if self.left_at.is_some() {
-            self.vp.vcpu().vmm_had_vcpu();
-        }
-        self.arrive();
-    }
-
     /// Serves the commands and the kick, as far as they need no guest.
     pub(super) fn serve_away(&mut self) {
         if self.mailbox.is_empty() && !self.gate.is_kicked() {
@@ -50,14 +38,16 @@ impl<V: HookedVcpu> HookedVp<V> {
     /// The VP is kicked, and parks where it is.
     fn park_away(&mut self) {
         self.stop_passing();
-        let State::Running { run, .. } = &mut self.state else {
+        let State::Running { run, snapshot, .. } = &mut self.state else {
             return;
         };
         match self.vp.before_no_run(run) {
             Turn::Parked(parked) => {
+                let snapshot = *snapshot;
+                self.state = State::Parked;
                 self.left_at = self.vp.leave_to_vmm();
                 self.mailbox.hand_over();
-                self.park(parked);
+                self.report(parked, snapshot);
             }
             // Not for a VP that is kicked. The guest has not run.
             Turn::Run => {

@@ -36,7 +36,6 @@ pub(crate) enum NotTaken {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Mailbox {
     state: Mutex<State>,
     /// Whether there are commands. A hint for the thread that polls: `state` is what counts.
@@ -49,13 +48,18 @@ pub(crate) struct Mailbox {
 /// work. A VMM that has paused the VM keeps the thread.
 const MOMENT: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
 struct State {
     commands: VecDeque<Command>,
     holder: Holder,
     /// Since when the VMM has the thread, if the VMM has it.
     held_since: Instant,
     sleeping: bool,
+}
+
+impl State {
+    fn is_held_by_vmm(&self) -> bool {
+        self.holder == Holder::Vmm
+    }
 }
 
 impl Mailbox {
@@ -140,7 +144,7 @@ impl Mailbox {
     /// The VMM gets the thread, and the controller may serve commands meanwhile.
     pub(crate) fn hand_over(&self) {
         let mut state = self.state();
-        if state.holder != Holder::Vmm {
+        if !state.is_held_by_vmm() {
             (state.holder, state.held_since) = (Holder::Vmm, Instant::now());
         }
     }
@@ -184,7 +188,7 @@ impl Mailbox {
 
     /// Waits until the VMM gives the thread back, but no longer than a moment after the VMM got it.
     fn wait_a_moment<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let held = |state: &mut State| state.holder == Holder::Vmm;
+        let held = |state: &mut State| state.is_held_by_vmm();
         let left = MOMENT.saturating_sub(state.held_since.elapsed());
         let waited = self.arrived.wait_timeout_while(state, left, held);
         waited.unwrap_or_else(PoisonError::into_inner).0
@@ -192,12 +196,12 @@ impl Mailbox {
 
     /// Whether the VMM has the thread, and not only for a moment.
     pub(crate) fn is_kept_by_vmm(&self) -> bool {
-        self.wait_a_moment(self.state()).holder == Holder::Vmm
+        self.wait_a_moment(self.state()).is_held_by_vmm()
     }
 
     /// Whether the VMM has the thread.
     pub(crate) fn is_held_by_vmm(&self) -> bool {
-        self.state().holder == Holder::Vmm
+        self.state().is_held_by_vmm()
     }
 
     /// Whether the VP has gone.
@@ -229,11 +233,13 @@ impl Mailbox {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::check;
+    use crate::sync::mpsc;
+    use crate::sync::thread;
     use std::sync::Arc;
-    use std::thread;
 
     fn call() -> Command {
         Command::Call(Box::new(|_| {}))
@@ -245,17 +251,21 @@ mod tests {
 
     #[test]
     fn a_change_is_refused_while_the_vmm_has_the_thread_and_other_commands_wait() {
-        let mailbox = Mailbox::new(Holder::Runner).unwrap();
-        assert!(mailbox.leave().is_none());
-        assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
-        assert_eq!(mailbox.send(call()), Ok(()));
-        assert_eq!(mailbox.send(Command::Exit), Ok(()));
-        mailbox.arrive();
-        assert!(matches!(mailbox.take(), Some(Command::Call(_))));
-        assert!(matches!(mailbox.take(), Some(Command::Exit)));
-        assert!(mailbox.take().is_none());
+        check(|| {
+            let mailbox = Mailbox::new(Holder::Runner).unwrap();
+            assert!(mailbox.leave().is_none());
+            assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
+            assert_eq!(mailbox.send(call()), Ok(()));
+            assert_eq!(mailbox.send(Command::Exit), Ok(()));
+            mailbox.arrive();
+            assert!(matches!(mailbox.take(), Some(Command::Call(_))));
+            assert!(matches!(mailbox.take(), Some(Command::Exit)));
+            assert!(mailbox.take().is_none());
+        });
     }
 
+    /// `shuttle` has no time.
+    #[cfg(not(shuttle))]
     #[test]
     fn a_change_waits_for_a_thread_that_the_vmm_has_for_a_moment() {
         let mailbox = Arc::new(Mailbox::new(Holder::Vmm).unwrap());
@@ -265,6 +275,8 @@ mod tests {
         assert_eq!(thread.join().unwrap(), Ok(()));
     }
 
+    /// `shuttle` has no time.
+    #[cfg(not(shuttle))]
     #[test]
     fn a_change_waits_a_moment_for_a_thread_that_does_not_come() {
         let mailbox = Mailbox::new(Holder::Runner).unwrap();
@@ -276,106 +288,120 @@ mod tests {
 
     #[test]
     fn the_holder_is_known() {
-        let mailbox = Mailbox::new(Holder::Runner).unwrap();
-        let holders = || {
-            [
-                mailbox.is_held_by_vmm(),
-                mailbox.is_kept_by_vmm(),
-                mailbox.is_closed(),
-            ]
-        };
-        assert_eq!(holders(), [false, false, false]);
-        assert!(mailbox.leave().is_none());
-        assert_eq!(holders(), [true, true, false]);
-        mailbox.arrive();
-        assert_eq!(holders(), [false, false, false]);
-        mailbox.hand_over();
-        assert_eq!(holders(), [true, true, false]);
-        mailbox.close();
-        assert_eq!(holders(), [false, false, true]);
+        check(|| {
+            let mailbox = Mailbox::new(Holder::Runner).unwrap();
+            let holders = || {
+                [
+                    mailbox.is_held_by_vmm(),
+                    mailbox.is_kept_by_vmm(),
+                    mailbox.is_closed(),
+                ]
+            };
+            assert_eq!(holders(), [false, false, false]);
+            assert!(mailbox.leave().is_none());
+            assert_eq!(holders(), [true, true, false]);
+            mailbox.arrive();
+            assert_eq!(holders(), [false, false, false]);
+            mailbox.hand_over();
+            assert_eq!(holders(), [true, true, false]);
+            mailbox.close();
+            assert_eq!(holders(), [false, false, true]);
+        });
     }
 
     #[test]
     fn each_way_to_take_a_command_sees_whether_it_was_the_last() {
-        let takes: [fn(&Mailbox) -> Option<Command>; 3] = [
-            Mailbox::take,
-            |mailbox| mailbox.take_away(false),
-            Mailbox::leave,
-        ];
-        for take in takes {
-            let mailbox = Mailbox::new(Holder::Runner).unwrap();
-            assert!(mailbox.is_empty());
-            mailbox.send(call()).unwrap();
-            mailbox.send(Command::Exit).unwrap();
-            assert!(matches!(take(&mailbox), Some(Command::Call(_))));
-            assert!(!mailbox.is_empty());
-            assert!(matches!(take(&mailbox), Some(Command::Exit)));
-            assert!(mailbox.is_empty());
-            assert!(take(&mailbox).is_none());
-        }
+        check(|| {
+            let takes: [fn(&Mailbox) -> Option<Command>; 3] = [
+                Mailbox::take,
+                |mailbox| mailbox.take_away(false),
+                Mailbox::leave,
+            ];
+            for take in takes {
+                let mailbox = Mailbox::new(Holder::Runner).unwrap();
+                assert!(mailbox.is_empty());
+                mailbox.send(call()).unwrap();
+                mailbox.send(Command::Exit).unwrap();
+                assert!(matches!(take(&mailbox), Some(Command::Call(_))));
+                assert!(!mailbox.is_empty());
+                assert!(matches!(take(&mailbox), Some(Command::Exit)));
+                assert!(mailbox.is_empty());
+                assert!(take(&mailbox).is_none());
+            }
+        });
     }
 
     #[test]
     fn a_sleeper_wakes_when_its_gate_has_changed() {
-        let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (waker, over) = (mailbox.clone(), is_over.clone());
-        let (send, sleeps) = std::sync::mpsc::channel();
-        let thread = thread::spawn(move || {
-            sleeps.recv().unwrap();
-            over.store(true, Ordering::Release);
-            waker.wake();
+        check(|| {
+            let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
+            let is_over = Arc::new(AtomicBool::new(false));
+            let (waker, over) = (mailbox.clone(), is_over.clone());
+            let (send, sleeps) = mpsc::channel();
+            let thread = thread::spawn(move || {
+                sleeps.recv().unwrap();
+                over.store(true, Ordering::Release);
+                waker.wake();
+            });
+            let is_over = || {
+                let is = is_over.load(Ordering::Acquire);
+                // `sleep` has looked for the last time.
+                send.send(()).unwrap();
+                is
+            };
+            // In `shuttle`, a sleep for ever is a failure, and the end of a timeout is at any time.
+            let timeout = cfg!(not(shuttle)).then_some(Duration::from_secs(10));
+            let woken = mailbox.sleep(timeout, None, is_over);
+            assert_eq!(woken, Woken::Wake);
+            thread.join().unwrap();
         });
-        let is_over = || {
-            let is = is_over.load(Ordering::Acquire);
-            // `sleep` has looked for the last time.
-            send.send(()).unwrap();
-            is
-        };
-        let woken = mailbox.sleep(Some(Duration::from_secs(10)), None, is_over);
-        assert_eq!(woken, Woken::Wake);
-        thread.join().unwrap();
     }
 
     #[test]
     fn the_thread_does_not_leave_before_it_has_served_the_last_call() {
-        let mailbox = Mailbox::new(Holder::Runner).unwrap();
-        mailbox.send(call()).unwrap();
-        assert!(matches!(mailbox.leave(), Some(Command::Call(_))));
-        assert!(mailbox.leave().is_none());
-        assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
+        check(|| {
+            let mailbox = Mailbox::new(Holder::Runner).unwrap();
+            mailbox.send(call()).unwrap();
+            assert!(matches!(mailbox.leave(), Some(Command::Call(_))));
+            assert!(mailbox.leave().is_none());
+            assert_eq!(mailbox.send(change()), Err(NotTaken::HeldByVmm));
+        });
     }
 
     #[test]
     fn a_vp_that_has_gone_takes_nothing_and_drops_what_it_has() {
-        let mailbox = Mailbox::new(Holder::Runner).unwrap();
-        let (send, receive) = std::sync::mpsc::channel::<()>();
-        let holds = Command::Call(Box::new(move |_| drop(send)));
-        mailbox.send(holds).unwrap();
-        mailbox.close();
-        assert!(receive.recv().is_err());
-        assert_eq!(mailbox.send(Command::Exit), Err(NotTaken::Gone));
+        check(|| {
+            let mailbox = Mailbox::new(Holder::Runner).unwrap();
+            let (send, receive) = mpsc::channel::<()>();
+            let holds = Command::Call(Box::new(move |_| drop(send)));
+            mailbox.send(holds).unwrap();
+            mailbox.close();
+            assert!(receive.recv().is_err());
+            assert_eq!(mailbox.send(Command::Exit), Err(NotTaken::Gone));
+        });
     }
 
     #[test]
     fn a_sleeper_wakes_for_each_command() {
-        let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
-        let sender = mailbox.clone();
-        let thread = thread::spawn(move || {
-            for _ in 0..1000 {
-                sender.send(call()).unwrap();
+        check(|| {
+            let mailbox = Arc::new(Mailbox::new(Holder::Runner).unwrap());
+            let sender = mailbox.clone();
+            let thread = thread::spawn(move || {
+                for _ in 0..1000 {
+                    sender.send(call()).unwrap();
+                }
+                sender.send(Command::Exit).unwrap();
+            });
+            let mut calls = 0;
+            loop {
+                match mailbox.take() {
+                    Some(Command::Exit) => break,
+                    Some(_) => calls += 1,
+                    None => assert_eq!(mailbox.sleep(None, None, || false), Woken::Wake),
+                }
             }
-            sender.send(Command::Exit).unwrap();
+            thread.join().unwrap();
+            assert_eq!(calls, 1000);
         });
-        let mut calls = 0;
-        loop {
-            match mailbox.take() {
-                Some(Command::Exit) => break,
-                Some(_) => calls += 1,
-                None => assert_eq!(mailbox.sleep(None, None, || false), Woken::Wake),
-            }
-        }
-        thread.join().unwrap();
-        assert_eq!(calls, 1000);
     }
 }

@@ -24,17 +24,6 @@ pub(crate) enum Command {
     Exit,
 }
 
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Enter(enter) => f.debug_tuple("Enter").field(enter).finish(),
-            Self::Call(_) => f.write_str("Call"),
-            Self::Change(_) => f.write_str("Change"),
-            Self::Exit => f.write_str("Exit"),
-        }
-    }
-}
-
 /// An event of a VP for the controller. One channel has them all, because their order counts.
 pub(crate) enum VpEvent {
     /// The answer to [`Command::Enter`].

@@ -66,9 +66,7 @@ impl<V: HookedVcpu> Seat<V> {
 
     /// The thread of the VP takes the hook. `None`: the thread has it already.
     pub(super) fn take(&self) -> Option<Box<HookedVp<V>>> {
-        let mut vp = self.lock().take()?;
-        vp.come_to_thread();
-        Some(vp)
+        self.lock().take()
     }
 
     /// Does this with the hook, if it is here.

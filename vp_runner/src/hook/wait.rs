@@ -87,8 +87,8 @@ impl<V: HookedVcpu> HookedVp<V> {
         command
     }
 
-    /// The thread is back from the VMM.
-    pub(super) fn arrive(&mut self) {
+    /// The thread is back from the VMM, and waits for a command. Before it waits, the VMM may get the thread again.
+    fn arrive(&mut self) {
         if let Some(left_at) = self.left_at.take()
             && self.vp.come_back() != Some(left_at)
         {

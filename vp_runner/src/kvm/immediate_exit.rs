@@ -84,7 +84,7 @@ impl BoundFlag {
     }
 
     /// Binds the flag of a test's vCPU.
-    #[cfg(all(test, shuttle))]
+    #[cfg(test)]
     pub(crate) fn of_test(flag: &'static AtomicU8) -> Self {
         Self::of(flag.as_ptr(), None)
     }

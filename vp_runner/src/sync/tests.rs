@@ -9,6 +9,7 @@ pub(crate) mod wake;
 pub(crate) use shuttle::sync::Mutex;
 pub(crate) use shuttle::sync::MutexGuard;
 pub(crate) use shuttle::sync::atomic;
+pub(crate) use shuttle::sync::mpsc;
 pub(crate) use shuttle::thread;
 pub(crate) use shuttle::thread_local;
 pub(crate) use signals::a_signal_may_arrive;
@@ -17,9 +18,17 @@ use atomic::AtomicBool;
 use atomic::Ordering;
 use shuttle::rand::Rng as _;
 use shuttle::rand::thread_rng;
+use shuttle::scheduler::RandomScheduler;
 use std::sync::Arc;
 use std::sync::LockResult;
 use std::time::Duration;
+
+/// Runs a unit test of code with these locks and threads, under some random schedules.
+pub(crate) fn check(test: impl Fn() + Send + Sync + 'static) {
+    let mut config = shuttle::Config::new();
+    config.max_steps = shuttle::MaxSteps::FailAfter(100_000);
+    shuttle::Runner::new(RandomScheduler::new(100), config).run(test);
+}
 
 /// A condition variable whose timeouts end at any time. The condition variable of `shuttle` has no timeouts.
 #[derive(Debug)]

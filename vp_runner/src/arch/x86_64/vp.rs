@@ -22,7 +22,7 @@ pub(crate) mod guest_run;
 mod parked;
 mod stepping;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod vcpu;
 
 use crate::arch::x86_64::guest_time::timekeeper::Timekeeper;

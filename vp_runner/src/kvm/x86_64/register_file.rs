@@ -67,6 +67,18 @@ impl RegisterFile {
         })
     }
 
+    /// Of vCPUs without optional registers, for unit tests.
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Self {
+        let layout = XsaveLayout::default();
+        Self {
+            size: XsaveSize::plain(),
+            layout,
+            limits: Limits::from_cpuid(&[], layout.features()),
+            has_xcr0: false,
+        }
+    }
+
     /// Which optional register sets the vCPUs have.
     pub const fn xfeatures(&self) -> XFeatures {
         self.layout.features()

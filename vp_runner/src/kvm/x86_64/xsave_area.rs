@@ -44,6 +44,12 @@ impl XsaveSize {
         }
     }
 
+    /// Of a KVM with only the plain ioctls.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self { extra_words: None }
+    }
+
     pub(super) fn len(self) -> usize {
         4 * (PLAIN_WORDS + self.extra_words.unwrap_or(0))
     }

@@ -4,7 +4,7 @@ mod clocks;
 mod entries;
 mod exits;
 mod failures;
-mod fake_vcpu;
+pub(crate) mod fake_vcpu;
 mod fetch;
 mod owners;
 
@@ -49,15 +49,15 @@ use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::Epoch;
 
 /// The address of the guest's code.
-const CODE: u64 = 0x1000;
+pub(crate) const CODE: u64 = 0x1000;
 const STACK: u64 = 0x8000;
 const IDT: u64 = 0x4000;
 const NOP: u8 = 0x90;
 /// A write to this port resets the machine.
 const RESET_PORT: u16 = 0xcf9;
-const VP: VpIndex = VpIndex::BSP;
+pub(crate) const VP: VpIndex = VpIndex::BSP;
 /// 32-bit protected mode without paging.
-const NO_PAGING: PagingState = PagingState {
+pub(crate) const NO_PAGING: PagingState = PagingState {
     cr0: 0x11,
     cr3: 0,
     cr4: 0,
@@ -90,60 +90,13 @@ impl Guest {
         time: Timekeeper,
         paging: PagingState,
     ) -> Self {
-        let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
-        ram.backing()
-            .write_slice(&[NOP; 0x100], GuestAddress(CODE))
-            .unwrap();
-        let ram = Arc::new(ram);
-        let mut table = Breakpoints {
-            table: crate::breakpoints::BreakpointTable::new(16),
-            ..Breakpoints::default()
-        };
-        let changes: Vec<_> = breakpoints
-            .iter()
-            .map(|(kind, address)| BreakpointChange::Insert(breakpoint(*kind, *address)))
-            .collect();
-        let Breakpoints { table: set, bytes } = &mut table;
-        let mut code = GuestCode {
-            ram: &ram,
-            bytes,
-            locations: &[CodeLocation {
-                rip: Gva::new(CODE),
-                paging,
-                user: false,
-            }],
-            int3: Int3Traps::EVERYWHERE,
-            walks: Walks::default(),
-        };
-        set.apply(&mut code, &changes, &mut Changes::default())
-            .unwrap();
-        let stops = StopSet {
-            slots: set.slots(),
-            int3_exits: match bytes.is_empty() {
-                true => Int3Exits::Off,
-                false => Int3Exits::On,
-            },
-            step_interrupts: StepInterrupts::default(),
-        };
-        let gate = Arc::new(RunGate::new());
-        let vcpu = FakeVcpu::new(gate.clone(), CODE);
-        let table = Arc::new(RwLock::new(table));
-        let context = VpContext {
-            index: VP,
-            gate: gate.clone(),
-            snapshot: Arc::default(),
-            memory: GuestMemory {
-                ram: ram.clone(),
-                breakpoints: table.clone(),
-            },
-            time: Arc::new(time),
-        };
+        let (vcpu, context, stops) = parts(breakpoints, time, paging);
         Self {
+            ram: context.memory.ram.clone(),
+            breakpoints: context.memory.breakpoints.clone(),
+            gate: context.gate.clone(),
             vp: Vp::new(vcpu, context),
-            ram,
-            breakpoints: table,
             stops,
-            gate,
         }
     }
 
@@ -209,6 +162,62 @@ impl Guest {
     fn step(&mut self, script: impl IntoIterator<Item = Stay>) -> VpParked {
         self.enter(VpAction::Step, AtBreakpoint::NEW, script)
     }
+}
+
+/// The parts of a VP whose guest's code is `nop`s, with RIP at [`CODE`]. The breakpoints are set while the VP has this paging.
+pub(crate) fn parts(
+    breakpoints: &[(BreakpointKind, u64)],
+    time: Timekeeper,
+    paging: PagingState,
+) -> (FakeVcpu, VpContext, StopSet) {
+    let ram = MemorySlots::zeroed(&[(0, 0x1_0000)]);
+    ram.backing()
+        .write_slice(&[NOP; 0x100], GuestAddress(CODE))
+        .unwrap();
+    let ram = Arc::new(ram);
+    let mut table = Breakpoints {
+        table: crate::breakpoints::BreakpointTable::new(16),
+        ..Breakpoints::default()
+    };
+    let changes: Vec<_> = breakpoints
+        .iter()
+        .map(|(kind, address)| BreakpointChange::Insert(breakpoint(*kind, *address)))
+        .collect();
+    let Breakpoints { table: set, bytes } = &mut table;
+    let mut code = GuestCode {
+        ram: &ram,
+        bytes,
+        locations: &[CodeLocation {
+            rip: Gva::new(CODE),
+            paging,
+            user: false,
+        }],
+        int3: Int3Traps::EVERYWHERE,
+        walks: Walks::default(),
+    };
+    set.apply(&mut code, &changes, &mut Changes::default())
+        .unwrap();
+    let stops = StopSet {
+        slots: set.slots(),
+        int3_exits: match bytes.is_empty() {
+            true => Int3Exits::Off,
+            false => Int3Exits::On,
+        },
+        step_interrupts: StepInterrupts::default(),
+    };
+    let gate = Arc::new(RunGate::new());
+    let vcpu = FakeVcpu::new(gate.clone(), CODE);
+    let context = VpContext {
+        index: VP,
+        gate,
+        snapshot: Arc::default(),
+        memory: GuestMemory {
+            ram,
+            breakpoints: Arc::new(RwLock::new(table)),
+        },
+        time: Arc::new(time),
+    };
+    (vcpu, context, stops)
 }
 
 fn breakpoint(kind: BreakpointKind, address: u64) -> Breakpoint {

@@ -21,6 +21,7 @@ use kvm_bindings::kvm_sregs;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::debug_rpc::VpActivity;
@@ -30,7 +31,7 @@ use vmm_core_defs::stop::CrashCause;
 use vmm_core_defs::stop::FaultRegisters;
 
 /// One stay in the guest, or one completion of an I/O exit.
-pub(super) struct Stay {
+pub(crate) struct Stay {
     /// The changes that the guest makes to the vCPU before the exit.
     act: Box<dyn FnOnce(&mut FakeVcpu) + Send>,
     exit: Scripted,
@@ -40,7 +41,7 @@ pub(super) struct Stay {
 
 /// An exit of the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scripted {
+pub(crate) enum Scripted {
     Debug { vector: u32, dr6: u64 },
     PioWrite { port: u16 },
     MmioRead,
@@ -55,7 +56,7 @@ pub(super) enum Scripted {
 }
 
 impl Scripted {
-    pub(super) fn leaves_at(self, rip: u64) -> Stay {
+    pub(crate) fn leaves_at(self, rip: u64) -> Stay {
         Stay {
             act: Box::new(move |vcpu| vcpu.registers.general.rip = rip),
             exit: self,
@@ -63,7 +64,7 @@ impl Scripted {
         }
     }
 
-    pub(super) fn after(self, act: impl FnOnce(&mut FakeVcpu) + Send + 'static) -> Stay {
+    pub(crate) fn after(self, act: impl FnOnce(&mut FakeVcpu) + Send + 'static) -> Stay {
         Stay {
             act: Box::new(act),
             exit: self,
@@ -83,7 +84,7 @@ impl Stay {
 
 /// A call that changes the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Program(DebugState),
     InjectDebug(DebugPayload),
     InjectBreakpoint,
@@ -91,24 +92,36 @@ pub(super) enum Told {
     DropSoftException,
     Run,
     Complete,
+    /// The calls of the hook.
+    Left,
+    HadByVmm,
+    PowerOn,
+    RegisterFile,
+    Nmi,
 }
 
 /// See the module.
-pub(super) struct FakeVcpu {
-    pub(super) registers: CpuRegisters,
+pub(crate) struct FakeVcpu {
+    pub(crate) registers: CpuRegisters,
     pub(super) guest_registers: GuestRegisters,
     pub(super) undelivered: Option<Undelivered>,
     pub(super) activity: VpActivity,
-    pub(super) script: VecDeque<Stay>,
-    pub(super) told: Vec<Told>,
+    pub(crate) script: VecDeque<Stay>,
+    pub(crate) told: Vec<Told>,
     /// The number of calls until one fails: 0 is the next call. `None`: no call fails.
-    pub(super) fails_at: Option<usize>,
+    pub(crate) fails_at: Option<usize>,
     /// The call that has failed.
-    pub(super) failed: Option<&'static str>,
+    pub(crate) failed: Option<&'static str>,
     /// Whether each exit is to bring the registers.
     pub(super) wants_registers: bool,
-    pub(super) tsc: u64,
-    pub(super) deadline: u64,
+    pub(crate) tsc: u64,
+    pub(crate) deadline: u64,
+    /// `None`: the hypervisor has no local APIC.
+    pub(crate) local_apic: Option<Box<kvm_lapic_state>>,
+    /// The last exit.
+    pub(crate) exit: Exit,
+    /// `kvm_run.immediate_exit`, as the hook sees it.
+    pub(crate) flag: &'static AtomicU8,
     gate: Arc<RunGate>,
     immediate_exit: bool,
     /// The port of the last exit, if the exit was a write to a port.
@@ -117,7 +130,7 @@ pub(super) struct FakeVcpu {
 
 impl FakeVcpu {
     /// A vCPU in 32-bit protected mode without paging, in ring 0, with interrupts on.
-    pub(super) fn new(gate: Arc<RunGate>, rip: u64) -> Self {
+    pub(crate) fn new(gate: Arc<RunGate>, rip: u64) -> Self {
         let mut system = kvm_sregs {
             cr0: 0x11,
             ..Default::default()
@@ -148,6 +161,9 @@ impl FakeVcpu {
             wants_registers: false,
             tsc: 0,
             deadline: 0,
+            local_apic: None,
+            exit: Exit::Nothing,
+            flag: Box::leak(Box::default()),
             gate,
             immediate_exit: false,
             port: None,
@@ -192,7 +208,7 @@ impl FakeVcpu {
     }
 
     /// Runs the script. At the end of the script another thread kicks the VP.
-    pub(super) fn run(&mut self) -> Exit {
+    pub(crate) fn run(&mut self) -> Exit {
         self.told.push(match self.immediate_exit {
             true => Told::Complete,
             false => Told::Run,
@@ -293,7 +309,9 @@ impl Vcpu for FakeVcpu {
     }
 
     fn raise_nmi(&mut self) -> Result<(), DebugError> {
-        self.may_fail("raise_nmi")
+        self.may_fail("raise_nmi")?;
+        self.told.push(Told::Nmi);
+        Ok(())
     }
 
     fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
@@ -384,7 +402,7 @@ impl VcpuClocks for FakeVcpu {
     }
 
     fn local_apic(&mut self) -> Option<kvm_lapic_state> {
-        None
+        self.local_apic.as_deref().copied()
     }
 
     fn change_local_apic(
