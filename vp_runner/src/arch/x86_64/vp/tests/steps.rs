@@ -56,7 +56,7 @@ const STEPPED: Option<Cause> = Some(Cause::Debug(DebugStopReason::SingleStep { v
 
 #[test]
 fn the_last_step_ends_the_entry() {
-    // `inc eax`, which takes the fast path, and `nop`.
+    // `inc eax` and `nop`.
     for code in [&[0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0][..], &[]] {
         let mut guest = debugged();
         guest.write(CODE, code);
@@ -112,6 +112,7 @@ fn an_access_to_a_device_counts_once() {
         let mut guest = debugged();
         let script = [io(0x80)].into_iter().chain(completion).chain(more());
         assert_eq!(three(&mut guest, script), (STEPPED, 3));
+        assert_eq!(guest.vcpu().registers.general.rip, CODE + 3);
     }
     let reset = Some(Cause::Guest(GuestEvent::Reset { vp: Some(VP) }));
     let mut guest = debugged();
