@@ -1,6 +1,8 @@
 //! Messages of version 1 as bytes, in `version1.txt`. A later version of this crate has to understand them, so no line is ever changed or removed. One line
 //! is refused ([`BITS_OF_NO_EVENT`]).
 //!
+//! The last line has the steps that were added to version 1 later.
+//!
 //! Each line is the name of a request, its frame, its input, the frame of its answer, and the answer. `TRAPGATE_RECORD_WIRE=1` writes the file anew, for a
 //! new version of the messages.
 
