@@ -321,7 +321,7 @@ impl Debugger {
     /// As [`crate::Debugger::step_n`].
     ///
     /// # Errors
-    /// Those of [`step`](Self::step). Steps that came before are not undone.
+    /// Those of [`step`](Self::step), and [`Error::TimedOut`]. Steps that came before are not undone.
     pub fn step_n(&mut self, count: u64) -> Result<Stop, Error> {
         wait!(self, self.inner.step_n(count))
     }

@@ -10,7 +10,7 @@ pub struct Options {
     /// What happens to the guest when the program is gone or drops its debugger. A guest that is held before its first instruction, and that the program has not
     /// run, stays held.
     pub if_lost: DetachAction,
-    /// The time limit of each request. A run of the guest has a limit of its own.
+    /// The time limit of each request, and of the steps of one [`step_n`](crate::Debugger::step_n). Another run of the guest has a limit of its own.
     pub request_limit: Duration,
 }
 

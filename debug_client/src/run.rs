@@ -7,6 +7,7 @@ use crate::stop::Stop;
 use crate::stop::StopKind;
 use mesh::rpc::PendingFailableRpc;
 use pal_async::timer::Instant;
+use std::num::NonZeroU64;
 use std::time::Duration;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
@@ -158,24 +159,28 @@ impl Debugger {
         self.step_n(1).await
     }
 
-    /// The current VP executes `count` instructions, and the other VPs stay where they are. The VMM has no request for many steps: each is a request of its own.
+    /// The current VP executes `count` instructions by one request, and the other VPs stay where they are. A breakpoint at the VP's present instruction is passed, and another one
+    /// ends the steps. [`Stop::steps`] is the number of instructions that the VP has executed.
+    ///
+    /// The limit of a request ([`Options::request_limit`](crate::Options::request_limit)) is the limit of all these steps together.
     ///
     /// # Errors
-    /// Those of [`step`](Self::step). Steps that came before are not undone.
+    /// Those of [`step`](Self::step), and [`Error::TimedOut`]. Steps that came before are not undone. A VMM of an older version that has no such request refuses more than one step
+    /// ([`Error::Refused`]).
     pub async fn step_n(&mut self, count: u64) -> Result<Stop, Error> {
+        let Some(count) = NonZeroU64::new(count) else {
+            return Ok(self.run.last.clone());
+        };
+        let (action, wanted) = match count {
+            // An older VMM knows this one.
+            NonZeroU64::MIN => (VpAction::Step, "the end of a step"),
+            _ => (VpAction::StepN { count }, "the end of the steps"),
+        };
         let vp = VpIndex::new(self.run.current());
+        self.begin_run(ResumeRequest::new(VpAction::Stay, vec![(vp, action)]))?;
         let limit = self.link.answers.limit;
-        for _ in 0..count {
-            self.begin_run(ResumeRequest::new(
-                VpAction::Stay,
-                vec![(vp, VpAction::Step)],
-            ))?;
-            self.wait_until("the end of a step", limit, |stop| {
-                stop.kind() == StopKind::Step
-            })
-            .await?;
-        }
-        Ok(self.run.last.clone())
+        self.wait_until(wanted, limit, |stop| stop.kind() == StopKind::Step)
+            .await
     }
 
     fn begin_run(&mut self, request: ResumeRequest) -> Result<(), Error> {

@@ -15,6 +15,8 @@ pub struct Stop {
     pub reason: DebugStopReason,
     /// The VPs that the guest has.
     pub vps: VpSet,
+    /// The number of instructions that [`step_n`](crate::Debugger::step_n) has executed, if that request asked for more than one.
+    pub steps: Option<u64>,
 }
 
 impl Stop {
@@ -42,8 +44,10 @@ impl Stop {
 
 impl From<StopEvent> for Stop {
     fn from(event: StopEvent) -> Self {
-        let StopEvent { reason, vps, .. } = event;
-        Self { reason, vps }
+        let StopEvent {
+            reason, vps, steps, ..
+        } = event;
+        Self { reason, vps, steps }
     }
 }
 
@@ -142,8 +146,8 @@ mod tests {
             (DebugStopReason::Reset { vp: None }, "a reset"),
             (DebugStopReason::Break, "an interruption"),
         ] {
-            let vps = vps.clone();
-            assert_eq!(Stop { reason, vps }.to_string(), text);
+            let (vps, steps) = (vps.clone(), None);
+            assert_eq!(Stop { reason, vps, steps }.to_string(), text);
         }
     }
 }

@@ -133,6 +133,45 @@ fn a_program_breaks_reads_writes_and_steps() {
 }
 
 #[test]
+fn many_steps_are_one_request_that_a_breakpoint_ends() {
+    both_ways(&counting(), |mut vm, _| {
+        let stop = vm.step_n(1000).unwrap();
+        assert_eq!((stop.kind(), stop.steps), (StopKind::Step, Some(1000)));
+        assert_eq!(vm.vp(0).reg("rbx").unwrap(), 250);
+        assert_eq!(vm.vp(0).pc().unwrap(), ENTRY);
+        assert_eq!(vm.step().unwrap().steps, None);
+        let breakpoint = vm.break_at(nth(3)).unwrap();
+        for executed in [2, 4] {
+            let error = vm.step_n(1000).unwrap_err();
+            let Error::OtherStop { stop, wanted } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(wanted, "the end of the steps");
+            assert!(breakpoint.is_reason(&stop.reason));
+            assert_eq!(stop.steps, Some(executed));
+        }
+        assert_eq!(vm.step_n(0).unwrap(), *vm.last_stop());
+    });
+}
+
+#[test]
+fn the_limit_of_a_request_is_the_limit_of_all_its_steps() {
+    let Some(vmm) = Vmm::start(Setup::new(Mode::Long, &counting())) else {
+        return;
+    };
+    let mut options = Options::default();
+    options.request_limit = SHORT;
+    let mut vm = Debugger::connect_with(&vmm.address(), options).unwrap();
+    let error = vm.step_n(u64::MAX).unwrap_err();
+    let Error::TimedOut { stop, limit, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((stop.kind(), limit), (StopKind::Interrupt, SHORT));
+    assert!(stop.steps > Some(0));
+    assert!(!vm.running());
+}
+
+#[test]
 fn a_dropped_breakpoint_stops_no_vp_and_an_equal_one_still_does() {
     both_ways(&counting(), |mut vm, _| {
         let first = vm.break_at(nth(2)).unwrap();

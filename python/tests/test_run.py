@@ -89,6 +89,43 @@ def test_steps_execute_one_instruction_of_one_vp(guest: Guest, symbols: Symbols)
         assert stepped.pc == places[2]
 
 
+def test_many_steps_are_one_request(guest: Guest, symbols: Symbols) -> None:
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        with vm.break_at("is_prime") as function:
+            vm.run_until(function, timeout=LONG)
+            stepped = vm.current
+            others = {vp: vp.pc for vp in vm.vps if vp != stepped}
+            before = stepped.regs()
+            # The function is called again and again.
+            with pytest.raises(trapgate.OtherStop) as caught:
+                vm.step_n(1_000_000)
+            stop = caught.value.stop
+            assert function.is_reason(stop) and stop.vp == stepped.index and stepped.pc == function.address
+            assert "before the end of the steps" in str(caught.value)
+        assert stop.steps is not None and 1 < stop.steps < 1_000_000
+        # The same way by single steps.
+        for name in before:
+            stepped.set_reg(name, before[name])
+        count = stop.steps
+        assert vm.step_n(count - 1).steps == count - 1
+        assert stepped.pc != function.address
+        assert vm.step().steps is None
+        assert stepped.pc == function.address
+        assert vm.step_n(0) is vm.last_stop
+        assert {vp: vp.pc for vp in others} == others
+
+
+def test_the_limit_of_a_request_is_the_limit_of_all_its_steps(start: StartGuest) -> None:
+    guest = start()
+    with trapgate.connect(guest.address, request_limit=SHORT) as vm:
+        with pytest.raises(trapgate.TimedOut) as late:
+            vm.step_n(1 << 63)
+        stop = late.value.stop
+        assert stop.kind is StopKind.INTERRUPT and stop.steps is not None and stop.steps > 0
+        assert not vm.running and late.value.limit == SHORT
+
+
 def test_a_watched_write_stops_behind_its_instruction(guest: Guest, symbols: Symbols) -> None:
     with guest.connect() as vm:
         vm.symbols = symbols

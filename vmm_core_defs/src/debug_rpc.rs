@@ -38,6 +38,7 @@ use crate::stop::StopOn;
 use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
+use std::num::NonZeroU64;
 
 pub use crate::bad_message::BadMessage;
 pub use crate::debug_error::BadRegisterReason;
@@ -456,6 +457,12 @@ pub enum VpAction {
         start: Gva,
         /// The first address behind the range.
         end: Gva,
+    },
+    /// The VP executes this many instructions, as by [`Step`](Self::Step) each. A breakpoint ends the steps, but not one at the first instruction whose stop was
+    /// reported.
+    StepN {
+        /// The number of instructions.
+        count: NonZeroU64,
     },
 }
 

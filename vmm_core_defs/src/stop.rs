@@ -49,12 +49,21 @@ pub struct StopEvent {
     pub reason: DebugStopReason,
     /// The VPs that the VM has at the stop. VPs may have come and gone since the last stop.
     pub vps: VpSet,
+    /// The number of instructions that VPs have executed by [`VpAction::StepN`](crate::debug_rpc::VpAction::StepN), all VPs together. `None` if the `Resume` had no
+    /// such action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
 }
 
 impl StopEvent {
     /// A stop that answers the `Resume` with this epoch.
     pub const fn new(epoch: Epoch, reason: DebugStopReason, vps: VpSet) -> Self {
-        Self { epoch, reason, vps }
+        Self {
+            epoch,
+            reason,
+            vps,
+            steps: None,
+        }
     }
 }
 

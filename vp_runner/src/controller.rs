@@ -287,10 +287,11 @@ impl Controller {
             location,
             guest_registers,
             at,
+            steps,
         } = stop;
         self.breakpoint_control
             .parked(vp, location, guest_registers);
-        let outputs = self.state.parked(vp, epoch, cause, at);
+        let outputs = self.state.parked(vp, epoch, cause, at, steps);
         self.execute_result(outputs).await;
     }
 
@@ -380,7 +381,8 @@ impl Controller {
             self.breakpoint_control.select(vp);
         }
         self.reported.push(reason);
-        let event = StopEvent::new(epoch, reason, self.vps.set());
+        let mut event = StopEvent::new(epoch, reason, self.vps.set());
+        event.steps = self.state.steps();
         self.waiting.report(event);
     }
 
@@ -471,7 +473,7 @@ impl Controller {
             tracing::error!(%vp, error = %err, "a VP cannot be entered");
             let cause = CrashCause::Runner(RunnerFault::ThreadGone);
             let crash = Cause::Guest(GuestEvent::Crashed { vp, cause });
-            let outputs = self.state.parked(vp, epoch, Some(crash), at);
+            let outputs = self.state.parked(vp, epoch, Some(crash), at, 0);
             self.then(outputs, pending);
         }
     }

@@ -257,15 +257,15 @@ class Debugger(HasMemory):
         return self.step_n(1)
 
     def step_n(self, count: int) -> Stop:
-        """The current VP executes `count` instructions, and the other VPs stay where they are.
+        """The current VP executes `count` instructions by one request, and the other VPs stay where they are. `Stop.steps` is the number of instructions that it has executed.
 
-        The VMM has no request for many steps: each is a request of its own. Steps that came before an error are not undone.
+        A breakpoint at the VP's present instruction is passed. Another one ends the steps: an `OtherStop`. The `request_limit` of `connect` is the limit of all these steps together:
+        a `TimedOut`. Steps that came before an error are not undone. A VMM of an older version that has no such request refuses more than one step.
         """
         checked_count("count", count)
-        vp = self.current.index
-        for _ in range(count):
-            self._run.step(vp)
-        return self._run.last
+        if count == 0:
+            return self._run.last
+        return self._run.step(self.current.index, count)
 
     def stop_on(self, events: StopKind | Iterable[StopKind]) -> frozenset[StopKind]:
         """Sets which events of the guest are stops: a set of `StopKind.RESET`, `POWER_OFF`, `TRIPLE_FAULT` and `PANIC`. The VMM acts upon the others at once, as without a debugger.

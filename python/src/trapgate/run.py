@@ -47,12 +47,16 @@ class Run:
         """Lets all VPs run."""
         self._begin(run_pb2.ResumeRequest(others=run_pb2.VpAction(run=nothing_pb2.Nothing())))
 
-    def step(self, vp: int) -> Stop:
-        """A VP executes one instruction, and the other VPs stay where they are."""
-        step = run_pb2.OneVpAction(vp=vp, action=run_pb2.VpAction(step=nothing_pb2.Nothing()))
+    def step(self, vp: int, count: int) -> Stop:
+        """A VP executes `count` instructions, and the other VPs stay where they are."""
+        if count == 1:
+            # An older VMM knows this one.
+            action, wanted = run_pb2.VpAction(step=nothing_pb2.Nothing()), "the end of a step"
+        else:
+            action, wanted = run_pb2.VpAction(step_n=run_pb2.VpAction.StepN(count=count)), "the end of the steps"
         stay = run_pb2.VpAction(stay=nothing_pb2.Nothing())
-        self._begin(run_pb2.ResumeRequest(others=stay, actions=[step]))
-        return self.wait("the end of a step", self._session.connection.limit, lambda stop: stop.kind is StopKind.STEP)
+        self._begin(run_pb2.ResumeRequest(others=stay, actions=[run_pb2.OneVpAction(vp=vp, action=action)]))
+        return self.wait(wanted, self._session.connection.limit, lambda stop: stop.kind is StopKind.STEP)
 
     def _begin(self, request: run_pb2.ResumeRequest) -> None:
         if self._running() is not None:

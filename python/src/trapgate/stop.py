@@ -66,6 +66,8 @@ class Stop:
     address: int | None
     #: The reason, with all its details.
     reason: run_pb2.DebugStopReason
+    #: The number of instructions that `step_n` has executed, if it asked for more than one.
+    steps: int | None = None
 
     @classmethod
     def of(cls, event: run_pb2.StopEvent) -> Stop:
@@ -85,7 +87,8 @@ class Stop:
             address = detail.breakpoint.address
         elif kind is StopKind.WATCHPOINT:
             address = detail.address
-        return cls(kind, vp, tuple(event.vps), address, event.reason)
+        steps = event.steps if event.HasField("steps") else None
+        return cls(kind, vp, tuple(event.vps), address, event.reason, steps)
 
     def __str__(self) -> str:
         if self.kind is StopKind.BREAKPOINT:

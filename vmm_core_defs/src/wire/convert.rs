@@ -16,6 +16,7 @@ use crate::debug_rpc::BadMessage;
 use crate::stop::Epoch;
 use crate::vp_set::VpSet;
 use bytes::Bytes;
+use std::num::NonZeroU64;
 
 /// A value on its own: an element of a list, or the contents of a `oneof` or of an optional field.
 pub(super) trait Value: Sized {
@@ -137,6 +138,19 @@ number! {
     Gva => u64, value, new;
     Gpa => u64, value, new;
     Epoch => u64, number, from_number;
+}
+
+/// A number that is not 0.
+impl Field for NonZeroU64 {
+    type Wire = u64;
+
+    fn into_field(self) -> u64 {
+        self.get()
+    }
+
+    fn from_field(wire: u64, name: &str) -> Result<Self, BadMessage> {
+        Self::new(wire).ok_or_else(|| out_of_range(name))
+    }
 }
 
 /// Enums without fields.

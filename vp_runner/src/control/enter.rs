@@ -12,7 +12,7 @@ use vmm_core_defs::stop::Epoch;
 /// How to run the guest on one VP.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Enter {
-    /// Run, step or step a range. [`VpAction::Stay`] is not legal here.
+    /// Run or step. [`VpAction::Stay`] is not legal here.
     pub(crate) action: VpAction,
     /// The resume that this entry belongs to. The VP returns the epoch in [`VpParked`].
     pub(crate) epoch: Epoch,
@@ -74,4 +74,6 @@ pub(crate) struct VpParked {
     pub(crate) guest_registers: Option<usize>,
     /// The value that the VP was entered with, as the entry left it.
     pub(crate) at: AtBreakpoint,
+    /// The number of instructions that the VP has stepped since its entry.
+    pub(crate) steps: u64,
 }

@@ -21,6 +21,8 @@ pub(crate) struct Entry {
     at: AtBreakpoint,
     /// The debug registers that are disarmed for the next instruction.
     disarmed: Hits,
+    /// The number of instructions that the VP has stepped in this entry.
+    steps: u64,
 }
 
 impl Entry {
@@ -38,7 +40,13 @@ impl Entry {
             action,
             at,
             disarmed,
+            steps: 0,
         }
+    }
+
+    /// The number of instructions that the VP has stepped in this entry. Run control takes it from the steps that the client has asked for.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// The value that the VP returns as it parks.
@@ -57,7 +65,7 @@ impl Entry {
     }
 
     /// Whether the VP executes its instructions one by one: for a step, for the steps of a range, or for [`FirstInstruction::OthersStopped`].
-    pub(crate) fn steps(&self) -> bool {
+    pub(crate) fn is_stepping(&self) -> bool {
         self.action != VpAction::Run || self.first() == FirstInstruction::OthersStopped
     }
 
@@ -68,7 +76,7 @@ impl Entry {
 
     /// Whether the next `KVM_RUN` executes one instruction only.
     pub(crate) fn stepping(&self) -> SingleStepping {
-        match self.steps() || !self.passes_nothing() {
+        match self.is_stepping() || !self.passes_nothing() {
             true => SingleStepping::On,
             false => SingleStepping::Off,
         }
@@ -79,12 +87,14 @@ impl Entry {
         self.disarmed == 0 && !self.is_byte_lifted()
     }
 
-    /// Whether the client steps a range that includes this instruction.
-    pub(crate) fn range_includes(&self, rip: Gva) -> bool {
-        let VpAction::StepRange { start, end } = self.action else {
-            return false;
-        };
-        self.first() != FirstInstruction::OthersStopped && (start..end).contains(&rip)
+    /// Whether the client's steps go on when the VP has executed one more instruction, and RIP is at this linear address then.
+    pub(crate) fn goes_on_at(&self, rip: Gva) -> bool {
+        self.first() != FirstInstruction::OthersStopped
+            && match self.action {
+                VpAction::StepRange { start, end } => (start..end).contains(&rip),
+                VpAction::StepN { count } => self.steps + 1 < count.get(),
+                _ => false,
+            }
     }
 
     /// Disarms these debug registers too for the next instruction.
@@ -129,9 +139,11 @@ impl Entry {
 
     /// One instruction has executed, and RIP is at the linear address `pc` now. Returns a cause if the entry ends.
     pub(crate) fn executed(&mut self, pc: u64) -> Option<Cause> {
+        self.count_step();
         let done = match self.action {
             VpAction::Run | VpAction::Stay => false,
             VpAction::Step => true,
+            VpAction::StepN { count } => self.steps >= count.get(),
             VpAction::StepRange { start, end } => !(start.value()..end.value()).contains(&pc),
             // The controller refuses an action that it does not know (`plan`).
             _ => true,
@@ -139,8 +151,19 @@ impl Entry {
         self.ends(done)
     }
 
+    /// One more instruction has executed. A stop of its own ends the entry.
+    pub(crate) fn count_step(&mut self) {
+        self.steps = self.steps.saturating_add(1);
+    }
+
     /// `hlt` has executed, and only the client can wake the VP. Returns a cause if the entry ends.
     pub(crate) fn halted(&mut self) -> Option<Cause> {
+        self.count_step();
+        self.nothing_to_execute()
+    }
+
+    /// The VP waits, and only the client can wake it. Returns a cause if the entry ends.
+    pub(crate) fn nothing_to_execute(&mut self) -> Option<Cause> {
         self.ends(self.action != VpAction::Run)
     }
 

@@ -64,6 +64,7 @@ mod keep_stopped;
 mod members;
 mod messages;
 mod reported;
+mod steps;
 
 pub(crate) use keep_stopped::KeepStopped;
 pub(crate) use messages::Cause;
@@ -101,7 +102,10 @@ enum VpState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Vp {
     state: VpState,
+    /// What the VP does when it is entered. The steps that it has made are taken from it.
     plan: VpAction,
+    /// The VP has made the last step of its plan.
+    done: bool,
     /// The stop of this VP that was reported to the client since the last resume.
     reported: Option<DebugStopReason>,
     presence: Presence,
@@ -114,6 +118,7 @@ impl Vp {
             at.forget();
         }
         self.reported = None;
+        self.done = false;
     }
 }
 
@@ -188,6 +193,8 @@ pub(crate) struct RunState {
     phase: Phase,
     session: Session,
     epoch: Epoch,
+    /// The number of instructions that VPs have executed by [`VpAction::StepN`] since the last resume, if it has this action.
+    steps: Option<u64>,
     goals: BTreeSet<StopGoal>,
     /// The stops that are not reported yet, oldest first (I7).
     hits: VecDeque<Hit>,
@@ -215,6 +222,7 @@ impl RunState {
             phase: Phase::Parked,
             session: Session::Detached,
             epoch: Epoch::default(),
+            steps: None,
             goals: BTreeSet::new(),
             hits: VecDeque::new(),
             pending_event: None,
@@ -320,8 +328,10 @@ impl RunState {
         }
         self.epoch = self.epoch.next();
         self.session = Session::Attached(Resume::Open);
+        self.begin_steps(plan);
         for (vp, action) in self.vps.iter_mut().zip(plan) {
             vp.plan = *action;
+            vp.done = false;
             vp.reported = None;
         }
         self.drop_obsolete_hits(still_hit);
@@ -383,44 +393,6 @@ impl RunState {
     pub(crate) fn shutdown(&mut self) -> Outputs {
         self.expect_idle_shell("shutdown")?;
         Ok(self.stop_for(StopGoal::Shutdown))
-    }
-
-    /// A VP that was entered is in user space again, with its exit completed (I2). `cause` is `None` if the VP was kicked. `at` is the value that the VP was
-    /// entered with, as the entry left it.
-    ///
-    /// # Errors
-    /// [`IllegalInput`] if the VP was not entered in this epoch: the stop is stale.
-    pub(crate) fn parked(
-        &mut self,
-        vp: VpIndex,
-        epoch: Epoch,
-        cause: Option<Cause>,
-        mut at: AtBreakpoint,
-    ) -> Outputs {
-        self.expect_idle_shell("parked")?;
-        let stale = IllegalInput {
-            input: "a stale stop",
-            phase: self.phase.name(),
-        };
-        let parking = match self.vps.get_mut(vp.index() as usize) {
-            Some(vp) if !matches!(vp.state, VpState::Parked(_)) && epoch == self.epoch => vp,
-            _ => return Err(stale.into()),
-        };
-        if parking.state == VpState::Entered && cause.is_none() {
-            return Err(self.illegal("a park without kick or cause").into());
-        }
-        at.clear_decision();
-        parking.state = VpState::Parked(at);
-        if self.phase == Phase::SteppingOver {
-            return Ok(self.stepped_over(cause));
-        }
-        if let Some(hit) = cause.and_then(Cause::hit) {
-            self.keep_hit(hit);
-        }
-        let mut outputs = self.kick_all();
-        self.phase = Phase::Stopping;
-        outputs.extend(self.decide_if_all_parked());
-        Ok(outputs)
     }
 
     /// The shell has carried out the event of [`Output::Act`].

@@ -381,7 +381,11 @@ pub(super) fn plan(
 #[deny(clippy::wildcard_enum_match_arm)]
 fn known(action: VpAction) -> Result<VpAction, DebugError> {
     match action {
-        VpAction::Stay | VpAction::Run | VpAction::Step | VpAction::StepRange { .. } => Ok(action),
+        VpAction::Stay
+        | VpAction::Run
+        | VpAction::Step
+        | VpAction::StepRange { .. }
+        | VpAction::StepN { .. } => Ok(action),
         unknown => {
             let request = format!("Resume with {unknown:?}");
             Err(Unsupported::Request { request }.into())

@@ -141,10 +141,13 @@ impl Debugger {
 
     fn any_plan(&self, random: &mut Random) -> Vec<VpAction> {
         let mut plan: Vec<_> = (0..self.vps())
-            .map(|_| match random.below(8) {
+            .map(|_| match random.below(9) {
                 0..5 => VpAction::Run,
                 5 => VpAction::Step,
                 6 => VpAction::Stay,
+                7 => VpAction::StepN {
+                    count: (1 + random.below(20)).try_into().unwrap(),
+                },
                 _ => VpAction::StepRange {
                     start: Gva::new(ENTRY),
                     end: Gva::new(ENTRY + 1 + random.below(0x18)),

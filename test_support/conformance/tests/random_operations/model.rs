@@ -153,7 +153,7 @@ impl Model {
         plan.iter().enumerate().any(|(index, action)| match action {
             VpAction::Stay => false,
             VpAction::Run => comes_by(index),
-            VpAction::Step | VpAction::StepRange { .. } => true,
+            VpAction::Step | VpAction::StepN { .. } | VpAction::StepRange { .. } => true,
             _ => unknown_action(),
         })
     }
@@ -193,6 +193,9 @@ impl Model {
         match run.plan[index] {
             VpAction::Stay => assert_eq!(from, to, "{context}"),
             VpAction::Step => assert!(to <= from + 1, "more than one step: {context}"),
+            VpAction::StepN { count } => {
+                assert!(to <= from + count.get(), "a step too many: {context}")
+            }
             VpAction::StepRange { start, end } => assert!(
                 between.clone().all(|at| self.is_inside(at, start, end)),
                 "{context}"
@@ -261,6 +264,7 @@ impl Model {
                 let position = self.vps[index].position;
                 let done = match run.plan[index] {
                     VpAction::Step => moved[index] == 1,
+                    VpAction::StepN { count } => moved[index] == count.get(),
                     VpAction::StepRange { start, end } => {
                         moved[index] > 0 && !self.is_inside(position, start, end)
                     }

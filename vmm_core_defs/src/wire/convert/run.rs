@@ -37,7 +37,7 @@ message! {
     AttachInfo { arch, xfeatures, capabilities, stop, changes_while_stopped }
     XFeatures { avx, avx512, pkru }
     ResumeRequest { others, actions }
-    StopEvent { epoch, reason, vps }
+    StopEvent { epoch, reason, vps, steps }
     VmStatus { vps }
     VpStatus { vp, activity, mode, privilege, held_by_vmm }
 }
@@ -93,6 +93,7 @@ union!(VpAction, vp_action {
     Run,
     Step,
     StepRange { start, end },
+    StepN { count },
 });
 
 union!(DebugStopReason, debug_stop_reason {

@@ -980,6 +980,7 @@ pub(super) static STOP_EVENT: Message = Message {
         Field { number: 1, name: "epoch", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
         Field { number: 2, name: "reason", kind: Kind::Message(&DEBUG_STOP_REASON), occurs: Occurs::Once(1) },
         Field { number: 3, name: "vps", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Often },
+        Field { number: 4, name: "steps", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
     ],
 };
 
@@ -1054,6 +1055,14 @@ pub(super) static VP_ACTION: Message = Message {
         Field { number: 2, name: "run", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
         Field { number: 3, name: "step", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
         Field { number: 4, name: "step_range", kind: Kind::Message(&VP_ACTION__STEP_RANGE), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "step_n", kind: Kind::Message(&VP_ACTION__STEP_N), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static VP_ACTION__STEP_N: Message = Message {
+    name: "StepN",
+    fields: &[
+        Field { number: 1, name: "count", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
     ],
 };
 

@@ -458,7 +458,7 @@ pub struct OneVpAction {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VpAction {
-    #[prost(oneof = "vp_action::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "vp_action::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<vp_action::Kind>,
 }
 /// Nested message and enum types in `VpAction`.
@@ -471,6 +471,12 @@ pub mod vp_action {
         #[prost(fixed64, tag = "2")]
         pub end: u64,
     }
+    /// Not 0.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct StepN {
+        #[prost(uint64, tag = "1")]
+        pub count: u64,
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
@@ -481,6 +487,8 @@ pub mod vp_action {
         Step(super::Nothing),
         #[prost(message, tag = "4")]
         StepRange(StepRange),
+        #[prost(message, tag = "5")]
+        StepN(StepN),
     }
 }
 /// A stop of the guest: the answer to `resume`.
@@ -493,6 +501,9 @@ pub struct StopEvent {
     /// The VPs that the VM has, in the order of their indexes.
     #[prost(uint32, repeated, tag = "3")]
     pub vps: ::prost::alloc::vec::Vec<u32>,
+    /// The instructions that VPs have executed by `step_n`. Only in the answer to a request with this action.
+    #[prost(uint64, optional, tag = "4")]
+    pub steps: ::core::option::Option<u64>,
 }
 /// The answer to `stop_reason`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

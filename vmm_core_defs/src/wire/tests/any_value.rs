@@ -8,8 +8,14 @@ use serde::de::value::U32Deserializer;
 
 /// A value that follows from the seed.
 pub(in crate::wire) fn value<T: de::DeserializeOwned>(seed: u64) -> T {
-    T::deserialize(&mut Any { state: seed }).expect("any value")
+    let mut any = Any { state: seed };
+    // Some numbers cannot be 0.
+    let made = (0..ATTEMPTS).find_map(|_| T::deserialize(&mut any).ok());
+    made.expect("any value")
 }
+
+/// The maximum number of attempts at a value. Two failures in a row are rare.
+const ATTEMPTS: u32 = 16;
 
 /// The maximum number of elements of a list, or of bytes of memory.
 const MAX_ELEMENTS: usize = 4;

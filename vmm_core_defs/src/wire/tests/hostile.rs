@@ -113,6 +113,18 @@ fn what_is_missing_unknown_or_malformed_is_an_error() {
         refusal(&mut pair, request(4, stop_on)).1,
         BadMessage::OutOfRange { of }
     );
+    let none = proto::vp_action::StepN { count: 0 };
+    let none = request::Kind::Resume(proto::ResumeRequest {
+        others: Some(proto::VpAction {
+            kind: Some(proto::vp_action::Kind::StepN(none)),
+        }),
+        actions: Vec::new(),
+    });
+    let of = "count".to_owned();
+    assert_eq!(
+        refusal(&mut pair, request(4, none)).1,
+        BadMessage::OutOfRange { of }
+    );
     let few = request::Kind::SetVpState(proto::SetVpState {
         vp: 0,
         state: Some(proto::VpState {

@@ -1,6 +1,8 @@
 //! Messages of version 1 as bytes, in `version1.txt`. A later version of this crate has to understand them, so no line is ever changed or removed. One line
 //! is refused ([`BITS_OF_NO_EVENT`]).
 //!
+//! The last line has the steps that were added to version 1 later.
+//!
 //! Each line is the name of a request, its frame, its input, the frame of its answer, and the answer. `TRAPGATE_RECORD_WIRE=1` writes the file anew, for a
 //! new version of the messages.
 
@@ -28,6 +30,9 @@ const SEEDS: [u64; 3] = [1, 2, 4];
 
 /// A set of events with bits that stand for none. Random values recorded the line; the enum of version 1 has four kinds of events.
 const BITS_OF_NO_EVENT: &str = "StopOn|0801115cf7050000000000d201020866|";
+
+/// A field without a value that the messages of version 1 have got later, in the text of an answer. The first lines were recorded without the field.
+const LATER: &str = ", steps: None";
 
 struct Line<'a> {
     request: Frame,
@@ -103,7 +108,8 @@ fn replay<I: DeserializeOwned + Debug + 'static, R: Debug>(
     let received = pair.client.received(line.answer.clone()).unwrap();
     assert_eq!(received.deliver(), None);
     let result = answered(answer).expect("an answer");
-    assert_eq!(format!("{result:?}"), line.result);
+    let result = format!("{result:?}").replace(LATER, "");
+    assert_eq!(result, line.result);
 }
 
 macro_rules! requests {

@@ -3,11 +3,15 @@ use crate::control::at_breakpoint::ByteAtRip;
 use crate::control::at_breakpoint::ByteOf;
 use crate::control::at_breakpoint::Emulation;
 use crate::control::at_breakpoint::Others;
+use std::num::NonZeroU64;
 
 const VP: VpIndex = VpIndex::new(1);
 const RANGE: VpAction = VpAction::StepRange {
     start: Gva::new(0x1000),
     end: Gva::new(0x1010),
+};
+const TWO: VpAction = VpAction::StepN {
+    count: NonZeroU64::new(2).unwrap(),
 };
 const INSIDE: u64 = 0x1008;
 const OUTSIDE: u64 = 0x1010;
@@ -52,6 +56,9 @@ fn an_executed_instruction_ends_what_was_asked_for_and_nothing_else() {
         (Step, Meets, OUTSIDE, Some(STEPPED)),
         (Step, Emulated, OUTSIDE, Some(STEPPED)),
         (Step, OthersStopped, OUTSIDE, Some(STEPPED)),
+        (TWO, Meets, OUTSIDE, None),
+        (TWO, Emulated, OUTSIDE, None),
+        (TWO, OthersStopped, OUTSIDE, Some(Cause::NotReported)),
         (RANGE, Meets, INSIDE, None),
         (RANGE, Meets, OUTSIDE, Some(STEPPED)),
         (RANGE, OthersStopped, INSIDE, Some(Cause::NotReported)),
@@ -138,6 +145,7 @@ fn hlt_ends_a_step_and_lets_a_run_wait() {
         (VpAction::Run, Lifted, None),
         (VpAction::Run, OthersStopped, Some(Cause::NotReported)),
         (VpAction::Step, Meets, Some(STEPPED)),
+        (TWO, Meets, Some(STEPPED)),
         (RANGE, Lifted, Some(STEPPED)),
     ] {
         let mut entry = entry(action, first);
@@ -171,17 +179,41 @@ fn the_clients_step_and_the_rest() {
         (RANGE, Lifted, true, true),
     ] {
         let entry = entry(action, first);
-        assert_eq!(entry.steps(), steps, "{action:?} {first:?}");
+        assert_eq!(entry.is_stepping(), steps, "{action:?} {first:?}");
         assert_eq!(entry.is_clients_step(), clients, "{action:?} {first:?}");
     }
 }
 
 #[test]
 fn a_range_goes_on_inside_itself_unless_the_others_wait() {
-    let ranges = |first, pc| entry(RANGE, first).range_includes(Gva::new(pc));
+    let ranges = |first, pc| entry(RANGE, first).goes_on_at(Gva::new(pc));
     assert!(ranges(FirstInstruction::Meets, INSIDE));
     assert!(!ranges(FirstInstruction::Meets, OUTSIDE));
     assert!(!ranges(FirstInstruction::OthersStopped, INSIDE));
     let run = entry(VpAction::Run, FirstInstruction::Meets);
-    assert!(!run.range_includes(Gva::new(INSIDE)));
+    assert!(!run.goes_on_at(Gva::new(INSIDE)));
+}
+
+#[test]
+fn each_instruction_counts_once_and_the_last_one_ends_the_steps() {
+    let mut two = entry(TWO, FirstInstruction::Meets);
+    assert!(two.goes_on_at(Gva::new(OUTSIDE)));
+    assert_eq!((two.executed(OUTSIDE), two.steps()), (None, 1));
+    assert!(
+        !two.goes_on_at(Gva::new(INSIDE)),
+        "the next one is the last"
+    );
+    assert_eq!((two.executed(INSIDE), two.steps()), (Some(STEPPED), 2));
+    assert!(!entry(TWO, FirstInstruction::OthersStopped).goes_on_at(Gva::new(OUTSIDE)));
+}
+
+#[test]
+fn hlt_counts_as_a_step_and_a_vp_that_waits_already_makes_none() {
+    let mut halts = entry(TWO, FirstInstruction::Meets);
+    assert_eq!((halts.halted(), halts.steps()), (Some(STEPPED), 1));
+    let mut waits = entry(TWO, FirstInstruction::Meets);
+    assert_eq!(
+        (waits.nothing_to_execute(), waits.steps()),
+        (Some(STEPPED), 0)
+    );
 }

@@ -1,6 +1,8 @@
 //! Stopping the guest: kicks the VPs, and decides what happens once every VP has parked.
 
 use super::AfterAct;
+use super::Cause;
+use super::IllegalInput;
 use super::Output;
 use super::Outputs;
 use super::Phase;
@@ -12,8 +14,11 @@ use super::Vp;
 use super::VpState;
 use super::messages::Hit;
 use super::vp_index;
+use crate::control::at_breakpoint::AtBreakpoint;
+use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::stop::Epoch;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopOn;
 
@@ -27,6 +32,46 @@ impl RunState {
         }
         outputs.extend(self.decide_if_all_parked());
         outputs
+    }
+
+    /// A VP that was entered is in user space again, with its exit completed (I2). `cause` is `None` if the VP was kicked. `at` is the value that the VP was
+    /// entered with, as the entry left it. `steps` is the number of instructions that the VP has stepped since its entry.
+    ///
+    /// # Errors
+    /// [`IllegalInput`] if the VP was not entered in this epoch: the stop is stale.
+    pub(crate) fn parked(
+        &mut self,
+        vp: VpIndex,
+        epoch: Epoch,
+        cause: Option<Cause>,
+        mut at: AtBreakpoint,
+        steps: u64,
+    ) -> Outputs {
+        self.expect_idle_shell("parked")?;
+        let stale = IllegalInput {
+            input: "a stale stop",
+            phase: self.phase.name(),
+        };
+        let parking = match self.vps.get_mut(vp.index() as usize) {
+            Some(vp) if !matches!(vp.state, VpState::Parked(_)) && epoch == self.epoch => vp,
+            _ => return Err(stale.into()),
+        };
+        if parking.state == VpState::Entered && cause.is_none() {
+            return Err(self.illegal("a park without kick or cause").into());
+        }
+        at.clear_decision();
+        parking.state = VpState::Parked(at);
+        self.take_steps(vp, steps);
+        if self.phase == Phase::SteppingOver {
+            return Ok(self.stepped_over(cause));
+        }
+        if let Some(hit) = cause.and_then(Cause::hit) {
+            self.keep_hit(hit);
+        }
+        let mut outputs = self.kick_all();
+        self.phase = Phase::Stopping;
+        outputs.extend(self.decide_if_all_parked());
+        Ok(outputs)
     }
 
     pub(super) fn kick_all(&mut self) -> Vec<Output> {
@@ -136,12 +181,13 @@ impl RunState {
             return outputs;
         }
         match open {
-            Resume::Open
-                if self.answering_hit().is_none() && !self.goals.contains(&StopGoal::Break) =>
-            {
-                self.run_guest()
+            Resume::Open => {
+                self.keep_ends_of_steps();
+                match self.answering_hit().is_some() || self.goals.contains(&StopGoal::Break) {
+                    true => self.report(),
+                    false => self.run_guest(),
+                }
             }
-            Resume::Open => self.report(),
             Resume::Answered => {
                 self.phase = Phase::Parked;
                 self.broken()
@@ -230,6 +276,7 @@ impl RunState {
         if self.session == Session::Detached {
             for vp in &mut self.vps {
                 vp.plan = VpAction::Run;
+                vp.done = false;
             }
         }
         match self.pending_event {

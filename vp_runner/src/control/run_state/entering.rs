@@ -91,6 +91,7 @@ impl RunState {
         if let Some(hit) = cause.and_then(Cause::hit) {
             self.keep_hit(hit);
         }
+        self.keep_ends_of_steps();
         if self.answering_hit().is_none() && self.goals.is_empty() && self.pending_event.is_none() {
             return self.step_over_or_enter();
         }

@@ -25,6 +25,7 @@ impl Vp {
     pub(super) const NEW: Self = Self {
         state: VpState::Parked(AtBreakpoint::NEW),
         plan: VpAction::Run,
+        done: false,
         reported: None,
         presence: Presence::Here,
     };

@@ -119,10 +119,10 @@ fn a_second_hit_waits_for_the_next_resume() {
     let mut state = running();
     let epoch = state.epoch;
     let first = Some(Cause::Debug(hit(VP1)));
-    let outputs = state.parked(VP1, epoch, first, MOVED).unwrap();
+    let outputs = state.parked(VP1, epoch, first, MOVED, 0).unwrap();
     assert_eq!(outputs, [Output::Kick(VP0)]);
     let second = Some(Cause::Debug(hit(VP0)));
-    let outputs = state.parked(VP0, epoch, second, MOVED).unwrap();
+    let outputs = state.parked(VP0, epoch, second, MOVED, 0).unwrap();
     let reason = hit(VP1);
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
@@ -135,12 +135,12 @@ fn a_second_hit_waits_for_the_next_resume() {
 fn a_stop_of_an_older_epoch_is_refused_as_stale() {
     let mut state = running();
     let met = Some(Cause::Debug(hit(VP0)));
-    let refused = state.parked(VP0, Epoch::default(), met, MOVED);
+    let refused = state.parked(VP0, Epoch::default(), met, MOVED, 0);
     assert!(matches!(refused, Err(Refused::Shell(_))));
     let epoch = state.epoch;
     state.break_().unwrap();
-    state.parked(VP0, epoch, None, MOVED).unwrap();
-    let twice = state.parked(VP0, epoch, None, MOVED);
+    state.parked(VP0, epoch, None, MOVED, 0).unwrap();
+    let twice = state.parked(VP0, epoch, None, MOVED, 0);
     assert!(matches!(twice, Err(Refused::Shell(_))));
 }
 
@@ -155,10 +155,10 @@ fn a_finished_step_is_told_before_a_breakpoint_that_keeps() {
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP0 };
     state
-        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))), MOVED)
+        .parked(VP1, epoch, Some(Cause::Debug(hit(VP1))), MOVED, 0)
         .unwrap();
     let stepped = Some(Cause::Debug(step));
-    let outputs = state.parked(VP0, epoch, stepped, MOVED).unwrap();
+    let outputs = state.parked(VP0, epoch, stepped, MOVED, 0).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
 }
@@ -170,8 +170,8 @@ fn a_guest_that_crashed_tries_again_once_its_registers_are_repaired() {
     let cause = vmm_core_defs::stop::CrashCause::Internal { suberror: 1 };
     let crash = GuestEvent::Crashed { vp: VP0, cause };
     let crashed = Some(Cause::Guest(crash));
-    state.parked(VP0, epoch, crashed, MOVED).unwrap();
-    state.parked(VP1, epoch, None, MOVED).unwrap();
+    state.parked(VP0, epoch, crashed, MOVED, 0).unwrap();
+    state.parked(VP1, epoch, None, MOVED, 0).unwrap();
     let mut unrepaired = state.clone();
     let outputs = unrepaired.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Act(crash)]);
@@ -226,7 +226,7 @@ fn a_guest_that_was_resumed_once_is_no_longer_held() {
         let stepped = DebugStopReason::SingleStep { vp: VP0 };
         let epoch = state.epoch;
         state
-            .parked(VP0, epoch, Some(Cause::Debug(stepped)), MOVED)
+            .parked(VP0, epoch, Some(Cause::Debug(stepped)), MOVED, 0)
             .unwrap();
         state.detach(action).unwrap()
     };
@@ -271,8 +271,8 @@ fn resumed_on_a_byte(plan: &[VpAction]) -> (RunState, Vec<Output>) {
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP0)));
-    state.parked(VP0, epoch, met, MOVED).unwrap();
-    state.parked(VP1, epoch, None, MOVED).unwrap();
+    state.parked(VP0, epoch, met, MOVED, 0).unwrap();
+    state.parked(VP1, epoch, None, MOVED, 0).unwrap();
     state.resume(plan, alive).unwrap();
     let outputs = state.programmed(&[EMULATED]).unwrap();
     (state, outputs)
@@ -293,13 +293,13 @@ fn a_vp_that_cannot_carry_out_its_instruction_steps_over_with_the_others_parked(
     let mut at = entries(&outputs)[0];
     at.emulation_failed();
     let cannot = Some(Cause::NotReported);
-    state.parked(VP0, epoch, cannot, at).unwrap();
-    let outputs = state.parked(VP1, epoch, None, MOVED).unwrap();
+    state.parked(VP0, epoch, cannot, at, 0).unwrap();
+    let outputs = state.parked(VP1, epoch, None, MOVED, 0).unwrap();
     assert_eq!(outputs, [Output::Program]);
     let outputs = state.programmed(&[EMULATED]).unwrap();
     assert_eq!(firsts(&outputs), [OthersStopped]);
     let done = Some(Cause::NotReported);
-    let outputs = state.parked(VP0, epoch, done, MOVED).unwrap();
+    let outputs = state.parked(VP0, epoch, done, MOVED, 0).unwrap();
     assert_eq!(firsts(&outputs), [Meets, Meets]);
 }
 
@@ -309,7 +309,7 @@ fn both_hit() -> RunState {
     let epoch = state.epoch;
     for vp in [VP1, VP0] {
         let met = Some(Cause::Debug(hit(vp)));
-        state.parked(vp, epoch, met, MOVED).unwrap();
+        state.parked(vp, epoch, met, MOVED, 0).unwrap();
     }
     state
 }
@@ -326,7 +326,7 @@ fn a_kept_hit_answers_no_resume_of_another_vp() {
     let epoch = state.epoch;
     let step = DebugStopReason::SingleStep { vp: VP1 };
     let stepped = Some(Cause::Debug(step));
-    let outputs = state.parked(VP1, epoch, stepped, MOVED).unwrap();
+    let outputs = state.parked(VP1, epoch, stepped, MOVED, 0).unwrap();
     let reason = step;
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     // A client ignores the reason of a VP that it did not resume.
@@ -352,13 +352,13 @@ fn a_breakpoint_that_a_vp_was_about_to_meet_is_told_on_request_once_and_passed()
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP1)));
-    state.parked(VP1, epoch, met, MOVED).unwrap();
+    state.parked(VP1, epoch, met, MOVED, 0).unwrap();
     assert_eq!(
         state.report_breakpoint_ahead(VP0, BREAKPOINT),
         None,
         "VP 0 moves"
     );
-    state.parked(VP0, epoch, None, MOVED).unwrap();
+    state.parked(VP0, epoch, None, MOVED, 0).unwrap();
     let first = state.report_breakpoint_ahead(VP0, BREAKPOINT);
     assert_eq!(first, Some(hit(VP0)));
     assert_eq!(state.report_reason_of(VP0, alive), Ok(first));
@@ -373,13 +373,13 @@ fn a_breakpoint_at_a_vp_that_was_not_let_go_is_not_told_on_request() {
     let mut state = running();
     let epoch = state.epoch;
     let met = Some(Cause::Debug(hit(VP1)));
-    state.parked(VP1, epoch, met, MOVED).unwrap();
-    state.parked(VP0, epoch, None, MOVED).unwrap();
+    state.parked(VP1, epoch, met, MOVED, 0).unwrap();
+    state.parked(VP0, epoch, None, MOVED, 0).unwrap();
     state.resume(&ALONE, alive).unwrap();
     state.programmed(&[]).unwrap();
     let step = Some(Cause::Debug(DebugStopReason::SingleStep { vp: VP1 }));
     state
-        .parked(VP1, state.epoch, step, MOVED)
+        .parked(VP1, state.epoch, step, MOVED, 0)
         .expect("the step ends");
     assert_eq!(state.report_breakpoint_ahead(VP0, BREAKPOINT), None);
     assert!(!may_pass(&state, VP0));
@@ -413,7 +413,7 @@ fn a_finished_step_answers_no_later_resume() {
     state.programmed(&[]).unwrap();
     for vp in [VP0, VP1] {
         let stepped = Some(Cause::Debug(DebugStopReason::SingleStep { vp }));
-        state.parked(vp, state.epoch, stepped, MOVED).unwrap();
+        state.parked(vp, state.epoch, stepped, MOVED, 0).unwrap();
     }
     let outputs = state.resume(&[VpAction::Run; 2], alive).unwrap();
     assert_eq!(outputs, [Output::Program]);

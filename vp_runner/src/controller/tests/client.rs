@@ -106,7 +106,10 @@ fn any_breakpoint() -> Breakpoint {
 fn any_action() -> VpAction {
     match thread_rng().gen_range(0..8) {
         0..4 => VpAction::Run,
-        4 | 5 => VpAction::Step,
+        4 => VpAction::Step,
+        5 => VpAction::StepN {
+            count: thread_rng().gen_range(1..6).try_into().unwrap(),
+        },
         6 => VpAction::Stay,
         _ => VpAction::StepRange {
             start: Gva::new(CODE),
@@ -261,6 +264,22 @@ impl Client {
         !self.plan.iter().any(stays)
     }
 
+    /// Checks how far the VPs have gone that were to make several steps.
+    fn check_steps(&self, stop: &StopEvent) {
+        let mut all = None;
+        for (vp, action) in &self.plan {
+            let VpAction::StepN { count } = action else {
+                continue;
+            };
+            let (count, made) = (count.get(), self.model.executed_since(*vp));
+            assert!(made <= count, "VP {vp} has made {made} of {count} steps");
+            let done = stop.reason == DebugStopReason::SingleStep { vp: *vp };
+            assert!(!done || made == count, "VP {vp}: {made} of {count} steps");
+            all = Some(all.unwrap_or(0) + made);
+        }
+        assert_eq!(stop.steps, all);
+    }
+
     /// Resumes the guest, and sends requests meanwhile. `Some` if the session has ended.
     fn run(&mut self) -> Option<End> {
         let breaks = self.model.breaks_answered();
@@ -298,6 +317,9 @@ impl Client {
                     self.epoch = self.epoch.next();
                     assert_eq!(stop.epoch, self.epoch, "I1");
                     assert!(!alone || self.lets_go(stop.reason.vp()), "I1");
+                    if alone {
+                        self.check_steps(&stop);
+                    }
                     last = Some(stop.reason);
                 }
                 // Only for the first resume is the guest certainly stopped.

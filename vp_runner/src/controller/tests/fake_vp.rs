@@ -165,7 +165,8 @@ impl FakeVp {
             match command {
                 Command::Enter(enter) => {
                     self.forget_snapshot();
-                    let (cause, at) = self.go(&enter);
+                    let (cause, entry) = self.go(&enter);
+                    let at = entry.at();
                     self.model.has_moved(self.vp, at);
                     self.model.parks(self.vp, self.rip(), cause);
                     thread::yield_now();
@@ -179,6 +180,7 @@ impl FakeVp {
                         },
                         guest_registers: Some(0),
                         at,
+                        steps: entry.steps(),
                     }));
                     thread::yield_now();
                 }
@@ -188,7 +190,7 @@ impl FakeVp {
         }
     }
 
-    fn go(&mut self, enter: &Enter) -> (Option<Cause>, AtBreakpoint) {
+    fn go(&mut self, enter: &Enter) -> (Option<Cause>, Entry) {
         self.stops = enter.stops;
         self.model.armed(self.vp, self.stops);
         self.model.entered(self.vp, self.rip(), enter);
@@ -196,7 +198,7 @@ impl FakeVp {
         let mut entry = Entry::new(self.vp, enter.action, enter.at, here);
         let cause = self.run(&mut entry);
         self.lower();
-        (cause, entry.at())
+        (cause, entry)
     }
 
     fn run(&mut self, entry: &mut Entry) -> Option<Cause> {
@@ -242,6 +244,8 @@ impl FakeVp {
                 Exit::Int3 => self.met(entry),
                 Exit::Executed => entry.executed(self.rip()),
                 Exit::Reset => {
+                    // The instruction that asked for it has executed.
+                    entry.count_step();
                     entry.guest_event();
                     Some(Cause::Guest(GuestEvent::Reset { vp: Some(self.vp) }))
                 }

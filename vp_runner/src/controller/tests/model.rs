@@ -55,6 +55,8 @@ struct Record {
     unclear: bool,
     /// The number of instructions in the present entry.
     executed_now: u64,
+    /// The number of instructions since a debugger resumed the guest.
+    executed_since: u64,
     stops: StopSet,
 }
 
@@ -205,6 +207,7 @@ impl Model {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
         record.executed_now += 1;
+        record.executed_since += 1;
         drop(state);
         self.may_have_moved(vp);
     }
@@ -305,7 +308,16 @@ impl Model {
 
     /// A debugger resumes the guest.
     pub(super) fn let_go(&self) {
-        self.state().let_go = true;
+        let mut state = self.state();
+        state.let_go = true;
+        for record in &mut state.vps {
+            record.executed_since = 0;
+        }
+    }
+
+    /// The number of instructions that the VP has executed since a debugger resumed the guest.
+    pub(super) fn executed_since(&self, vp: VpIndex) -> u64 {
+        self.state().vps[vp.index() as usize].executed_since
     }
 
     /// Whether the guest was ever resumed.

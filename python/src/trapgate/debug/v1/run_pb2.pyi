@@ -300,10 +300,25 @@ class VpAction(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing_extensions.Literal["end", b"end", "start", b"start"]) -> None: ...
 
+    class StepN(google.protobuf.message.Message):
+        """Not 0."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        COUNT_FIELD_NUMBER: builtins.int
+        count: builtins.int
+        def __init__(
+            self,
+            *,
+            count: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing_extensions.Literal["count", b"count"]) -> None: ...
+
     STAY_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
     STEP_RANGE_FIELD_NUMBER: builtins.int
+    STEP_N_FIELD_NUMBER: builtins.int
     @property
     def stay(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     @property
@@ -312,6 +327,8 @@ class VpAction(google.protobuf.message.Message):
     def step(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     @property
     def step_range(self) -> global___VpAction.StepRange: ...
+    @property
+    def step_n(self) -> global___VpAction.StepN: ...
     def __init__(
         self,
         *,
@@ -319,10 +336,11 @@ class VpAction(google.protobuf.message.Message):
         run: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         step: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         step_range: global___VpAction.StepRange | None = ...,
+        step_n: global___VpAction.StepN | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["kind", b"kind", "run", b"run", "stay", b"stay", "step", b"step", "step_range", b"step_range"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["kind", b"kind", "run", b"run", "stay", b"stay", "step", b"step", "step_range", b"step_range"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["stay", "run", "step", "step_range"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["kind", b"kind", "run", b"run", "stay", b"stay", "step", b"step", "step_n", b"step_n", "step_range", b"step_range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["kind", b"kind", "run", b"run", "stay", b"stay", "step", b"step", "step_n", b"step_n", "step_range", b"step_range"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["stay", "run", "step", "step_range", "step_n"] | None: ...
 
 global___VpAction = VpAction
 
@@ -334,21 +352,26 @@ class StopEvent(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     VPS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     @property
     def reason(self) -> global___DebugStopReason: ...
     @property
     def vps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The VPs that the VM has, in the order of their indexes."""
+    steps: builtins.int
+    """The instructions that VPs have executed by `step_n`. Only in the answer to a request with this action."""
     def __init__(
         self,
         *,
         epoch: builtins.int = ...,
         reason: global___DebugStopReason | None = ...,
         vps: collections.abc.Iterable[builtins.int] | None = ...,
+        steps: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["epoch", b"epoch", "reason", b"reason", "vps", b"vps"]) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_steps", b"_steps", "reason", b"reason", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_steps", b"_steps", "epoch", b"epoch", "reason", b"reason", "steps", b"steps", "vps", b"vps"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_steps", b"_steps"]) -> typing_extensions.Literal["steps"] | None: ...
 
 global___StopEvent = StopEvent
 

@@ -43,14 +43,14 @@ impl<V: Vcpu> Vp<V> {
     /// A VP that waits for an event may have nothing to execute.
     fn wait_in_halt(&mut self, entry: &mut Entry) -> BeforeGuest {
         if self.progress == Progress::Halted {
-            if entry.steps() {
-                return park(entry.halted());
+            if entry.is_stepping() {
+                return park(entry.nothing_to_execute());
             }
             return ControlFlow::Break(Next::WaitForKick);
         }
-        if entry.steps() && self.waits_for_start() {
+        if entry.is_stepping() && self.waits_for_start() {
             // There is no instruction to step, and perhaps no other VP that would start this one.
-            return park(entry.halted());
+            return park(entry.nothing_to_execute());
         }
         if entry.first() == FirstInstruction::OthersStopped && self.waits() {
             return park(entry.vp_waits());

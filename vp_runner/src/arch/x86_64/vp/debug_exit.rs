@@ -96,6 +96,11 @@ impl<V: Vcpu> Vp<V> {
     ) -> Option<Cause> {
         match stop_cause(exit, registers, state.stepping) {
             DebugCause::Slot { slot, guest } => {
+                // A watchpoint comes with the end of its instruction. Some CPUs report a breakpoint together with the step that led to it.
+                let step = exit.dr6.single_step();
+                if self.stepping.is_executed(Gva::new(exit.pc), step) {
+                    entry.count_step();
+                }
                 let guest = self.settle(exit).or(guest);
                 let cause = self.slot_cause(slot);
                 // The guest's part of the exception waits in KVM until the VP enters again.
@@ -162,11 +167,18 @@ impl<V: Vcpu> Vp<V> {
     fn met(&mut self, byte: ByteHere, entry: &mut Entry) -> Option<Cause> {
         match byte {
             ByteHere::Breakpoint(breakpoint) => {
+                // After `mov ss` and its like, the byte is met before the trap of the step.
+                if self.stepping.is_executed(breakpoint.address, false) {
+                    entry.count_step();
+                }
                 let vp = self.index;
                 Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }))
             }
             ByteHere::OtherAddress(location) => match self.carry_out(&location) {
-                Some(rip) => entry.executed(rip.value()),
+                Some(rip) => {
+                    self.stepping.drop_plan();
+                    entry.executed(rip.value())
+                }
                 None => Some(entry.emulation_failed()),
             },
         }

@@ -27,6 +27,7 @@ use crate::control::exit::Exit;
 use crate::control::exit::Meaning;
 use crate::control::guest_event::GuestEvent;
 use crate::control::run_state::Cause;
+use std::num::NonZeroU64;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
@@ -215,7 +216,7 @@ impl<V: Vcpu> Vp<V> {
         taken_back.and(shown).map_err(|err| self.crashed(&err))
     }
 
-    fn fast_path(&mut self, exit: Exit, entry: &Entry) -> FastPath {
+    fn fast_path(&mut self, exit: Exit, entry: &mut Entry) -> FastPath {
         let Exit::Debug(exit) = exit else {
             return FastPath::Done;
         };
@@ -225,7 +226,7 @@ impl<V: Vcpu> Vp<V> {
 
     /// The VP has left the guest.
     pub(super) fn left_guest(&mut self, exit: Exit, run: &mut GuestRun) -> Next {
-        let path = self.fast_path(exit, &run.entry);
+        let path = self.fast_path(exit, &mut run.entry);
         if path == FastPath::Continue {
             let pending = Pending::Nothing;
             return Next::Enter { pending, path };
@@ -301,6 +302,7 @@ impl<V: Vcpu> Vp<V> {
             },
             guest_registers: self.debugging.guest_registers_at_stop(&mut self.cpu),
             at: run.entry.at(),
+            steps: run.entry.steps(),
         }
     }
 
@@ -310,6 +312,10 @@ impl<V: Vcpu> Vp<V> {
         from: Option<Gva>,
         entry: &mut Entry,
     ) -> Option<Cause> {
+        if !self.stepping.is_planned() {
+            // The completion has brought the debug exit of the step.
+            return None;
+        }
         let rip = self.cpu.linear_rip().ok()?;
         match Some(rip) == from {
             true => None,
@@ -342,5 +348,10 @@ impl<V: Vcpu> Vp<V> {
 }
 
 fn is_one_instruction(enter: &Enter) -> bool {
-    enter.action == VpAction::Step || enter.at.first() == FirstInstruction::OthersStopped
+    let one = match enter.action {
+        VpAction::Step => true,
+        VpAction::StepN { count } => count == NonZeroU64::MIN,
+        _ => false,
+    };
+    one || enter.at.first() == FirstInstruction::OthersStopped
 }

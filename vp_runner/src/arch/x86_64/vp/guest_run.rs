@@ -195,7 +195,9 @@ impl<V: Vcpu> Vp<V> {
     ) -> Next {
         match after {
             AfterCompletion::Step { from, resume_flag } => {
-                let cause = found.or_else(|| self.end_of_access_step(from, &mut run.entry));
+                // Also with an event: the instruction counts as a step.
+                let stepped = self.end_of_access_step(from, &mut run.entry);
+                let cause = found.or(stepped);
                 self.conclude(cause, Pending::Nothing, resume_flag, run)
             }
             AfterCompletion::Park(cause) => {

@@ -138,6 +138,13 @@ impl Stepping {
         self.planned.is_some()
     }
 
+    /// Whether the instruction of the step under way has executed, for a VP that met a breakpoint or watchpoint and is at `rip`. `trapped`: the trap of the step came with it.
+    pub(super) fn is_executed(&self, rip: Gva, trapped: bool) -> bool {
+        self.planned.as_ref().is_some_and(|planned| {
+            planned.at_trap == AtTrap::StepDone && (trapped || planned.location.rip != rip)
+        })
+    }
+
     /// The linear address of the instruction that is stepped.
     pub(super) fn from(&self) -> Option<Gva> {
         self.planned.as_ref().map(|planned| planned.location.rip)

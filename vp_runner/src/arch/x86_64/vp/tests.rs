@@ -7,6 +7,7 @@ mod failures;
 pub(crate) mod fake_vcpu;
 mod fetch;
 mod owners;
+mod steps;
 
 use super::Vp;
 use super::VpContext;

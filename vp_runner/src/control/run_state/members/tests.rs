@@ -42,7 +42,7 @@ fn attached(vps: u32) -> RunState {
     state.attach().unwrap();
     for vp in (0..vps).map(VpIndex::new) {
         state
-            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW)
+            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW, 0)
             .unwrap();
     }
     state.check_stopped().unwrap();
@@ -67,7 +67,7 @@ fn vps_may_join_in_any_order_and_those_that_have_not_come_do_not_run() {
     assert_eq!(broken, [Output::Kick(FIRST), Output::Kick(third)]);
     for vp in [FIRST, third] {
         state
-            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW)
+            .parked(vp, Epoch::default(), None, AtBreakpoint::NEW, 0)
             .unwrap();
     }
     state.check_stopped().unwrap();
@@ -96,7 +96,7 @@ fn a_vp_that_leaves_does_not_run_and_nobody_waits_for_it() {
     let broken = state.break_().unwrap();
     assert_eq!(broken, [Output::Kick(FIRST), Output::Kick(SECOND)]);
     let epoch = Epoch::default().next();
-    let parked = state.parked(FIRST, epoch, None, AtBreakpoint::NEW);
+    let parked = state.parked(FIRST, epoch, None, AtBreakpoint::NEW, 0);
     assert_eq!(parked.unwrap(), []);
     let outputs = state.leave(SECOND).unwrap();
     let reason = DebugStopReason::Break;
@@ -119,11 +119,11 @@ fn the_hits_of_a_vp_that_leaves_are_dropped() {
     let epoch = Epoch::default().next();
     let step = |vp| Some(Cause::Debug(DebugStopReason::SingleStep { vp }));
     state
-        .parked(SECOND, epoch, step(SECOND), AtBreakpoint::NEW)
+        .parked(SECOND, epoch, step(SECOND), AtBreakpoint::NEW, 0)
         .unwrap();
     state.leave(SECOND).unwrap();
     let outputs = state
-        .parked(FIRST, epoch, step(FIRST), AtBreakpoint::NEW)
+        .parked(FIRST, epoch, step(FIRST), AtBreakpoint::NEW, 0)
         .unwrap();
     let reason = DebugStopReason::SingleStep { vp: FIRST };
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
@@ -138,7 +138,9 @@ fn an_event_of_a_device_stops_a_guest_that_a_debugger_runs() {
     let outputs = state.device_event(GuestEvent::Reset { vp }).unwrap();
     assert_eq!(outputs, [Output::Kick(FIRST)]);
     let epoch = Epoch::default().next();
-    let outputs = state.parked(FIRST, epoch, None, AtBreakpoint::NEW).unwrap();
+    let outputs = state
+        .parked(FIRST, epoch, None, AtBreakpoint::NEW, 0)
+        .unwrap();
     let reason = DebugStopReason::Reset { vp };
     assert_eq!(outputs, [Output::Report { epoch, reason }]);
     let outputs = state.resume(&[VpAction::Run], Some).unwrap();
@@ -162,7 +164,7 @@ fn only_a_debugger_has_events_that_are_stops() {
     let mut state = running(1);
     assert_eq!(state.stops_of_debugger(), None);
     state.attach().unwrap();
-    let parked = state.parked(FIRST, Epoch::default(), None, AtBreakpoint::NEW);
+    let parked = state.parked(FIRST, Epoch::default(), None, AtBreakpoint::NEW, 0);
     parked.unwrap();
     let panics = StopOn::from_iter([GuestEventKind::Panic]);
 
@@ -189,8 +191,8 @@ fn a_vp_that_leaves_during_a_step_over_lets_the_others_run_if_it_was_the_one_tha
         };
         let met = Some(Cause::Debug(met));
         let at = AtBreakpoint::NEW;
-        state.parked(FIRST, epoch, met, at).unwrap();
-        state.parked(SECOND, epoch, None, at).unwrap();
+        state.parked(FIRST, epoch, met, at, 0).unwrap();
+        state.parked(SECOND, epoch, None, at, 0).unwrap();
         state.resume(&[VpAction::Run; 2], Some).unwrap();
         let byte = ByteAtRip {
             of: ByteOf::ThisAddress,

@@ -18,9 +18,9 @@ const FAULT: GuestEvent = GuestEvent::TripleFault {
 fn meets(state: &mut RunState, event: GuestEvent) -> Vec<Output> {
     let epoch = state.epoch;
     let cause = Some(Cause::Guest(event));
-    let outputs = state.parked(VP1, epoch, cause, MOVED).unwrap();
+    let outputs = state.parked(VP1, epoch, cause, MOVED, 0).unwrap();
     assert_eq!(outputs, [Output::Kick(VP0)]);
-    state.parked(VP0, epoch, None, MOVED).unwrap()
+    state.parked(VP0, epoch, None, MOVED, 0).unwrap()
 }
 
 /// A guest that runs without a debugger.
@@ -29,7 +29,7 @@ fn undebugged(keep_stopped: KeepStopped) -> RunState {
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     for vp in [VP0, VP1] {
-        state.parked(vp, epoch, None, MOVED).unwrap();
+        state.parked(vp, epoch, None, MOVED, 0).unwrap();
     }
     state.programmed(&[]).unwrap();
     state
@@ -126,8 +126,8 @@ fn a_crash_that_no_debugger_was_told_of_is_kept_though_one_detaches() {
     let epoch = state.epoch;
     state.detach(DetachAction::Resume).unwrap();
     let cause = Some(Cause::Guest(CRASH));
-    state.parked(VP1, epoch, cause, MOVED).unwrap();
-    let outputs = state.parked(VP0, epoch, None, MOVED).unwrap();
+    state.parked(VP1, epoch, cause, MOVED, 0).unwrap();
+    let outputs = state.parked(VP0, epoch, None, MOVED, 0).unwrap();
     assert_eq!(outputs.last(), Some(&Output::KeptStopped(CRASH)));
 }
 

@@ -56,8 +56,10 @@ pub(super) struct Model {
     passing_byte: BTreeMap<VpIndex, ByteOf>,
     /// VPs whose instruction under the byte could not be emulated, and that have executed nothing since.
     emulation_failed: BTreeSet<VpIndex>,
-    /// VPs that have finished a step in the present resume.
-    stepped: BTreeSet<VpIndex>,
+    /// The number of steps that each VP is still to make in the present resume, for the VPs that step.
+    left: BTreeMap<VpIndex, u64>,
+    /// The number of steps that were made by `StepN` in the present resume, if it has this action.
+    steps: Option<u64>,
     /// The VP of these that must run without other VPs.
     alone: Option<VpIndex>,
     /// The guest has caused an event that is yet to be carried out.
@@ -96,6 +98,15 @@ fn emulation(vp: VpIndex) -> Emulation {
     }
 }
 
+/// The number of steps that an action asks for, if it does.
+fn steps_of((vp, action): (VpIndex, &VpAction)) -> Option<(VpIndex, u64)> {
+    match action {
+        VpAction::Step => Some((vp, 1)),
+        VpAction::StepN { count } => Some((vp, count.get())),
+        _ => None,
+    }
+}
+
 fn close(request: &mut Request, name: &str) {
     assert_eq!(*request, Request::Open, "{name} answered unasked (I1)");
     *request = Request::None;
@@ -126,7 +137,8 @@ impl Model {
             lifted: None,
             passing_byte: BTreeMap::new(),
             emulation_failed: BTreeSet::new(),
-            stepped: BTreeSet::new(),
+            left: BTreeMap::new(),
+            steps: None,
             alone: None,
             event_pending: false,
             held: true,
@@ -161,7 +173,7 @@ impl Model {
                 .map(|_| Vec::new())
                 .map_err(Refused::from),
             Input::Shutdown => self.state.shutdown(),
-            Input::Parked(vp, cause) => {
+            Input::Parked(vp, cause, steps) => {
                 let epoch = self.state.epoch;
                 if let Some(Cause::Debug(DebugStopReason::Breakpoint { vp, .. })) = cause {
                     self.unreported.push(*vp);
@@ -172,9 +184,7 @@ impl Model {
                         self.crash = Crash::NotReported;
                     }
                 }
-                if let Some(Cause::Debug(DebugStopReason::SingleStep { vp })) = cause {
-                    self.stepped.insert(*vp);
-                }
+                self.note_steps(*vp, *steps);
                 self.note_byte_at_rip(*vp, *cause);
                 self.reported.remove(vp);
                 self.emulation_failed.remove(vp);
@@ -183,18 +193,18 @@ impl Model {
                     FirstInstruction::Meets => at.may_have_moved(),
                     _ => at.executed(),
                 }
-                self.state.parked(*vp, epoch, *cause, at)
+                self.state.parked(*vp, epoch, *cause, at, *steps)
             }
             Input::StillThere(vp) => {
                 let at = self.park_without_executing(*vp);
-                self.state.parked(*vp, self.state.epoch, None, at)
+                self.state.parked(*vp, self.state.epoch, None, at, 0)
             }
             Input::EmulationFailed(vp) => {
                 let mut at = self.park_without_executing(*vp);
                 at.emulation_failed();
                 self.emulation_failed.insert(*vp);
                 let cause = Some(Cause::NotReported);
-                self.state.parked(*vp, self.state.epoch, cause, at)
+                self.state.parked(*vp, self.state.epoch, cause, at, 0)
             }
             Input::ReportReason(vp) => match self.state.report_reason_of(*vp, still_hit) {
                 Ok(reason) => {
@@ -289,6 +299,22 @@ impl Model {
         at
     }
 
+    /// The VP has made this many steps since its entry.
+    fn note_steps(&mut self, vp: VpIndex, made: u64) {
+        let counts = match self.vps[vp.index() as usize] {
+            VpIs::InGuest(action, _) | VpIs::Kicked(action, _) => {
+                matches!(action, VpAction::StepN { .. })
+            }
+            VpIs::Parked => false,
+        };
+        if counts {
+            self.steps = self.steps.map(|steps| steps + made);
+        }
+        if let Some(left) = self.left.get_mut(&vp) {
+            *left -= made;
+        }
+    }
+
     /// Updates which VPs have a byte at their RIP, after a VP has parked.
     fn note_byte_at_rip(&mut self, vp: VpIndex, cause: Option<Cause>) {
         let hit = matches!(
@@ -348,7 +374,15 @@ impl Model {
         outputs: &[Output],
     ) {
         stopped.expect("a resume is taken only when stopped");
-        self.stepped.clear();
+        self.left = (0..)
+            .map(VpIndex::new)
+            .zip(plan)
+            .filter_map(steps_of)
+            .collect();
+        self.steps = plan
+            .iter()
+            .any(|action| matches!(action, VpAction::StepN { .. }))
+            .then_some(0);
         self.resume = Request::Open;
         let moves = |vp: &VpIndex| plan[vp.index() as usize] != VpAction::Stay;
         self.resumed = (0..plan.len()).map(vp_index).filter(moves).collect();
@@ -412,18 +446,14 @@ impl Model {
         self.state.epoch = Epoch::default();
         let asks_for_reasons = self.asks_for_reasons();
         let all_parked = self.state.phase == Phase::Parked;
-        let waits = |vp: &VpIndex| {
-            let step = Hit::Debug(DebugStopReason::SingleStep { vp: *vp });
-            self.state.hits.contains(&step)
-        };
-        self.stepped.retain(waits);
         if all_parked {
-            self.stepped.clear();
+            self.left.clear();
+            (self.steps, self.state.steps) = (None, None);
             self.resumed = (0..self.vps.len()).map(vp_index).collect();
         }
         for vp in &mut self.state.vps {
             if all_parked {
-                vp.plan = VpAction::Run;
+                (vp.plan, vp.done) = (VpAction::Run, false);
             }
             if !asks_for_reasons {
                 vp.reported = None;

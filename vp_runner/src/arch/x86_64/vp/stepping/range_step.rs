@@ -1,4 +1,4 @@
-//! The fast path of a range step: steps that follow each other, where the VP looks at nothing but the next instruction.
+//! The fast path of steps that follow each other, in a range or by a number, where the VP looks at nothing but the next instruction.
 //!
 //! An instruction on general registers alone ([`Class::Faultless`](crate::arch::x86_64::step_effects::class::Class::Faultless)) changes nothing that [`Stepping::plan`] depends on but RIP. The guest's debug registers,
 //! its trap flag, its mode and its tables are as they were; no event has become due that the step does not hold back; and KVM has kept its
@@ -84,17 +84,19 @@ impl NextStep {
 }
 
 impl Stepping {
-    /// The VP has left the guest with a debug exit. If this was a step of a range over a faultless instruction, and the next instruction is faultless too, the step over that
-    /// one is under way now.
+    /// The VP has left the guest with a debug exit. If this was a step over a faultless instruction, the client's steps go on, and the next instruction is faultless too, the
+    /// step over that one is under way now.
     pub(in super::super) fn fast_path<V: Vcpu>(
         &mut self,
         exit: &DebugExit,
-        entry: &Entry,
+        entry: &mut Entry,
         cpu: &mut Cpu<V>,
         memory: &GuestMemory,
     ) -> FastPath {
         match self.same_again(exit, entry, memory) {
             Some(()) => {
+                // The entry goes on, as `same_again` has found.
+                let _ = entry.executed(exit.pc);
                 cpu.vcpu.kept_trap_flag();
                 FastPath::Continue
             }
@@ -108,7 +110,7 @@ impl Stepping {
             return None;
         };
         let rip = Gva::new(exit.pc);
-        if !exit.is_step_alone() || !entry.range_includes(rip) || !is_within_page(rip) {
+        if !exit.is_step_alone() || !entry.goes_on_at(rip) || !is_within_page(rip) {
             return None;
         }
         let memory = memory.by(planned.location.paging);

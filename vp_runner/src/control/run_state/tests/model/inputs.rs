@@ -15,7 +15,8 @@ pub(in crate::control::run_state::tests) enum Input {
     Reset,
     StopOn(StopOn),
     Shutdown,
-    Parked(VpIndex, Option<Cause>),
+    /// With the number of steps that the VP has made since its entry.
+    Parked(VpIndex, Option<Cause>, u64),
     /// The VP was kicked before it executed an instruction or passed its byte.
     StillThere(VpIndex),
     /// The instruction under the byte could not be emulated.
@@ -59,6 +60,14 @@ impl Model {
             inputs.push(plan(VpAction::Step, VpAction::Run));
             inputs.push(plan(VpAction::Step, VpAction::Step));
         }
+        let steps = |count: u64| VpAction::StepN {
+            count: count.try_into().unwrap(),
+        };
+        match count {
+            1 => inputs.push(plan(steps(3), VpAction::Stay)),
+            2 if self.breakpoints => inputs.push(plan(steps(2), VpAction::Run)),
+            _ => {}
+        }
         if count >= 2 {
             inputs.push(plan(VpAction::Stay, VpAction::Run));
         }
@@ -77,38 +86,35 @@ impl Model {
         }
         for (index, vp_is) in self.vps.iter().enumerate() {
             let vp = vp_index(index);
-            let action = match vp_is {
-                VpIs::Parked => continue,
-                VpIs::InGuest(action, _) => action,
-                VpIs::Kicked(action, _) => {
-                    if self.lifted != Some(vp) {
-                        inputs.push(Input::Parked(vp, None));
-                    }
-                    if self.asks_for_reasons()
-                        || self.passing_byte.contains_key(&vp)
-                        || self.lifted == Some(vp)
-                    {
-                        inputs.push(Input::StillThere(vp));
-                    }
-                    action
-                }
+            // The VP parks with each number of steps from 0 on that it may have made.
+            let left = self.left.get(&vp).copied();
+            let mut parks = |cause, most| {
+                let steps = 0..=left.map_or(0, |left| left.min(most));
+                inputs.extend(steps.map(|steps| Input::Parked(vp, cause, steps)));
             };
-            if self.passing_byte.contains_key(&vp) && self.alone != Some(vp) {
-                inputs.push(Input::EmulationFailed(vp));
+            let lifted = self.lifted == Some(vp);
+            let all = match count {
+                // Otherwise there would be too many states.
+                3 => 0,
+                _ => u64::MAX,
+            };
+            // Otherwise the last step would be the cause.
+            let not_all = left.map_or(0, |left| left.saturating_sub(1));
+            match vp_is {
+                VpIs::Parked => continue,
+                VpIs::Kicked(..) if !lifted => parks(None, not_all),
+                VpIs::Kicked(..) | VpIs::InGuest(..) => {}
             }
-            // The VP hits a byte of another address, or has stepped over its byte.
+            // The VP hits a byte of another address.
             let on_byte = self.programmed
                 && !self.at_byte.contains_key(&vp)
                 && (self.asks_for_reasons() || index == 0);
-            if on_byte || (self.lifted == Some(vp) && *action == VpAction::Run) {
-                inputs.push(Input::Parked(vp, Some(Cause::NotReported)));
-            }
-            if *action == VpAction::Step {
-                let step = DebugStopReason::SingleStep { vp };
-                inputs.push(Input::Parked(vp, Some(Cause::Debug(step))));
+            if on_byte {
+                parks(Some(Cause::NotReported), not_all);
             }
             if self.programmed && self.lifted.is_none() {
-                inputs.push(Input::Parked(vp, Some(Cause::Debug(hit(vp)))));
+                // Some CPUs report a breakpoint together with the step that led to it.
+                parks(Some(Cause::Debug(hit(vp))), all);
             }
             let event = match index {
                 0 => GuestEvent::Reset { vp: Some(vp) },
@@ -118,18 +124,35 @@ impl Model {
                 },
             };
             if self.asks_for_reasons() || index == 0 || !self.breakpoints {
-                inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
+                parks(Some(Cause::Guest(event)), all);
             }
             if count == 1 && self.keep_stopped != KeepStopped::Nothing {
                 let event = GuestEvent::TripleFault {
                     vp,
                     registers: FaultRegisters::Kept,
                 };
-                inputs.push(Input::Parked(vp, Some(Cause::Guest(event))));
+                parks(Some(Cause::Guest(event)), all);
             }
             if count == 1 {
-                let panic = GuestEvent::Panicked { vp };
-                inputs.push(Input::Parked(vp, Some(Cause::Guest(panic))));
+                parks(Some(Cause::Guest(GuestEvent::Panicked { vp })), all);
+            }
+            // With the others stopped, the VP executes one instruction.
+            match (lifted, left) {
+                (true, None) => inputs.push(Input::Parked(vp, Some(Cause::NotReported), 0)),
+                (true, Some(2..)) => inputs.push(Input::Parked(vp, Some(Cause::NotReported), 1)),
+                (_, None) => {}
+                (_, Some(left)) => {
+                    let step = Cause::Debug(DebugStopReason::SingleStep { vp });
+                    inputs.push(Input::Parked(vp, Some(step), left));
+                }
+            }
+            if let VpIs::Kicked(..) = vp_is
+                && (self.asks_for_reasons() || self.passing_byte.contains_key(&vp) || lifted)
+            {
+                inputs.push(Input::StillThere(vp));
+            }
+            if self.passing_byte.contains_key(&vp) && self.alone != Some(vp) {
+                inputs.push(Input::EmulationFailed(vp));
             }
         }
         if count < 3 && self.breakpoints {

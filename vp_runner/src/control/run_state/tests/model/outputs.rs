@@ -54,8 +54,16 @@ impl Model {
                 close(&mut self.resume, "resume");
                 assert_eq!(epoch, self.state.epoch, "I1");
                 self.check_wanted(reason);
+                assert_eq!(self.state.steps(), self.steps, "the number of steps");
                 if let DebugStopReason::SingleStep { vp } = reason {
-                    assert!(self.stepped.contains(&vp), "a step of an older resume (I8)");
+                    let left = self.left.get(&vp).copied();
+                    assert_eq!(
+                        left,
+                        Some(0),
+                        "a step of an older resume, or one too few (I8)"
+                    );
+                    // The VP may pass where it is now, so it does not retry a hit.
+                    self.dropped.retain(|other| *other != vp);
                 }
                 let named = reason.vp();
                 assert!(named.is_none_or(|vp| self.resumed.contains(&vp)), "I1");
@@ -84,6 +92,7 @@ impl Model {
                 self.at_byte.clear();
                 self.reported.clear();
                 self.emulation_failed.clear();
+                self.left.clear();
                 self.resumed = (0..self.vps.len()).map(vp_index).collect();
                 // The shell refuses the waiting changes.
                 self.change = Request::None;
@@ -185,6 +194,9 @@ impl Model {
         assert_eq!(self.programmed, self.table, "entered unprogrammed (I5)");
         assert_eq!(epoch, self.state.epoch, "I1");
         assert_ne!(action, VpAction::Stay);
+        let steps = steps_of((vp, &action)).map(|(_, steps)| steps);
+        let left = self.left.get(&vp).copied();
+        assert_eq!(steps, left, "a step too many or too few (I8)");
         self.held = false;
         for (request, name) in [
             (self.break_, "break"),
