@@ -1,4 +1,4 @@
-//! `cargo xtask mutants`: runs cargo-mutants on the folders of `vp_runner` that unit tests cover. cargo-mutants changes one expression at a time. A change that no unit test
+//! `cargo xtask mutants`: runs cargo-mutants on `agent_expr` and on the folders of `vp_runner` that unit tests cover. cargo-mutants changes one expression at a time. A change that no unit test
 //! notices is a finding.
 //!
 //! `.cargo/mutants.toml` lists the changes that make no difference, each with the reason.
@@ -14,27 +14,38 @@ const VERSION: &str = "27.1.0";
 /// The folders, each with the unit tests that cover it.
 const FOLDERS: &[Folder] = &[
     Folder {
+        package: "trapgate-agent-expr",
+        path: "agent_expr/src",
+        tests: &[],
+        checker: None,
+    },
+    Folder {
+        package: "trapgate-vp-runner",
         path: "vp_runner/src/arch/x86_64",
         tests: &["arch"],
         checker: None,
     },
     Folder {
+        package: "trapgate-vp-runner",
         path: "vp_runner/src/breakpoints",
         tests: &["breakpoints"],
         checker: None,
     },
     Folder {
+        package: "trapgate-vp-runner",
         path: "vp_runner/src/control",
         // The walk of three VPs takes minutes, and finds nothing in a mutant that the walk of two VPs does not find.
         tests: &["control", "--", "--skip", "three_vps"],
         checker: None,
     },
     Folder {
+        package: "trapgate-vp-runner",
         path: "vp_runner/src/memory",
         tests: &["memory"],
         checker: None,
     },
     Folder {
+        package: "trapgate-vp-runner",
         path: "vp_runner/src/hook",
         tests: &[
             "--",
@@ -49,8 +60,9 @@ const FOLDERS: &[Folder] = &[
 /// The time limit for the tests of one mutant: that of the walk of two VPs on a busy machine.
 const TIMEOUT_SECONDS: &str = "600";
 
-/// A folder of `vp_runner` and the file with the same name beside it.
+/// A folder and the file with the same name beside it.
 struct Folder {
+    package: &'static str,
     path: &'static str,
     /// Arguments of `cargo test` that select the tests.
     tests: &'static [&'static str],
@@ -126,7 +138,7 @@ impl Folder {
         let mut command = Command::new(crates_io::program("cargo-mutants", VERSION)?);
         command
             .current_dir(process::workspace_root())
-            .args(["mutants", "--package", "trapgate-vp-runner"])
+            .args(["mutants", "--package", self.package])
             .args(["--file", &format!("{}/**", self.path)])
             .args(["--file", &format!("{}.rs", self.path)])
             .arg("--output")
