@@ -17,6 +17,10 @@ use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
 use debug_worker::Exposure;
 use debug_worker::ListenAddress;
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
 use mesh::worker::WorkerRpc;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
@@ -350,7 +354,7 @@ fn bind(
 /// Runs the controller and the debug server on this thread, until the VM is gone.
 fn serve(controller: Controller, servers: Servers) {
     let Servers { gdb, rpc } = servers;
-    let end = DefaultPool::run_with(async |driver| {
+    let ends = DefaultPool::run_with(async |driver| {
         let (stop_gdb, gdb_stopped) = mesh::channel();
         let (stop_rpc, rpc_stopped) = mesh::channel();
         let target = gdb.requests.clone();
@@ -370,17 +374,20 @@ fn serve(controller: Controller, servers: Servers) {
             let end = controller.run().await;
             stop_gdb.send(WorkerRpc::Stop);
             stop_rpc.send(WorkerRpc::Stop);
-            end
+            Some(end)
         };
-        let servers = async {
-            futures::join!(async { log_failure(gdb.await) }, async {
-                log_failure(rpc.await)
-            })
-        };
-        let (end, _) = futures::join!(guest, servers);
-        end
+        // Each of these futures has a waker of its own. `join!` would poll all of them whenever one is woken, which happens several times for each request.
+        let parts: FuturesUnordered<LocalBoxFuture<'_, Option<GuestEnd>>> = [
+            guest.boxed_local(),
+            gdb.map(log_failure).map(|()| None).boxed_local(),
+            rpc.map(log_failure).map(|()| None).boxed_local(),
+        ]
+        .into_iter()
+        .collect();
+        let ends: Vec<_> = parts.filter_map(std::future::ready).collect().await;
+        ends
     });
-    if end == GuestEnd::Killed {
+    if ends.contains(&GuestEnd::Killed) {
         // The debugger ends the guest, and a VMM ends its guest when it is asked to end.
         if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
             tracing::error!(%error, "the VMM cannot be ended by a signal; end it by its own command");

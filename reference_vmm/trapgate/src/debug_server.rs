@@ -17,7 +17,10 @@ use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::SessionSettings;
 use debug_worker::process::WorkerHost;
+use futures::FutureExt as _;
 use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
 use mesh::worker::WorkerRpc;
 use pal_async::DefaultDriver;
 use std::io;
@@ -212,6 +215,7 @@ impl Server {
         requests: mesh::Sender<DebugMessage>,
         controller: Controller,
     ) -> RunnerExit {
+        let mut keeps = self.keeps;
         let (stop_gdb, gdb_stopped) = mesh::channel();
         let (stop_rpc, rpc_stopped) = mesh::channel();
         let gdb = self
@@ -220,25 +224,36 @@ impl Server {
         let rpc = self
             .rpc
             .map(|rpc| debug_worker::serve_rpc(driver, rpc, requests, rpc_stopped));
-        let servers = async { futures::join!(log_failure(gdb), log_failure(rpc)) };
         let guest = async {
             let exit = controller.run().await;
             stop_gdb.send(WorkerRpc::Stop);
             stop_rpc.send(WorkerRpc::Stop);
-            exit
+            Some(exit)
         };
         // Ends when the controller is dropped.
         let tell = async {
-            let Some(mut keeps) = self.keeps else {
-                return;
-            };
-            while let Some(reason) = keeps.next().await {
+            while let Some(keeps) = &mut keeps
+                && let Some(reason) = keeps.next().await
+            {
                 let text = session_text::kept(&reason, &self.how_to_connect);
                 let _ = writeln!(io::stderr(), "{text}");
             }
+            None
         };
-        let (exit, _, ()) = futures::join!(guest, servers, tell);
-        exit
+        // Each of these futures has a waker of its own. `join!` would poll all of them whenever one is woken, which happens several times for each request.
+        let parts: FuturesUnordered<LocalBoxFuture<'_, Option<RunnerExit>>> = [
+            guest.boxed_local(),
+            log_failure(gdb).map(|()| None).boxed_local(),
+            log_failure(rpc).map(|()| None).boxed_local(),
+            tell.boxed_local(),
+        ]
+        .into_iter()
+        .collect();
+        let exits = parts
+            .filter_map(std::future::ready)
+            .collect::<Vec<_>>()
+            .await;
+        exits.into_iter().next().expect("the guest is a part")
     }
 }
 
