@@ -166,7 +166,7 @@ impl Debugger {
         }
     }
 
-    /// The VP of the last stop, or the first VP if the stop concerned the whole guest.
+    /// The VP of the last stop. After a stop that concerned the whole guest, such as an interruption, the VP of the stop before, while the guest has this VP; or else the first VP.
     pub fn current(&self) -> Vp<'_> {
         self.vp(self.run.current())
     }

@@ -22,13 +22,16 @@ use vmm_core_defs::stop::StopOn;
 #[derive(Debug)]
 pub(crate) struct Run {
     last: Stop,
+    /// The VP of the last stop that concerned one VP.
+    current: u32,
     /// The request whose answer is the next stop.
     running: Option<PendingFailableRpc<StopEvent, DebugError>>,
 }
 
 impl Run {
-    pub(crate) const fn stopped(last: Stop) -> Self {
+    pub(crate) fn stopped(last: Stop) -> Self {
         Self {
+            current: current(&last, None),
             last,
             running: None,
         }
@@ -38,11 +41,23 @@ impl Run {
         &self.last
     }
 
-    /// The VP of the last stop.
-    pub(crate) fn current(&self) -> u32 {
-        let first = || self.last.vps.iter().next().map(VpIndex::index);
-        self.last.vp().or_else(first).unwrap_or_default()
+    /// See [`Debugger::current`].
+    pub(crate) const fn current(&self) -> u32 {
+        self.current
     }
+
+    fn stop(&mut self, stop: Stop) {
+        self.current = current(&stop, Some(self.current));
+        self.last = stop;
+    }
+}
+
+/// The VP of the stop. If the stop concerned the whole guest: the VP of the stop before, while the guest has this VP, or else the first VP.
+fn current(stop: &Stop, before: Option<u32>) -> u32 {
+    let is_here = |vp: &u32| stop.vps.iter().any(|here| here.index() == *vp);
+    let first = || stop.vps.iter().next().map(VpIndex::index);
+    let before = || before.filter(is_here);
+    stop.vp().or_else(before).or_else(first).unwrap_or_default()
 }
 
 impl Debugger {
@@ -159,7 +174,7 @@ impl Debugger {
         self.step_n(1).await
     }
 
-    /// The current VP executes `count` instructions by one request, and the other VPs stay where they are. A breakpoint at the VP's present instruction is passed, and another one
+    /// The current VP executes `count` instructions by one request, and the other VPs stay where they are. A breakpoint at which the VP has stopped is passed, and another one
     /// ends the steps. [`Stop::steps`] is the number of instructions that the VP has executed.
     ///
     /// The limit of a request ([`Options::request_limit`](crate::Options::request_limit)) is the limit of all these steps together.
@@ -235,7 +250,32 @@ impl Debugger {
         };
         self.run.running = None;
         let event = answers.checked("run the guest", answer).await?;
-        self.run.last = event.into();
+        self.run.stop(event.into());
         Ok(Some(self.run.last.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_core_defs::stop::DebugStopReason;
+    use vmm_core_defs::stop::Epoch;
+    use vmm_core_defs::vp_set::VpSet;
+
+    #[test]
+    fn a_stop_of_the_whole_guest_leaves_the_current_vp_while_the_guest_has_it() {
+        let stop = |reason, vps: &[u32]| -> Stop {
+            let vps: VpSet = vps.iter().copied().map(VpIndex::new).collect();
+            StopEvent::new(Epoch::default(), reason, vps).into()
+        };
+        let mut run = Run::stopped(stop(DebugStopReason::Break, &[1, 2]));
+        assert_eq!(run.current(), 1, "the first one");
+        let vp = VpIndex::new(2);
+        run.stop(stop(DebugStopReason::SingleStep { vp }, &[1, 2]));
+        assert_eq!(run.current(), 2);
+        run.stop(stop(DebugStopReason::Break, &[1, 2]));
+        assert_eq!(run.current(), 2, "as before");
+        run.stop(stop(DebugStopReason::Break, &[0, 1]));
+        assert_eq!(run.current(), 0, "the VP has gone");
     }
 }

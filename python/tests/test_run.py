@@ -89,6 +89,21 @@ def test_steps_execute_one_instruction_of_one_vp(guest: Guest, symbols: Symbols)
         assert stepped.pc == places[2]
 
 
+def test_the_current_vp_stays_when_a_stop_concerns_the_whole_guest(guest: Guest, symbols: Symbols) -> None:
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        with vm.break_at("do_round") as round:
+            vm.run_until(round, timeout=LONG)
+            while vm.current.index != guest.cpus - 1:
+                vm.run_until(round, timeout=LONG)
+        stepped = vm.current
+        vm.resume()
+        stop = vm.interrupt()
+        assert stop.vp is None and vm.current == stepped
+        before = stepped.pc
+        assert vm.step().vp == stepped.index and stepped.pc != before
+
+
 def test_many_steps_are_one_request(guest: Guest, symbols: Symbols) -> None:
     with guest.connect() as vm:
         vm.symbols = symbols

@@ -138,10 +138,8 @@ class Debugger(HasMemory):
 
     @property
     def current(self) -> Vp:
-        """The VP of the last stop, or the first VP if the stop concerned the whole guest."""
-        if self._run.last.vp is not None:
-            return self.vp(self._run.last.vp)
-        return self.vp(next(iter(self._run.last.vps), 0))
+        """The VP of the last stop. After a stop that concerned the whole guest, such as an interruption, the VP of the stop before, while the guest has this VP; or else the first VP."""
+        return self.vp(self._run.current)
 
     @property
     def last_stop(self) -> Stop:
@@ -259,7 +257,7 @@ class Debugger(HasMemory):
     def step_n(self, count: int) -> Stop:
         """The current VP executes `count` instructions by one request, and the other VPs stay where they are. `Stop.steps` is the number of instructions that it has executed.
 
-        A breakpoint at the VP's present instruction is passed. Another one ends the steps: an `OtherStop`. The `request_limit` of `connect` is the limit of all these steps together:
+        A breakpoint at which the VP has stopped is passed. Another one ends the steps: an `OtherStop`. The `request_limit` of `connect` is the limit of all these steps together:
         a `TimedOut`. Steps that came before an error are not undone. A VMM of an older version that has no such request refuses more than one step.
         """
         checked_count("count", count)

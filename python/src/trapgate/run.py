@@ -16,6 +16,8 @@ from trapgate.stop import Stop, StopKind
 
 class _State(NamedTuple):
     last: Stop
+    # The VP of the last stop that concerned one VP.
+    current: int
     # The request whose answer is the next stop.
     running: Pending | None
 
@@ -26,12 +28,18 @@ class Run:
 
     def __init__(self, session: Session, stop: run_pb2.StopEvent) -> None:
         self._session = session
-        self._state = _State(self._stop("attach", stop), None)
+        last = self._stop("attach", stop)
+        self._state = _State(last, _current(last, None), None)
 
     @property
     def last(self) -> Stop:
         """The last stop."""
         return self._state.last
+
+    @property
+    def current(self) -> int:
+        """See `Debugger.current`."""
+        return self._state.current
 
     @property
     def is_running(self) -> bool:
@@ -62,7 +70,7 @@ class Run:
         if self._running() is not None:
             raise errors.Running
         running = self._session.connection.request("run the guest")
-        self._state = _State(self._state.last, running)
+        self._state = self._state._replace(running=running)
         self._session.send(running, messages_pb2.Request(resume=request))
 
     def interrupt(self) -> Stop:
@@ -107,12 +115,12 @@ class Run:
             raise
         except errors.Error:
             # The request has its answer, or will never have one.
-            self._state = _State(self._state.last, None)
+            self._state = self._state._replace(running=None)
             raise
         if answer is None:
             return None
         stop = self._stop(running.what, connection.of_kind(running.what, answer, "stop").stop)
-        self._state = _State(stop, None)
+        self._state = _State(stop, _current(stop, self._state.current), None)
         return stop
 
     def _stop(self, what: str, event: run_pb2.StopEvent) -> Stop:
@@ -120,3 +128,10 @@ class Run:
             return Stop.of(event)
         except ValueError as error:
             self._session.connection.unusable(what, str(error))
+
+
+def _current(stop: Stop, before: int | None) -> int:
+    """The VP of the stop. If the stop concerned the whole guest: the VP of the stop before, while the guest has this VP, or else the first VP."""
+    if stop.vp is not None:
+        return stop.vp
+    return before if before is not None and before in stop.vps else next(iter(stop.vps), 0)
