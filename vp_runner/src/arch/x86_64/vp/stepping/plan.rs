@@ -133,7 +133,7 @@ impl Stepping {
             planned.at_trap = AtTrap::StepDone;
             planned.interrupts = Interrupts::Held;
         }
-        let blocking = all.filter(|landing| registers.executes_at(landing.first));
+        let blocking = all.filter(|landing| registers.is_trap_at(landing.first));
         planned.blocking = blocking
             .filter_map(|landing| HiddenFlag::new(&landing, location.paging))
             .collect();

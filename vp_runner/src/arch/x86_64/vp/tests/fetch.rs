@@ -93,7 +93,7 @@ fn a_trap_waits_at_the_handler_of_a_fetch_that_faults() {
         let mut guest = paged(page);
         guest.step([Scripted::Debug { vector: 1, dr6: BS }.leaves_at(CODE + 1)]);
         let waits = guest.vcpu().told.iter().any(
-            |told| matches!(told, Told::Program(state) if state.registers.executes_at(handler)),
+            |told| matches!(told, Told::Program(state) if state.registers.is_trap_at(handler)),
         );
         assert_eq!(waits, !fetched, "{page:?}");
     }
