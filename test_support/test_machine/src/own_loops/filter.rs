@@ -2,6 +2,7 @@
 
 use kvm_bindings::KVMIO;
 use libc::c_long;
+use seccompiler::BpfProgram;
 use seccompiler::SeccompAction;
 use seccompiler::SeccompCmpArgLen;
 use seccompiler::SeccompCmpOp;
@@ -18,7 +19,7 @@ use vp_runner::embed::system_calls::VCPU_THREAD;
 use vp_runner::embed::system_calls::When;
 
 /// The system calls that are allowed, each with its rules. No rule: any arguments.
-pub type Allowed = BTreeMap<i64, Vec<SeccompRule>>;
+type Allowed = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// What the VMM's own part of a vCPU thread calls, besides `KVM_RUN`: the thread ends, by `exit` or by a panic, or gets a stricter filter. A panic prints the thread's number.
 const OF_THE_VMM: &[c_long] = &[
@@ -30,8 +31,17 @@ const OF_THE_VMM: &[c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
+/// A filter that ends the process for every system call but `KVM_RUN`. The calling thread compiles the filter, so that [`apply`] allocates and frees no memory:
+/// `malloc` and `free` may make system calls.
+///
+/// # Panics
+/// If the rules are wrong.
+pub fn only_kvm_run() -> BpfProgram {
+    compile(&kvm_run(), SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
 /// `KVM_RUN`, and nothing else.
-pub fn kvm_run() -> Allowed {
+fn kvm_run() -> Allowed {
     BTreeMap::from([(
         libc::SYS_ioctl,
         vec![request(ioctl_expr(_IOC_NONE, KVMIO, 0x80, 0))],
@@ -69,11 +79,12 @@ fn of_a_vcpu_thread(is_registered: bool) -> Allowed {
 }
 
 /// Installs a filter on the calling thread that ends the process for every system call but these.
-///
-/// # Panics
-/// If the host has no seccomp.
-pub fn install(allowed: &Allowed) {
-    apply(allowed, SeccompAction::KillProcess, SeccompAction::Allow);
+fn install(allowed: &Allowed) {
+    apply(&compile(
+        allowed,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    ));
 }
 
 /// Installs the filter of a vCPU thread that is about to register: every published call, and an error for each call that a filter may refuse.
@@ -85,7 +96,7 @@ pub fn install_before_registration() {
     let refused = SeccompAction::Errno(libc::EACCES.unsigned_abs());
     let refusable = VCPU_THREAD.iter().filter(|call| call.refusable);
     let refusable = refusable.map(|call| (call.number, Vec::new())).collect();
-    apply(&refusable, SeccompAction::Allow, refused);
+    apply(&compile(&refusable, SeccompAction::Allow, refused));
     install(&of_a_vcpu_thread(false));
 }
 
@@ -97,14 +108,19 @@ pub fn install_after_registration() {
     install(&of_a_vcpu_thread(true));
 }
 
-/// Installs a filter with an action for these system calls, and one for all others.
-fn apply(listed: &Allowed, others: SeccompAction, action: SeccompAction) {
+/// A filter with an action for these system calls, and one for all others.
+fn compile(listed: &Allowed, others: SeccompAction, action: SeccompAction) -> BpfProgram {
     let filter = SeccompFilter::new(listed.clone(), others, action, TargetArch::x86_64);
-    let program: seccompiler::BpfProgram = filter
-        .expect("rules")
-        .try_into()
-        .expect("a filter that fits");
-    seccompiler::apply_filter(&program).expect("a host with seccomp");
+    let program = filter.expect("rules").try_into();
+    program.expect("a filter that fits")
+}
+
+/// Applies a filter to the calling thread.
+///
+/// # Panics
+/// If the host has no seccomp.
+pub fn apply(program: &BpfProgram) {
+    seccompiler::apply_filter(program).expect("a host with seccomp");
 }
 
 fn request(request: c_ulong) -> SeccompRule {
