@@ -370,6 +370,37 @@ fn a_guest_that_steps_itself_gets_its_own_traps_while_it_is_stepped() {
     let trail = program.step_through(&vm);
     println!("{traps} traps, {} steps", trail.len());
     program.finish(&vm, &expected);
+    program.check(&trail);
+}
+
+/// The traps of a step need debug registers too, for the handlers of the likeliest exceptions and more.
+#[test]
+fn a_breakpoint_at_the_debug_handler_is_met_by_each_trap_of_a_guest_that_steps_itself() {
+    let program = Program::new("nops", Mode::Long, &[0x90; 6])
+        .handler(1, LOG_TRAP)
+        .handler(14, LOG_AND_SKIP)
+        .handler(13, LOG_AND_SKIP)
+        .handler(6, LOG_AND_SKIP)
+        .handler(0, LOG_AND_SKIP)
+        .set(|regs| regs.rflags |= TF);
+    let Some(vm) = program.build() else { return };
+    let path = program.step_through(&vm);
+    let off = DebugStopReason::PowerOff {
+        vp: Some(VpIndex::BSP),
+    };
+    assert_eq!(stop(vm.resume()), off);
+    let expected = vm.machine.raw_memory();
+    let traps = path.iter().filter(|rip| **rip == HANDLER).count();
+    assert!(traps >= 3, "{path:x?}");
+    let vm = program.build().unwrap();
+    let breakpoint = execute_at(HANDLER);
+    vm.insert(breakpoint);
+    for rip in path {
+        let reason = stop(vm.only(0, VpAction::Step));
+        assert_eq!(vm.regs(0).rip, rip, "{reason:?}");
+    }
+    vm.remove(breakpoint);
+    program.finish(&vm, &expected);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use super::guest::*;
 use super::*;
 use vmm_core_defs::addr::Gva;
+use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::regs::X86VpState;
@@ -219,8 +222,75 @@ impl Program {
         );
     }
 
+    /// Breakpoints of this kind at the handlers of the program's own exceptions.
+    fn at_handlers(&self, kind: BreakpointKind) -> Vec<Breakpoint> {
+        let handlers = (0..).zip(&self.handlers);
+        let breakpoint = |(n, _): (u64, _)| Breakpoint {
+            kind,
+            ..execute_at(HANDLER + 0x100 * n)
+        };
+        handlers.map(breakpoint).collect()
+    }
+
+    /// Steps to the end, or (`Run`) runs from breakpoint to breakpoint, with breakpoints at the handlers, which are gone
+    /// at the end. Returns RIP after each stop.
+    fn through_breakpoints(&self, vm: &TestVm, kind: BreakpointKind, by: VpAction) -> Vec<u64> {
+        let handlers = self.at_handlers(kind);
+        // A handler may return to the end with RFLAGS.RF set, which lets the VP pass a breakpoint on a debug register.
+        let end = software::software_at(self.end());
+        let wanted = handlers.iter().chain((by == VpAction::Run).then_some(&end));
+        let wanted: Vec<_> = wanted.copied().collect();
+        wanted.iter().for_each(|wanted| vm.insert(*wanted));
+        let vp = VpIndex::BSP;
+        let mut trail = Vec::new();
+        while vm.regs(0).rip != self.end() {
+            let reason = stop(vm.only(0, by));
+            let rip = vm.regs(0).rip;
+            let here = wanted.iter().find(|wanted| wanted.address == Gva::new(rip));
+            let met = here.map(|breakpoint| DebugStopReason::Breakpoint {
+                vp,
+                breakpoint: *breakpoint,
+            });
+            let stepped = DebugStopReason::SingleStep { vp };
+            let expected = by != VpAction::Run && reason == stepped || Some(reason) == met;
+            assert!(expected, "{} {kind:?} {by:?}: {reason:?}", self.name);
+            trail.push(rip);
+            assert!(trail.len() < 500, "{}: {trail:x?}", self.name);
+        }
+        wanted.iter().for_each(|wanted| vm.remove(*wanted));
+        trail
+    }
+
+    /// A breakpoint at a handler is met where the handler begins, and the handler finds no trap flag in its frame.
+    #[track_caller]
+    fn check_with_breakpoints(&self, path: &[u64], expected: &[u8]) {
+        // The handler of an interrupt runs within a step, and its breakpoint is met there.
+        if self.nmi || self.queued.is_some() {
+            return;
+        }
+        for kind in [BreakpointKind::Execute, BreakpointKind::Software] {
+            let handlers = self.at_handlers(kind);
+            let is_handler = |rip: &u64| {
+                let address = Gva::new(*rip);
+                handlers.iter().any(|handler| handler.address == address)
+            };
+            let stops = path.iter().filter(|rip| is_handler(rip));
+            let stops: Vec<_> = stops.copied().chain([self.end()]).collect();
+            for (by, path) in [(VpAction::Step, path), (VpAction::Run, &stops)] {
+                let vm = self.build().unwrap();
+                let trail = self.through_breakpoints(&vm, kind, by);
+                let name = self.name;
+                assert!(
+                    follows(&trail, path),
+                    "{name} {kind:?} {by:?}: {trail:x?}, not {path:x?}"
+                );
+                self.finish(&vm, expected);
+            }
+        }
+    }
+
     /// Steps through the whole program, one instruction after the other along `path`, and compares the memory. Then
-    /// does the same by range steps.
+    /// does the same by range steps, and with breakpoints at the handlers.
     #[track_caller]
     pub fn check(&self, path: &[u64]) {
         let Some(expected) = self.untouched() else {
@@ -237,6 +307,7 @@ impl Program {
         let vm = self.build().unwrap();
         self.range_through(&vm);
         self.finish(&vm, &expected);
+        self.check_with_breakpoints(path, &expected);
     }
 }
 

@@ -158,10 +158,12 @@ impl DebugRegisters {
     }
 
     /// This set with execution breakpoints at as many of these addresses as possible, in their order. They may replace the debugger's execution breakpoints
-    /// at other addresses than `rip`, which a single step cannot hit.
+    /// at other addresses than `rip`, which a single step cannot hit. A breakpoint of the debugger at one of these addresses stays.
     pub(crate) fn with_traps(mut self, rip: Gva, wanted: impl Iterator<Item = Gva>) -> Self {
+        let mut stays = [false; SLOTS];
         for address in wanted {
-            if self.executes_at(address) {
+            if let Some(index) = self.execution_at(address) {
+                stays[index] = true;
                 continue;
             }
             let replaceable = |used: &(Owner, Slot)| {
@@ -171,9 +173,8 @@ impl DebugRegisters {
             };
             let free = self.used.iter().position(Option::is_none);
             let other = || {
-                self.used
-                    .iter()
-                    .position(|used| used.as_ref().is_some_and(replaceable))
+                let mut used = self.used.iter().zip(stays);
+                used.position(|(used, stays)| !stays && used.as_ref().is_some_and(replaceable))
             };
             let Some(index) = free.or_else(other) else {
                 break;
@@ -198,12 +199,18 @@ impl DebugRegisters {
 
     /// Whether the debugger or a step has an execution breakpoint at the address.
     pub(crate) fn executes_at(&self, address: Gva) -> bool {
-        let mut used = self.used.iter().flatten();
-        used.any(|(owner, slot)| {
+        self.execution_at(address).is_some()
+    }
+
+    /// The register with an execution breakpoint of the debugger or of a step at the address.
+    fn execution_at(&self, address: Gva) -> Option<usize> {
+        let here = |(owner, slot): &(Owner, Slot)| {
             !matches!(owner, Owner::Guest(_))
                 && slot.access() == Access::Execute
                 && slot.address() == address
-        })
+        };
+        let mut used = self.used.iter();
+        used.position(|used| used.as_ref().is_some_and(here))
     }
 
     /// Whether a step has a breakpoint at the address.

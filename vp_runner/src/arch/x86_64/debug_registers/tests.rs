@@ -116,6 +116,19 @@ fn the_breakpoint_that_the_step_is_to_meet_makes_no_room_for_a_trap() {
 }
 
 #[test]
+fn a_breakpoint_where_a_trap_is_wanted_makes_no_room_for_a_later_trap() {
+    let handler = Gva::new(0x1000);
+    let ours = slot(BreakpointKind::Execute, handler.value());
+    let ours = [Some(ours), None, None, None];
+    let registers = DebugRegisters::share(&ours, &guest([None; SLOTS])).unwrap();
+    let traps = [0x5000, 0x1000, 0x6000, 0x7000, 0x8000].map(Gva::new);
+    let with = registers.with_traps(Gva::new(0), traps.into_iter());
+    assert_eq!(with.ours(Dr6(0xf)), Some(0));
+    let placed = traps.map(|at| with.executes_at(at));
+    assert_eq!(placed, [true, true, true, true, false]);
+}
+
+#[test]
 fn what_the_guest_has_let_go_or_changed_fires_for_nobody() {
     let execute = |address| Some(slot(BreakpointKind::Execute, address));
     let ours = [execute(0x1000), None, None, None];
