@@ -140,9 +140,17 @@ impl DebugRegisters {
         if Dr6(passed).debug_register_access() {
             self.access = RegisterAccess::Emulated;
         }
-        match self.is_guests() {
-            true => Self::default(),
-            false => self,
+        if self.is_guests() {
+            self.used = [None; SLOTS];
+        }
+        self
+    }
+
+    /// The guest's breakpoints alone, for the set of this debugger without one of its own. Each is in its own register.
+    pub(crate) fn with_guest(self, guest: &GuestRegisters) -> Self {
+        Self {
+            access: self.access,
+            ..Self::of_guest(guest)
         }
     }
 

@@ -174,6 +174,15 @@ fn an_access_is_carried_out_where_it_is_passed_and_ours_stay() {
     assert_eq!(passed.access(), RegisterAccess::Emulated);
     assert_eq!(passed.programmed(), shared.programmed());
     assert_ne!(passed, shared);
+    // The debugger may have no register left, and a step may take some then.
+    let passed = shared.without(Dr6::ACCESS | 0b0001);
+    assert!(passed.is_guests());
+    let own = guest([Some(slot(BreakpointKind::Write, 0x2000)), None, None, None]);
+    let with_trap = passed.with_guest(&own);
+    let with_trap = with_trap.with_traps(Gva::new(0), [Gva::new(0x3000)].into_iter());
+    assert_eq!(with_trap.access(), RegisterAccess::Emulated);
+    assert_eq!(with_trap.guests(Dr6(0b0001)), 0b0001);
+    assert!(with_trap.trapped(Dr6(0b0010)));
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn registers_alone<V: Vcpu>(
         return Ok(shared);
     }
     // The step's traps take KVM's set, so the guest's own registers are put into it.
-    let guests = DebugRegisters::of_guest(&cpu.guest_registers()?);
+    let guests = shared.with_guest(&cpu.guest_registers()?);
     Ok(match before.resume_flag() {
         false => guests,
         // Some KVMs ignore RF, and would meet the guest's own breakpoint at each attempt.

@@ -4,6 +4,7 @@ use super::fake_vcpu::Scripted;
 use super::fake_vcpu::Stay;
 use super::fake_vcpu::Told;
 use super::*;
+use crate::arch::x86_64::debug_registers::RegisterAccess;
 use crate::arch::x86_64::dr7::DebugPayload;
 use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::control::run_state::Cause;
@@ -89,6 +90,32 @@ fn an_access_to_a_debug_register_is_let_through_unless_the_guest_asked_for_the_e
         let parked = guest.run([debug(BD).leaves_at(CODE + 1)]);
         assert_eq!(parked.cause, None, "{dr7:#x}");
         assert_eq!(given(&mut guest), wanted, "{dr7:#x}");
+    }
+}
+
+/// The traps of a step are debug registers of this debugger too, so an access is reported while they are set.
+#[test]
+fn a_step_over_an_access_to_a_debug_register_is_let_through_where_only_the_step_has_registers() {
+    const PAGE_FAULT: u64 = 14;
+    for breakpoints in [&[][..], &[(BreakpointKind::Execute, SITE)]] {
+        let mut guest = Guest::new(breakpoints);
+        // mov eax, dr6
+        guest.write(CODE, &[0x0f, 0x21, 0xf0]);
+        // An interrupt gate of 32 bits, to 2000h (SDM volume 3, "IDT Descriptors").
+        guest.write(IDT + 8 * PAGE_FAULT, &[0, 0x20, 8, 0, 0, 0x8e, 0, 0]);
+        let system = &mut guest.vcpu().registers.system;
+        (system.idt.base, system.idt.limit) = (IDT, 0x7ff);
+        let parked = guest.step([debug(BD).leaves_at(CODE), debug(BS).leaves_at(CODE + 3)]);
+        assert_eq!(parked.cause, stepped());
+        let programmed = guest.vcpu().told.iter().filter_map(|told| match told {
+            Told::Program(state) => Some((state.registers.access(), state.registers.is_guests())),
+            _ => None,
+        });
+        let wanted = [
+            (RegisterAccess::Reported, false),
+            (RegisterAccess::Emulated, false),
+        ];
+        assert!(programmed.eq(wanted), "{:?}", guest.vcpu().told);
     }
 }
 
