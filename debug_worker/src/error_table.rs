@@ -91,7 +91,9 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
             format!("{error}; watch a part of the data that has such a length and address")
         }
         DebugError::NoSuchVp { vp, count } => {
-            format!("there is no VP {vp}: this guest has {count}; see `info threads`")
+            format!(
+                "there is no VP {vp}, or not any more: this guest has {count}; see `info threads`"
+            )
         }
         DebugError::MemoryOutOfReach { gpa } => format!(
             "the memory at physical address {gpa} cannot be accessed: the VMM has mapped it read-only or without access, or the file behind it has shrunk; use \

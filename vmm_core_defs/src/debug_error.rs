@@ -46,8 +46,8 @@ pub enum DebugError {
     /// The request is legal only while the guest is stopped.
     #[error("the guest is running; interrupt it first")]
     NotStopped,
-    /// The guest has no VP with this index.
-    #[error("there is no VP {vp}: this guest has {count}, counted from 0")]
+    /// The guest has no VP with this index: its number is too large, or its thread has ended.
+    #[error("there is no VP {vp}, or not any more: this guest has {count}")]
     NoSuchVp {
         /// The index in the request.
         vp: VpIndex,

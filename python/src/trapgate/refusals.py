@@ -28,7 +28,7 @@ _TEXTS = {
     "detached": "the debugger detached before the guest stopped; connect again",
     "ended": "the guest has ended: {how}",
     "not_stopped": "the guest is running; interrupt it first",
-    "no_such_vp": "there is no VP {vp}: this guest has {count}, counted from 0",
+    "no_such_vp": "there is no VP {vp}, or not any more: this guest has {count}",
     "nothing_to_run": "no VP is to run; resume or step at least one",
     "not_mapped": "no page maps {gva} on VP {vp}: {why}; read a mapped address, or let the guest map it first",
     "no_memory": "neither memory nor a device is at physical address {gpa}; give the address of RAM",
