@@ -243,14 +243,15 @@ impl Session {
         let only_for_client = monitor::is_dump(&op);
         self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
-            let op = self.guest.carry_out(op).instrument(self.link.stop.clone());
-            let mut op = pin!(op.fuse());
+            // The operation is pinned first: its future is large, and each wrapper would move the future.
+            let op = pin!(self.guest.carry_out(op));
+            let mut op = op.instrument(self.link.stop.clone()).fuse();
             loop {
                 if only_for_client && self.link.end_of_stream {
                     // A dump takes minutes for a large guest, and would keep the guest stopped and the next client out.
                     return Err(SessionEnd::ClientGone);
                 }
-                if let Some(outcome) = self.link.turn(op.as_mut()).await? {
+                if let Some(outcome) = self.link.turn(Pin::new(&mut op)).await? {
                     break outcome;
                 }
             }

@@ -6,6 +6,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::ptr::null;
 use std::ptr::null_mut;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EFD_CLOEXEC;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
@@ -63,28 +67,106 @@ impl Drop for HeldSignals {
 }
 
 /// An event of one sleeper.
+///
+/// A sleeper without signals waits on a condition variable: a wake and the end of the sleep are one system call each. A sleeper with signals waits in `ppoll`, which exchanges
+/// the signal mask, and then reads the event.
 #[derive(Debug)]
 pub(crate) struct Wake {
+    state: Mutex<State>,
+    woken: Condvar,
     event: EventFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A wake came that has ended no sleep yet.
+    is_woken: bool,
+    /// The sleeper is in `ppoll`.
+    polls: bool,
 }
 
 impl Wake {
     /// # Errors
     /// The error of `eventfd`.
     pub(crate) fn new() -> io::Result<Self> {
-        let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-        Ok(Self { event })
+        Ok(Self {
+            state: Mutex::default(),
+            woken: Condvar::new(),
+            event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the present sleep, or the next one at once.
     pub(crate) fn wake(&self) {
-        if let Err(error) = self.event.write(1) {
+        let mut state = self.state();
+        let polls = state.polls;
+        if std::mem::replace(&mut state.is_woken, true) {
+            return;
+        }
+        drop(state);
+        if !polls {
+            self.woken.notify_one();
+        } else if let Err(error) = self.event.write(1) {
             tracing::error!(%error, "a parked VP cannot be woken");
         }
     }
 
     /// Sleeps. With `signals`, their former mask is in effect during the sleep.
     pub(crate) fn sleep(&self, timeout: Option<Duration>, signals: Option<&HeldSignals>) -> Woken {
+        match signals {
+            None => self.wait(timeout),
+            Some(signals) => self.poll(timeout, signals),
+        }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Woken {
+        let state = self.state();
+        let sleeps = |state: &mut State| !state.is_woken;
+        let mut state = match timeout {
+            None => {
+                let waited = self.woken.wait_while(state, sleeps);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+            Some(timeout) => {
+                let waited = self.woken.wait_timeout_while(state, timeout, sleeps);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        match std::mem::take(&mut state.is_woken) {
+            true => Woken::Wake,
+            false => Woken::Timeout,
+        }
+    }
+
+    fn poll(&self, timeout: Option<Duration>, signals: &HeldSignals) -> Woken {
+        {
+            let mut state = self.state();
+            if std::mem::take(&mut state.is_woken) {
+                return Woken::Wake;
+            }
+            state.polls = true;
+        }
+        let ready = self.ready(timeout, signals);
+        let mut state = self.state();
+        state.polls = false;
+        // A wake from now on finds no sleeper in `ppoll`. One before has written the event, or is about to: then the next sleep ends at once.
+        if std::mem::take(&mut state.is_woken) || ready == 1 {
+            // An error means that the event is not written yet, which does no harm.
+            let _ = self.event.read();
+            return Woken::Wake;
+        }
+        match ready {
+            0 => Woken::Timeout,
+            _ => Woken::Signal,
+        }
+    }
+
+    /// The result of `ppoll` on the event.
+    fn ready(&self, timeout: Option<Duration>, signals: &HeldSignals) -> libc::c_int {
         let mut poll = libc::pollfd {
             fd: self.event.as_raw_fd(),
             events: libc::POLLIN,
@@ -95,35 +177,63 @@ impl Wake {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let time = time.as_ref().map_or(null(), std::ptr::from_ref);
-        let mask = signals.map_or(null(), |signals| &raw const signals.before);
         // SAFETY: the arguments point to values that outlive the call, or are null where ppoll allows that.
-        let ready = unsafe { libc::ppoll(&raw mut poll, 1, time, mask) };
-        match ready {
-            0 => Woken::Timeout,
-            1 => {
-                // An error means that the event was taken already, which does no harm.
-                let _ = self.event.read();
-                Woken::Wake
-            }
-            _ => Woken::Signal,
-        }
+        unsafe { libc::ppoll(&raw mut poll, 1, time, &raw const signals.before) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::mpsc;
     use std::thread;
     use vmm_sys_util::signal::register_signal_handler;
 
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
     #[test]
-    fn a_wake_before_the_sleep_ends_the_sleep() {
-        let wake = Wake::new().unwrap();
-        wake.wake();
-        assert_eq!(wake.sleep(None, None), Woken::Wake);
-        assert_eq!(wake.sleep(Some(Duration::ZERO), None), Woken::Timeout);
+    fn wakes_before_the_sleep_end_one_sleep() {
+        let held = HeldSignals::new();
+        for signals in [None, Some(&held)] {
+            let wake = Wake::new().unwrap();
+            wake.wake();
+            wake.wake();
+            assert_eq!(wake.sleep(None, signals), Woken::Wake);
+            assert_eq!(wake.sleep(Some(Duration::ZERO), signals), Woken::Timeout);
+        }
+    }
+
+    #[test]
+    fn each_wake_ends_a_sleep_whichever_way_the_sleeper_waits() {
+        const WAKES: usize = 2000;
+        let wake = Arc::new(Wake::new().unwrap());
+        let (slept, has_slept) = mpsc::channel();
+        let sleeper = {
+            let wake = wake.clone();
+            thread::spawn(move || {
+                let held = HeldSignals::new();
+                for turn in 0..WAKES {
+                    let signals = (turn % 3 > 0).then_some(&held);
+                    let woken = wake.sleep(Some(Duration::from_secs(10)), signals);
+                    slept.send(woken).unwrap();
+                }
+            })
+        };
+        for _ in 0..WAKES {
+            wake.wake();
+            assert_eq!(has_slept.recv().unwrap(), Woken::Wake);
+            // A wake that was still writing its event ends one more sleep.
+            if has_slept.try_recv().is_ok() {
+                break;
+            }
+        }
+        // Wakes the sleeper to its end.
+        while !sleeper.is_finished() {
+            wake.wake();
+            thread::yield_now();
+        }
+        sleeper.join().unwrap();
     }
 
     #[test]
