@@ -66,6 +66,9 @@ const LEFT_OUT: &str = "load_system_certificate_list,jent_mod_init,crypto_algapi
 ///
 /// The command writes to pipes: a test program on a terminal would colour its lines, and a slow port would delay it. Processes that
 /// the command leaves behind are killed, so that both `cat` end after they have sent all output.
+///
+/// A process that was killed may have written a part of a line to the control port, so the last word is on a line of its own. Such a process may hold the port for a moment
+/// longer, and a close that is not the last one does not wait for the bytes in the port. `stty` waits for them.
 const INIT: &str = r#"#!/usr/bin/busybox sh
 export PATH=/usr/bin:/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -91,7 +94,8 @@ for process in /proc/[0-9]*; do
     case $process in 1 | $out | $err) ;; *) kill -9 $process 2>/dev/null;; esac
 done
 wait $out $err
-echo "MARK exit $status" >&3
+echo >&3; echo "MARK exit $status" >&3
+busybox stty -F /dev/ttyS3 raw -echo 115200
 exec 3>&-
 busybox poweroff -f
 "#;
