@@ -153,16 +153,17 @@ impl Wake {
         let ready = self.ready(timeout, signals);
         let mut state = self.state();
         state.polls = false;
-        // A wake from now on finds no sleeper in `ppoll`. One before has written the event, or is about to: then the next sleep ends at once.
+        if ready < 0 {
+            // The handler has run, and nothing else tells the VMM. A wake that came at the same time ends the next sleep.
+            return Woken::Signal;
+        }
+        // A wake from now on finds no sleeper in `ppoll`. An earlier wake has written the event, or is about to. In that case the next sleep ends at once.
         if std::mem::take(&mut state.is_woken) || ready == 1 {
             // An error means that the event is not written yet, which does no harm.
             let _ = self.event.read();
             return Woken::Wake;
         }
-        match ready {
-            0 => Woken::Timeout,
-            _ => Woken::Signal,
-        }
+        Woken::Timeout
     }
 
     /// The result of `ppoll` on the event.
@@ -186,6 +187,7 @@ impl Wake {
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::sync::OnceLock;
     use std::sync::mpsc;
     use std::thread;
     use vmm_sys_util::signal::register_signal_handler;
@@ -234,6 +236,27 @@ mod tests {
             thread::yield_now();
         }
         sleeper.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_and_a_wake_at_the_same_time_are_both_told() {
+        static WAKE: OnceLock<Wake> = OnceLock::new();
+        extern "C" fn wakes(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+            // The interrupted thread is in `ppoll`, and holds no lock.
+            WAKE.get().unwrap().wake();
+        }
+        let signal = libc::SIGRTMIN() + 10;
+        register_signal_handler(signal, wakes).unwrap();
+        let wake = WAKE.get_or_init(|| Wake::new().unwrap());
+        thread::spawn(move || {
+            let held = HeldSignals::new();
+            // SAFETY: the handler runs in `ppoll` only, since the signal is held back.
+            unsafe { libc::raise(signal) };
+            assert_eq!(wake.sleep(None, Some(&held)), Woken::Signal);
+            assert_eq!(wake.sleep(None, Some(&held)), Woken::Wake);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl DebugRegisters {
         self
     }
 
-    /// The guest's breakpoints alone, for the set of this debugger without one of its own. Each is in its own register.
+    /// This set, which has no breakpoint of the debugger, with the guest's breakpoints. Each of them keeps its register.
     pub(crate) fn with_guest(self, guest: &GuestRegisters) -> Self {
         Self {
             access: self.access,

@@ -120,7 +120,7 @@ impl Stepping {
         }
         let rip = Gva::new(exit.pc);
         let moved = exit.dr6.single_step() || planned.location.rip != rip;
-        // A breakpoint of the client at a handler is met as a trap of the step is.
+        // A breakpoint of the client at a handler ends the step as a trap of the step does.
         let in_handler = planned.registers.executes_at(rip);
         let may_show = planned.step.is_some() || in_handler;
         if planned.by_trap_flag == SingleStepping::Off || !moved || !may_show {
