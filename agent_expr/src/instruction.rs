@@ -122,6 +122,14 @@ impl Instruction {
         Ok((instruction, behind.len() - operands.rest.len()))
     }
 
+    /// The number of the register that the instruction reads.
+    pub(crate) fn register(&self) -> Option<u16> {
+        match self {
+            Self::Reg(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The numbers of values that the stack has to have, and that it has less and more afterwards.
     pub(crate) fn effect(&self) -> Effect {
         let (pops, pushes) = match self {

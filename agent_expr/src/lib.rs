@@ -30,6 +30,7 @@
 extern crate alloc;
 
 mod builder;
+mod compiled;
 mod context;
 mod evaluate;
 mod format;

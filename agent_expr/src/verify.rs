@@ -228,9 +228,34 @@ impl Expression {
         &self.code
     }
 
+    /// The numbers of the registers that the code names, in the order of the code.
+    pub fn registers(&self) -> impl Iterator<Item = u16> {
+        self.instructions.iter().filter_map(Instruction::register)
+    }
+
+    /// This expression with other numbers of registers.
+    ///
+    /// # Errors
+    /// The first number for which `map` has no other.
+    pub fn with_registers(mut self, map: impl Fn(u16) -> Option<u16>) -> Result<Self, u16> {
+        for (instruction, &offset) in self.instructions.iter_mut().zip(&self.offsets) {
+            if let Instruction::Reg(number) = instruction {
+                *number = map(*number).ok_or(*number)?;
+                // The opcode is in front of the number.
+                self.code[offset + 1..offset + 3].copy_from_slice(&number.to_be_bytes());
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether every evaluation that ends results in a value. A condition has one; a `dprintf` has none.
     pub fn has_value(&self) -> bool {
         self.has_value
+    }
+
+    /// In the order of the code.
+    pub(crate) fn instructions(&self) -> &[Instruction] {
+        &self.instructions
     }
 
     /// The instruction with this index, which is 0, behind that of another instruction, or the target of a jump.

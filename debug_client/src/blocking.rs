@@ -9,6 +9,7 @@ use crate::stop::Stop;
 use crate::stop::StopKind;
 use crate::symbols::Symbols;
 use crate::symbols::Value;
+use agent_expr::Expr;
 use pal_async::DefaultPool;
 use std::cell::RefCell;
 use std::path::Path;
@@ -153,6 +154,14 @@ impl Debugger {
         self.inner.symbols()
     }
 
+    /// As [`crate::Debugger::address`].
+    ///
+    /// # Errors
+    /// No symbols are loaded, or they do not have the name.
+    pub fn address<'a>(&self, place: impl Into<Place<'a>>) -> Result<u64, Error> {
+        self.inner.address(place)
+    }
+
     /// As [`crate::Debugger::break_at`].
     ///
     /// # Errors
@@ -187,6 +196,18 @@ impl Debugger {
         len: u64,
     ) -> Result<Breakpoint, Error> {
         wait!(self, self.inner.watch_access(place, len))
+    }
+
+    /// As [`crate::Debugger::stop_if`].
+    ///
+    /// # Errors
+    /// A condition is too large, the VMM has no such register, or the breakpoint is one of another debugger.
+    pub fn stop_if(
+        &self,
+        breakpoint: &Breakpoint,
+        conditions: impl IntoIterator<Item = Expr>,
+    ) -> Result<(), Error> {
+        wait!(self, self.inner.stop_if(breakpoint, conditions))
     }
 
     /// As [`crate::Debugger::read`].

@@ -52,6 +52,11 @@ impl Breakpoint {
         self.set.address.value()
     }
 
+    /// The breakpoint as it is in the VMM's table.
+    pub(crate) const fn in_table(&self) -> breakpoint::Breakpoint {
+        self.set
+    }
+
     /// Whether this breakpoint is the reason of a stop.
     pub fn is_reason(&self, reason: &DebugStopReason) -> bool {
         match reason {

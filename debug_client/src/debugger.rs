@@ -199,6 +199,15 @@ impl Debugger {
         self.symbols.as_ref()
     }
 
+    /// The address of a place, such as `"counter"`, for a condition or for arithmetic.
+    ///
+    /// # Errors
+    /// No symbols are loaded, or they do not have the name.
+    pub fn address<'a>(&self, place: impl Into<Place<'a>>) -> Result<u64, Error> {
+        let address = place.into().address(self.symbols())?;
+        Ok(address.value())
+    }
+
     /// Sets a breakpoint at an instruction, for all VPs.
     ///
     /// # Errors

@@ -129,6 +129,9 @@ pub enum Error {
         /// The number of bytes that can be read.
         got: usize,
     },
+    /// A condition is no expression that the VMM could evaluate.
+    #[error("the condition cannot be used: {0}; write a shorter one")]
+    BadCondition(String),
     /// A name was given, and no symbols are loaded.
     #[error(
         "no symbols are loaded, so `{0}` means nothing; call load_symbols with the ELF file that the guest executes"

@@ -30,6 +30,7 @@
 
 pub mod blocking;
 mod breakpoint;
+mod condition;
 mod debugger;
 mod error;
 mod io_thread;
@@ -45,6 +46,7 @@ mod symbols;
 mod vp;
 
 pub use breakpoint::Breakpoint;
+pub use condition::register;
 pub use debugger::Debugger;
 pub use error::Error;
 pub use options::Options;
@@ -60,6 +62,7 @@ pub use symbols::Value;
 pub use vp::Vp;
 
 // The types of the signatures above. Their fields have types that are not named here.
+pub use agent_expr::Expr;
 pub use vmm_core_defs;
 pub use vmm_core_defs::addr::Gva;
 pub use vmm_core_defs::capability::Capabilities;

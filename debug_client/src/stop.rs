@@ -17,6 +17,9 @@ pub struct Stop {
     pub vps: VpSet,
     /// The number of instructions that [`step_n`](crate::Debugger::step_n) has executed, if that request asked for more than one.
     pub steps: Option<u64>,
+    /// For a stop at a breakpoint with conditions, one of which could not be evaluated: the problem.
+    // A pointer, because errors contain stops and are to stay small.
+    pub condition_failure: Option<Box<String>>,
 }
 
 impl Stop {
@@ -45,9 +48,18 @@ impl Stop {
 impl From<StopEvent> for Stop {
     fn from(event: StopEvent) -> Self {
         let StopEvent {
-            reason, vps, steps, ..
+            reason,
+            vps,
+            steps,
+            condition_failure,
+            ..
         } = event;
-        Self { reason, vps, steps }
+        Self {
+            reason,
+            vps,
+            steps,
+            condition_failure: condition_failure.map(Box::new),
+        }
     }
 }
 
@@ -146,8 +158,13 @@ mod tests {
             (DebugStopReason::Reset { vp: None }, "a reset"),
             (DebugStopReason::Break, "an interruption"),
         ] {
-            let (vps, steps) = (vps.clone(), None);
-            assert_eq!(Stop { reason, vps, steps }.to_string(), text);
+            let stop = Stop {
+                reason,
+                vps: vps.clone(),
+                steps: None,
+                condition_failure: None,
+            };
+            assert_eq!(stop.to_string(), text);
         }
     }
 }

@@ -5,12 +5,14 @@ use debug_client::DebugError;
 use debug_client::DebugStopReason;
 use debug_client::DetachAction;
 use debug_client::Error;
+use debug_client::Expr;
 use debug_client::GuestEventKind;
 use debug_client::Options;
 use debug_client::StopKind;
 use debug_client::StopOn;
 use debug_client::VpSet;
 use debug_client::blocking::Debugger;
+use debug_client::register;
 use pal_async::DefaultDriver;
 use pal_async::DefaultPool;
 use pal_async::task::Spawn as _;
@@ -128,6 +130,42 @@ fn a_program_breaks_reads_writes_and_steps() {
         vm.write(0x2000_u64, 0x1122_3344_u32).unwrap();
         assert_eq!(vm.read_bytes(0x2000, 4).unwrap(), [0x44, 0x33, 0x22, 0x11]);
         assert_eq!(vm.read_physical(0x2001, 2).unwrap(), [0x33, 0x22]);
+        vm.detach().unwrap();
+    });
+}
+
+#[test]
+fn a_condition_decides_which_hits_are_stops() {
+    both_ways(&counting(), |mut vm, _| {
+        let second = vm.break_at(nth(2)).unwrap();
+        let rbx = || register("rbx").unwrap();
+        let hundreds = rbx().remainder(Expr::constant(100)).is_zero();
+        vm.stop_if(&second, [hundreds]).unwrap();
+        vm.run_until(&second, LONG).unwrap();
+        let first = vm.vp(0).reg("rbx").unwrap();
+        assert_eq!(first % 100, 0);
+        for stops in 1..4 {
+            let stop = vm.run_until(&second, LONG).unwrap();
+            assert_eq!(stop.condition_failure, None);
+            assert_eq!(vm.vp(0).reg("rbx").unwrap(), first + stops * 100);
+        }
+
+        let unreadable = Expr::constant(0xffff_8000_0000_0000).load_u64();
+        let far = rbx().equals(Expr::constant(first + 305));
+        vm.stop_if(&second, [far.choose(unreadable, Expr::constant(0))])
+            .unwrap();
+        let stop = vm.run_until(&second, LONG).unwrap();
+        assert!(stop.condition_failure.is_some());
+        assert_eq!(vm.vp(0).reg("rbx").unwrap(), first + 305);
+
+        vm.stop_if(&second, []).unwrap();
+        vm.run_until(&second, LONG).unwrap();
+        assert_eq!(vm.vp(0).reg("rbx").unwrap(), first + 306);
+        let unknown = register("rbxx").unwrap_err().to_string();
+        assert!(unknown.contains("rbxx") && unknown.contains("kernel_gs_base"));
+        let long = (0..5_000).fold(rbx(), |sum, _| sum.plus(Expr::constant(1)));
+        let refused = vm.stop_if(&second, [long]).unwrap_err();
+        assert!(matches!(refused, Error::BadCondition(_)), "{refused}");
         vm.detach().unwrap();
     });
 }

@@ -37,6 +37,7 @@ pub(crate) fn target_error(error: &CallError) -> TargetError {
             | DebugError::NothingToRun
             | DebugError::BadLength { .. }
             | DebugError::BadBreakpoint { .. }
+            | DebugError::BadCondition { .. }
             | DebugError::NoSuchBreakpoint { .. }
             | DebugError::BadRegister { .. } => errno::EINVAL,
             DebugError::TooManyBreakpoints { .. }
@@ -90,6 +91,9 @@ pub(crate) fn text_for_gdb(error: &DebugError) -> String {
         DebugError::BadBreakpoint { .. } => {
             format!("{error}; watch a part of the data that has such a length and address")
         }
+        DebugError::BadCondition { .. } => format!(
+            "{error}; `set breakpoint condition-evaluation host`, and GDB evaluates conditions itself"
+        ),
         DebugError::NoSuchVp { vp, count } => {
             format!(
                 "there is no VP {vp}, or not any more: this guest has {count}; see `info threads`"

@@ -27,6 +27,7 @@
 
 mod address;
 mod capability_text;
+mod conditions;
 mod connection;
 mod deadline;
 #[cfg(any(feature = "open-metrics", feature = "rpc"))]

@@ -118,6 +118,8 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
         GuestCommand::Breakpoints => {
             let armed = guest.vm.call(DebugRequest::Breakpoints, ()).await?;
             let mut text = breakpoints::list(&armed);
+            let hits = guest.vm.call(DebugRequest::BreakpointHits, ()).await?;
+            text.push_str(&breakpoints::hits(&hits));
             text.push_str(&breakpoints::refused(guest.refused.iter()));
             text
         }

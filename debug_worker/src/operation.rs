@@ -1,6 +1,8 @@
 //! Maps operations of the protocol to requests to the VM. No other file does this.
 
+use crate::conditions;
 use crate::deadline::CallError;
+use crate::error_table::bad_argument;
 use crate::error_table::not_known;
 use crate::error_table::target_error;
 use crate::monitor;
@@ -19,6 +21,7 @@ use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::GuestAddress;
@@ -26,6 +29,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::CpuMode;
 use vmm_core_defs::debug_rpc::DebugRequest;
@@ -52,6 +56,8 @@ pub(crate) struct Guest {
     pub(crate) dump_folder: Option<PathBuf>,
     /// The refused breakpoints, for `monitor breakpoints`.
     pub(crate) refused: Refused,
+    /// The breakpoints for which the client has sent conditions.
+    conditional: HashSet<Breakpoint>,
 }
 
 /// The result of an operation.
@@ -84,6 +90,7 @@ impl Guest {
             layout,
             dump_folder,
             refused,
+            conditional: HashSet::new(),
         }
     }
 
@@ -117,11 +124,12 @@ impl Guest {
                 let request = (GuestAddress::Gpa(Gpa::new(address)), data);
                 done(self.vm.call(DebugRequest::WriteMemory, request).await)
             }
-            TargetOp::InsertBreakpoint(breakpoint) => {
-                self.change_breakpoint(BreakpointChange::Insert(vm_breakpoint(breakpoint)))
-                    .await
-            }
+            TargetOp::InsertBreakpoint {
+                breakpoint,
+                conditions,
+            } => self.insert_breakpoint(breakpoint, &conditions).await,
             TargetOp::RemoveBreakpoint(breakpoint) => {
+                self.conditional.remove(&vm_breakpoint(breakpoint));
                 self.change_breakpoint(BreakpointChange::Remove(vm_breakpoint(breakpoint)))
                     .await
             }
@@ -260,6 +268,40 @@ impl Guest {
             }
         }
         done(result)
+    }
+
+    async fn insert_breakpoint(
+        &mut self,
+        breakpoint: target::Breakpoint,
+        conditions: &[Vec<u8>],
+    ) -> Outcome {
+        let conditions = match conditions::for_vm(self.layout, conditions) {
+            Ok(conditions) => conditions,
+            Err(error) => return Err(bad_argument(error.to_string())).into(),
+        };
+        let breakpoint = vm_breakpoint(breakpoint);
+        let inserted = self
+            .change_breakpoint(BreakpointChange::Insert(breakpoint))
+            .await;
+        if let TargetReply::Error(_) = inserted.reply {
+            return inserted;
+        }
+        // The breakpoint may have been there before, with other conditions.
+        let replaces = match conditions.is_empty() {
+            true => self.conditional.remove(&breakpoint),
+            false => {
+                self.conditional.insert(breakpoint);
+                true
+            }
+        };
+        if !replaces {
+            return inserted;
+        }
+        let request = BreakpointConditions {
+            breakpoint,
+            conditions,
+        };
+        done(self.vm.call(DebugRequest::SetConditions, request).await)
     }
 
     async fn resume(&mut self, resume: target::Resume) -> Outcome {

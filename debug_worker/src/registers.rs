@@ -13,6 +13,7 @@ use gdb_frontend::regs::RegisterBlock;
 use gdb_frontend::regs::aarch64::Aarch64Reg;
 use gdb_frontend::regs::x86_64::X86Reg;
 use gdb_frontend::target::TargetError;
+use vmm_core_defs::condition::ConditionRegister;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::GuestArch;
 use vmm_core_defs::regs::DebuggerVpState;
@@ -226,6 +227,14 @@ pub(crate) fn pc(state: &mut DebuggerVpState) -> (u64, u64) {
             _ => (state.rip, 0),
         },
         DebuggerVpState::Aarch64(state) => (state.pc, 0),
+    }
+}
+
+/// The register by the numbers of conditions. `None`: conditions do not have the register.
+pub(crate) fn condition_register(layout: Layout, num: RegNum) -> Option<ConditionRegister> {
+    match layout.reg(num)?.id {
+        RegId::X86(reg) => x86_64::condition_register(reg),
+        RegId::Aarch64(_) => None,
     }
 }
 

@@ -83,7 +83,12 @@ pub enum Command<'a> {
     /// `vCtrlC`: stops the guest.
     Interrupt,
     /// `Z`: inserts a breakpoint or watchpoint.
-    InsertBreakpoint(Breakpoint),
+    InsertBreakpoint {
+        /// The breakpoint.
+        breakpoint: Breakpoint,
+        /// The bytecode of its conditions.
+        conditions: Vec<Vec<u8>>,
+    },
     /// `z`: removes a breakpoint or watchpoint.
     RemoveBreakpoint(Breakpoint),
     /// `Hg`: selects the thread of `g`, `m` and similar packets.
@@ -159,11 +164,11 @@ pub enum CommandError {
     /// The packet does not have the syntax of the manual. The text is the correct syntax.
     #[error("malformed packet; its form is: {0}")]
     Syntax(&'static str),
-    /// The breakpoint has conditions or commands, which the server does not announce.
+    /// The breakpoint has commands, which the server does not announce.
     #[error(
-        "this server does not evaluate conditions and commands of breakpoints; say `set breakpoint condition-evaluation host`, and GDB evaluates them itself"
+        "this server carries out no commands of breakpoints; say `set dprintf-style gdb`, and GDB carries them out itself"
     )]
-    BreakpointConditions,
+    BreakpointCommands,
     /// The range passes the end of the address space.
     #[error("the range passes the end of the address space; use a smaller length")]
     Wraps,
@@ -187,7 +192,13 @@ impl<'a> Command<'a> {
             b'X' => memory::write_binary(rest),
             b'c' | b's' => resume::plain(first, rest),
             b'C' | b'S' => resume::with_signal(first, rest),
-            b'Z' => breakpoints::parse(rest).map(Self::InsertBreakpoint),
+            b'Z' => {
+                let (breakpoint, conditions) = breakpoints::insert(rest)?;
+                Ok(Self::InsertBreakpoint {
+                    breakpoint,
+                    conditions,
+                })
+            }
             b'z' => breakpoints::parse(rest).map(Self::RemoveBreakpoint),
             b'H' => threads::select(rest),
             b'T' => threads::alive(rest),

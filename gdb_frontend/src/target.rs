@@ -90,8 +90,14 @@ pub enum TargetOp {
         /// The bytes to write, at least one.
         data: Vec<u8>,
     },
-    /// Inserts a breakpoint. Answer: [`TargetReply::Done`].
-    InsertBreakpoint(Breakpoint),
+    /// Inserts a breakpoint, or replaces the conditions of one that is there. Answer: [`TargetReply::Done`].
+    InsertBreakpoint {
+        /// The breakpoint.
+        breakpoint: Breakpoint,
+        /// Bytecode of conditions: a hit is a stop if one of them holds, or if there is none. A stop without need is permitted, because the client evaluates the
+        /// conditions again.
+        conditions: Vec<Vec<u8>>,
+    },
     /// Removes a breakpoint. Answer: [`TargetReply::Done`].
     RemoveBreakpoint(Breakpoint),
     /// Resumes threads. Answer: [`TargetReply::Done`] when the threads run, or an error; the stop comes later.

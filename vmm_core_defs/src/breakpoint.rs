@@ -80,6 +80,23 @@ impl BreakpointStatus {
     }
 }
 
+/// The most breakpoints of a session whose hits are counted.
+pub const MOST_COUNTED: usize = 65_536;
+
+/// How often VPs have hit a breakpoint in this session. The counts of a breakpoint that was removed are kept, and go on when the breakpoint is inserted again: some
+/// clients remove their breakpoints at each stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakpointHits {
+    /// The breakpoint, as the client inserted it.
+    pub breakpoint: Breakpoint,
+    /// The stops that were reported with this breakpoint, and [`passes`](Self::passes).
+    pub hits: u64,
+    /// How many conditions were evaluated.
+    pub evaluations: u64,
+    /// The hits at which no condition held.
+    pub passes: u64,
+}
+
 /// How a breakpoint is armed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

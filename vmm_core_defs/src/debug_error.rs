@@ -103,6 +103,14 @@ pub enum DebugError {
         /// The length in the request, in bytes.
         len: u64,
     },
+    /// A condition of a breakpoint cannot be evaluated: its code is wrong, or names a register that conditions do not have.
+    #[error("a condition of the breakpoint at {address} is refused: {problem}")]
+    BadCondition {
+        /// The address of the breakpoint.
+        address: Gva,
+        /// The problem in words.
+        problem: String,
+    },
     /// The session already has the number of breakpoints that the VMM permits.
     #[error("{limit} breakpoints are set, and this VMM permits no more: remove some first")]
     TooManyBreakpoints {

@@ -21,8 +21,10 @@ use crate::addr::GuestAddress;
 use crate::addr::Gva;
 use crate::addr::VpIndex;
 use crate::breakpoint::BreakpointChange;
+use crate::breakpoint::BreakpointHits;
 use crate::breakpoint::BreakpointStatus;
 use crate::capability::Capabilities;
+use crate::condition::BreakpointConditions;
 use crate::memory::MappedPages;
 use crate::memory::MemoryRegion;
 use crate::memory::RamRange;
@@ -132,9 +134,20 @@ pub enum DebugRequest {
     /// [`DebugError::GuestUsesSlots`], [`DebugError::NotExecutable`], [`DebugError::NoSuchBreakpoint`], [`DebugError::Unsupported`].
     SetDebugState(DebugRpc<Vec<BreakpointChange>, ()>),
 
+    /// Sets the conditions of a breakpoint that is set. They replace those of the breakpoint before, and go with the
+    /// breakpoint.
+    ///
+    /// Legal when Stopped or Running. Errors: [`DebugError::NotAttached`], [`DebugError::NoSuchBreakpoint`],
+    /// [`DebugError::BadCondition`]. After an error the conditions are as before.
+    SetConditions(DebugRpc<BreakpointConditions, ()>),
+
     /// Lists the breakpoints with how each is armed, in the order of insertion. The list is for people. Legal in every
     /// state but Detached.
     Breakpoints(DebugRpc<(), Vec<BreakpointStatus>>),
+    /// How often VPs have hit each breakpoint since the attach, in the order of the first hit. Breakpoints without a hit are left out. The first
+    /// [`MOST_COUNTED`](crate::breakpoint::MOST_COUNTED) breakpoints are counted. Legal whether or not the guest is stopped. Errors:
+    /// [`DebugError::NotAttached`].
+    BreakpointHits(DebugRpc<(), Vec<BreakpointHits>>),
 
     /// Sets whether steps take interrupts, if the request contains a value, and returns the present setting. A session
     /// begins with
@@ -320,6 +333,8 @@ for_every_request! {
     Status
     StopOn
     Reset
+    SetConditions
+    BreakpointHits
 }
 
 /// The properties of the guest that a debugger gets when it attaches. All but `stop` are constant during the session.

@@ -8,6 +8,7 @@
 //! - [`stop`]: the reasons why a guest stops or ends
 //! - [`breakpoint`]: the breakpoints that a debugger can set
 //! - [`capability`]: the features of a host
+//! - [`condition`]: expressions that decide whether a hit of a breakpoint is a stop
 //! - [`memory`]: replies about memory and page tables
 //! - [`regs`]: the register files of all architectures, which are always compiled
 //! - [`addr`]: ids and addresses
@@ -21,6 +22,7 @@ pub mod addr;
 mod bad_message;
 pub mod breakpoint;
 pub mod capability;
+pub mod condition;
 mod debug_error;
 pub mod debug_rpc;
 mod hypervisor_call;

@@ -53,6 +53,9 @@ pub struct StopEvent {
     /// such action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// Why a condition of the breakpoint cannot be evaluated, in words, if the stop is one for this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_failure: Option<String>,
 }
 
 impl StopEvent {
@@ -63,6 +66,7 @@ impl StopEvent {
             reason,
             vps,
             steps: None,
+            condition_failure: None,
         }
     }
 }

@@ -25,14 +25,19 @@
 
 pub(crate) mod breakpoint_bytes;
 mod changes;
+mod conditions;
 mod guest_bytes;
 mod guest_code;
+mod hit_counts;
 
 pub(crate) use changes::Changes;
+pub(crate) use conditions::Conditions;
+pub(crate) use conditions::Verdict;
 pub(crate) use guest_bytes::CodeBytes;
 pub(crate) use guest_code::GuestCode;
 pub(crate) use guest_code::Int3Traps;
 pub(crate) use guest_code::Walks;
+pub(crate) use hit_counts::HitCounts;
 
 use crate::arch::Access;
 use crate::arch::CodeLocation;
@@ -63,6 +68,10 @@ pub(crate) struct Breakpoints {
     pub table: BreakpointTable,
     /// The bytes in memory.
     pub bytes: BreakpointBytes,
+    /// The conditions that decide whether a hit is a stop.
+    pub conditions: Conditions,
+    /// How often the breakpoints were hit, also those that were removed.
+    pub counts: HitCounts,
 }
 
 /// How a breakpoint stops the guest.
@@ -434,6 +443,11 @@ impl BreakpointTable {
         self.owners.get(index)?.first().copied()
     }
 
+    /// The breakpoints that share a debug register, in the order of insertion.
+    pub(crate) fn sharing_register(&self, index: usize) -> Vec<Breakpoint> {
+        self.owners.get(index).cloned().unwrap_or_default()
+    }
+
     /// Whether all breakpoints of this debug register belong to another process than the one at `location`: they are software breakpoints, and their process
     /// has another physical byte at that address.
     pub(crate) fn belongs_to_other_process(
@@ -493,6 +507,34 @@ impl BreakpointTable {
         let index = self.register_index(location.rip)?;
         let others = self.belongs_to_other_process(index, ram, location);
         self.on_register(index).filter(|_| !others)
+    }
+
+    /// The execution breakpoints that a VP at `location` hits at once, with those of a debug register first: a VP that passes one of them passes all.
+    pub(crate) fn hit_together(
+        &self,
+        ram: &MemorySlots,
+        location: &CodeLocation,
+    ) -> Vec<Breakpoint> {
+        let gpa = location.rip_gpa(ram);
+        let here = self.at.get(&location.rip).into_iter().flatten();
+        let armed = |by_register: bool| {
+            here.clone().copied().filter(move |breakpoint| {
+                let Some(entry) = self.entries.get(breakpoint) else {
+                    return false;
+                };
+                match entry.armed {
+                    ArmedBy::Byte(byte) => !by_register && Some(byte) == gpa,
+                    ArmedBy::Register(_) => {
+                        by_register
+                            && !breakpoint.kind.is_watchpoint()
+                            && !(breakpoint.kind == BreakpointKind::Software
+                                && entry.owner.has_another_byte(ram, location))
+                    }
+                    ArmedBy::Nothing => false,
+                }
+            })
+        };
+        armed(true).chain(armed(false)).collect()
     }
 
     /// The contents of the debug registers.

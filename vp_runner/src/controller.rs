@@ -8,6 +8,7 @@ mod breakpoint_control;
 mod device_calls;
 mod devices;
 mod held_events;
+mod kept_hits;
 mod latest_session;
 mod owner;
 mod requests;
@@ -18,7 +19,6 @@ mod waiting;
 
 use crate::arch::PagingLimits;
 use crate::arch::Timekeeper;
-use crate::breakpoints::BreakpointTable;
 use crate::control::at_breakpoint::AtBreakpoint;
 use crate::control::enter::Debugger;
 use crate::control::enter::Enter;
@@ -44,6 +44,7 @@ use device_calls::Returned;
 use futures::FutureExt as _;
 use futures::StreamExt;
 use futures::select_biased;
+use kept_hits::still_hit;
 use latest_session::LatestSession;
 use owner::Owner;
 use std::collections::VecDeque;
@@ -383,6 +384,7 @@ impl Controller {
         self.reported.push(reason);
         let mut event = StopEvent::new(epoch, reason, self.vps.set());
         event.steps = self.state.steps();
+        event.condition_failure = self.breakpoint_control.stopped(&reason);
         self.waiting.report(event);
     }
 
@@ -505,8 +507,8 @@ impl Controller {
             reply.complete(self.breakpoint_control.apply(&changes).await);
         }
         let outputs = {
-            let table = &self.breakpoint_control.breakpoints().table;
-            self.state.changed(|reason| still_hit(table, reason))
+            let breakpoints = self.breakpoint_control.breakpoints();
+            self.state.changed(|reason| still_hit(&breakpoints, reason))
         };
         self.then(outputs, pending);
     }
@@ -571,27 +573,6 @@ impl Drop for Controller {
             self.breakpoint_control.release();
             events.end();
         }
-    }
-}
-
-/// The present stop reason of a hit that is not reported yet (I7). `None` if its breakpoint is gone.
-fn still_hit(table: &BreakpointTable, reason: DebugStopReason) -> Option<DebugStopReason> {
-    match reason {
-        DebugStopReason::Breakpoint { vp, breakpoint } => table
-            .still_hit(&breakpoint)
-            .map(|breakpoint| DebugStopReason::Breakpoint { vp, breakpoint }),
-        DebugStopReason::Watchpoint {
-            vp,
-            breakpoint,
-            address,
-        } => table
-            .still_hit(&breakpoint)
-            .map(|breakpoint| DebugStopReason::Watchpoint {
-                vp,
-                breakpoint,
-                address,
-            }),
-        other => Some(other),
     }
 }
 

@@ -8,6 +8,7 @@ use debug_client::Error;
 use debug_client::blocking::Debugger;
 use session::async_rounds;
 use session::power_off;
+use session::run_to_round;
 use session::two_rounds;
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ fn run(address: &str, elf: &str) -> Result<(), Error> {
     vm.load_symbols(elf)?;
     let rounds = two_rounds(&mut vm)?;
     println!("{} rounds, now {}", rounds.counted, rounds.cpu);
+    let reached = run_to_round(&mut vm, 50)?;
+    println!("{reached} rounds reached");
     vm.detach()?;
     // Any executor will do.
     let counter = pal_async::local::block_on(async_rounds(address, elf))?;

@@ -1,6 +1,7 @@
 //! What the program does with the guest.
 
 use debug_client::Error;
+use debug_client::Expr;
 use debug_client::StopKind;
 use debug_client::Value;
 use debug_client::blocking::Debugger;
@@ -36,6 +37,16 @@ pub(crate) fn two_rounds(vm: &mut Debugger) -> Result<Rounds, Error> {
     let counted = rounds(&cpu) - rounds(&before);
     // Dropping `round` removes the breakpoint.
     Ok(Rounds { cpu, counted })
+}
+
+/// Lets the guest run until all CPUs together have made more than `number` rounds, and returns how many they have made.
+pub(crate) fn run_to_round(vm: &mut Debugger, number: u64) -> Result<u64, Error> {
+    let round = vm.break_at("do_round")?;
+    let counter = Expr::constant(vm.address("counter")?).load_u64();
+    // Each CPU that comes to the breakpoint compares by itself. For the rounds before, no CPU stops.
+    vm.stop_if(&round, [Expr::constant(number).less(counter)])?;
+    vm.run_until(&round, LIMIT)?;
+    vm.read("counter")
 }
 
 /// The number of rounds of all CPUs, after one instruction of a new one.

@@ -71,6 +71,15 @@ fn table() -> Vec<(DebugError, u8, &'static str, &'static str)> {
             "press Ctrl-C",
         ),
         (
+            DebugError::BadCondition {
+                address: Gva::new(0x1000),
+                problem: "it has no value".to_owned(),
+            },
+            22,
+            "0x1000 is refused: it has no value",
+            "condition-evaluation host",
+        ),
+        (
             DebugError::NoSuchVp { vp: VP, count: 1 },
             22,
             "there is no VP 1",

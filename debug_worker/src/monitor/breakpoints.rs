@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
+use vmm_core_defs::breakpoint::BreakpointHits;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::breakpoint::Pending;
@@ -37,6 +38,30 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
         text.push_str(
             "No breakpoint is set. (GDB inserts its breakpoints when it resumes the guest, and removes them at a stop.)\n",
         );
+    }
+    text
+}
+
+/// How often the breakpoints were hit. Empty if none was.
+pub(super) fn hits(counted: &[BreakpointHits]) -> String {
+    let mut text = String::new();
+    for of in counted {
+        if text.is_empty() {
+            text.push_str(
+                "Hits since the client attached, also of breakpoints that are removed now:\n",
+            );
+        }
+        let Breakpoint { kind, address, .. } = of.breakpoint;
+        let _ = write!(text, "{address}  {:8}  {} ", kind_name(kind), of.hits);
+        text.push_str(if of.hits == 1 { "hit" } else { "hits" });
+        if of.evaluations != 0 {
+            let _ = write!(
+                text,
+                ", of which {} did not stop; {} conditions were evaluated",
+                of.passes, of.evaluations
+            );
+        }
+        text.push('\n');
     }
     text
 }
@@ -105,6 +130,27 @@ mod tests {
                 "0x1  write     length 8: no\n0x2  write     length 8: the same reason\n"
             ),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn hits_are_listed_with_what_conditions_made_of_them() {
+        let of = |hits, evaluations, passes| BreakpointHits {
+            breakpoint: Breakpoint {
+                kind: BreakpointKind::Execute,
+                address: Gva::new(0x1000),
+                len: 1,
+            },
+            hits,
+            evaluations,
+            passes,
+        };
+        assert_eq!(hits(&[]), "");
+        assert_eq!(
+            hits(&[of(1, 0, 0), of(20, 30, 15)]),
+            "Hits since the client attached, also of breakpoints that are removed now:\n\
+             0x1000  hardware  1 hit\n\
+             0x1000  hardware  20 hits, of which 15 did not stop; 30 conditions were evaluated\n"
         );
     }
 

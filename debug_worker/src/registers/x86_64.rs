@@ -5,6 +5,7 @@ use gdb_frontend::regs::x86_64::DescriptorTable;
 use gdb_frontend::regs::x86_64::Gp as GdbGp;
 use gdb_frontend::regs::x86_64::Segment;
 use gdb_frontend::regs::x86_64::X86Reg;
+use vmm_core_defs::condition::ConditionRegister;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
@@ -62,6 +63,31 @@ pub(super) fn field(state: &mut X86VpState, reg: X86Reg) -> Option<Field<'_>> {
         X86Reg::Dr(6) => Field::Bits64(&mut state.debug.dr6),
         X86Reg::Dr(7) => Field::Bits64(&mut state.debug.dr7),
         X86Reg::Dr(n) => Field::Bits64(state.debug.db.get_mut(usize::from(n))?),
+    })
+}
+
+/// The register by the numbers of conditions. `None`: conditions do not have the register.
+pub(super) fn condition_register(reg: X86Reg) -> Option<ConditionRegister> {
+    Some(match reg {
+        X86Reg::Gp(gp) => ConditionRegister::General(encoding(gp)),
+        X86Reg::Rip => ConditionRegister::ProgramCounter,
+        X86Reg::Eflags => ConditionRegister::Rflags,
+        X86Reg::Selector(Segment::Es) => ConditionRegister::Es,
+        X86Reg::Selector(Segment::Cs) => ConditionRegister::Cs,
+        X86Reg::Selector(Segment::Ss) => ConditionRegister::Ss,
+        X86Reg::Selector(Segment::Ds) => ConditionRegister::Ds,
+        X86Reg::Selector(Segment::Fs) => ConditionRegister::Fs,
+        X86Reg::Selector(Segment::Gs) => ConditionRegister::Gs,
+        X86Reg::SegmentBase(Segment::Fs) => ConditionRegister::FsBase,
+        X86Reg::SegmentBase(Segment::Gs) => ConditionRegister::GsBase,
+        X86Reg::KernelGsBase => ConditionRegister::KernelGsBase,
+        X86Reg::Cr0 => ConditionRegister::Cr0,
+        X86Reg::Cr2 => ConditionRegister::Cr2,
+        X86Reg::Cr3 => ConditionRegister::Cr3,
+        X86Reg::Cr4 => ConditionRegister::Cr4,
+        X86Reg::Cr8 => ConditionRegister::Cr8,
+        X86Reg::Efer => ConditionRegister::Efer,
+        _ => return None,
     })
 }
 

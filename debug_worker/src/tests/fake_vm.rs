@@ -13,6 +13,7 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Arming;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::breakpoint::BreakpointHits;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::breakpoint::BreakpointStatus;
 use vmm_core_defs::breakpoint::Pending;
@@ -330,6 +331,8 @@ impl State {
                 Ok(())
             }),
             DebugRequest::Redirect(rpc) => rpc.complete(Ok(())),
+            DebugRequest::SetConditions(rpc) => rpc.complete(Ok(())),
+            DebugRequest::BreakpointHits(rpc) => rpc.complete(Ok(hits())),
             DebugRequest::StopReason(rpc) => rpc.complete(Ok(None)),
             DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {
                 let start = self.memory_index(address)?;
@@ -517,6 +520,21 @@ fn breakpoints() -> Vec<BreakpointStatus> {
     armings.into_iter().map(status).collect()
 }
 
+/// Of the breakpoint that is set, and of one that was removed.
+fn hits() -> Vec<BreakpointHits> {
+    let of = |address, evaluations, passes| BreakpointHits {
+        breakpoint: Breakpoint {
+            kind: BreakpointKind::Software,
+            address: Gva::new(address),
+            len: 1,
+        },
+        hits: 12,
+        evaluations,
+        passes,
+    };
+    vec![of(0x1000, 12, 10), of(0x2000, 0, 0)]
+}
+
 /// Two pages, with one answer each.
 fn mapped_pages(from: Gva) -> MappedPages {
     let page = |gva| MappedPage {
@@ -565,6 +583,8 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::Breakpoints(_) => "breakpoints",
         DebugRequest::StopOn(_) => "stop on",
         DebugRequest::StepInterrupts(_) => "step interrupts",
+        DebugRequest::SetConditions(_) => "set conditions",
+        DebugRequest::BreakpointHits(_) => "breakpoint hits",
         other => other.name(),
     }
 }

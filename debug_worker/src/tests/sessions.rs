@@ -47,6 +47,31 @@ fn registers_are_fetched_once_per_stop() {
     assert_eq!(bed.vm.asked("get vp state"), 4);
 }
 
+/// A `Z` packet sets the conditions of its breakpoint anew, also to none.
+#[test]
+fn conditions_are_sent_where_there_are_some_or_were() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    for (packet, requests) in [
+        ("Z0,1000,1", 0),
+        ("Z0,1000,1;X3,220127", 1),
+        ("Z0,1000,1;X3,220027X3,220127", 2),
+        ("Z0,1000,1", 3),
+        ("Z0,1000,1", 3),
+        // A register of 128 bits: GDB evaluates the condition.
+        ("Z1,2000,1;X4,26002827", 3),
+        ("Z1,2000,1;X3,220127", 4),
+        ("z1,2000,1", 4),
+        ("Z1,2000,1", 4),
+    ] {
+        assert_eq!(client.ask(packet), "OK", "{packet}");
+        assert_eq!(bed.vm.asked("set conditions"), requests, "{packet}");
+    }
+    // An operand is missing.
+    assert_eq!(client.ask("Z0,3000,1;X1,22"), "E16");
+    assert_eq!(bed.vm.asked("set conditions"), 4);
+}
+
 #[test]
 fn memory_is_read_and_written_and_errors_are_told() {
     let bed = Bed::new();

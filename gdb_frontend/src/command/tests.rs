@@ -165,16 +165,52 @@ fn breakpoints_have_kind_address_and_length() {
     };
     assert_eq!(
         parse("Z4,ffffffff81000000,8"),
-        Ok(Command::InsertBreakpoint(breakpoint))
+        Ok(Command::InsertBreakpoint {
+            breakpoint,
+            conditions: Vec::new()
+        })
     );
     assert_eq!(
         parse("z4,ffffffff81000000,8"),
         Ok(Command::RemoveBreakpoint(breakpoint))
     );
+}
+
+#[test]
+fn a_breakpoint_has_any_number_of_conditions_and_no_commands() {
+    let conditions = |packet| match parse(packet) {
+        Ok(Command::InsertBreakpoint { conditions, .. }) => Ok(conditions),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error),
+    };
+    assert_eq!(conditions("Z0,0,1;"), Ok(vec![]));
+    let one = vec![0x22, 0, 0x27];
+    assert_eq!(conditions("Z0,0,1;X3,220027"), Ok(vec![one.clone()]));
+    // GDB puts nothing between conditions, or a semicolon.
+    for packet in ["Z1,0,1;X3,220027X1,27", "Z1,0,1;X3,220027;X1,27"] {
+        assert_eq!(conditions(packet), Ok(vec![one.clone(), vec![0x27]]));
+    }
+    for wrong in [
+        "X3,2200",
+        "X3,22002",
+        "X,27",
+        "X3",
+        "Xffffffffffffffff,27",
+        "X2,2z00",
+        "Y1,27",
+    ] {
+        let packet = format!("Z0,0,1;{wrong}");
+        let refused = Command::parse(packet.as_bytes());
+        assert!(matches!(refused, Err(CommandError::Syntax(_))), "{packet}");
+    }
     assert_eq!(
-        parse("Z0,0,1;X3,220027"),
-        Err(CommandError::BreakpointConditions)
+        conditions("Z0,0,1;X1,27;cmds:1,X1,27"),
+        Err(CommandError::BreakpointCommands)
     );
+    assert!(matches!(
+        parse("z0,0,1;X1,27"),
+        Err(CommandError::Syntax(_))
+    ));
 }
 
 #[test]
@@ -226,6 +262,7 @@ fn every_announced_feature_is_there() {
             "QStartNoAckMode+" => "QStartNoAckMode",
             "vContSupported+" => "vCont?",
             "binary-upload+" => "x0,1",
+            "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),

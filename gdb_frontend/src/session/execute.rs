@@ -73,11 +73,15 @@ impl Core {
             Command::VCont(vcont) => self.resume_vcont(&vcont),
             Command::VContQuery => self.text(VCONT_ACTIONS),
             Command::Interrupt => self.interrupt(Pending::Ok),
-            Command::InsertBreakpoint(breakpoint) => {
-                self.ask(
-                    TargetOp::InsertBreakpoint(breakpoint),
-                    Pending::Insert(breakpoint),
-                );
+            Command::InsertBreakpoint {
+                breakpoint,
+                conditions,
+            } => {
+                let op = TargetOp::InsertBreakpoint {
+                    breakpoint,
+                    conditions,
+                };
+                self.ask(op, Pending::Insert(breakpoint));
             }
             Command::RemoveBreakpoint(breakpoint) => {
                 self.ask(TargetOp::RemoveBreakpoint(breakpoint), Pending::Ok);

@@ -115,7 +115,7 @@ impl FakeGuest {
                     }),
                 })
             }
-            TargetOp::InsertBreakpoint(breakpoint) => {
+            TargetOp::InsertBreakpoint { breakpoint, .. } => {
                 let hardware = |b: &&Breakpoint| b.kind != BreakpointKind::Software;
                 if breakpoint.kind != BreakpointKind::Software
                     && self.breakpoints.iter().filter(hardware).count() == 4

@@ -14,6 +14,7 @@ A program that ends, however it ends, takes its breakpoints with it, and the gue
 """
 
 from trapgate.breakpoint import Breakpoint
+from trapgate.condition import Value, register, value
 from trapgate.debugger import Debugger, IfLost, connect
 from trapgate.errors import (
     AlreadyAttached,
@@ -103,6 +104,9 @@ __all__ = [
     "TimedOut",
     "UnexpectedStop",
     "Unsupported",
+    "Value",
     "Vp",
     "connect",
+    "register",
+    "value",
 ]

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from trapgate import errors
+from trapgate.condition import Value, value
 from trapgate.debug.v1 import breakpoints_pb2
 from trapgate.stop import Stop, StopKind
 
@@ -52,6 +53,17 @@ class Breakpoint:
         else:
             return False
         return (found.kind, found.address, found.len) == self._key
+
+    def stop_if(self, *conditions: Value) -> None:
+        """Makes a hit a stop only if one of these conditions holds. Without a condition, each hit is a stop again.
+
+        The VP that hits the breakpoint evaluates the conditions, and goes on if none holds; no other VP stops for it. A condition that cannot be evaluated is a stop with
+        `Stop.condition_failure`. The conditions end with the breakpoint, and are those of all values that stand for this breakpoint.
+        """
+        if not self.is_set:
+            raise errors.BadArgument(f"{self!r} has no conditions; set it again")
+        code = [breakpoints_pb2.Condition(code=value(condition).code()) for condition in conditions]
+        self._session.set_conditions(self._key, code)
 
     def remove(self) -> None:
         """Removes the breakpoint. Nothing happens if it is removed already, or the session is over."""

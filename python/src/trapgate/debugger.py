@@ -193,6 +193,10 @@ class Debugger(HasMemory):
 
     # Breakpoints.
 
+    def address(self, place: int | str) -> int:
+        """The address of a place, such as `"counter"`, for a condition or for arithmetic."""
+        return self._session.address(place)
+
     def break_at(self, place: int | str) -> Breakpoint:
         """Sets a breakpoint at an instruction, for all VPs."""
         return self._break(breakpoints_pb2.BREAKPOINT_KIND_SOFTWARE, place, 1)

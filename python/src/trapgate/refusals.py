@@ -35,6 +35,7 @@ _TEXTS = {
     "memory_out_of_reach": "the memory at physical address {gpa} is out of reach: the VMM has mapped it read-only or without "
     "access, or the file behind it has shrunk; a breakpoint there needs a debug register",
     "bad_length": "{len} bytes from {address} are too long for one request or pass the end of the address space; ask for less",
+    "bad_condition": "a condition of the breakpoint at {address} is refused: {problem}",
     "bad_breakpoint": "cannot watch {len} bytes at {address}: x86 watches 1, 2, 4 or 8 bytes at a multiple of that length",
     "too_many_breakpoints": "{limit} breakpoints are set, and this VMM permits no more; remove some first",
     "no_free_slot": "all {slots} debug registers are in use; remove a breakpoint that has one",

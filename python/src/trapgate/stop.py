@@ -68,6 +68,8 @@ class Stop:
     reason: run_pb2.DebugStopReason
     #: The number of instructions that `step_n` has executed, if it asked for more than one.
     steps: int | None = None
+    #: For a stop at a breakpoint with conditions, one of which could not be evaluated: the problem.
+    condition_failure: str | None = None
 
     @classmethod
     def of(cls, event: run_pb2.StopEvent) -> Stop:
@@ -88,7 +90,8 @@ class Stop:
         elif kind is StopKind.WATCHPOINT:
             address = detail.address
         steps = event.steps if event.HasField("steps") else None
-        return cls(kind, vp, tuple(event.vps), address, event.reason, steps)
+        failure = event.condition_failure if event.HasField("condition_failure") else None
+        return cls(kind, vp, tuple(event.vps), address, event.reason, steps, failure)
 
     def __str__(self) -> str:
         if self.kind is StopKind.BREAKPOINT:

@@ -283,11 +283,16 @@ fn needed(kind: &request::Kind) -> usize {
         request::Kind::SetDebugState(list) => {
             list.changes.len() * size_of::<proto::BreakpointChange>()
         }
+        request::Kind::SetConditions(list) => {
+            let code: usize = list.conditions.iter().map(|one| one.code.len()).sum();
+            code + list.conditions.len() * size_of::<proto::Condition>()
+        }
         request::Kind::Resume(resume) => resume.actions.len() * size_of::<proto::OneVpAction>(),
         request::Kind::SetVpState(_) | request::Kind::GetVpState(_) => {
             size_of::<proto::X86VpState>()
         }
         request::Kind::Breakpoints(_)
+        | request::Kind::BreakpointHits(_)
         | request::Kind::MappedPages(_)
         | request::Kind::RamRanges(_)
         | request::Kind::Status(_) => LIST,
@@ -300,6 +305,7 @@ fn is_list(answer: &answer::Kind) -> bool {
     matches!(
         answer,
         answer::Kind::Breakpoints(_)
+            | answer::Kind::BreakpointHits(_)
             | answer::Kind::MappedPages(_)
             | answer::Kind::RamRanges(_)
             | answer::Kind::Status(_)

@@ -112,6 +112,11 @@ impl Entry {
         self.at.clear_decision();
     }
 
+    /// The VP has hit a breakpoint of which no condition holds. It passes the breakpoint as one whose stop was reported, also if it is kicked before.
+    pub(crate) fn condition_is_false(&mut self) {
+        self.at.reported();
+    }
+
     /// The instruction under the byte cannot be emulated. The VP parks, and passes the byte with the other VPs stopped.
     pub(crate) fn emulation_failed(&mut self) -> Cause {
         self.at.emulation_failed();

@@ -6,7 +6,9 @@ use crate::arch::can_carry_out;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Changes;
+use crate::breakpoints::Conditions;
 use crate::breakpoints::GuestCode;
+use crate::breakpoints::HitCounts;
 use crate::breakpoints::Int3Traps;
 use crate::breakpoints::Walks;
 use crate::control::at_breakpoint::ByteAtRip;
@@ -30,8 +32,10 @@ use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
+use vmm_core_defs::stop::DebugStopReason;
 
 /// Up to this many breakpoints are verified before each entry. More breakpoints are verified at most once per tick, and for at most a fifth of the time: after
 /// each verification there is a pause of [`PAUSE_FACTOR`] times its duration.
@@ -134,7 +138,7 @@ impl BreakpointControl {
             .filter_map(|vp| vp.location)
             .collect();
         let mut breakpoints = self.change();
-        let Breakpoints { table, bytes } = &mut *breakpoints;
+        let Breakpoints { table, bytes, .. } = &mut *breakpoints;
         let mut guest = GuestCode {
             ram: &self.ram,
             bytes,
@@ -268,11 +272,63 @@ impl BreakpointControl {
             }
             yield_after(slice.len()).await;
         }
+        if applied.is_ok() {
+            self.forget_conditions();
+        }
         while applied.is_err() && !made.is_empty() {
             self.with_guest(|table, guest| table.undo(guest, &mut made, SLICE));
             yield_after(SLICE).await;
         }
         applied
+    }
+
+    /// Forgets the conditions of breakpoints that were removed.
+    fn forget_conditions(&self) {
+        if self.breakpoints().conditions.is_empty() {
+            return;
+        }
+        let mut breakpoints = self.change();
+        let Breakpoints {
+            table, conditions, ..
+        } = &mut *breakpoints;
+        conditions.keep(|breakpoint| table.contains(breakpoint));
+    }
+
+    /// Sets the conditions of a breakpoint. VPs may be in the guest, unless the guest is `stopped`.
+    ///
+    /// # Errors
+    /// [`DebugError::NoSuchBreakpoint`], [`DebugError::BadCondition`].
+    pub(super) fn set_conditions(
+        &self,
+        wanted: &BreakpointConditions,
+        stopped: bool,
+    ) -> Result<(), DebugError> {
+        let mut breakpoints = self.change();
+        if !breakpoints.table.contains(&wanted.breakpoint) {
+            let address = wanted.breakpoint.address;
+            return Err(DebugError::NoSuchBreakpoint { address });
+        }
+        let Breakpoints {
+            conditions, counts, ..
+        } = &mut *breakpoints;
+        conditions.set(wanted, counts)?;
+        if !stopped {
+            conditions.come_into_force();
+        }
+        Ok(())
+    }
+
+    /// A stop is reported: counts the hit. Returns why the stop is one, if that is because a condition of the breakpoint cannot be evaluated.
+    pub(super) fn stopped(&self, reason: &DebugStopReason) -> Option<String> {
+        let (DebugStopReason::Breakpoint { vp, breakpoint }
+        | DebugStopReason::Watchpoint { vp, breakpoint, .. }) = reason
+        else {
+            return None;
+        };
+        let mut breakpoints = self.change();
+        breakpoints.counts.of(breakpoint).stopped();
+        let failure = breakpoints.conditions.take_failure(*vp, breakpoint);
+        failure.map(|failure| failure.to_string())
     }
 
     /// Verifies every software breakpoint, unless there are many and they were verified recently.
@@ -306,13 +362,13 @@ impl BreakpointControl {
         if !self.is_due() {
             return false;
         }
-        let Breakpoints { table, bytes } = &*self.breakpoints();
+        let Breakpoints { table, bytes, .. } = &*self.breakpoints();
         table.has_unarmed() || bytes.is_any_overwritten(&*self.ram)
     }
 
     /// Whether breakpoints have to be checked while the guest runs.
     pub(super) fn needs_ticks(&self) -> bool {
-        let Breakpoints { table, bytes } = &*self.breakpoints();
+        let Breakpoints { table, bytes, .. } = &*self.breakpoints();
         self.int3_exits == Int3Exits::On || !bytes.is_empty() || table.wants_registers()
     }
 
@@ -326,6 +382,7 @@ impl BreakpointControl {
         if !self.breakpoints().bytes.is_empty() {
             self.int3_exits = Int3Exits::On;
         }
+        self.change().conditions.come_into_force();
         StopSet {
             slots: self.breakpoints().table.slots(),
             int3_exits: self.int3_exits,
@@ -335,7 +392,7 @@ impl BreakpointControl {
 
     /// Which breakpoint the byte at this location belongs to. `None` if there is no breakpoint byte.
     fn byte_at(&self, location: &CodeLocation) -> Option<ByteOf> {
-        let Breakpoints { table, bytes } = &*self.breakpoints();
+        let Breakpoints { table, bytes, .. } = &*self.breakpoints();
         if bytes.is_empty() {
             return None;
         }
@@ -351,12 +408,19 @@ impl BreakpointControl {
 
     /// The breakpoint that a VP at this location hits.
     pub(super) fn hit_at(&self, location: &CodeLocation) -> Option<Breakpoint> {
-        let Breakpoints { table, bytes } = &*self.breakpoints();
+        let Breakpoints {
+            table,
+            bytes,
+            conditions,
+            ..
+        } = &*self.breakpoints();
         let gpa = location.rip_gpa(&*self.ram);
         let armed = gpa.filter(|gpa| bytes.is_armed(*gpa));
         let byte = armed.and_then(|gpa| table.at_byte(location.rip, gpa));
         // A debug register fires before a byte, as in the guest.
-        table.on_register_at(&self.ram, location).or(byte)
+        let here = table.on_register_at(&self.ram, location).or(byte);
+        // The VP evaluates the conditions when it meets the breakpoint.
+        here.filter(|breakpoint| conditions.of(breakpoint).is_none())
     }
 
     /// The VPs with a breakpoint byte at their RIP.
@@ -381,6 +445,8 @@ impl BreakpointControl {
         self.int3_exits = Int3Exits::Off;
         let mut breakpoints = self.change();
         breakpoints.table.clear();
+        breakpoints.conditions = Conditions::default();
+        breakpoints.counts = HitCounts::default();
         breakpoints.bytes.clear(&*self.ram);
     }
 
@@ -477,7 +543,7 @@ mod tests {
         let limit = 3072;
         assert_eq!(applied, Err(DebugError::TooManyBreakpoints { limit }));
         assert_eq!(others, 2 * SLICES);
-        let Breakpoints { table, bytes } = &*control.breakpoints();
+        let Breakpoints { table, bytes, .. } = &*control.breakpoints();
         assert!(table.len() == 0 && bytes.is_empty());
     }
 

@@ -2,7 +2,7 @@
 
 use super::Controller;
 use super::Owner;
-use super::still_hit;
+use super::kept_hits::still_hit;
 use super::vps;
 use crate::arch::Gp;
 use crate::arch::PagingState;
@@ -82,6 +82,15 @@ impl Controller {
             DebugRequest::Resume(rpc) => self.resume(rpc).await,
             DebugRequest::Break(rpc) => self.break_(rpc).await,
             DebugRequest::SetDebugState(rpc) => self.set_debug_state(rpc).await,
+            DebugRequest::SetConditions(rpc) => rpc.handle_sync(|wanted| {
+                self.state.check_attached()?;
+                let stopped = self.state.check_stopped().is_ok();
+                self.breakpoint_control.set_conditions(&wanted, stopped)
+            }),
+            DebugRequest::BreakpointHits(rpc) => rpc.handle_sync(|()| {
+                self.state.check_attached()?;
+                Ok(self.breakpoint_control.breakpoints().counts.list())
+            }),
             DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
             DebugRequest::Breakpoints(rpc) => {
                 rpc.handle(async |()| self.breakpoints().await).await;
@@ -187,11 +196,11 @@ impl Controller {
             self.take_vp_events().await;
         }
         let outputs = {
-            let table = &self.breakpoint_control.breakpoints().table;
+            let breakpoints = self.breakpoint_control.breakpoints();
             let state = &mut self.state;
             let is_hit = |reason: DebugStopReason| match reason.vp() {
                 Some(vp) if held.contains(&vp) => None,
-                _ => still_hit(table, reason),
+                _ => still_hit(&breakpoints, reason),
             };
             vps::plan(&request, self.vps.count())
                 .map_err(Refused::Client)
@@ -349,9 +358,9 @@ impl Controller {
     async fn stop_reason(&mut self, vp: VpIndex) -> Result<Option<DebugStopReason>, DebugError> {
         self.check_stopped(vp)?;
         let reported = {
-            let table = &self.breakpoint_control.breakpoints().table;
+            let breakpoints = self.breakpoint_control.breakpoints();
             self.state
-                .report_reason_of(vp, |reason| still_hit(table, reason))?
+                .report_reason_of(vp, |reason| still_hit(&breakpoints, reason))?
         };
         if reported.is_some() {
             return Ok(reported);

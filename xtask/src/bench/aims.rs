@@ -3,12 +3,12 @@
 use super::BareStep;
 use super::EXEC;
 use super::ISOLATED;
+use super::OURS;
 use super::QEMU;
+use super::of_condition;
 use super::of_hook;
 use super::report::Report;
 use super::round_trips;
-
-const OURS: &str = "trapgate";
 
 /// What is aimed for.
 pub(super) enum Bound {
@@ -34,12 +34,13 @@ impl Bound {
 }
 
 /// What is measured, the value and the aim.
-type Aim = (String, Option<f64>, Bound);
+pub(super) type Aim = (String, Option<f64>, Bound);
 
 /// Prints how this machine's figures meet the aims: `trapgate run` beside QEMU's stub, and `trapgate exec` beside the stub of the same QEMU.
 pub(super) fn print(report: &Report, bare: Option<&BareStep>) {
     let mut aims = beside_qemu(report, OURS);
     aims.extend(of_the_hook(report, bare));
+    aims.extend(of_conditions(report));
     aims.extend(of_isolation(report));
     aims.extend(
         beside_qemu(report, EXEC)
@@ -157,6 +158,21 @@ fn of_the_hook(report: &Report, bare: Option<&BareStep>) -> Vec<Aim> {
             Bound::AtMost(1.02),
         ),
     ]
+}
+
+/// False conditions, beside QEMU with a client that evaluates them, and beside a loop of bare ioctls.
+pub(super) fn of_conditions(report: &Report) -> Vec<Aim> {
+    let of_qemu = round_trips::conditions_of_qemu(report)
+        .map(|(what, value)| (what, value, Bound::AtLeast(100.0)));
+    let of_bare = ["software", "hardware"].into_iter().flat_map(|kind| {
+        [("executed", 0.7), ("carried out", 1.0)].map(|(how, least)| {
+            let what = format!("{kind}, {how}");
+            let value = report.median(&of_condition(&what), OURS);
+            let what = format!("{what}: false conditions, of the bare loop");
+            (what, value, Bound::AtLeast(least))
+        })
+    });
+    of_qemu.chain(of_bare).collect()
 }
 
 /// The debug server in a process of its own, beside the same server in the VMM.

@@ -31,6 +31,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// The name of `trapgate run` in the report.
+const OURS: &str = "trapgate";
 /// The name of QEMU's stub in the report.
 const QEMU: &str = "qemu";
 /// The name of `trapgate exec` around the same QEMU in the report.
@@ -160,6 +162,11 @@ fn without_server(report: &mut Report) -> Option<BareStep> {
     let hook = build_example("hook_cost").and_then(|program| hook_costs(report, &program));
     if let Err(error) = hook {
         report.missing("exits with the hook", &format!("{error:#}"));
+    }
+    let conditions =
+        build_example("condition_cost").and_then(|program| condition_costs(report, &program));
+    if let Err(error) = conditions {
+        report.missing("conditions", &format!("{error:#}"));
     }
     bare.ok()
 }
@@ -379,6 +386,36 @@ fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
             let name = format!("hit to hit, {} VPs, {how}", over.vps);
             report.add(&name, "us", "trapgate", us);
         }
+    }
+    Ok(())
+}
+
+/// The output of the example `condition_cost` of `vp_runner`: one line for each case.
+#[derive(Deserialize)]
+struct ConditionCost {
+    what: String,
+    /// Passes of a breakpoint in a second, by bare ioctls.
+    bare_per_s: f64,
+    /// Evaluations of false conditions in a second.
+    conditions_per_s: f64,
+    /// The median of the ratios of consecutive turns.
+    ratio: f64,
+}
+
+/// The name of the ratio of a [`ConditionCost`] in the report.
+fn of_condition(what: &str) -> String {
+    format!("conditions, {what}, of bare")
+}
+
+fn condition_costs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
+    let output = process::capture(&mut Command::new(program))?;
+    for line in output.lines() {
+        let cost: ConditionCost = serde_json::from_str(line)
+            .with_context(|| format!("condition_cost printed `{line}`"))?;
+        let rate = format!("conditions, {}", cost.what);
+        report.add(&rate, "1/s", "bare", cost.bare_per_s);
+        report.add(&rate, "1/s", OURS, cost.conditions_per_s);
+        report.add(&of_condition(&cost.what), "ratio", OURS, cost.ratio);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A round takes about 15 s. The first round also counts instructions.
+/// A round takes about 30 s. The first round also counts instructions.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Arguments of the hidden subcommand that runs in the bed.
@@ -42,6 +42,8 @@ pub(crate) struct Inside {
     #[arg(long)]
     step_over: PathBuf,
     #[arg(long)]
+    condition_cost: PathBuf,
+    #[arg(long)]
     rounds: u32,
 }
 
@@ -55,6 +57,7 @@ pub(super) fn main(
     let trapgate = servers::build_trapgate()?;
     let bare_step = super::build_example("bare_step")?;
     let step_over = super::build_example("step_over")?;
+    let condition_cost = super::build_example("condition_cost")?;
     let bed = Bed::provide(Kvm::Amd)?;
     let qemu = Bed::qemu()?;
     let this = std::env::current_exe()?;
@@ -64,6 +67,7 @@ pub(super) fn main(
         trapgate.clone(),
         bare_step.clone(),
         step_over.clone(),
+        condition_cost.clone(),
         qemu.program(),
     ];
     for entry in std::fs::read_dir(qemu.firmware())? {
@@ -83,6 +87,7 @@ pub(super) fn main(
         ("--trapgate", &trapgate),
         ("--bare-step", &bare_step),
         ("--step-over", &step_over),
+        ("--condition-cost", &condition_cost),
     ] {
         command.extend([option.into(), value.into()]);
     }
@@ -121,20 +126,26 @@ pub(super) fn main(
 pub(crate) fn inside(args: &Inside) -> anyhow::Result<i32> {
     let logs = std::env::temp_dir();
     let qemu = Qemu::at(&args.qemu);
-    let start = || -> anyhow::Result<[Server; 2]> {
-        let other = match &args.before {
-            None => Server::qemu(qemu.command(), &args.kernel, 1, &logs)?,
-            Some(program) => Server::before(program, &args.kernel, 1, &logs)?,
-        };
-        let ours = Server::trapgate(
+    let other = || match &args.before {
+        None => Server::qemu(qemu.command(), &args.kernel, 1, &logs),
+        Some(program) => Server::before(program, &args.kernel, 1, &logs),
+    };
+    let ours = || {
+        Server::trapgate(
             "trapgate",
             &args.trapgate,
             servers::IN_PROCESS,
             &args.kernel,
             1,
             &logs,
-        )?;
-        Ok([other, ours])
+        )
+    };
+    // The server that is started first has its memory first.
+    let start = |round: u32| -> anyhow::Result<[Server; 2]> {
+        Ok(match round.is_multiple_of(2) {
+            true => [ours()?, other()?],
+            false => [other()?, ours()?],
+        })
     };
     let mut report = Report::new(match &args.before {
         None => QEMU,
@@ -161,14 +172,14 @@ fn show_logs(logs: &Path) {
 fn measure(
     report: &mut Report,
     args: &Inside,
-    start: impl Fn() -> anyhow::Result<[Server; 2]>,
+    start: impl Fn(u32) -> anyhow::Result<[Server; 2]>,
 ) -> anyhow::Result<()> {
     let echo = Server::echo()?;
     let mut floor = echo.client()?;
     let mut steps = None;
     for round in 1..=args.rounds {
         println!("round {round} of {}", args.rounds);
-        let servers = start()?;
+        let servers = start(round)?;
         let mut guests = servers
             .iter()
             .map(|server| {
@@ -176,15 +187,13 @@ fn measure(
                     .with_context(|| format!("{} does not get to the loop", server.name))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        if round % 2 == 0 {
-            guests.reverse();
-        }
         for guest in &mut guests {
             guest.steps = steps;
         }
         floors(report, &mut floor)?;
         if args.before.is_none() {
             super::step_overs(report, &args.step_over)?;
+            super::condition_costs(report, &args.condition_cost)?;
         }
         for _ in 0..TURNS {
             guests.reverse();
@@ -193,10 +202,10 @@ fn measure(
                 let step = measures::micros(guest.client()?, measures::step)?;
                 report.add("s", "us", guest.name, step);
                 report.add(INTERRUPT, "us", guest.name, guest.interrupt()?);
+                round_trips::of(report, guest).with_context(|| format!("with {}", guest.name))?;
             }
         }
         for guest in &mut guests {
-            round_trips::of(report, guest).with_context(|| format!("with {}", guest.name))?;
             if guest.name != QEMU {
                 runs_of(report, guest, &args.bare_step)?;
             }
@@ -218,7 +227,7 @@ const RANGE_SHARE: &str = "vCont;r, of the bare ioctls";
 const ATTACHED: &str = "guest's rounds, attached";
 const DETACHED: &str = "guest's rounds, detached";
 const ATTACHED_SHARE: &str = "attached, of detached";
-/// The number of comparisons in a round: of a step and of a Ctrl-C on both servers, of an attached and a detached guest, and of a range step and the bare ioctls.
+/// The number of comparisons in a round: of a step, of a Ctrl-C and of the round trips of breakpoints on both servers, of an attached and a detached guest, and of a range step and the bare ioctls.
 const TURNS: u32 = 6;
 
 /// Measures the rates of steps and of the running guest in pairs, because the machine is faster or slower for seconds at a time.
@@ -275,6 +284,7 @@ fn reach(report: &Report) {
         share(ATTACHED_SHARE),
         Bound::AtLeast(0.99),
     ));
+    aims.extend(super::aims::of_conditions(report));
     println!();
     for (what, value, bound) in aims {
         println!("{what:<48} {}", bound.judge(value));

@@ -2,14 +2,12 @@
 
 use super::EXEC;
 use super::ISOLATED;
+use super::OURS;
 use super::chart;
 use anyhow::Context as _;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Of `trapgate run`.
-const OURS: &str = "trapgate";
 
 /// All figures of one run. Compare only figures of one run, because machines drift by a factor of two.
 #[derive(Serialize)]

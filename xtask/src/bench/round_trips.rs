@@ -29,6 +29,24 @@ fn name(kind: &str, packets: Packets) -> String {
     }
 }
 
+fn false_conditions(kind: &str) -> String {
+    format!("{kind} breakpoint: false condition")
+}
+
+/// How many times more conditions our server evaluates in a second than a client of QEMU, by kind of breakpoint. A client needs one `z s Z c` for each, and the packets that
+/// read what the condition asks for, which are left out here.
+pub(super) fn conditions_of_qemu(report: &Report) -> impl Iterator<Item = (String, Option<f64>)> {
+    KINDS.into_iter().map(|(kind, _)| {
+        let ours = report.median(&false_conditions(kind), super::OURS);
+        let theirs = report.median(&name(kind, Packets::LikeGdb), super::QEMU);
+        let what = format!("{kind}: false conditions a second, times QEMU's z s Z c");
+        (
+            what,
+            ours.zip(theirs).map(|(ours, theirs)| ours * theirs / 1e6),
+        )
+    })
+}
+
 /// The round trips of the floor, for both kinds.
 pub(super) fn floors(report: &mut Report, floor: &mut Client) -> anyhow::Result<()> {
     for (kind, _) in KINDS {
@@ -65,6 +83,11 @@ fn of_kind(
     if server != super::QEMU {
         let trip = guest.hits(breakpoint, Packets::Continue)?;
         report.add(&name(kind, Packets::Continue), "us", server, trip);
+    }
+    // The other servers leave conditions to the client.
+    if server == super::OURS {
+        let rate = guest.false_conditions(breakpoint)?;
+        report.add(&false_conditions(kind), "1/s", server, rate);
     }
     Ok(())
 }

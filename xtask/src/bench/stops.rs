@@ -21,6 +21,10 @@ const FUNCTION: &str = "is_prime";
 const SPIN: &str = "07000000";
 /// The time for which a guest runs with a debugger attached, and without one. The two take turns, because the speed of the machine drifts by more than the difference.
 const WINDOW: Duration = Duration::from_millis(500);
+/// The demo guest calls [`FUNCTION`] so often in a round: its `NUMBERS_PER_ROUND`.
+const CALLS_PER_ROUND: f64 = 10.0;
+/// A condition in a packet, in bytecode of agent expressions: the first argument of [`FUNCTION`] is 2^32 - 1.
+const NEVER: &str = ";Xa,26000524ffffffff1327";
 /// GDB's number of `rdi`, the first argument.
 const RDI: &str = "P5";
 /// A number that `is_prime` divides a thousand times, 1009 squared, as the value of `rdi` in a packet.
@@ -100,6 +104,16 @@ impl<'a> Spinning<'a> {
         });
         request(&remove)(client)?;
         trip
+    }
+
+    /// How many conditions of a breakpoint are evaluated in a second, each of which is false. No stop is reported.
+    pub(super) fn false_conditions(&mut self, kind: Breakpoint) -> anyhow::Result<f64> {
+        let address = self.function.start;
+        let insert = format!("{}{NEVER}", kind.packet('Z', address));
+        request(&insert)(self.client()?)?;
+        let rounds = self.rounds_attached();
+        request(&kind.packet('z', address))(self.client()?)?;
+        Ok(rounds? * CALLS_PER_ROUND)
     }
 
     /// The time from a continue that Ctrl-C follows at once to the stop, in microseconds.

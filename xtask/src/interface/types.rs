@@ -9,7 +9,7 @@ const STANDARD: &[&str] = &["std", "core", "alloc"];
 
 /// The permitted crates of each library. A program that uses the library needs the same major version of these crates, so each entry is a decision.
 const PERMITTED: &[(&str, &[&str])] = &[
-    ("debug_client", &["vmm_core_defs"]),
+    ("debug_client", &["agent_expr", "vmm_core_defs"]),
     ("debug_wire", &["pal_async", "vmm_core_defs"]),
     (
         "debug_worker",

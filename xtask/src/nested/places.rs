@@ -8,6 +8,7 @@ pub(crate) const ALL: [Kvm; 2] = [Kvm::Amd, Kvm::Intel];
 /// The test programs that may behave differently in kvm-amd and in kvm-intel, because they depend on how CPU and KVM deliver exceptions, steps and interrupts.
 const DIFFER: &[&str] = &[
     "vp_runner/breakpoints",
+    "vp_runner/conditions",
     "vp_runner/debug_regs",
     "vp_runner/detach",
     "vp_runner/guest_debug",

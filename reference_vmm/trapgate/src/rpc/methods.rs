@@ -90,6 +90,8 @@ methods! {
     "status" Status,
     "stop_on" StopOn,
     "reset" Reset,
+    "set_conditions" SetConditions,
+    "breakpoint_hits" BreakpointHits,
 }
 
 fn input<I: DeserializeOwned>(method: &'static str, params: Value) -> Result<I, BadRequest> {

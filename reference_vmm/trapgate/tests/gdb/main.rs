@@ -1,6 +1,7 @@
 //! Real debuggers and hostile clients against the real server and the demo guest.
 
 mod clients;
+mod conditions;
 mod connections;
 mod hostile;
 mod interrupts;

@@ -89,6 +89,8 @@ fn the_program_of_the_guide_debugs_the_guest_without_gdb() {
     let text = rounds.cpu.to_string();
     assert!(text.starts_with("{online = true, id = "), "{text}");
     assert!(text.contains(", primes = "), "{text}");
+    let reached = session::run_to_round(&mut vm, 50).expect("a later round");
+    assert!(reached > 50, "{reached}");
     vm.detach().expect("attached");
 
     let address = format!("unix:{}", guest.path.display());

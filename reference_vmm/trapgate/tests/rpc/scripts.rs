@@ -86,6 +86,17 @@ fn a_script_sets_a_breakpoint_waits_for_it_reads_and_leaves_nothing_behind() {
     // An answer that comes before the one of the request above it.
     script.send(r#"{"id":5,"method":"set_debug_state","params":[]}"#);
     assert_eq!(script.answer(), r#"{"id":5,"result":null}"#);
+    // The conditions of the Guide: the bytecode is `reg 7; const8 5; equal; end`.
+    script.send(&format!(
+        r#"{{"id":6,"method":"set_conditions","params":{{"breakpoint":{{"kind":"Software","address":{round},"len":1}},"conditions":[{{"code":[38,0,7,34,5,19,39]}}]}}}}"#
+    ));
+    assert_eq!(script.answer(), r#"{"id":6,"result":null}"#);
+    script.send(r#"{"id":7,"method":"breakpoint_hits"}"#);
+    let hits = script.answer();
+    assert!(
+        hits.contains(r#""hits":1"#) && hits.contains(r#""passes":0"#),
+        "{hits}"
+    );
     drop(script.input);
     let code = child.wait().expect("its end").code();
     assert_eq!(code, Some(1), "one request had an error");

@@ -82,6 +82,8 @@ pub mod msr {
     pub const CSTAR: u32 = 0xc000_0083;
     /// IA32_FMASK: the RFLAGS bits that `syscall` clears.
     pub const FMASK: u32 = 0xc000_0084;
+    /// IA32_KERNEL_GS_BASE: the base that `swapgs` exchanges with the base of GS.
+    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 }
 
 /// The maximum length of an instruction, in bytes (SDM volume 2, "Instruction Format").

@@ -12,6 +12,7 @@ use super::union;
 use crate::breakpoint::Arming;
 use crate::breakpoint::Breakpoint;
 use crate::breakpoint::BreakpointChange;
+use crate::breakpoint::BreakpointHits;
 use crate::breakpoint::BreakpointKind;
 use crate::breakpoint::BreakpointStatus;
 use crate::breakpoint::Pending;
@@ -19,11 +20,15 @@ use crate::capability::Capabilities;
 use crate::capability::Capability;
 use crate::capability::CapabilityKind;
 use crate::capability::Support;
+use crate::condition::BreakpointConditions;
+use crate::condition::Condition;
 use crate::debug_rpc::BadMessage;
 
 message! {
     Breakpoint { kind, address, len }
     BreakpointStatus { breakpoint, arming }
+    BreakpointHits { breakpoint, hits, evaluations, passes }
+    BreakpointConditions { breakpoint, conditions }
     Capability { kind, support, seen }
 }
 
@@ -92,6 +97,20 @@ impl Field for Capabilities {
     }
 }
 
+impl Value for Condition {
+    type Wire = proto::Condition;
+
+    fn into_wire(self) -> proto::Condition {
+        let code = self.code.into();
+        proto::Condition { code }
+    }
+
+    fn from_wire(wire: proto::Condition) -> Result<Self, BadMessage> {
+        let code = wire.code.into();
+        Ok(Self { code })
+    }
+}
+
 impl Value for Vec<BreakpointChange> {
     type Wire = proto::BreakpointChanges;
 
@@ -114,6 +133,19 @@ impl Value for Vec<BreakpointStatus> {
     }
 
     fn from_wire(wire: proto::BreakpointList) -> Result<Self, BadMessage> {
+        Field::from_field(wire.breakpoints, "breakpoints")
+    }
+}
+
+impl Value for Vec<BreakpointHits> {
+    type Wire = proto::BreakpointHitsList;
+
+    fn into_wire(self) -> proto::BreakpointHitsList {
+        let breakpoints = self.into_field();
+        proto::BreakpointHitsList { breakpoints }
+    }
+
+    fn from_wire(wire: proto::BreakpointHitsList) -> Result<Self, BadMessage> {
         Field::from_field(wire.breakpoints, "breakpoints")
     }
 }

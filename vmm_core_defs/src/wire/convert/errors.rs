@@ -40,6 +40,7 @@ union!(DebugError, debug_error {
     GuestUsesSlots { slots, guest, yours },
     NotExecutable { address },
     NoSuchBreakpoint { address },
+    BadCondition { address, problem },
     BadRegister { name, reason },
     Unsupported(what),
     Overdue { call, seconds },

@@ -78,4 +78,6 @@ requests! {
     Status => Status,
     StopOn => StopOn,
     Reset => Done,
+    SetConditions => Done,
+    BreakpointHits => BreakpointHits,
 }

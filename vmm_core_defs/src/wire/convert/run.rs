@@ -37,7 +37,7 @@ message! {
     AttachInfo { arch, xfeatures, capabilities, stop, changes_while_stopped }
     XFeatures { avx, avx512, pkru }
     ResumeRequest { others, actions }
-    StopEvent { epoch, reason, vps, steps }
+    StopEvent { epoch, reason, vps, steps, condition_failure }
     VmStatus { vps }
     VpStatus { vp, activity, mode, privilege, held_by_vmm }
 }

@@ -51,6 +51,7 @@ pub(super) static ANSWER: Message = Message {
         Field { number: 16, name: "freeze_time", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
         Field { number: 17, name: "status", kind: Kind::Message(&VM_STATUS), occurs: Occurs::Once(1) },
         Field { number: 18, name: "stop_on", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 19, name: "breakpoint_hits", kind: Kind::Message(&BREAKPOINT_HITS_LIST), occurs: Occurs::Once(1) },
     ],
 };
 
@@ -293,6 +294,31 @@ pub(super) static BREAKPOINT_CHANGES: Message = Message {
     ],
 };
 
+pub(super) static BREAKPOINT_CONDITIONS: Message = Message {
+    name: "BreakpointConditions",
+    fields: &[
+        Field { number: 1, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "conditions", kind: Kind::Message(&CONDITION), occurs: Occurs::Often },
+    ],
+};
+
+pub(super) static BREAKPOINT_HITS: Message = Message {
+    name: "BreakpointHits",
+    fields: &[
+        Field { number: 1, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "hits", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "evaluations", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "passes", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(3) },
+    ],
+};
+
+pub(super) static BREAKPOINT_HITS_LIST: Message = Message {
+    name: "BreakpointHitsList",
+    fields: &[
+        Field { number: 1, name: "breakpoints", kind: Kind::Message(&BREAKPOINT_HITS), occurs: Occurs::Often },
+    ],
+};
+
 pub(super) static BREAKPOINT_LIST: Message = Message {
     name: "BreakpointList",
     fields: &[
@@ -314,6 +340,13 @@ pub(super) static CAPABILITY: Message = Message {
         Field { number: 1, name: "kind", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(0) },
         Field { number: 2, name: "support", kind: Kind::Varint(Range::Int32), occurs: Occurs::Once(1) },
         Field { number: 3, name: "seen", kind: Kind::Bytes, occurs: Occurs::Once(2) },
+    ],
+};
+
+pub(super) static CONDITION: Message = Message {
+    name: "Condition",
+    fields: &[
+        Field { number: 1, name: "code", kind: Kind::Bytes, occurs: Occurs::Once(0) },
     ],
 };
 
@@ -388,6 +421,7 @@ pub(super) static DEBUG_ERROR: Message = Message {
         Field { number: 27, name: "hypervisor", kind: Kind::Message(&DEBUG_ERROR__HYPERVISOR), occurs: Occurs::Once(0) },
         Field { number: 28, name: "runner_bug", kind: Kind::Message(&RUNNER_BUG), occurs: Occurs::Once(0) },
         Field { number: 29, name: "bad_message", kind: Kind::Message(&BAD_MESSAGE), occurs: Occurs::Once(0) },
+        Field { number: 30, name: "bad_condition", kind: Kind::Message(&DEBUG_ERROR__BAD_CONDITION), occurs: Occurs::Once(0) },
     ],
 };
 
@@ -396,6 +430,14 @@ pub(super) static DEBUG_ERROR__BAD_BREAKPOINT: Message = Message {
     fields: &[
         Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
         Field { number: 2, name: "len", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static DEBUG_ERROR__BAD_CONDITION: Message = Message {
+    name: "BadCondition",
+    fields: &[
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "problem", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
@@ -921,6 +963,8 @@ pub(super) static REQUEST: Message = Message {
         Field { number: 25, name: "status", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
         Field { number: 26, name: "stop_on", kind: Kind::Message(&NEW_STOP_ON), occurs: Occurs::Once(2) },
         Field { number: 27, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 28, name: "set_conditions", kind: Kind::Message(&BREAKPOINT_CONDITIONS), occurs: Occurs::Once(2) },
+        Field { number: 29, name: "breakpoint_hits", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
     ],
 };
 
@@ -981,6 +1025,7 @@ pub(super) static STOP_EVENT: Message = Message {
         Field { number: 2, name: "reason", kind: Kind::Message(&DEBUG_STOP_REASON), occurs: Occurs::Once(1) },
         Field { number: 3, name: "vps", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Often },
         Field { number: 4, name: "steps", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
+        Field { number: 5, name: "condition_failure", kind: Kind::Bytes, occurs: Occurs::Once(3) },
     ],
 };
 

@@ -190,6 +190,21 @@ pub mod breakpoint_change {
         Remove(super::Breakpoint),
     }
 }
+/// Which hits of a breakpoint are stops.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BreakpointConditions {
+    #[prost(message, optional, tag = "1")]
+    pub breakpoint: ::core::option::Option<Breakpoint>,
+    /// A hit is a stop if one of them holds, or if there is none.
+    #[prost(message, repeated, tag = "2")]
+    pub conditions: ::prost::alloc::vec::Vec<Condition>,
+}
+/// Bytecode of agent expressions, whose registers have the numbers of ConditionRegister.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Condition {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub code: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BreakpointList {
     #[prost(message, repeated, tag = "1")]
@@ -201,6 +216,26 @@ pub struct BreakpointStatus {
     pub breakpoint: ::core::option::Option<Breakpoint>,
     #[prost(message, optional, tag = "2")]
     pub arming: ::core::option::Option<Arming>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BreakpointHitsList {
+    #[prost(message, repeated, tag = "1")]
+    pub breakpoints: ::prost::alloc::vec::Vec<BreakpointHits>,
+}
+/// How often VPs have hit a breakpoint in this session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BreakpointHits {
+    #[prost(message, optional, tag = "1")]
+    pub breakpoint: ::core::option::Option<Breakpoint>,
+    /// The stops, and the passes.
+    #[prost(uint64, tag = "2")]
+    pub hits: u64,
+    /// How many conditions were evaluated.
+    #[prost(uint64, tag = "3")]
+    pub evaluations: u64,
+    /// The hits at which no condition held.
+    #[prost(uint64, tag = "4")]
+    pub passes: u64,
 }
 /// How a breakpoint is armed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -301,6 +336,126 @@ impl BreakpointKind {
             "BREAKPOINT_KIND_WRITE" => Some(Self::Write),
             "BREAKPOINT_KIND_READ" => Some(Self::Read),
             "BREAKPOINT_KIND_READ_WRITE" => Some(Self::ReadWrite),
+            _ => None,
+        }
+    }
+}
+/// The numbers of the registers in a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConditionRegister {
+    Rax = 0,
+    Rcx = 1,
+    Rdx = 2,
+    Rbx = 3,
+    Rsp = 4,
+    Rbp = 5,
+    Rsi = 6,
+    Rdi = 7,
+    R8 = 8,
+    R9 = 9,
+    R10 = 10,
+    R11 = 11,
+    R12 = 12,
+    R13 = 13,
+    R14 = 14,
+    R15 = 15,
+    Rip = 16,
+    Rflags = 17,
+    Es = 18,
+    Cs = 19,
+    Ss = 20,
+    Ds = 21,
+    Fs = 22,
+    Gs = 23,
+    FsBase = 24,
+    GsBase = 25,
+    KernelGsBase = 26,
+    Cr0 = 27,
+    Cr2 = 28,
+    Cr3 = 29,
+    Cr4 = 30,
+    Cr8 = 31,
+    Efer = 32,
+}
+impl ConditionRegister {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Rax => "CONDITION_REGISTER_RAX",
+            Self::Rcx => "CONDITION_REGISTER_RCX",
+            Self::Rdx => "CONDITION_REGISTER_RDX",
+            Self::Rbx => "CONDITION_REGISTER_RBX",
+            Self::Rsp => "CONDITION_REGISTER_RSP",
+            Self::Rbp => "CONDITION_REGISTER_RBP",
+            Self::Rsi => "CONDITION_REGISTER_RSI",
+            Self::Rdi => "CONDITION_REGISTER_RDI",
+            Self::R8 => "CONDITION_REGISTER_R8",
+            Self::R9 => "CONDITION_REGISTER_R9",
+            Self::R10 => "CONDITION_REGISTER_R10",
+            Self::R11 => "CONDITION_REGISTER_R11",
+            Self::R12 => "CONDITION_REGISTER_R12",
+            Self::R13 => "CONDITION_REGISTER_R13",
+            Self::R14 => "CONDITION_REGISTER_R14",
+            Self::R15 => "CONDITION_REGISTER_R15",
+            Self::Rip => "CONDITION_REGISTER_RIP",
+            Self::Rflags => "CONDITION_REGISTER_RFLAGS",
+            Self::Es => "CONDITION_REGISTER_ES",
+            Self::Cs => "CONDITION_REGISTER_CS",
+            Self::Ss => "CONDITION_REGISTER_SS",
+            Self::Ds => "CONDITION_REGISTER_DS",
+            Self::Fs => "CONDITION_REGISTER_FS",
+            Self::Gs => "CONDITION_REGISTER_GS",
+            Self::FsBase => "CONDITION_REGISTER_FS_BASE",
+            Self::GsBase => "CONDITION_REGISTER_GS_BASE",
+            Self::KernelGsBase => "CONDITION_REGISTER_KERNEL_GS_BASE",
+            Self::Cr0 => "CONDITION_REGISTER_CR0",
+            Self::Cr2 => "CONDITION_REGISTER_CR2",
+            Self::Cr3 => "CONDITION_REGISTER_CR3",
+            Self::Cr4 => "CONDITION_REGISTER_CR4",
+            Self::Cr8 => "CONDITION_REGISTER_CR8",
+            Self::Efer => "CONDITION_REGISTER_EFER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONDITION_REGISTER_RAX" => Some(Self::Rax),
+            "CONDITION_REGISTER_RCX" => Some(Self::Rcx),
+            "CONDITION_REGISTER_RDX" => Some(Self::Rdx),
+            "CONDITION_REGISTER_RBX" => Some(Self::Rbx),
+            "CONDITION_REGISTER_RSP" => Some(Self::Rsp),
+            "CONDITION_REGISTER_RBP" => Some(Self::Rbp),
+            "CONDITION_REGISTER_RSI" => Some(Self::Rsi),
+            "CONDITION_REGISTER_RDI" => Some(Self::Rdi),
+            "CONDITION_REGISTER_R8" => Some(Self::R8),
+            "CONDITION_REGISTER_R9" => Some(Self::R9),
+            "CONDITION_REGISTER_R10" => Some(Self::R10),
+            "CONDITION_REGISTER_R11" => Some(Self::R11),
+            "CONDITION_REGISTER_R12" => Some(Self::R12),
+            "CONDITION_REGISTER_R13" => Some(Self::R13),
+            "CONDITION_REGISTER_R14" => Some(Self::R14),
+            "CONDITION_REGISTER_R15" => Some(Self::R15),
+            "CONDITION_REGISTER_RIP" => Some(Self::Rip),
+            "CONDITION_REGISTER_RFLAGS" => Some(Self::Rflags),
+            "CONDITION_REGISTER_ES" => Some(Self::Es),
+            "CONDITION_REGISTER_CS" => Some(Self::Cs),
+            "CONDITION_REGISTER_SS" => Some(Self::Ss),
+            "CONDITION_REGISTER_DS" => Some(Self::Ds),
+            "CONDITION_REGISTER_FS" => Some(Self::Fs),
+            "CONDITION_REGISTER_GS" => Some(Self::Gs),
+            "CONDITION_REGISTER_FS_BASE" => Some(Self::FsBase),
+            "CONDITION_REGISTER_GS_BASE" => Some(Self::GsBase),
+            "CONDITION_REGISTER_KERNEL_GS_BASE" => Some(Self::KernelGsBase),
+            "CONDITION_REGISTER_CR0" => Some(Self::Cr0),
+            "CONDITION_REGISTER_CR2" => Some(Self::Cr2),
+            "CONDITION_REGISTER_CR3" => Some(Self::Cr3),
+            "CONDITION_REGISTER_CR4" => Some(Self::Cr4),
+            "CONDITION_REGISTER_CR8" => Some(Self::Cr8),
+            "CONDITION_REGISTER_EFER" => Some(Self::Efer),
             _ => None,
         }
     }
@@ -504,6 +659,9 @@ pub struct StopEvent {
     /// The instructions that VPs have executed by `step_n`. Only in the answer to a request with this action.
     #[prost(uint64, optional, tag = "4")]
     pub steps: ::core::option::Option<u64>,
+    /// Why a condition of the breakpoint cannot be evaluated, if the stop is one for this reason.
+    #[prost(string, optional, tag = "5")]
+    pub condition_failure: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// The answer to `stop_reason`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -989,7 +1147,7 @@ impl CpuMode {
 pub struct DebugError {
     #[prost(
         oneof = "debug_error::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     pub kind: ::core::option::Option<debug_error::Kind>,
 }
@@ -1068,6 +1226,13 @@ pub mod debug_error {
     pub struct NoSuchBreakpoint {
         #[prost(fixed64, tag = "1")]
         pub address: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct BadCondition {
+        #[prost(fixed64, tag = "1")]
+        pub address: u64,
+        #[prost(string, tag = "2")]
+        pub problem: ::prost::alloc::string::String,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct BadRegister {
@@ -1179,6 +1344,8 @@ pub mod debug_error {
         RunnerBug(super::RunnerBug),
         #[prost(message, tag = "29")]
         BadMessage(super::BadMessage),
+        #[prost(message, tag = "30")]
+        BadCondition(BadCondition),
     }
 }
 /// Why a message could not be used.
@@ -1765,7 +1932,7 @@ pub struct Request {
     pub session: u64,
     #[prost(
         oneof = "request::Kind",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
     )]
     pub kind: ::core::option::Option<request::Kind>,
 }
@@ -1825,6 +1992,10 @@ pub mod request {
         StopOn(super::NewStopOn),
         #[prost(message, tag = "27")]
         Reset(super::Nothing),
+        #[prost(message, tag = "28")]
+        SetConditions(super::BreakpointConditions),
+        #[prost(message, tag = "29")]
+        BreakpointHits(super::Nothing),
     }
 }
 /// A message of the VMM.
@@ -1836,7 +2007,7 @@ pub struct Answer {
     /// Absent if the VMM has dropped the request without an answer, as it does when the guest is gone.
     #[prost(
         oneof = "answer::Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub kind: ::core::option::Option<answer::Kind>,
 }
@@ -1881,6 +2052,8 @@ pub mod answer {
         /// One bit for each kind of event: reset, power-off, triple fault, panic. The other bits are 0.
         #[prost(uint32, tag = "18")]
         StopOn(u32),
+        #[prost(message, tag = "19")]
+        BreakpointHits(super::BreakpointHitsList),
     }
 }
 /// The answer to `attach`.

@@ -89,7 +89,7 @@ macro_rules! every_request {
 fn carry_every_request(pair: &mut Pair, seed: u64) {
     let names = every_request!(pair, seed,
         Detach Resume Break SetDebugState Breakpoints StepInterrupts GetVpState SetVpState Redirect StopReason ReadMsr WriteMsr ReadMemory WriteMemory
-        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset);
+        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits);
     assert_eq!(names, DebugRequest::NAMES);
 }
 
@@ -145,7 +145,7 @@ fn the_random_values_contain_every_error() {
     let errors = (0..5000).map(value::<DebugError>);
     let kinds: HashSet<_> = errors.map(|error| std::mem::discriminant(&error)).collect();
     // A new variant makes this number larger.
-    assert_eq!(kinds.len(), 29);
+    assert_eq!(kinds.len(), 30);
 }
 
 #[test]
@@ -240,6 +240,17 @@ fn a_request_that_is_too_long_fails_before_it_is_sent() {
     };
     assert!(len > MAX_FRAME as u64);
     assert_eq!(pair.client.pending(), 0);
+}
+
+#[test]
+fn the_registers_of_conditions_have_the_numbers_of_the_messages() {
+    for (number, register) in (0..).zip(crate::condition::ConditionRegister::ALL) {
+        let name = register.name().to_uppercase();
+        let wire = crate::wire::proto::ConditionRegister::from_str_name(&format!(
+            "CONDITION_REGISTER_{name}"
+        ));
+        assert_eq!(wire.map(i32::from), Some(number), "{name}");
+    }
 }
 
 #[test]

@@ -5,18 +5,28 @@ use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_segment;
 use kvm_bindings::kvm_sregs;
 use vmm_core_defs::regs::X86VpState;
+use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::regs::x86_64::SegmentRegister;
 use vmm_core_defs::regs::x86_64::TableRegister;
 
 /// Copies general registers, RIP and RFLAGS into the register file.
 pub fn read_general(regs: &kvm_regs, state: &mut X86VpState) {
-    // The order of `Gp`, which is not that of the structure.
-    state.gp = [
-        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
-        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
-    ];
+    state.gp = gp_values(regs);
     state.rip = regs.rip;
     state.rflags = regs.rflags;
+}
+
+/// The general registers in the order of [`Gp`], which is not that of the structure.
+const fn gp_values(regs: &kvm_regs) -> [u64; 16] {
+    [
+        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
+        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+    ]
+}
+
+/// A general register.
+pub(crate) const fn gp_value(regs: &kvm_regs, gp: Gp) -> u64 {
+    gp_values(regs)[gp as usize]
 }
 
 /// Copies the registers in which `new` differs from `old` into `regs`. Returns whether any differed.
@@ -49,7 +59,7 @@ pub(crate) fn general(gp: [u64; 16], rip: u64, rflags: u64) -> kvm_regs {
     regs
 }
 
-/// The general registers of the structure, in the order of [`Gp`](vmm_core_defs::regs::x86_64::Gp).
+/// The general registers of the structure, in the order of [`Gp`].
 fn gp_fields(regs: &mut kvm_regs) -> [&mut u64; 16] {
     [
         &mut regs.rax,

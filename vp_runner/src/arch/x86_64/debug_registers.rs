@@ -154,6 +154,26 @@ impl DebugRegisters {
         }
     }
 
+    /// This set without the registers `ignored`, to decode a DR6.
+    pub(crate) fn without_hits(mut self, ignored: Hits) -> Self {
+        for (index, used) in self.used.iter_mut().enumerate() {
+            if ignored >> index & 1 != 0 {
+                *used = None;
+            }
+        }
+        self
+    }
+
+    /// Those of these registers that wait for the execution of an instruction.
+    pub(crate) fn executing(&self, among: Hits) -> Hits {
+        let used = self.used.iter().enumerate();
+        let executes = used.filter(|(index, used)| {
+            among >> index & 1 != 0
+                && used.is_some_and(|(_, slot)| slot.access() == Access::Execute)
+        });
+        executes.fold(0, |hits, (index, _)| hits | 1 << index)
+    }
+
     /// This set without execution breakpoints at one address.
     pub(crate) fn without_execution_at(mut self, address: Gva) -> Self {
         for used in &mut self.used {

@@ -12,6 +12,7 @@
 mod before_guest;
 mod breakpoint_byte;
 pub(crate) mod clocks;
+mod conditions;
 mod cpu;
 mod debug_exit;
 pub(crate) mod debug_state;

@@ -14,6 +14,8 @@ use std::sync::Mutex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
 use vmm_core_defs::breakpoint::BreakpointKind;
+use vmm_core_defs::condition::BreakpointConditions;
+use vmm_core_defs::condition::Condition;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::debug_rpc::ResumeRequest;
@@ -103,6 +105,13 @@ fn any_breakpoint() -> Breakpoint {
     }
 }
 
+/// `const8 value; end`
+fn constant(value: u8) -> Condition {
+    Condition {
+        code: vec![0x22, value, 0x27],
+    }
+}
+
 fn any_action() -> VpAction {
     match thread_rng().gen_range(0..8) {
         0..4 => VpAction::Run,
@@ -177,7 +186,8 @@ impl Client {
                         return end;
                     }
                 }
-                4..8 => self.toggle(),
+                4..7 => self.toggle(),
+                7 => self.set_condition(),
                 8 => self.look(),
                 _ => {
                     let reset = self.send(DebugRequest::Reset, ());
@@ -229,6 +239,26 @@ impl Client {
         };
         say(|| format!("{change:?}"));
         self.send(DebugRequest::SetDebugState, vec![change])
+    }
+
+    /// Gives a breakpoint that is set a condition that holds always or never, or no condition.
+    fn set_condition(&self) {
+        if self.set.is_empty() {
+            return;
+        }
+        let breakpoint = self.set[thread_rng().gen_range(0..self.set.len())];
+        let conditions = match thread_rng().gen_range(0..4) {
+            0 => Vec::new(),
+            1 => vec![constant(1)],
+            _ => vec![constant(0)],
+        };
+        say(|| format!("{breakpoint:?}: {conditions:?}"));
+        let wanted = BreakpointConditions {
+            breakpoint,
+            conditions,
+        };
+        let set = self.send(DebugRequest::SetConditions, wanted);
+        assert_eq!(answer(set), Ok(()));
     }
 
     fn toggle(&mut self) {
@@ -298,6 +328,7 @@ impl Client {
                     let status = self.send(DebugRequest::Status, ());
                     answer(status).unwrap();
                 }
+                7 => self.set_condition(),
                 5 => return Some(self.detach(resumes)),
                 6 if thread_rng().gen_bool(0.3) => return Some(self.lose(resumes)),
                 _ => {

@@ -10,6 +10,8 @@ use crate::arch::CodeLocation;
 use crate::arch::PagingState;
 use crate::arch::SingleStepping;
 use crate::arch::Snapshots;
+use crate::breakpoints::Breakpoints;
+use crate::breakpoints::Verdict;
 use crate::breakpoints::breakpoint_bytes::INT3;
 use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::entry::Entry;
@@ -22,10 +24,12 @@ use crate::hook::link::NotTaken;
 use crate::hook::link::VpLink;
 use crate::kvm::x86_64::RegisterFile;
 use crate::memory::slots::MemorySlots;
+use agent_expr::Refused;
 use shuttle::sync::atomic::AtomicBool;
 use shuttle::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
+use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::regs::X86VpState;
@@ -240,7 +244,7 @@ impl FakeVp {
             thread::yield_now();
             let cause = match exit {
                 Exit::OfItsOwn => None,
-                Exit::Slot(slot) => Some(self.slot_cause(slot)),
+                Exit::Slot(slot) => self.after_slot(slot, entry),
                 Exit::Int3 => self.met(entry),
                 Exit::Executed => entry.executed(self.rip()),
                 Exit::Reset => {
@@ -306,22 +310,49 @@ impl FakeVp {
             breakpoints.table.at_byte(address, gpa)
         };
         let vp = self.vp;
-        match found {
-            Some(breakpoint) => Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })),
-            None if self.carries_out() => entry.executed(self.rip()),
-            None => Some(entry.emulation_failed()),
+        if found.is_some() {
+            // A debug register may have fired here before, without a stop.
+            if !entry.at().may_pass()
+                && let Some(breakpoint) = self.stop_here()
+            {
+                return Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }));
+            }
+            self.passes(entry);
+        }
+        match self.carries_out() {
+            true => entry.executed(self.rip()),
+            false => Some(entry.emulation_failed()),
         }
     }
 
-    fn slot_cause(&self, slot: usize) -> Cause {
+    fn after_slot(&mut self, slot: usize, entry: &mut Entry) -> Option<Cause> {
+        let vp = self.vp;
+        if let Some(breakpoint) = self.stop_here() {
+            return Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }));
+        }
+        self.passes(entry);
+        entry.disarm(1 << slot);
+        None
+    }
+
+    /// The breakpoint at RIP whose hit is a stop: none if no condition holds.
+    fn stop_here(&self) -> Option<Breakpoint> {
         let breakpoints = self.model.breakpoints.try_read();
         let breakpoints = breakpoints.expect("the table changes while a VP runs (I3)");
-        let breakpoint = breakpoints
-            .table
-            .on_register(slot)
-            .expect("it is armed (I5)");
-        let vp = self.vp;
-        Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint })
+        let Breakpoints {
+            table, conditions, ..
+        } = &*breakpoints;
+        let here = table.hit_together(&self.model.ram, &self.stands());
+        assert!(!here.is_empty(), "a hit of no breakpoint (I5)");
+        here.into_iter().find(|breakpoint| {
+            let checked = conditions.of(breakpoint);
+            checked.is_none_or(|checked| checked.evaluate(self.vp, &mut Nothing) == Verdict::Stops)
+        })
+    }
+
+    fn passes(&self, entry: &mut Entry) {
+        entry.condition_is_false();
+        self.model.passes(self.vp, self.rip());
     }
 
     /// Emulates the instruction under a byte, if possible.
@@ -378,6 +409,19 @@ impl FakeVp {
 
     fn forget_snapshot(&self) {
         *self.snapshot.lock().unwrap() = None;
+    }
+}
+
+/// What the conditions see, which are constants.
+struct Nothing;
+
+impl agent_expr::Context for Nothing {
+    fn register(&mut self, _: u16) -> Result<u64, Refused> {
+        Err(Refused)
+    }
+
+    fn read(&mut self, _: u64, _: &mut [u8]) -> Result<(), Refused> {
+        Err(Refused)
     }
 }
 

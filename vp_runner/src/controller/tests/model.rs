@@ -220,6 +220,14 @@ impl Model {
         record.unclear = false;
     }
 
+    /// The VP has hit a breakpoint of which no condition holds. It passes the breakpoint, as one whose stop was reported.
+    pub(super) fn passes(&self, vp: VpIndex, rip: u64) {
+        let mut state = self.state();
+        let record = &mut state.vps[vp.index() as usize];
+        record.known = Some(rip);
+        say(|| format!("VP {vp} passes a false condition at {rip:#x}"));
+    }
+
     pub(super) fn parks(&self, vp: VpIndex, rip: u64, cause: Option<Cause>) {
         let mut state = self.state();
         let record = &mut state.vps[vp.index() as usize];
@@ -248,7 +256,7 @@ impl Model {
     pub(super) fn has_moved(&self, vp: VpIndex, at: AtBreakpoint) {
         let record = &self.state().vps[vp.index() as usize];
         assert!(
-            record.executed_now == 0 || !at.may_pass(),
+            record.executed_now == 0 || record.known.is_some() || !at.may_pass(),
             "VP {vp} keeps its right to pass although it moved (I8)"
         );
     }

@@ -8,9 +8,6 @@ use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 
-/// The GS base that `swapgs` loads.
-pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
-
 /// Reads an MSR.
 ///
 /// # Errors

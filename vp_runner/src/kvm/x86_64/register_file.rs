@@ -28,6 +28,7 @@ use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::HypervisorCall;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
+use vmm_core_defs::regs::x86_64::bits;
 
 const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
 
@@ -125,7 +126,7 @@ impl RegisterFile {
         state.avx512 = vectors.avx512;
         state.pkru = vectors.pkru;
         // A guest without long mode does not have this MSR. Its value counts as zero.
-        state.kernel_gs_base = msr::read_msr(vcpu, msr::KERNEL_GS_BASE).unwrap_or(0);
+        state.kernel_gs_base = msr::read_msr(vcpu, bits::msr::KERNEL_GS_BASE).unwrap_or(0);
         Ok(state)
     }
 
@@ -214,7 +215,7 @@ impl RegisterFile {
         }
         if old.kernel_gs_base != new.kernel_gs_base {
             undo.push(Group::KernelGsBase(old.kernel_gs_base));
-            msr::write_msr(vcpu, msr::KERNEL_GS_BASE, new.kernel_gs_base)?;
+            msr::write_msr(vcpu, bits::msr::KERNEL_GS_BASE, new.kernel_gs_base)?;
         }
         let (old, new) = (vectors(old), vectors(new));
         if old != new {
@@ -248,7 +249,7 @@ impl Group {
             Self::Xcrs(_) | Self::Sregs(_) | Self::Regs(..) => HypervisorCall::WriteRegisters,
             Self::Debug(_) => HypervisorCall::WriteDebugRegisters,
             Self::KernelGsBase(_) => HypervisorCall::WriteMsr {
-                index: msr::KERNEL_GS_BASE,
+                index: bits::msr::KERNEL_GS_BASE,
             },
             Self::Xsave(_) => HypervisorCall::WriteVectorRegisters,
         };
@@ -264,7 +265,7 @@ impl Group {
             }),
             Self::Debug(debug) => vcpu.set_debug_regs(&debug),
             Self::KernelGsBase(value) => {
-                return msr::write_msr(vcpu, msr::KERNEL_GS_BASE, value);
+                return msr::write_msr(vcpu, bits::msr::KERNEL_GS_BASE, value);
             }
             Self::Xsave(mut area) => area.set(vcpu),
         }

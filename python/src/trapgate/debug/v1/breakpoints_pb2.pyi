@@ -43,6 +43,84 @@ BREAKPOINT_KIND_READ: BreakpointKind.ValueType  # 4
 BREAKPOINT_KIND_READ_WRITE: BreakpointKind.ValueType  # 5
 global___BreakpointKind = BreakpointKind
 
+class _ConditionRegister:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ConditionRegisterEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ConditionRegister.ValueType], builtins.type):  # noqa: F821
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONDITION_REGISTER_RAX: _ConditionRegister.ValueType  # 0
+    CONDITION_REGISTER_RCX: _ConditionRegister.ValueType  # 1
+    CONDITION_REGISTER_RDX: _ConditionRegister.ValueType  # 2
+    CONDITION_REGISTER_RBX: _ConditionRegister.ValueType  # 3
+    CONDITION_REGISTER_RSP: _ConditionRegister.ValueType  # 4
+    CONDITION_REGISTER_RBP: _ConditionRegister.ValueType  # 5
+    CONDITION_REGISTER_RSI: _ConditionRegister.ValueType  # 6
+    CONDITION_REGISTER_RDI: _ConditionRegister.ValueType  # 7
+    CONDITION_REGISTER_R8: _ConditionRegister.ValueType  # 8
+    CONDITION_REGISTER_R9: _ConditionRegister.ValueType  # 9
+    CONDITION_REGISTER_R10: _ConditionRegister.ValueType  # 10
+    CONDITION_REGISTER_R11: _ConditionRegister.ValueType  # 11
+    CONDITION_REGISTER_R12: _ConditionRegister.ValueType  # 12
+    CONDITION_REGISTER_R13: _ConditionRegister.ValueType  # 13
+    CONDITION_REGISTER_R14: _ConditionRegister.ValueType  # 14
+    CONDITION_REGISTER_R15: _ConditionRegister.ValueType  # 15
+    CONDITION_REGISTER_RIP: _ConditionRegister.ValueType  # 16
+    CONDITION_REGISTER_RFLAGS: _ConditionRegister.ValueType  # 17
+    CONDITION_REGISTER_ES: _ConditionRegister.ValueType  # 18
+    CONDITION_REGISTER_CS: _ConditionRegister.ValueType  # 19
+    CONDITION_REGISTER_SS: _ConditionRegister.ValueType  # 20
+    CONDITION_REGISTER_DS: _ConditionRegister.ValueType  # 21
+    CONDITION_REGISTER_FS: _ConditionRegister.ValueType  # 22
+    CONDITION_REGISTER_GS: _ConditionRegister.ValueType  # 23
+    CONDITION_REGISTER_FS_BASE: _ConditionRegister.ValueType  # 24
+    CONDITION_REGISTER_GS_BASE: _ConditionRegister.ValueType  # 25
+    CONDITION_REGISTER_KERNEL_GS_BASE: _ConditionRegister.ValueType  # 26
+    CONDITION_REGISTER_CR0: _ConditionRegister.ValueType  # 27
+    CONDITION_REGISTER_CR2: _ConditionRegister.ValueType  # 28
+    CONDITION_REGISTER_CR3: _ConditionRegister.ValueType  # 29
+    CONDITION_REGISTER_CR4: _ConditionRegister.ValueType  # 30
+    CONDITION_REGISTER_CR8: _ConditionRegister.ValueType  # 31
+    CONDITION_REGISTER_EFER: _ConditionRegister.ValueType  # 32
+
+class ConditionRegister(_ConditionRegister, metaclass=_ConditionRegisterEnumTypeWrapper):
+    """The numbers of the registers in a condition."""
+
+CONDITION_REGISTER_RAX: ConditionRegister.ValueType  # 0
+CONDITION_REGISTER_RCX: ConditionRegister.ValueType  # 1
+CONDITION_REGISTER_RDX: ConditionRegister.ValueType  # 2
+CONDITION_REGISTER_RBX: ConditionRegister.ValueType  # 3
+CONDITION_REGISTER_RSP: ConditionRegister.ValueType  # 4
+CONDITION_REGISTER_RBP: ConditionRegister.ValueType  # 5
+CONDITION_REGISTER_RSI: ConditionRegister.ValueType  # 6
+CONDITION_REGISTER_RDI: ConditionRegister.ValueType  # 7
+CONDITION_REGISTER_R8: ConditionRegister.ValueType  # 8
+CONDITION_REGISTER_R9: ConditionRegister.ValueType  # 9
+CONDITION_REGISTER_R10: ConditionRegister.ValueType  # 10
+CONDITION_REGISTER_R11: ConditionRegister.ValueType  # 11
+CONDITION_REGISTER_R12: ConditionRegister.ValueType  # 12
+CONDITION_REGISTER_R13: ConditionRegister.ValueType  # 13
+CONDITION_REGISTER_R14: ConditionRegister.ValueType  # 14
+CONDITION_REGISTER_R15: ConditionRegister.ValueType  # 15
+CONDITION_REGISTER_RIP: ConditionRegister.ValueType  # 16
+CONDITION_REGISTER_RFLAGS: ConditionRegister.ValueType  # 17
+CONDITION_REGISTER_ES: ConditionRegister.ValueType  # 18
+CONDITION_REGISTER_CS: ConditionRegister.ValueType  # 19
+CONDITION_REGISTER_SS: ConditionRegister.ValueType  # 20
+CONDITION_REGISTER_DS: ConditionRegister.ValueType  # 21
+CONDITION_REGISTER_FS: ConditionRegister.ValueType  # 22
+CONDITION_REGISTER_GS: ConditionRegister.ValueType  # 23
+CONDITION_REGISTER_FS_BASE: ConditionRegister.ValueType  # 24
+CONDITION_REGISTER_GS_BASE: ConditionRegister.ValueType  # 25
+CONDITION_REGISTER_KERNEL_GS_BASE: ConditionRegister.ValueType  # 26
+CONDITION_REGISTER_CR0: ConditionRegister.ValueType  # 27
+CONDITION_REGISTER_CR2: ConditionRegister.ValueType  # 28
+CONDITION_REGISTER_CR3: ConditionRegister.ValueType  # 29
+CONDITION_REGISTER_CR4: ConditionRegister.ValueType  # 30
+CONDITION_REGISTER_CR8: ConditionRegister.ValueType  # 31
+CONDITION_REGISTER_EFER: ConditionRegister.ValueType  # 32
+global___ConditionRegister = ConditionRegister
+
 class Breakpoint(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -101,6 +179,45 @@ class BreakpointChange(google.protobuf.message.Message):
 
 global___BreakpointChange = BreakpointChange
 
+class BreakpointConditions(google.protobuf.message.Message):
+    """Which hits of a breakpoint are stops."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BREAKPOINT_FIELD_NUMBER: builtins.int
+    CONDITIONS_FIELD_NUMBER: builtins.int
+    @property
+    def breakpoint(self) -> global___Breakpoint: ...
+    @property
+    def conditions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Condition]:
+        """A hit is a stop if one of them holds, or if there is none."""
+    def __init__(
+        self,
+        *,
+        breakpoint: global___Breakpoint | None = ...,
+        conditions: collections.abc.Iterable[global___Condition] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint", "conditions", b"conditions"]) -> None: ...
+
+global___BreakpointConditions = BreakpointConditions
+
+class Condition(google.protobuf.message.Message):
+    """Bytecode of agent expressions, whose registers have the numbers of ConditionRegister."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    code: builtins.bytes
+    def __init__(
+        self,
+        *,
+        code: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["code", b"code"]) -> None: ...
+
+global___Condition = Condition
+
 class BreakpointList(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -135,6 +252,51 @@ class BreakpointStatus(google.protobuf.message.Message):
     def ClearField(self, field_name: typing_extensions.Literal["arming", b"arming", "breakpoint", b"breakpoint"]) -> None: ...
 
 global___BreakpointStatus = BreakpointStatus
+
+class BreakpointHitsList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BREAKPOINTS_FIELD_NUMBER: builtins.int
+    @property
+    def breakpoints(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BreakpointHits]: ...
+    def __init__(
+        self,
+        *,
+        breakpoints: collections.abc.Iterable[global___BreakpointHits] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["breakpoints", b"breakpoints"]) -> None: ...
+
+global___BreakpointHitsList = BreakpointHitsList
+
+class BreakpointHits(google.protobuf.message.Message):
+    """How often VPs have hit a breakpoint in this session."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BREAKPOINT_FIELD_NUMBER: builtins.int
+    HITS_FIELD_NUMBER: builtins.int
+    EVALUATIONS_FIELD_NUMBER: builtins.int
+    PASSES_FIELD_NUMBER: builtins.int
+    @property
+    def breakpoint(self) -> global___Breakpoint: ...
+    hits: builtins.int
+    """The stops, and the passes."""
+    evaluations: builtins.int
+    """How many conditions were evaluated."""
+    passes: builtins.int
+    """The hits at which no condition held."""
+    def __init__(
+        self,
+        *,
+        breakpoint: global___Breakpoint | None = ...,
+        hits: builtins.int = ...,
+        evaluations: builtins.int = ...,
+        passes: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint", "evaluations", b"evaluations", "hits", b"hits", "passes", b"passes"]) -> None: ...
+
+global___BreakpointHits = BreakpointHits
 
 class Arming(google.protobuf.message.Message):
     """How a breakpoint is armed."""

@@ -190,6 +190,21 @@ class DebugError(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing_extensions.Literal["address", b"address"]) -> None: ...
 
+    class BadCondition(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        ADDRESS_FIELD_NUMBER: builtins.int
+        PROBLEM_FIELD_NUMBER: builtins.int
+        address: builtins.int
+        problem: builtins.str
+        def __init__(
+            self,
+            *,
+            address: builtins.int = ...,
+            problem: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing_extensions.Literal["address", b"address", "problem", b"problem"]) -> None: ...
+
     class BadRegister(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -343,6 +358,7 @@ class DebugError(google.protobuf.message.Message):
     HYPERVISOR_FIELD_NUMBER: builtins.int
     RUNNER_BUG_FIELD_NUMBER: builtins.int
     BAD_MESSAGE_FIELD_NUMBER: builtins.int
+    BAD_CONDITION_FIELD_NUMBER: builtins.int
     @property
     def already_attached(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     @property
@@ -401,6 +417,8 @@ class DebugError(google.protobuf.message.Message):
     def runner_bug(self) -> global___RunnerBug: ...
     @property
     def bad_message(self) -> global___BadMessage: ...
+    @property
+    def bad_condition(self) -> global___DebugError.BadCondition: ...
     def __init__(
         self,
         *,
@@ -433,10 +451,11 @@ class DebugError(google.protobuf.message.Message):
         hypervisor: global___DebugError.Hypervisor | None = ...,
         runner_bug: global___RunnerBug | None = ...,
         bad_message: global___BadMessage | None = ...,
+        bad_condition: global___DebugError.BadCondition | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["already_attached", b"already_attached", "bad_breakpoint", b"bad_breakpoint", "bad_length", b"bad_length", "bad_message", b"bad_message", "bad_register", b"bad_register", "detached", b"detached", "ended", b"ended", "guest_uses_slots", b"guest_uses_slots", "held_by_vmm", b"held_by_vmm", "hypervisor", b"hypervisor", "kind", b"kind", "machine_failed", b"machine_failed", "memory_out_of_reach", b"memory_out_of_reach", "no_device_access", b"no_device_access", "no_free_slot", b"no_free_slot", "no_memory", b"no_memory", "no_such_breakpoint", b"no_such_breakpoint", "no_such_vp", b"no_such_vp", "no_thread", b"no_thread", "not_attached", b"not_attached", "not_executable", b"not_executable", "not_mapped", b"not_mapped", "not_stopped", b"not_stopped", "not_your_session", b"not_your_session", "nothing_to_run", b"nothing_to_run", "overdue", b"overdue", "runner_bug", b"runner_bug", "too_many_breakpoints", b"too_many_breakpoints", "unsupported", b"unsupported", "vp_thread_ended", b"vp_thread_ended"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["already_attached", b"already_attached", "bad_breakpoint", b"bad_breakpoint", "bad_length", b"bad_length", "bad_message", b"bad_message", "bad_register", b"bad_register", "detached", b"detached", "ended", b"ended", "guest_uses_slots", b"guest_uses_slots", "held_by_vmm", b"held_by_vmm", "hypervisor", b"hypervisor", "kind", b"kind", "machine_failed", b"machine_failed", "memory_out_of_reach", b"memory_out_of_reach", "no_device_access", b"no_device_access", "no_free_slot", b"no_free_slot", "no_memory", b"no_memory", "no_such_breakpoint", b"no_such_breakpoint", "no_such_vp", b"no_such_vp", "no_thread", b"no_thread", "not_attached", b"not_attached", "not_executable", b"not_executable", "not_mapped", b"not_mapped", "not_stopped", b"not_stopped", "not_your_session", b"not_your_session", "nothing_to_run", b"nothing_to_run", "overdue", b"overdue", "runner_bug", b"runner_bug", "too_many_breakpoints", b"too_many_breakpoints", "unsupported", b"unsupported", "vp_thread_ended", b"vp_thread_ended"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["already_attached", "not_attached", "not_your_session", "detached", "ended", "not_stopped", "no_such_vp", "nothing_to_run", "not_mapped", "no_memory", "memory_out_of_reach", "bad_length", "bad_breakpoint", "too_many_breakpoints", "no_free_slot", "guest_uses_slots", "not_executable", "no_such_breakpoint", "bad_register", "unsupported", "overdue", "machine_failed", "no_thread", "vp_thread_ended", "held_by_vmm", "no_device_access", "hypervisor", "runner_bug", "bad_message"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["already_attached", b"already_attached", "bad_breakpoint", b"bad_breakpoint", "bad_condition", b"bad_condition", "bad_length", b"bad_length", "bad_message", b"bad_message", "bad_register", b"bad_register", "detached", b"detached", "ended", b"ended", "guest_uses_slots", b"guest_uses_slots", "held_by_vmm", b"held_by_vmm", "hypervisor", b"hypervisor", "kind", b"kind", "machine_failed", b"machine_failed", "memory_out_of_reach", b"memory_out_of_reach", "no_device_access", b"no_device_access", "no_free_slot", b"no_free_slot", "no_memory", b"no_memory", "no_such_breakpoint", b"no_such_breakpoint", "no_such_vp", b"no_such_vp", "no_thread", b"no_thread", "not_attached", b"not_attached", "not_executable", b"not_executable", "not_mapped", b"not_mapped", "not_stopped", b"not_stopped", "not_your_session", b"not_your_session", "nothing_to_run", b"nothing_to_run", "overdue", b"overdue", "runner_bug", b"runner_bug", "too_many_breakpoints", b"too_many_breakpoints", "unsupported", b"unsupported", "vp_thread_ended", b"vp_thread_ended"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["already_attached", b"already_attached", "bad_breakpoint", b"bad_breakpoint", "bad_condition", b"bad_condition", "bad_length", b"bad_length", "bad_message", b"bad_message", "bad_register", b"bad_register", "detached", b"detached", "ended", b"ended", "guest_uses_slots", b"guest_uses_slots", "held_by_vmm", b"held_by_vmm", "hypervisor", b"hypervisor", "kind", b"kind", "machine_failed", b"machine_failed", "memory_out_of_reach", b"memory_out_of_reach", "no_device_access", b"no_device_access", "no_free_slot", b"no_free_slot", "no_memory", b"no_memory", "no_such_breakpoint", b"no_such_breakpoint", "no_such_vp", b"no_such_vp", "no_thread", b"no_thread", "not_attached", b"not_attached", "not_executable", b"not_executable", "not_mapped", b"not_mapped", "not_stopped", b"not_stopped", "not_your_session", b"not_your_session", "nothing_to_run", b"nothing_to_run", "overdue", b"overdue", "runner_bug", b"runner_bug", "too_many_breakpoints", b"too_many_breakpoints", "unsupported", b"unsupported", "vp_thread_ended", b"vp_thread_ended"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["already_attached", "not_attached", "not_your_session", "detached", "ended", "not_stopped", "no_such_vp", "nothing_to_run", "not_mapped", "no_memory", "memory_out_of_reach", "bad_length", "bad_breakpoint", "too_many_breakpoints", "no_free_slot", "guest_uses_slots", "not_executable", "no_such_breakpoint", "bad_register", "unsupported", "overdue", "machine_failed", "no_thread", "vp_thread_ended", "held_by_vmm", "no_device_access", "hypervisor", "runner_bug", "bad_message", "bad_condition"] | None: ...
 
 global___DebugError = DebugError
 

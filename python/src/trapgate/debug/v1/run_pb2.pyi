@@ -353,6 +353,7 @@ class StopEvent(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     VPS_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    CONDITION_FAILURE_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     @property
     def reason(self) -> global___DebugStopReason: ...
@@ -361,6 +362,8 @@ class StopEvent(google.protobuf.message.Message):
         """The VPs that the VM has, in the order of their indexes."""
     steps: builtins.int
     """The instructions that VPs have executed by `step_n`. Only in the answer to a request with this action."""
+    condition_failure: builtins.str
+    """Why a condition of the breakpoint cannot be evaluated, if the stop is one for this reason."""
     def __init__(
         self,
         *,
@@ -368,9 +371,13 @@ class StopEvent(google.protobuf.message.Message):
         reason: global___DebugStopReason | None = ...,
         vps: collections.abc.Iterable[builtins.int] | None = ...,
         steps: builtins.int | None = ...,
+        condition_failure: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["_steps", b"_steps", "reason", b"reason", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["_steps", b"_steps", "epoch", b"epoch", "reason", b"reason", "steps", b"steps", "vps", b"vps"]) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_condition_failure", b"_condition_failure", "_steps", b"_steps", "condition_failure", b"condition_failure", "reason", b"reason", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_condition_failure", b"_condition_failure", "_steps", b"_steps", "condition_failure", b"condition_failure", "epoch", b"epoch", "reason", b"reason", "steps", b"steps", "vps", b"vps"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_condition_failure", b"_condition_failure"]) -> typing_extensions.Literal["condition_failure"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing_extensions.Literal["_steps", b"_steps"]) -> typing_extensions.Literal["steps"] | None: ...
 
 global___StopEvent = StopEvent

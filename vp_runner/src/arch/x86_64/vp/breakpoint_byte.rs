@@ -11,6 +11,7 @@ use crate::arch::x86_64::cpu_mode::privilege;
 use crate::arch::x86_64::emulate::InterruptShadow;
 use crate::arch::x86_64::emulate::Store;
 use crate::arch::x86_64::emulate::emulate;
+use crate::arch::x86_64::emulate::is_known;
 use crate::arch::x86_64::page_walk::format::ACCESSED;
 use crate::arch::x86_64::page_walk::format::DIRTY;
 use crate::arch::x86_64::page_walk::walk;
@@ -74,22 +75,28 @@ impl<V: Vcpu> Vp<V> {
         self.lifted.clear();
     }
 
-    /// Carries out the instruction under the byte. Returns the linear address of the next instruction, or `None` with nothing changed.
+    /// Carries out the instruction at the breakpoint. Returns the linear address of the next instruction, or `None` with nothing changed.
     pub(super) fn carry_out(&mut self, location: &CodeLocation) -> Option<Gva> {
-        let state = self.read_registers().ok()?;
+        let code = self.memory.code_at(location);
+        if !is_known(location.mode(), code.bytes()) {
+            return None;
+        }
+        // All registers that the emulation reads. The whole register file would take more calls of the hypervisor.
+        let mut state = self.cpu.vcpu.registers().ok()?.state();
+        state.debug.dr7 = self.cpu.guest_registers().ok()?.dr7;
         // The registers are about to change, whatever comes of the attempt.
         self.forget_snapshot();
         let shadow = match self.cpu.vcpu.has_interrupt_shadow().ok()? {
             true => InterruptShadow::Active,
             false => InterruptShadow::None,
         };
-        let code = self.memory.code_at(location);
         let outcome = emulate(&state, code.bytes(), shadow).ok()?;
         if let Some(store) = &outcome.store {
             self.store(&state, location, store)?;
         }
         self.cpu.vcpu.write_outcome(&outcome).ok()?;
-        self.cpu.linear_rip().ok()
+        state.rip = outcome.rip;
+        Some(state.linear_rip())
     }
 
     /// Writes to memory where the VP itself could write without marking an entry of its page tables. `None`: nothing is written.

@@ -3,6 +3,7 @@
 use super::Progress;
 use super::Vp;
 use super::breakpoint_byte::ByteHere;
+use super::conditions::FiredSlots;
 use super::debug_state::DebugState;
 use super::debugging::Debugging;
 use super::vcpu::Vcpu;
@@ -63,7 +64,42 @@ impl<V: Vcpu> Vp<V> {
             }
             None => registers,
         };
-        self.after_cause(exit, &registers, &state, entry)
+        let fired = match exit.is_db() {
+            true => self.fired_slots(exit, &registers),
+            false => FiredSlots::default(),
+        };
+        if fired.passed == 0 {
+            return self.after_cause(exit, &registers, &state, &fired, entry);
+        }
+        self.after_false_slots(exit, &registers, &fired, entry)
+    }
+
+    /// These debug registers of ours have fired, and are no stop.
+    fn after_false_slots(
+        &mut self,
+        exit: &DebugExit,
+        registers: &DebugRegisters,
+        fired: &FiredSlots,
+        entry: &mut Entry,
+    ) -> Option<Cause> {
+        let rest = registers.without_hits(fired.passed);
+        let here = registers.executing(fired.passed);
+        let state = self.debug_state(entry);
+        let others = rest.ours(exit.dr6).is_some() || rest.guests(exit.dr6) != 0;
+        if others || exit.dr6.single_step() {
+            return self.after_cause(exit, &rest, &state, fired, entry);
+        }
+        if here != 0 {
+            return self.pass_false_slots(here, entry);
+        }
+        // A watchpoint comes with the end of its instruction.
+        match self.stepping.is_executed(Gva::new(exit.pc), false) {
+            true => {
+                self.settle(exit);
+                entry.executed(exit.pc)
+            }
+            false => None,
+        }
     }
 
     /// Whether the guest goes on and nothing is reported: because RFLAGS.RF lets the instruction pass the breakpoint, or because the guest accesses its debug registers.
@@ -92,6 +128,7 @@ impl<V: Vcpu> Vp<V> {
         exit: &DebugExit,
         registers: &DebugRegisters,
         state: &DebugState,
+        fired: &FiredSlots,
         entry: &mut Entry,
     ) -> Option<Cause> {
         match stop_cause(exit, registers, state.stepping) {
@@ -102,7 +139,7 @@ impl<V: Vcpu> Vp<V> {
                     entry.count_step();
                 }
                 let guest = self.settle(exit).or(guest);
-                let cause = self.slot_cause(slot);
+                let cause = self.slot_cause(slot, fired);
                 // The guest's part of the exception waits in KVM until the VP enters again.
                 let failed = guest.and_then(|payload| self.give_back(payload, *state));
                 Some(failed.unwrap_or(cause))
@@ -166,7 +203,14 @@ impl<V: Vcpu> Vp<V> {
     /// The VP met a byte of ours. `None`: it goes on.
     fn met(&mut self, byte: ByteHere, entry: &mut Entry) -> Option<Cause> {
         match byte {
-            ByteHere::Breakpoint(breakpoint) => {
+            // A debug register has fired here before, and no condition held.
+            ByteHere::Breakpoint(found) if entry.at().may_pass() => {
+                self.pass_false_byte(found.address, entry)
+            }
+            ByteHere::Breakpoint(found) => {
+                let Some(breakpoint) = self.stop_at_rip(found) else {
+                    return self.pass_false_byte(found.address, entry);
+                };
                 // After `mov ss` and its like, the byte is met before the trap of the step.
                 if self.stepping.is_executed(breakpoint.address, false) {
                     entry.count_step();
@@ -227,9 +271,10 @@ impl<V: Vcpu> Vp<V> {
     }
 
     /// The breakpoint or watchpoint on this debug register.
-    fn slot_cause(&self, slot: usize) -> Cause {
+    fn slot_cause(&self, slot: usize, fired: &FiredSlots) -> Cause {
         let vp = self.index;
-        let Some(breakpoint) = self.memory.breakpoints().table.on_register(slot) else {
+        let on_register = || self.memory.breakpoints().table.on_register(slot);
+        let Some(breakpoint) = fired.stop(slot).or_else(on_register) else {
             // The table changes only while every VP is parked, and VPs get it before they enter (I3, I5).
             tracing::error!(%vp, slot, "a debug register fired that holds no breakpoint");
             return Cause::NotReported;

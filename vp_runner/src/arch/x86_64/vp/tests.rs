@@ -1,6 +1,7 @@
 //! The core of a VP on a scripted vCPU: exits and failures that no available host produces.
 
 mod clocks;
+mod conditions;
 mod entries;
 mod exits;
 mod failures;
@@ -184,7 +185,9 @@ pub(crate) fn parts(
         .iter()
         .map(|(kind, address)| BreakpointChange::Insert(breakpoint(*kind, *address)))
         .collect();
-    let Breakpoints { table: set, bytes } = &mut table;
+    let Breakpoints {
+        table: set, bytes, ..
+    } = &mut table;
     let mut code = GuestCode {
         ram: &ram,
         bytes,

@@ -1,0 +1,107 @@
+"""Conditions of breakpoints: the bytecode, and live guests with 1, 2 and 4 CPUs."""
+
+from __future__ import annotations
+
+import pytest
+
+import trapgate
+from conftest import LONG, Guest, StartGuest
+from trapgate import StopKind, Symbols, Value, register
+from trapgate.condition import value
+from trapgate.debug.v1 import breakpoints_pb2
+
+
+def test_the_bytecode_of_each_operation() -> None:
+    # By the table of opcodes in GDB's manual, appendix "Bytecode Descriptions".
+    rdi, end = register("rdi"), "27"
+    reg = f"26{breakpoints_pb2.CONDITION_REGISTER_RDI:04x}"
+    for expression, code in [
+        (rdi + 1, f"{reg} 2201 02"),
+        (rdi - 0x100, f"{reg} 230100 03"),
+        (rdi * 0x10000, f"{reg} 2400010000 04"),
+        (rdi // 2, f"{reg} 2202 06"),
+        (rdi % 2, f"{reg} 2202 08"),
+        (rdi.divided_signed(2), f"{reg} 2202 05"),
+        (rdi.remainder_signed(2), f"{reg} 2202 07"),
+        (rdi << 2, f"{reg} 2202 09"),
+        (rdi.shifted_right_signed(2), f"{reg} 2202 0a"),
+        (rdi >> 2, f"{reg} 2202 0b"),
+        (rdi & 2, f"{reg} 2202 0f"),
+        (rdi | 2, f"{reg} 2202 10"),
+        (rdi ^ 2, f"{reg} 2202 11"),
+        (~rdi, f"{reg} 12"),
+        (rdi == -1, f"{reg} 25ffffffffffffffff 13"),
+        (rdi != 2, f"{reg} 2202 13 0e"),
+        (rdi.less_signed(2), f"{reg} 2202 14"),
+        (rdi < 2, f"{reg} 2202 15"),
+        (rdi > 2, f"2202 {reg} 15"),
+        (rdi <= 2, f"2202 {reg} 15 0e"),
+        (rdi >= 2, f"{reg} 2202 15 0e"),
+        (rdi.sign_extended(8), f"{reg} 16 08"),
+        (rdi.zero_extended(16), f"{reg} 2a 10"),
+        (rdi.load_u8(), f"{reg} 17"),
+        (rdi.load_u16(), f"{reg} 18"),
+        (rdi.load_u32(), f"{reg} 19"),
+        (rdi.load_u64(), f"{reg} 1a"),
+        # Offsets: rdi 0, if_goto 3, const 6, goto 8, then 11.
+        (rdi.and_also(2), f"{reg} 20000b 2200 210011 2202 2200 13 0e"),
+        (rdi.or_else(2), f"{reg} 20000f 2202 2200 13 0e 210011 2201"),
+    ]:
+        assert expression.code() == bytes.fromhex(code + end), code
+
+
+def test_what_is_no_condition_is_refused_before_it_is_sent() -> None:
+    rdi = register("rdi")
+    with pytest.raises(trapgate.NoSuchRegister, match="kernel_gs_base"):
+        register("xmm0")
+    for wrong in (1 << 64, -(1 << 63) - 1, 1.5, "5", None, True):
+        with pytest.raises(trapgate.BadArgument):
+            rdi == wrong
+    for bits in (0, 65, True, "8"):
+        with pytest.raises(trapgate.BadArgument):
+            rdi.sign_extended(bits)  # type: ignore[arg-type]
+    with pytest.raises(trapgate.BadArgument, match="parentheses"):
+        rdi == 1 and rdi == 2
+    with pytest.raises(trapgate.BadArgument, match="parentheses"):
+        assert not rdi
+    deep: Value = rdi
+    for _ in range(100_000):
+        deep = deep + 1
+    with pytest.raises(trapgate.BadArgument, match="shorter"):
+        deep.code()
+    with pytest.raises(TypeError):
+        hash(rdi)
+
+
+def test_only_hits_with_a_true_condition_are_stops(guest: Guest, symbols: Symbols) -> None:
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        counter = symbols.address("counter")
+        with vm.break_at("do_round") as round:
+            round.stop_if(value(counter).load_u64() % 50 == 7, value(counter).load_u64() % 50 == 9)
+            for _ in range(6):
+                stop = vm.run_until(round, timeout=LONG)
+                assert (stop.kind, stop.condition_failure) == (StopKind.BREAKPOINT, None)
+                if guest.cpus == 1:
+                    assert vm.read_u64(counter) % 50 in (7, 9)
+            # The program of the Guide.
+            counted = value(vm.address("counter")).load_u64()
+            before = vm.read_u64("counter")
+            round.stop_if((counted > before + 50) & (register("rdi") != 0))
+            vm.run_until(round, timeout=LONG)
+            assert vm.read_u64("counter") > before + 50
+            round.stop_if()
+            assert vm.run_until(round, timeout=LONG).kind is StopKind.BREAKPOINT
+        with pytest.raises(trapgate.BadArgument):
+            round.stop_if()
+
+
+def test_a_condition_that_cannot_be_evaluated_is_a_stop(start: StartGuest, symbols: Symbols) -> None:
+    with start().connect() as vm:
+        vm.symbols = symbols
+        with vm.break_at("do_round") as round:
+            round.stop_if(value(0xFFFF_8000_0000_0000).load_u64() == 1)
+            stop = vm.run_until(round, timeout=LONG)
+            assert stop.condition_failure is not None
+            with pytest.raises(trapgate.Refused, match="condition"):
+                round.stop_if(*[value(0)] * 1001)
