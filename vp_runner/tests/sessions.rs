@@ -11,6 +11,7 @@ use vmm_core_defs::addr::GuestAddress;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointChange;
+use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
@@ -57,7 +58,13 @@ impl Intruder<'_> {
         let state = Box::new(DebuggerVpState::X86_64(X86VpState::default()));
         self.ask(DebugRequest::Break, ());
         self.ask(DebugRequest::SetDebugState, insert);
+        let conditions = BreakpointConditions {
+            breakpoint: execute_at(ENTRY),
+            conditions: Vec::new(),
+        };
+        self.ask(DebugRequest::SetConditions, conditions);
         self.ask(DebugRequest::Breakpoints, ());
+        self.ask(DebugRequest::BreakpointHits, ());
         self.ask(DebugRequest::StepInterrupts, Some(StepInterrupts::Taken));
         self.ask(DebugRequest::GetVpState, vp);
         self.ask(DebugRequest::SetVpState, (vp, state));
