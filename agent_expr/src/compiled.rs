@@ -36,16 +36,21 @@ impl Expression {
                 .checked_sub(1)
                 .and_then(|before| instructions.get(before));
             let behind = instructions.get(index + 1);
-            let is_number = matches!(
-                behind,
+            let is_number = match behind {
                 Some(
                     Instruction::Ext(_)
-                        | Instruction::ZeroExt(_)
-                        | Instruction::IfGoto(_)
-                        | Instruction::Goto(_)
-                        | Instruction::End
-                )
-            );
+                    | Instruction::ZeroExt(_)
+                    | Instruction::IfGoto(_)
+                    | Instruction::Goto(_)
+                    | Instruction::End,
+                ) => true,
+                // The first element of an array: 0 times the size of an element.
+                Some(Instruction::Const(_)) => {
+                    let behind = instructions.get(index + 2);
+                    matches!(behind, Some(Instruction::Binary(Binary::Mul)))
+                }
+                _ => false,
+            };
             let is_narrow = match before {
                 Some(Instruction::Ext(bits) | Instruction::ZeroExt(bits)) => *bits < 64,
                 Some(Instruction::Ref(bytes)) => *bytes < 8,
@@ -89,6 +94,11 @@ mod tests {
             // `cpu->id ? 1 : 0`, and `&&`.
             ("260005 2a40 2204 02 19 20 0011 2200 21 0013 2201 27", false),
             ("260005 2a40 20 000d 2200 21 000f 2201 27", false),
+            // `cpus[0].rounds == 4`.
+            (
+                "240014b000 2200 2228 04 02 2210 02 1a 2204 2a40 13 27",
+                false,
+            ),
             // `1 == 1`.
             ("2201 2201 13 27", false),
         ] {
