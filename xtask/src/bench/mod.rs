@@ -364,14 +364,22 @@ fn bare_step(program: &Path) -> anyhow::Result<BareStep> {
     Ok(bare)
 }
 
-/// The output of the example `step_over` of `vp_runner`: one line for each number of VPs.
+/// The output of the example `step_over` of `vp_runner`: one line for each case.
 #[derive(Deserialize)]
-struct StepOver {
-    vps: u32,
-    /// The time from hit to hit if the runner carries the instruction out, in microseconds.
-    carried_out_us: f64,
-    /// The time from hit to hit if the VP executes the instruction while the other VPs are stopped, in microseconds.
-    executed_us: f64,
+#[serde(untagged)]
+enum StepOver {
+    /// From one reported hit to the next, in microseconds.
+    Hits {
+        vps: u32,
+        carried_out_us: f64,
+        executed_us: f64,
+    },
+    /// Passes of a byte that nobody is told of, and counts of another VP meanwhile, in a second.
+    Passes {
+        how: String,
+        passes_per_s: f64,
+        others_counts_per_s: f64,
+    },
 }
 
 fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
@@ -379,12 +387,29 @@ fn step_overs(report: &mut Report, program: &Path) -> anyhow::Result<()> {
     for line in output.lines() {
         let over: StepOver =
             serde_json::from_str(line).with_context(|| format!("step_over printed `{line}`"))?;
-        for (how, us) in [
-            ("carried out", over.carried_out_us),
-            ("others held", over.executed_us),
-        ] {
-            let name = format!("hit to hit, {} VPs, {how}", over.vps);
-            report.add(&name, "us", "trapgate", us);
+        match over {
+            StepOver::Hits {
+                vps,
+                carried_out_us,
+                executed_us,
+            } => {
+                for (how, us) in [
+                    ("carried out", carried_out_us),
+                    ("others held", executed_us),
+                ] {
+                    report.add(&format!("hit to hit, {vps} VPs, {how}"), "us", OURS, us);
+                }
+            }
+            StepOver::Passes {
+                how,
+                passes_per_s,
+                others_counts_per_s,
+            } => {
+                let how = how.replace('_', " ");
+                report.add(&format!("bytes passed, {how}"), "1/s", OURS, passes_per_s);
+                let others = format!("the other VP meanwhile, {how}");
+                report.add(&others, "1/s", OURS, others_counts_per_s);
+            }
         }
     }
     Ok(())
