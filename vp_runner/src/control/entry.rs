@@ -21,6 +21,8 @@ pub(crate) struct Entry {
     at: AtBreakpoint,
     /// The debug registers that are disarmed for the next instruction.
     disarmed: Hits,
+    /// The linear address of a breakpoint of which no condition holds, until the VP has executed the instruction there.
+    passes_at: Option<Gva>,
     /// The number of instructions that the VP has stepped in this entry.
     steps: u64,
 }
@@ -40,6 +42,7 @@ impl Entry {
             action,
             at,
             disarmed,
+            passes_at: None,
             steps: 0,
         }
     }
@@ -112,9 +115,15 @@ impl Entry {
         self.at.clear_decision();
     }
 
-    /// The VP has hit a breakpoint of which no condition holds. It passes the breakpoint as one whose stop was reported, also if it is kicked before.
-    pub(crate) fn condition_is_false(&mut self) {
+    /// The VP has hit a breakpoint at this linear address of which no condition holds. It passes the breakpoint as one whose stop was reported, also if it is kicked before.
+    pub(crate) fn condition_is_false(&mut self, rip: Gva) {
         self.at.reported();
+        self.passes_at = Some(rip);
+    }
+
+    /// Whether the VP has hit a breakpoint at this address, and no condition held. A debug register may fire before the byte at one address.
+    pub(crate) fn passes_at(&self, rip: Gva) -> bool {
+        self.passes_at == Some(rip)
     }
 
     /// The instruction under the byte cannot be emulated. The VP parks, and passes the byte with the other VPs stopped.
@@ -127,12 +136,14 @@ impl Entry {
     /// A breakpoint byte is hit again, since RF does not suppress `INT3`.
     pub(crate) fn guest_exception_first(&mut self) {
         self.disarmed = 0;
+        self.passes_at = None;
         self.at.may_have_moved();
     }
 
     /// The VP enters the guest. A VP that passes a breakpoint counts as moved only after it has executed the instruction there.
     pub(crate) fn enters_guest(&mut self) {
         if self.passes_nothing() {
+            self.passes_at = None;
             self.at.may_have_moved();
         }
     }
@@ -181,6 +192,7 @@ impl Entry {
     fn ends(&mut self, done: bool) -> Option<Cause> {
         let alone = self.first() == FirstInstruction::OthersStopped;
         self.disarmed = 0;
+        self.passes_at = None;
         self.at.executed();
         match (done, alone) {
             (true, _) => Some(self.stepped()),

@@ -217,3 +217,27 @@ fn hlt_counts_as_a_step_and_a_vp_that_waits_already_makes_none() {
         (Some(STEPPED), 0)
     );
 }
+
+#[test]
+fn a_false_condition_counts_for_one_address_until_the_vp_may_have_moved() {
+    let rip = Gva::new(INSIDE);
+    let passes = || {
+        let mut entry = entry(VpAction::Run, FirstInstruction::Meets);
+        entry.condition_is_false(rip);
+        assert!(entry.passes_at(rip) && !entry.passes_at(Gva::new(OUTSIDE)));
+        assert!(entry.at().may_pass());
+        entry
+    };
+    // The register is disarmed for the instruction there.
+    let mut disarmed = passes();
+    disarmed.disarm(SLOT_2);
+    disarmed.enters_guest();
+    assert!(disarmed.passes_at(rip));
+    assert_eq!(disarmed.executed(INSIDE), None);
+    let (mut enters, mut faults) = (passes(), passes());
+    enters.enters_guest();
+    faults.guest_exception_first();
+    for entry in [disarmed, enters, faults] {
+        assert!(!entry.passes_at(rip) && !entry.at().may_pass());
+    }
+}

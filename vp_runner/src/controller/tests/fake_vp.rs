@@ -312,7 +312,7 @@ impl FakeVp {
         let vp = self.vp;
         if found.is_some() {
             // A debug register may have fired here before, without a stop.
-            if !entry.at().may_pass()
+            if !entry.passes_at(address)
                 && let Some(breakpoint) = self.stop_here()
             {
                 return Some(Cause::Debug(DebugStopReason::Breakpoint { vp, breakpoint }));
@@ -351,7 +351,7 @@ impl FakeVp {
     }
 
     fn passes(&self, entry: &mut Entry) {
-        entry.condition_is_false();
+        entry.condition_is_false(Gva::new(self.rip()));
         self.model.passes(self.vp, self.rip());
     }
 

@@ -176,11 +176,11 @@ impl<V: Vcpu> Vp<V> {
 
     /// Carries out the instruction at RIP, if possible: that takes one entry into the guest less than to execute it.
     fn pass_in_place(&mut self, entry: &mut Entry) -> Passed {
-        entry.condition_is_false();
         let location = match self.cpu.location() {
             Ok(location) => location,
             Err(err) => return Passed::InPlace(Some(self.crashed(&err))),
         };
+        entry.condition_is_false(location.rip);
         match self.carry_out(&location) {
             Some(rip) => {
                 self.stepping.drop_plan();

@@ -204,7 +204,7 @@ impl<V: Vcpu> Vp<V> {
     fn met(&mut self, byte: ByteHere, entry: &mut Entry) -> Option<Cause> {
         match byte {
             // A debug register has fired here before, and no condition held.
-            ByteHere::Breakpoint(found) if entry.at().may_pass() => {
+            ByteHere::Breakpoint(found) if entry.passes_at(found.address) => {
                 self.pass_false_byte(found.address, entry)
             }
             ByteHere::Breakpoint(found) => {

@@ -219,6 +219,25 @@ fn of_two_breakpoints_at_one_address_the_one_whose_condition_holds_is_the_stop()
     }
 }
 
+/// The instruction that the VP passes faults, and the guest's handler has a breakpoint.
+#[test]
+fn a_breakpoint_of_the_handler_is_met_while_another_is_passed() {
+    const HANDLER: u64 = CODE + 32;
+    let kinds = [
+        (BreakpointKind::Execute, SITE),
+        (BreakpointKind::Software, HANDLER),
+    ];
+    let mut guest = Guest::new(&kinds);
+    guest.condition(BreakpointKind::Execute, SITE, false);
+    guest.cpuid_at(SITE);
+    let parked = guest.run([
+        debug(DB, 1).leaves_at(SITE),
+        debug(BP, 0).leaves_at(HANDLER),
+        Scripted::Interrupted.leaves_at(CODE),
+    ]);
+    assert_eq!(parked.cause, hit(BreakpointKind::Software, HANDLER));
+}
+
 #[test]
 fn a_step_ends_with_the_instruction_whose_access_is_no_stop() {
     for dr6 in [1, 1 | BS] {
