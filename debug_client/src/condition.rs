@@ -26,8 +26,8 @@ pub fn register(name: &str) -> Result<Expr, Error> {
 }
 
 impl Debugger {
-    /// Makes a hit of the breakpoint a stop only if one of these conditions holds. The VP that hits the breakpoint evaluates the conditions, and goes on if none holds; no other VP
-    /// stops for it. Without a condition, each hit is a stop again.
+    /// Makes a hit of the breakpoint a stop only if one of these conditions holds. The VP that hits the breakpoint evaluates the conditions, and goes on if none holds. No stop is reported then. The other
+    /// VPs run on, unless the VP has to execute the instruction under a breakpoint byte: they are held for that one instruction. Without a condition, each hit is a stop again.
     ///
     /// A condition that cannot be evaluated, because memory is not there, is a stop with [`Stop::condition_failure`](crate::Stop::condition_failure).
     ///

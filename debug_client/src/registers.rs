@@ -13,12 +13,6 @@ enum Slot<'a> {
     U16(&'a mut u16),
 }
 
-/// The general registers of x86, in the order of [`Gp`].
-const X86_GENERAL: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
-
 /// The other registers of x86.
 const X86_OTHERS: [&str; 29] = [
     "rip",
@@ -90,7 +84,7 @@ pub(crate) fn set(state: &mut DebuggerVpState, name: &str, value: u64) -> Result
 
 fn no_such(state: &DebuggerVpState, name: &str) -> Error {
     let known = match state {
-        DebuggerVpState::X86_64(_) => [&X86_GENERAL[..], &X86_OTHERS].concat().join(", "),
+        DebuggerVpState::X86_64(_) => [&Gp::NAMES[..], &X86_OTHERS].concat().join(", "),
         DebuggerVpState::Aarch64(_) => format!("x0 to x30, {}", ARM64_OTHERS.join(", ")),
     };
     let name = name.to_owned();
@@ -105,7 +99,7 @@ fn slot<'a>(state: &'a mut DebuggerVpState, name: &str) -> Option<Slot<'a>> {
 }
 
 fn x86_slot<'a>(state: &'a mut X86VpState, name: &str) -> Option<Slot<'a>> {
-    if let Some(number) = X86_GENERAL.iter().position(|known| *known == name) {
+    if let Some(number) = Gp::NAMES.iter().position(|known| *known == name) {
         return Some(Slot::U64(&mut state.gp[number]));
     }
     Some(match name {
@@ -208,7 +202,7 @@ mod tests {
     fn every_register_is_read_back_as_it_was_written_and_no_two_are_the_same() {
         let arm: Vec<_> = (0..31).map(|n| format!("x{n}")).collect();
         let arm = arm.iter().map(String::as_str).chain(ARM64_OTHERS).collect();
-        let x86_names = [&X86_GENERAL[..], &X86_OTHERS].concat();
+        let x86_names = [&Gp::NAMES[..], &X86_OTHERS].concat();
         let arm64 = DebuggerVpState::Aarch64(Aarch64VpState::default());
         let all: [(_, Vec<&str>); 2] = [(x86(), x86_names), (arm64, arm)];
         for (mut state, names) in all {

@@ -8,7 +8,8 @@ use serde::Serialize;
 /// The conditions of one breakpoint.
 ///
 /// A VP that hits the breakpoint evaluates the conditions on its own thread, in their order, up to the first that holds. The hit is a stop if a condition holds, if a
-/// condition cannot be evaluated, or if there is no condition. Otherwise the VP goes on, and no other VP stops for it.
+/// condition cannot be evaluated, or if there is no condition. Otherwise the VP goes on, and no stop is
+/// reported. The other VPs run on, unless the VP has to execute the instruction under a breakpoint byte: they are held for that one instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakpointConditions {
     /// A breakpoint that is set.
@@ -25,12 +26,6 @@ pub struct Condition {
     /// The bytecode.
     pub code: Vec<u8>,
 }
-
-/// The names of the general registers, in the order of [`Gp`].
-const GENERAL: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
 
 /// A register that a condition may name, by its place in [`ALL`](Self::ALL). Its value has 64 bits; a register of fewer bits is extended with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,7 +122,7 @@ impl ConditionRegister {
     /// The name of the register, in small letters.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::General(gp) => GENERAL[gp as usize],
+            Self::General(gp) => Gp::NAMES[gp as usize],
             Self::ProgramCounter => "rip",
             Self::Rflags => "rflags",
             Self::Es => "es",

@@ -43,7 +43,7 @@ pub(crate) fn two_rounds(vm: &mut Debugger) -> Result<Rounds, Error> {
 pub(crate) fn run_to_round(vm: &mut Debugger, number: u64) -> Result<u64, Error> {
     let round = vm.break_at("do_round")?;
     let counter = Expr::constant(vm.address("counter")?).load_u64();
-    // Each CPU that comes to the breakpoint compares by itself. For the rounds before, no CPU stops.
+    // Each CPU that comes to the breakpoint compares by itself. The rounds before are no stops.
     vm.stop_if(&round, [Expr::constant(number).less(counter)])?;
     vm.run_until(&round, LIMIT)?;
     vm.read("counter")

@@ -57,7 +57,8 @@ class Breakpoint:
     def stop_if(self, *conditions: Value) -> None:
         """Makes a hit a stop only if one of these conditions holds. Without a condition, each hit is a stop again.
 
-        The VP that hits the breakpoint evaluates the conditions, and goes on if none holds; no other VP stops for it. A condition that cannot be evaluated is a stop with
+        The VP that hits the breakpoint evaluates the conditions, and goes on if none holds. No stop is reported then. The other VPs run on,
+        unless the VP has to execute the instruction under a breakpoint byte: they are held for that one instruction. A condition that cannot be evaluated is a stop with
         `Stop.condition_failure`. The conditions end with the breakpoint, and are those of all values that stand for this breakpoint.
         """
         if not self.is_set:

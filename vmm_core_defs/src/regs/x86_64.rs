@@ -32,6 +32,14 @@ pub enum Gp {
     R15 = 15,
 }
 
+impl Gp {
+    /// The names of the registers, in small letters, in the order of the numbers.
+    pub const NAMES: [&'static str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+}
+
 /// The register file of an x86 VP. A register set that some processors lack is an `Option`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct X86VpState {

@@ -32,6 +32,7 @@ use crate::control::enter::StopSet;
 use crate::control::enter::VpParked;
 use crate::control::exit::Exit;
 use crate::control::run_gate::RunGate;
+use crate::control::run_state::Cause;
 use crate::memory::slots::MemorySlots;
 use fake_vcpu::FakeVcpu;
 use fake_vcpu::Stay;
@@ -48,6 +49,7 @@ use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::Epoch;
 
 /// The address of the guest's code.
@@ -222,6 +224,20 @@ pub(crate) fn parts(
         time: Arc::new(time),
     };
     (vcpu, context, stops)
+}
+
+/// A hit of the breakpoint that [`breakpoint`] makes.
+fn hit(kind: BreakpointKind, address: u64) -> Option<Cause> {
+    let (vp, breakpoint) = (VP, breakpoint(kind, address));
+    let address = breakpoint.address;
+    Some(Cause::Debug(match kind.is_watchpoint() {
+        true => DebugStopReason::Watchpoint {
+            vp,
+            breakpoint,
+            address,
+        },
+        false => DebugStopReason::Breakpoint { vp, breakpoint },
+    }))
 }
 
 fn breakpoint(kind: BreakpointKind, address: u64) -> Breakpoint {

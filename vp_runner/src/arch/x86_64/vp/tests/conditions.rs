@@ -65,19 +65,6 @@ impl Guest {
     }
 }
 
-fn hit(kind: BreakpointKind, address: u64) -> Option<Cause> {
-    let (vp, breakpoint) = (VP, breakpoint(kind, address));
-    let address = breakpoint.address;
-    Some(Cause::Debug(match kind.is_watchpoint() {
-        true => DebugStopReason::Watchpoint {
-            vp,
-            breakpoint,
-            address,
-        },
-        false => DebugStopReason::Breakpoint { vp, breakpoint },
-    }))
-}
-
 const STEPPED: Option<Cause> = Some(Cause::Debug(DebugStopReason::SingleStep { vp: VP }));
 
 #[test]

@@ -32,19 +32,6 @@ fn one(rip: u64) -> Stay {
     debug(DB, BS).leaves_at(rip)
 }
 
-fn hit(kind: BreakpointKind, address: u64) -> Option<Cause> {
-    let (vp, breakpoint) = (VP, breakpoint(kind, address));
-    let address = breakpoint.address;
-    Some(Cause::Debug(match kind.is_watchpoint() {
-        true => DebugStopReason::Watchpoint {
-            vp,
-            breakpoint,
-            address,
-        },
-        false => DebugStopReason::Breakpoint { vp, breakpoint },
-    }))
-}
-
 /// Steps three instructions.
 fn three(guest: &mut Guest, script: impl IntoIterator<Item = Stay>) -> (Option<Cause>, u64) {
     let count = NonZeroU64::new(3).unwrap();
