@@ -10,7 +10,7 @@
 //!
 //! | instruction | unsupported because of |
 //! |---|---|
-//! | `endbr32`, `endbr64`, `nop` in all forms, `lea`, `mov r,r`, `xor r,r`, `add`/`sub`/`and r,imm` | |
+//! | `endbr32`, `endbr64`, `nop` in all forms, `lea`; without memory: `mov`, `movzx`, `movsx`, `add`, `sub`, `and`, `or`, `xor`, `cmp`, `test` | |
 //! | `push r` | the stack segment, non-canonical addresses, alignment checks |
 //!
 //! All of them are unsupported with: the trap flag set, debug registers that the guest has enabled, an interrupt shadow, CR4.CET (KVM does not return the state
@@ -22,9 +22,11 @@ use crate::arch::x86_64::cpu_mode::cpu_mode;
 use crate::arch::x86_64::cpu_mode::linear_address;
 use crate::arch::x86_64::cpu_mode::privilege;
 use crate::arch::x86_64::instruction::decode;
+use arithmetic::Operation;
 use arithmetic::Width;
 use iced_x86::Code;
 use iced_x86::Instruction;
+use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 pub(crate) use operand::Operand;
 use operand::effective_address;
@@ -215,93 +217,72 @@ fn carry_out(
         let found = is_register.then(|| Operand::new(instruction.op_register(operand)));
         found.flatten().ok_or(unsupported)
     };
-    let immediate = |operand| instruction.try_immediate(operand).map_err(|_| unsupported);
-    match instruction.code() {
-        Code::Endbr32
-        | Code::Endbr64
-        | Code::Nopw
-        | Code::Nopd
-        | Code::Nopq
-        | Code::Nop_rm16
-        | Code::Nop_rm32
-        | Code::Nop_rm64 => {}
-        Code::Push_r16 | Code::Push_r32 | Code::Push_r64 => {
-            push(state, mode, register(0)?, after)?;
-        }
-        Code::Mov_r8_rm8
-        | Code::Mov_rm8_r8
-        | Code::Mov_r16_rm16
-        | Code::Mov_rm16_r16
-        | Code::Mov_r32_rm32
-        | Code::Mov_rm32_r32
-        | Code::Mov_r64_rm64
-        | Code::Mov_rm64_r64 => {
-            let value = register(1)?.read(&state.gp);
+    // Every form of these instructions without memory has a general register first, and the result is as wide as that register.
+    let right = || match instruction.op_kind(1) {
+        OpKind::Register => Ok(register(1)?.read(&state.gp)),
+        _ => instruction.try_immediate(1).map_err(|_| unsupported),
+    };
+    if is_in_no_manual(instruction.code()) {
+        return Err(unsupported);
+    }
+    match instruction.mnemonic() {
+        Mnemonic::Endbr32 | Mnemonic::Endbr64 | Mnemonic::Nop => {}
+        Mnemonic::Push => push(state, mode, register(0)?, after)?,
+        Mnemonic::Mov | Mnemonic::Movzx => {
+            let value = right()?;
             register(0)?.write(&mut after.gp, value);
         }
-        Code::Lea_r16_m | Code::Lea_r32_m | Code::Lea_r64_m => {
+        Mnemonic::Movsx | Mnemonic::Movsxd => {
+            let value = register(1)?.read_signed(&state.gp);
+            register(0)?.write(&mut after.gp, value);
+        }
+        Mnemonic::Lea => {
             let address = effective_address(instruction, &state.gp).ok_or(unsupported)?;
             register(0)?.write(&mut after.gp, address);
         }
-        Code::Xor_r8_rm8
-        | Code::Xor_rm8_r8
-        | Code::Xor_r16_rm16
-        | Code::Xor_rm16_r16
-        | Code::Xor_r32_rm32
-        | Code::Xor_rm32_r32
-        | Code::Xor_r64_rm64
-        | Code::Xor_rm64_r64 => {
-            let right = register(1)?.read(&state.gp);
-            compute(register(0)?, arithmetic::xor, right, after);
+        Mnemonic::Add => compute(register(0)?, arithmetic::add, right()?, after),
+        Mnemonic::Sub => compute(register(0)?, arithmetic::sub, right()?, after),
+        Mnemonic::And => compute(register(0)?, arithmetic::and, right()?, after),
+        Mnemonic::Or => compute(register(0)?, arithmetic::or, right()?, after),
+        Mnemonic::Xor => compute(register(0)?, arithmetic::xor, right()?, after),
+        Mnemonic::Cmp => {
+            set_flags(register(0)?, arithmetic::sub, right()?, after);
         }
-        Code::Add_AL_imm8
-        | Code::Add_AX_imm16
-        | Code::Add_EAX_imm32
-        | Code::Add_RAX_imm32
-        | Code::Add_rm8_imm8
-        | Code::Add_rm16_imm16
-        | Code::Add_rm32_imm32
-        | Code::Add_rm64_imm32
-        | Code::Add_rm16_imm8
-        | Code::Add_rm32_imm8
-        | Code::Add_rm64_imm8 => compute(register(0)?, arithmetic::add, immediate(1)?, after),
-        Code::Sub_AL_imm8
-        | Code::Sub_AX_imm16
-        | Code::Sub_EAX_imm32
-        | Code::Sub_RAX_imm32
-        | Code::Sub_rm8_imm8
-        | Code::Sub_rm16_imm16
-        | Code::Sub_rm32_imm32
-        | Code::Sub_rm64_imm32
-        | Code::Sub_rm16_imm8
-        | Code::Sub_rm32_imm8
-        | Code::Sub_rm64_imm8 => compute(register(0)?, arithmetic::sub, immediate(1)?, after),
-        Code::And_AL_imm8
-        | Code::And_AX_imm16
-        | Code::And_EAX_imm32
-        | Code::And_RAX_imm32
-        | Code::And_rm8_imm8
-        | Code::And_rm16_imm16
-        | Code::And_rm32_imm32
-        | Code::And_rm64_imm32
-        | Code::And_rm16_imm8
-        | Code::And_rm32_imm8
-        | Code::And_rm64_imm8 => compute(register(0)?, arithmetic::and, immediate(1)?, after),
+        Mnemonic::Test => {
+            set_flags(register(0)?, arithmetic::and, right()?, after);
+        }
         _ => return Err(unsupported),
     }
     Ok(())
 }
 
-fn compute(
-    target: Operand,
-    operation: fn(Width, u64, u64) -> (u64, u64),
-    right: u64,
-    after: &mut Outcome,
-) {
-    let left = target.read(&after.gp);
-    let (result, flags) = operation(target.width(), left, right);
+/// Second encodings of an instruction, which the SDM does not have and not every processor executes.
+fn is_in_no_manual(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Test_rm8_imm8_F6r1
+            | Code::Test_rm16_imm16_F7r1
+            | Code::Test_rm32_imm32_F7r1
+            | Code::Test_rm64_imm32_F7r1
+            | Code::Add_rm8_imm8_82
+            | Code::Or_rm8_imm8_82
+            | Code::And_rm8_imm8_82
+            | Code::Sub_rm8_imm8_82
+            | Code::Xor_rm8_imm8_82
+            | Code::Cmp_rm8_imm8_82
+    )
+}
+
+fn compute(target: Operand, operation: Operation, right: u64, after: &mut Outcome) {
+    let result = set_flags(target, operation, right, after);
     target.write(&mut after.gp, result);
+}
+
+/// Sets the status flags, and returns the result.
+fn set_flags(left: Operand, operation: Operation, right: u64, after: &mut Outcome) -> u64 {
+    let (result, flags) = operation(left.width(), left.read(&after.gp), right);
     after.rflags = after.rflags & !arithmetic::STATUS_FLAGS | flags;
+    result
 }
 
 /// `push r` (SDM volume 2, "PUSH"). The value is the register before the push, even for RSP.

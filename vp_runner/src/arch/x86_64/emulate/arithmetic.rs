@@ -33,10 +33,13 @@ impl Width {
         u64::MAX >> (64 - 8 * self.bytes())
     }
 
-    const fn sign(self) -> u64 {
+    pub(super) const fn sign(self) -> u64 {
         self.mask() ^ self.mask() >> 1
     }
 }
+
+/// The result of two numbers, and the status flags. The left number has no bits above the width.
+pub(super) type Operation = fn(Width, u64, u64) -> (u64, u64);
 
 /// The result of `left + right`, and its flags.
 pub(super) fn add(width: Width, left: u64, right: u64) -> (u64, u64) {
@@ -65,6 +68,12 @@ pub(super) fn sub(width: Width, left: u64, right: u64) -> (u64, u64) {
 /// The result of `left & right`, and its flags. AF is undefined in the manual and clear in every processor.
 pub(super) fn and(width: Width, left: u64, right: u64) -> (u64, u64) {
     let result = left & right & width.mask();
+    (result, of_result(width, result))
+}
+
+/// The result of `left | right`, and its flags. AF is undefined in the manual and clear in every processor.
+pub(super) fn or(width: Width, left: u64, right: u64) -> (u64, u64) {
+    let result = (left | right) & width.mask();
     (result, of_result(width, result))
 }
 

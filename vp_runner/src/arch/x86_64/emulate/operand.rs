@@ -65,6 +65,15 @@ impl Operand {
         gp[self.index] >> self.shift & self.width.mask()
     }
 
+    /// The value of the register, extended with its sign to 64 bits.
+    pub(super) fn read_signed(self, gp: &[u64; 16]) -> u64 {
+        let value = self.read(gp);
+        match value & self.width.sign() {
+            0 => value,
+            _ => value | !self.width.mask(),
+        }
+    }
+
     /// A 32-bit result clears the upper half, smaller ones leave the rest (SDM volume 1, "General-Purpose Registers in 64-Bit Mode").
     pub(super) fn write(self, gp: &mut [u64; 16], value: u64) {
         let value = value & self.width.mask();

@@ -84,6 +84,7 @@ fn instructions_that_are_not_certain_are_left_to_the_vp() {
         ("push of memory", &[0xff, 0x30]),
         ("pop rbp", &[0x5d]),
         ("int3", &[0xcc]),
+        ("test in its second encoding", &[0xf6, 0xc8, 0x00]),
         ("nothing", &[]),
     ] {
         assert_eq!(run(&vp, bytes), Err(Unsupported::Instruction), "{what}");

@@ -35,7 +35,7 @@ struct Case {
     rsp: u64,
 }
 
-/// An instruction of the supported set, or a similar one. `random` selects the operands.
+/// An instruction of the supported set, or a similar one, which is not compared. `random` selects the operands.
 fn instruction(long: bool) -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop_oneof![
         Just(vec![0x90]),
@@ -44,25 +44,46 @@ fn instruction(long: bool) -> impl Strategy<Value = Vec<u8>> {
         Just(vec![0xf3, 0x0f, 0x1e, 0xfb]),
         (0x50..0x58_u8).prop_map(|op| vec![op]),
         (0x88..0x8c_u8, 0xc0..=0xff_u8).prop_map(|(op, modrm)| vec![op, modrm]),
-        (0x30..0x34_u8, 0xc0..=0xff_u8).prop_map(|(op, modrm)| vec![op, modrm]),
-        (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
-        (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
-        // add, and, sub with an immediate operand: to any register, to the stack pointer, to the accumulator.
+        // add, or, (adc, sbb,) and, sub, xor, cmp of two registers and with the accumulator.
+        (0..8_u8, 0..6_u8, 0xc0..=0xff_u8)
+            .prop_map(|(which, form, modrm)| vec![which << 3 | form, modrm]),
+        (0..8_u8, 0..6_u8, 0xc0..=0xff_u8)
+            .prop_map(|(which, form, modrm)| vec![which << 3 | form, modrm]),
+        // test of two registers and with the accumulator; mov of an immediate operand.
         (
-            prop_oneof![Just(0x80), Just(0x81), Just(0x83)],
-            prop_oneof![Just(0), Just(4), Just(5)],
+            prop_oneof![
+                Just(0x84_u8),
+                Just(0x85),
+                Just(0xa8),
+                Just(0xa9),
+                0xb0..0xc0_u8
+            ],
+            0xc0..=0xff_u8
+        )
+            .prop_map(|(op, modrm)| vec![op, modrm]),
+        // test, (not,) and mov with an immediate operand.
+        (
+            prop_oneof![Just(0xf6_u8), Just(0xf7), Just(0xc6), Just(0xc7)],
+            0..3_u8,
+            0..8_u8
+        )
+            .prop_map(|(op, which, rm)| vec![op, 0xc0 | which << 3 | rm]),
+        // movzx, movsx, movsxd.
+        (
+            prop_oneof![Just(0xb6_u8), Just(0xb7), Just(0xbe), Just(0xbf)],
+            0xc0..=0xff_u8
+        )
+            .prop_map(|(op, modrm)| vec![0x0f, op, modrm]),
+        (0xc0..=0xff_u8).prop_map(|modrm| vec![0x63, modrm]),
+        (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
+        (0..0xc0_u8).prop_map(|modrm| vec![0x8d, modrm]),
+        // The eight operations with an immediate operand: to any register, to the stack pointer.
+        (
+            prop_oneof![Just(0x80), Just(0x81), Just(0x82), Just(0x83)],
+            0..8_u8,
             prop_oneof![0..8_u8, Just(4)]
         )
             .prop_map(|(op, which, rm): (u8, u8, u8)| vec![op, 0xc0 | which << 3 | rm]),
-        prop_oneof![
-            Just(0x04),
-            Just(0x05),
-            Just(0x24),
-            Just(0x25),
-            Just(0x2c),
-            Just(0x2d)
-        ]
-        .prop_map(|op: u8| vec![op]),
     ];
     let prefixes = (
         prop::bool::weighted(0.2),
