@@ -230,7 +230,6 @@ impl Expr {
         Expression::verify(&code, limits)
     }
 
-    #[cfg(test)]
     pub(crate) fn node(&self) -> &Node {
         &self.0
     }
@@ -240,7 +239,7 @@ impl Expr {
     }
 }
 
-fn emit(node: &Node, code: &mut Vec<u8>) {
+pub(crate) fn emit(node: &Node, code: &mut Vec<u8>) {
     match node {
         Node::Constant(value) => constant(*value, code),
         Node::Register(number) => with_half(0x26, *number, code),
@@ -309,7 +308,7 @@ fn opcode(operation: Binary) -> u8 {
 }
 
 /// The shortest instruction for a number without a sign.
-fn constant(value: u64, code: &mut Vec<u8>) {
+pub(crate) fn constant(value: u64, code: &mut Vec<u8>) {
     if let Ok(value) = u8::try_from(value) {
         code.extend([0x22, value]);
     } else if let Ok(value) = u16::try_from(value) {

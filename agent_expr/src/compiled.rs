@@ -42,8 +42,13 @@ impl Expression {
                     | Instruction::ZeroExt(_)
                     | Instruction::IfGoto(_)
                     | Instruction::Goto(_)
-                    | Instruction::End,
+                    | Instruction::End
+                    | Instruction::Printf(_),
                 ) => true,
+                // The function and the channel of `printf`.
+                Some(Instruction::Const(0)) => {
+                    matches!(instructions.get(index + 2), Some(Instruction::Printf(_)))
+                }
                 // The first element of an array: 0 times the size of an element.
                 Some(Instruction::Const(_)) => {
                     let behind = instructions.get(index + 2);
@@ -94,6 +99,9 @@ mod tests {
             // `cpu->id ? 1 : 0`, and `&&`.
             ("260005 2a40 2204 02 19 20 0011 2200 21 0013 2201 27", false),
             ("260005 2a40 20 000d 2200 21 000f 2201 27", false),
+            // `printf("\n")`, and `printf("%d\n", 0)`.
+            ("2200 2200 34 00 0002 0a00 27", false),
+            ("2200 2200 2200 34 01 0004 25640a00 27", true),
             // `cpus[0].rounds == 4`.
             (
                 "240014b000 2200 2228 04 02 2210 02 1a 2204 2a40 13 27",

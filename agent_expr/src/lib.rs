@@ -36,6 +36,7 @@ mod evaluate;
 mod format;
 mod instruction;
 mod print;
+mod printf;
 mod verify;
 
 pub use builder::Expr;
@@ -47,6 +48,7 @@ pub use evaluate::Steps;
 pub use format::FormatProblem;
 pub use format::WIDTH_MAX;
 pub use print::STRING_MAX;
+pub use printf::Printf;
 pub use verify::Expression;
 pub use verify::Limits;
 pub use verify::STACK_DEPTH;

@@ -10,6 +10,7 @@ use crate::stop::StopKind;
 use crate::symbols::Symbols;
 use crate::symbols::Value;
 use agent_expr::Expr;
+use agent_expr::Printf;
 use pal_async::DefaultPool;
 use std::cell::RefCell;
 use std::path::Path;
@@ -208,6 +209,27 @@ impl Debugger {
         conditions: impl IntoIterator<Item = Expr>,
     ) -> Result<(), Error> {
         wait!(self, self.inner.stop_if(breakpoint, conditions))
+    }
+
+    /// As [`crate::Debugger::print_at`].
+    ///
+    /// # Errors
+    /// Those of [`stop_if`](Self::stop_if). The format is wrong, or the values do not match it.
+    pub fn print_at(
+        &self,
+        breakpoint: &Breakpoint,
+        text: Printf,
+        conditions: impl IntoIterator<Item = Expr>,
+    ) -> Result<(), Error> {
+        wait!(self, self.inner.print_at(breakpoint, text, conditions))
+    }
+
+    /// As [`crate::Debugger::printed`].
+    ///
+    /// # Errors
+    /// The VMM is gone, or is of an older version that does not print.
+    pub fn printed(&mut self, timeout: Duration) -> Result<String, Error> {
+        wait!(self, self.inner.printed(timeout))
     }
 
     /// As [`crate::Debugger::read`].

@@ -1,10 +1,14 @@
-//! Conditions of breakpoints, which the VP that reaches the breakpoint evaluates.
+//! What the VP that reaches a breakpoint does by itself: it evaluates conditions, and prints.
 
 use crate::breakpoint::Breakpoint;
 use crate::debugger::Debugger;
 use crate::error::Error;
 use agent_expr::Expr;
+use agent_expr::Expression;
 use agent_expr::Limits;
+use agent_expr::Printf;
+use pal_async::timer::Instant;
+use std::time::Duration;
 use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::condition::Condition;
 use vmm_core_defs::condition::ConditionRegister;
@@ -23,6 +27,12 @@ pub fn register(name: &str) -> Result<Expr, Error> {
             .join(", "),
     })?;
     Ok(Expr::register(register.number()))
+}
+
+fn as_message(verified: &Expression) -> Condition {
+    Condition {
+        code: verified.code().to_vec(),
+    }
 }
 
 impl Debugger {
@@ -51,22 +61,95 @@ impl Debugger {
         breakpoint: &Breakpoint,
         conditions: impl IntoIterator<Item = Expr>,
     ) -> Result<(), Error> {
-        let conditions: Result<Vec<Condition>, Error> = conditions
-            .into_iter()
-            .map(|expression| {
-                let verified = expression.assemble(Limits::default());
-                let code = verified.map_err(|error| Error::BadCondition(error.to_string()))?;
-                Ok(Condition {
-                    code: code.code().to_vec(),
-                })
-            })
-            .collect();
+        self.at_hits(breakpoint, conditions, None).await
+    }
+
+    /// Makes a hit of the breakpoint print this text if one of the conditions holds, or if there is none. No hit is a stop. [`printed`](Self::printed) returns the text. Conditions and text of an earlier
+    /// call, also of [`stop_if`](Self::stop_if), end.
+    ///
+    /// A condition or a value that cannot be evaluated prints the reason.
+    ///
+    /// ```no_run
+    /// # async fn program(mut vm: debug_client::Debugger) -> Result<(), debug_client::Error> {
+    /// use debug_client::{Expr, Printf, register};
+    /// let round = vm.break_at("do_round").await?;
+    /// let id = register("rdi")?.load_u32();
+    /// vm.print_at(&round, Printf::new("CPU %u\n", [id]), []).await?;
+    /// vm.resume()?;
+    /// print!("{}", vm.printed(std::time::Duration::from_secs(1)).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`stop_if`](Self::stop_if). The format is wrong, or the values do not match it.
+    pub async fn print_at(
+        &self,
+        breakpoint: &Breakpoint,
+        text: Printf,
+        conditions: impl IntoIterator<Item = Expr>,
+    ) -> Result<(), Error> {
+        self.at_hits(breakpoint, conditions, Some(text)).await
+    }
+
+    async fn at_hits(
+        &self,
+        breakpoint: &Breakpoint,
+        conditions: impl IntoIterator<Item = Expr>,
+        text: Option<Printf>,
+    ) -> Result<(), Error> {
+        let limits = Limits::default();
+        let condition = |one: Expr| match one.assemble(limits) {
+            Ok(code) => Ok(as_message(&code)),
+            Err(error) => Err(Error::BadCondition(error.to_string())),
+        };
+        let command = |one: &Printf| match one.assemble(limits) {
+            Ok(code) => Ok(as_message(&code)),
+            Err(error) => Err(Error::BadText(error.to_string())),
+        };
         let wanted = BreakpointConditions {
             breakpoint: breakpoint.in_table(),
-            conditions: conditions?,
+            conditions: conditions
+                .into_iter()
+                .map(condition)
+                .collect::<Result<_, _>>()?,
+            commands: text.iter().map(command).collect::<Result<_, _>>()?,
         };
         self.link
             .call("set a condition", DebugRequest::SetConditions, wanted)
             .await
+    }
+
+    /// What breakpoints have printed since the last call. If nothing is there and the guest runs, the method waits for text, or for the next stop, or until the time is over. Bytes that are no UTF-8 are replaced by `U+FFFD`.
+    ///
+    /// A stop comes behind all text before it. The VMM keeps 64 KiB; if this program does not fetch more than that in time, a line in the text says how many bytes are lost.
+    ///
+    /// # Errors
+    /// The VMM is gone, or is of an older version that does not print.
+    pub async fn printed(&mut self, timeout: Duration) -> Result<String, Error> {
+        const WHAT: &str = "fetch what breakpoints have printed";
+        let mut text = Vec::new();
+        loop {
+            // A request that has no answer in time stays, because its answer has the next text.
+            let asked = self
+                .printing
+                .get_or_insert_with(|| self.link.send(DebugRequest::CommandOutput, ()));
+            let answers = &self.link.answers;
+            let limit = match self.run.running() {
+                true => timeout,
+                false => answers.limit,
+            };
+            let deadline = Instant::now().checked_add(limit);
+            let Some(answer) = answers.before(deadline, asked).await else {
+                break;
+            };
+            self.printing = None;
+            let printed = answers.checked(WHAT, answer).await?;
+            text.extend(&printed);
+            // The request of a guest that has stopped since may have been answered before.
+            if self.run.running() || printed.is_empty() {
+                break;
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }

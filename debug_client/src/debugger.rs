@@ -12,6 +12,7 @@ use crate::stop::Stop;
 use crate::symbols::Symbols;
 use crate::vp::Vp;
 use futures::FutureExt;
+use mesh::rpc::PendingFailableRpc;
 use pal_async::DefaultDriver;
 use pal_async::task::Spawn;
 use std::os::unix::net::UnixStream;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::capability::Capabilities;
+use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::session::Attached;
@@ -34,6 +36,8 @@ use vmm_core_defs::target::Target;
 pub struct Debugger {
     pub(crate) link: Arc<Link>,
     pub(crate) run: Run,
+    /// The request for what breakpoints print.
+    pub(crate) printing: Option<PendingFailableRpc<Vec<u8>, DebugError>>,
     capabilities: Capabilities,
     symbols: Option<Symbols>,
 }
@@ -125,6 +129,7 @@ impl Debugger {
         Ok(Self {
             link: Arc::new(Link::new(session, answers)),
             run: Run::stopped(info.stop.into()),
+            printing: None,
             capabilities: info.capabilities,
             symbols: None,
         })

@@ -132,6 +132,11 @@ pub enum Error {
     /// A condition is no expression that the VMM could evaluate.
     #[error("the condition cannot be used: {0}; write a shorter one")]
     BadCondition(String),
+    /// The text of [`Printf`](crate::Printf) is none that the VMM could print.
+    #[error(
+        "the text cannot be printed: {0}; correct the format, or give it the values that it needs"
+    )]
+    BadText(String),
     /// A name was given, and no symbols are loaded.
     #[error(
         "no symbols are loaded, so `{0}` means nothing; call load_symbols with the ELF file that the guest executes"

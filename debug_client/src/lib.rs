@@ -63,6 +63,7 @@ pub use vp::Vp;
 
 // The types of the signatures above. Their fields have types that are not named here.
 pub use agent_expr::Expr;
+pub use agent_expr::Printf;
 pub use vmm_core_defs;
 pub use vmm_core_defs::addr::Gva;
 pub use vmm_core_defs::capability::Capabilities;

@@ -46,6 +46,11 @@ impl Run {
         self.current
     }
 
+    /// Whether a stop can be waited for.
+    pub(crate) const fn running(&self) -> bool {
+        self.running.is_some()
+    }
+
     fn stop(&mut self, stop: Stop) {
         self.current = current(&stop, Some(self.current));
         self.last = stop;
@@ -96,7 +101,7 @@ impl Debugger {
 
     /// Whether the guest runs, as far as this program knows: it has let the guest run, and has not waited for the stop yet.
     pub const fn running(&self) -> bool {
-        self.run.running.is_some()
+        self.run.running()
     }
 
     /// Lets all VPs run. The method does not wait for a stop.

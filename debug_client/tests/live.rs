@@ -8,6 +8,7 @@ use debug_client::Error;
 use debug_client::Expr;
 use debug_client::GuestEventKind;
 use debug_client::Options;
+use debug_client::Printf;
 use debug_client::StopKind;
 use debug_client::StopOn;
 use debug_client::VpSet;
@@ -166,6 +167,56 @@ fn a_condition_decides_which_hits_are_stops() {
         let long = (0..5_000).fold(rbx(), |sum, _| sum.plus(Expr::constant(1)));
         let refused = vm.stop_if(&second, [long]).unwrap_err();
         assert!(matches!(refused, Error::BadCondition(_)), "{refused}");
+        vm.detach().unwrap();
+    });
+}
+
+#[test]
+fn a_breakpoint_prints_at_the_hits_that_its_conditions_choose() {
+    both_ways(&counting(), |mut vm, _| {
+        let (second, third) = (vm.break_at(nth(2)).unwrap(), vm.break_at(nth(3)).unwrap());
+        let rbx = || register("rbx").unwrap();
+        let last = |number| {
+            rbx()
+                .remainder(Expr::constant(10))
+                .equals(Expr::constant(number))
+        };
+        let text = Printf::new("count %u\n", [rbx()]);
+        vm.print_at(&second, text, [last(3), last(7)]).unwrap();
+        vm.stop_if(&third, [rbx().equals(Expr::constant(40))])
+            .unwrap();
+        assert_eq!(vm.printed(LONG).unwrap(), "", "nothing has run");
+        vm.run_until(&third, LONG).unwrap();
+        let mut text = vm.printed(LONG).unwrap();
+        let lines = |from: u32| {
+            (from..).flat_map(|tens| {
+                [10 * tens + 3, 10 * tens + 7].map(|count| format!("count {count}\n"))
+            })
+        };
+        assert_eq!(text, lines(0).take(8).collect::<String>());
+        assert_eq!(vm.printed(LONG).unwrap(), "", "each text once");
+
+        // While the guest runs, each call waits for text.
+        third.remove();
+        vm.resume().unwrap();
+        text.clear();
+        while text.len() < 2_000 {
+            text += &vm.printed(LONG).unwrap();
+        }
+        vm.print_at(&second, Printf::new("never", []), [Expr::constant(0)])
+            .unwrap();
+        text += &vm.printed(Duration::ZERO).unwrap();
+        vm.stop_if(&second, []).unwrap();
+        let stop = vm.wait_for(StopKind::Breakpoint, LONG).unwrap();
+        assert_eq!(stop.condition_failure, None);
+        text += &vm.printed(LONG).unwrap();
+        assert_eq!(
+            text,
+            lines(4).take(text.lines().count()).collect::<String>()
+        );
+
+        let wrong = vm.print_at(&second, Printf::new("%d", []), []).unwrap_err();
+        assert!(matches!(wrong, Error::BadText(_)), "{wrong}");
         vm.detach().unwrap();
     });
 }

@@ -21,10 +21,7 @@ pub(crate) fn for_vm(layout: Layout, sent: &[Vec<u8>]) -> Result<Vec<Condition>,
         let expression = Expression::verify(code, Limits::default())?;
         let number =
             |number: u16| condition_register(layout, RegNum(number)).map(ConditionRegister::number);
-        let exact = expression.has_value()
-            && !expression.cuts_register(|number| is_stack(layout, number))
-            && !expression.shifts()
-            && !expression.has_zero_for_function();
+        let exact = expression.has_value() && !is_wrong(layout, &expression);
         match expression.with_registers(number) {
             Ok(expression) if exact => conditions.push(Condition {
                 code: expression.code().to_vec(),
@@ -33,6 +30,37 @@ pub(crate) fn for_vm(layout: Layout, sent: &[Vec<u8>]) -> Result<Vec<Condition>,
         }
     }
     Ok(conditions)
+}
+
+/// The commands for the VM.
+///
+/// # Errors
+/// The VM cannot execute a command exactly, so GDB has to.
+pub(crate) fn commands_for_vm(layout: Layout, sent: &[Vec<u8>]) -> Result<Vec<Condition>, String> {
+    let number =
+        |number: u16| condition_register(layout, RegNum(number)).map(ConditionRegister::number);
+    let one = |code: &Vec<u8>| {
+        let expression = Expression::verify(code, Limits::default()).map_err(|e| e.to_string())?;
+        if is_wrong(layout, &expression) {
+            return Err(NOT_EXACT.to_owned());
+        }
+        match expression.with_registers(number) {
+            Ok(expression) => Ok(Condition {
+                code: expression.code().to_vec(),
+            }),
+            Err(_) => Err(NOT_EXACT.to_owned()),
+        }
+    };
+    sent.iter().map(one).collect()
+}
+
+const NOT_EXACT: &str = "the vCPU cannot compute what this dprintf prints, because GDB compiles it to other code; say `set dprintf-style gdb`, and GDB prints it itself";
+
+/// Whether the code does not compute what the user has written.
+fn is_wrong(layout: Layout, expression: &Expression) -> bool {
+    expression.cuts_register(|number| is_stack(layout, number))
+        || expression.shifts()
+        || expression.has_zero_for_function()
 }
 
 /// Whether the register holds an address on the stack. If the debug information gives a variable's place by such a register, GDB cuts the register to the width of the

@@ -8,6 +8,7 @@ use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
 use crate::registers;
+use crate::session_log::SessionLog;
 use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
@@ -58,6 +59,8 @@ pub(crate) struct Guest {
     pub(crate) refused: Refused,
     /// The breakpoints for which the client has sent conditions.
     conditional: HashSet<Breakpoint>,
+    /// The breakpoints with commands.
+    printing: HashSet<Breakpoint>,
 }
 
 /// The result of an operation.
@@ -78,9 +81,14 @@ impl From<Result<TargetReply, TargetError>> for Outcome {
 }
 
 impl Guest {
-    pub(crate) fn new(vm: AttachedVm, info: AttachInfo, dump_folder: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        vm: AttachedVm,
+        info: AttachInfo,
+        dump_folder: Option<PathBuf>,
+        log: SessionLog,
+    ) -> Self {
         let layout = registers::layout(&info);
-        let refused = Refused::default();
+        let refused = Refused::new(log);
         let at_attach = Some(info.stop.reason);
         Self {
             vm,
@@ -91,6 +99,7 @@ impl Guest {
             dump_folder,
             refused,
             conditional: HashSet::new(),
+            printing: HashSet::new(),
         }
     }
 
@@ -127,9 +136,14 @@ impl Guest {
             TargetOp::InsertBreakpoint {
                 breakpoint,
                 conditions,
-            } => self.insert_breakpoint(breakpoint, &conditions).await,
+                commands,
+            } => {
+                self.insert_breakpoint(breakpoint, &conditions, &commands)
+                    .await
+            }
             TargetOp::RemoveBreakpoint(breakpoint) => {
                 self.conditional.remove(&vm_breakpoint(breakpoint));
+                self.printing.remove(&vm_breakpoint(breakpoint));
                 self.change_breakpoint(BreakpointChange::Remove(vm_breakpoint(breakpoint)))
                     .await
             }
@@ -270,14 +284,24 @@ impl Guest {
         done(result)
     }
 
+    /// Whether commands of breakpoints may print while the guest runs.
+    pub(crate) fn may_print(&self) -> bool {
+        !self.printing.is_empty()
+    }
+
     async fn insert_breakpoint(
         &mut self,
         breakpoint: target::Breakpoint,
         conditions: &[Vec<u8>],
+        commands: &[Vec<u8>],
     ) -> Outcome {
         let conditions = match conditions::for_vm(self.layout, conditions) {
             Ok(conditions) => conditions,
             Err(error) => return Err(bad_argument(error.to_string())).into(),
+        };
+        let commands = match conditions::commands_for_vm(self.layout, commands) {
+            Ok(commands) => commands,
+            Err(error) => return Err(bad_argument(error)).into(),
         };
         let breakpoint = vm_breakpoint(breakpoint);
         let inserted = self
@@ -286,8 +310,12 @@ impl Guest {
         if let TargetReply::Error(_) = inserted.reply {
             return inserted;
         }
+        match commands.is_empty() {
+            true => self.printing.remove(&breakpoint),
+            false => self.printing.insert(breakpoint),
+        };
         // The breakpoint may have been there before, with other conditions.
-        let replaces = match conditions.is_empty() {
+        let replaces = match conditions.is_empty() && commands.is_empty() {
             true => self.conditional.remove(&breakpoint),
             false => {
                 self.conditional.insert(breakpoint);
@@ -300,6 +328,7 @@ impl Guest {
         let request = BreakpointConditions {
             breakpoint,
             conditions,
+            commands,
         };
         done(self.vm.call(DebugRequest::SetConditions, request).await)
     }

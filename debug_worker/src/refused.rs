@@ -1,5 +1,6 @@
 //! The breakpoints that the VM refused last, with the reasons. Clients do not show the text of such an error.
 
+use crate::session_log::SessionLog;
 use std::collections::VecDeque;
 use vmm_core_defs::breakpoint::Breakpoint;
 
@@ -11,14 +12,23 @@ const KEPT: usize = 8;
 const LOGGED: u32 = 32;
 
 /// The refused breakpoints of a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Refused {
+    log: SessionLog,
     /// The last refused breakpoint first.
     last: VecDeque<(Breakpoint, String)>,
     logged: u32,
 }
 
 impl Refused {
+    pub(crate) fn new(log: SessionLog) -> Self {
+        Self {
+            log,
+            last: VecDeque::new(),
+            logged: 0,
+        }
+    }
+
     pub(crate) fn add(&mut self, breakpoint: Breakpoint, why: String) {
         let known = |(refused, reason): &(_, _)| *refused == breakpoint && *reason == why;
         if !self.last.iter().any(known) {
@@ -41,9 +51,13 @@ impl Refused {
 
     fn log(&mut self, breakpoint: &Breakpoint, why: &str) {
         if self.logged < LOGGED {
-            tracing::warn!(kind = ?breakpoint.kind, address = %breakpoint.address, why, "a breakpoint was refused");
+            self.log.warn(|| tracing::warn!(kind = ?breakpoint.kind, address = %breakpoint.address, why, "a breakpoint was refused"));
         } else if self.logged == LOGGED {
-            tracing::warn!("more breakpoints are refused; this session's are not logged further");
+            self.log.warn(|| {
+                tracing::warn!(
+                    "more breakpoints are refused; this session's are not logged further"
+                )
+            });
         }
         self.logged = self.logged.saturating_add(1);
     }
@@ -56,6 +70,10 @@ mod tests {
     use vmm_core_defs::addr::Gva;
     use vmm_core_defs::breakpoint::BreakpointKind;
 
+    fn refused() -> Refused {
+        Refused::new(SessionLog::new("10.0.0.1:2"))
+    }
+
     fn at(address: u64) -> Breakpoint {
         Breakpoint {
             kind: BreakpointKind::Execute,
@@ -67,7 +85,7 @@ mod tests {
     #[test]
     fn each_is_logged_with_the_reason_once_and_no_more_than_anybody_reads() {
         let log = Text::of_warnings(|| {
-            let mut refused = Refused::default();
+            let mut refused = refused();
             for _ in 0..3 {
                 refused.add(at(0x1234), "no room".to_owned());
             }
@@ -76,7 +94,12 @@ mod tests {
             }
         });
         assert_eq!(log.matches("0x1234").count(), 1, "{log}");
-        assert!(log.lines().next().unwrap().contains("no room"), "{log}");
+        let first = log.lines().next().unwrap();
+        assert!(first.contains("no room"), "{log}");
+        assert!(
+            first.contains("session{remote_addr=\"10.0.0.1:2\"}"),
+            "{log}"
+        );
         assert_eq!(log.matches("a breakpoint was refused").count(), 32, "{log}");
         assert_eq!(log.matches("not logged further").count(), 1, "{log}");
     }
@@ -84,7 +107,7 @@ mod tests {
     #[test]
     fn another_reason_is_logged_too() {
         let log = Text::of_warnings(|| {
-            let mut refused = Refused::default();
+            let mut refused = refused();
             for why in ["no room", "no page"] {
                 refused.add(at(0x1234), why.to_owned());
             }
@@ -95,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_kept_each_once_and_none_that_was_accepted() {
-        let mut refused = Refused::default();
+        let mut refused = refused();
         for address in 0..20 {
             refused.add(at(address), "no".to_owned());
         }

@@ -25,8 +25,10 @@ use crate::refusal::refuse;
 use crate::session::ClientDone;
 use crate::session::EndRequest;
 use crate::session::Ending;
+use crate::session::Ends;
 use crate::session::Session;
 use crate::session::SessionEnd;
+use crate::session_log::SessionLog;
 use crate::statistics::Statistics;
 use futures::FutureExt;
 use futures::StreamExt;
@@ -174,8 +176,7 @@ struct Serving {
     request_end: Option<OneshotSender<EndRequest>>,
     client_done: ClientDone,
     session: BoxFuture<'static, Ending>,
-    /// The session in the log.
-    span: Span,
+    log: SessionLog,
 }
 
 /// A client that waits for the end of another client's session.
@@ -343,8 +344,7 @@ impl Server {
             tracing::info!(remote_addr, "debugger connected{left_out}");
         }
         self.statistics.session_began();
-        // Warnings name the session as well, so the span has their level.
-        let span = tracing::warn_span!("session", remote_addr);
+        let log = SessionLog::new(&remote_addr);
         let (request_end, end_requested) = mesh::oneshot();
         let client_done = ClientDone::default();
         let deadline = Deadline::new(self.driver.clone(), self.settings.rpc_deadline);
@@ -354,15 +354,18 @@ impl Server {
             self.statistics.clone(),
             deadline,
             self.settings.clone(),
-            end_requested,
-            client_done.clone(),
+            Ends {
+                requested: end_requested,
+                client_done: client_done.clone(),
+            },
+            log.clone(),
         );
         self.state = State::Serving(Serving {
             remote_addr,
             request_end: Some(request_end),
             client_done,
-            session: session.instrument(span.clone()).boxed(),
-            span,
+            session: session.instrument(log.polled()).boxed(),
+            log,
         });
     }
 
@@ -446,7 +449,7 @@ impl Server {
             self.refuse(connection, ending.why().to_string());
         }
         let span = match &self.state {
-            State::Serving(serving) => serving.span.clone(),
+            State::Serving(serving) => serving.log.polled(),
             State::Listening | State::Ending(_) => Span::none(),
         };
         self.state = State::Ending(ending.end().instrument(span).boxed());

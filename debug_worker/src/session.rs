@@ -15,8 +15,10 @@ use crate::deadline::Deadline;
 use crate::monitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
+use crate::output::Output;
 use crate::parameters::SessionSettings;
 use crate::pending_clients::ReadyClient;
+use crate::session_log::SessionLog;
 use crate::statistics::Statistics;
 use crate::statistics::StopCause;
 use crate::stop_reply::ending;
@@ -111,6 +113,14 @@ impl ClientDone {
     }
 }
 
+/// How a session comes to its end.
+pub(crate) struct Ends {
+    /// The session is told to end.
+    pub(crate) requested: OneshotReceiver<EndRequest>,
+    /// Set by the session.
+    pub(crate) client_done: ClientDone,
+}
+
 /// A client and its guest.
 pub(crate) struct Session {
     guest: Box<Guest>,
@@ -122,6 +132,7 @@ pub(crate) struct Session {
 pub(crate) struct Ending {
     guest: Option<Box<Guest>>,
     why: SessionEnd,
+    log: SessionLog,
     /// The connection of a client that was refused; the client still has to get the reason.
     pub(crate) refused: Option<Connection>,
 }
@@ -140,14 +151,16 @@ impl Ending {
             // A guest that has ended cannot be detached.
             && !error.is_end()
         {
-            tracing::warn!(%error, "the VM did not confirm that the debugger was detached");
+            self.log.warn(
+                || tracing::warn!(%error, "the VM did not confirm that the debugger was detached"),
+            );
         }
         self.why
     }
 }
 
 impl Session {
-    /// Serves a client until the client goes away or `end_requested` resolves.
+    /// Serves a client until the client goes away or the session is told to end.
     ///
     /// Dropping the future detaches from the guest without waiting.
     pub(crate) async fn run(
@@ -156,9 +169,13 @@ impl Session {
         statistics: Statistics,
         deadline: Deadline,
         settings: SessionSettings,
-        mut end_requested: OneshotReceiver<EndRequest>,
-        client_done: ClientDone,
+        ends: Ends,
+        log: SessionLog,
     ) -> Ending {
+        let Ends {
+            requested: mut end_requested,
+            client_done,
+        } = ends;
         let attach = AttachedVm::attach(
             requests,
             deadline.clone(),
@@ -171,8 +188,8 @@ impl Session {
             end_requested = end_requested => {
                 // The VM may have attached already. It has to be detached before the next client attaches.
                 let attached = attach.await.ok();
-                let guest = attached.map(|(vm, info)| Box::new(Guest::new(vm, info, None)));
-                return Ending { guest, why: SessionEnd::of(end_requested), refused: None };
+                let guest = attached.map(|(vm, info)| Box::new(Guest::new(vm, info, None, log.clone())));
+                return Ending { guest, why: SessionEnd::of(end_requested), log, refused: None };
             }
             attached = attach => attached,
         };
@@ -183,11 +200,12 @@ impl Session {
                 return Ending {
                     guest: None,
                     why,
+                    log,
                     refused: Some(client.connection),
                 };
             }
         };
-        let guest = Box::new(Guest::new(vm, info, settings.dump_folder));
+        let guest = Box::new(Guest::new(vm, info, settings.dump_folder, log.clone()));
         let target = TargetInfo {
             threads: threads(&guest.vps),
             layout: guest.layout,
@@ -202,6 +220,7 @@ impl Session {
             frontend: client.first_packet.into_session(target),
             end_requested,
             running: None,
+            output: Output::None,
             stop: stop_span(&guest.info.stop),
             statistics,
             vps: guest.vps.clone(),
@@ -217,6 +236,7 @@ impl Session {
         Ending {
             guest: Some(session.guest),
             why,
+            log,
             refused: None,
         }
     }
@@ -256,13 +276,18 @@ impl Session {
                 }
             }
         };
+        if outcome.resumed.is_some() && self.guest.may_print() {
+            self.link.output = Output::NotAsked { stop: None };
+        }
         self.link.complete(outcome);
         Ok(())
     }
 
     async fn wait(&mut self) -> Result<(), SessionEnd> {
+        self.link.output.ask(|| self.guest.vm.output());
         // While a resume is pending, its answer tells the client that the guest is gone.
-        if self.guest.vm.is_gone() && self.link.running.is_none() {
+        if self.guest.vm.is_gone() && self.link.running.is_none() && !self.link.output.is_expected()
+        {
             self.drain().await?;
             return Err(SessionEnd::VmGone);
         }
@@ -294,6 +319,7 @@ struct Link {
     end_requested: OneshotReceiver<EndRequest>,
     /// The pending answer to a `Resume`. It stays here until the answer comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,
+    output: Output,
     /// The present stop in the log. It contains the requests that are made during the stop.
     stop: Span,
     statistics: Statistics,
@@ -340,6 +366,7 @@ impl Link {
             EndRequest(Result<EndRequest, RecvError>),
             Completed(Outcome),
             Written(io::Result<Written>),
+            Printed(Result<Vec<u8>, CallError>),
             Stopped(Result<StopEvent, CallError>),
             Read(io::Result<&'a [u8]>),
         }
@@ -349,6 +376,7 @@ impl Link {
         // merge
         let event = select_biased! {
             outcome = op => Event::Completed(outcome),
+            printed = pin!(self.output.next().fuse()) => Event::Printed(printed),
             stop = pin!(next_stop(&mut self.running).fuse()) => Event::Stopped(stop),
             end_requested = &mut self.end_requested => Event::EndRequest(end_requested),
             written = pin!(flush(&mut self.outgoing).fuse()) => Event::Written(written),
@@ -360,7 +388,8 @@ impl Link {
             Event::Written(Ok(Written::All)) => {}
             Event::Written(Ok(Written::Stuck)) => return Err(SessionEnd::NotReading),
             Event::Written(Err(error)) => return Err(error.into()),
-            Event::Stopped(stop) => self.stopped(stop),
+            Event::Printed(printed) => self.printed(printed),
+            Event::Stopped(stop) => self.comes_to_stop(stop),
             Event::Read(Ok([])) => self.ends(),
             Event::Read(Ok(bytes)) => self.frontend.push(bytes),
             Event::Read(Err(error)) => return Err(error.into()),
@@ -381,13 +410,33 @@ impl Link {
                 self.running = Some(stop);
                 self.stop = Span::none();
             }
-            Some(Resumed::Over(over)) => self.stopped(over),
+            Some(Resumed::Over(over)) => self.comes_to_stop(over),
             None => {}
         }
     }
 
-    fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
+    fn printed(&mut self, printed: Result<Vec<u8>, CallError>) {
+        if let Ok(text) = &printed
+            && !text.is_empty()
+        {
+            self.frontend.print(text);
+            let text = String::from_utf8_lossy(text);
+            tracing::info!(text = text.trim_end(), "a command of a breakpoint printed");
+        }
+        if let Some(stop) = self.output.answered(printed.is_ok()) {
+            self.stopped(stop);
+        }
+    }
+
+    /// The stop is reported when the client has what was printed before.
+    fn comes_to_stop(&mut self, stop: Result<StopEvent, CallError>) {
         self.running = None;
+        if let Some(stop) = self.output.hold(stop) {
+            self.stopped(stop);
+        }
+    }
+
+    fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
         match stop {
             Ok(event) => {
                 self.statistics.stopped(&event.reason);

@@ -34,6 +34,9 @@ use vmm_core_defs::target::Target;
 /// The pending answer to a `Resume`: the next stop.
 pub(crate) type PendingStop = PendingFailableRpc<StopEvent, DebugError>;
 
+/// The pending answer to a request for the output of commands.
+pub(crate) type PendingOutput = PendingFailableRpc<Vec<u8>, DebugError>;
+
 /// The state of a resume after other tasks had a turn.
 #[derive(Debug)]
 pub(crate) enum Resumed {
@@ -180,6 +183,11 @@ impl AttachedVm {
             Some(Err(error)) if !error.is_end() => Err(error),
             Some(over) => Ok(Resumed::Over(over)),
         }
+    }
+
+    /// Asks for the output of commands. The answer comes when there is output, and at a stop.
+    pub(crate) fn output(&self) -> PendingOutput {
+        self.send(DebugRequest::CommandOutput, ()).1
     }
 
     /// The registers of a VP. They are requested once per stop, unless the VMM may change them.

@@ -88,6 +88,8 @@ pub enum Command<'a> {
         breakpoint: Breakpoint,
         /// The bytecode of its conditions.
         conditions: Vec<Vec<u8>>,
+        /// The bytecode of its commands.
+        commands: Vec<Vec<u8>>,
     },
     /// `z`: removes a breakpoint or watchpoint.
     RemoveBreakpoint(Breakpoint),
@@ -164,11 +166,6 @@ pub enum CommandError {
     /// The packet does not have the syntax of the manual. The text is the correct syntax.
     #[error("malformed packet; its form is: {0}")]
     Syntax(&'static str),
-    /// The breakpoint has commands, which the server does not announce.
-    #[error(
-        "this server carries out no commands of breakpoints; say `set dprintf-style gdb`, and GDB carries them out itself"
-    )]
-    BreakpointCommands,
     /// The range passes the end of the address space.
     #[error("the range passes the end of the address space; use a smaller length")]
     Wraps,
@@ -192,13 +189,7 @@ impl<'a> Command<'a> {
             b'X' => memory::write_binary(rest),
             b'c' | b's' => resume::plain(first, rest),
             b'C' | b'S' => resume::with_signal(first, rest),
-            b'Z' => {
-                let (breakpoint, conditions) = breakpoints::insert(rest)?;
-                Ok(Self::InsertBreakpoint {
-                    breakpoint,
-                    conditions,
-                })
-            }
+            b'Z' => breakpoints::insert(rest),
             b'z' => breakpoints::parse(rest).map(Self::RemoveBreakpoint),
             b'H' => threads::select(rest),
             b'T' => threads::alive(rest),

@@ -237,6 +237,13 @@ impl Session {
         self.core.set_threads(threads);
     }
 
+    /// Shows what a command of a breakpoint has printed. Text that comes while the client does not wait for a stop is dropped, because the protocol has no place for it.
+    pub fn print(&mut self, text: &[u8]) {
+        if let Guest::Running(_) = &self.core.guest {
+            self.core.console_bytes(text);
+        }
+    }
+
     /// Reports that the guest has stopped after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`].
     /// `console` is text that the user sees before the stop reply. A stop without a preceding resume is dropped. A stop
     /// which says that the guest has ended ends the session.
@@ -392,7 +399,12 @@ impl Core {
 
     /// Shows text to the user, in as many `O` packets as necessary.
     fn console(&mut self, text: &str) {
-        for chunk in text.as_bytes().chunks((PACKET_SIZE - 1) / 2) {
+        self.console_bytes(text.as_bytes());
+    }
+
+    /// As [`console`](Self::console), for text in the encoding of the guest.
+    fn console_bytes(&mut self, text: &[u8]) {
+        for chunk in text.chunks((PACKET_SIZE - 1) / 2) {
             let mut packet = PacketWriter::with_capacity(1 + 2 * chunk.len());
             packet.str("O");
             packet.hex(chunk);

@@ -97,6 +97,8 @@ pub enum TargetOp {
         /// Bytecode of conditions: a hit is a stop if one of them holds, or if there is none. A stop without need is permitted, because the client evaluates the
         /// conditions again.
         conditions: Vec<Vec<u8>>,
+        /// Bytecode that is executed at a hit that would be a stop, instead of stopping. What the code prints goes to [`Session::print`](crate::session::Session::print).
+        commands: Vec<Vec<u8>>,
     },
     /// Removes a breakpoint. Answer: [`TargetReply::Done`].
     RemoveBreakpoint(Breakpoint),

@@ -96,6 +96,40 @@ def test_only_hits_with_a_true_condition_are_stops(guest: Guest, symbols: Symbol
             round.stop_if()
 
 
+def test_a_breakpoint_prints_each_hit_once_and_in_order(guest: Guest, symbols: Symbols) -> None:
+    with guest.connect() as vm:
+        vm.symbols = symbols
+        counter = value(symbols.address("counter")).load_u64()
+        with vm.break_at("do_round") as round, vm.break_at("count_primes") as end:
+            round.print("%llu 100%%\n", counter)
+            before = vm.read_u64("counter")
+            end.stop_if(counter > before + 40)
+            vm.run_until(end, timeout=LONG)
+            hits = [int(line.removesuffix(" 100%")) for line in vm.printed().splitlines()]
+            assert len(hits) > 40
+            if guest.cpus == 1:
+                assert hits == list(range(hits[0], hits[0] + len(hits)))
+            assert vm.printed() == ""
+            # While the guest runs, and with conditions.
+            end.remove()
+            round.print("%d\n", -5, conditions=[counter % 4 == 1, counter % 4 == 2])
+            vm.resume()
+            assert vm.printed(timeout=LONG).startswith("-5\n")
+            round.print("nothing", conditions=[value(0)])
+            while vm.printed(timeout=0.2):
+                pass
+            vm.interrupt()
+            vm.printed()
+            assert vm.printed() == ""
+            with pytest.raises(trapgate.Refused, match="values|argument"):
+                round.print("%d")
+            for wrong in (b"x", "a\0b", "x" * 0x10000):
+                with pytest.raises(trapgate.BadArgument):
+                    round.print(wrong)  # type: ignore[arg-type]
+            with pytest.raises(trapgate.BadArgument, match="255"):
+                round.print("%d" * 256, *range(256))
+
+
 def test_a_condition_that_cannot_be_evaluated_is_a_stop(start: StartGuest, symbols: Symbols) -> None:
     with start().connect() as vm:
         vm.symbols = symbols

@@ -11,7 +11,7 @@ use thiserror::Error;
 ///
 /// It applies to every VP of the guest. Two breakpoints are equal if all fields are equal. Inserting an equal
 /// breakpoint again has no effect, so a client may repeat an insertion whose reply it has lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Breakpoint {
     /// The event that stops a VP.
     pub kind: BreakpointKind,
@@ -27,7 +27,7 @@ pub struct Breakpoint {
 }
 
 /// The events that a breakpoint can stop at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BreakpointKind {
     /// The VP is about to execute the instruction at the address. The client asked for a software breakpoint.
@@ -144,6 +144,10 @@ pub enum Pending {
     /// The page is executable for user mode only, and the VP is in supervisor mode (SMEP).
     #[error("its page is executable in user mode only, and the VP is not in user mode")]
     UserOnly,
+    /// The breakpoint has conditions, and its instruction cannot be carried out in place of a VP. Where no condition holds, a VP passes a debug register while the other VPs run;
+    /// for a breakpoint instruction the other VPs would stop. Without a free debug register the breakpoint is in memory.
+    #[error("it has conditions, and no other VP stops for a debug register")]
+    Conditional,
     /// The guest was reset. The breakpoint is armed before the guest runs.
     #[error("the guest was reset")]
     Reset,

@@ -5,7 +5,10 @@ use crate::regs::x86_64::Gp;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// The conditions of one breakpoint.
+/// The most bytes of output of commands that are kept for the client.
+pub const MOST_OUTPUT: usize = 64 << 10;
+
+/// The conditions of one breakpoint, and its commands.
 ///
 /// A VP that hits the breakpoint evaluates the conditions on its own thread, in their order, up to the first that holds. The hit is a stop if a condition holds, if a
 /// condition cannot be evaluated, or if there is no condition. Otherwise the VP goes on, and no stop is
@@ -16,6 +19,10 @@ pub struct BreakpointConditions {
     pub breakpoint: Breakpoint,
     /// The conditions. None: each hit is a stop.
     pub conditions: Vec<Condition>,
+    /// What the VP executes at a hit that would be a stop, in this order. A hit with commands is no stop: the VP goes on, as where no condition holds. Commands print
+    /// ([`DebugRequest::CommandOutput`](crate::debug_rpc::DebugRequest::CommandOutput)); they change nothing in the guest. A command that fails prints the reason.
+    #[serde(default)]
+    pub commands: Vec<Condition>,
 }
 
 /// An expression over the registers and the memory of the VP that has hit the breakpoint. The condition holds if the value of the expression is not 0.

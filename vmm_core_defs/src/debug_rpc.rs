@@ -148,6 +148,11 @@ pub enum DebugRequest {
     /// [`MOST_COUNTED`](crate::breakpoint::MOST_COUNTED) breakpoints are counted. Legal whether or not the guest is stopped. Errors:
     /// [`DebugError::NotAttached`].
     BreakpointHits(DebugRpc<(), Vec<BreakpointHits>>),
+    /// What commands of breakpoints have printed since the last answer to this request. While the guest runs, the answer comes when there is output; it comes at the latest
+    /// before the next stop is reported, and may be empty then. One request waits at a time: an earlier one that waits is answered with nothing. Output that is not taken is
+    /// kept up to [`MOST_OUTPUT`](crate::condition::MOST_OUTPUT) bytes; more is replaced by a text that says so. Legal whether or not the guest is stopped. Errors:
+    /// [`DebugError::NotAttached`].
+    CommandOutput(DebugRpc<(), Vec<u8>>),
 
     /// Sets whether steps take interrupts, if the request contains a value, and returns the present setting. A session
     /// begins with
@@ -335,6 +340,7 @@ for_every_request! {
     Reset
     SetConditions
     BreakpointHits
+    CommandOutput
 }
 
 /// The properties of the guest that a debugger gets when it attaches. All but `stop` are constant during the session.

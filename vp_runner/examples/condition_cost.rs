@@ -124,6 +124,7 @@ async fn arm(debug: &DebugSession, breakpoint: Breakpoint) -> Result<()> {
     let conditions = BreakpointConditions {
         breakpoint,
         conditions: vec![Condition { code }],
+        commands: Vec::new(),
     };
     debug
         .call_failable(DebugRequest::SetConditions, conditions)

@@ -25,12 +25,16 @@
 
 pub(crate) mod breakpoint_bytes;
 mod changes;
+mod command_output;
 mod conditions;
 mod guest_bytes;
 mod guest_code;
 mod hit_counts;
+mod passing;
 
 pub(crate) use changes::Changes;
+pub(crate) use command_output::CommandOutput;
+pub(crate) use conditions::Checked;
 pub(crate) use conditions::Conditions;
 pub(crate) use conditions::Verdict;
 pub(crate) use guest_bytes::CodeBytes;
@@ -50,7 +54,8 @@ use crate::memory::slots::MemorySlots;
 use changes::Undo;
 use guest_code::Owner;
 use guest_code::Placement;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use vmm_core_defs::addr::Gpa;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Arming;
@@ -72,6 +77,8 @@ pub(crate) struct Breakpoints {
     pub conditions: Conditions,
     /// How often the breakpoints were hit, also those that were removed.
     pub counts: HitCounts,
+    /// What commands have printed.
+    pub output: Arc<CommandOutput>,
 }
 
 /// How a breakpoint stops the guest.
@@ -91,6 +98,8 @@ struct Entry {
     /// The root of the page tables that led to the byte.
     byte_root: Option<u64>,
     pending: Option<Pending>,
+    /// The instruction there is not carried out in place of a VP, and VPs pass the breakpoint often. A software breakpoint takes a debug register, if one is free.
+    is_passed_by_executing: bool,
 }
 
 /// The most breakpoints of a session, unless the VMM sets another limit.
@@ -101,9 +110,9 @@ pub const DEFAULT_LIMIT: u32 = 65_536;
 pub(crate) struct BreakpointTable {
     /// The most breakpoints.
     limit: u32,
-    entries: HashMap<Breakpoint, Entry>,
+    entries: BTreeMap<Breakpoint, Entry>,
     /// The breakpoints at each address, in the order of insertion.
-    at: HashMap<Gva, Vec<Breakpoint>>,
+    at: BTreeMap<Gva, Vec<Breakpoint>>,
     slots: Slots,
     /// The breakpoints that share each debug register, in the order of insertion.
     owners: [Vec<Breakpoint>; SLOTS],
@@ -123,8 +132,8 @@ impl BreakpointTable {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
             limit,
-            entries: HashMap::new(),
-            at: HashMap::new(),
+            entries: BTreeMap::new(),
+            at: BTreeMap::new(),
             slots: Slots::default(),
             owners: <[Vec<Breakpoint>; SLOTS]>::default(),
             inserted: 0,
@@ -228,12 +237,15 @@ impl BreakpointTable {
                 Placement::Byte(gpa, root)
             }
             (Placement::UserByte(gpa, root), armed) => {
-                let slot = Slot::new(breakpoint).ok();
-                let free = || slot.and_then(|slot| self.register_for(slot)).is_some();
-                match matches!(armed, ArmedBy::Register(_)) || free() {
+                match self.has_or_gets_register(breakpoint, armed) {
                     true => Placement::Pending(Pending::UserOnly),
                     false => Placement::Byte(gpa, root),
                 }
+            }
+            (Placement::Byte(..), armed)
+                if entry.is_passed_by_executing && self.has_or_gets_register(breakpoint, armed) =>
+            {
+                Placement::Pending(Pending::Conditional)
             }
             (target, _) => target,
         };
@@ -274,6 +286,12 @@ impl BreakpointTable {
         if let Some(entry) = self.entries.get_mut(breakpoint) {
             entry.pending = Some(pending);
         }
+    }
+
+    fn has_or_gets_register(&self, breakpoint: &Breakpoint, armed: ArmedBy) -> bool {
+        let slot = Slot::new(breakpoint).ok();
+        let free = || slot.and_then(|slot| self.register_for(slot)).is_some();
+        matches!(armed, ArmedBy::Register(_)) || free()
     }
 
     fn set_byte_root(&mut self, breakpoint: &Breakpoint, byte_root: Option<u64>) {
@@ -507,34 +525,6 @@ impl BreakpointTable {
         let index = self.register_index(location.rip)?;
         let others = self.belongs_to_other_process(index, ram, location);
         self.on_register(index).filter(|_| !others)
-    }
-
-    /// The execution breakpoints that a VP at `location` hits at once, with those of a debug register first: a VP that passes one of them passes all.
-    pub(crate) fn hit_together(
-        &self,
-        ram: &MemorySlots,
-        location: &CodeLocation,
-    ) -> Vec<Breakpoint> {
-        let gpa = location.rip_gpa(ram);
-        let here = self.at.get(&location.rip).into_iter().flatten();
-        let armed = |by_register: bool| {
-            here.clone().copied().filter(move |breakpoint| {
-                let Some(entry) = self.entries.get(breakpoint) else {
-                    return false;
-                };
-                match entry.armed {
-                    ArmedBy::Byte(byte) => !by_register && Some(byte) == gpa,
-                    ArmedBy::Register(_) => {
-                        by_register
-                            && !breakpoint.kind.is_watchpoint()
-                            && !(breakpoint.kind == BreakpointKind::Software
-                                && entry.owner.has_another_byte(ram, location))
-                    }
-                    ArmedBy::Nothing => false,
-                }
-            })
-        };
-        armed(true).chain(armed(false)).collect()
     }
 
     /// The contents of the debug registers.

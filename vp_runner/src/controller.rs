@@ -385,6 +385,8 @@ impl Controller {
         let mut event = StopEvent::new(epoch, reason, self.vps.set());
         event.steps = self.state.steps();
         event.condition_failure = self.breakpoint_control.stopped(&reason);
+        // Before the stop, whose reader may ask for the rest.
+        self.breakpoint_control.output().stopped();
         self.waiting.report(event);
     }
 

@@ -43,6 +43,7 @@ fn conditions(breakpoint: Breakpoint, conditions: &[Expr]) -> BreakpointConditio
     BreakpointConditions {
         breakpoint,
         conditions,
+        commands: Vec::new(),
     }
 }
 
@@ -281,6 +282,7 @@ fn wrong_conditions_are_refused_and_change_nothing() {
         let wanted = BreakpointConditions {
             breakpoint,
             conditions: vec![Condition { code }],
+            commands: Vec::new(),
         };
         match vm.call(DebugRequest::SetConditions, wanted) {
             Err(DebugError::BadCondition { problem, .. }) => {
@@ -293,6 +295,7 @@ fn wrong_conditions_are_refused_and_change_nothing() {
     let many = BreakpointConditions {
         breakpoint,
         conditions: vec![one; 1_001],
+        commands: Vec::new(),
     };
     let refused = vm.call(DebugRequest::SetConditions, many);
     assert!(matches!(refused, Err(DebugError::BadCondition { .. })));
@@ -315,6 +318,7 @@ fn an_evaluation_without_end_is_a_stop() {
         conditions: vec![Condition {
             code: vec![0x21, 0, 0],
         }],
+        commands: Vec::new(),
     };
     vm.call(DebugRequest::SetConditions, wanted).unwrap();
     let event = answer(vm.resume()).unwrap();
@@ -361,4 +365,28 @@ fn a_watchpoint_stops_where_its_condition_holds() {
         assert_eq!(stop(vm.only(0, VpAction::Step)), stepped);
     }
     assert_eq!(vm.regs(0).gp[3], 83);
+}
+
+/// `bswap`, which nobody carries out in place of a VP, takes a debug register: there a VP passes without the others.
+#[test]
+fn a_breakpoint_that_would_stop_the_other_vps_takes_a_debug_register() {
+    for mode in MODES {
+        // `bswap eax; inc ebx; jmp` back, in each mode's form of `inc`.
+        let mut code = vec![0x0f, 0xc8];
+        code.extend(counting_loop(mode));
+        let Some(vm) = Setup::new(mode, &code).vps(2).build() else {
+            return;
+        };
+        vm.attach();
+        let breakpoint = software_at(ENTRY);
+        vm.insert(breakpoint);
+        set(&vm, breakpoint, &[number(0)]);
+        let running = vm.resume();
+        vm.break_();
+        assert_eq!(stop(running), DebugStopReason::Break, "{mode:?}");
+        let armed = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+        let by_register = matches!(armed[0].arming, Arming::DebugRegister { .. });
+        assert!(by_register, "{mode:?} {armed:?}");
+        set(&vm, breakpoint, &[]);
+    }
 }

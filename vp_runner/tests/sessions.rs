@@ -61,10 +61,12 @@ impl Intruder<'_> {
         let conditions = BreakpointConditions {
             breakpoint: execute_at(ENTRY),
             conditions: Vec::new(),
+            commands: Vec::new(),
         };
         self.ask(DebugRequest::SetConditions, conditions);
         self.ask(DebugRequest::Breakpoints, ());
         self.ask(DebugRequest::BreakpointHits, ());
+        self.ask(DebugRequest::CommandOutput, ());
         self.ask(DebugRequest::StepInterrupts, Some(StepInterrupts::Taken));
         self.ask(DebugRequest::GetVpState, vp);
         self.ask(DebugRequest::SetVpState, (vp, state));

@@ -4,8 +4,12 @@ use super::push;
 use super::verified;
 use crate::Cause;
 use crate::EvaluationError;
+use crate::Expr;
+use crate::Limits;
+use crate::Printf;
 use crate::STRING_MAX;
 use crate::Steps;
+use crate::VerifyError;
 use crate::world::World;
 use std::string::String;
 use std::vec::Vec;
@@ -27,6 +31,39 @@ fn code(format: &str, arguments: &[u64]) -> Vec<u8> {
     code.extend(format.as_bytes());
     code.extend([0, 0x27]);
     code
+}
+
+#[test]
+fn the_builder_emits_code_that_prints_its_values_in_order() {
+    let values = [5, 0x1234, 7].map(Expr::constant);
+    let text = Printf::new("%d %#lx %c\n", values);
+    let assembled = text.assemble(Limits::default()).unwrap();
+    let mut world = with_bytes(b"");
+    assembled.evaluate(&mut world, Steps(100)).unwrap();
+    assert_eq!(world.printed, b"5 0x1234 \x07\n");
+    let plain = Printf::new("no value\n", []).assemble(Limits::default());
+    assert!(!plain.unwrap().has_value());
+}
+
+#[test]
+fn the_builder_refuses_values_that_do_not_match_and_formats_that_are_wrong() {
+    let zeros = |count| (0..count).map(|_| Expr::constant(0));
+    let refused = |format: &str, values| {
+        Printf::new(format, zeros(values))
+            .assemble(Limits::default())
+            .unwrap_err()
+    };
+    for (format, values) in [("%d", 0), ("%d", 2), ("", 1)] {
+        assert!(
+            matches!(refused(format, values), VerifyError::Arguments { .. }),
+            "{format}"
+        );
+    }
+    assert!(matches!(refused("%n", 1), VerifyError::Format { .. }));
+    assert!(matches!(refused("a\0b", 0), VerifyError::Format { .. }));
+    // As many conversions as the operand can count, and one value more.
+    let _ = refused(&"%d".repeat(255), 256);
+    let _ = refused(&"x".repeat(70_000), 0);
 }
 
 fn print_in(world: &mut World, format: &str, arguments: &[u64]) -> Result<String, EvaluationError> {

@@ -8,6 +8,7 @@ use debug_client::Error;
 use debug_client::blocking::Debugger;
 use session::async_rounds;
 use session::power_off;
+use session::print_rounds;
 use session::run_to_round;
 use session::two_rounds;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn run(address: &str, elf: &str) -> Result<(), Error> {
     println!("{} rounds, now {}", rounds.counted, rounds.cpu);
     let reached = run_to_round(&mut vm, 50)?;
     println!("{reached} rounds reached");
+    print!("{}", print_rounds(&mut vm, 3)?);
     vm.detach()?;
     // Any executor will do.
     let counter = pal_async::local::block_on(async_rounds(address, elf))?;

@@ -2,6 +2,7 @@
 
 use debug_client::Error;
 use debug_client::Expr;
+use debug_client::Printf;
 use debug_client::StopKind;
 use debug_client::Value;
 use debug_client::blocking::Debugger;
@@ -47,6 +48,20 @@ pub(crate) fn run_to_round(vm: &mut Debugger, number: u64) -> Result<u64, Error>
     vm.stop_if(&round, [Expr::constant(number).less(counter)])?;
     vm.run_until(&round, LIMIT)?;
     vm.read("counter")
+}
+
+/// Prints the number of the round at each round that begins, without a stop, until there are `lines` lines.
+pub(crate) fn print_rounds(vm: &mut Debugger, lines: usize) -> Result<String, Error> {
+    let round = vm.break_at("do_round")?;
+    let counter = Expr::constant(vm.address("counter")?).load_u64();
+    vm.print_at(&round, Printf::new("round %lu\n", [counter]), [])?;
+    vm.resume()?;
+    let mut text = String::new();
+    while text.lines().count() < lines {
+        text += &vm.printed(LIMIT)?;
+    }
+    vm.interrupt()?;
+    Ok(text)
 }
 
 /// The number of rounds of all CPUs, after one instruction of a new one.

@@ -54,12 +54,11 @@ pub(super) fn hits(counted: &[BreakpointHits]) -> String {
         let Breakpoint { kind, address, .. } = of.breakpoint;
         let _ = write!(text, "{address}  {:8}  {} ", kind_name(kind), of.hits);
         text.push_str(if of.hits == 1 { "hit" } else { "hits" });
+        if of.passes != 0 || of.evaluations != 0 {
+            let _ = write!(text, ", of which {} did not stop", of.passes);
+        }
         if of.evaluations != 0 {
-            let _ = write!(
-                text,
-                ", of which {} did not stop; {} conditions were evaluated",
-                of.passes, of.evaluations
-            );
+            let _ = write!(text, "; {} conditions were evaluated", of.evaluations);
         }
         text.push('\n');
     }
@@ -147,10 +146,11 @@ mod tests {
         };
         assert_eq!(hits(&[]), "");
         assert_eq!(
-            hits(&[of(1, 0, 0), of(20, 30, 15)]),
+            hits(&[of(1, 0, 0), of(20, 30, 15), of(3, 0, 3)]),
             "Hits since the client attached, also of breakpoints that are removed now:\n\
              0x1000  hardware  1 hit\n\
-             0x1000  hardware  20 hits, of which 15 did not stop; 30 conditions were evaluated\n"
+             0x1000  hardware  20 hits, of which 15 did not stop; 30 conditions were evaluated\n\
+             0x1000  hardware  3 hits, of which 3 did not stop\n"
         );
     }
 

@@ -332,6 +332,7 @@ impl State {
             }),
             DebugRequest::Redirect(rpc) => rpc.complete(Ok(())),
             DebugRequest::SetConditions(rpc) => rpc.complete(Ok(())),
+            DebugRequest::CommandOutput(rpc) => rpc.complete(Ok(Vec::new())),
             DebugRequest::BreakpointHits(rpc) => rpc.complete(Ok(hits())),
             DebugRequest::StopReason(rpc) => rpc.complete(Ok(None)),
             DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {
@@ -585,6 +586,7 @@ fn name(request: &DebugRequest) -> &'static str {
         DebugRequest::StepInterrupts(_) => "step interrupts",
         DebugRequest::SetConditions(_) => "set conditions",
         DebugRequest::BreakpointHits(_) => "breakpoint hits",
+        DebugRequest::CommandOutput(_) => "command output",
         other => other.name(),
     }
 }

@@ -167,7 +167,8 @@ fn breakpoints_have_kind_address_and_length() {
         parse("Z4,ffffffff81000000,8"),
         Ok(Command::InsertBreakpoint {
             breakpoint,
-            conditions: Vec::new()
+            conditions: Vec::new(),
+            commands: Vec::new(),
         })
     );
     assert_eq!(
@@ -177,7 +178,7 @@ fn breakpoints_have_kind_address_and_length() {
 }
 
 #[test]
-fn a_breakpoint_has_any_number_of_conditions_and_no_commands() {
+fn a_breakpoint_has_any_number_of_conditions_and_commands() {
     let conditions = |packet| match parse(packet) {
         Ok(Command::InsertBreakpoint { conditions, .. }) => Ok(conditions),
         Ok(other) => panic!("{other:?}"),
@@ -203,10 +204,32 @@ fn a_breakpoint_has_any_number_of_conditions_and_no_commands() {
         let refused = Command::parse(packet.as_bytes());
         assert!(matches!(refused, Err(CommandError::Syntax(_))), "{packet}");
     }
+    let both = |packet| match parse(packet) {
+        Ok(Command::InsertBreakpoint {
+            conditions,
+            commands,
+            ..
+        }) => (conditions, commands),
+        other => panic!("{other:?}"),
+    };
+    let end = vec![0x27];
     assert_eq!(
-        conditions("Z0,0,1;X1,27;cmds:1,X1,27"),
-        Err(CommandError::BreakpointCommands)
+        both("Z0,0,1;X1,27;cmds:1,X1,27X3,220027"),
+        (vec![end.clone()], vec![end.clone(), one.clone()])
     );
+    assert_eq!(both("Z0,0,1;cmds:0,X1,27"), (vec![], vec![end]));
+    for wrong in [
+        "cmds",
+        "cmds:",
+        "cmds:1",
+        "cmds:x,X1,27",
+        "cmds:1,cmds:1,X1,27",
+        "cmds:1,X2,27",
+    ] {
+        let packet = format!("Z0,0,1;{wrong}");
+        let refused = Command::parse(packet.as_bytes());
+        assert!(matches!(refused, Err(CommandError::Syntax(_))), "{packet}");
+    }
     assert!(matches!(
         parse("z0,0,1;X1,27"),
         Err(CommandError::Syntax(_))
@@ -263,6 +286,7 @@ fn every_announced_feature_is_there() {
             "vContSupported+" => "vCont?",
             "binary-upload+" => "x0,1",
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
+            "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),

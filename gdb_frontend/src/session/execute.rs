@@ -76,10 +76,12 @@ impl Core {
             Command::InsertBreakpoint {
                 breakpoint,
                 conditions,
+                commands,
             } => {
                 let op = TargetOp::InsertBreakpoint {
                     breakpoint,
                     conditions,
+                    commands,
                 };
                 self.ask(op, Pending::Insert(breakpoint));
             }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from trapgate import errors
-from trapgate.condition import Value, value
+from trapgate.condition import Value, printf, value
 from trapgate.debug.v1 import breakpoints_pb2
 from trapgate.stop import Stop, StopKind
 
@@ -61,10 +62,22 @@ class Breakpoint:
         unless the VP has to execute the instruction under a breakpoint byte: they are held for that one instruction. A condition that cannot be evaluated is a stop with
         `Stop.condition_failure`. The conditions end with the breakpoint, and are those of all values that stand for this breakpoint.
         """
+        self._at_hits(conditions, [])
+
+    def print(self, format: str, *values: Value | int, conditions: Iterable[Value] = ()) -> None:
+        """Makes a hit print a text if one of the conditions holds, or if there is none. No hit is a stop. `Debugger.printed` returns the text.
+
+        The format is that of C's `printf`, with a value for each conversion: `round.print("CPU %u\\n", register("rdi").load_u32())`. `%s` takes the address of a string in the
+        guest; there are no floating-point numbers. A condition or a value that cannot be evaluated prints the reason. The conditions and the text of an earlier call, also of `stop_if`, end.
+        """
+        self._at_hits(conditions, [printf(format, values)])
+
+    def _at_hits(self, conditions: Iterable[Value], commands: list[bytes]) -> None:
         if not self.is_set:
             raise errors.BadArgument(f"{self!r} has no conditions; set it again")
         code = [breakpoints_pb2.Condition(code=value(condition).code()) for condition in conditions]
-        self._session.set_conditions(self._key, code)
+        texts = [breakpoints_pb2.Condition(code=command) for command in commands]
+        self._session.set_conditions(self._key, code, texts)
 
     def remove(self) -> None:
         """Removes the breakpoint. Nothing happens if it is removed already, or the session is over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from trapgate import errors
 from trapgate.debug.v1 import breakpoints_pb2
@@ -19,6 +19,7 @@ _EQUAL, _LESS_SIGNED, _LESS_UNSIGNED = 0x13, 0x14, 0x15
 _EXT, _ZERO_EXT, _REG, _END = 0x16, 0x2A, 0x26, 0x27
 _REF8, _REF16, _REF32, _REF64 = 0x17, 0x18, 0x19, 0x1A
 _IF_GOTO, _GOTO = 0x20, 0x21
+_PRINTF = 0x34
 # By the number of bytes of the constant.
 _CONSTANTS = {1: 0x22, 2: 0x23, 4: 0x24, 8: 0x25}
 
@@ -43,14 +44,18 @@ class Value:
     def code(self) -> bytes:
         """The bytecode of the whole expression."""
         code = bytearray()
-        try:
-            self._emit(code)
-        except RecursionError:
-            raise errors.BadArgument("the condition is nested too deeply; write a shorter one") from None
+        self.emit(code)
         code.append(_END)
         if len(code) > 0xFFFF:
             raise errors.BadArgument(f"the condition has {len(code)} bytes of code; write a shorter one")
         return bytes(code)
+
+    def emit(self, code: bytearray) -> None:
+        """Appends the code that leaves the number on the stack."""
+        try:
+            self._emit(code)
+        except RecursionError:
+            raise errors.BadArgument("the expression is nested too deeply; write a shorter one") from None
 
     def __bool__(self) -> bool:
         raise errors.BadArgument(
@@ -212,6 +217,26 @@ def value(number: object) -> Value:
     size = next(size for size in _CONSTANTS if unsigned < 1 << (8 * size))
     code = bytes([_CONSTANTS[size], *unsigned.to_bytes(size, "big")])
     return Value(lambda into: into.extend(code))
+
+
+def printf(format: str, values: Iterable[Value | int]) -> bytes:
+    """The bytecode that prints a text, for `Breakpoint.print`. The VMM checks the format."""
+    if not isinstance(format, str) or "\0" in format:
+        raise errors.BadArgument(f"the format is {format!r}; give a text without a zero byte")
+    text = format.encode(errors="surrogateescape") + b"\0"
+    numbers = [value(number) for number in values]
+    if len(numbers) > 0xFF or len(text) > 0xFFFF:
+        raise errors.BadArgument(
+            f"the text has {len(text)} bytes and {len(numbers)} values; 65535 and 255 are permitted, so print less"
+        )
+    code = bytearray()
+    # The first value is on top, below the function and the channel.
+    for number in [*reversed(numbers), value(0), value(0)]:
+        number.emit(code)
+    code += bytes([_PRINTF, len(numbers), *len(text).to_bytes(2, "big"), *text, _END])
+    if len(code) > 0xFFFF:
+        raise errors.BadArgument(f"the text has {len(code)} bytes of code; print less")
+    return bytes(code)
 
 
 def _bits(bits: int) -> int:

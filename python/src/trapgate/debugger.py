@@ -17,6 +17,7 @@ from trapgate.connection import Connection
 from trapgate.debug.v1 import breakpoints_pb2, messages_pb2, run_pb2
 from trapgate.has_memory import HasMemory
 from trapgate.memory import Memory
+from trapgate.output import Output
 from trapgate.run import Run
 from trapgate.session import Session
 from trapgate.stop import EVENTS, Stop, StopKind
@@ -78,6 +79,7 @@ class Debugger(HasMemory):
         self._session = session
         self._if_lost = if_lost
         self._run = Run(session, info.stop)
+        self._output = Output(session, self._run)
         #: The properties of the guest, and the features that work on the VMM's host.
         self.info = info
 
@@ -253,6 +255,14 @@ class Debugger(HasMemory):
         breakpoint.check(self._session)
         self._run.resume()
         return self._run.wait(breakpoint.wanted, timeout, breakpoint.is_reason)
+
+    def printed(self, timeout: float | None = 10.0) -> str:
+        """What `Breakpoint.print` has printed since the last call. If nothing is there and the guest runs, the method waits for text, or for the next stop, or until the time is over.
+
+        A stop comes behind all text before it. The VMM keeps 64 KiB; if the program does not fetch more than that in time, a line in the text says how many bytes are lost.
+        """
+        checked_seconds("timeout", timeout)
+        return self._output.fetch(timeout)
 
     def step(self) -> Stop:
         """The current VP executes one instruction, and the other VPs stay where they are."""

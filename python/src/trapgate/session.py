@@ -79,9 +79,13 @@ class Session:
         self._breakpoints.pop(value, None)
         self.remove_unused()
 
-    def set_conditions(self, key: Key, conditions: list[breakpoints_pb2.Condition]) -> None:
-        """Sets the conditions of a breakpoint."""
-        wanted = breakpoints_pb2.BreakpointConditions(breakpoint=as_message(key), conditions=conditions)
+    def set_conditions(
+        self, key: Key, conditions: list[breakpoints_pb2.Condition], commands: list[breakpoints_pb2.Condition]
+    ) -> None:
+        """Sets the conditions of a breakpoint, and its commands."""
+        wanted = breakpoints_pb2.BreakpointConditions(
+            breakpoint=as_message(key), conditions=conditions, commands=commands
+        )
         self.call("set a condition", messages_pb2.Request(set_conditions=wanted), "done")
 
     def stands(self, value: weakref.ref[Breakpoint]) -> bool:

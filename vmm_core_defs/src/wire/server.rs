@@ -15,6 +15,7 @@ use super::proto;
 use super::proto::answer;
 use super::proto::request;
 use super::strict;
+use crate::condition::MOST_OUTPUT;
 use crate::debug_rpc::BadMessage;
 use crate::debug_rpc::DebugError;
 use crate::debug_rpc::DebugMessage;
@@ -284,13 +285,15 @@ fn needed(kind: &request::Kind) -> usize {
             list.changes.len() * size_of::<proto::BreakpointChange>()
         }
         request::Kind::SetConditions(list) => {
-            let code: usize = list.conditions.iter().map(|one| one.code.len()).sum();
-            code + list.conditions.len() * size_of::<proto::Condition>()
+            let all = list.conditions.iter().chain(&list.commands);
+            all.map(|one| one.code.len() + size_of::<proto::Condition>())
+                .sum()
         }
         request::Kind::Resume(resume) => resume.actions.len() * size_of::<proto::OneVpAction>(),
         request::Kind::SetVpState(_) | request::Kind::GetVpState(_) => {
             size_of::<proto::X86VpState>()
         }
+        request::Kind::CommandOutput(_) => MOST_OUTPUT,
         request::Kind::Breakpoints(_)
         | request::Kind::BreakpointHits(_)
         | request::Kind::MappedPages(_)

@@ -77,6 +77,7 @@ impl BreakpointTable {
             armed: ArmedBy::Nothing,
             byte_root: None,
             pending: None,
+            is_passed_by_executing: false,
         };
         if software {
             self.add(breakpoint, entry);

@@ -1,17 +1,20 @@
 //! The conditions of breakpoints, which the VP that has hit a breakpoint evaluates on its own thread.
 
+use super::command_output::CommandOutput;
 use super::hit_counts::HitCount;
 use super::hit_counts::HitCounts;
 use agent_expr::Context;
 use agent_expr::EvaluationError;
 use agent_expr::Expression;
 use agent_expr::Limits;
+use agent_expr::Refused;
 use agent_expr::Steps;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use vmm_core_defs::addr::Gva;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::condition::BreakpointConditions;
@@ -41,9 +44,9 @@ pub(crate) enum Verdict {
 /// The conditions of all breakpoints that have any.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
-    of: HashMap<Breakpoint, Arc<Checked>>,
+    of: BTreeMap<Breakpoint, Arc<Checked>>,
     /// The conditions with which the guest ran last.
-    in_force: HashMap<Breakpoint, Arc<Checked>>,
+    in_force: BTreeMap<Breakpoint, Arc<Checked>>,
     /// The bytes of code of all conditions.
     code: usize,
 }
@@ -51,12 +54,16 @@ pub(crate) struct Conditions {
 /// The conditions of one breakpoint.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    expressions: Vec<Expression>,
+    /// The address of the breakpoint.
+    address: Gva,
+    conditions: Vec<Expression>,
+    commands: Vec<Expression>,
     /// For each of them.
     budget: Steps,
     /// Why the last evaluation of a VP has failed, until the stop is reported.
-    failures: Mutex<HashMap<VpIndex, EvaluationError>>,
+    failures: Mutex<BTreeMap<VpIndex, EvaluationError>>,
     count: Arc<HitCount>,
+    output: Arc<CommandOutput>,
 }
 
 impl Conditions {
@@ -68,31 +75,39 @@ impl Conditions {
         &mut self,
         wanted: &BreakpointConditions,
         counts: &mut HitCounts,
+        output: &Arc<CommandOutput>,
     ) -> Result<(), DebugError> {
         let BreakpointConditions {
             breakpoint,
             conditions,
+            commands,
         } = wanted;
         let address = breakpoint.address;
         let refused = |problem| DebugError::BadCondition { address, problem };
-        if conditions.len() > MOST {
+        let all = conditions.len() + commands.len();
+        if all > MOST {
             return Err(refused(format!("there are more than {MOST}; merge some")));
         }
         let before = self.of.get(breakpoint).map_or(0, |before| before.code());
-        let added: usize = conditions.iter().map(|wanted| wanted.code.len()).sum();
+        let wanted = conditions.iter().chain(commands);
+        let added: usize = wanted.map(|wanted| wanted.code.len()).sum();
         let code = self.code - before + added;
         if code > MOST_CODE {
             let limit = format!("all conditions have more than {MOST_CODE} bytes; remove some");
             return Err(refused(limit));
         }
-        let checked: Result<Vec<_>, _> = conditions.iter().map(check).collect();
+        let conditions: Result<Vec<_>, _> = conditions.iter().map(condition).collect();
+        let commands: Result<Vec<_>, _> = commands.iter().map(check).collect();
         let checked = Checked {
-            expressions: checked.map_err(refused)?,
-            budget: budget(conditions.len()),
+            address,
+            conditions: conditions.map_err(refused)?,
+            commands: commands.map_err(refused)?,
+            budget: budget(all),
             failures: Mutex::default(),
             count: counts.of(breakpoint),
+            output: output.clone(),
         };
-        match conditions.is_empty() {
+        match all == 0 {
             true => self.of.remove(breakpoint),
             false => self.of.insert(*breakpoint, Arc::new(checked)),
         };
@@ -118,8 +133,8 @@ impl Conditions {
     /// Whether a hit of this breakpoint that was found when the guest ran last has to be decided again, because other conditions are set now.
     pub(crate) fn are_others_now(&self, breakpoint: &Breakpoint) -> bool {
         let code = |checked: &Arc<Checked>| -> Vec<Vec<u8>> {
-            let expressions = checked.expressions.iter();
-            expressions.map(|code| code.code().to_vec()).collect()
+            let all = checked.conditions.iter().chain(&checked.commands);
+            all.map(|code| code.code().to_vec()).collect()
         };
         let now = self.of.get(breakpoint);
         now.is_some_and(|now| {
@@ -152,12 +167,19 @@ fn budget(conditions: usize) -> Steps {
 
 /// # Errors
 /// The problem in words.
-fn check(condition: &Condition) -> Result<Expression, String> {
-    let expression = Expression::verify(&condition.code, Limits::default());
-    let expression = expression.map_err(|err| err.to_string())?;
-    if !expression.has_value() {
-        return Err("it has no value".to_owned());
+fn condition(condition: &Condition) -> Result<Expression, String> {
+    let expression = check(condition)?;
+    match expression.has_value() {
+        true => Ok(expression),
+        false => Err("it has no value".to_owned()),
     }
+}
+
+/// # Errors
+/// The problem in words.
+fn check(code: &Condition) -> Result<Expression, String> {
+    let expression = Expression::verify(&code.code, Limits::default());
+    let expression = expression.map_err(|err| err.to_string())?;
     let unknown = expression
         .registers()
         .find(|number| ConditionRegister::with_number(*number).is_none());
@@ -168,30 +190,82 @@ fn check(condition: &Condition) -> Result<Expression, String> {
 }
 
 impl Checked {
-    /// Evaluates the conditions for this VP, up to the first that holds or fails.
+    /// Evaluates the conditions for this VP, up to the first that holds or fails. If the hit would be a stop, executes the commands instead, if there are any.
     pub(crate) fn evaluate(&self, vp: VpIndex, context: &mut impl Context) -> Verdict {
-        for expression in &self.expressions {
-            self.count.evaluated();
-            match expression.evaluate(context, self.budget) {
-                Ok(Some(0)) => {}
-                Ok(_) => return Verdict::Stops,
-                Err(error) => {
-                    self.failures().insert(vp, error);
-                    return Verdict::Stops;
-                }
+        match self.holds(context) {
+            Ok(true) if self.commands.is_empty() => {
+                // An evaluation that failed may not have been reported, because another breakpoint of that hit was.
+                self.failures().remove(&vp);
+                return Verdict::Stops;
+            }
+            Ok(true) => self.execute(context),
+            Ok(false) => {}
+            Err(error) => {
+                self.failures().insert(vp, error);
+                return Verdict::Stops;
             }
         }
         self.count.passed();
         Verdict::GoesOn
     }
 
-    fn code(&self) -> usize {
-        let expressions = self.expressions.iter();
-        expressions.map(|expression| expression.code().len()).sum()
+    fn holds(&self, context: &mut impl Context) -> Result<bool, EvaluationError> {
+        for condition in &self.conditions {
+            self.count.evaluated();
+            if condition.evaluate(context, self.budget)? != Some(0) {
+                return Ok(true);
+            }
+        }
+        Ok(self.conditions.is_empty())
     }
 
-    fn failures(&self) -> MutexGuard<'_, HashMap<VpIndex, EvaluationError>> {
+    fn execute(&self, context: &mut impl Context) {
+        let mut printing = Printing {
+            context,
+            text: Vec::new(),
+        };
+        for command in &self.commands {
+            if let Err(error) = command.evaluate(&mut printing, self.budget) {
+                let address = self.address;
+                let text = format!("(a command of the breakpoint at {address} failed: {error})\n");
+                printing.text.extend(text.bytes());
+            }
+        }
+        self.output.print(&printing.text);
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn code(&self) -> usize {
+        let all = self.conditions.iter().chain(&self.commands);
+        all.map(|expression| expression.code().len()).sum()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<VpIndex, EvaluationError>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The context of commands, whose output is collected.
+struct Printing<'a, C> {
+    context: &'a mut C,
+    text: Vec<u8>,
+}
+
+impl<C: Context> Context for Printing<'_, C> {
+    fn register(&mut self, number: u16) -> Result<u64, Refused> {
+        self.context.register(number)
+    }
+
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), Refused> {
+        self.context.read(address, into)
+    }
+
+    fn print(&mut self, text: &[u8]) -> Result<(), Refused> {
+        self.text.extend(text);
+        Ok(())
     }
 }
 
@@ -199,8 +273,6 @@ impl Checked {
 mod tests {
     use super::*;
     use agent_expr::Expr;
-    use agent_expr::Refused;
-    use vmm_core_defs::addr::Gva;
     use vmm_core_defs::breakpoint::BreakpointKind;
 
     const VP: VpIndex = VpIndex::BSP;
@@ -231,6 +303,7 @@ mod tests {
         BreakpointConditions {
             breakpoint: at(address),
             conditions: conditions.map(|code| Condition { code }).collect(),
+            commands: Vec::new(),
         }
     }
 
@@ -249,7 +322,7 @@ mod tests {
         let mut counts = HitCounts::default();
         let unreadable = code(&Expr::constant(0x1234).load_u8());
         let four = wanted(0x1000, &[is(1), is(2), unreadable, is(3)]);
-        conditions.set(&four, &mut counts).unwrap();
+        conditions.set(&four, &mut counts, &Arc::default()).unwrap();
         let checked = conditions.of(&at(0x1000)).unwrap();
         for (value, failed) in [(1, false), (2, false), (3, true), (4, true)] {
             assert_eq!(checked.evaluate(VP, &mut One(value)), Verdict::Stops);
@@ -264,7 +337,7 @@ mod tests {
         }
         assert!(vps.map(|vp| conditions.take_failure(vp, &at(0x1000)).is_some()) == [true; 2]);
         let two = wanted(0x1000, &[is(1), is(2)]);
-        conditions.set(&two, &mut counts).unwrap();
+        conditions.set(&two, &mut counts, &Arc::default()).unwrap();
         let checked = conditions.of(&at(0x1000)).unwrap();
         assert_eq!(checked.evaluate(VP, &mut One(3)), Verdict::GoesOn);
         assert!(conditions.of(&at(0x1001)).is_none());
@@ -278,6 +351,32 @@ mod tests {
     }
 
     #[test]
+    fn commands_are_executed_where_a_condition_holds_and_the_hit_is_no_stop() {
+        let (mut conditions, mut counts) = (Conditions::default(), HitCounts::default());
+        let output = Arc::new(CommandOutput::default());
+        // `printf("n=%d\n", register 0)` with a function and a channel of 0: `reg 0; const8 0; const8 0; printf 1`.
+        let mut prints = vec![0x26, 0, 0, 0x22, 0, 0x22, 0, 0x34, 1, 0, 6];
+        prints.extend(b"n=%d\n\0\x27");
+        let fails = code(&Expr::constant(0x1234).load_u8());
+        let mut with = wanted(0x1000, &[is(7)]);
+        with.commands = [prints, fails].map(|code| Condition { code }).to_vec();
+        conditions.set(&with, &mut counts, &output).unwrap();
+        let checked = conditions.of(&at(0x1000)).unwrap();
+        for value in [6, 7] {
+            assert_eq!(checked.evaluate(VP, &mut One(value)), Verdict::GoesOn);
+        }
+        let (reply, answer) = mesh::oneshot();
+        output.ask(mesh::rpc::Rpc((), reply), true);
+        let text = futures::executor::block_on(answer).unwrap().unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.starts_with("n=7\n(a command of the breakpoint at 0x1000 failed: "),
+            "{text}"
+        );
+        assert_eq!(counts.list()[0].passes, 2);
+    }
+
+    #[test]
     fn many_conditions_share_their_steps() {
         let steps = [0, 1, 10, 11, MOST].map(|conditions| budget(conditions).0);
         assert_eq!(steps, [10_000, 10_000, 10_000, 9_090, 100]);
@@ -288,7 +387,9 @@ mod tests {
         let (mut conditions, mut counts) = (Conditions::default(), HitCounts::default());
         let (here, first, second) = (at(0x1000), [is(1)], [is(2)]);
         let mut set = |conditions: &mut Conditions, to: &[Vec<u8>]| {
-            conditions.set(&wanted(0x1000, to), &mut counts).unwrap();
+            conditions
+                .set(&wanted(0x1000, to), &mut counts, &Arc::default())
+                .unwrap();
             conditions.are_others_now(&here)
         };
         assert!(set(&mut conditions, &first));
@@ -315,23 +416,37 @@ mod tests {
         let fit = MOST_CODE / size;
         for address in 0..fit {
             conditions
-                .set(&wanted(address as u64, &many), &mut counts)
+                .set(&wanted(address as u64, &many), &mut counts, &Arc::default())
                 .unwrap();
         }
         let mut counts_of_full = HitCounts::default();
         let mut full = |conditions: &mut Conditions| {
-            let refused = conditions.set(&wanted(0x1_0000, &many), &mut counts_of_full);
+            let refused = conditions.set(
+                &wanted(0x1_0000, &many),
+                &mut counts_of_full,
+                &Arc::default(),
+            );
             matches!(refused, Err(DebugError::BadCondition { .. }))
         };
         assert!(full(&mut conditions));
         // Other conditions in the place of those that are there.
-        conditions.set(&wanted(0, &many), &mut counts).unwrap();
+        conditions
+            .set(&wanted(0, &many), &mut counts, &Arc::default())
+            .unwrap();
         assert!(full(&mut conditions));
-        conditions.set(&wanted(0, &[]), &mut counts).unwrap();
+        conditions
+            .set(&wanted(0, &[]), &mut counts, &Arc::default())
+            .unwrap();
         assert!(!full(&mut conditions));
-        assert!(conditions.set(&wanted(0, &many), &mut counts).is_err());
+        assert!(
+            conditions
+                .set(&wanted(0, &many), &mut counts, &Arc::default())
+                .is_err()
+        );
         conditions.keep(|breakpoint| breakpoint.address != Gva::new(1));
-        conditions.set(&wanted(0, &many), &mut counts).unwrap();
+        conditions
+            .set(&wanted(0, &many), &mut counts, &Arc::default())
+            .unwrap();
         conditions.keep(|_| false);
         assert_eq!(conditions.code, 0);
     }

@@ -1,6 +1,6 @@
 //! How often VPs have hit each breakpoint, for people who ask.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +20,7 @@ pub(crate) struct HitCount {
 #[derive(Debug, Default)]
 pub(crate) struct HitCounts {
     /// By breakpoint: the place in the list, and the counts.
-    of: HashMap<Breakpoint, (usize, Arc<HitCount>)>,
+    of: BTreeMap<Breakpoint, (usize, Arc<HitCount>)>,
 }
 
 impl HitCounts {

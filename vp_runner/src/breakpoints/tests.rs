@@ -12,6 +12,7 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vmm_core_defs::breakpoint::BreakpointChange;
 
+mod conditional;
 mod guest_registers;
 mod not_executable;
 

@@ -6,6 +6,7 @@ use crate::arch::can_carry_out;
 use crate::breakpoints::BreakpointTable;
 use crate::breakpoints::Breakpoints;
 use crate::breakpoints::Changes;
+use crate::breakpoints::CommandOutput;
 use crate::breakpoints::Conditions;
 use crate::breakpoints::GuestCode;
 use crate::breakpoints::HitCounts;
@@ -309,13 +310,39 @@ impl BreakpointControl {
             return Err(DebugError::NoSuchBreakpoint { address });
         }
         let Breakpoints {
-            conditions, counts, ..
+            conditions,
+            counts,
+            output,
+            ..
         } = &mut *breakpoints;
-        conditions.set(wanted, counts)?;
+        conditions.set(wanted, counts, output)?;
         if !stopped {
             conditions.come_into_force();
         }
+        let breakpoint = &wanted.breakpoint;
+        let is_passed = !wanted.conditions.is_empty() || !wanted.commands.is_empty();
+        let executes = is_passed && !self.is_carried_out(&breakpoints, breakpoint);
+        breakpoints.table.pass_by_executing(breakpoint, executes);
         Ok(())
+    }
+
+    /// Whether the instruction at the breakpoint is carried out in place of a VP. If that is not known, it is.
+    fn is_carried_out(&self, breakpoints: &Breakpoints, breakpoint: &Breakpoint) -> bool {
+        let selected = self.vps.get(self.selected.index() as usize);
+        let Some(location) = selected.and_then(|vp| vp.location) else {
+            return true;
+        };
+        let location = CodeLocation {
+            rip: breakpoint.address,
+            ..location
+        };
+        let code = breakpoints.code_at(&self.ram, &location);
+        can_carry_out(location.mode(), code.bytes())
+    }
+
+    /// What commands have printed.
+    pub(super) fn output(&self) -> Arc<CommandOutput> {
+        self.breakpoints().output.clone()
     }
 
     /// A stop is reported: counts the hit. Returns why the stop is one, if that is because a condition of the breakpoint cannot be evaluated.
@@ -447,6 +474,7 @@ impl BreakpointControl {
         breakpoints.table.clear();
         breakpoints.conditions = Conditions::default();
         breakpoints.counts = HitCounts::default();
+        breakpoints.output.clear();
         breakpoints.bytes.clear(&*self.ram);
     }
 

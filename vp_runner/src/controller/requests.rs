@@ -91,6 +91,13 @@ impl Controller {
                 self.state.check_attached()?;
                 Ok(self.breakpoint_control.breakpoints().counts.list())
             }),
+            DebugRequest::CommandOutput(rpc) => match self.state.check_attached() {
+                Ok(()) => {
+                    let stopped = self.state.check_stopped().is_ok();
+                    self.breakpoint_control.output().ask(rpc, stopped);
+                }
+                Err(err) => rpc.complete(Err(err)),
+            },
             DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
             DebugRequest::Breakpoints(rpc) => {
                 rpc.handle(async |()| self.breakpoints().await).await;

@@ -92,6 +92,7 @@ methods! {
     "reset" Reset,
     "set_conditions" SetConditions,
     "breakpoint_hits" BreakpointHits,
+    "command_output" CommandOutput,
 }
 
 fn input<I: DeserializeOwned>(method: &'static str, params: Value) -> Result<I, BadRequest> {

@@ -31,6 +31,49 @@ fn a_condition_of_gdb_is_evaluated_by_each_vcpu_that_reaches_the_breakpoint() {
     }
 }
 
+/// The vCPU prints. The guest stops only where a breakpoint says so, and what was printed before comes before the stop.
+#[test]
+fn a_dprintf_in_agent_style_prints_each_hit_in_order() {
+    for cpus in ["1", "4"] {
+        let Some(mut guest) = guest(&["--cpus", cpus]) else {
+            return;
+        };
+        let text = gdb(
+            &mut guest,
+            &[
+                "set dprintf-style agent",
+                "dprintf do_round,\"CPU %d in round %lu\\n\", cpu->id, cpu->rounds",
+                "break count_primes if cpus[0].rounds == 40",
+                "continue",
+                "p cpus[0].rounds",
+                "monitor breakpoints",
+                "detach",
+            ],
+        );
+        let mut next = [0; 4];
+        for line in text.lines() {
+            let Some(told) = line.strip_prefix("CPU ") else {
+                continue;
+            };
+            let words: Vec<_> = told.split(' ').collect();
+            let (cpu, round) = (words[0], words[3]);
+            let next = &mut next[cpu.parse::<usize>().unwrap()];
+            assert_eq!(round.parse(), Ok(*next), "{cpus}: {text}");
+            *next += 1;
+        }
+        let hits: u32 = next.iter().sum();
+        assert!(hits > 40, "{next:?} {text}");
+        let counted = format!("{hits} hits, of which {hits} did not stop");
+        assert!(text.contains(&counted), "{counted}: {text}");
+        let printed = text.rfind("\nCPU ").expect("the last");
+        let stopped = text
+            .find("hit Breakpoint 2, ")
+            .or(text.find("Breakpoint 2, "));
+        let stopped = stopped.expect("a stop");
+        assert!(printed < stopped, "{text}");
+    }
+}
+
 /// GDB compiles each of these to something else than it means.
 #[test]
 fn a_condition_that_gdb_compiles_wrongly_is_evaluated_by_gdb() {

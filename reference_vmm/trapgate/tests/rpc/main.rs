@@ -91,6 +91,12 @@ fn the_program_of_the_guide_debugs_the_guest_without_gdb() {
     assert!(text.contains(", primes = "), "{text}");
     let reached = session::run_to_round(&mut vm, 50).expect("a later round");
     assert!(reached > 50, "{reached}");
+    let text = session::print_rounds(&mut vm, 3).expect("three rounds");
+    let printed = |line: &str| line.strip_prefix("round ")?.parse::<u64>().ok();
+    assert!(
+        text.lines().all(|line| printed(line) >= Some(reached)),
+        "{text}"
+    );
     vm.detach().expect("attached");
 
     let address = format!("unix:{}", guest.path.display());

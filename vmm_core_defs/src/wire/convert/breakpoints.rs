@@ -28,7 +28,7 @@ message! {
     Breakpoint { kind, address, len }
     BreakpointStatus { breakpoint, arming }
     BreakpointHits { breakpoint, hits, evaluations, passes }
-    BreakpointConditions { breakpoint, conditions }
+    BreakpointConditions { breakpoint, conditions, commands }
     Capability { kind, support, seen }
 }
 
@@ -61,6 +61,7 @@ union!(Pending, pending {
     Reset,
     Overwritten,
     GuestHasRegisters,
+    Conditional,
 });
 
 enumeration!(CapabilityKind {

@@ -80,4 +80,5 @@ requests! {
     Reset => Done,
     SetConditions => Done,
     BreakpointHits => BreakpointHits,
+    CommandOutput => CommandOutput,
 }

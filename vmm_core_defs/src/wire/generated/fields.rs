@@ -52,6 +52,7 @@ pub(super) static ANSWER: Message = Message {
         Field { number: 17, name: "status", kind: Kind::Message(&VM_STATUS), occurs: Occurs::Once(1) },
         Field { number: 18, name: "stop_on", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
         Field { number: 19, name: "breakpoint_hits", kind: Kind::Message(&BREAKPOINT_HITS_LIST), occurs: Occurs::Once(1) },
+        Field { number: 20, name: "command_output", kind: Kind::Bytes, occurs: Occurs::Once(1) },
     ],
 };
 
@@ -299,6 +300,7 @@ pub(super) static BREAKPOINT_CONDITIONS: Message = Message {
     fields: &[
         Field { number: 1, name: "breakpoint", kind: Kind::Message(&BREAKPOINT), occurs: Occurs::Once(0) },
         Field { number: 2, name: "conditions", kind: Kind::Message(&CONDITION), occurs: Occurs::Often },
+        Field { number: 3, name: "commands", kind: Kind::Message(&CONDITION), occurs: Occurs::Often },
     ],
 };
 
@@ -890,6 +892,7 @@ pub(super) static PENDING: Message = Message {
         Field { number: 7, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
         Field { number: 8, name: "overwritten", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
         Field { number: 9, name: "guest_has_registers", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 10, name: "conditional", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
     ],
 };
 
@@ -965,6 +968,7 @@ pub(super) static REQUEST: Message = Message {
         Field { number: 27, name: "reset", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
         Field { number: 28, name: "set_conditions", kind: Kind::Message(&BREAKPOINT_CONDITIONS), occurs: Occurs::Once(2) },
         Field { number: 29, name: "breakpoint_hits", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 30, name: "command_output", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
     ],
 };
 

@@ -198,6 +198,9 @@ pub struct BreakpointConditions {
     /// A hit is a stop if one of them holds, or if there is none.
     #[prost(message, repeated, tag = "2")]
     pub conditions: ::prost::alloc::vec::Vec<Condition>,
+    /// What the VP executes at a hit that would be a stop, instead of stopping.
+    #[prost(message, repeated, tag = "3")]
+    pub commands: ::prost::alloc::vec::Vec<Condition>,
 }
 /// Bytecode of agent expressions, whose registers have the numbers of ConditionRegister.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -275,7 +278,7 @@ pub mod arming {
 /// Why a software breakpoint is not in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pending {
-    #[prost(oneof = "pending::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "pending::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<pending::Kind>,
 }
 /// Nested message and enum types in `Pending`.
@@ -300,6 +303,8 @@ pub mod pending {
         Overwritten(super::Nothing),
         #[prost(message, tag = "9")]
         GuestHasRegisters(super::Nothing),
+        #[prost(message, tag = "10")]
+        Conditional(super::Nothing),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1932,7 +1937,7 @@ pub struct Request {
     pub session: u64,
     #[prost(
         oneof = "request::Kind",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     pub kind: ::core::option::Option<request::Kind>,
 }
@@ -1996,6 +2001,8 @@ pub mod request {
         SetConditions(super::BreakpointConditions),
         #[prost(message, tag = "29")]
         BreakpointHits(super::Nothing),
+        #[prost(message, tag = "30")]
+        CommandOutput(super::Nothing),
     }
 }
 /// A message of the VMM.
@@ -2007,7 +2014,7 @@ pub struct Answer {
     /// Absent if the VMM has dropped the request without an answer, as it does when the guest is gone.
     #[prost(
         oneof = "answer::Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
     )]
     pub kind: ::core::option::Option<answer::Kind>,
 }
@@ -2054,6 +2061,8 @@ pub mod answer {
         StopOn(u32),
         #[prost(message, tag = "19")]
         BreakpointHits(super::BreakpointHitsList),
+        #[prost(bytes, tag = "20")]
+        CommandOutput(::prost::bytes::Bytes),
     }
 }
 /// The answer to `attach`.

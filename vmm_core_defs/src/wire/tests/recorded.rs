@@ -144,7 +144,7 @@ macro_rules! requests {
 
 requests! {
     Detach Resume Break SetDebugState Breakpoints StepInterrupts GetVpState SetVpState Redirect StopReason ReadMsr WriteMsr ReadMemory WriteMemory
-    Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits
+    Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits CommandOutput
 }
 
 /// One line for each kind of error.

@@ -89,7 +89,7 @@ macro_rules! every_request {
 fn carry_every_request(pair: &mut Pair, seed: u64) {
     let names = every_request!(pair, seed,
         Detach Resume Break SetDebugState Breakpoints StepInterrupts GetVpState SetVpState Redirect StopReason ReadMsr WriteMsr ReadMemory WriteMemory
-        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits);
+        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits CommandOutput);
     assert_eq!(names, DebugRequest::NAMES);
 }
 

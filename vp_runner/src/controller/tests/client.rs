@@ -256,6 +256,7 @@ impl Client {
         let wanted = BreakpointConditions {
             breakpoint,
             conditions,
+            commands: Vec::new(),
         };
         let set = self.send(DebugRequest::SetConditions, wanted);
         assert_eq!(answer(set), Ok(()));

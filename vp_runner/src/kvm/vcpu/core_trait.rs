@@ -165,7 +165,7 @@ impl Vcpu for KvmVcpu {
         let fd = &mut self.fd;
         let (mut general, system) = match self.synced {
             Synced::Yes => {
-                let sync = fd.sync_regs();
+                let sync = fd.sync_regs_mut();
                 (sync.regs, sync.sregs)
             }
             Synced::No => {

@@ -15,43 +15,43 @@ from trapgate.debug.v1 import memory_pb2 as trapgate_dot_debug_dot_v1_dot_memory
 from trapgate.debug.v1 import nothing_pb2 as trapgate_dot_debug_dot_v1_dot_nothing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trapgate/debug/v1/breakpoints.proto\x12\x11trapgate.debug.v1\x1a\x1etrapgate/debug/v1/memory.proto\x1a\x1ftrapgate/debug/v1/nothing.proto\"[\n\nBreakpoint\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.trapgate.debug.v1.BreakpointKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x06\x12\x0b\n\x03len\x18\x03 \x01(\x04\"I\n\x11\x42reakpointChanges\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.trapgate.debug.v1.BreakpointChange\"|\n\x10\x42reakpointChange\x12/\n\x06insert\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.BreakpointH\x00\x12/\n\x06remove\x18\x02 \x01(\x0b\x32\x1d.trapgate.debug.v1.BreakpointH\x00\x42\x06\n\x04kind\"{\n\x14\x42reakpointConditions\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12\x30\n\nconditions\x18\x02 \x03(\x0b\x32\x1c.trapgate.debug.v1.Condition\"\x19\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x0c\"J\n\x0e\x42reakpointList\x12\x38\n\x0b\x62reakpoints\x18\x01 \x03(\x0b\x32#.trapgate.debug.v1.BreakpointStatus\"p\n\x10\x42reakpointStatus\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12)\n\x06\x61rming\x18\x02 \x01(\x0b\x32\x19.trapgate.debug.v1.Arming\"L\n\x12\x42reakpointHitsList\x12\x36\n\x0b\x62reakpoints\x18\x01 \x03(\x0b\x32!.trapgate.debug.v1.BreakpointHits\"v\n\x0e\x42reakpointHits\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x13\n\x0b\x65valuations\x18\x03 \x01(\x04\x12\x0e\n\x06passes\x18\x04 \x01(\x04\"\xec\x02\n\x06\x41rming\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32 .trapgate.debug.v1.Arming.MemoryH\x00\x12\x41\n\x0e\x64\x65\x62ug_register\x18\x02 \x01(\x0b\x32\'.trapgate.debug.v1.Arming.DebugRegisterH\x00\x12\x34\n\x07pending\x18\x03 \x01(\x0b\x32!.trapgate.debug.v1.Arming.PendingH\x00\x1a\x15\n\x06Memory\x12\x0b\n\x03gpa\x18\x01 \x01(\x06\x1aU\n\rDebugRegister\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x03why\x18\x02 \x01(\x0b\x32\x1a.trapgate.debug.v1.PendingH\x00\x88\x01\x01\x42\x06\n\x04_why\x1a?\n\x07Pending\x12,\n\x03why\x18\x01 \x01(\x0b\x32\x1a.trapgate.debug.v1.PendingH\x00\x88\x01\x01\x42\x06\n\x04_whyB\x06\n\x04kind\"\xdc\x03\n\x07Pending\x12\x36\n\x08unmapped\x18\x01 \x01(\x0b\x32\".trapgate.debug.v1.WalkFaultReasonH\x00\x12.\n\x08too_high\x18\x02 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12,\n\x06no_ram\x18\x03 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x31\n\x0bnot_trapped\x18\x04 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x34\n\x0enot_executable\x18\x05 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12/\n\tuser_only\x18\x06 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12+\n\x05reset\x18\x07 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x31\n\x0boverwritten\x18\x08 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x39\n\x13guest_has_registers\x18\t \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x42\x06\n\x04kind*\xc1\x01\n\x0e\x42reakpointKind\x12\x1f\n\x1b\x42REAKPOINT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42REAKPOINT_KIND_SOFTWARE\x10\x01\x12\x1b\n\x17\x42REAKPOINT_KIND_EXECUTE\x10\x02\x12\x19\n\x15\x42REAKPOINT_KIND_WRITE\x10\x03\x12\x18\n\x14\x42REAKPOINT_KIND_READ\x10\x04\x12\x1e\n\x1a\x42REAKPOINT_KIND_READ_WRITE\x10\x05*\xbe\x07\n\x11\x43onditionRegister\x12\x1a\n\x16\x43ONDITION_REGISTER_RAX\x10\x00\x12\x1a\n\x16\x43ONDITION_REGISTER_RCX\x10\x01\x12\x1a\n\x16\x43ONDITION_REGISTER_RDX\x10\x02\x12\x1a\n\x16\x43ONDITION_REGISTER_RBX\x10\x03\x12\x1a\n\x16\x43ONDITION_REGISTER_RSP\x10\x04\x12\x1a\n\x16\x43ONDITION_REGISTER_RBP\x10\x05\x12\x1a\n\x16\x43ONDITION_REGISTER_RSI\x10\x06\x12\x1a\n\x16\x43ONDITION_REGISTER_RDI\x10\x07\x12\x19\n\x15\x43ONDITION_REGISTER_R8\x10\x08\x12\x19\n\x15\x43ONDITION_REGISTER_R9\x10\t\x12\x1a\n\x16\x43ONDITION_REGISTER_R10\x10\n\x12\x1a\n\x16\x43ONDITION_REGISTER_R11\x10\x0b\x12\x1a\n\x16\x43ONDITION_REGISTER_R12\x10\x0c\x12\x1a\n\x16\x43ONDITION_REGISTER_R13\x10\r\x12\x1a\n\x16\x43ONDITION_REGISTER_R14\x10\x0e\x12\x1a\n\x16\x43ONDITION_REGISTER_R15\x10\x0f\x12\x1a\n\x16\x43ONDITION_REGISTER_RIP\x10\x10\x12\x1d\n\x19\x43ONDITION_REGISTER_RFLAGS\x10\x11\x12\x19\n\x15\x43ONDITION_REGISTER_ES\x10\x12\x12\x19\n\x15\x43ONDITION_REGISTER_CS\x10\x13\x12\x19\n\x15\x43ONDITION_REGISTER_SS\x10\x14\x12\x19\n\x15\x43ONDITION_REGISTER_DS\x10\x15\x12\x19\n\x15\x43ONDITION_REGISTER_FS\x10\x16\x12\x19\n\x15\x43ONDITION_REGISTER_GS\x10\x17\x12\x1e\n\x1a\x43ONDITION_REGISTER_FS_BASE\x10\x18\x12\x1e\n\x1a\x43ONDITION_REGISTER_GS_BASE\x10\x19\x12%\n!CONDITION_REGISTER_KERNEL_GS_BASE\x10\x1a\x12\x1a\n\x16\x43ONDITION_REGISTER_CR0\x10\x1b\x12\x1a\n\x16\x43ONDITION_REGISTER_CR2\x10\x1c\x12\x1a\n\x16\x43ONDITION_REGISTER_CR3\x10\x1d\x12\x1a\n\x16\x43ONDITION_REGISTER_CR4\x10\x1e\x12\x1a\n\x16\x43ONDITION_REGISTER_CR8\x10\x1f\x12\x1b\n\x17\x43ONDITION_REGISTER_EFER\x10 b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trapgate/debug/v1/breakpoints.proto\x12\x11trapgate.debug.v1\x1a\x1etrapgate/debug/v1/memory.proto\x1a\x1ftrapgate/debug/v1/nothing.proto\"[\n\nBreakpoint\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.trapgate.debug.v1.BreakpointKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x06\x12\x0b\n\x03len\x18\x03 \x01(\x04\"I\n\x11\x42reakpointChanges\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.trapgate.debug.v1.BreakpointChange\"|\n\x10\x42reakpointChange\x12/\n\x06insert\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.BreakpointH\x00\x12/\n\x06remove\x18\x02 \x01(\x0b\x32\x1d.trapgate.debug.v1.BreakpointH\x00\x42\x06\n\x04kind\"\xab\x01\n\x14\x42reakpointConditions\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12\x30\n\nconditions\x18\x02 \x03(\x0b\x32\x1c.trapgate.debug.v1.Condition\x12.\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x1c.trapgate.debug.v1.Condition\"\x19\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x0c\"J\n\x0e\x42reakpointList\x12\x38\n\x0b\x62reakpoints\x18\x01 \x03(\x0b\x32#.trapgate.debug.v1.BreakpointStatus\"p\n\x10\x42reakpointStatus\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12)\n\x06\x61rming\x18\x02 \x01(\x0b\x32\x19.trapgate.debug.v1.Arming\"L\n\x12\x42reakpointHitsList\x12\x36\n\x0b\x62reakpoints\x18\x01 \x03(\x0b\x32!.trapgate.debug.v1.BreakpointHits\"v\n\x0e\x42reakpointHits\x12\x31\n\nbreakpoint\x18\x01 \x01(\x0b\x32\x1d.trapgate.debug.v1.Breakpoint\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x13\n\x0b\x65valuations\x18\x03 \x01(\x04\x12\x0e\n\x06passes\x18\x04 \x01(\x04\"\xec\x02\n\x06\x41rming\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32 .trapgate.debug.v1.Arming.MemoryH\x00\x12\x41\n\x0e\x64\x65\x62ug_register\x18\x02 \x01(\x0b\x32\'.trapgate.debug.v1.Arming.DebugRegisterH\x00\x12\x34\n\x07pending\x18\x03 \x01(\x0b\x32!.trapgate.debug.v1.Arming.PendingH\x00\x1a\x15\n\x06Memory\x12\x0b\n\x03gpa\x18\x01 \x01(\x06\x1aU\n\rDebugRegister\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x03why\x18\x02 \x01(\x0b\x32\x1a.trapgate.debug.v1.PendingH\x00\x88\x01\x01\x42\x06\n\x04_why\x1a?\n\x07Pending\x12,\n\x03why\x18\x01 \x01(\x0b\x32\x1a.trapgate.debug.v1.PendingH\x00\x88\x01\x01\x42\x06\n\x04_whyB\x06\n\x04kind\"\x8f\x04\n\x07Pending\x12\x36\n\x08unmapped\x18\x01 \x01(\x0b\x32\".trapgate.debug.v1.WalkFaultReasonH\x00\x12.\n\x08too_high\x18\x02 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12,\n\x06no_ram\x18\x03 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x31\n\x0bnot_trapped\x18\x04 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x34\n\x0enot_executable\x18\x05 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12/\n\tuser_only\x18\x06 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12+\n\x05reset\x18\x07 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x31\n\x0boverwritten\x18\x08 \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x39\n\x13guest_has_registers\x18\t \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x12\x31\n\x0b\x63onditional\x18\n \x01(\x0b\x32\x1a.trapgate.debug.v1.NothingH\x00\x42\x06\n\x04kind*\xc1\x01\n\x0e\x42reakpointKind\x12\x1f\n\x1b\x42REAKPOINT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42REAKPOINT_KIND_SOFTWARE\x10\x01\x12\x1b\n\x17\x42REAKPOINT_KIND_EXECUTE\x10\x02\x12\x19\n\x15\x42REAKPOINT_KIND_WRITE\x10\x03\x12\x18\n\x14\x42REAKPOINT_KIND_READ\x10\x04\x12\x1e\n\x1a\x42REAKPOINT_KIND_READ_WRITE\x10\x05*\xbe\x07\n\x11\x43onditionRegister\x12\x1a\n\x16\x43ONDITION_REGISTER_RAX\x10\x00\x12\x1a\n\x16\x43ONDITION_REGISTER_RCX\x10\x01\x12\x1a\n\x16\x43ONDITION_REGISTER_RDX\x10\x02\x12\x1a\n\x16\x43ONDITION_REGISTER_RBX\x10\x03\x12\x1a\n\x16\x43ONDITION_REGISTER_RSP\x10\x04\x12\x1a\n\x16\x43ONDITION_REGISTER_RBP\x10\x05\x12\x1a\n\x16\x43ONDITION_REGISTER_RSI\x10\x06\x12\x1a\n\x16\x43ONDITION_REGISTER_RDI\x10\x07\x12\x19\n\x15\x43ONDITION_REGISTER_R8\x10\x08\x12\x19\n\x15\x43ONDITION_REGISTER_R9\x10\t\x12\x1a\n\x16\x43ONDITION_REGISTER_R10\x10\n\x12\x1a\n\x16\x43ONDITION_REGISTER_R11\x10\x0b\x12\x1a\n\x16\x43ONDITION_REGISTER_R12\x10\x0c\x12\x1a\n\x16\x43ONDITION_REGISTER_R13\x10\r\x12\x1a\n\x16\x43ONDITION_REGISTER_R14\x10\x0e\x12\x1a\n\x16\x43ONDITION_REGISTER_R15\x10\x0f\x12\x1a\n\x16\x43ONDITION_REGISTER_RIP\x10\x10\x12\x1d\n\x19\x43ONDITION_REGISTER_RFLAGS\x10\x11\x12\x19\n\x15\x43ONDITION_REGISTER_ES\x10\x12\x12\x19\n\x15\x43ONDITION_REGISTER_CS\x10\x13\x12\x19\n\x15\x43ONDITION_REGISTER_SS\x10\x14\x12\x19\n\x15\x43ONDITION_REGISTER_DS\x10\x15\x12\x19\n\x15\x43ONDITION_REGISTER_FS\x10\x16\x12\x19\n\x15\x43ONDITION_REGISTER_GS\x10\x17\x12\x1e\n\x1a\x43ONDITION_REGISTER_FS_BASE\x10\x18\x12\x1e\n\x1a\x43ONDITION_REGISTER_GS_BASE\x10\x19\x12%\n!CONDITION_REGISTER_KERNEL_GS_BASE\x10\x1a\x12\x1a\n\x16\x43ONDITION_REGISTER_CR0\x10\x1b\x12\x1a\n\x16\x43ONDITION_REGISTER_CR2\x10\x1c\x12\x1a\n\x16\x43ONDITION_REGISTER_CR3\x10\x1d\x12\x1a\n\x16\x43ONDITION_REGISTER_CR4\x10\x1e\x12\x1a\n\x16\x43ONDITION_REGISTER_CR8\x10\x1f\x12\x1b\n\x17\x43ONDITION_REGISTER_EFER\x10 b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trapgate.debug.v1.breakpoints_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _BREAKPOINTKIND._serialized_start=1804
-  _BREAKPOINTKIND._serialized_end=1997
-  _CONDITIONREGISTER._serialized_start=2000
-  _CONDITIONREGISTER._serialized_end=2958
+  _BREAKPOINTKIND._serialized_start=1904
+  _BREAKPOINTKIND._serialized_end=2097
+  _CONDITIONREGISTER._serialized_start=2100
+  _CONDITIONREGISTER._serialized_end=3058
   _BREAKPOINT._serialized_start=123
   _BREAKPOINT._serialized_end=214
   _BREAKPOINTCHANGES._serialized_start=216
   _BREAKPOINTCHANGES._serialized_end=289
   _BREAKPOINTCHANGE._serialized_start=291
   _BREAKPOINTCHANGE._serialized_end=415
-  _BREAKPOINTCONDITIONS._serialized_start=417
-  _BREAKPOINTCONDITIONS._serialized_end=540
-  _CONDITION._serialized_start=542
-  _CONDITION._serialized_end=567
-  _BREAKPOINTLIST._serialized_start=569
-  _BREAKPOINTLIST._serialized_end=643
-  _BREAKPOINTSTATUS._serialized_start=645
-  _BREAKPOINTSTATUS._serialized_end=757
-  _BREAKPOINTHITSLIST._serialized_start=759
-  _BREAKPOINTHITSLIST._serialized_end=835
-  _BREAKPOINTHITS._serialized_start=837
-  _BREAKPOINTHITS._serialized_end=955
-  _ARMING._serialized_start=958
-  _ARMING._serialized_end=1322
-  _ARMING_MEMORY._serialized_start=1141
-  _ARMING_MEMORY._serialized_end=1162
-  _ARMING_DEBUGREGISTER._serialized_start=1164
-  _ARMING_DEBUGREGISTER._serialized_end=1249
-  _ARMING_PENDING._serialized_start=1251
-  _ARMING_PENDING._serialized_end=1314
-  _PENDING._serialized_start=1325
-  _PENDING._serialized_end=1801
+  _BREAKPOINTCONDITIONS._serialized_start=418
+  _BREAKPOINTCONDITIONS._serialized_end=589
+  _CONDITION._serialized_start=591
+  _CONDITION._serialized_end=616
+  _BREAKPOINTLIST._serialized_start=618
+  _BREAKPOINTLIST._serialized_end=692
+  _BREAKPOINTSTATUS._serialized_start=694
+  _BREAKPOINTSTATUS._serialized_end=806
+  _BREAKPOINTHITSLIST._serialized_start=808
+  _BREAKPOINTHITSLIST._serialized_end=884
+  _BREAKPOINTHITS._serialized_start=886
+  _BREAKPOINTHITS._serialized_end=1004
+  _ARMING._serialized_start=1007
+  _ARMING._serialized_end=1371
+  _ARMING_MEMORY._serialized_start=1190
+  _ARMING_MEMORY._serialized_end=1211
+  _ARMING_DEBUGREGISTER._serialized_start=1213
+  _ARMING_DEBUGREGISTER._serialized_end=1298
+  _ARMING_PENDING._serialized_start=1300
+  _ARMING_PENDING._serialized_end=1363
+  _PENDING._serialized_start=1374
+  _PENDING._serialized_end=1901
 # @@protoc_insertion_point(module_scope)

@@ -186,19 +186,24 @@ class BreakpointConditions(google.protobuf.message.Message):
 
     BREAKPOINT_FIELD_NUMBER: builtins.int
     CONDITIONS_FIELD_NUMBER: builtins.int
+    COMMANDS_FIELD_NUMBER: builtins.int
     @property
     def breakpoint(self) -> global___Breakpoint: ...
     @property
     def conditions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Condition]:
         """A hit is a stop if one of them holds, or if there is none."""
+    @property
+    def commands(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Condition]:
+        """What the VP executes at a hit that would be a stop, instead of stopping."""
     def __init__(
         self,
         *,
         breakpoint: global___Breakpoint | None = ...,
         conditions: collections.abc.Iterable[global___Condition] | None = ...,
+        commands: collections.abc.Iterable[global___Condition] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint", "conditions", b"conditions"]) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["breakpoint", b"breakpoint", "commands", b"commands", "conditions", b"conditions"]) -> None: ...
 
 global___BreakpointConditions = BreakpointConditions
 
@@ -384,6 +389,7 @@ class Pending(google.protobuf.message.Message):
     RESET_FIELD_NUMBER: builtins.int
     OVERWRITTEN_FIELD_NUMBER: builtins.int
     GUEST_HAS_REGISTERS_FIELD_NUMBER: builtins.int
+    CONDITIONAL_FIELD_NUMBER: builtins.int
     @property
     def unmapped(self) -> trapgate.debug.v1.memory_pb2.WalkFaultReason: ...
     @property
@@ -402,6 +408,8 @@ class Pending(google.protobuf.message.Message):
     def overwritten(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     @property
     def guest_has_registers(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
+    @property
+    def conditional(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     def __init__(
         self,
         *,
@@ -414,9 +422,10 @@ class Pending(google.protobuf.message.Message):
         reset: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         overwritten: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         guest_has_registers: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
+        conditional: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["guest_has_registers", b"guest_has_registers", "kind", b"kind", "no_ram", b"no_ram", "not_executable", b"not_executable", "not_trapped", b"not_trapped", "overwritten", b"overwritten", "reset", b"reset", "too_high", b"too_high", "unmapped", b"unmapped", "user_only", b"user_only"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["guest_has_registers", b"guest_has_registers", "kind", b"kind", "no_ram", b"no_ram", "not_executable", b"not_executable", "not_trapped", b"not_trapped", "overwritten", b"overwritten", "reset", b"reset", "too_high", b"too_high", "unmapped", b"unmapped", "user_only", b"user_only"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["unmapped", "too_high", "no_ram", "not_trapped", "not_executable", "user_only", "reset", "overwritten", "guest_has_registers"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["conditional", b"conditional", "guest_has_registers", b"guest_has_registers", "kind", b"kind", "no_ram", b"no_ram", "not_executable", b"not_executable", "not_trapped", b"not_trapped", "overwritten", b"overwritten", "reset", b"reset", "too_high", b"too_high", "unmapped", b"unmapped", "user_only", b"user_only"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["conditional", b"conditional", "guest_has_registers", b"guest_has_registers", "kind", b"kind", "no_ram", b"no_ram", "not_executable", b"not_executable", "not_trapped", b"not_trapped", "overwritten", b"overwritten", "reset", b"reset", "too_high", b"too_high", "unmapped", b"unmapped", "user_only", b"user_only"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["unmapped", "too_high", "no_ram", "not_trapped", "not_executable", "user_only", "reset", "overwritten", "guest_has_registers", "conditional"] | None: ...
 
 global___Pending = Pending

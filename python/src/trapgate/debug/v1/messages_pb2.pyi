@@ -87,6 +87,7 @@ class Request(google.protobuf.message.Message):
     RESET_FIELD_NUMBER: builtins.int
     SET_CONDITIONS_FIELD_NUMBER: builtins.int
     BREAKPOINT_HITS_FIELD_NUMBER: builtins.int
+    COMMAND_OUTPUT_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The number that the answer repeats. Not 0, and not the number of another request without an answer: such a request has no effect, and is answered with
     the number 0 and the error `bad_id`. Not used with `lost`.
@@ -143,6 +144,8 @@ class Request(google.protobuf.message.Message):
     def set_conditions(self) -> trapgate.debug.v1.breakpoints_pb2.BreakpointConditions: ...
     @property
     def breakpoint_hits(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
+    @property
+    def command_output(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     def __init__(
         self,
         *,
@@ -175,10 +178,11 @@ class Request(google.protobuf.message.Message):
         reset: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         set_conditions: trapgate.debug.v1.breakpoints_pb2.BreakpointConditions | None = ...,
         breakpoint_hits: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
+        command_output: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "id", b"id", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "session", b"session", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["attach", "lost", "detach", "resume", "break_", "set_debug_state", "breakpoints", "step_interrupts", "get_vp_state", "set_vp_state", "redirect", "stop_reason", "read_msr", "write_msr", "read_memory", "write_memory", "translate", "mapped_pages", "memory_region", "ram_ranges", "nmi", "freeze_time", "status", "stop_on", "reset", "set_conditions", "breakpoint_hits"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "id", b"id", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "session", b"session", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["attach", "lost", "detach", "resume", "break_", "set_debug_state", "breakpoints", "step_interrupts", "get_vp_state", "set_vp_state", "redirect", "stop_reason", "read_msr", "write_msr", "read_memory", "write_memory", "translate", "mapped_pages", "memory_region", "ram_ranges", "nmi", "freeze_time", "status", "stop_on", "reset", "set_conditions", "breakpoint_hits", "command_output"] | None: ...
 
 global___Request = Request
 
@@ -206,6 +210,7 @@ class Answer(google.protobuf.message.Message):
     STATUS_FIELD_NUMBER: builtins.int
     STOP_ON_FIELD_NUMBER: builtins.int
     BREAKPOINT_HITS_FIELD_NUMBER: builtins.int
+    COMMAND_OUTPUT_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The number of the request. 0 with an error if the VMM could not read the number, or if the number is that of another request without an answer."""
     @property
@@ -241,6 +246,7 @@ class Answer(google.protobuf.message.Message):
     """One bit for each kind of event: reset, power-off, triple fault, panic. The other bits are 0."""
     @property
     def breakpoint_hits(self) -> trapgate.debug.v1.breakpoints_pb2.BreakpointHitsList: ...
+    command_output: builtins.bytes
     def __init__(
         self,
         *,
@@ -263,10 +269,11 @@ class Answer(google.protobuf.message.Message):
         status: trapgate.debug.v1.run_pb2.VmStatus | None = ...,
         stop_on: builtins.int = ...,
         breakpoint_hits: trapgate.debug.v1.breakpoints_pb2.BreakpointHitsList | None = ...,
+        command_output: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "id", b"id", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["error", "attached", "done", "stop", "breakpoints", "step_interrupts", "vp_state", "last_stop", "msr", "memory", "translation", "mapped_pages", "memory_region", "ram_ranges", "freeze_time", "status", "stop_on", "breakpoint_hits"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "id", b"id", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["error", "attached", "done", "stop", "breakpoints", "step_interrupts", "vp_state", "last_stop", "msr", "memory", "translation", "mapped_pages", "memory_region", "ram_ranges", "freeze_time", "status", "stop_on", "breakpoint_hits", "command_output"] | None: ...
 
 global___Answer = Answer
 

@@ -7,8 +7,10 @@ use crate::arch::CodeLocation;
 use crate::arch::SLOTS;
 use crate::arch::x86_64::debug_registers::DebugRegisters;
 use crate::arch::x86_64::debug_registers::Hits;
+use crate::arch::x86_64::page_walk::PagingLimits;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::stop_cause::DebugExit;
+use crate::breakpoints::Checked;
 use crate::breakpoints::Verdict;
 use crate::control::entry::Entry;
 use crate::control::run_state::Cause;
@@ -69,35 +71,48 @@ impl FiredSlots {
 }
 
 impl<V: Vcpu> Vp<V> {
-    /// The first of these breakpoints, which the VP has hit at once, whose hit is a stop. A hit is one as well if the VP's registers cannot be read.
+    /// The first of these breakpoints, which the VP has hit at once, whose hit is a stop. The commands of the others are executed nevertheless. A hit is a stop as well if the VP's
+    /// registers cannot be read.
     fn first_stop(&mut self, hit: &[Breakpoint]) -> Option<Breakpoint> {
         let mut registers = None;
-        hit.iter().copied().find(|breakpoint| {
+        let mut stop = None;
+        for breakpoint in hit {
             // An evaluation reads memory, and so takes the lock of the breakpoints again.
             let conditions = self.memory.breakpoints().conditions.of(breakpoint);
-            let Some(conditions) = conditions else {
-                return true;
+            let verdict = match conditions {
+                None => Verdict::Stops,
+                Some(conditions) if stop.is_some() && !conditions.has_commands() => continue,
+                Some(conditions) => self.evaluate(&conditions, &mut registers),
             };
-            let Self {
-                index, cpu, memory, ..
-            } = &mut *self;
-            if registers.is_none() {
-                let limits = cpu.vcpu.paging_limits().ok();
-                registers = cpu.vcpu.registers().ok().zip(limits);
+            if verdict == Verdict::Stops {
+                stop = stop.or(Some(*breakpoint));
             }
-            let Some((registers, limits)) = &registers else {
-                return true;
-            };
-            let verdict = conditions.evaluate(
-                *index,
-                &mut AtHit {
-                    registers,
-                    vcpu: &mut cpu.vcpu,
-                    memory: memory.by(registers.location(*limits).paging),
-                },
-            );
-            verdict == Verdict::Stops
-        })
+        }
+        stop
+    }
+
+    /// Evaluates the conditions of a breakpoint with these registers, which are read first if they are not there.
+    fn evaluate(
+        &mut self,
+        conditions: &Checked,
+        registers: &mut Option<(CpuRegisters, PagingLimits)>,
+    ) -> Verdict {
+        let Self {
+            index, cpu, memory, ..
+        } = self;
+        if registers.is_none() {
+            let limits = cpu.vcpu.paging_limits().ok();
+            *registers = cpu.vcpu.registers().ok().zip(limits);
+        }
+        let Some((registers, limits)) = registers else {
+            return Verdict::Stops;
+        };
+        let context = &mut AtHit {
+            registers,
+            vcpu: &mut cpu.vcpu,
+            memory: memory.by(registers.location(*limits).paging),
+        };
+        conditions.evaluate(*index, context)
     }
 
     /// The breakpoint of this VP's stop at its RIP, where the VP has met the byte of `found`. `None`: no condition of any breakpoint there holds.
@@ -164,14 +179,19 @@ impl<V: Vcpu> Vp<V> {
     }
 
     /// No condition of the breakpoint at RIP holds, and these debug registers have fired for it. The VP passes the breakpoint.
-    pub(super) fn pass_false_slots(&mut self, here: Hits, entry: &mut Entry) -> Option<Cause> {
-        match self.pass_in_place(entry) {
-            Passed::InPlace(done) => done,
-            Passed::Not => {
-                entry.disarm(here);
-                None
-            }
+    pub(super) fn pass_false_slots(
+        &mut self,
+        here: Hits,
+        rip: Gva,
+        entry: &mut Entry,
+    ) -> Option<Cause> {
+        entry.condition_is_false(rip);
+        let executes = self.memory.breakpoints().table.is_passed_by_executing(rip);
+        if !executes && let Passed::InPlace(done) = self.pass_in_place(entry) {
+            return done;
         }
+        entry.disarm(here);
+        None
     }
 
     /// Carries out the instruction at RIP, if possible: that takes one entry into the guest less than to execute it.

@@ -90,7 +90,7 @@ impl<V: Vcpu> Vp<V> {
             return self.after_cause(exit, &rest, &state, fired, entry);
         }
         if here != 0 {
-            return self.pass_false_slots(here, entry);
+            return self.pass_false_slots(here, Gva::new(exit.pc), entry);
         }
         // A watchpoint comes with the end of its instruction.
         match self.stepping.is_executed(Gva::new(exit.pc), false) {

@@ -11,7 +11,11 @@ use crate::control::at_breakpoint::FirstInstruction;
 use crate::control::at_breakpoint::Others;
 use crate::control::run_state::Cause;
 use agent_expr::Expr;
+use agent_expr::Expression;
 use agent_expr::Limits;
+use agent_expr::Printf;
+use futures::FutureExt as _;
+use mesh::rpc::Rpc;
 use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::condition::Condition;
 use vmm_core_defs::stop::DebugStopReason;
@@ -24,6 +28,12 @@ const SITE: u64 = CODE + 8;
 const WATCHED: u64 = 0x5000;
 const OTHER: u64 = 0x5100;
 
+fn code(expression: Expression) -> Condition {
+    Condition {
+        code: expression.code().to_vec(),
+    }
+}
+
 fn debug(vector: u32, dr6: u64) -> Scripted {
     Scripted::Debug { vector, dr6 }
 }
@@ -32,16 +42,39 @@ impl Guest {
     /// The condition holds for no hit, or for each.
     fn condition(&self, kind: BreakpointKind, address: u64, holds: bool) {
         let condition = Expr::constant(holds.into()).assemble(Limits::default());
-        let code = condition.unwrap().code().to_vec();
-        let wanted = BreakpointConditions {
+        self.set(BreakpointConditions {
             breakpoint: breakpoint(kind, address),
-            conditions: vec![Condition { code }],
-        };
+            conditions: vec![code(condition.unwrap())],
+            commands: Vec::new(),
+        });
+    }
+
+    /// Each hit prints "hit".
+    fn prints(&self, kind: BreakpointKind, address: u64) {
+        let text = Printf::new("hit", []).assemble(Limits::default());
+        self.set(BreakpointConditions {
+            breakpoint: breakpoint(kind, address),
+            conditions: Vec::new(),
+            commands: vec![code(text.unwrap())],
+        });
+    }
+
+    fn printed(&self) -> Vec<u8> {
+        let (reply, answer) = mesh::oneshot();
+        let output = self.breakpoints.read().unwrap().output.clone();
+        output.ask(Rpc((), reply), true);
+        answer.now_or_never().unwrap().unwrap().unwrap()
+    }
+
+    fn set(&self, wanted: BreakpointConditions) {
         let mut breakpoints = self.breakpoints.write().unwrap();
         let Breakpoints {
-            conditions, counts, ..
+            conditions,
+            counts,
+            output,
+            ..
         } = &mut *breakpoints;
-        conditions.set(&wanted, counts).unwrap();
+        conditions.set(&wanted, counts, output).unwrap();
     }
 
     /// Puts an instruction there that nobody carries out in place of the VP: `cpuid`.
@@ -203,6 +236,18 @@ fn of_two_breakpoints_at_one_address_the_one_whose_condition_holds_is_the_stop()
             Some(_) => Vec::new(),
         };
         assert_eq!(passes, expected, "{holds:?}");
+    }
+}
+
+#[test]
+fn a_breakpoint_prints_also_where_another_one_at_its_address_is_the_stop() {
+    let (first, second) = (BreakpointKind::Execute, BreakpointKind::Software);
+    for [printing, stopping] in [[first, second], [second, first]] {
+        let mut guest = Guest::new(&[first, second].map(|kind| (kind, SITE)));
+        guest.prints(printing, SITE);
+        let parked = guest.run([debug(DB, 1).leaves_at(SITE)]);
+        assert_eq!(parked.cause, hit(stopping, SITE), "{printing:?}");
+        assert_eq!(guest.printed(), b"hit", "{printing:?}");
     }
 }
 
