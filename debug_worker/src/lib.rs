@@ -26,6 +26,8 @@
 #![deny(missing_docs)]
 
 mod address;
+#[cfg(feature = "announce")]
+mod announcement;
 mod capability_text;
 mod conditions;
 mod connection;
@@ -65,6 +67,12 @@ mod tests;
 pub use address::AddressError;
 pub use address::Exposure;
 pub use address::ListenAddress;
+#[cfg(feature = "announce")]
+pub use announcement::Announcement;
+#[cfg(feature = "announce")]
+pub use announcement::RunningServer;
+#[cfg(feature = "announce")]
+pub use announcement::running_servers;
 pub use capability_text::capability_meaning;
 pub use listener::BindError;
 pub use listener::DebugListener;

@@ -31,6 +31,8 @@ pub(crate) const RPC: &str = "TRAPGATE_EXEC_RPC";
 pub(crate) const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
 /// The value that `LD_PRELOAD` had before.
 pub(crate) const LD_PRELOAD_BEFORE: &str = "TRAPGATE_EXEC_LD_PRELOAD";
+/// The folder in which servers announce themselves, by the XDG base directory specification. Not of `trapgate exec`.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// The variable of the dynamic linker.
 pub(crate) const LD_PRELOAD: &str = "LD_PRELOAD";
 
@@ -78,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) allow_users: Vec<u32>,
     /// The folder for core files.
     pub(crate) dump_folder: Option<PathBuf>,
+    /// The folder in which the server announces itself.
+    pub(crate) runtime_dir: Option<PathBuf>,
     /// What `LD_PRELOAD` becomes for the VMM's children.
     pub(crate) ld_preload: Option<OsString>,
 }
@@ -109,6 +113,7 @@ impl Settings {
                 .filter_map(|user| user.parse().ok())
                 .collect(),
             dump_folder: variable(DUMP_DIR).map(PathBuf::from),
+            runtime_dir: variable(RUNTIME_DIR).map(PathBuf::from),
             ld_preload: variable(LD_PRELOAD_BEFORE),
         })
     }
@@ -152,6 +157,7 @@ mod tests {
             (ALLOW_NETWORK, "1"),
             (ALLOW_USERS, "0,1234"),
             (DUMP_DIR, "/dumps"),
+            (RUNTIME_DIR, "/run/user/1"),
             (LD_PRELOAD_BEFORE, "b.so"),
         ];
         let all = read(&all).expect("settings");
@@ -173,6 +179,7 @@ mod tests {
         assert_eq!(all.idle_timeout, Some(Duration::from_secs(7)));
         assert_eq!(all.allow_users, [0, 1234]);
         assert_eq!(all.dump_folder, Some("/dumps".into()));
+        assert_eq!(all.runtime_dir, Some("/run/user/1".into()));
         assert_eq!(all.log.as_deref(), Some("rsp=trace"));
         assert_eq!(all.ld_preload, Some("b.so".into()));
     }

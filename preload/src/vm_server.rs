@@ -12,11 +12,13 @@ use crate::tracker::Vcpu;
 use crate::tracker::VmNumber;
 use crate::vmm_process::memory;
 use debug_worker::AddressError;
+use debug_worker::Announcement;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
 use debug_worker::Exposure;
 use debug_worker::ListenAddress;
+use debug_worker::RunningServer;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
@@ -261,6 +263,8 @@ struct Servers {
     gdb: DebuggerParameters,
     /// The socket for programs.
     rpc: Option<DebugListener>,
+    /// The file by which `trapgate gdb` finds the server.
+    announcement: Option<Announcement>,
 }
 
 fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), ServerError> {
@@ -287,6 +291,7 @@ fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), Serv
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => path.display().to_string(),
     };
+    let announcement = announce(&address, &settings);
     let text = messages::listening(beginning.vm, &address.to_string(), &target);
     if let Some(rpc) = &rpc {
         eprintln!("rpc: listening on {}", rpc.local_addr());
@@ -300,7 +305,23 @@ fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), Serv
         parameters.settings.idle_timeout = limit;
     }
     let gdb = parameters;
-    Ok((handle, controller, Servers { gdb, rpc }))
+    let servers = Servers {
+        gdb,
+        rpc,
+        announcement,
+    };
+    Ok((handle, controller, servers))
+}
+
+/// The symbols are unknown: the library does not know what the VMM boots.
+fn announce(address: &ListenAddress, settings: &Settings) -> Option<Announcement> {
+    let runtime_dir = settings.runtime_dir.as_deref()?;
+    let vmm = std::env::args_os().next().unwrap_or_default();
+    let server = RunningServer::new(address.clone(), vmm.to_string_lossy().into_owned(), None);
+    let announced = Announcement::new(runtime_dir, &server);
+    announced
+        .inspect_err(|error| tracing::info!(%error, "`trapgate gdb` will not find this VM"))
+        .ok()
 }
 
 /// The address of the user is that of the first VM, and of a later one if the first has gone.
@@ -353,7 +374,11 @@ fn bind(
 
 /// Runs the controller and the debug server on this thread, until the VM is gone.
 fn serve(controller: Controller, servers: Servers) {
-    let Servers { gdb, rpc } = servers;
+    let Servers {
+        gdb,
+        rpc,
+        announcement: _announcement,
+    } = servers;
     let ends = DefaultPool::run_with(async |driver| {
         let (stop_gdb, gdb_stopped) = mesh::channel();
         let (stop_rpc, rpc_stopped) = mesh::channel();

@@ -1,6 +1,8 @@
 //! The command line.
 
 #[cfg(feature = "gdb")]
+mod client_args;
+#[cfg(feature = "gdb")]
 pub(crate) mod debug_args;
 #[cfg(feature = "gdb")]
 mod exec_args;
@@ -12,6 +14,8 @@ use crate::memory::MemorySize;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+#[cfg(feature = "gdb")]
+pub(crate) use client_args::ClientArgs;
 #[cfg(feature = "gdb")]
 use debug_args::DebugArgs;
 #[cfg(feature = "gdb")]
@@ -74,6 +78,14 @@ pub(crate) enum Command {
     #[cfg(feature = "gdb")]
     #[command(after_help = exec_args::EXEC_HELP)]
     Exec(Box<ExecArgs>),
+    /// Start GDB on a VM that runs, with the symbols of the guest
+    #[cfg(feature = "gdb")]
+    #[command(after_help = client_args::CLIENT_HELP)]
+    Gdb(Box<ClientArgs>),
+    /// Start LLDB on a VM that runs, with the symbols of the guest
+    #[cfg(feature = "gdb")]
+    #[command(after_help = client_args::CLIENT_HELP)]
+    Lldb(Box<ClientArgs>),
     /// Make requests to the guest of a running VMM (--rpc), as lines of JSON
     #[cfg(feature = "gdb")]
     #[command(after_help = rpc_args::RPC_HELP)]

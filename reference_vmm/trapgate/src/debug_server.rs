@@ -4,17 +4,20 @@ use crate::cli::RunArgs;
 use crate::cli::debug_args::GdbServer;
 use crate::cli::debug_args::Isolate;
 use crate::cli::debug_args::OnCrash;
+use crate::client;
 use crate::demo;
 use crate::exit_status::ExitStatus;
 use crate::isolation;
 use crate::kernel::Kernel;
 use crate::say;
 use crate::session_text;
+use debug_worker::Announcement;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
 use debug_worker::DebuggerParameters;
 use debug_worker::Exposure;
 use debug_worker::ListenAddress;
+use debug_worker::RunningServer;
 use debug_worker::SessionSettings;
 use debug_worker::process::WorkerHost;
 use futures::FutureExt as _;
@@ -115,6 +118,8 @@ struct Gdb {
     metrics: Option<DebugListener>,
     /// `None`: the server runs in this process.
     workers: Option<WorkerHost>,
+    /// The file by which `trapgate gdb` finds the server. Not the worker's: the worker can remove no file.
+    _announcement: Option<Announcement>,
 }
 
 impl Server {
@@ -132,7 +137,7 @@ impl Server {
         }
         let symbols = symbol_file(args.kernel.as_deref(), kernel)?;
         let gdb = match &debug.gdb {
-            GdbServer::At(address) => Some(gdb(args, address)?),
+            GdbServer::At(address) => Some(gdb(args, address, symbols.as_deref())?),
             GdbServer::Off => None,
         };
         let rpc = socket(debug.server.rpc.as_ref()).map_err(ServerError::Rpc)?;
@@ -295,7 +300,11 @@ async fn log_failure(server: Option<impl Future<Output = io::Result<()>>>) {
     }
 }
 
-fn gdb(args: &RunArgs, address: &ListenAddress) -> Result<Gdb, ServerError> {
+fn gdb(
+    args: &RunArgs,
+    address: &ListenAddress,
+    symbols: Option<&Path>,
+) -> Result<Gdb, ServerError> {
     let server = &args.debug.server;
     let listener = listen(args, address)?;
     let mut settings = SessionSettings::default();
@@ -304,11 +313,27 @@ fn gdb(args: &RunArgs, address: &ListenAddress) -> Result<Gdb, ServerError> {
     settings.dump_folder.clone_from(&server.dump_dir);
     let metrics = socket(server.metrics.as_ref()).map_err(ServerError::Metrics)?;
     Ok(Gdb {
+        _announcement: announce(args, listener.local_addr(), symbols),
         listener,
         settings,
         metrics,
         workers: isolation::workers(args.debug.isolate, &args.log)?,
     })
+}
+
+/// A guest that cannot be announced runs all the same.
+fn announce(
+    args: &RunArgs,
+    address: ListenAddress,
+    symbols: Option<&Path>,
+) -> Option<Announcement> {
+    let runtime_dir = client::runtime_dir()?;
+    let guest = session_text::guest_name(args);
+    let server = RunningServer::new(address, guest, symbols.map(Path::to_owned));
+    let announced = Announcement::new(&runtime_dir, &server);
+    announced
+        .inspect_err(|error| tracing::info!(%error, "`trapgate gdb` will not find this guest"))
+        .ok()
 }
 
 fn listen(args: &RunArgs, address: &ListenAddress) -> Result<DebugListener, BindError> {

@@ -3,6 +3,8 @@
 mod arch;
 mod cli;
 #[cfg(feature = "gdb")]
+mod client;
+#[cfg(feature = "gdb")]
 mod debug_server;
 #[cfg(not(feature = "gdb"))]
 #[path = "no_debug_server.rs"]
@@ -25,6 +27,8 @@ mod memory;
 #[cfg(feature = "gdb")]
 mod rpc;
 mod run;
+#[cfg(feature = "gdb")]
+mod search_path;
 mod serial_output;
 mod session_text;
 mod signals;
@@ -35,6 +39,8 @@ use clap::Parser as _;
 use cli::Cli;
 use cli::Command;
 use cli::log_args;
+#[cfg(feature = "gdb")]
+use client::Client;
 use exit_status::ExitStatus;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -64,6 +70,10 @@ fn main() -> ExitCode {
             complain(&error);
             ExitStatus::BadInput
         }),
+        #[cfg(feature = "gdb")]
+        Some(Command::Gdb(args)) => start_client(Client::Gdb, &args),
+        #[cfg(feature = "gdb")]
+        Some(Command::Lldb(args)) => start_client(Client::Lldb, &args),
         Some(Command::Doctor) => doctor::doctor(),
     };
     status.into()
@@ -74,6 +84,13 @@ fn run_guest(args: &cli::RunArgs) -> ExitStatus {
         complain(&error);
         error.status()
     })
+}
+
+#[cfg(feature = "gdb")]
+fn start_client(client: Client, args: &cli::ClientArgs) -> ExitStatus {
+    let error = client::start(client, args);
+    complain(&error);
+    error.status()
 }
 
 /// Prints a line for the user. An output that is closed (a closed pipe) is no reason to end.

@@ -13,12 +13,17 @@ use vmm_core_defs::stop::RunnerFault;
 use vp_runner::runner::RunnerExit;
 use vp_runner::runner::StartMode;
 
-/// Describes the guest. `debugger` can continue a guest that is held.
-pub(crate) fn guest(args: &RunArgs, start: StartMode, debugger: &str) -> String {
-    let name = args.kernel.as_deref().map_or_else(
+/// The name of the guest.
+pub(crate) fn guest_name(args: &RunArgs) -> String {
+    args.kernel.as_deref().map_or_else(
         || "the demo guest".to_owned(),
         |path| path.display().to_string(),
-    );
+    )
+}
+
+/// Describes the guest. `debugger` can continue a guest that is held.
+pub(crate) fn guest(args: &RunArgs, start: StartMode, debugger: &str) -> String {
+    let name = guest_name(args);
     let state = match start {
         StartMode::Run => "running".to_owned(),
         StartMode::WaitForDebugger => format!(
@@ -162,7 +167,7 @@ fn crash(cause: &CrashCause) -> String {
 
 /// Quotes a word for a shell.
 #[cfg(feature = "gdb")]
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -1,12 +1,12 @@
 //! The VMM's program: found as a shell finds it, and checked for whether a library can be preloaded into it.
 
+use crate::search_path;
 use object::LittleEndian;
 use object::elf;
 use object::read::ReadCache;
 use object::read::ReadRef;
 use object::read::elf::FileHeader as _;
 use object::read::elf::ProgramHeader as _;
-use rustix::fs::Access;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::File;
@@ -115,11 +115,7 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, VmmFileError> {
             (false, false) => Err(missing()),
         };
     }
-    let folders = std::env::var_os("PATH").ok_or_else(missing)?;
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok())
-        .ok_or_else(missing)
+    search_path::find(name).ok_or_else(missing)
 }
 
 /// Checks that a library can be preloaded into the program, and returns the program. Of the dynamic linker, it is the program that the arguments name: a VMM with

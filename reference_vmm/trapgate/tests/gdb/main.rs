@@ -3,6 +3,7 @@
 mod clients;
 mod conditions;
 mod connections;
+mod found;
 mod hostile;
 mod interrupts;
 mod isolation;

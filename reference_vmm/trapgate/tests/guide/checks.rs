@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub check: Check,
 }
 
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 16] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
@@ -135,6 +135,15 @@ $ trapgate exec --gdb unix:/run/me/gdb --log debug -- qemu-system-x86_64 -accel 
         text: r#"$ trapgate run --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --cpus 4 --memory 2G
 $ trapgate run --kernel vmlinux --gdb unix:/run/me/gdb --serial file:console.txt
 $ trapgate run --gdb off --no-wait         # no debug server: an ordinary small VMM
+"#,
+        check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"$ trapgate gdb
+$ trapgate gdb -- -ex 'break do_round' -ex continue
+$ trapgate gdb --connect unix:/run/me/gdb --symbols vmlinux
+$ trapgate lldb --connect 127.0.0.1:1234
 "#,
         check: Check::Options,
     },
