@@ -14,6 +14,7 @@ use crate::memory::MemorySize;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 #[cfg(feature = "gdb")]
 pub(crate) use client_args::ClientArgs;
 #[cfg(feature = "gdb")]
@@ -92,6 +93,28 @@ pub(crate) enum Command {
     Rpc(Box<RpcArgs>),
     /// Try which debugging features work on this host's KVM
     Doctor,
+    /// Print the completions of this command line for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page of the program, or write its pages and those of its commands into a folder
+    Man {
+        /// The folder, which exists
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// A shell that completes command lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// The Bourne-again shell
+    Bash,
+    /// The Z shell
+    Zsh,
+    /// The friendly interactive shell
+    Fish,
 }
 
 /// The guest to run, and its options.

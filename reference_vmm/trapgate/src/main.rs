@@ -23,6 +23,7 @@ mod kernel;
 mod kernel_facts;
 mod kvm_host;
 mod machine;
+mod manual;
 mod memory;
 #[cfg(feature = "gdb")]
 mod rpc;
@@ -42,6 +43,7 @@ use cli::log_args;
 #[cfg(feature = "gdb")]
 use client::Client;
 use exit_status::ExitStatus;
+use std::io;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -75,6 +77,13 @@ fn main() -> ExitCode {
         #[cfg(feature = "gdb")]
         Some(Command::Lldb(args)) => start_client(Client::Lldb, &args),
         Some(Command::Doctor) => doctor::doctor(),
+        Some(Command::Completions { shell }) => {
+            written("standard output", manual::completions(shell))
+        }
+        Some(Command::Man { folder }) => {
+            let place = folder.as_deref().unwrap_or("standard output".as_ref());
+            written(&place.display().to_string(), manual::man(folder.as_deref()))
+        }
     };
     status.into()
 }
@@ -93,9 +102,19 @@ fn start_client(client: Client, args: &cli::ClientArgs) -> ExitStatus {
     error.status()
 }
 
+fn written(place: &str, result: io::Result<()>) -> ExitStatus {
+    match result {
+        Ok(()) => ExitStatus::Success,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "trapgate: cannot write to {place}: {error}");
+            ExitStatus::BadInput
+        }
+    }
+}
+
 /// Prints a line for the user. An output that is closed (a closed pipe) is no reason to end.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Prints an error with all its causes.
@@ -106,5 +125,5 @@ fn complain(error: &dyn std::error::Error) {
         text += &format!("\n  because: {error}");
         cause = error.source();
     }
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }

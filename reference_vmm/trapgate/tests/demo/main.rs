@@ -3,6 +3,7 @@
 mod bad_input;
 mod boots;
 mod doctor;
+mod manual;
 mod terminal;
 
 use test_machine::running;
