@@ -244,6 +244,7 @@ mod tests {
     use super::*;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::chown;
     use std::os::unix::fs::symlink;
 
     fn server(address: &str) -> RunningServer {
@@ -336,6 +337,14 @@ mod tests {
         mode(0o620);
         assert_eq!(servers(), 0, "a file that the group can write");
         mode(0o600);
+        if rustix::process::geteuid().is_root() {
+            let owner = |id| chown(folder.join("1"), Some(id), None).expect("by root");
+            owner(1);
+            assert_eq!(servers(), 0, "a file of another user");
+            owner(0);
+        } else {
+            println!("SKIP: a file of another user, which only root can make");
+        }
         let elsewhere = dir.path().join("elsewhere");
         fs::rename(folder.join("1"), &elsewhere).expect("ours");
         symlink(&elsewhere, folder.join("1")).expect("ours");
@@ -381,7 +390,7 @@ mod tests {
         let good = to_bytes(&server("127.0.0.1:4000")).expect("a text");
         assert_eq!(from_bytes(&good), Some(server("127.0.0.1:4000")));
         let text = |address: &str, guest: &str, symbols: &str| {
-            format!("trapgate 1\0{address}\04711\0{guest}\0{symbols}\0")
+            format!("trapgate 1\0{address}\x004711\0{guest}\0{symbols}\0")
         };
         for good in [
             text("[::1]:1", "", ""),

@@ -88,7 +88,8 @@ impl Bed {
     }
 
     /// A file that is locked as the one of a server that runs. Returns what has the lock.
-    fn forge(&self, text: &str) -> File {
+    fn forge(&self, address: &str, symbols: &str) -> File {
+        let text = ["trapgate 1", address, "1", "a guest", symbols, ""].join("\0");
         let folder = self.path("trapgate");
         fs::create_dir_all(&folder).expect("ours");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("ours");
@@ -223,11 +224,11 @@ fn a_text_that_no_server_has_written_runs_no_command() {
         format!("| {touch}"),
         format!("-ex=shell {touch}"),
     ] {
-        let _locked = bed.forge(&format!("trapgate 1\0{address}\x001\0a guest\0\0"));
+        let _locked = bed.forge(&address, "");
         bed.is_refused(&[], &[NONE]);
     }
     let socket = format!("unix:/x -ex 'shell {touch}'");
-    let _locked = bed.forge(&format!("trapgate 1\0{socket}\x001\0a guest\0\0"));
+    let _locked = bed.forge(&socket, "");
     let text = bed.gdb(&[]).output;
     in_order(&text, &["/x -ex 'shell touch", "No such file or directory"]);
     // GDB takes a name that begins with this character for a command.
@@ -243,7 +244,7 @@ fn a_text_that_no_server_has_written_runs_no_command() {
 #[test]
 fn the_debugger_takes_the_place_of_trapgate_with_its_arguments() {
     let bed = Bed::new();
-    let _locked = bed.forge("trapgate 1\0127.0.0.1:4000\x001\0a guest\0/bin/sh\0");
+    let _locked = bed.forge("127.0.0.1:4000", "/bin/sh");
     bed.fake("gdb");
     bed.fake("lldb-9");
     bed.fake("lldb-14");
