@@ -22,7 +22,7 @@ pub(crate) fn completions(shell: Shell) -> io::Result<()> {
 
 /// Writes a page for the program and for each command into the folder. Without a folder, prints the page of the program.
 pub(crate) fn man(folder: Option<&Path>) -> io::Result<()> {
-    // The page of `trapgate help` would say nothing.
+    // `trapgate help` has no page.
     let program = Cli::command().disable_help_subcommand(true);
     match folder {
         Some(folder) => clap_mangen::generate_to(program, folder),

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 pub(super) const CLIENT_HELP: &str = "\
 Without --connect, the command finds the VM of this user that runs with a debug server, started by `trapgate run` or
 `trapgate exec`. If several run, it lists them. The debugger takes the place of trapgate, reads the symbols of the
-guest if they are known, connects, and then does what ARGS say, for example
-  trapgate gdb -- -ex 'break do_round' -ex continue
-If the debugger cannot be started, the exit status is 2, and a message says what to do.";
+guest if they are known, connects, and then does what ARGS say. If the debugger cannot be started, the exit status
+is 2, and a message says what to do. For example:
+  trapgate gdb -- -ex 'break do_round' -ex continue";
 
 /// The VM, and the debugger.
 #[derive(Debug, Args)]

@@ -95,7 +95,11 @@ fn each_command_has_a_man_page() {
     }
     let run = fs::read_to_string(folder.path().join("trapgate-run.1")).expect("text");
     assert!(run.contains(r"\-\-freeze\-time"), "{run}");
-    assert!(output(&["man"]).contains(".SH NAME\ntrapgate"));
+    let program = output(&["man"]);
+    assert!(program.contains(".SH NAME\ntrapgate"), "{program}");
+    // The pages to which it refers.
+    let others = program.matches("(1)\n").count();
+    assert_eq!(others, commands().len(), "{program}");
 }
 
 #[test]
