@@ -34,6 +34,12 @@ impl BreakpointTable {
         if let [only] = here {
             return vec![*only];
         }
+        self.armed_at(ram, location)
+    }
+
+    /// The breakpoints that a VP at `location` is about to hit, in the order of [`hit_together`](Self::hit_together).
+    pub(crate) fn armed_at(&self, ram: &MemorySlots, location: &CodeLocation) -> Vec<Breakpoint> {
+        let here = self.at.get(&location.rip).map_or(&[][..], Vec::as_slice);
         let gpa = location.rip_gpa(ram);
         let armed = |by_register: bool| {
             here.iter().copied().filter(move |breakpoint| {

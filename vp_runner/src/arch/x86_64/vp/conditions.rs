@@ -129,6 +129,28 @@ impl<V: Vcpu> Vp<V> {
         }
     }
 
+    /// A step has ended at RIP. The stop stands for a hit of the breakpoints there, which the VP passes next, so their commands are executed.
+    pub(super) fn execute_commands_at_step_end(&mut self) {
+        if self.memory.breakpoints().conditions.is_empty() {
+            return;
+        }
+        let Ok(location) = self.cpu.location() else {
+            return;
+        };
+        let armed = {
+            let table = &self.memory.breakpoints().table;
+            table.armed_at(&self.memory.ram, &location)
+        };
+        let mut registers = None;
+        for breakpoint in armed {
+            let conditions = self.memory.breakpoints().conditions.of(&breakpoint);
+            if let Some(conditions) = conditions.filter(|conditions| conditions.has_commands()) {
+                // The VP has stopped, whatever the verdict is.
+                let _ = self.evaluate(&conditions, &mut registers);
+            }
+        }
+    }
+
     fn hit_together(&self, location: &CodeLocation) -> Vec<Breakpoint> {
         let ram = &self.memory.ram;
         self.memory.breakpoints().table.hit_together(ram, location)

@@ -291,6 +291,9 @@ impl<V: Vcpu> Vp<V> {
     /// The VP is in user space, with its last exit completed (I2).
     pub(super) fn park(&mut self, cause: Option<Cause>, run: &GuestRun) -> VpParked {
         self.lower();
+        if let Some(Cause::Debug(DebugStopReason::SingleStep { .. })) = cause {
+            self.execute_commands_at_step_end();
+        }
         self.clocks.stand();
         VpParked {
             vp: self.index,

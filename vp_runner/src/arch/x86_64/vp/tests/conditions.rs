@@ -251,6 +251,23 @@ fn a_breakpoint_prints_also_where_another_one_at_its_address_is_the_stop() {
     }
 }
 
+/// The client continues behind the breakpoint, because the stop at the end of the step stands for the hit.
+#[test]
+fn a_step_that_ends_at_a_breakpoint_executes_its_commands() {
+    for kind in [BreakpointKind::Execute, BreakpointKind::Software] {
+        let mut guest = Guest::new(&[(kind, SITE)]);
+        guest.prints(kind, SITE);
+        let step = [debug(DB, BS).leaves_at(SITE)];
+        let parked = guest.step(step);
+        assert_eq!(parked.cause, STEPPED, "{kind:?}");
+        assert_eq!(guest.printed(), b"hit", "{kind:?}");
+        // Elsewhere there is nothing to print.
+        let parked = guest.step([debug(DB, BS).leaves_at(SITE + 2)]);
+        assert_eq!(parked.cause, STEPPED, "{kind:?}");
+        assert_eq!(guest.printed(), b"", "{kind:?}");
+    }
+}
+
 /// The instruction that the VP passes faults, and the guest's handler has a breakpoint.
 #[test]
 fn a_breakpoint_of_the_handler_is_met_while_another_is_passed() {
