@@ -48,11 +48,13 @@ mod pending_clients;
 #[cfg(feature = "process")]
 pub mod process;
 mod protocol;
+mod ram_pieces;
 mod refusal;
 mod refused;
 mod registers;
 #[cfg(feature = "rpc")]
 mod rpc;
+mod search;
 mod server;
 mod session;
 mod session_log;

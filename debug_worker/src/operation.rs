@@ -8,6 +8,7 @@ use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
 use crate::registers;
+use crate::search::search_memory;
 use crate::session_log::SessionLog;
 use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
@@ -120,6 +121,9 @@ impl Guest {
             TargetOp::ReadPhysical { address, len } => {
                 let memory = self.read_memory(GuestAddress::Gpa(Gpa::new(address)), len);
                 memory.await.into()
+            }
+            TargetOp::SearchMemory { range, pattern } => {
+                search_memory(&self.vm, range, &pattern).await.into()
             }
             TargetOp::WriteMemory {
                 thread,
@@ -392,6 +396,11 @@ impl Guest {
         );
         Ok(TargetReply::Text(text))
     }
+}
+
+/// Whether an operation may take as long as the guest is large.
+pub(crate) fn is_long(op: &TargetOp) -> bool {
+    matches!(op, TargetOp::SearchMemory { .. }) || monitor::is_dump(op)
 }
 
 fn done(result: Result<(), CallError>) -> Outcome {

@@ -12,9 +12,9 @@ use crate::connection::Outgoing;
 use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
-use crate::monitor;
 use crate::operation::Guest;
 use crate::operation::Outcome;
+use crate::operation::is_long;
 use crate::output::Output;
 use crate::parameters::SessionSettings;
 use crate::pending_clients::ReadyClient;
@@ -260,7 +260,7 @@ impl Session {
     }
 
     async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
-        let only_for_client = monitor::is_dump(&op);
+        let only_for_client = is_long(&op);
         self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
             // The operation is pinned first: its future is large, and each wrapper would move the future.
@@ -268,7 +268,7 @@ impl Session {
             let mut op = op.instrument(self.link.stop.clone()).fuse();
             loop {
                 if only_for_client && self.link.end_of_stream {
-                    // A dump takes minutes for a large guest, and would keep the guest stopped and the next client out.
+                    // It may take minutes for a large guest, and would keep the guest stopped and the next client out.
                     return Err(SessionEnd::ClientGone);
                 }
                 if let Some(outcome) = self.link.turn(Pin::new(&mut op)).await? {

@@ -3,12 +3,14 @@
 mod bed;
 mod connections;
 mod ends;
+mod fake_memory;
 mod fake_vm;
 mod hostile;
 mod log_text;
 mod observability;
 mod owner;
 mod races;
+mod ranges;
 mod sessions;
 mod threads;
 mod transport;

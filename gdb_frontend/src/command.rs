@@ -69,6 +69,15 @@ pub enum Command<'a> {
         /// The bytes to write. The range does not pass the end of the address space.
         data: Cow<'a, [u8]>,
     },
+    /// `qSearch:memory`: searches memory for bytes.
+    SearchMemory {
+        /// The address of the first byte.
+        address: u64,
+        /// The length of the range, at least 1. The range does not pass the end of the address space.
+        len: u64,
+        /// The bytes to find, at least one.
+        pattern: Cow<'a, [u8]>,
+    },
     /// `c`, `C`, `s` and `S`: continues or steps.
     Resume {
         /// Continue or step.
@@ -237,6 +246,7 @@ impl<'a> Command<'a> {
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
+            (b"qSearch", _) => memory::search(arguments),
             (b"qMemoryRegionInfo", _) => lldb::memory_region(arguments),
             // Scripts write these queries with either letter.
             (b"qqemu.sstepbits" | b"Qqemu.sstepbits", b"") => Ok(Self::StepBits),

@@ -74,6 +74,14 @@ pub enum TargetOp {
         /// The length in bytes, as in [`ReadMemory`](Self::ReadMemory).
         len: usize,
     },
+    /// Searches RAM for bytes. The parts of the range that are no RAM are left out. Answer: [`TargetReply::Found`]. The
+    /// search may take long; the driver may give it up if the client goes away.
+    SearchMemory {
+        /// The range, which may be as long as the address space.
+        range: MemoryRange,
+        /// The bytes to find: at least one, and no more than fit in a packet.
+        pattern: Vec<u8>,
+    },
     /// Writes memory by guest physical addresses. Answer: [`TargetReply::Done`].
     WritePhysical {
         /// The physical address of the first byte.
@@ -154,6 +162,8 @@ pub enum TargetReply {
     Registers(RegisterBlock),
     /// The bytes from the requested address on.
     Memory(Vec<u8>),
+    /// The address of the first match of a search. `None` if there is no match.
+    Found(Option<u64>),
     /// The region that contains the requested address.
     MemoryRegion(MemoryRegion),
     /// A text for a person.
@@ -166,6 +176,26 @@ pub enum TargetReply {
     StopReason(Option<StopReason>),
     /// The operation failed.
     Error(TargetError),
+}
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// The kind of the addresses.
+    pub space: AddressSpace,
+    /// The address of the first byte.
+    pub first: u64,
+    /// The address of the last byte. The address behind it may not fit in 64 bits.
+    pub last: u64,
+}
+
+/// The kind of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSpace {
+    /// A virtual address, which the page tables of this thread translate.
+    Virtual(Tid),
+    /// A guest physical address.
+    Physical,
 }
 
 /// A range of addresses with the same properties.

@@ -1,5 +1,9 @@
 //! A VM that keeps its state in a struct, records its requests, and misbehaves on demand.
 
+use super::fake_memory::mapped_pages;
+use super::fake_memory::memory_region;
+use super::fake_memory::not_mapped;
+use super::fake_memory::translate;
 use mesh::Receiver;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,14 +41,7 @@ use vmm_core_defs::debug_rpc::Unsupported;
 use vmm_core_defs::debug_rpc::VmStatus;
 use vmm_core_defs::debug_rpc::VpActivity;
 use vmm_core_defs::debug_rpc::VpStatus;
-use vmm_core_defs::memory::MappedPage;
-use vmm_core_defs::memory::MappedPages;
-use vmm_core_defs::memory::MemoryRegion;
 use vmm_core_defs::memory::RamRange;
-use vmm_core_defs::memory::RegionRights;
-use vmm_core_defs::memory::TableEntry;
-use vmm_core_defs::memory::Translation;
-use vmm_core_defs::memory::WalkFaultReason;
 use vmm_core_defs::regs::DebuggerVpState;
 use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::regs::XFeatures;
@@ -176,6 +173,11 @@ impl FakeVm {
     /// Accepts every watchpoint from now on.
     pub(super) fn accept_watchpoints(&self) {
         self.change(|state| state.refuses_watchpoints = false);
+    }
+
+    /// Writes memory behind the server's back.
+    pub(super) fn write(&self, address: usize, data: &[u8]) {
+        self.change(|state| state.memory[address..][..data.len()].copy_from_slice(data));
     }
 
     /// Turns paging on for every VP.
@@ -362,16 +364,7 @@ impl State {
             }),
             DebugRequest::MemoryRegion(rpc) => rpc.handle_sync(|(vp, gva)| {
                 self.vp(vp)?;
-                let (first, last) = (gva.value() & !0xfff, gva.value() | 0xfff);
-                Ok(MemoryRegion {
-                    first: Gva::new(first),
-                    last: Gva::new(last),
-                    rights: (first == 0x1000).then_some(RegionRights {
-                        ram: true,
-                        writable: false,
-                        executable: true,
-                    }),
-                })
+                Ok(memory_region(gva))
             }),
             DebugRequest::RamRanges(rpc) => rpc.complete(Ok(vec![RamRange {
                 gpa: Gpa::new(0),
@@ -475,29 +468,6 @@ impl State {
     }
 }
 
-/// Addresses from 4 GiB on are mapped, each to the address 4 GiB below.
-fn translate(vp: VpIndex, gva: Gva) -> Result<Translation, DebugError> {
-    let gpa = gva.value().checked_sub(1 << 32);
-    let gpa = gpa.map(Gpa::new).ok_or_else(|| not_mapped(vp, gva))?;
-    Ok(Translation {
-        gpa,
-        page_size: Some(1 << 12),
-        writable: true,
-        user: false,
-        executable: true,
-        entries: vec![TableEntry {
-            level: 1,
-            gpa: Gpa::new(0x2000),
-            value: 3,
-        }],
-    })
-}
-
-fn not_mapped(vp: VpIndex, gva: Gva) -> DebugError {
-    let why = WalkFaultReason::NonCanonical;
-    DebugError::NotMapped { vp, gva, why }
-}
-
 /// One breakpoint of each kind of arming.
 fn breakpoints() -> Vec<BreakpointStatus> {
     let armings = [
@@ -534,29 +504,6 @@ fn hits() -> Vec<BreakpointHits> {
         passes,
     };
     vec![of(0x1000, 12, 10), of(0x2000, 0, 0)]
-}
-
-/// Two pages, with one answer each.
-fn mapped_pages(from: Gva) -> MappedPages {
-    let page = |gva| MappedPage {
-        gva: Gva::new(gva),
-        gpa: Gpa::new(gva),
-        size: 0x1000,
-        writable: true,
-        user: false,
-        executable: true,
-        entry: gva | 3,
-    };
-    match from.value() {
-        0 => MappedPages {
-            pages: vec![page(0x1000)],
-            next: Some(Gva::new(0x2000)),
-        },
-        _ => MappedPages {
-            pages: vec![page(0x2000)],
-            next: None,
-        },
-    }
 }
 
 fn name(request: &DebugRequest) -> &'static str {

@@ -1,4 +1,4 @@
-//! The packets `m`, `M`, `x` and `X`.
+//! The packets `m`, `M`, `x`, `X` and `qSearch:memory`.
 
 use super::Command;
 use super::CommandError;
@@ -11,6 +11,7 @@ pub(super) const FEATURES: &[&str] = &["binary-upload+"];
 
 const READ: &str = "m addr,length, or x addr,length, both in hex";
 const WRITE: &str = "M addr,length:XX..., or X addr,length:binary data";
+const SEARCH: &str = "qSearch:memory:address;length;pattern, with address and length in hex, and the pattern of at least one byte in binary";
 
 /// The encoding of memory in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +63,38 @@ fn write<'a>(range: &[u8], data: Cow<'a, [u8]>) -> Result<Command<'a>, CommandEr
     if len != data.len() as u64 {
         return Err(CommandError::Syntax(WRITE));
     }
-    // The last byte may be the last byte of the address space.
-    if len > 0 && address.checked_add(len - 1).is_none() {
-        return Err(CommandError::Wraps);
-    }
+    in_address_space(address, len)?;
     Ok(Command::WriteMemory { address, data })
+}
+
+/// The last byte of a range may be the last byte of the address space.
+fn in_address_space(address: u64, len: u64) -> Result<(), CommandError> {
+    match len > 0 && address.checked_add(len - 1).is_none() {
+        true => Err(CommandError::Wraps),
+        false => Ok(()),
+    }
+}
+
+/// `qSearch:memory:address;length;search-pattern`: "Search length bytes at address for search-pattern. address and length are encoded in hex.
+/// search-pattern is a sequence of bytes, also encoded in hex." GDB and gdbserver encode the pattern in binary, with escapes.
+pub(super) fn search(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
+    let Some(rest) = arguments.strip_prefix(b":memory:") else {
+        return Ok(Command::Unknown);
+    };
+    let syntax = CommandError::Syntax(SEARCH);
+    let (address, rest) = syntax::split_once(rest, b';').ok_or(syntax)?;
+    let (len, pattern) = syntax::split_once(rest, b';').ok_or(syntax)?;
+    let address = syntax::number(address).ok_or(syntax)?;
+    let len = syntax::number(len).filter(|len| *len > 0).ok_or(syntax)?;
+    let pattern = unescape(pattern)
+        .filter(|pattern| !pattern.is_empty())
+        .ok_or(syntax)?;
+    in_address_space(address, len)?;
+    Ok(Command::SearchMemory {
+        address,
+        len,
+        pattern,
+    })
 }
 
 /// Resolves escapes (GDB manual, node "Overview"): `}` is followed by the byte with bit 5 inverted.

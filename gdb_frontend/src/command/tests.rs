@@ -61,6 +61,13 @@ fn malformed_packets_say_what_the_form_is() {
         "X0,1:",
         "X0,2:a",
         "X0,1:}",
+        "qSearch:memory:",
+        "qSearch:memory:0;1",
+        "qSearch:memory:0;1;",
+        "qSearch:memory:0;0;a",
+        "qSearch:memory:0;1;}",
+        "qSearch:memory:0,1;a",
+        "qSearch:memory:0;10000000000000000;a",
         "cg",
         "s-1",
         "C",
@@ -120,6 +127,8 @@ fn what_nobody_knows_is_unknown() {
         "qSymbol::",
         "QNonStop:1",
         "qXfer:auxv:read::0,1",
+        "qSearch",
+        "qSearch:memory",
         "qXfer",
         "qXfer:features:write:target.xml:0:x",
         "qCRC:0,1",
@@ -135,6 +144,11 @@ fn ranges_that_wrap_are_told_apart() {
     assert_eq!(parse("Mffffffffffffffff,2:0000"), Err(CommandError::Wraps));
     assert_eq!(parse("Xfffffffffffffffe,3:abc"), Err(CommandError::Wraps));
     assert_eq!(parse("Z2,ffffffffffffffff,8"), Err(CommandError::Wraps));
+    assert_eq!(
+        parse("qSearch:memory:2;ffffffffffffffff;a"),
+        Err(CommandError::Wraps)
+    );
+    assert!(parse("qSearch:memory:1;ffffffffffffffff;a").is_ok());
     assert!(parse("Mffffffffffffffff,1:00").is_ok());
     assert!(parse("Z0,ffffffffffffffff,1").is_ok());
 }
@@ -154,6 +168,18 @@ fn binary_writes_resolve_escapes() {
     expect(b"X10,3:a:b", b"a:b");
     expect(b"X10,4:}\x03}\x04}]}\x0a", b"#$}*");
     expect(b"X10,3:a}]b", b"a}b");
+}
+
+#[test]
+fn a_pattern_resolves_escapes_and_may_contain_separators() {
+    assert_eq!(
+        Command::parse(b"qSearch:memory:10;20;;:,}\x03"),
+        Ok(Command::SearchMemory {
+            address: 0x10,
+            len: 0x20,
+            pattern: b";:,#".into(),
+        })
+    );
 }
 
 #[test]
@@ -309,7 +335,7 @@ proptest! {
     fn packets_that_look_right_are_parsed_without_a_panic(
         name in proptest::sample::select(vec![
             "p", "P", "m", "M", "x", "X", "c", "C", "Z", "z", "H", "T", "vCont;", "qXfer:", "qRcmd,",
-            "qThreadExtraInfo,", "qSupported:", "vKill;", "qXfer:features:read:target.xml:",
+            "qThreadExtraInfo,", "qSupported:", "vKill;", "qSearch:memory:", "qXfer:features:read:target.xml:",
         ]),
         rest in "[0-9a-f,:;=crsS}*-]{0,40}",
     ) {

@@ -39,6 +39,11 @@ impl Core {
             (Pending::Memory(format), TargetReply::Memory(data)) => {
                 self.send_memory(format, &data);
             }
+            // "‘0’ The pattern was not found. ‘1,address’ The pattern was found at address."
+            (Pending::Search, TargetReply::Found(None)) => self.text("0"),
+            (Pending::Search, TargetReply::Found(Some(address))) => {
+                self.text(&format!("1,{address:x}"));
+            }
             (Pending::MemoryRegion, TargetReply::MemoryRegion(region)) => {
                 self.send_region(&region);
             }

@@ -19,6 +19,8 @@ use crate::command::supported;
 use crate::framing::PacketWriter;
 use crate::regs::Reg;
 use crate::regs::RegNum;
+use crate::target::AddressSpace;
+use crate::target::MemoryRange;
 use crate::target::Resume;
 use crate::target::ResumeAction;
 use crate::target::TargetError;
@@ -68,6 +70,17 @@ impl Core {
                     },
                 };
                 self.ask(op, Pending::Ok);
+            }
+            Command::SearchMemory {
+                address,
+                len,
+                pattern,
+            } => {
+                let op = TargetOp::SearchMemory {
+                    range: self.memory_range(address, len),
+                    pattern: pattern.into_owned(),
+                };
+                self.ask(op, Pending::Search);
             }
             Command::Resume { action, address } => self.resume_plainly(action, address),
             Command::VCont(vcont) => self.resume_vcont(&vcont),
@@ -289,6 +302,18 @@ impl Core {
             },
         };
         self.ask(op, Pending::Memory(format));
+    }
+
+    /// The range of a packet that has checked that the range does not pass the end of the address space. `len` is at least 1.
+    fn memory_range(&self, address: u64, len: u64) -> MemoryRange {
+        MemoryRange {
+            space: match self.physical_memory {
+                true => AddressSpace::Physical,
+                false => AddressSpace::Virtual(self.current),
+            },
+            first: address,
+            last: address.saturating_add(len - 1),
+        }
     }
 
     /// `c` and `s`. A thread that `Hc` selected runs alone. Otherwise all threads run, and `s` steps the current

@@ -26,6 +26,8 @@ pub(super) enum Pending {
     },
     /// Replies with memory.
     Memory(MemoryFormat),
+    /// Replies with the address of a match.
+    Search,
     /// Replies with the region that contains an address.
     MemoryRegion,
     /// Sends no reply, because the guest runs now.

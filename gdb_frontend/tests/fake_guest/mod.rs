@@ -5,6 +5,7 @@ use gdb_frontend::regs::Reg;
 use gdb_frontend::regs::RegisterBlock;
 use gdb_frontend::target::Breakpoint;
 use gdb_frontend::target::BreakpointKind;
+use gdb_frontend::target::MemoryRange;
 use gdb_frontend::target::MemoryRegion;
 use gdb_frontend::target::RegionAccess;
 use gdb_frontend::target::ResumeAction;
@@ -86,6 +87,14 @@ impl FakeGuest {
                     }
                     None => unmapped(*address),
                 }
+            }
+            TargetOp::SearchMemory { range, pattern } => {
+                let found = self.part(range).and_then(|(first, memory)| {
+                    let mut windows = memory.windows(pattern.len());
+                    let at = windows.position(|window| window == pattern)?;
+                    Some(first + at as u64)
+                });
+                TargetReply::Found(found)
             }
             TargetOp::WriteMemory { address, data, .. }
             | TargetOp::WritePhysical { address, data } => match self.offset(*address) {
@@ -177,6 +186,15 @@ impl FakeGuest {
         let value = registers.get(pc.num).expect("the program counter is known");
         let value = u64::from_le_bytes(value.try_into().expect("64 bits"));
         registers.set_uint(pc.num, value.wrapping_add(1));
+    }
+
+    /// The part of the memory that lies in a range, with its first address.
+    fn part(&self, range: &MemoryRange) -> Option<(u64, &[u8])> {
+        let end = MEMORY_BASE + self.memory.len() as u64;
+        let first = range.first.max(MEMORY_BASE);
+        let last = range.last.min(end - 1);
+        let (from, to) = (self.offset(first)?, self.offset(last)?);
+        (from <= to).then(|| (first, &self.memory[from..=to]))
     }
 
     fn offset(&self, address: u64) -> Option<usize> {
