@@ -72,15 +72,24 @@ impl Deadline {
         }
     }
 
-    /// Waits for `future`, which is not a request. Returns false if `future` did not end in time.
-    pub(crate) async fn limit(&self, future: impl Future<Output = ()>) -> bool {
+    /// Returns the output of `future` if it ends within `limit`. Otherwise `future` is dropped.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut timer = PolledTimer::new(&*self.driver);
         let mut future = std::pin::pin!(future.fuse());
-        // race: the caller drops a future that has not ended
+        // race: the caller decides what happens to a future that has not ended
         select! {
-            () = future => true,
-            _ = timer.sleep(self.limit).fuse() => false,
+            output = future => Some(output),
+            _ = timer.sleep(limit).fuse() => None,
         }
+    }
+
+    /// Waits for `future`, which is not a request. Returns false if `future` did not end in time.
+    pub(crate) async fn limit(&self, future: impl Future<Output = ()>) -> bool {
+        self.within(self.limit, future).await.is_some()
     }
 }
 

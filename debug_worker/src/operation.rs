@@ -398,9 +398,9 @@ impl Guest {
     }
 }
 
-/// Whether an operation may take as long as the guest is large.
-pub(crate) fn is_long(op: &TargetOp) -> bool {
-    matches!(op, TargetOp::SearchMemory { .. }) || monitor::is_dump(op)
+/// Whether an operation reads a range of memory that may be as large as the guest.
+pub(crate) const fn searches(op: &TargetOp) -> bool {
+    matches!(op, TargetOp::SearchMemory { .. })
 }
 
 fn done(result: Result<(), CallError>) -> Outcome {

@@ -12,9 +12,10 @@ use crate::connection::Outgoing;
 use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
+use crate::monitor;
+use crate::operation;
 use crate::operation::Guest;
 use crate::operation::Outcome;
-use crate::operation::is_long;
 use crate::output::Output;
 use crate::parameters::SessionSettings;
 use crate::pending_clients::ReadyClient;
@@ -48,6 +49,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use thiserror::Error;
 use tracing::Instrument as _;
 use tracing::Span;
@@ -120,6 +122,10 @@ pub(crate) struct Ends {
     /// Set by the session.
     pub(crate) client_done: ClientDone,
 }
+
+/// GDB takes the answer to a search for lost if it receives nothing for a few seconds (`set remotetimeout`), and would take the late answer for that of its next
+/// packet. Before a packet, it skips an acknowledgement that it does not expect. So a `+` after each interval keeps GDB waiting.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A client and its guest.
 pub(crate) struct Session {
@@ -260,7 +266,8 @@ impl Session {
     }
 
     async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
-        let only_for_client = is_long(&op);
+        let waits = operation::searches(&op);
+        let only_for_client = waits || monitor::is_dump(&op);
         self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
             // The operation is pinned first: its future is large, and each wrapper would move the future.
@@ -271,8 +278,21 @@ impl Session {
                     // It may take minutes for a large guest, and would keep the guest stopped and the next client out.
                     return Err(SessionEnd::ClientGone);
                 }
-                if let Some(outcome) = self.link.turn(Pin::new(&mut op)).await? {
-                    break outcome;
+                let turn = self.link.turn(Pin::new(&mut op));
+                let turned = match waits {
+                    true => self.deadline.within(BEAT, turn).await,
+                    false => Some(turn.await),
+                };
+                match turned {
+                    Some(turned) => {
+                        if let Some(outcome) = turned? {
+                            break outcome;
+                        }
+                    }
+                    None if self.link.outgoing.is_empty() => {
+                        self.link.outgoing.queue(b"+".to_vec());
+                    }
+                    None => {}
                 }
             }
         };

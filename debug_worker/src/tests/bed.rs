@@ -340,6 +340,15 @@ impl Client {
         }
     }
 
+    /// Waits for bytes that belong to no packet.
+    pub(super) fn bytes_outside_packets(&mut self) -> Vec<u8> {
+        assert!(self.received.is_empty(), "a packet is waiting");
+        let mut buffer = vec![0; 16];
+        let count = self.stream.read(&mut buffer).expect("bytes");
+        buffer.truncate(count);
+        buffer
+    }
+
     /// Expects that the server closes the connection without another byte.
     pub(super) fn expect_closed(&mut self) {
         assert_eq!(self.try_reply(), None);

@@ -92,3 +92,18 @@ fn a_search_ends_with_its_client_and_at_an_error() {
     assert_eq!(bed.vm.wait_detached().len(), 1);
     client.expect_closed();
 }
+
+/// GDB would give up, and take the late answer for that of its next packet.
+#[test]
+fn a_client_that_waits_for_a_search_receives_a_sign_of_life() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    bed.vm.write(0x1000, b"needle");
+    bed.vm.mute("read memory");
+    client.send("qSearch:memory:1000;8;needle");
+    for _ in 0..2 {
+        assert_eq!(client.bytes_outside_packets(), b"+");
+    }
+    bed.vm.answer_muted();
+    assert_eq!(client.reply(), "1,1000");
+}
