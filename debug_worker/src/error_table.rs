@@ -216,6 +216,16 @@ const fn register_advice(reason: &BadRegisterReason) -> &'static str {
     }
 }
 
+/// The error for an address without RAM, or with RAM that cannot be read.
+pub(crate) fn no_ram(address: u64) -> TargetError {
+    TargetError {
+        errno: errno::EFAULT,
+        text: format!(
+            "no RAM can be read at {address:#x}; `monitor info mem` lists the mapped ranges, and `monitor info mtree` the physical ones"
+        ),
+    }
+}
+
 /// The error for a request that the worker itself finds invalid.
 pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
     TargetError {

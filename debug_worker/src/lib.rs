@@ -29,6 +29,7 @@ mod address;
 #[cfg(feature = "announce")]
 mod announcement;
 mod capability_text;
+mod checksum;
 mod conditions;
 mod connection;
 mod deadline;

@@ -1,5 +1,6 @@
 //! Maps operations of the protocol to requests to the VM. No other file does this.
 
+use crate::checksum::checksum;
 use crate::conditions;
 use crate::deadline::CallError;
 use crate::error_table::bad_argument;
@@ -125,6 +126,7 @@ impl Guest {
             TargetOp::SearchMemory { range, pattern } => {
                 search_memory(&self.vm, range, &pattern).await.into()
             }
+            TargetOp::Checksum(range) => checksum(&self.vm, range).await.into(),
             TargetOp::WriteMemory {
                 thread,
                 address,
@@ -400,7 +402,7 @@ impl Guest {
 
 /// Whether an operation reads a range of memory that may be as large as the guest.
 pub(crate) const fn searches(op: &TargetOp) -> bool {
-    matches!(op, TargetOp::SearchMemory { .. })
+    matches!(op, TargetOp::SearchMemory { .. } | TargetOp::Checksum(_))
 }
 
 fn done(result: Result<(), CallError>) -> Outcome {

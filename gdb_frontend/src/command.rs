@@ -78,6 +78,13 @@ pub enum Command<'a> {
         /// The bytes to find, at least one.
         pattern: Cow<'a, [u8]>,
     },
+    /// `qCRC`: returns the checksum of memory.
+    Checksum {
+        /// The address of the first byte.
+        address: u64,
+        /// The length of the range, at least 1. The range does not pass the end of the address space.
+        len: u64,
+    },
     /// `c`, `C`, `s` and `S`: continues or steps.
     Resume {
         /// Continue or step.
@@ -247,6 +254,7 @@ impl<'a> Command<'a> {
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
             (b"qSearch", _) => memory::search(arguments),
+            (b"qCRC", _) => memory::checksum(arguments),
             (b"qMemoryRegionInfo", _) => lldb::memory_region(arguments),
             // Scripts write these queries with either letter.
             (b"qqemu.sstepbits" | b"Qqemu.sstepbits", b"") => Ok(Self::StepBits),

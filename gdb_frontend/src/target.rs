@@ -82,6 +82,10 @@ pub enum TargetOp {
         /// The bytes to find: at least one, and no more than fit in a packet.
         pattern: Vec<u8>,
     },
+    /// Computes the CRC-32 of memory that GDB's `compare-sections` uses: polynomial 0x04c11db7, the most significant bit
+    /// of each byte first, initial value 0xffffffff, result not inverted. Answer: [`TargetReply::Checksum`], or an error
+    /// if a byte of the range is no RAM. As a search, it may take long.
+    Checksum(MemoryRange),
     /// Writes memory by guest physical addresses. Answer: [`TargetReply::Done`].
     WritePhysical {
         /// The physical address of the first byte.
@@ -164,6 +168,8 @@ pub enum TargetReply {
     Memory(Vec<u8>),
     /// The address of the first match of a search. `None` if there is no match.
     Found(Option<u64>),
+    /// A checksum of memory.
+    Checksum(u32),
     /// The region that contains the requested address.
     MemoryRegion(MemoryRegion),
     /// A text for a person.

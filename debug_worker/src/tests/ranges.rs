@@ -107,3 +107,41 @@ fn a_client_that_waits_for_a_search_receives_a_sign_of_life() {
     bed.vm.answer_muted();
     assert_eq!(client.reply(), "1,1000");
 }
+
+#[test]
+fn a_checksum_is_that_of_gdb_across_pieces_and_regions() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    // The check value of CRC-32/MPEG-2, as catalogues of CRCs give it.
+    for at in [0x1000, 0x1ffb, 0xb_fffb, MEMORY_SIZE - 9] {
+        bed.vm.write(at, b"123456789");
+        assert_eq!(client.ask(&format!("qCRC:{at:x},9")), "C376e6e7");
+    }
+    // Leading zeros count.
+    bed.vm.write(0x1000, b"\0\0\0\0");
+    assert_eq!(client.ask("qCRC:1000,4"), "Cc704dd7b");
+    let all = client.ask("qCRC:80000,80000");
+    bed.vm.write(0xc_0000, &[0x55]);
+    assert_ne!(client.ask("qCRC:80000,80000"), all);
+}
+
+#[test]
+fn a_checksum_needs_ram_everywhere() {
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    client.ask("qSupported:error-message+");
+    for (range, hole) in [
+        ("fff,2", 0xfff),
+        ("2fff,2", 0x3000),
+        ("2000,ffffffffffffdfff", 0x3000),
+        ("fffff,2", 0x10_0000),
+        ("ffffffffffffffff,1", u64::MAX),
+    ] {
+        let refused = client.ask(&format!("qCRC:{range}"));
+        let reason = format!("E.no RAM can be read at {hole:#x};");
+        assert!(refused.starts_with(&reason), "{range}: {refused}");
+    }
+    client.ask("Qqemu.PhyMemMode:1");
+    assert_eq!(client.ask("qCRC:3000,1"), client.ask("qCRC:3000,1"));
+    assert!(client.ask("qCRC:3000,1").starts_with('C'));
+}

@@ -1,4 +1,4 @@
-//! The packets `m`, `M`, `x`, `X` and `qSearch:memory`.
+//! The packets `m`, `M`, `x`, `X`, `qSearch:memory` and `qCRC`.
 
 use super::Command;
 use super::CommandError;
@@ -12,6 +12,7 @@ pub(super) const FEATURES: &[&str] = &["binary-upload+"];
 const READ: &str = "m addr,length, or x addr,length, both in hex";
 const WRITE: &str = "M addr,length:XX..., or X addr,length:binary data";
 const SEARCH: &str = "qSearch:memory:address;length;pattern, with address and length in hex, and the pattern of at least one byte in binary";
+const CHECKSUM: &str = "qCRC:addr,length, both in hex, with a length of at least 1";
 
 /// The encoding of memory in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,17 @@ pub(super) fn search(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
         len,
         pattern,
     })
+}
+
+/// `qCRC:addr,length`: "Compute the CRC checksum of a block of memory using CRC-32 defined in IEEE 802.3."
+pub(super) fn checksum(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
+    let (address, len) = arguments
+        .strip_prefix(b":")
+        .and_then(syntax::range)
+        .filter(|(_, len)| *len > 0)
+        .ok_or(CommandError::Syntax(CHECKSUM))?;
+    in_address_space(address, len)?;
+    Ok(Command::Checksum { address, len })
 }
 
 /// Resolves escapes (GDB manual, node "Overview"): `}` is followed by the byte with bit 5 inverted.

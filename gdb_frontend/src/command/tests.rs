@@ -61,6 +61,13 @@ fn malformed_packets_say_what_the_form_is() {
         "X0,1:",
         "X0,2:a",
         "X0,1:}",
+        "qCRC",
+        "qCRC:",
+        "qCRC:0",
+        "qCRC:0,0",
+        "qCRC:0;1",
+        "qCRC:x,1",
+        "qCRC:0,10000000000000000",
         "qSearch:memory:",
         "qSearch:memory:0;1",
         "qSearch:memory:0;1;",
@@ -131,7 +138,6 @@ fn what_nobody_knows_is_unknown() {
         "qSearch:memory",
         "qXfer",
         "qXfer:features:write:target.xml:0:x",
-        "qCRC:0,1",
         "vCtrlC?",
         "\u{7f}",
     ] {
@@ -149,6 +155,8 @@ fn ranges_that_wrap_are_told_apart() {
         Err(CommandError::Wraps)
     );
     assert!(parse("qSearch:memory:1;ffffffffffffffff;a").is_ok());
+    assert_eq!(parse("qCRC:ffffffffffffffff,2"), Err(CommandError::Wraps));
+    assert!(parse("qCRC:ffffffffffffffff,1").is_ok());
     assert!(parse("Mffffffffffffffff,1:00").is_ok());
     assert!(parse("Z0,ffffffffffffffff,1").is_ok());
 }

@@ -44,6 +44,9 @@ impl Core {
             (Pending::Search, TargetReply::Found(Some(address))) => {
                 self.text(&format!("1,{address:x}"));
             }
+            (Pending::Checksum, TargetReply::Checksum(checksum)) => {
+                self.text(&format!("C{checksum:x}"));
+            }
             (Pending::MemoryRegion, TargetReply::MemoryRegion(region)) => {
                 self.send_region(&region);
             }

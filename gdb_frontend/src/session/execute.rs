@@ -82,6 +82,10 @@ impl Core {
                 };
                 self.ask(op, Pending::Search);
             }
+            Command::Checksum { address, len } => {
+                let range = self.memory_range(address, len);
+                self.ask(TargetOp::Checksum(range), Pending::Checksum);
+            }
             Command::Resume { action, address } => self.resume_plainly(action, address),
             Command::VCont(vcont) => self.resume_vcont(&vcont),
             Command::VContQuery => self.text(VCONT_ACTIONS),

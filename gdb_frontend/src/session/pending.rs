@@ -28,6 +28,8 @@ pub(super) enum Pending {
     Memory(MemoryFormat),
     /// Replies with the address of a match.
     Search,
+    /// Replies with a checksum.
+    Checksum,
     /// Replies with the region that contains an address.
     MemoryRegion,
     /// Sends no reply, because the guest runs now.

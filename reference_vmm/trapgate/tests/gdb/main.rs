@@ -12,6 +12,7 @@ mod lldb;
 mod modes;
 mod monitor;
 mod observability;
+mod ranges;
 mod sessions;
 mod stops;
 
