@@ -25,6 +25,7 @@ use vmm_core_defs::capability::Capabilities;
 use vmm_core_defs::capability::Capability;
 use vmm_core_defs::capability::CapabilityKind;
 use vmm_core_defs::capability::Support;
+use vmm_core_defs::condition::MOST_OUTPUT;
 use vmm_core_defs::debug_rpc::AttachInfo;
 use vmm_core_defs::debug_rpc::BadRegisterReason;
 use vmm_core_defs::debug_rpc::CpuMode;
@@ -84,6 +85,8 @@ struct State {
     stop_on: StopOn,
     refuses_watchpoints: bool,
     unanswered: Vec<DebugMessage>,
+    /// How many answers to `CommandOutput` have text.
+    outputs: u32,
     vps: VpSet,
 }
 
@@ -115,6 +118,7 @@ impl FakeVm {
             registers,
             memory: (0..=250).cycle().take(MEMORY_SIZE).collect(),
             mute: "",
+            outputs: 0,
             stop_on: StopOn::default(),
             refuses_watchpoints: false,
             unanswered: Vec::new(),
@@ -178,6 +182,11 @@ impl FakeVm {
     /// Writes memory behind the server's back.
     pub(super) fn write(&self, address: usize, data: &[u8]) {
         self.change(|state| state.memory[address..][..data.len()].copy_from_slice(data));
+    }
+
+    /// The next answers to `CommandOutput` are as long as an answer may be.
+    pub(super) fn prints(&self, answers: u32) {
+        self.change(|state| state.outputs = answers);
     }
 
     /// Turns paging on for every VP.
@@ -334,7 +343,10 @@ impl State {
             }),
             DebugRequest::Redirect(rpc) => rpc.complete(Ok(())),
             DebugRequest::SetConditions(rpc) => rpc.complete(Ok(())),
-            DebugRequest::CommandOutput(rpc) => rpc.complete(Ok(Vec::new())),
+            DebugRequest::CommandOutput(rpc) => {
+                let text = self.outputs.checked_sub(1).inspect(|left| self.outputs = *left);
+                rpc.complete(Ok(text.map_or_else(Vec::new, |_| vec![b'x'; MOST_OUTPUT])));
+            }
             DebugRequest::BreakpointHits(rpc) => rpc.complete(Ok(hits())),
             DebugRequest::StopReason(rpc) => rpc.complete(Ok(None)),
             DebugRequest::ReadMemory(rpc) => rpc.handle_sync(|(address, len)| {

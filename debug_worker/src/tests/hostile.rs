@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
 use vmm_core_defs::addr::VpIndex;
+use vmm_core_defs::condition::MOST_OUTPUT;
 use vmm_core_defs::stop::DebugStopReason;
 
 fn impatient() -> Bed {
@@ -321,4 +322,25 @@ fn an_idle_server_sleeps() {
     look(Duration::from_millis(50));
     let (sleeps, window) = look(Duration::from_millis(500));
     assert_eq!(sleeps, 0, "woken {sleeps} times in {window:?} of quiet");
+}
+
+/// The VM keeps a limited length of text, and the server none.
+#[test]
+fn a_client_that_does_not_read_gets_no_more_output_of_commands() {
+    const ANSWERS: u32 = 400;
+    let bed = Bed::new();
+    let mut client = bed.attach();
+    assert_eq!(client.ask("Z0,1000,1;cmds:1,X1,27"), "OK");
+    bed.vm.prints(ANSWERS);
+    client.send("vCont;c");
+    for _ in 0..500 {
+        bed.settle();
+    }
+    // The sockets hold less than half of the text.
+    let asked = bed.vm.asked("command output");
+    assert!((1..200).contains(&asked), "{asked}");
+    client.send_raw(b"\x03");
+    let text = std::iter::repeat_with(|| client.reply()).take_while(|reply| reply.starts_with('O'));
+    let length: usize = text.map(|packet| (packet.len() - 1) / 2).sum();
+    assert!(length > MOST_OUTPUT, "{length}");
 }

@@ -32,6 +32,7 @@ use vmm_core_defs::addr::Gva;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::debug_rpc::VpAction;
+use vmm_core_defs::stop::DebugStopReason;
 
 impl<V: Vcpu> Vp<V> {
     /// The guest's clocks go on.
