@@ -56,12 +56,14 @@ impl Expression {
                 }
                 _ => false,
             };
+            // The value of `a && b`, `a || b` or `a ? b : 0`, which a jump leads to.
+            let is_jumped_to = matches!(before, Some(Instruction::Goto(_)));
             let is_narrow = match before {
                 Some(Instruction::Ext(bits) | Instruction::ZeroExt(bits)) => *bits < 64,
                 Some(Instruction::Ref(bytes)) => *bytes < 8,
                 _ => false,
             };
-            *zero == Instruction::Const(0) && !is_number && !is_narrow
+            *zero == Instruction::Const(0) && !is_number && !is_narrow && !is_jumped_to
         })
     }
 }
@@ -99,6 +101,12 @@ mod tests {
             // `cpu->id ? 1 : 0`, and `&&`.
             ("260005 2a40 2204 02 19 20 0011 2200 21 0013 2201 27", false),
             ("260005 2a40 20 000d 2200 21 000f 2201 27", false),
+            // `cpu->id && 1` as an argument of `printf`; `-cpu->id`, which is like `(long)&do_round - cpu->id`.
+            (
+                "260005 2a40 2204 02 19 20 000f 21 001c 2201 20 0017 21 001c 2201 21 001e 2200 2200 2200 34 01 0004 25640a00 27",
+                false,
+            ),
+            ("2200 260005 2a40 2204 02 19 2b 2a20 2b 03 2a20 27", true),
             // `printf("\n")`, and `printf("%d\n", 0)`.
             ("2200 2200 34 00 0002 0a00 27", false),
             ("2200 2200 2200 34 01 0004 25640a00 27", true),

@@ -122,6 +122,8 @@ pub(crate) enum Base {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Length {
     Int,
+    /// `hh`
+    Byte,
     /// `h`
     Short,
     /// `l`, `ll`, `z`: 64 bits on every guest that we know.
@@ -222,6 +224,7 @@ impl Reader<'_> {
         let letter = self.next()?;
         let bits = match length {
             Length::Int => 32,
+            Length::Byte => 8,
             Length::Short => 16,
             Length::Long => 64,
         };
@@ -300,7 +303,10 @@ impl Reader<'_> {
 
     fn length(&mut self) -> Length {
         if self.eat(b'h') {
-            Length::Short
+            match self.eat(b'h') {
+                true => Length::Byte,
+                false => Length::Short,
+            }
         } else if self.eat(b'l') {
             self.eat(b'l');
             Length::Long

@@ -3,6 +3,7 @@
 use crate::registers::condition_register;
 use agent_expr::Expression;
 use agent_expr::Limits;
+use agent_expr::Printf;
 use agent_expr::VerifyError;
 use gdb_frontend::regs::Layout;
 use gdb_frontend::regs::RegNum;
@@ -32,29 +33,34 @@ pub(crate) fn for_vm(layout: Layout, sent: &[Vec<u8>]) -> Result<Vec<Condition>,
     Ok(conditions)
 }
 
-/// The commands for the VM.
+/// The commands for the VM. A command that the VM cannot execute exactly becomes one that says so: GDB gives up a `continue` for a breakpoint that is refused.
 ///
 /// # Errors
-/// The VM cannot execute a command exactly, so GDB has to.
-pub(crate) fn commands_for_vm(layout: Layout, sent: &[Vec<u8>]) -> Result<Vec<Condition>, String> {
+/// A command is no code.
+pub(crate) fn commands_for_vm(
+    layout: Layout,
+    sent: &[Vec<u8>],
+) -> Result<Vec<Condition>, VerifyError> {
     let number =
         |number: u16| condition_register(layout, RegNum(number)).map(ConditionRegister::number);
     let one = |code: &Vec<u8>| {
-        let expression = Expression::verify(code, Limits::default()).map_err(|e| e.to_string())?;
-        if is_wrong(layout, &expression) {
-            return Err(NOT_EXACT.to_owned());
-        }
-        match expression.with_registers(number) {
-            Ok(expression) => Ok(Condition {
-                code: expression.code().to_vec(),
-            }),
-            Err(_) => Err(NOT_EXACT.to_owned()),
-        }
+        let expression = Expression::verify(code, Limits::default())?;
+        let exact = match is_wrong(layout, &expression) {
+            true => None,
+            false => expression.with_registers(number).ok(),
+        };
+        let expression = match exact {
+            Some(exact) => exact,
+            None => Printf::new(NOT_EXACT, []).assemble(Limits::default())?,
+        };
+        Ok(Condition {
+            code: expression.code().to_vec(),
+        })
     };
     sent.iter().map(one).collect()
 }
 
-const NOT_EXACT: &str = "the vCPU cannot compute what this dprintf prints, because GDB compiles it to other code; say `set dprintf-style gdb`, and GDB prints it itself";
+const NOT_EXACT: &str = "(The vCPU cannot compute what this dprintf prints: GDB compiles it to other code. Say `set dprintf-style gdb`.)\n";
 
 /// Whether the code does not compute what the user has written.
 fn is_wrong(layout: Layout, expression: &Expression) -> bool {
@@ -171,7 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_the_vm_cannot_execute_exactly_says_so_at_each_hit() {
+        let print = |value: Expr| {
+            let text = Printf::new("%lu", [value]).assemble(Limits::default());
+            text.unwrap().code().to_vec()
+        };
+        let rax = || register("rax");
+        let advice = Printf::new(NOT_EXACT, []).assemble(Limits::default());
+        let advice = advice.unwrap().code().to_vec();
+        let commands = [
+            rax(),
+            rax().shifted_left(Expr::constant(1)),
+            register("xmm0"),
+        ]
+        .map(print);
+        let converted = commands_for_vm(LAYOUT, &commands).unwrap();
+        let number = ConditionRegister::General(Gp::Rax).number();
+        let expected = [print(Expr::register(number)), advice.clone(), advice];
+        assert_eq!(converted, expected.map(|code| Condition { code }));
+    }
+
+    #[test]
     fn wrong_code_is_an_error() {
+        assert!(commands_for_vm(LAYOUT, &[vec![0xff]]).is_err());
         assert!(for_vm(LAYOUT, &[vec![0xff]]).is_err());
     }
 }

@@ -307,7 +307,7 @@ impl Guest {
         };
         let commands = match conditions::commands_for_vm(self.layout, commands) {
             Ok(commands) => commands,
-            Err(error) => return Err(bad_argument(error)).into(),
+            Err(error) => return Err(bad_argument(error.to_string())).into(),
         };
         let breakpoint = vm_breakpoint(breakpoint);
         let inserted = self

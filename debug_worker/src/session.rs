@@ -444,7 +444,7 @@ impl Link {
         {
             self.frontend.print(text);
             let text = String::from_utf8_lossy(text);
-            tracing::info!(text = text.trim_end(), "a command of a breakpoint printed");
+            tracing::debug!(target: "dprintf", text = text.trim_end());
         }
         if let Some(stop) = self.output.answered(printed.is_ok()) {
             self.stopped(stop);

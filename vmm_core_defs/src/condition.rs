@@ -20,7 +20,8 @@ pub struct BreakpointConditions {
     /// The conditions. None: each hit is a stop.
     pub conditions: Vec<Condition>,
     /// What the VP executes at a hit that would be a stop, in this order. A hit with commands is no stop: the VP goes on, as where no condition holds. Commands print
-    /// ([`DebugRequest::CommandOutput`](crate::debug_rpc::DebugRequest::CommandOutput)); they change nothing in the guest. A command that fails prints the reason.
+    /// ([`DebugRequest::CommandOutput`](crate::debug_rpc::DebugRequest::CommandOutput)); they change nothing in the guest. A command that fails prints the reason, and so does a condition that
+    /// cannot be evaluated.
     #[serde(default)]
     pub commands: Vec<Condition>,
 }

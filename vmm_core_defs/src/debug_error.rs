@@ -103,8 +103,8 @@ pub enum DebugError {
         /// The length in the request, in bytes.
         len: u64,
     },
-    /// A condition of a breakpoint cannot be evaluated: its code is wrong, or names a register that conditions do not have.
-    #[error("a condition of the breakpoint at {address} is refused: {problem}")]
+    /// A condition or a command of a breakpoint cannot be evaluated: its code is wrong, or names a register that conditions do not have.
+    #[error("a condition or a command of the breakpoint at {address} is refused: {problem}")]
     BadCondition {
         /// The address of the breakpoint.
         address: Gva,

@@ -255,7 +255,7 @@ fn a_format_that_cannot_be_printed() {
         (b"%.*d\0", b'*'),
         (b"%lc\0", b'c'),
         (b"%ls\0", b's'),
-        (b"%hhd\0", b'h'),
+        (b"%hhhd\0", b'h'),
         (b"%jd\0", b'j'),
         (b"%Ld\0", b'L'),
         (b"%5%\0", b'%'),

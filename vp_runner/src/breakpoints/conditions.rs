@@ -190,7 +190,8 @@ fn check(code: &Condition) -> Result<Expression, String> {
 }
 
 impl Checked {
-    /// Evaluates the conditions for this VP, up to the first that holds or fails. If the hit would be a stop, executes the commands instead, if there are any.
+    /// Evaluates the conditions for this VP, up to the first that holds or fails. If the hit would be a stop, executes the commands instead, if there are any. Where there are
+    /// commands, a condition that fails prints the reason.
     pub(crate) fn evaluate(&self, vp: VpIndex, context: &mut impl Context) -> Verdict {
         match self.holds(context) {
             Ok(true) if self.commands.is_empty() => {
@@ -200,6 +201,13 @@ impl Checked {
             }
             Ok(true) => self.execute(context),
             Ok(false) => {}
+            Err(error) if self.has_commands() => {
+                let text = format!(
+                    "a condition of the breakpoint at {} cannot be evaluated: {error}",
+                    self.address
+                );
+                self.output.print(format!("({text})\n").as_bytes());
+            }
             Err(error) => {
                 self.failures().insert(vp, error);
                 return Verdict::Stops;
@@ -314,6 +322,34 @@ mod tests {
 
     fn is(value: u64) -> Vec<u8> {
         code(&Expr::register(0).equals(Expr::constant(value)))
+    }
+
+    #[test]
+    fn a_condition_that_fails_prints_the_reason_where_a_hit_prints() {
+        let mut conditions = Conditions::default();
+        let output = Arc::new(CommandOutput::default());
+        let mut wanted = wanted(0x1000, &[code(&Expr::constant(0x1234).load_u8())]);
+        let text = agent_expr::Printf::new("hit", []).assemble(Limits::default());
+        let command = text.unwrap().code().to_vec();
+        wanted.commands = vec![Condition { code: command }];
+        conditions
+            .set(&wanted, &mut HitCounts::default(), &output)
+            .unwrap();
+        let checked = conditions.of(&at(0x1000)).unwrap();
+        assert_eq!(checked.evaluate(VP, &mut One(0)), Verdict::GoesOn);
+        assert_eq!(conditions.take_failure(VP, &at(0x1000)), None);
+        let (reply, answer) = mesh::oneshot();
+        output.ask(mesh::rpc::Rpc((), reply), true);
+        let printed = futures::FutureExt::now_or_never(answer).unwrap();
+        let printed = String::from_utf8(printed.unwrap().unwrap()).unwrap();
+        assert!(
+            printed.starts_with("(a condition of the breakpoint at 0x1000"),
+            "{printed}"
+        );
+        assert!(
+            !printed.contains("hit)") && printed.ends_with(")\n"),
+            "{printed}"
+        );
     }
 
     #[test]
