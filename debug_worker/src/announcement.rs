@@ -4,6 +4,9 @@
 //! file, which the kernel releases when the process has ended. So the file of a server that was killed is recognised, also if another process has got the process id.
 
 use crate::address::ListenAddress;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::process::test_kill_process;
 use std::ffi::OsStr;
 use std::fs;
 use std::fs::DirBuilder;
@@ -148,9 +151,15 @@ fn read(path: &Path) -> io::Result<Option<RunningServer>> {
     }
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;
-    from_bytes(&bytes)
-        .map(Some)
-        .ok_or_else(|| refused("not the text of a server"))
+    let server = from_bytes(&bytes).ok_or_else(|| refused("not the text of a server"))?;
+    // A child of the VMM that has ended may have the descriptor with the lock.
+    Ok(Some(server).filter(|server| exists(server.process)))
+}
+
+/// Whether there is a process with this id.
+fn exists(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
 }
 
 /// The folder of the files. It and the folder around it must be such that no other user can put a file there.
@@ -190,17 +199,26 @@ fn to_bytes(server: &RunningServer) -> io::Result<Vec<u8>> {
             [b"unix:", std::path::absolute(path)?.as_os_str().as_bytes()].concat()
         }
     };
+    let has_control = |text: &[u8]| text.iter().any(u8::is_ascii_control);
+    if has_control(&address) {
+        let why = "a control character in the address";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let symbols = match &server.symbols {
         Some(path) => std::path::absolute(path)?.into_os_string().into_vec(),
         None => Vec::new(),
     };
+    let symbols = Some(symbols).filter(|path| !has_control(path));
+    let guest = server
+        .guest
+        .replace(|char: char| char.is_ascii_control(), "?");
     let process = server.process.to_string();
     let fields = [
         FORM,
         &address,
         process.as_bytes(),
-        server.guest.as_bytes(),
-        &symbols,
+        guest.as_bytes(),
+        &symbols.unwrap_or_default(),
     ];
     let ended = fields.map(|field| [field, &[END]].concat());
     Ok(ended.concat())
@@ -250,7 +268,7 @@ mod tests {
     fn server(address: &str) -> RunningServer {
         RunningServer {
             address: address.parse().expect("an address"),
-            process: 4711,
+            process: std::process::id(),
             guest: "the demo guest".to_owned(),
             symbols: Some("/a b/vmlinux".into()),
         }
@@ -297,6 +315,36 @@ mod tests {
         assert_eq!(servers(), [without_symbols]);
         drop(second);
         assert_eq!((names(&dir), servers()), (0, vec![]));
+    }
+
+    /// A child of the VMM has the lock.
+    #[test]
+    fn a_server_whose_process_is_gone_is_not_found() {
+        let dir = runtime_dir();
+        let mut ended = std::process::Command::new("true")
+            .spawn()
+            .expect("a process");
+        ended.wait().expect("a child");
+        let mut of_ended = server("127.0.0.1:4000");
+        of_ended.process = ended.id();
+        let _announcement = Announcement::new(dir.path(), &of_ended).expect("written");
+        assert_eq!(running_servers(dir.path()).expect("readable"), []);
+    }
+
+    #[test]
+    fn control_characters_in_names_are_not_announced() {
+        let dir = runtime_dir();
+        let mut odd = server("127.0.0.1:4000");
+        odd.guest = "a\n\u{1b}b".to_owned();
+        odd.symbols = Some("/a\nb".into());
+        let _announcement = Announcement::new(dir.path(), &odd).expect("written");
+        let found = running_servers(dir.path()).expect("readable").remove(0);
+        assert_eq!((found.guest.as_str(), found.symbols), ("a??b", None));
+        let refused = Announcement::new(dir.path(), &server("unix:/a\nb"));
+        assert_eq!(
+            refused.expect_err("no address").kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     #[test]
