@@ -135,6 +135,11 @@ pub const VCPU_THREAD: &[SystemCall] = &[
     call("madvise", libc::SYS_madvise, When::Hook),
     // glibc opens /proc/sys/vm/overcommit_memory once in a process, when it first gives memory of another thread than the main thread back. Without the file glibc keeps the memory.
     refusable(call("openat", libc::SYS_openat, When::Hook)),
+    // Without an answer glibc counts two processors.
+    refusable(seldom(
+        "glibc asks for the number of processors once in a process, when a thread makes the ninth arena of the heap",
+        call("sched_getaffinity", libc::SYS_sched_getaffinity, When::Hook),
+    )),
     // A parked VP waits, and wakes the controller.
     seldom(
         "only a host whose clock the vDSO cannot read needs the system call",
