@@ -1,7 +1,7 @@
 //! The session in the lines of the log.
 
-use tracing::Level;
 use tracing::Span;
+use tracing::level_filters::LevelFilter;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl SessionLog {
 
     /// The span for each poll of the session. To enter a span that is enabled takes 3 % of the instructions of a stop, so a log of warnings alone goes without.
     pub(crate) fn polled(&self) -> Span {
-        match tracing::enabled!(Level::INFO) {
+        match LevelFilter::current() >= LevelFilter::INFO {
             true => self.span.clone(),
             false => Span::none(),
         }
