@@ -124,32 +124,44 @@ impl Debugger {
     /// A stop comes behind all text before it. The VMM keeps 64 KiB; if this program does not fetch more than that in time, a line in the text says how many bytes are lost.
     ///
     /// # Errors
-    /// The VMM is gone, or is of an older version that does not print.
+    /// The VMM is gone, does not answer although the guest is stopped, or is of an older version that does not print. Text that came before the error is returned first.
     pub async fn printed(&mut self, timeout: Duration) -> Result<String, Error> {
-        const WHAT: &str = "fetch what breakpoints have printed";
-        let mut text = Vec::new();
+        match self.fetch_printed(timeout).await {
+            Err(error) if self.text.is_empty() => Err(error),
+            // The next call meets the error again.
+            Ok(()) | Err(_) => {
+                let text = std::mem::take(&mut self.text);
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            }
+        }
+    }
+
+    async fn fetch_printed(&mut self, timeout: Duration) -> Result<(), Error> {
+        let request = "fetch what breakpoints have printed";
         loop {
+            let runs = self.run.running();
             // A request that has no answer in time stays, because its answer has the next text.
             let asked = self
                 .printing
                 .get_or_insert_with(|| self.link.send(DebugRequest::CommandOutput, ()));
             let answers = &self.link.answers;
-            let limit = match self.run.running() {
+            let limit = match runs {
                 true => timeout,
                 false => answers.limit,
             };
             let deadline = Instant::now().checked_add(limit);
-            let Some(answer) = answers.before(deadline, asked).await else {
-                break;
+            let answer = match answers.before(deadline, asked).await {
+                Some(answer) => answer,
+                None if runs => return Ok(()),
+                None => return Err(Error::NoAnswer { request, limit }),
             };
             self.printing = None;
-            let printed = answers.checked(WHAT, answer).await?;
-            text.extend(&printed);
+            let printed = answers.checked(request, answer).await?;
+            self.text.extend(&printed);
             // The request of a guest that has stopped since may have been answered before.
-            if self.run.running() || printed.is_empty() {
-                break;
+            if runs || printed.is_empty() {
+                return Ok(());
             }
         }
-        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }

@@ -38,6 +38,8 @@ pub struct Debugger {
     pub(crate) run: Run,
     /// The request for what breakpoints print.
     pub(crate) printing: Option<PendingFailableRpc<Vec<u8>, DebugError>>,
+    /// What breakpoints have printed and the program has not got, because it dropped a future of [`printed`](Self::printed).
+    pub(crate) text: Vec<u8>,
     capabilities: Capabilities,
     symbols: Option<Symbols>,
 }
@@ -130,6 +132,7 @@ impl Debugger {
             link: Arc::new(Link::new(session, answers)),
             run: Run::stopped(info.stop.into()),
             printing: None,
+            text: Vec::new(),
             capabilities: info.capabilities,
             symbols: None,
         })

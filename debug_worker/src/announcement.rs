@@ -2,6 +2,7 @@
 //!
 //! A server has a file in `$XDG_RUNTIME_DIR/trapgate` as long as the server runs. Only the user can write there. The server holds a lock (flock(2)) on its
 //! file, which the kernel releases when the process has ended. So the file of a server that was killed is recognised, also if another process has got the process id.
+//! A child of the VMM may keep the lock, so the process has to be there too.
 
 use crate::address::ListenAddress;
 use rustix::io::Errno;

@@ -191,6 +191,27 @@ def test_a_request_that_the_vmm_drops(serve: Serve) -> None:
     vm._session.connection.close()
 
 
+def test_text_that_comes_too_late_is_returned_by_the_next_call(serve: Serve) -> None:
+    go_on = threading.Event()
+
+    def play(peer: Peer) -> None:
+        peer.attach()
+        first = peer.request()
+        assert go_on.wait(10)
+        peer.answer(first.id, command_output=b"late")
+        peer.answer(peer.request().id, command_output=b"")
+        peer.until_closed()
+
+    vm = trapgate.connect(serve(play), request_limit=SHORT)
+    # The guest is stopped, so the answer does not wait for text.
+    with pytest.raises(trapgate.NoAnswer, match="breakpoints have printed"):
+        vm.printed()
+    go_on.set()
+    vm._session.connection.limit = 5
+    assert vm.printed() == "late"
+    vm._session.connection.close()
+
+
 def test_a_vmm_that_reads_late(serve: Serve) -> None:
     go_on = threading.Event()
 

@@ -53,6 +53,8 @@ class Output:
             self._requests = self._requests[:-1]
             raise
         if answer is None:
+            if not is_running:
+                raise errors.NoAnswer(last.what, connection.limit)
             return False
         connection.of_kind(last.what, answer, "command_output")
         # The request of a guest that has stopped since may have been answered before the stop.
