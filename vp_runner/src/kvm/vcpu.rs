@@ -10,10 +10,13 @@ pub(crate) mod features;
 mod run;
 
 use super::x86_64::RegisterFile;
+use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::step_effects::TrapFlag;
 use crate::arch::x86_64::stop_cause::SingleStepping;
 use crate::arch::x86_64::vp::debug_state::DebugState;
 use features::KvmFeatures;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_sregs;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -33,7 +36,9 @@ pub(crate) struct KvmVcpu {
     /// Set once the controller knows the registers of this VM's VPs.
     registers: Option<RegisterFile>,
     programmed: Programmed,
-    synced: Synced,
+    registers_in: RegistersIn,
+    /// General and system registers as they were last read. They are the vCPU's while `registers_in` says so.
+    last_read: CpuRegisters,
     /// Whether KVM steps. KVM then hides RFLAGS.TF, including a TF that the guest has set.
     hides: SingleStepping,
     /// The guest's own trap flag while KVM hides it.
@@ -51,11 +56,15 @@ enum Programmed {
     Fresh(DebugState),
 }
 
-/// Whether general and system registers in `kvm_run` are the vCPU's.
+/// Where the vCPU's general and system registers can be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Synced {
-    Yes,
-    No,
+enum RegistersIn {
+    /// Nowhere but in KVM.
+    Kvm,
+    /// In `kvm_run`, where they came with the last exit.
+    KvmRun,
+    /// In [`KvmVcpu::last_read`].
+    LastRead,
 }
 
 impl KvmVcpu {
@@ -66,7 +75,11 @@ impl KvmVcpu {
             features,
             registers: None,
             programmed: Programmed::Unknown,
-            synced: Synced::No,
+            registers_in: RegistersIn::Kvm,
+            last_read: CpuRegisters {
+                general: kvm_regs::default(),
+                system: kvm_sregs::default(),
+            },
             hides: SingleStepping::Off,
             own: TrapFlag::Clear,
         }
@@ -80,13 +93,13 @@ impl KvmVcpu {
     /// Clears the cache, because the caller makes an ioctl that changes the vCPU without this type.
     fn raw(&mut self) -> &mut VcpuFd {
         self.programmed = Programmed::Unknown;
-        self.synced = Synced::No;
+        self.registers_in = RegistersIn::Kvm;
         &mut self.fd
     }
 
     /// Called before general registers are written. KVM sets its trap flag only if RIP is the same as when stepping was turned on.
     fn registers_change(&mut self) {
-        self.synced = Synced::No;
+        self.registers_in = RegistersIn::Kvm;
         if let Programmed::Fresh(state) = self.programmed {
             self.programmed = Programmed::Used(state);
         }

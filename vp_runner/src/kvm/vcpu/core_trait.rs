@@ -2,7 +2,7 @@
 
 use super::KvmVcpu;
 use super::Programmed;
-use super::Synced;
+use super::RegistersIn;
 use crate::arch::x86_64::convert::general;
 use crate::arch::x86_64::debug_registers::GuestRegisters;
 use crate::arch::x86_64::dr7::DebugPayload;
@@ -65,6 +65,10 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_own_trap_flag(&mut self, own: TrapFlag) {
+        if self.own != own {
+            // RFLAGS was read with the old trap flag.
+            self.registers_in = RegistersIn::Kvm;
+        }
         self.own = own;
     }
 
@@ -100,7 +104,8 @@ impl Vcpu for KvmVcpu {
 
     fn deliverable(&mut self) -> Result<Option<u8>, DebugError> {
         let CpuRegisters { general, system } = self.registers()?;
-        if general.rflags & rflags::IF == 0 || self.has_interrupt_shadow()? {
+        let (flags, apic_base) = (general.rflags, system.apic_base);
+        if flags & rflags::IF == 0 || self.has_interrupt_shadow()? {
             return Ok(None);
         }
         let Some((master, slave)) = pending_interrupt::pics(&self.vm) else {
@@ -108,7 +113,6 @@ impl Vcpu for KvmVcpu {
         };
         let lapic = self.fd.get_lapic();
         let lapic = lapic.map_err(|err| hypervisor_error(HypervisorCall::ReadLocalApic, err))?;
-        let apic_base = system.apic_base;
         Ok(pending_interrupt::next(&lapic, apic_base, &master, &slave))
     }
 
@@ -161,22 +165,26 @@ impl Vcpu for KvmVcpu {
     }
 
     /// Makes no ioctl if the registers came with the last exit.
-    fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
+    fn registers(&mut self) -> Result<&CpuRegisters, DebugError> {
         let fd = &mut self.fd;
-        let (mut general, system) = match self.synced {
-            Synced::Yes => {
+        match self.registers_in {
+            RegistersIn::LastRead => {}
+            RegistersIn::KvmRun => {
                 let sync = fd.sync_regs_mut();
-                (sync.regs, sync.sregs)
+                self.last_read.general = sync.regs;
+                self.last_read.system = sync.sregs;
             }
-            Synced::No => {
+            RegistersIn::Kvm => {
                 let read = |err| hypervisor_error(HypervisorCall::ReadRegisters, err);
-                (fd.get_regs().map_err(read)?, fd.get_sregs().map_err(read)?)
+                self.last_read.general = fd.get_regs().map_err(read)?;
+                self.last_read.system = fd.get_sregs().map_err(read)?;
             }
-        };
-        if self.hides == SingleStepping::On && self.own == TrapFlag::Set {
-            general.rflags |= rflags::TF;
         }
-        Ok(CpuRegisters { general, system })
+        self.registers_in = RegistersIn::LastRead;
+        if self.hides == SingleStepping::On && self.own == TrapFlag::Set {
+            self.last_read.general.rflags |= rflags::TF;
+        }
+        Ok(&self.last_read)
     }
 
     /// KVM drops pending events when general registers are written, so the events are written again afterwards.
@@ -218,8 +226,8 @@ impl Vcpu for KvmVcpu {
 
     fn read_state(&mut self) -> Result<X86VpState, DebugError> {
         let file = self.register_file()?;
-        let registers = self.registers()?;
-        file.read_with(&self.fd, &registers)
+        self.registers()?;
+        file.read_with(&self.fd, &self.last_read)
     }
 
     fn write_state(&mut self, old: &X86VpState, new: &X86VpState) -> Result<(), DebugError> {

@@ -2,7 +2,7 @@
 
 use super::KvmVcpu;
 use super::Programmed;
-use super::Synced;
+use super::RegistersIn;
 use crate::arch::x86_64::registers::CpuRegisters;
 use crate::arch::x86_64::vp::vcpu::Vcpu as _;
 use crate::control::exit::Exit;
@@ -43,7 +43,7 @@ impl HookedVcpu for KvmVcpu {
 
     /// Nobody may look at an exit that only a device or the VMM handles, so the registers in `kvm_run` count only after [`left`](HookedVcpu::left).
     fn enters(&mut self) {
-        self.synced = Synced::No;
+        self.registers_in = RegistersIn::Kvm;
         if let Programmed::Fresh(state) = self.programmed {
             self.programmed = Programmed::Used(state);
         }
@@ -51,9 +51,9 @@ impl HookedVcpu for KvmVcpu {
 
     fn left(&mut self, result: Result<(), i32>, exits: Exits) -> Exit {
         let run = self.fd.get_kvm_run();
-        self.synced = match run.kvm_valid_regs {
-            0 => Synced::No,
-            _ => Synced::Yes,
+        self.registers_in = match run.kvm_valid_regs {
+            0 => RegistersIn::Kvm,
+            _ => RegistersIn::KvmRun,
         };
         match result {
             Ok(()) => match decode(run, exits) {
@@ -71,7 +71,7 @@ impl HookedVcpu for KvmVcpu {
     }
 
     fn vmm_had_vcpu(&mut self) {
-        self.synced = Synced::No;
+        self.registers_in = RegistersIn::Kvm;
     }
 
     fn is_complete(&mut self) -> bool {

@@ -102,7 +102,7 @@ impl<V: Vcpu> Vp<V> {
         } = self;
         if registers.is_none() {
             let limits = cpu.vcpu.paging_limits().ok();
-            *registers = cpu.vcpu.registers().ok().zip(limits);
+            *registers = cpu.vcpu.registers().ok().copied().zip(limits);
         }
         let Some((registers, limits)) = registers else {
             return Verdict::Stops;

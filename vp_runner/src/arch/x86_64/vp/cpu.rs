@@ -145,8 +145,9 @@ impl<V: Vcpu> Cpu<V> {
         &mut self,
         memory: &GuestMemory,
     ) -> Result<Option<Instruction>, DebugError> {
-        let location = self.location()?;
+        let limits = self.vcpu.paging_limits()?;
         let registers = self.vcpu.registers()?;
+        let location = registers.location(limits);
         Ok(registers.decode(memory.code_at(&location).bytes()))
     }
 

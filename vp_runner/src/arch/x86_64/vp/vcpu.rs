@@ -108,7 +108,7 @@ pub(crate) trait Vcpu: VcpuClocks {
     ///
     /// # Errors
     /// [`DebugError::Hypervisor`].
-    fn registers(&mut self) -> Result<CpuRegisters, DebugError>;
+    fn registers(&mut self) -> Result<&CpuRegisters, DebugError>;
 
     /// Writes general registers. Events that are not delivered yet stay.
     ///

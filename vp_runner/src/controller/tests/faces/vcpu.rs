@@ -59,6 +59,7 @@ pub(super) struct SharedVcpu(Arc<Mutex<State>>, &'static AtomicU8);
 /// The hook's handle of the vCPU.
 pub(super) struct HookVcpu {
     vcpu: SharedVcpu,
+    last_read: CpuRegisters,
 }
 
 struct State {
@@ -141,7 +142,9 @@ impl SharedVcpu {
 
     /// The part that the hook uses, on the thread of the vCPU.
     pub(super) fn for_hook(&self) -> HookVcpu {
-        HookVcpu { vcpu: self.clone() }
+        let last_read = self.state().registers;
+        let vcpu = self.clone();
+        HookVcpu { vcpu, last_read }
     }
 }
 
@@ -339,13 +342,15 @@ impl Vcpu for HookVcpu {
         Ok(())
     }
 
-    fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
+    fn registers(&mut self) -> Result<&CpuRegisters, DebugError> {
         let vcpu = self.vcpu.state();
         assert!(
             vcpu.pending.is_none(),
             "registers of a device access that is not complete (I2)"
         );
-        Ok(vcpu.registers)
+        self.last_read = vcpu.registers;
+        drop(vcpu);
+        Ok(&self.last_read)
     }
 
     fn write_general(&mut self, general: &kvm_regs) -> Result<(), DebugError> {

@@ -126,7 +126,7 @@ impl Stepping {
         if planned.by_trap_flag == SingleStepping::Off || !moved || !may_show {
             return None;
         }
-        let registers = cpu.vcpu.registers().map_err(NotCorrected::from);
+        let registers = cpu.vcpu.registers().copied().map_err(NotCorrected::from);
         let corrected = registers.and_then(|after| {
             let (effects, paging) = planned.effects(&after, cpu, memory);
             correct(&effects, paging, &after, cpu, memory)?;

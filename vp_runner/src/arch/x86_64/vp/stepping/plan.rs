@@ -53,8 +53,9 @@ impl Stepping {
     ) -> Result<(), DebugError> {
         let undelivered = undelivered(entry, cpu, debugging)?;
         let interrupted = self.interrupted.take();
-        let before = cpu.vcpu.registers()?;
-        let location = before.location(cpu.vcpu.paging_limits()?);
+        let limits = cpu.vcpu.paging_limits()?;
+        let before = *cpu.vcpu.registers()?;
+        let location = before.location(limits);
         let code = memory.code_at(&location);
         let instruction = before.decode(code.bytes());
         let class = class::of(instruction.as_ref());

@@ -314,9 +314,9 @@ impl Vcpu for FakeVcpu {
         Ok(())
     }
 
-    fn registers(&mut self) -> Result<CpuRegisters, DebugError> {
+    fn registers(&mut self) -> Result<&CpuRegisters, DebugError> {
         self.may_fail("registers")?;
-        Ok(self.registers)
+        Ok(&self.registers)
     }
 
     fn write_general(&mut self, general: &kvm_regs) -> Result<(), DebugError> {
