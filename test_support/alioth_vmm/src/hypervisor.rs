@@ -32,6 +32,7 @@ use std::thread::JoinHandle;
 use vmm_core_defs::debug_rpc::DebugMessage;
 use vp_runner::embed::Controller;
 use vp_runner::embed::EmbedParams;
+use vp_runner::embed::StartMode;
 use vp_runner::embed::VmHandle;
 use vp_runner::embed::embed;
 use vp_runner::probe;
@@ -48,6 +49,7 @@ pub(crate) struct DebuggedKvm {
     vcpus: u16,
     /// The devices of the demo guest, if it is the guest. alioth's own serial port needs a terminal.
     devices: Option<Arc<Devices>>,
+    start: StartMode,
     requests: Mutex<Option<mesh::Receiver<DebugMessage>>>,
     started: mpsc::Sender<Started>,
 }
@@ -57,6 +59,7 @@ impl DebuggedKvm {
         requests: mesh::Receiver<DebugMessage>,
         vcpus: u16,
         devices: Option<Arc<Devices>>,
+        start: StartMode,
     ) -> Result<(Self, mpsc::Receiver<Started>), Box<dyn std::error::Error>> {
         let (started, receiver) = mpsc::channel();
         let report = probe::run()?;
@@ -74,6 +77,7 @@ impl DebuggedKvm {
                 .open("/dev/kvm")?
                 .into(),
             devices,
+            start,
             requests: Mutex::new(Some(requests)),
             started,
         };
@@ -90,6 +94,7 @@ impl DebuggedKvm {
         // alioth kicks its vCPUs by SIGRTMIN, whose handler does nothing. The debugger uses the same signal, and its handler makes alioth's kicks certain as well.
         let params = EmbedParams::new(self.kvm.as_fd(), vm.as_fd(), requests)?
             .report(self.report.clone())
+            .start(self.start)
             // The guest ends by one event only.
             .on_continue(move |_| power_off.store(true, Ordering::SeqCst));
         let (debugger, controller) = embed(params)?;

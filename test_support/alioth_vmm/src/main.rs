@@ -1,7 +1,8 @@
 //! alioth 0.12.0, as it comes from crates.io, with a debugger: alioth is generic over its hypervisor, so wrappers around its own KVM types host the hooks.
 //!
 //! The arguments are the ELF file of the demo guest and the number of vCPUs; each line of standard input is typed on the guest's serial port. Or the arguments are a bzImage of
-//! Linux, the number of vCPUs, an initramfs and the command line; then alioth's own serial port has standard input, which has to be a terminal.
+//! Linux, the number of vCPUs, an initramfs and the command line; then alioth's own serial port has standard input, which has to be a terminal, and the guest waits for a
+//! debugger before its first instruction.
 #![forbid(unsafe_code)]
 
 mod descriptors;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use vp_runner::embed::Controller;
+use vp_runner::embed::StartMode;
 
 const MEMORY: u64 = 64 << 20;
 const MEMORY_FOR_LINUX: u64 = 512 << 20;
@@ -67,7 +69,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (requests, receiver) = mesh::channel();
     let devices = Arc::<Devices>::default();
     let of_demo_guest = linux.is_none().then(|| devices.clone());
-    let (kvm, started) = DebuggedKvm::new(receiver, cpus, of_demo_guest)?;
+    let start = match linux {
+        Some(_) => StartMode::WaitForDebugger,
+        None => StartMode::Run,
+    };
+    let (kvm, started) = DebuggedKvm::new(receiver, cpus, of_demo_guest, start)?;
     let config = BoardConfig {
         mem: MemConfig {
             size: match linux {
