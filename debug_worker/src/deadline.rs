@@ -87,6 +87,12 @@ impl Deadline {
         }
     }
 
+    /// As [`answer`](Self::answer), for something else that the VM brings about.
+    pub(crate) async fn event<T>(&self, future: impl Future<Output = T>) -> Result<T, CallError> {
+        let output = self.within(self.limit, future).await;
+        output.ok_or(CallError::TimedOut(self.limit))
+    }
+
     /// Waits for `future`, which is not a request. Returns false if `future` did not end in time.
     pub(crate) async fn limit(&self, future: impl Future<Output = ()>) -> bool {
         self.within(self.limit, future).await.is_some()

@@ -41,6 +41,7 @@ mod log_limit;
 #[cfg(feature = "open-metrics")]
 mod metrics;
 mod monitor;
+mod non_stop;
 mod operation;
 mod output;
 mod parameters;

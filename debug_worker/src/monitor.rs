@@ -149,7 +149,7 @@ async fn of_guest(guest: &mut Guest, command: GuestCommand) -> Result<String, Ca
         }
         GuestCommand::Reset => {
             guest.vm.change(DebugRequest::Reset, ()).await?;
-            guest.was_reset();
+            guest.has_run();
             "The guest was reset and is stopped at its first instruction. Type `maintenance flush \
              register-cache`, so that GDB reads the registers again.\n"
                 .to_owned()

@@ -166,6 +166,8 @@ impl Guest {
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
+            // The session has carried these out, see `non_stop`.
+            other @ (TargetOp::NonStop(_) | TargetOp::Schedule(_)) => Err(not_known(&other)).into(),
             other => Err(not_known(&other)).into(),
         }
     }
@@ -340,15 +342,10 @@ impl Guest {
     }
 
     async fn resume(&mut self, resume: target::Resume) -> Outcome {
-        if let Some((thread, address)) = resume.jump {
-            let moved = self.change_registers(thread, |state| registers::set_pc(state, address));
-            let redirected = match moved.await {
-                Ok(()) => self.redirect(thread).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = redirected {
-                return Err(error).into();
-            }
+        if let Some((thread, address)) = resume.jump
+            && let Err(error) = self.jump(thread, address).await
+        {
+            return Err(error).into();
         }
         let request = ResumeRequest::new(
             vp_action(resume.others),
@@ -360,7 +357,7 @@ impl Guest {
         );
         match self.vm.resume(request).await {
             Ok(resumed) => {
-                self.at_attach = None;
+                self.has_run();
                 Outcome {
                     reply: TargetReply::Done,
                     resumed: Some(resumed),
@@ -368,6 +365,13 @@ impl Guest {
             }
             Err(error) => Err(target_error(&error)).into(),
         }
+    }
+
+    /// Sets the program counter of a thread before the thread is resumed.
+    pub(crate) async fn jump(&mut self, thread: Tid, address: u64) -> Result<(), TargetError> {
+        self.change_registers(thread, |state| registers::set_pc(state, address))
+            .await?;
+        self.redirect(thread).await
     }
 
     /// The crash of this VP that was the reason for the stop when the session began, as the end of the VP's line. Empty
@@ -380,8 +384,8 @@ impl Guest {
             .unwrap_or_default()
     }
 
-    /// Forgets the stop at which the session began, because the guest was reset.
-    pub(crate) fn was_reset(&mut self) {
+    /// Forgets the stop at which the session began, because the guest was resumed or reset.
+    pub(crate) fn has_run(&mut self) {
         self.at_attach = None;
     }
 
@@ -427,7 +431,7 @@ const fn vm_breakpoint(breakpoint: target::Breakpoint) -> Breakpoint {
     }
 }
 
-const fn vp_action(action: target::ResumeAction) -> VpAction {
+pub(crate) const fn vp_action(action: target::ResumeAction) -> VpAction {
     match action {
         target::ResumeAction::Stay => VpAction::Stay,
         target::ResumeAction::Continue => VpAction::Run,

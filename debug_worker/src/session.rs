@@ -13,6 +13,7 @@ use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
 use crate::monitor;
+use crate::non_stop::NonStop;
 use crate::operation;
 use crate::operation::Guest;
 use crate::operation::Outcome;
@@ -55,6 +56,7 @@ use tracing::Instrument as _;
 use tracing::Span;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugError;
+use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::stop::GuestEnd;
 use vmm_core_defs::stop::StopEvent;
 use vmm_core_defs::target::Target;
@@ -129,9 +131,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// A client and its guest.
 pub(crate) struct Session {
-    guest: Box<Guest>,
-    link: Link,
-    deadline: Deadline,
+    pub(crate) guest: Box<Guest>,
+    pub(crate) link: Link,
+    pub(crate) deadline: Deadline,
 }
 
 /// A session that serves its client no longer. The guest may still be attached.
@@ -227,6 +229,7 @@ impl Session {
             end_requested,
             running: None,
             output: Output::None,
+            non_stop: None,
             stop: stop_span(&guest.info.stop),
             statistics,
             vps: guest.vps.clone(),
@@ -266,6 +269,9 @@ impl Session {
     }
 
     async fn carry_out(&mut self, op: TargetOp) -> Result<(), SessionEnd> {
+        let Some(op) = self.prepare(op).await? else {
+            return Ok(());
+        };
         let waits = operation::searches(&op);
         let only_for_client = waits || monitor::is_dump(&op);
         self.guest.vps.clone_from(&self.link.vps);
@@ -304,6 +310,7 @@ impl Session {
     }
 
     async fn wait(&mut self) -> Result<(), SessionEnd> {
+        self.run_the_others().await;
         // A client that reads slowly makes the VM keep the text, which has a limit there.
         if self.link.outgoing.is_empty() {
             self.link.output.ask(|| self.guest.vm.output());
@@ -335,7 +342,7 @@ impl Session {
 }
 
 /// The client's side of a session: everything but the guest.
-struct Link {
+pub(crate) struct Link {
     incoming: Incoming,
     outgoing: Outgoing,
     frontend: gdb_frontend::session::Session,
@@ -346,8 +353,10 @@ struct Link {
     /// The present stop in the log. It contains the requests that are made during the stop.
     stop: Span,
     statistics: Statistics,
+    /// Present in non-stop mode.
+    pub(crate) non_stop: Option<NonStop>,
     /// The VPs at the last stop.
-    vps: VpSet,
+    pub(crate) vps: VpSet,
     /// Whether the client has closed its direction of the connection. It may still read.
     end_of_stream: bool,
     client_done: ClientDone,
@@ -381,7 +390,10 @@ impl Link {
     }
 
     /// Handles one event of the session. Returns the output of `op` if `op` has completed. Cancel safe.
-    async fn turn<F>(&mut self, mut op: Pin<&mut F>) -> Result<Option<Outcome>, SessionEnd>
+    pub(crate) async fn turn<F>(
+        &mut self,
+        mut op: Pin<&mut F>,
+    ) -> Result<Option<Outcome>, SessionEnd>
     where
         F: FusedFuture<Output = Outcome>,
     {
@@ -426,16 +438,26 @@ impl Link {
         self.client_done.set();
     }
 
-    fn complete(&mut self, outcome: Outcome) {
+    pub(crate) fn complete(&mut self, outcome: Outcome) {
         self.frontend.complete(outcome.reply);
-        match outcome.resumed {
-            Some(Resumed::Running(stop)) => {
+        if let Some(resumed) = outcome.resumed {
+            self.resumed(resumed);
+        }
+    }
+
+    pub(crate) fn resumed(&mut self, resumed: Resumed) {
+        match resumed {
+            Resumed::Running(stop) => {
                 self.running = Some(stop);
                 self.stop = Span::none();
             }
-            Some(Resumed::Over(over)) => self.comes_to_stop(over),
-            None => {}
+            Resumed::Over(over) => self.comes_to_stop(over),
         }
+    }
+
+    /// Whether the guest runs, as far as the session knows.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     fn printed(&mut self, printed: Result<Vec<u8>, CallError>) {
@@ -459,6 +481,23 @@ impl Link {
         }
     }
 
+    /// Reports a stop for this reason.
+    pub(crate) fn stopped_for(&mut self, reason: &DebugStopReason) {
+        if let Some(non_stop) = &mut self.non_stop
+            && !non_stop.stopped(reason)
+        {
+            return;
+        }
+        let text = explanation(reason);
+        self.frontend.stopped(stop_reply(reason), text.as_deref());
+    }
+
+    fn no_vp_runs(&mut self) {
+        if let Some(non_stop) = &mut self.non_stop {
+            non_stop.ended();
+        }
+    }
+
     fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
         match stop {
             Ok(event) => {
@@ -466,13 +505,15 @@ impl Link {
                 self.stop = stop_span(&event);
                 if event.vps != self.vps {
                     self.frontend.set_threads(threads(&event.vps));
+                    if let Some(non_stop) = &mut self.non_stop {
+                        non_stop.set_vps(&self.vps, &event.vps);
+                    }
                     self.vps = event.vps;
                 }
-                let text = explanation(&event.reason);
-                self.frontend
-                    .stopped(stop_reply(&event.reason), text.as_deref());
+                self.stopped_for(&event.reason);
             }
             Err(CallError::Refused(DebugError::Ended { how })) => {
+                self.no_vp_runs();
                 let text = match how {
                     GuestEnd::PowerOff => None,
                     _ => Some(format!("The guest has ended: {how}.\n")),
@@ -481,6 +522,7 @@ impl Link {
             }
             // The client was told that the guest runs. Only a stop can correct this.
             Err(error) => {
+                self.no_vp_runs();
                 let reason = match error.is_end() {
                     true => StopReason::Terminated(EndSignal::Kill),
                     false => StopReason::Crashed,

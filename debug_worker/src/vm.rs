@@ -239,7 +239,7 @@ impl AttachedVm {
     }
 
     /// Clears the cache, because the guest has run or was changed in another way.
-    fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.cache = StopCache::default();
     }
 

@@ -24,6 +24,7 @@ pub(crate) use qemu::step_flags;
 pub(crate) use query::TransferObject;
 pub(crate) use resume::VCONT_ACTIONS;
 pub(crate) use resume::VCont;
+pub(crate) use resume::VContAction;
 pub(crate) use threads::ThreadSelector;
 
 use crate::target::Breakpoint;
@@ -96,7 +97,11 @@ pub enum Command<'a> {
     VCont(VCont),
     /// `vCont?`: the supported actions of `vCont`.
     VContQuery,
-    /// `vCtrlC`: stops the guest.
+    /// `QNonStop`: turns non-stop mode on or off.
+    SetNonStop(bool),
+    /// `vStopped`: the client has seen the last stop in non-stop mode.
+    StopSeen,
+    /// `vCtrlC`: stops the guest, or one thread in non-stop mode.
     Interrupt,
     /// `Z`: inserts a breakpoint or watchpoint.
     InsertBreakpoint {
@@ -237,6 +242,10 @@ impl<'a> Command<'a> {
             (b"vCont", b"?") => Ok(Self::VContQuery),
             (b"vCont", _) => resume::vcont(arguments),
             (b"vCtrlC", b"") => Ok(Self::Interrupt),
+            (b"vStopped", b"") => Ok(Self::StopSeen),
+            (b"QNonStop", b":0") => Ok(Self::SetNonStop(false)),
+            (b"QNonStop", b":1") => Ok(Self::SetNonStop(true)),
+            (b"QNonStop", _) => Err(CommandError::Syntax("QNonStop:1 or QNonStop:0")),
             (b"vKill", process) if Self::is_process(process) => Ok(Self::KillWithReply),
             (b"vKill", _) => Err(CommandError::Syntax("vKill;PROCESS")),
             (b"qC", b"") => Ok(Self::CurrentThread),

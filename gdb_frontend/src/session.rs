@@ -18,6 +18,7 @@
 mod complete;
 mod execute;
 mod first_packet;
+mod non_stop;
 mod pending;
 mod refusals;
 mod stop_info;
@@ -41,7 +42,9 @@ use crate::target::TargetInfo;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
+use non_stop::NonStop;
 use pending::Pending;
+use pending::Reply;
 use refusals::Refusals;
 use threads::Threads;
 
@@ -127,6 +130,8 @@ enum Guest {
     /// The guest runs, and the client waits for a stop reply. A stop that came during an operation waits for the end of
     /// the operation.
     Running(Option<(Stop, Option<String>)>),
+    /// Each thread is stopped or runs by itself.
+    NonStop(NonStop),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,11 +251,16 @@ impl Session {
 
     /// Reports that the guest has stopped after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`].
     /// `console` is text that the user sees before the stop reply. A stop without a preceding resume is dropped. A stop
-    /// which says that the guest has ended ends the session.
+    /// which says that the guest has ended ends the session. In non-stop mode the stop is that of its thread, or of all threads that run if the stop has no thread or is
+    /// an event of the whole guest. `console` is dropped then, because the protocol has no place for it.
     pub fn stopped(&mut self, stop: Stop, console: Option<&str>) {
-        if let Guest::Running(waiting @ None) = &mut self.core.guest {
-            *waiting = Some((stop, console.map(str::to_owned)));
-            self.core.report_stop();
+        match &mut self.core.guest {
+            Guest::Running(waiting @ None) => {
+                *waiting = Some((stop, console.map(str::to_owned)));
+                self.core.report_stop();
+            }
+            Guest::NonStop(_) => self.core.threads_stopped(stop),
+            Guest::Running(Some(_)) | Guest::Stopped(_) => {}
         }
     }
 }
@@ -318,11 +328,17 @@ impl Core {
 
     /// Stops a running guest. If the guest is stopped, the next resume ends at once.
     fn interrupt(&mut self, pending: Pending) {
+        if let Guest::NonStop(_) = self.guest {
+            return self.stop_one_thread(match pending {
+                Pending::Ok => Reply::Ok,
+                _ => Reply::None,
+            });
+        }
         self.interrupt_wanted = true;
         match (&self.guest, pending) {
             (Guest::Running(_), pending) => self.ask(TargetOp::Interrupt, pending),
             (Guest::Stopped(_), Pending::Ok) => self.ok(),
-            (Guest::Stopped(_), _) => {}
+            (Guest::Stopped(_) | Guest::NonStop(_), _) => {}
         }
     }
 

@@ -116,6 +116,12 @@ pub enum TargetOp {
     RemoveBreakpoint(Breakpoint),
     /// Resumes threads. Answer: [`TargetReply::Done`] when the threads run, or an error; the stop comes later.
     Resume(Resume),
+    /// Turns non-stop mode on, with this thread stopped, or off. In this mode threads are resumed and stopped by [`Schedule`](Self::Schedule) only, a stop is that of one
+    /// thread, and every other operation is carried out whatever threads run. No thread has run yet: the other threads go on when a schedule first resumes a thread.
+    /// Answer: [`TargetReply::Done`].
+    NonStop(Option<Tid>),
+    /// Resumes and stops threads in non-stop mode. Answer: [`TargetReply::Done`].
+    Schedule(Schedule),
     /// Stops all threads. Answer: [`TargetReply::Done`]. The stop itself is reported as a stop.
     Interrupt,
     /// Returns a line of text about a thread. Answer: [`TargetReply::Text`].
@@ -279,6 +285,17 @@ pub struct Resume {
     pub others: ResumeAction,
     /// The actions of single threads, at most one for each thread.
     pub actions: Vec<(Tid, ResumeAction)>,
+    /// The new program counter of a thread, from `c ADDR` or `s ADDR`.
+    pub jump: Option<(Tid, u64)>,
+}
+
+/// What threads do from now on in non-stop mode. Other threads go on with what they do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Threads that are stopped, with what they do. None [stays](ResumeAction::Stay).
+    pub run: Vec<(Tid, ResumeAction)>,
+    /// Threads that run, and stop. The session reports these stops itself.
+    pub stop: Vec<Tid>,
     /// The new program counter of a thread, from `c ADDR` or `s ADDR`.
     pub jump: Option<(Tid, u64)>,
 }

@@ -7,21 +7,30 @@ use super::syntax;
 use super::threads;
 use crate::target::ResumeAction;
 
-pub(super) const FEATURES: &[&str] = &["vContSupported+"];
+pub(super) const FEATURES: &[&str] = &["vContSupported+", "QNonStop+"];
 
-/// The reply to `vCont?`. Without `C` and `S` GDB assumes that stepping is not supported. `t` is missing because all
-/// threads stop together.
-pub(crate) const VCONT_ACTIONS: &str = "vCont;c;C;s;S;r";
+/// The reply to `vCont?`. Without `C` and `S` GDB assumes that stepping is not supported. `t` belongs to
+/// non-stop mode, but GDB 18 asks before it turns that mode on.
+pub(crate) const VCONT_ACTIONS: &str = "vCont;c;C;s;S;r;t";
 
 const PLAIN: &str = "c [addr], or s [addr], with addr in hex";
 const SIGNAL: &str = "C sig[;addr], or S sig[;addr], both in hex";
-const VCONT: &str = "vCont;action[:thread-id]..., with action c, C sig, s, S sig or r start,end, and at most one action without a thread";
+const VCONT: &str = "vCont;action[:thread-id]..., with action c, C sig, s, S sig, r start,end or t, and at most one action without a thread";
 
 /// The actions of `vCont` in the packet's order. For each thread, the first action that names the thread applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VCont {
     /// The actions, at least one.
-    pub actions: Vec<(ResumeAction, ThreadSelector)>,
+    pub actions: Vec<(VContAction, ThreadSelector)>,
+}
+
+/// An action of `vCont`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VContAction {
+    /// The thread runs or steps.
+    Resume(ResumeAction),
+    /// `t`: the thread stops, in non-stop mode.
+    Stop,
 }
 
 /// `c [addr]`: "Continue at addr, which is the address to resume. If addr is omitted, resume at current address." `s [addr]`:
@@ -82,11 +91,12 @@ pub(super) fn vcont(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     Ok(Command::VCont(VCont { actions }))
 }
 
-/// `c`, `C sig`, `s`, `S sig` (two digits), and `r start,end`: "Step once, and then keep stepping as long as the thread stops at
+/// `t`, and `c`, `C sig`, `s`, `S sig` (two digits), and `r start,end`: "Step once, and then keep stepping as long as the thread stops at
 /// addresses between start (inclusive) and end (exclusive). [...] If the range is empty (start == end), then the action becomes
 /// equivalent to the 's' action."
-fn vcont_action(action: &[u8]) -> Option<ResumeAction> {
-    match action {
+fn vcont_action(action: &[u8]) -> Option<VContAction> {
+    let resume = match action {
+        b"t" => return Some(VContAction::Stop),
         b"c" => Some(ResumeAction::Continue),
         b"s" => Some(ResumeAction::Step),
         [b'C', signal @ ..] => syntax::number(signal).map(|_| ResumeAction::Continue),
@@ -97,5 +107,6 @@ fn vcont_action(action: &[u8]) -> Option<ResumeAction> {
             _ => None,
         },
         _ => None,
-    }
+    };
+    resume.map(VContAction::Resume)
 }

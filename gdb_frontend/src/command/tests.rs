@@ -85,7 +85,9 @@ fn malformed_packets_say_what_the_form_is() {
         "vCont",
         "vCont;c;s",
         "vCont;x",
-        "vCont;t",
+        "vCont;t1",
+        "QNonStop",
+        "QNonStop:2",
         "vCont;c:",
         "vCont;c:p1.1",
         "vCont;r",
@@ -132,7 +134,6 @@ fn what_nobody_knows_is_unknown() {
         "vFile:open:00,0,0",
         "qOffsets",
         "qSymbol::",
-        "QNonStop:1",
         "qXfer:auxv:read::0,1",
         "qSearch",
         "qSearch:memory",
@@ -272,28 +273,30 @@ fn a_breakpoint_has_any_number_of_conditions_and_commands() {
 
 #[test]
 fn vcont_keeps_the_order_of_its_actions() {
+    let resume = VContAction::Resume;
     let one = |id| ThreadSelector::One(Tid::new(id).unwrap());
     assert_eq!(
-        parse("vCont;s:1;r10,20:a;C05:0;c:-1"),
+        parse("vCont;s:1;r10,20:a;t:2;C05:0;c:-1"),
         Ok(Command::VCont(VCont {
             actions: vec![
-                (ResumeAction::Step, one(1)),
+                (resume(ResumeAction::Step), one(1)),
                 (
-                    ResumeAction::StepRange {
+                    resume(ResumeAction::StepRange {
                         start: 0x10,
                         end: 0x20
-                    },
+                    }),
                     one(10)
                 ),
-                (ResumeAction::Continue, ThreadSelector::Any),
-                (ResumeAction::Continue, ThreadSelector::All),
+                (VContAction::Stop, one(2)),
+                (resume(ResumeAction::Continue), ThreadSelector::Any),
+                (resume(ResumeAction::Continue), ThreadSelector::All),
             ]
         }))
     );
     assert_eq!(
         parse("vCont;r5,5"),
         Ok(Command::VCont(VCont {
-            actions: vec![(ResumeAction::Step, ThreadSelector::All)]
+            actions: vec![(resume(ResumeAction::Step), ThreadSelector::All)]
         }))
     );
 }
@@ -318,6 +321,7 @@ fn every_announced_feature_is_there() {
             "PacketSize=40000" | "swbreak+" | "hwbreak+" => continue,
             "QStartNoAckMode+" => "QStartNoAckMode",
             "vContSupported+" => "vCont?",
+            "QNonStop+" => "QNonStop:1",
             "binary-upload+" => "x0,1",
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",

@@ -23,6 +23,11 @@ impl PacketWriter {
         Self { bytes }
     }
 
+    /// An empty notification (GDB manual, node "Notification Packets"), which nobody acknowledges.
+    pub(crate) fn notification() -> Self {
+        Self { bytes: vec![b'%'] }
+    }
+
     /// A packet with this payload. The payload must not contain bytes that need an escape.
     pub fn text(text: &str) -> Vec<u8> {
         let mut packet = Self::with_capacity(text.len());

@@ -53,6 +53,12 @@ impl Outbox {
         self.unacknowledged.push_back(packet);
     }
 
+    /// Sends a complete notification. It may come between any two packets.
+    pub(crate) fn notification(&mut self, notification: &[u8]) {
+        self.counts.sent += 1;
+        self.ready.extend_from_slice(notification);
+    }
+
     /// Handles a packet from the client, intact or damaged. Without acknowledgements, the caller has to reply to a
     /// damaged packet.
     pub(crate) fn received(&mut self, intact: bool) {

@@ -3,6 +3,7 @@
 use super::Core;
 use super::Guest;
 use super::pending::Pending;
+use super::pending::Reply;
 use super::refusals::Refused;
 use super::stop_reply;
 use super::transfer;
@@ -74,6 +75,21 @@ impl Core {
                 if self.interrupt_wanted {
                     self.ask(TargetOp::Interrupt, Pending::Interrupt);
                 }
+            }
+            (Pending::NonStop(on), TargetReply::Done) => self.non_stop_is(on),
+            (
+                Pending::Schedule {
+                    run,
+                    stop,
+                    reason,
+                    reply,
+                },
+                TargetReply::Done,
+            ) => {
+                if reply == Reply::Ok {
+                    self.ok();
+                }
+                self.scheduled(&run, &stop, reason);
             }
             (Pending::Interrupt, TargetReply::Done) => {}
             // Ctrl-C has no reply, but the user waits for the guest to stop.

@@ -3,6 +3,7 @@
 use super::Connection;
 use super::Core;
 use super::Guest;
+use super::non_stop;
 use super::pending::Pending;
 use super::transfer;
 use crate::command::Command;
@@ -14,6 +15,7 @@ use crate::command::ThreadSelector;
 use crate::command::TransferObject;
 use crate::command::VCONT_ACTIONS;
 use crate::command::VCont;
+use crate::command::VContAction;
 use crate::command::max_read;
 use crate::command::supported;
 use crate::framing::PacketWriter;
@@ -37,7 +39,16 @@ impl Core {
                     self.send_stop(stop);
                 }
                 Guest::Running(_) => self.refuse_running(),
+                Guest::NonStop(_) => self.list_stops(),
             },
+            Command::ReadRegisters
+            | Command::ReadRegister(_)
+            | Command::WriteRegisters { .. }
+            | Command::WriteRegister { .. }
+                if self.runs(thread) =>
+            {
+                self.refuse_running_thread(thread);
+            }
             Command::ReadRegisters => {
                 self.ask(TargetOp::ReadRegisters { thread }, Pending::Registers);
             }
@@ -89,7 +100,14 @@ impl Core {
             Command::Resume { action, address } => self.resume_plainly(action, address),
             Command::VCont(vcont) => self.resume_vcont(&vcont),
             Command::VContQuery => self.text(VCONT_ACTIONS),
+            Command::SetNonStop(on) => self.set_non_stop(on),
+            Command::StopSeen => self.stop_seen(),
             Command::Interrupt => self.interrupt(Pending::Ok),
+            Command::InsertBreakpoint { commands, .. }
+                if !commands.is_empty() && matches!(self.guest, Guest::NonStop(_)) =>
+            {
+                self.bad_argument(non_stop::NO_COMMANDS);
+            }
             Command::InsertBreakpoint {
                 breakpoint,
                 conditions,
@@ -345,7 +363,13 @@ impl Core {
             actions: Vec::new(),
             jump: None,
         };
+        if let Guest::NonStop(_) = self.guest {
+            return self.schedule_vcont(vcont);
+        }
         for &(action, selector) in &vcont.actions {
+            let VContAction::Resume(action) = action else {
+                return self.bad_argument(non_stop::NEEDS_NON_STOP);
+            };
             let tid = match self.existing(selector) {
                 None => return,
                 Some(ThreadSelector::All) => {
@@ -372,6 +396,7 @@ impl Core {
                 self.ask(TargetOp::Resume(resume), Pending::Resume);
             }
             Guest::Running(_) => self.refuse_running(),
+            Guest::NonStop(_) => self.schedule_resume(&resume),
         }
     }
 
@@ -385,7 +410,7 @@ impl Core {
     }
 
     /// Returns the selector, unless it names a thread that does not exist. In that case an error reply has been sent.
-    fn existing(&mut self, selector: ThreadSelector) -> Option<ThreadSelector> {
+    pub(super) fn existing(&mut self, selector: ThreadSelector) -> Option<ThreadSelector> {
         match selector {
             ThreadSelector::One(tid) if !self.threads.contains(tid) => {
                 let ids: Vec<_> = self

@@ -3,7 +3,15 @@
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
+use crate::target::StopReason;
 use crate::target::Tid;
+
+/// Whether an operation that succeeds gets the reply `OK`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    Ok,
+    None,
+}
 
 /// What the session does with the result of the operation in progress.
 #[derive(Debug)]
@@ -34,6 +42,15 @@ pub(super) enum Pending {
     MemoryRegion,
     /// Sends no reply, because the guest runs now.
     Resume,
+    /// Replies `OK`, with non-stop mode on or off.
+    NonStop(bool),
+    /// These threads run, and others have stopped, for this reason. Ctrl-C gets no reply, other packets get `OK`.
+    Schedule {
+        run: Vec<Tid>,
+        stop: Vec<Tid>,
+        reason: Option<StopReason>,
+        reply: Reply,
+    },
     /// Sends no reply; the stop reply follows.
     Interrupt,
     /// Replies with a text in hex.

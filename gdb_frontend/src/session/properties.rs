@@ -55,7 +55,11 @@ impl Client {
                 }
                 Action::Target(op) => {
                     let reply = self.guest.answer(&op);
-                    let resumed = matches!(op, TargetOp::Resume(_));
+                    let resumed = match &op {
+                        TargetOp::Resume(_) => true,
+                        TargetOp::Schedule(schedule) => !schedule.run.is_empty(),
+                        _ => false,
+                    };
                     self.outcome.ops.push(op);
                     self.session.complete(reply);
                     if resumed {
@@ -87,10 +91,12 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     [b"$", payload, format!("#{sum:02x}").as_bytes()].concat()
 }
 
-/// The sent bytes are only `+`, `-` and packets that a client can decode.
+/// The sent bytes are only `+`, `-`, and packets and notifications that a client can decode.
 fn assert_well_formed(sent: &[u8]) -> Result<(), TestCaseError> {
     let mut decoder = Decoder::default();
-    decoder.push(sent);
+    // A notification has the form of a packet, but for its first byte, which is part of the checksum of neither.
+    let sent: Vec<u8> = replaced(sent, b"%Stop:", b"$Stop:");
+    decoder.push(&sent);
     let mut total = 0;
     while let Some(frame) = decoder.next_frame() {
         total += match frame {
@@ -106,13 +112,25 @@ fn assert_well_formed(sent: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let last = bytes.len().saturating_sub(from.len());
+    for at in 0..last {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
 /// Valid packets, and packets that are almost valid.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => proptest::sample::select(vec![
             "?", "g", "G00", "p0", "p10", "pffff", "P0=0000000000000001", "m1000,40", "m30ff0,100",
             "m0,8000000000000000", "mffffffffffffffff,1", "x1000,400", "X1000,0:", "M1000,2:aabb", "c", "s", "C05", "S05;1000",
-            "vCont;c", "vCont;s:1;c", "vCont;r1,2:2", "vCont?", "vCtrlC", "Z0,1000,1", "z1,1,1", "Hg2", "Hc-1", "T1", "qC",
+            "vCont;c", "vCont;s:1;c", "vCont;r1,2:2", "vCont?", "vCtrlC",
+            "QNonStop:1", "QNonStop:0", "vStopped", "vCont;t", "vCont;t:2;c", "Z0,1000,1", "z1,1,1", "Hg2", "Hc-1", "T1", "qC",
             "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,2", "qAttached", "QStartNoAckMode", "vMustReplyEmpty",
             "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
             "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",

@@ -19,6 +19,12 @@ const SIGTERM: u8 = 15;
 /// `W AA`: "The process exited, and AA is the exit status." `X AA`: "The process terminated with signal AA." `None` if
 /// the guest has not ended.
 pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
+    let mut packet = PacketWriter::default();
+    write_ending(reason, &mut packet).then(|| packet.finish())
+}
+
+/// Adds what [`ending`] describes. Whether the guest has ended.
+pub(super) fn write_ending(reason: StopReason, packet: &mut PacketWriter) -> bool {
     let (kind, number) = match reason {
         StopReason::Exited(status) => ("W", status),
         StopReason::Terminated(signal) => (
@@ -30,17 +36,19 @@ pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
                 EndSignal::Terminate => SIGTERM,
             },
         ),
-        _ => return None,
+        _ => return false,
     };
-    let mut packet = PacketWriter::default();
     packet.str(kind);
     packet.hex(&[number]);
-    Some(packet.finish())
+    true
 }
 
 /// `T AA n1:r1;n2:r2;...`, with the thread and, if the client understands it, the kind of the stop.
 pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
-    let mut packet = PacketWriter::default();
+    of_thread(Some(reason), thread, client)
+}
+
+fn write(reason: StopReason, thread: Tid, client: ClientFeatures, packet: &mut PacketWriter) {
     packet.str("T");
     packet.hex(&[signal(reason)]);
     packet.str("thread:");
@@ -62,7 +70,6 @@ pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) ->
         }
         _ => {}
     }
-    packet.finish()
 }
 
 /// The stop reply of one of several threads. Signal 0 means that the thread has no stop reason of its own.
@@ -71,14 +78,24 @@ pub(super) fn of_thread(
     thread: Tid,
     client: ClientFeatures,
 ) -> Vec<u8> {
+    let mut packet = PacketWriter::default();
+    write_of_thread(reason, thread, client, &mut packet);
+    packet.finish()
+}
+
+/// Adds what [`of_thread`] describes.
+pub(super) fn write_of_thread(
+    reason: Option<StopReason>,
+    thread: Tid,
+    client: ClientFeatures,
+    packet: &mut PacketWriter,
+) {
     match reason {
-        Some(reason) => packet(reason, thread, client),
+        Some(reason) => write(reason, thread, client, packet),
         None => {
-            let mut packet = PacketWriter::default();
             packet.str("T00thread:");
             packet.number(u64::from(thread.get()));
             packet.str(";");
-            packet.finish()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The threads of the guest, which may change at a stop.
 
 use super::Core;
+use super::Guest;
 use crate::command::ThreadSelector;
 use crate::target::Tid;
 
@@ -41,7 +42,10 @@ impl Threads {
 impl Core {
     /// The guest has other threads now. A selection of a thread that is gone goes to the first thread, or to all.
     pub(super) fn set_threads(&mut self, threads: Vec<Tid>) {
-        self.threads = Threads::new(threads);
+        let before = std::mem::replace(&mut self.threads, Threads::new(threads));
+        if let Guest::NonStop(non_stop) = &mut self.guest {
+            non_stop.set_threads(&before, &self.threads);
+        }
         let first = self.threads.first();
         for selected in [&mut self.current, &mut self.interrupt_thread] {
             if !self.threads.contains(*selected) {

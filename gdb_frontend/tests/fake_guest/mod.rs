@@ -157,7 +157,11 @@ impl FakeGuest {
                 self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
                 TargetReply::StepInterrupts(self.step_interrupts)
             }
-            TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => TargetReply::Done,
+            TargetOp::NonStop(_)
+            | TargetOp::Schedule(_)
+            | TargetOp::Interrupt
+            | TargetOp::Detach
+            | TargetOp::Kill => TargetReply::Done,
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())
             }

@@ -1,5 +1,6 @@
 //! A client of the remote protocol that can send packets that GDB would never send.
 
+use std::collections::VecDeque;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
@@ -11,6 +12,8 @@ pub struct Packets<S> {
     pub stream: S,
     /// Received bytes that were not parsed yet, in reverse order.
     received: Vec<u8>,
+    /// Notifications that came before replies.
+    notifications: VecDeque<String>,
 }
 
 impl Packets<TcpStream> {
@@ -23,8 +26,7 @@ impl Packets<TcpStream> {
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
             .expect("a deadline");
-        let received = Vec::new();
-        Self { stream, received }
+        Self::new(stream)
     }
 }
 
@@ -35,8 +37,7 @@ impl Packets<UnixStream> {
         stream
             .set_read_timeout(Some(crate::running::DEADLINE))
             .expect("a deadline");
-        let received = Vec::new();
-        Self { stream, received }
+        Self::new(stream)
     }
 }
 
@@ -47,6 +48,14 @@ pub fn packet(body: &[u8]) -> Vec<u8> {
 }
 
 impl<S: Read + Write> Packets<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            notifications: VecDeque::new(),
+        }
+    }
+
     /// Sends bytes unchanged.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
@@ -68,10 +77,43 @@ impl<S: Read + Write> Packets<S> {
         }
     }
 
-    /// Returns the body of the next packet, and acknowledges it. Skips acknowledgements before it. `None` at the end of
-    /// the connection.
+    /// Returns the body of the next packet, and acknowledges it. Skips acknowledgements before it, and keeps notifications. `None` at the end of the connection.
     pub fn reply(&mut self) -> Option<String> {
-        while self.byte()? != b'$' {}
+        loop {
+            match self.byte()? {
+                b'$' => break,
+                b'%' => {
+                    let notification = self.body()?;
+                    self.notifications.push_back(notification);
+                }
+                _ => {}
+            }
+        }
+        let body = self.body()?;
+        // After its last reply the server may have closed the connection, so an error is ignored.
+        let _ = self.stream.write_all(b"+");
+        Some(body)
+    }
+
+    /// Returns the body of the next notification. `None` at the end of the connection.
+    ///
+    /// # Panics
+    /// A packet comes first.
+    pub fn notification(&mut self) -> Option<String> {
+        if let Some(notification) = self.notifications.pop_front() {
+            return Some(notification);
+        }
+        loop {
+            match self.byte()? {
+                b'$' => panic!("the packet `{:?}` comes first", self.body()),
+                b'%' => return self.body(),
+                _ => {}
+            }
+        }
+    }
+
+    /// The rest of a packet or notification, without the checksum.
+    fn body(&mut self) -> Option<String> {
         let mut body = Vec::new();
         loop {
             match self.byte()? {
@@ -80,8 +122,6 @@ impl<S: Read + Write> Packets<S> {
             }
         }
         let _ = (self.byte()?, self.byte()?);
-        // After its last reply the server may have closed the connection, so an error is ignored.
-        let _ = self.stream.write_all(b"+");
         Some(String::from_utf8_lossy(&body).into_owned())
     }
 

@@ -16,12 +16,18 @@ pub struct TypedGdb {
 impl TypedGdb {
     /// Starts GDB with the symbols of an ELF file, given by its contents, and connects it to `address`.
     pub fn connect(elf: &[u8], address: &str) -> Self {
+        Self::connect_with(elf, &[], address)
+    }
+
+    /// As [`connect`](Self::connect), after these commands.
+    pub fn connect_with(elf: &[u8], commands: &[&str], address: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("guest.elf");
         std::fs::write(&file, elf).expect("room for a small file");
         let mut command = Command::new("gdb");
         command.env("LC_ALL", "C.UTF-8").args(["-nx", "-q"]);
-        for setting in ["set pagination off", "set width 0", "set confirm off"] {
+        let settings = ["set pagination off", "set width 0", "set confirm off"];
+        for setting in settings.iter().chain(commands) {
             command.args(["-iex", setting]);
         }
         let (running, input) = Running::spawn_with_input(command);
@@ -34,6 +40,12 @@ impl TypedGdb {
         gdb.say(&format!("file {}", file.display()));
         gdb.say(&format!("target remote {address}"));
         gdb
+    }
+
+    /// Waits for a text that GDB prints without a command.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.running.wait_for(text);
     }
 
     /// Gives a command, and returns what GDB prints.
