@@ -166,8 +166,10 @@ impl Guest {
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
-            // The session has carried these out, see `non_stop`.
-            other @ (TargetOp::NonStop(_) | TargetOp::Schedule(_)) => Err(not_known(&other)).into(),
+            // The session carries these out, see `non_stop`.
+            TargetOp::NonStop(_) | TargetOp::Schedule(_) => {
+                Err(bad_argument("send QNonStop:1 first")).into()
+            }
             other => Err(not_known(&other)).into(),
         }
     }
