@@ -8,6 +8,8 @@ use machine::guest::*;
 use machine::software::raw;
 use machine::software::software_at;
 use machine::*;
+use std::time::Duration;
+use std::time::Instant;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::*;
 use vmm_core_defs::condition::*;
@@ -128,6 +130,14 @@ fn every_hit_of_every_vp_is_recorded_once_and_in_order() {
     }
 }
 
+/// Asks until it is so. Each question waits for its answer.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+    }
+}
+
 #[test]
 fn a_full_buffer_takes_the_tracepoints_out_of_a_guest_that_runs() {
     let Some(vm) = guest(Mode::Long, 2) else {
@@ -138,8 +148,11 @@ fn a_full_buffer_takes_the_tracepoints_out_of_a_guest_that_runs() {
     assert_eq!(before, untouched);
     start(&vm, vec![tracepoint(Mode::Long)], 4000);
     let _running = vm.resume();
-    while status(&vm).state == TraceState::Running {}
-    while !vm.call(DebugRequest::Breakpoints, ()).unwrap().is_empty() {}
+    until("a full buffer", || status(&vm).state != TraceState::Running);
+    until("no tracepoint", || {
+        let listed = vm.call(DebugRequest::Breakpoints, ()).unwrap();
+        listed.is_empty()
+    });
     assert_eq!(raw(&vm, ENTRY, 8), untouched);
     let status = status(&vm);
     assert_eq!(status.state, TraceState::Full);
