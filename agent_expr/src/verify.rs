@@ -248,6 +248,16 @@ impl Expression {
         Ok(self)
     }
 
+    /// Whether the code names a trace state variable.
+    pub fn has_variables(&self) -> bool {
+        self.instructions.iter().any(|instruction| {
+            matches!(
+                instruction,
+                Instruction::GetV(_) | Instruction::SetV(_) | Instruction::TraceV(_)
+            )
+        })
+    }
+
     /// Whether every evaluation that ends results in a value. A condition has one; a `dprintf` has none.
     pub fn has_value(&self) -> bool {
         self.has_value

@@ -60,6 +60,30 @@ pub(crate) fn commands_for_vm(
     sent.iter().map(one).collect()
 }
 
+/// What a tracepoint records, for the VM.
+///
+/// # Errors
+/// The problem in words.
+pub(crate) fn action_for_vm(layout: Layout, sent: &[u8]) -> Result<Condition, String> {
+    let expression = Expression::verify(sent, Limits::default()).map_err(|err| err.to_string())?;
+    if expression.has_variables() {
+        return Err("there are no trace state variables".to_owned());
+    }
+    if expression.cuts_register(|number| is_stack(layout, number)) {
+        return Err(CUT.to_owned());
+    }
+    let number =
+        |number: u16| condition_register(layout, RegNum(number)).map(ConditionRegister::number);
+    let expression = expression.with_registers(number).map_err(|number| {
+        format!("a tracepoint cannot compute with register {number}; use general, segment and control registers")
+    })?;
+    Ok(Condition {
+        code: expression.code().to_vec(),
+    })
+}
+
+const CUT: &str = "the vCPU cannot record this variable on the stack: GDB cuts the stack pointer to the width of the variable; collect its address range, such as *(char *)$rsp@64";
+
 const NOT_EXACT: &str = "(The vCPU cannot compute what this dprintf prints: GDB compiles it to other code. Say `set dprintf-style gdb`.)\n";
 
 /// Whether the code does not compute what the user has written.

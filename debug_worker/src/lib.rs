@@ -62,6 +62,7 @@ mod session;
 mod session_log;
 mod statistics;
 mod stop_reply;
+mod trace;
 mod vm;
 mod worker;
 

@@ -164,6 +164,9 @@ impl Session {
         if let Some((thread, address)) = schedule.jump {
             self.guest.jump(thread, address).await?;
         }
+        if !schedule.run.is_empty() {
+            self.guest.trace.leave_frame();
+        }
         if let Some(non_stop) = &mut self.link.non_stop {
             non_stop.schedule(schedule);
         }

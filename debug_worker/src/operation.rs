@@ -15,6 +15,8 @@ use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
+use crate::trace;
+use crate::trace::Trace;
 use crate::vm::AttachedVm;
 use crate::vm::Resumed;
 use gdb_frontend::regs::Layout;
@@ -63,6 +65,8 @@ pub(crate) struct Guest {
     conditional: HashSet<Breakpoint>,
     /// The breakpoints with commands.
     printing: HashSet<Breakpoint>,
+    /// The tracepoints of the client, and the frame that it looks at.
+    pub(crate) trace: Trace,
 }
 
 /// The result of an operation.
@@ -102,12 +106,16 @@ impl Guest {
             refused,
             conditional: HashSet::new(),
             printing: HashSet::new(),
+            trace: Trace::default(),
         }
     }
 
     /// Carries out one operation. An error is a reply too.
     #[deny(clippy::wildcard_enum_match_arm)]
     pub(crate) async fn carry_out(&mut self, op: TargetOp) -> Outcome {
+        if self.trace.frame().is_some() && changes(&op) {
+            return Err(bad_argument(FRAME_IS_PAST.to_owned())).into();
+        }
         match op {
             TargetOp::Resume(resume) => self.resume(resume).await,
             TargetOp::ReadRegisters { thread } => self.read_registers(thread).await.into(),
@@ -118,7 +126,10 @@ impl Guest {
                 thread,
                 address,
                 len,
-            } => self.read_memory(gva(thread, address), len).await.into(),
+            } => match self.read_frame(address, len) {
+                Some(read) => read.into(),
+                None => self.read_memory(gva(thread, address), len).await.into(),
+            },
             TargetOp::ReadPhysical { address, len } => {
                 let memory = self.read_memory(GuestAddress::Gpa(Gpa::new(address)), len);
                 memory.await.into()
@@ -162,6 +173,12 @@ impl Guest {
             TargetOp::Monitor { thread, line } => {
                 Ok(monitor::run(self, vp_of(thread), &line).await).into()
             }
+            TargetOp::Trace(op) => {
+                let Self {
+                    trace, vm, layout, ..
+                } = self;
+                trace.carry_out(op, vm, *layout).await.into()
+            }
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
@@ -172,6 +189,22 @@ impl Guest {
             }
             other => Err(not_known(&other)).into(),
         }
+    }
+
+    /// Memory of the selected frame. `None`: the guest's memory is to be read.
+    fn read_frame(&self, address: u64, len: usize) -> Option<Result<TargetReply, TargetError>> {
+        let frame = self.trace.frame()?;
+        let bytes = trace::memory(frame, address, len);
+        if bytes.is_empty() && self.trace.is_read_only(address, len) {
+            return None;
+        }
+        Some(match bytes.is_empty() {
+            true => Err(TargetError {
+                errno: 14,
+                text: "the trace frame has no memory at this address; `tfind none` shows the live guest".to_owned(),
+            }),
+            false => Ok(TargetReply::Memory(bytes)),
+        })
     }
 
     async fn read_memory(
@@ -222,6 +255,9 @@ impl Guest {
 
     async fn read_registers(&mut self, thread: Tid) -> Result<TargetReply, TargetError> {
         let layout = self.layout;
+        if let Some(frame) = self.trace.frame() {
+            return Ok(TargetReply::Registers(trace::registers(layout, frame)));
+        }
         let registers = self
             .vm
             .registers(vp_of(thread))
@@ -359,6 +395,7 @@ impl Guest {
         );
         match self.vm.resume(request).await {
             Ok(resumed) => {
+                self.trace.leave_frame();
                 self.has_run();
                 Outcome {
                     reply: TargetReply::Done,
@@ -410,6 +447,19 @@ impl Guest {
 pub(crate) const fn searches(op: &TargetOp) -> bool {
     matches!(op, TargetOp::SearchMemory { .. } | TargetOp::Checksum(_))
 }
+
+/// Whether an operation changes registers or memory of a stopped guest.
+const fn changes(op: &TargetOp) -> bool {
+    matches!(
+        op,
+        TargetOp::WriteRegisters { .. }
+            | TargetOp::WriteMemory { .. }
+            | TargetOp::WritePhysical { .. }
+    )
+}
+
+const FRAME_IS_PAST: &str =
+    "a trace frame is selected, which cannot be changed; `tfind none` selects the live guest";
 
 fn done(result: Result<(), CallError>) -> Outcome {
     result

@@ -79,7 +79,7 @@ pub(crate) fn ending(how: &GuestEnd) -> Stop {
 
 const fn gdb_kind(kind: BreakpointKind) -> GdbKind {
     match kind {
-        BreakpointKind::Software => GdbKind::Software,
+        BreakpointKind::Software | BreakpointKind::Trace => GdbKind::Software,
         BreakpointKind::Execute => GdbKind::Hardware,
         BreakpointKind::Write => GdbKind::Write,
         BreakpointKind::Read => GdbKind::Read,

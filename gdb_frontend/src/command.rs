@@ -12,6 +12,7 @@ mod registers;
 mod resume;
 mod syntax;
 mod threads;
+mod trace;
 
 pub(crate) use features::ClientFeatures;
 pub(crate) use features::supported;
@@ -31,6 +32,7 @@ use crate::target::Breakpoint;
 use crate::target::ResumeAction;
 use crate::target::StepInterrupts;
 use crate::target::Tid;
+use crate::target::TraceOp;
 use std::borrow::Cow;
 
 /// A parsed packet.
@@ -177,6 +179,8 @@ pub enum Command<'a> {
     Kill,
     /// `vKill`: as `k`, with a reply.
     KillWithReply,
+    /// A packet of tracepoints.
+    Trace(TraceOp),
     /// Any other packet. The reply is empty.
     Unknown,
 }
@@ -190,6 +194,15 @@ pub enum CommandError {
     /// The range passes the end of the address space.
     #[error("the range passes the end of the address space; use a smaller length")]
     Wraps,
+    /// A tracepoint with `while-stepping`.
+    #[error("a tracepoint cannot step; use no `while-stepping`")]
+    WhileStepping,
+    /// A tracepoint that jumps.
+    #[error("there are no fast tracepoints; use `trace`")]
+    FastTracepoint,
+    /// A tracepoint with a marker.
+    #[error("there are no static tracepoints; use `trace`")]
+    StaticTracepoint,
 }
 
 impl<'a> Command<'a> {
@@ -273,6 +286,9 @@ impl<'a> Command<'a> {
             (b"Qqemu.PhyMemMode", _) => qemu::set_physical_memory(arguments),
             (_, b"") if let Some(flags) = name.strip_prefix(b"Qqemu.sstep=") => {
                 qemu::set_step(flags)
+            }
+            (name, _) if name.starts_with(b"QT") || name.starts_with(b"qT") => {
+                trace::parse(name, arguments)
             }
             // `vMustReplyEmpty` belongs here: its reply has to be empty.
             _ => Ok(Self::Unknown),

@@ -24,6 +24,7 @@ mod refusals;
 mod stop_info;
 mod stop_reply;
 mod threads;
+mod trace;
 mod transfer;
 
 use crate::command::ClientFeatures;

@@ -3,6 +3,16 @@
 //! The driver of the session carries out one operation at a time and answers it with a [`TargetReply`]. A stop is no
 //! reply: the driver reports it at any time by [`Session::stopped`](crate::session::Session::stopped).
 
+mod trace;
+
+pub use trace::FrameSelection;
+pub use trace::TraceAction;
+pub use trace::TraceOp;
+pub use trace::TraceReply;
+pub use trace::TraceState;
+pub use trace::TraceStatus;
+pub use trace::TracepointId;
+
 use crate::regs::RegNum;
 use crate::regs::RegisterBlock;
 
@@ -155,6 +165,8 @@ pub enum TargetOp {
     /// Sets whether steps take interrupts, or only returns the setting. Answer: [`TargetReply::StepInterrupts`] with
     /// the present setting.
     StepInterrupts(Option<StepInterrupts>),
+    /// An operation of tracepoints.
+    Trace(TraceOp),
     /// Ends the session; the guest runs on. Answer: [`TargetReply::Done`], after which the session closes.
     Detach,
     /// Ends the session by `k` or `vKill`. The driver's policy decides what happens to the guest. Answer:
@@ -186,6 +198,8 @@ pub enum TargetReply {
     StepInterrupts(StepInterrupts),
     /// The stop reason of a thread. `None` if the thread stopped only because other threads stopped.
     StopReason(Option<StopReason>),
+    /// The result of an operation of tracepoints.
+    Trace(TraceReply),
     /// The operation failed.
     Error(TargetError),
 }

@@ -43,12 +43,20 @@ pub enum BreakpointKind {
     Read,
     /// The VP read or wrote a watched byte.
     ReadWrite,
+    /// A tracepoint: the VP is about to execute the instruction at the address, and records. It is armed as [`Software`](Self::Software).
+    /// [`DebugRequest::StartTrace`](crate::debug_rpc::DebugRequest::StartTrace) inserts it; a client cannot.
+    Trace,
 }
 
 impl BreakpointKind {
     /// Whether the event is a data access and not the execution of an instruction.
     pub const fn is_watchpoint(self) -> bool {
         matches!(self, Self::Write | Self::Read | Self::ReadWrite)
+    }
+
+    /// Whether the runner chooses between a breakpoint instruction and a debug register.
+    pub const fn is_software(self) -> bool {
+        matches!(self, Self::Software | Self::Trace)
     }
 }
 

@@ -37,6 +37,11 @@ use crate::session::SessionId;
 use crate::stop::DebugStopReason;
 use crate::stop::StopEvent;
 use crate::stop::StopOn;
+use crate::trace::FoundFrame;
+use crate::trace::FrameSearch;
+use crate::trace::TraceStart;
+use crate::trace::TraceStatus;
+use crate::trace::TracepointSwitch;
 use mesh::rpc::Rpc;
 use serde::Deserialize;
 use serde::Serialize;
@@ -153,6 +158,25 @@ pub enum DebugRequest {
     /// kept up to [`MOST_OUTPUT`](crate::condition::MOST_OUTPUT) bytes; more is replaced by a text that says so. Legal whether or not the guest is stopped. Errors:
     /// [`DebugError::NotAttached`].
     CommandOutput(DebugRpc<(), Vec<u8>>),
+
+    /// Starts a trace: empties the buffer, replaces the tracepoints, and lets VPs record. A trace that runs ends.
+    ///
+    /// Tracepoints are breakpoints of [`BreakpointKind::Trace`](crate::breakpoint::BreakpointKind::Trace), and go with the session. The trace stops then; its frames stay until
+    /// the next `StartTrace`, and every session can read them.
+    ///
+    /// Legal when Stopped. Errors: [`DebugError::NotAttached`], [`DebugError::NotStopped`], [`DebugError::BadCondition`], those of `SetDebugState`. After an
+    /// error there is no tracepoint and no frame.
+    StartTrace(DebugRpc<TraceStart, ()>),
+    /// Stops the trace, if one runs. The frames stay. Legal when Stopped or Running. Errors: [`DebugError::NotAttached`].
+    StopTrace(DebugRpc<(), ()>),
+    /// Returns whether a trace runs, and what it has recorded. Legal when Stopped or Running. Errors: [`DebugError::NotAttached`].
+    TraceStatus(DebugRpc<(), TraceStatus>),
+    /// Enables or disables tracepoints of the last `StartTrace`. Legal when Stopped or Running. Errors: [`DebugError::NotAttached`],
+    /// [`DebugError::NoSuchBreakpoint`].
+    SwitchTracepoint(DebugRpc<TracepointSwitch, ()>),
+    /// Returns the first frame with a property, from an index on. In a circular buffer an index is that of another frame when a trace that runs replaces the oldest frame. Legal
+    /// when Stopped or Running. Errors: [`DebugError::NotAttached`].
+    FindFrame(DebugRpc<FrameSearch, FoundFrame>),
 
     /// Sets whether steps take interrupts, if the request contains a value, and returns the present setting. A session
     /// begins with
@@ -341,6 +365,11 @@ for_every_request! {
     SetConditions
     BreakpointHits
     CommandOutput
+    StartTrace
+    StopTrace
+    TraceStatus
+    SwitchTracepoint
+    FindFrame
 }
 
 /// The properties of the guest that a debugger gets when it attaches. All but `stop` are constant during the session.

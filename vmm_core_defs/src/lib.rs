@@ -9,6 +9,7 @@
 //! - [`breakpoint`]: the breakpoints that a debugger can set
 //! - [`capability`]: the features of a host
 //! - [`condition`]: expressions that decide whether a hit of a breakpoint is a stop
+//! - [`trace`]: tracepoints, and what VPs record at them
 //! - [`memory`]: replies about memory and page tables
 //! - [`regs`]: the register files of all architectures, which are always compiled
 //! - [`addr`]: ids and addresses
@@ -33,6 +34,7 @@ pub mod session;
 mod status;
 pub mod stop;
 pub mod target;
+pub mod trace;
 pub mod vp_set;
 #[cfg(feature = "wire")]
 pub mod wire;

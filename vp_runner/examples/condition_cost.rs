@@ -2,7 +2,8 @@
 //! breakpoint disarmed, and the entry with the breakpoint armed again.
 //!
 //! Prints one JSON line for each kind of breakpoint, and for an instruction that the runner carries out in place of the VP and for one that it does not. Both loops execute the
-//! same guest. They take turns, and the ratio is the median of those of the turns. A kind that does not trap on this host is left out, with the reason on standard error.
+//! same guest. They take turns, and the ratio is the median of those of the turns. A case with "recorded" has a tracepoint in place of the condition. A kind that does not trap on this
+//! host is left out, with the reason on standard error.
 
 use test_machine::machine;
 
@@ -34,6 +35,8 @@ use vmm_core_defs::condition::ConditionRegister;
 use vmm_core_defs::debug_rpc::*;
 use vmm_core_defs::regs::x86_64::Gp;
 use vmm_core_defs::session::DebugSession;
+use vmm_core_defs::trace::TraceStart;
+use vmm_core_defs::trace::Tracepoint;
 use vp_runner::kvm::x86_64::ScratchVm;
 use vp_runner::kvm::x86_64::StartIn;
 use vp_runner::probe::open_kvm;
@@ -56,26 +59,44 @@ fn main() {
                 BreakpointKind::Software => "software",
                 _ => "hardware",
             };
-            let what = format!("{name}, {how}");
-            // With an argument, only the cases whose names contain it.
-            if std::env::args()
-                .nth(1)
-                .is_some_and(|only| !what.contains(&only))
-            {
-                continue;
-            }
-            match turns(kind, offset) {
-                Ok((bare, evaluated, ratio)) => println!(
-                    "{{\"what\":\"{what}\",\"bare_per_s\":{bare:.0},\"conditions_per_s\":{evaluated:.0},\"ratio\":{ratio:.3}}}"
-                ),
-                Err(error) => eprintln!("{what}: {error}"),
+            for at_hit in [AtHit::Condition, AtHit::Tracepoint] {
+                let what = match at_hit {
+                    AtHit::Condition => format!("{name}, {how}"),
+                    AtHit::Tracepoint => format!("{name}, {how}, recorded"),
+                };
+                // A tracepoint is armed as a software breakpoint.
+                if (kind, at_hit) == (BreakpointKind::Execute, AtHit::Tracepoint) {
+                    continue;
+                }
+                // With an argument, only the cases whose names contain it.
+                if std::env::args()
+                    .nth(1)
+                    .is_some_and(|only| !what.contains(&only))
+                {
+                    continue;
+                }
+                match turns(kind, offset, at_hit) {
+                    Ok((bare, evaluated, ratio)) => println!(
+                        "{{\"what\":\"{what}\",\"bare_per_s\":{bare:.0},\"conditions_per_s\":{evaluated:.0},\"ratio\":{ratio:.3}}}"
+                    ),
+                    Err(error) => eprintln!("{what}: {error}"),
+                }
             }
         }
     }
 }
 
+/// What happens at each hit.
+#[derive(Clone, Copy, PartialEq)]
+enum AtHit {
+    /// A condition that reads a register does not hold.
+    Condition,
+    /// A tracepoint records 16 registers and 16 bytes of memory, in a circular buffer.
+    Tracepoint,
+}
+
 /// The medians of both rates and of their ratio. `offset`: that of the instruction in the loop.
-fn turns(kind: BreakpointKind, offset: usize) -> Result<(f64, f64, f64)> {
+fn turns(kind: BreakpointKind, offset: usize, at_hit: AtHit) -> Result<(f64, f64, f64)> {
     let mut bare = Bare::new(kind, offset)?;
     let parts = Parts::new(Setup::new(Mode::Long, &LOOP)).map_err(|why| why.to_string())?;
     let (mut rates, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -88,7 +109,10 @@ fn turns(kind: BreakpointKind, offset: usize) -> Result<(f64, f64, f64)> {
             let attach = DebugSession::attach(&parts.debug, DetachAction::Resume);
             let debug = attach.await.expect("the first client").session;
             let result = async {
-                arm(&debug, breakpoint).await?;
+                match at_hit {
+                    AtHit::Condition => arm(&debug, breakpoint).await?,
+                    AtHit::Tracepoint => trace(&debug, breakpoint).await?,
+                }
                 for _ in 0..TURNS {
                     let of_bare = bare.rate()?;
                     let of_ours = evaluations(&debug).await?;
@@ -132,7 +156,29 @@ async fn arm(debug: &DebugSession, breakpoint: Breakpoint) -> Result<()> {
     Ok(())
 }
 
-/// Evaluations in a second.
+async fn trace(debug: &DebugSession, breakpoint: Breakpoint) -> Result<()> {
+    // `const16 address; const8 16; trace; end`.
+    let [high, low] = u16::try_from(ENTRY)?.to_be_bytes();
+    let code = vec![0x23, high, low, 0x22, 16, 0x0c, 0x27];
+    let start = TraceStart {
+        tracepoints: vec![Tracepoint {
+            number: 1,
+            address: breakpoint.address,
+            enabled: true,
+            pass_count: 0,
+            condition: None,
+            registers: (0..16).collect(),
+            expressions: vec![Condition { code }],
+        }],
+        buffer: 5 << 20,
+        circular: true,
+        client: String::new(),
+    };
+    debug.call_failable(DebugRequest::StartTrace, start).await?;
+    Ok(())
+}
+
+/// Passes in a second.
 async fn evaluations(debug: &DebugSession) -> Result<f64> {
     let before = evaluated(debug).await?;
     let begun = Instant::now();
@@ -152,7 +198,7 @@ async fn evaluated(debug: &DebugSession) -> Result<u64> {
     let hits = debug
         .call_failable(DebugRequest::BreakpointHits, ())
         .await?;
-    Ok(hits.first().map_or(0, |hits| hits.evaluations))
+    Ok(hits.first().map_or(0, |hits| hits.passes))
 }
 
 async fn pass(time: Duration) {

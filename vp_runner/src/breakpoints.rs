@@ -31,6 +31,7 @@ mod guest_bytes;
 mod guest_code;
 mod hit_counts;
 mod passing;
+mod trace;
 
 pub(crate) use changes::Changes;
 pub(crate) use command_output::CommandOutput;
@@ -42,6 +43,7 @@ pub(crate) use guest_code::GuestCode;
 pub(crate) use guest_code::Int3Traps;
 pub(crate) use guest_code::Walks;
 pub(crate) use hit_counts::HitCounts;
+pub(crate) use trace::Trace;
 
 use crate::arch::Access;
 use crate::arch::CodeLocation;
@@ -79,6 +81,8 @@ pub(crate) struct Breakpoints {
     pub counts: HitCounts,
     /// What commands have printed.
     pub output: Arc<CommandOutput>,
+    /// What tracepoints record.
+    pub trace: Arc<Trace>,
 }
 
 /// How a breakpoint stops the guest.
@@ -416,7 +420,12 @@ impl BreakpointTable {
 
     /// Every software breakpoint, in the order of insertion.
     pub(crate) fn software(&self) -> Vec<Breakpoint> {
-        self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Software)
+        self.ordered(|breakpoint, _| breakpoint.kind.is_software())
+    }
+
+    /// Every tracepoint.
+    pub(crate) fn traced(&self) -> Vec<Breakpoint> {
+        self.ordered(|breakpoint, _| breakpoint.kind == BreakpointKind::Trace)
     }
 
     /// The breakpoints that `wanted` selects, in the order of insertion.
@@ -442,7 +451,7 @@ impl BreakpointTable {
     pub(crate) fn has_software(&self) -> bool {
         // This is fast: there are few other breakpoints, unless they share debug registers.
         let mut set = self.entries.keys();
-        set.any(|breakpoint| breakpoint.kind == BreakpointKind::Software)
+        set.any(|breakpoint| breakpoint.kind.is_software())
     }
 
     /// The number of breakpoints.
@@ -479,7 +488,7 @@ impl BreakpointTable {
         };
         owners.iter().all(|owner| {
             let entry = self.entries.get(owner);
-            owner.kind == BreakpointKind::Software
+            owner.kind.is_software()
                 && entry.is_some_and(|entry| entry.owner.has_another_byte(ram, location))
         })
     }

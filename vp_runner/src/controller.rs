@@ -13,6 +13,7 @@ mod latest_session;
 mod owner;
 mod requests;
 mod ticker;
+mod tracing_control;
 mod unanswered;
 mod vps;
 mod waiting;
@@ -393,6 +394,7 @@ impl Controller {
     /// Updates the breakpoint bytes, and the debug registers with which every VP is entered (I5).
     async fn program(&mut self, pending: &mut Outputs) {
         self.reported.clear();
+        self.breakpoint_control.drop_idle_tracepoints().await;
         if self.breakpoint_control.uses_registers() {
             self.leave_to_guest().await;
         }

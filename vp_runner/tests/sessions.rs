@@ -18,7 +18,35 @@ use vmm_core_defs::regs::X86VpState;
 use vmm_core_defs::session::DebugSession;
 use vmm_core_defs::session::SessionId;
 use vmm_core_defs::stop::StopOn;
+use vmm_core_defs::trace::FrameSearch;
+use vmm_core_defs::trace::TraceStart;
+use vmm_core_defs::trace::TracepointSwitch;
+use vmm_core_defs::trace::WhichFrame;
 use vp_runner::runner::RunnerExit;
+
+fn no_trace() -> TraceStart {
+    TraceStart {
+        tracepoints: Vec::new(),
+        buffer: 0,
+        circular: false,
+        client: String::new(),
+    }
+}
+
+fn nowhere() -> TracepointSwitch {
+    TracepointSwitch {
+        number: 1,
+        address: Gva::new(ENTRY),
+        enabled: false,
+    }
+}
+
+fn any_frame() -> FrameSearch {
+    FrameSearch {
+        from: 0,
+        which: WhichFrame::Any,
+    }
+}
 
 const FS_BASE: u32 = 0xc000_0100;
 
@@ -67,6 +95,11 @@ impl Intruder<'_> {
         self.ask(DebugRequest::Breakpoints, ());
         self.ask(DebugRequest::BreakpointHits, ());
         self.ask(DebugRequest::CommandOutput, ());
+        self.ask(DebugRequest::StartTrace, no_trace());
+        self.ask(DebugRequest::StopTrace, ());
+        self.ask(DebugRequest::TraceStatus, ());
+        self.ask(DebugRequest::SwitchTracepoint, nowhere());
+        self.ask(DebugRequest::FindFrame, any_frame());
         self.ask(DebugRequest::StepInterrupts, Some(StepInterrupts::Taken));
         self.ask(DebugRequest::GetVpState, vp);
         self.ask(DebugRequest::SetVpState, (vp, state));

@@ -87,6 +87,7 @@ const fn kind_name(kind: BreakpointKind) -> &'static str {
         BreakpointKind::Write => "write",
         BreakpointKind::Read => "read",
         BreakpointKind::ReadWrite => "access",
+        BreakpointKind::Trace => "trace",
         _ => "unknown",
     }
 }

@@ -4,6 +4,7 @@ use super::breakpoints;
 use super::memory;
 use super::query;
 use super::resume;
+use super::trace;
 use crate::framing::PACKET_SIZE;
 
 /// The features of the client that change replies.
@@ -58,6 +59,7 @@ pub(crate) fn supported(client: ClientFeatures) -> String {
         breakpoints::FEATURES,
         memory::FEATURES,
         query::FEATURES,
+        trace::FEATURES,
         optional,
     ]
     .into_iter()

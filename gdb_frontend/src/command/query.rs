@@ -16,6 +16,8 @@ pub enum TransferObject {
     TargetDescription,
     /// `threads`: the list of threads.
     Threads,
+    /// `traceframe-info`: what the selected frame has recorded.
+    FrameInfo,
 }
 
 /// `qXfer:object:read:annex:offset,length`: "Read uninterpreted bytes from the target's special data area identified by the keyword
@@ -23,7 +25,7 @@ pub enum TransferObject {
 pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let mut parts = arguments.splitn(5, |&byte| byte == b':').skip(1);
     let object = match (parts.next(), parts.next()) {
-        (Some(object @ (b"features" | b"threads")), Some(b"read")) => object,
+        (Some(object @ (b"features" | b"threads" | b"traceframe-info")), Some(b"read")) => object,
         // "An empty reply indicates the object string was not recognized by the stub."
         _ => return Ok(Command::Unknown),
     };
@@ -34,6 +36,7 @@ pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let object = match (object, annex) {
         (b"features", b"target.xml") => TransferObject::TargetDescription,
         (b"threads", b"") => TransferObject::Threads,
+        (b"traceframe-info", b"") => TransferObject::FrameInfo,
         _ => return Err(syntax),
     };
     let (offset, len) = syntax::range(range).ok_or(syntax)?;

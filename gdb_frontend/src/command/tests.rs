@@ -326,6 +326,12 @@ fn every_announced_feature_is_there() {
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",
+            "ConditionalTracepoints+" => "QTDP:1:1000:E:0:0:X3,220127",
+            "TracepointSource+" => "QTDPsrc:1:1000:cmd:0:1:61",
+            "EnableDisableTracepoints+" => "QTEnable:1:1000",
+            "QTBuffer:size+" => "QTBuffer:size:-1",
+            "tracenz+" => "QTDP:-1:1000:X4,22012f27",
+            "qXfer:traceframe-info:read+" => "qXfer:traceframe-info:read::0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),
         };
@@ -347,9 +353,9 @@ proptest! {
     fn packets_that_look_right_are_parsed_without_a_panic(
         name in proptest::sample::select(vec![
             "p", "P", "m", "M", "x", "X", "c", "C", "Z", "z", "H", "T", "vCont;", "qXfer:", "qRcmd,",
-            "qThreadExtraInfo,", "qSupported:", "vKill;", "qSearch:memory:", "qXfer:features:read:target.xml:",
+            "qThreadExtraInfo,", "qSupported:", "vKill;", "qSearch:memory:", "qXfer:features:read:target.xml:", "QTDP:", "QTDP:-", "QTDPsrc:", "QTFrame:", "QTro:", "QTBuffer:size:", "qTBuffer:", "QTDP:1:2:E:0:0:", "QTDP:-1:2:",
         ]),
-        rest in "[0-9a-f,:;=crsS}*-]{0,40}",
+        rest in "[0-9a-f,:;=crsSXMRFE}*-]{0,40}",
     ) {
         let _ = Command::parse(format!("{name}{rest}").as_bytes());
     }

@@ -6,6 +6,7 @@ use super::pending::Pending;
 use super::pending::Reply;
 use super::refusals::Refused;
 use super::stop_reply;
+use super::trace::frame_info;
 use super::transfer;
 use crate::command::MemoryFormat;
 use crate::command::step_flags;
@@ -19,6 +20,7 @@ use crate::target::TargetError;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
+use crate::target::TraceReply;
 
 /// The name of a region that is mapped to a device or to nothing.
 const NO_RAM: &[u8] = b"no RAM";
@@ -132,6 +134,15 @@ impl Core {
                 self.tell_waiting();
                 self.console(&format!("{}\n", error.text));
                 self.ok();
+            }
+            (Pending::Trace, TargetReply::Done) => self.ok(),
+            (Pending::Trace, TargetReply::Trace(reply)) => self.send_trace(reply),
+            (
+                Pending::FrameInfo { offset, len },
+                TargetReply::Trace(TraceReply::Collected(pieces)),
+            ) => {
+                let document = frame_info(&pieces);
+                self.outbox.packet(transfer::piece(&document, offset, len));
             }
             (Pending::Detach | Pending::KillWithReply, TargetReply::Done) => {
                 self.ok();

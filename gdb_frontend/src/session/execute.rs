@@ -5,6 +5,7 @@ use super::Core;
 use super::Guest;
 use super::non_stop;
 use super::pending::Pending;
+use super::trace::MOST_BYTES;
 use super::transfer;
 use crate::command::Command;
 use crate::command::MemoryFormat;
@@ -27,6 +28,7 @@ use crate::target::Resume;
 use crate::target::ResumeAction;
 use crate::target::TargetError;
 use crate::target::TargetOp;
+use crate::target::TraceOp;
 use crate::target_xml::target_xml;
 
 impl Core {
@@ -187,6 +189,20 @@ impl Core {
                 self.stop_is_shown();
                 self.read_threads(offset, len);
             }
+            Command::Transfer {
+                object: TransferObject::FrameInfo,
+                offset,
+                len,
+            } => {
+                let op = TargetOp::Trace(TraceOp::Collected);
+                self.ask(op, Pending::FrameInfo { offset, len });
+            }
+            Command::Trace(TraceOp::Buffer { offset, len }) => {
+                let len = len.min(MOST_BYTES);
+                let op = TargetOp::Trace(TraceOp::Buffer { offset, len });
+                self.ask(op, Pending::Trace);
+            }
+            Command::Trace(op) => self.ask(TargetOp::Trace(op), Pending::Trace),
             Command::MemoryRegion(address) => {
                 self.ask(
                     TargetOp::MemoryRegion { thread, address },

@@ -74,6 +74,10 @@ pub(super) enum Pending {
     },
     /// Shows the text on the console, then replies `OK`.
     Monitor,
+    /// Replies with the result of an operation of tracepoints.
+    Trace,
+    /// Replies with the part of the document about the selected frame.
+    FrameInfo { offset: u64, len: u64 },
     /// Replies with QEMU's step flags.
     StepFlags,
     /// Replies `OK` and ends the session.

@@ -5,6 +5,7 @@ use gdb_frontend::regs::Reg;
 use gdb_frontend::regs::RegisterBlock;
 use gdb_frontend::target::Breakpoint;
 use gdb_frontend::target::BreakpointKind;
+use gdb_frontend::target::FrameSelection;
 use gdb_frontend::target::MemoryRange;
 use gdb_frontend::target::MemoryRegion;
 use gdb_frontend::target::RegionAccess;
@@ -17,6 +18,10 @@ use gdb_frontend::target::TargetInfo;
 use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use gdb_frontend::target::Tid;
+use gdb_frontend::target::TraceOp;
+use gdb_frontend::target::TraceReply;
+use gdb_frontend::target::TraceState;
+use gdb_frontend::target::TraceStatus;
 
 /// The address of the first byte of the only memory.
 pub(crate) const MEMORY_BASE: u64 = 0x1000;
@@ -30,6 +35,7 @@ pub(crate) struct FakeGuest {
     registers: Vec<RegisterBlock>,
     breakpoints: Vec<Breakpoint>,
     step_interrupts: StepInterrupts,
+    traces: bool,
 }
 
 impl FakeGuest {
@@ -45,6 +51,7 @@ impl FakeGuest {
             registers,
             breakpoints: Vec::new(),
             step_interrupts: StepInterrupts::Held,
+            traces: false,
         }
     }
 
@@ -162,6 +169,10 @@ impl FakeGuest {
             | TargetOp::Interrupt
             | TargetOp::Detach
             | TargetOp::Kill => TargetReply::Done,
+            TargetOp::Trace(op) => {
+                self.traces |= *op == TraceOp::Start;
+                trace(op, self.traces)
+            }
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())
             }
@@ -250,4 +261,31 @@ fn unmapped(address: u64) -> TargetReply {
 
 fn error(errno: u8, text: String) -> TargetReply {
     TargetReply::Error(TargetError { errno, text })
+}
+
+/// A trace that has stopped, with two frames.
+fn trace(op: &TraceOp, was_started: bool) -> TargetReply {
+    TargetReply::Trace(match op {
+        TraceOp::Status => TraceReply::Status(TraceStatus {
+            state: TraceState::Stopped,
+            frames: 2,
+            created: 3,
+            free: 0x100,
+            size: 0x200,
+            circular: false,
+        }),
+        TraceOp::Hits(_) => TraceReply::Hits { hits: 3, bytes: 99 },
+        TraceOp::Select(FrameSelection::Number(1)) => TraceReply::Frame(Some((1, 7))),
+        TraceOp::Select(_) => TraceReply::Frame(None),
+        TraceOp::FirstDefinition if was_started => {
+            TraceReply::Definition(Some("T7:1000:E:0:0".to_owned()))
+        }
+        TraceOp::FirstDefinition | TraceOp::NextDefinition | TraceOp::FirstVariable => {
+            TraceReply::Definition(None)
+        }
+        TraceOp::Buffer { offset: 0, .. } => TraceReply::Bytes(vec![7, 0, 0x24]),
+        TraceOp::Buffer { .. } => TraceReply::Bytes(Vec::new()),
+        TraceOp::Collected => TraceReply::Collected(vec![(0x2000, 8), (0x3000, 1)]),
+        _ => return TargetReply::Done,
+    })
 }

@@ -7,6 +7,7 @@ mod memory;
 mod registers;
 pub(super) mod requests;
 mod run;
+mod trace;
 
 use super::proto;
 use crate::addr::Gpa;

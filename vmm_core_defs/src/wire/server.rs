@@ -25,6 +25,8 @@ use crate::session::Attached;
 use crate::session::DebugSession;
 use crate::session::SessionId;
 use crate::target::Target;
+use crate::trace::MOST_TRACE_CLIENT;
+use crate::trace::MOST_TRACE_MEMORY;
 use bytes::Bytes;
 use mesh::rpc::Rpc;
 use prost::Message as _;
@@ -294,6 +296,17 @@ fn needed(kind: &request::Kind) -> usize {
             size_of::<proto::X86VpState>()
         }
         request::Kind::CommandOutput(_) => MOST_OUTPUT,
+        request::Kind::StartTrace(start) => {
+            let code = |one: &proto::Tracepoint| {
+                let all = one.condition.iter().chain(&one.expressions);
+                let code = all.map(|one| one.code.len() + size_of::<proto::Condition>());
+                code.sum::<usize>() + one.registers.len() * 4 + size_of::<proto::Tracepoint>()
+            };
+            start.client.len() + start.tracepoints.iter().map(code).sum::<usize>()
+        }
+        // A frame has a small head for each of its registers and pieces.
+        request::Kind::FindFrame(_) => 4 * MOST_TRACE_MEMORY,
+        request::Kind::TraceStatus(_) => MOST_TRACE_CLIENT + LIST,
         request::Kind::Breakpoints(_)
         | request::Kind::BreakpointHits(_)
         | request::Kind::MappedPages(_)
@@ -312,6 +325,8 @@ fn is_list(answer: &answer::Kind) -> bool {
             | answer::Kind::MappedPages(_)
             | answer::Kind::RamRanges(_)
             | answer::Kind::Status(_)
+            | answer::Kind::TraceStatus(_)
+            | answer::Kind::Frame(_)
     )
 }
 

@@ -7,7 +7,6 @@ use super::GuestCode;
 use crate::arch::Slot;
 use vmm_core_defs::breakpoint::Breakpoint;
 use vmm_core_defs::breakpoint::BreakpointChange;
-use vmm_core_defs::breakpoint::BreakpointKind;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::Unsupported;
 
@@ -68,7 +67,7 @@ impl BreakpointTable {
         if self.len() >= self.limit as usize {
             return Err(DebugError::TooManyBreakpoints { limit: self.limit });
         }
-        let software = breakpoint.kind == BreakpointKind::Software && guest.int3.anywhere();
+        let software = breakpoint.kind.is_software() && guest.int3.anywhere();
         let owner = guest.owner(breakpoint.address);
         self.inserted += 1;
         let entry = Entry {

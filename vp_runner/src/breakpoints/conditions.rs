@@ -3,6 +3,7 @@
 use super::command_output::CommandOutput;
 use super::hit_counts::HitCount;
 use super::hit_counts::HitCounts;
+use super::trace::Point;
 use agent_expr::Context;
 use agent_expr::EvaluationError;
 use agent_expr::Expression;
@@ -58,6 +59,8 @@ pub(crate) struct Checked {
     address: Gva,
     conditions: Vec<Expression>,
     commands: Vec<Expression>,
+    /// The tracepoints there. If there are any, this is all that happens at a hit.
+    tracepoints: Vec<Arc<Point>>,
     /// For each of them.
     budget: Steps,
     /// Why the last evaluation of a VP has failed, until the stop is reported.
@@ -102,6 +105,7 @@ impl Conditions {
             address,
             conditions: conditions.map_err(refused)?,
             commands: commands.map_err(refused)?,
+            tracepoints: Vec::new(),
             budget: budget(all),
             failures: Mutex::default(),
             count: counts.of(breakpoint),
@@ -113,6 +117,28 @@ impl Conditions {
         };
         self.code = code;
         Ok(())
+    }
+
+    /// Sets what is recorded at a breakpoint of the kind [`Trace`](vmm_core_defs::breakpoint::BreakpointKind::Trace).
+    pub(crate) fn trace(
+        &mut self,
+        breakpoint: Breakpoint,
+        tracepoints: Vec<Arc<Point>>,
+        counts: &mut HitCounts,
+        output: &Arc<CommandOutput>,
+    ) {
+        let expressions = tracepoints.iter().map(|point| point.expressions()).sum();
+        let checked = Checked {
+            address: breakpoint.address,
+            conditions: Vec::new(),
+            commands: Vec::new(),
+            tracepoints,
+            budget: budget(expressions),
+            failures: Mutex::default(),
+            count: counts.of(&breakpoint),
+            output: output.clone(),
+        };
+        self.of.insert(breakpoint, Arc::new(checked));
     }
 
     /// Whether each hit of any breakpoint is a stop.
@@ -167,7 +193,7 @@ fn budget(conditions: usize) -> Steps {
 
 /// # Errors
 /// The problem in words.
-fn condition(condition: &Condition) -> Result<Expression, String> {
+pub(super) fn condition(condition: &Condition) -> Result<Expression, String> {
     let expression = check(condition)?;
     match expression.has_value() {
         true => Ok(expression),
@@ -177,7 +203,7 @@ fn condition(condition: &Condition) -> Result<Expression, String> {
 
 /// # Errors
 /// The problem in words.
-fn check(code: &Condition) -> Result<Expression, String> {
+pub(super) fn check(code: &Condition) -> Result<Expression, String> {
     let expression = Expression::verify(&code.code, Limits::default());
     let expression = expression.map_err(|err| err.to_string())?;
     let unknown = expression
@@ -193,6 +219,13 @@ impl Checked {
     /// Evaluates the conditions for this VP, up to the first that holds or fails. If the hit would be a stop, executes the commands instead, if there are any. Where there are
     /// commands, a condition that fails prints the reason.
     pub(crate) fn evaluate(&self, vp: VpIndex, context: &mut impl Context) -> Verdict {
+        if !self.tracepoints.is_empty() {
+            for point in &self.tracepoints {
+                point.hit(vp, context, self.budget);
+            }
+            self.count.passed();
+            return Verdict::GoesOn;
+        }
         match self.holds(context) {
             Ok(true) if self.commands.is_empty() => {
                 // An evaluation that failed may not have been reported, because another breakpoint of that hit was.
@@ -242,8 +275,9 @@ impl Checked {
         self.output.print(&printing.text);
     }
 
+    /// Whether something is to be done at a hit, also if another breakpoint is the stop.
     pub(crate) fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
+        !self.commands.is_empty() || !self.tracepoints.is_empty()
     }
 
     fn code(&self) -> usize {

@@ -6,7 +6,6 @@ use crate::arch::CodeLocation;
 use crate::memory::slots::MemorySlots;
 use vmm_core_defs::addr::Gva;
 use vmm_core_defs::breakpoint::Breakpoint;
-use vmm_core_defs::breakpoint::BreakpointKind;
 
 impl BreakpointTable {
     /// Whether VPs pass this breakpoint often, and its instruction is not carried out in place of a VP. [`reconcile`](Self::reconcile) acts upon it.
@@ -51,7 +50,7 @@ impl BreakpointTable {
                     ArmedBy::Register(_) => {
                         by_register
                             && !breakpoint.kind.is_watchpoint()
-                            && !(breakpoint.kind == BreakpointKind::Software
+                            && !(breakpoint.kind.is_software()
                                 && entry.owner.has_another_byte(ram, location))
                     }
                     ArmedBy::Nothing => false,

@@ -37,6 +37,7 @@ use vmm_core_defs::condition::BreakpointConditions;
 use vmm_core_defs::debug_rpc::DebugError;
 use vmm_core_defs::debug_rpc::StepInterrupts;
 use vmm_core_defs::stop::DebugStopReason;
+use vmm_core_defs::trace::TraceState;
 
 /// Up to this many breakpoints are verified before each entry. More breakpoints are verified at most once per tick, and for at most a fifth of the time: after
 /// each verification there is a pause of [`PAUSE_FACTOR`] times its duration.
@@ -74,6 +75,8 @@ pub(super) struct BreakpointControl {
     /// `KVM_GUESTDBG_USE_SW_BP` costs an ioctl for each VP.
     int3_exits: Int3Exits,
     reconciled: Option<Reconciled>,
+    /// Whether the table has tracepoints.
+    pub(super) traces: bool,
 }
 
 /// The last verification of all breakpoints.
@@ -116,6 +119,7 @@ impl BreakpointControl {
             selected: VpIndex::BSP,
             int3_exits: Int3Exits::Off,
             reconciled: None,
+            traces: false,
         }
     }
 
@@ -125,7 +129,7 @@ impl BreakpointControl {
         breakpoints.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self) -> RwLockWriteGuard<'_, Breakpoints> {
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Breakpoints> {
         let breakpoints = self.breakpoints.write();
         breakpoints.unwrap_or_else(PoisonError::into_inner)
     }
@@ -244,7 +248,7 @@ impl BreakpointControl {
     pub(super) fn needs_register(&self, changes: &[BreakpointChange]) -> bool {
         changes.iter().any(|change| match change {
             BreakpointChange::Insert(breakpoint) => {
-                breakpoint.kind != BreakpointKind::Software || !self.int3.anywhere()
+                !breakpoint.kind.is_software() || !self.int3.anywhere()
             }
             BreakpointChange::Remove(_) => false,
             // The table refuses a change that it does not know.
@@ -305,7 +309,8 @@ impl BreakpointControl {
         stopped: bool,
     ) -> Result<(), DebugError> {
         let mut breakpoints = self.change();
-        if !breakpoints.table.contains(&wanted.breakpoint) {
+        let is_trace = wanted.breakpoint.kind == BreakpointKind::Trace;
+        if is_trace || !breakpoints.table.contains(&wanted.breakpoint) {
             let address = wanted.breakpoint.address;
             return Err(DebugError::NoSuchBreakpoint { address });
         }
@@ -327,7 +332,11 @@ impl BreakpointControl {
     }
 
     /// Whether the instruction at the breakpoint is carried out in place of a VP. If that is not known, it is.
-    fn is_carried_out(&self, breakpoints: &Breakpoints, breakpoint: &Breakpoint) -> bool {
+    pub(super) fn is_carried_out(
+        &self,
+        breakpoints: &Breakpoints,
+        breakpoint: &Breakpoint,
+    ) -> bool {
         let selected = self.vps.get(self.selected.index() as usize);
         let Some(location) = selected.and_then(|vp| vp.location) else {
             return true;
@@ -386,6 +395,9 @@ impl BreakpointControl {
 
     /// Whether the guest has to be paused because [`reconcile`](Self::reconcile) would change a breakpoint. VPs may run.
     pub(super) fn needs_pause(&self) -> bool {
+        if self.has_idle_tracepoints() {
+            return true;
+        }
         if !self.is_due() {
             return false;
         }
@@ -470,11 +482,13 @@ impl BreakpointControl {
     /// Removes all breakpoints from the guest (I6).
     pub(super) fn release(&mut self) {
         self.int3_exits = Int3Exits::Off;
+        self.traces = false;
         let mut breakpoints = self.change();
         breakpoints.table.clear();
         breakpoints.conditions = Conditions::default();
         breakpoints.counts = HitCounts::default();
         breakpoints.output.clear();
+        breakpoints.trace.stop(TraceState::Disconnected);
         breakpoints.bytes.clear(&*self.ram);
     }
 

@@ -3,11 +3,13 @@
 use super::Controller;
 use super::Owner;
 use super::kept_hits::still_hit;
+use super::tracing_control;
 use super::vps;
 use crate::arch::Gp;
 use crate::arch::PagingState;
 use crate::arch::cpu_mode;
 use crate::arch::privilege;
+use crate::breakpoints::Trace;
 use crate::control::run_state::Refused;
 use crate::hook::ParkedVp;
 use crate::memory::AddressSpace;
@@ -98,6 +100,18 @@ impl Controller {
                 }
                 Err(err) => rpc.complete(Err(err)),
             },
+            DebugRequest::StartTrace(rpc) => {
+                rpc.handle(async |start| self.start_trace(start).await)
+                    .await;
+            }
+            DebugRequest::StopTrace(rpc) => rpc.handle_sync(|()| self.with_trace(Trace::stopped)),
+            DebugRequest::TraceStatus(rpc) => rpc.handle_sync(|()| self.with_trace(Trace::status)),
+            DebugRequest::SwitchTracepoint(rpc) => {
+                rpc.handle_sync(|switch| self.with_trace(|trace| trace.switch(switch))?);
+            }
+            DebugRequest::FindFrame(rpc) => {
+                rpc.handle_sync(|search| self.with_trace(|trace| trace.find(search)));
+            }
             DebugRequest::Reset(rpc) => self.reset_request(rpc).await,
             DebugRequest::Breakpoints(rpc) => {
                 rpc.handle(async |()| self.breakpoints().await).await;
@@ -233,6 +247,9 @@ impl Controller {
     }
 
     async fn set_debug_state(&mut self, rpc: DebugRpc<Vec<BreakpointChange>, ()>) {
+        if let Some(err) = tracing_control::is_no_breakpoint(rpc.input()) {
+            return rpc.complete(Err(err));
+        }
         if let Some(err) = self.never_fires(rpc.input()) {
             return rpc.complete(Err(err));
         }

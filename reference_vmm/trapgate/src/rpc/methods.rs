@@ -93,6 +93,11 @@ methods! {
     "set_conditions" SetConditions,
     "breakpoint_hits" BreakpointHits,
     "command_output" CommandOutput,
+    "start_trace" StartTrace,
+    "stop_trace" StopTrace,
+    "trace_status" TraceStatus,
+    "switch_tracepoint" SwitchTracepoint,
+    "find_frame" FindFrame,
 }
 
 fn input<I: DeserializeOwned>(method: &'static str, params: Value) -> Result<I, BadRequest> {

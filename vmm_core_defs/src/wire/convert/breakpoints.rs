@@ -38,6 +38,7 @@ enumeration!(BreakpointKind {
     Write,
     Read,
     ReadWrite,
+    Trace,
 });
 
 union!(BreakpointChange, breakpoint_change {

@@ -81,4 +81,9 @@ requests! {
     SetConditions => Done,
     BreakpointHits => BreakpointHits,
     CommandOutput => CommandOutput,
+    StartTrace => Done,
+    StopTrace => Done,
+    TraceStatus => TraceStatus,
+    SwitchTracepoint => Done,
+    FindFrame => Frame,
 }

@@ -53,6 +53,8 @@ pub(super) static ANSWER: Message = Message {
         Field { number: 18, name: "stop_on", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
         Field { number: 19, name: "breakpoint_hits", kind: Kind::Message(&BREAKPOINT_HITS_LIST), occurs: Occurs::Once(1) },
         Field { number: 20, name: "command_output", kind: Kind::Bytes, occurs: Occurs::Once(1) },
+        Field { number: 21, name: "trace_status", kind: Kind::Message(&TRACE_STATUS), occurs: Occurs::Once(1) },
+        Field { number: 22, name: "frame", kind: Kind::Message(&FOUND_FRAME), occurs: Occurs::Once(1) },
     ],
 };
 
@@ -672,6 +674,21 @@ pub(super) static DEBUG_STOP_REASON__WATCHPOINT: Message = Message {
     ],
 };
 
+pub(super) static FOUND_FRAME: Message = Message {
+    name: "FoundFrame",
+    fields: &[
+        Field { number: 1, name: "frame", kind: Kind::Message(&TRACE_FRAME), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static FRAME_SEARCH: Message = Message {
+    name: "FrameSearch",
+    fields: &[
+        Field { number: 1, name: "from", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "which", kind: Kind::Message(&WHICH_FRAME), occurs: Occurs::Once(1) },
+    ],
+};
+
 pub(super) static GUEST_ADDRESS: Message = Message {
     name: "GuestAddress",
     fields: &[
@@ -969,6 +986,11 @@ pub(super) static REQUEST: Message = Message {
         Field { number: 28, name: "set_conditions", kind: Kind::Message(&BREAKPOINT_CONDITIONS), occurs: Occurs::Once(2) },
         Field { number: 29, name: "breakpoint_hits", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
         Field { number: 30, name: "command_output", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 31, name: "start_trace", kind: Kind::Message(&TRACE_START), occurs: Occurs::Once(2) },
+        Field { number: 32, name: "stop_trace", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 33, name: "trace_status", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(2) },
+        Field { number: 34, name: "switch_tracepoint", kind: Kind::Message(&TRACEPOINT_SWITCH), occurs: Occurs::Once(2) },
+        Field { number: 35, name: "find_frame", kind: Kind::Message(&FRAME_SEARCH), occurs: Occurs::Once(2) },
     ],
 };
 
@@ -1047,6 +1069,119 @@ pub(super) static TABLE_REGISTER: Message = Message {
     fields: &[
         Field { number: 1, name: "base", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
         Field { number: 2, name: "limit", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static TRACE_FRAME: Message = Message {
+    name: "TraceFrame",
+    fields: &[
+        Field { number: 1, name: "index", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(2) },
+        Field { number: 4, name: "vp", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "registers", kind: Kind::Message(&TRACED_REGISTER), occurs: Occurs::Often },
+        Field { number: 6, name: "memory", kind: Kind::Message(&TRACED_MEMORY), occurs: Occurs::Often },
+    ],
+};
+
+pub(super) static TRACE_START: Message = Message {
+    name: "TraceStart",
+    fields: &[
+        Field { number: 1, name: "tracepoints", kind: Kind::Message(&TRACEPOINT), occurs: Occurs::Often },
+        Field { number: 2, name: "buffer", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "circular", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(1) },
+        Field { number: 4, name: "client", kind: Kind::Bytes, occurs: Occurs::Once(2) },
+    ],
+};
+
+pub(super) static TRACE_STATE: Message = Message {
+    name: "TraceState",
+    fields: &[
+        Field { number: 1, name: "not_started", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "running", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "stopped", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "disconnected", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 5, name: "full", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 6, name: "pass_count", kind: Kind::Message(&TRACE_STATE__PASS_COUNT), occurs: Occurs::Once(0) },
+        Field { number: 7, name: "failed", kind: Kind::Message(&TRACE_STATE__FAILED), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static TRACE_STATE__FAILED: Message = Message {
+    name: "Failed",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "problem", kind: Kind::Bytes, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static TRACE_STATE__PASS_COUNT: Message = Message {
+    name: "PassCount",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static TRACE_STATUS: Message = Message {
+    name: "TraceStatus",
+    fields: &[
+        Field { number: 1, name: "state", kind: Kind::Message(&TRACE_STATE), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "frames", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(1) },
+        Field { number: 3, name: "created", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "used", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "size", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(4) },
+        Field { number: 6, name: "circular", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(5) },
+        Field { number: 7, name: "tracepoints", kind: Kind::Message(&TRACEPOINT_STATUS), occurs: Occurs::Often },
+        Field { number: 8, name: "client", kind: Kind::Bytes, occurs: Occurs::Once(6) },
+    ],
+};
+
+pub(super) static TRACED_MEMORY: Message = Message {
+    name: "TracedMemory",
+    fields: &[
+        Field { number: 1, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "data", kind: Kind::Bytes, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static TRACED_REGISTER: Message = Message {
+    name: "TracedRegister",
+    fields: &[
+        Field { number: 1, name: "register", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "value", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static TRACEPOINT: Message = Message {
+    name: "Tracepoint",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "enabled", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "pass_count", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "condition", kind: Kind::Message(&CONDITION), occurs: Occurs::Once(4) },
+        Field { number: 6, name: "registers", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Often },
+        Field { number: 7, name: "expressions", kind: Kind::Message(&CONDITION), occurs: Occurs::Often },
+    ],
+};
+
+pub(super) static TRACEPOINT_STATUS: Message = Message {
+    name: "TracepointStatus",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "enabled", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
+        Field { number: 4, name: "hits", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(3) },
+        Field { number: 5, name: "bytes", kind: Kind::Varint(Range::Uint64), occurs: Occurs::Once(4) },
+    ],
+};
+
+pub(super) static TRACEPOINT_SWITCH: Message = Message {
+    name: "TracepointSwitch",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "address", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+        Field { number: 3, name: "enabled", kind: Kind::Varint(Range::Bool), occurs: Occurs::Once(2) },
     ],
 };
 
@@ -1173,6 +1308,39 @@ pub(super) static WALK_FAULT_REASON__RESERVED: Message = Message {
     fields: &[
         Field { number: 1, name: "entry", kind: Kind::Message(&TABLE_ENTRY), occurs: Occurs::Once(0) },
         Field { number: 2, name: "bits", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static WHICH_FRAME: Message = Message {
+    name: "WhichFrame",
+    fields: &[
+        Field { number: 1, name: "any", kind: Kind::Message(&NOTHING), occurs: Occurs::Once(0) },
+        Field { number: 2, name: "tracepoint", kind: Kind::Message(&WHICH_FRAME__TRACEPOINT), occurs: Occurs::Once(0) },
+        Field { number: 3, name: "inside", kind: Kind::Message(&WHICH_FRAME__INSIDE), occurs: Occurs::Once(0) },
+        Field { number: 4, name: "outside", kind: Kind::Message(&WHICH_FRAME__OUTSIDE), occurs: Occurs::Once(0) },
+    ],
+};
+
+pub(super) static WHICH_FRAME__INSIDE: Message = Message {
+    name: "Inside",
+    fields: &[
+        Field { number: 1, name: "first", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "last", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static WHICH_FRAME__OUTSIDE: Message = Message {
+    name: "Outside",
+    fields: &[
+        Field { number: 1, name: "first", kind: Kind::Fixed64, occurs: Occurs::Once(0) },
+        Field { number: 2, name: "last", kind: Kind::Fixed64, occurs: Occurs::Once(1) },
+    ],
+};
+
+pub(super) static WHICH_FRAME__TRACEPOINT: Message = Message {
+    name: "Tracepoint",
+    fields: &[
+        Field { number: 1, name: "number", kind: Kind::Varint(Range::Uint32), occurs: Occurs::Once(0) },
     ],
 };
 

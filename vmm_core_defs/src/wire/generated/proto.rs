@@ -316,6 +316,8 @@ pub enum BreakpointKind {
     Write = 3,
     Read = 4,
     ReadWrite = 5,
+    /// A tracepoint. It is listed, and cannot be inserted.
+    Trace = 6,
 }
 impl BreakpointKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -330,6 +332,7 @@ impl BreakpointKind {
             Self::Write => "BREAKPOINT_KIND_WRITE",
             Self::Read => "BREAKPOINT_KIND_READ",
             Self::ReadWrite => "BREAKPOINT_KIND_READ_WRITE",
+            Self::Trace => "BREAKPOINT_KIND_TRACE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -341,6 +344,7 @@ impl BreakpointKind {
             "BREAKPOINT_KIND_WRITE" => Some(Self::Write),
             "BREAKPOINT_KIND_READ" => Some(Self::Read),
             "BREAKPOINT_KIND_READ_WRITE" => Some(Self::ReadWrite),
+            "BREAKPOINT_KIND_TRACE" => Some(Self::Trace),
             _ => None,
         }
     }
@@ -1912,6 +1916,199 @@ pub struct Aarch64FpState {
     #[prost(uint32, tag = "3")]
     pub fpcr: u32,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceStart {
+    #[prost(message, repeated, tag = "1")]
+    pub tracepoints: ::prost::alloc::vec::Vec<Tracepoint>,
+    /// In bytes.
+    #[prost(uint64, tag = "2")]
+    pub buffer: u64,
+    #[prost(bool, tag = "3")]
+    pub circular: bool,
+    /// The client's own data.
+    #[prost(string, tag = "4")]
+    pub client: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tracepoint {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(fixed64, tag = "2")]
+    pub address: u64,
+    #[prost(bool, tag = "3")]
+    pub enabled: bool,
+    /// 0: no limit.
+    #[prost(uint64, tag = "4")]
+    pub pass_count: u64,
+    #[prost(message, optional, tag = "5")]
+    pub condition: ::core::option::Option<Condition>,
+    /// Numbers of ConditionRegister.
+    #[prost(uint32, repeated, tag = "6")]
+    pub registers: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "7")]
+    pub expressions: ::prost::alloc::vec::Vec<Condition>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TraceState {
+    #[prost(oneof = "trace_state::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub kind: ::core::option::Option<trace_state::Kind>,
+}
+/// Nested message and enum types in `TraceState`.
+pub mod trace_state {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct PassCount {
+        #[prost(uint32, tag = "1")]
+        pub number: u32,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Failed {
+        #[prost(uint32, tag = "1")]
+        pub number: u32,
+        #[prost(string, tag = "2")]
+        pub problem: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        NotStarted(super::Nothing),
+        #[prost(message, tag = "2")]
+        Running(super::Nothing),
+        #[prost(message, tag = "3")]
+        Stopped(super::Nothing),
+        #[prost(message, tag = "4")]
+        Disconnected(super::Nothing),
+        #[prost(message, tag = "5")]
+        Full(super::Nothing),
+        #[prost(message, tag = "6")]
+        PassCount(PassCount),
+        #[prost(message, tag = "7")]
+        Failed(Failed),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceStatus {
+    #[prost(message, optional, tag = "1")]
+    pub state: ::core::option::Option<TraceState>,
+    #[prost(uint64, tag = "2")]
+    pub frames: u64,
+    #[prost(uint64, tag = "3")]
+    pub created: u64,
+    /// In bytes.
+    #[prost(uint64, tag = "4")]
+    pub used: u64,
+    /// In bytes.
+    #[prost(uint64, tag = "5")]
+    pub size: u64,
+    #[prost(bool, tag = "6")]
+    pub circular: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub tracepoints: ::prost::alloc::vec::Vec<TracepointStatus>,
+    #[prost(string, tag = "8")]
+    pub client: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracepointStatus {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(fixed64, tag = "2")]
+    pub address: u64,
+    #[prost(bool, tag = "3")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "4")]
+    pub hits: u64,
+    /// In bytes.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracepointSwitch {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(fixed64, tag = "2")]
+    pub address: u64,
+    #[prost(bool, tag = "3")]
+    pub enabled: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FrameSearch {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(message, optional, tag = "2")]
+    pub which: ::core::option::Option<WhichFrame>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhichFrame {
+    #[prost(oneof = "which_frame::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<which_frame::Kind>,
+}
+/// Nested message and enum types in `WhichFrame`.
+pub mod which_frame {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Tracepoint {
+        #[prost(uint32, tag = "1")]
+        pub number: u32,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Inside {
+        #[prost(fixed64, tag = "1")]
+        pub first: u64,
+        #[prost(fixed64, tag = "2")]
+        pub last: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Outside {
+        #[prost(fixed64, tag = "1")]
+        pub first: u64,
+        #[prost(fixed64, tag = "2")]
+        pub last: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Any(super::Nothing),
+        #[prost(message, tag = "2")]
+        Tracepoint(Tracepoint),
+        #[prost(message, tag = "3")]
+        Inside(Inside),
+        #[prost(message, tag = "4")]
+        Outside(Outside),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FoundFrame {
+    #[prost(message, optional, tag = "1")]
+    pub frame: ::core::option::Option<TraceFrame>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceFrame {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint32, tag = "2")]
+    pub number: u32,
+    #[prost(fixed64, tag = "3")]
+    pub address: u64,
+    #[prost(uint32, tag = "4")]
+    pub vp: u32,
+    #[prost(message, repeated, tag = "5")]
+    pub registers: ::prost::alloc::vec::Vec<TracedRegister>,
+    #[prost(message, repeated, tag = "6")]
+    pub memory: ::prost::alloc::vec::Vec<TracedMemory>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracedRegister {
+    /// The number of a ConditionRegister.
+    #[prost(uint32, tag = "1")]
+    pub register: u32,
+    #[prost(fixed64, tag = "2")]
+    pub value: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracedMemory {
+    #[prost(fixed64, tag = "1")]
+    pub address: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+}
 /// The first message of each side. A receiver ignores fields that it does not know, in this message only.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
@@ -1937,7 +2134,7 @@ pub struct Request {
     pub session: u64,
     #[prost(
         oneof = "request::Kind",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35"
     )]
     pub kind: ::core::option::Option<request::Kind>,
 }
@@ -2003,6 +2200,16 @@ pub mod request {
         BreakpointHits(super::Nothing),
         #[prost(message, tag = "30")]
         CommandOutput(super::Nothing),
+        #[prost(message, tag = "31")]
+        StartTrace(super::TraceStart),
+        #[prost(message, tag = "32")]
+        StopTrace(super::Nothing),
+        #[prost(message, tag = "33")]
+        TraceStatus(super::Nothing),
+        #[prost(message, tag = "34")]
+        SwitchTracepoint(super::TracepointSwitch),
+        #[prost(message, tag = "35")]
+        FindFrame(super::FrameSearch),
     }
 }
 /// A message of the VMM.
@@ -2014,7 +2221,7 @@ pub struct Answer {
     /// Absent if the VMM has dropped the request without an answer, as it does when the guest is gone.
     #[prost(
         oneof = "answer::Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
     )]
     pub kind: ::core::option::Option<answer::Kind>,
 }
@@ -2063,6 +2270,10 @@ pub mod answer {
         BreakpointHits(super::BreakpointHitsList),
         #[prost(bytes, tag = "20")]
         CommandOutput(::prost::bytes::Bytes),
+        #[prost(message, tag = "21")]
+        TraceStatus(super::TraceStatus),
+        #[prost(message, tag = "22")]
+        Frame(super::FoundFrame),
     }
 }
 /// The answer to `attach`.

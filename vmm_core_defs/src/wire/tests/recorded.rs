@@ -145,6 +145,7 @@ macro_rules! requests {
 requests! {
     Detach Resume Break SetDebugState Breakpoints StepInterrupts GetVpState SetVpState Redirect StopReason ReadMsr WriteMsr ReadMemory WriteMemory
     Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits CommandOutput
+        StartTrace StopTrace TraceStatus SwitchTracepoint FindFrame
 }
 
 /// One line for each kind of error.

@@ -89,7 +89,8 @@ macro_rules! every_request {
 fn carry_every_request(pair: &mut Pair, seed: u64) {
     let names = every_request!(pair, seed,
         Detach Resume Break SetDebugState Breakpoints StepInterrupts GetVpState SetVpState Redirect StopReason ReadMsr WriteMsr ReadMemory WriteMemory
-        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits CommandOutput);
+        Translate MappedPages MemoryRegion RamRanges Nmi FreezeTime Status StopOn Reset SetConditions BreakpointHits CommandOutput
+        StartTrace StopTrace TraceStatus SwitchTracepoint FindFrame);
     assert_eq!(names, DebugRequest::NAMES);
 }
 

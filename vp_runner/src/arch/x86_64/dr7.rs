@@ -134,7 +134,9 @@ impl Slot {
         let Breakpoint { kind, address, len } = *breakpoint;
         let refused = DebugError::BadBreakpoint { address, len };
         let (access, len) = match kind {
-            BreakpointKind::Software | BreakpointKind::Execute => (Access::Execute, Len::One),
+            BreakpointKind::Software | BreakpointKind::Execute | BreakpointKind::Trace => {
+                (Access::Execute, Len::One)
+            }
             BreakpointKind::Write => (Access::Write, Len::from_bytes(len).ok_or(refused.clone())?),
             BreakpointKind::Read | BreakpointKind::ReadWrite => (
                 Access::ReadWrite,

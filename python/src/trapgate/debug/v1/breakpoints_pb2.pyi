@@ -32,6 +32,8 @@ class _BreakpointKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     BREAKPOINT_KIND_WRITE: _BreakpointKind.ValueType  # 3
     BREAKPOINT_KIND_READ: _BreakpointKind.ValueType  # 4
     BREAKPOINT_KIND_READ_WRITE: _BreakpointKind.ValueType  # 5
+    BREAKPOINT_KIND_TRACE: _BreakpointKind.ValueType  # 6
+    """A tracepoint. It is listed, and cannot be inserted."""
 
 class BreakpointKind(_BreakpointKind, metaclass=_BreakpointKindEnumTypeWrapper): ...
 
@@ -41,6 +43,8 @@ BREAKPOINT_KIND_EXECUTE: BreakpointKind.ValueType  # 2
 BREAKPOINT_KIND_WRITE: BreakpointKind.ValueType  # 3
 BREAKPOINT_KIND_READ: BreakpointKind.ValueType  # 4
 BREAKPOINT_KIND_READ_WRITE: BreakpointKind.ValueType  # 5
+BREAKPOINT_KIND_TRACE: BreakpointKind.ValueType  # 6
+"""A tracepoint. It is listed, and cannot be inserted."""
 global___BreakpointKind = BreakpointKind
 
 class _ConditionRegister:

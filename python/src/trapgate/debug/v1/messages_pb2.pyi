@@ -20,6 +20,7 @@ import trapgate.debug.v1.memory_pb2
 import trapgate.debug.v1.nothing_pb2
 import trapgate.debug.v1.registers_pb2
 import trapgate.debug.v1.run_pb2
+import trapgate.debug.v1.trace_pb2
 
 if sys.version_info >= (3, 8):
     import typing as typing_extensions
@@ -88,6 +89,11 @@ class Request(google.protobuf.message.Message):
     SET_CONDITIONS_FIELD_NUMBER: builtins.int
     BREAKPOINT_HITS_FIELD_NUMBER: builtins.int
     COMMAND_OUTPUT_FIELD_NUMBER: builtins.int
+    START_TRACE_FIELD_NUMBER: builtins.int
+    STOP_TRACE_FIELD_NUMBER: builtins.int
+    TRACE_STATUS_FIELD_NUMBER: builtins.int
+    SWITCH_TRACEPOINT_FIELD_NUMBER: builtins.int
+    FIND_FRAME_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The number that the answer repeats. Not 0, and not the number of another request without an answer: such a request has no effect, and is answered with
     the number 0 and the error `bad_id`. Not used with `lost`.
@@ -146,6 +152,16 @@ class Request(google.protobuf.message.Message):
     def breakpoint_hits(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
     @property
     def command_output(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
+    @property
+    def start_trace(self) -> trapgate.debug.v1.trace_pb2.TraceStart: ...
+    @property
+    def stop_trace(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
+    @property
+    def trace_status(self) -> trapgate.debug.v1.nothing_pb2.Nothing: ...
+    @property
+    def switch_tracepoint(self) -> trapgate.debug.v1.trace_pb2.TracepointSwitch: ...
+    @property
+    def find_frame(self) -> trapgate.debug.v1.trace_pb2.FrameSearch: ...
     def __init__(
         self,
         *,
@@ -179,10 +195,15 @@ class Request(google.protobuf.message.Message):
         set_conditions: trapgate.debug.v1.breakpoints_pb2.BreakpointConditions | None = ...,
         breakpoint_hits: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
         command_output: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
+        start_trace: trapgate.debug.v1.trace_pb2.TraceStart | None = ...,
+        stop_trace: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
+        trace_status: trapgate.debug.v1.nothing_pb2.Nothing | None = ...,
+        switch_tracepoint: trapgate.debug.v1.trace_pb2.TracepointSwitch | None = ...,
+        find_frame: trapgate.debug.v1.trace_pb2.FrameSearch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "id", b"id", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "session", b"session", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["attach", "lost", "detach", "resume", "break_", "set_debug_state", "breakpoints", "step_interrupts", "get_vp_state", "set_vp_state", "redirect", "stop_reason", "read_msr", "write_msr", "read_memory", "write_memory", "translate", "mapped_pages", "memory_region", "ram_ranges", "nmi", "freeze_time", "status", "stop_on", "reset", "set_conditions", "breakpoint_hits", "command_output"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "find_frame", b"find_frame", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "start_trace", b"start_trace", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "stop_trace", b"stop_trace", "switch_tracepoint", b"switch_tracepoint", "trace_status", b"trace_status", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attach", b"attach", "break_", b"break_", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "detach", b"detach", "find_frame", b"find_frame", "freeze_time", b"freeze_time", "get_vp_state", b"get_vp_state", "id", b"id", "kind", b"kind", "lost", b"lost", "mapped_pages", b"mapped_pages", "memory_region", b"memory_region", "nmi", b"nmi", "ram_ranges", b"ram_ranges", "read_memory", b"read_memory", "read_msr", b"read_msr", "redirect", b"redirect", "reset", b"reset", "resume", b"resume", "session", b"session", "set_conditions", b"set_conditions", "set_debug_state", b"set_debug_state", "set_vp_state", b"set_vp_state", "start_trace", b"start_trace", "status", b"status", "step_interrupts", b"step_interrupts", "stop_on", b"stop_on", "stop_reason", b"stop_reason", "stop_trace", b"stop_trace", "switch_tracepoint", b"switch_tracepoint", "trace_status", b"trace_status", "translate", b"translate", "write_memory", b"write_memory", "write_msr", b"write_msr"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["attach", "lost", "detach", "resume", "break_", "set_debug_state", "breakpoints", "step_interrupts", "get_vp_state", "set_vp_state", "redirect", "stop_reason", "read_msr", "write_msr", "read_memory", "write_memory", "translate", "mapped_pages", "memory_region", "ram_ranges", "nmi", "freeze_time", "status", "stop_on", "reset", "set_conditions", "breakpoint_hits", "command_output", "start_trace", "stop_trace", "trace_status", "switch_tracepoint", "find_frame"] | None: ...
 
 global___Request = Request
 
@@ -211,6 +232,8 @@ class Answer(google.protobuf.message.Message):
     STOP_ON_FIELD_NUMBER: builtins.int
     BREAKPOINT_HITS_FIELD_NUMBER: builtins.int
     COMMAND_OUTPUT_FIELD_NUMBER: builtins.int
+    TRACE_STATUS_FIELD_NUMBER: builtins.int
+    FRAME_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The number of the request. 0 with an error if the VMM could not read the number, or if the number is that of another request without an answer."""
     @property
@@ -247,6 +270,10 @@ class Answer(google.protobuf.message.Message):
     @property
     def breakpoint_hits(self) -> trapgate.debug.v1.breakpoints_pb2.BreakpointHitsList: ...
     command_output: builtins.bytes
+    @property
+    def trace_status(self) -> trapgate.debug.v1.trace_pb2.TraceStatus: ...
+    @property
+    def frame(self) -> trapgate.debug.v1.trace_pb2.FoundFrame: ...
     def __init__(
         self,
         *,
@@ -270,10 +297,12 @@ class Answer(google.protobuf.message.Message):
         stop_on: builtins.int = ...,
         breakpoint_hits: trapgate.debug.v1.breakpoints_pb2.BreakpointHitsList | None = ...,
         command_output: builtins.bytes = ...,
+        trace_status: trapgate.debug.v1.trace_pb2.TraceStatus | None = ...,
+        frame: trapgate.debug.v1.trace_pb2.FoundFrame | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "freeze_time", b"freeze_time", "id", b"id", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "translation", b"translation", "vp_state", b"vp_state"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["error", "attached", "done", "stop", "breakpoints", "step_interrupts", "vp_state", "last_stop", "msr", "memory", "translation", "mapped_pages", "memory_region", "ram_ranges", "freeze_time", "status", "stop_on", "breakpoint_hits", "command_output"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "frame", b"frame", "freeze_time", b"freeze_time", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "trace_status", b"trace_status", "translation", b"translation", "vp_state", b"vp_state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attached", b"attached", "breakpoint_hits", b"breakpoint_hits", "breakpoints", b"breakpoints", "command_output", b"command_output", "done", b"done", "error", b"error", "frame", b"frame", "freeze_time", b"freeze_time", "id", b"id", "kind", b"kind", "last_stop", b"last_stop", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_region", b"memory_region", "msr", b"msr", "ram_ranges", b"ram_ranges", "status", b"status", "step_interrupts", b"step_interrupts", "stop", b"stop", "stop_on", b"stop_on", "trace_status", b"trace_status", "translation", b"translation", "vp_state", b"vp_state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["kind", b"kind"]) -> typing_extensions.Literal["error", "attached", "done", "stop", "breakpoints", "step_interrupts", "vp_state", "last_stop", "msr", "memory", "translation", "mapped_pages", "memory_region", "ram_ranges", "freeze_time", "status", "stop_on", "breakpoint_hits", "command_output", "trace_status", "frame"] | None: ...
 
 global___Answer = Answer
 
