@@ -14,7 +14,6 @@ mod syntax;
 mod threads;
 
 pub(crate) use features::ClientFeatures;
-pub(crate) use features::supported;
 pub(crate) use lldb::NO_ALLOCATION;
 pub(crate) use memory::MemoryFormat;
 pub(crate) use memory::max_read;

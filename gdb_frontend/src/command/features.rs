@@ -1,10 +1,4 @@
-//! `qSupported`: the features of the client and of the server.
-
-use super::breakpoints;
-use super::memory;
-use super::query;
-use super::resume;
-use crate::framing::PACKET_SIZE;
+//! `qSupported`: the features of the client.
 
 /// The features of the client that change replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,28 +37,4 @@ impl ClientFeatures {
         }
         features
     }
-}
-
-/// The reply to `qSupported`: the features that the files of this folder announce.
-pub(crate) fn supported(client: ClientFeatures) -> String {
-    let mut reply = format!("PacketSize={PACKET_SIZE:x};QStartNoAckMode+");
-    let optional: &[&str] = if client.error_message {
-        &["error-message+"]
-    } else {
-        &[]
-    };
-    for feature in [
-        resume::FEATURES,
-        breakpoints::FEATURES,
-        memory::FEATURES,
-        query::FEATURES,
-        optional,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        reply.push(';');
-        reply.push_str(feature);
-    }
-    reply
 }

@@ -7,8 +7,6 @@ use super::syntax;
 use super::threads;
 use crate::target::ResumeAction;
 
-pub(super) const FEATURES: &[&str] = &["vContSupported+"];
-
 /// The reply to `vCont?`. Without `C` and `S` GDB assumes that stepping is not supported. `t` is missing because all
 /// threads stop together.
 pub(crate) const VCONT_ACTIONS: &str = "vCont;c;C;s;S;r";

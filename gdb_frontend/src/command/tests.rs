@@ -1,4 +1,5 @@
 use super::*;
+use crate::packets::supported;
 use crate::target::BreakpointKind;
 use proptest::prelude::*;
 
