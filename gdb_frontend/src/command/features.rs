@@ -13,8 +13,12 @@ pub struct ClientFeatures {
     /// that they have copied from elsewhere. Therefore this is set only by features that only GDB uses, and by the
     /// packet that only LLDB sends.
     pub expands_runs: bool,
-    /// The client is LLDB, which expects a reply to `k`.
+    /// The client is LLDB, which expects a reply to `k`, and uses registers in stop replies.
     pub lldb: bool,
+    /// The client wants the list of threads in stop replies.
+    pub threads_in_stop: bool,
+    /// The client understands `E NN` with a text in hex behind it.
+    pub error_strings: bool,
 }
 
 impl ClientFeatures {

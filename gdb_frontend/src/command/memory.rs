@@ -107,7 +107,7 @@ pub(super) fn checksum(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
 }
 
 /// Resolves escapes (GDB manual, node "Overview"): `}` is followed by the byte with bit 5 inverted.
-fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(super) fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(mut escape) = memchr::memchr(b'}', data) else {
         return Some(Cow::Borrowed(data));
     };

@@ -42,11 +42,12 @@ pub(super) const PACKETS: &[Packet] = &[
         "jAddressSpacesInfo",
         "the server shows one address space, that of the page tables; `monitor xp` and `Qqemu.PhyMemMode` read physical memory",
     ),
-    no(
+    yes(
         "jMultiBreakpoint",
         "jMultiBreakpoint:{\"breakpoint_requests\":[\"Z0,1000,1\"]}",
-        "not implemented",
-    ),
+        &["lldb_breakpoints.txt"],
+    )
+    .announced("jMultiBreakpoint+"),
     no(
         "jThreadExtendedInfo",
         "jThreadExtendedInfo:{\"thread\":1}",
@@ -60,25 +61,29 @@ pub(super) const PACKETS: &[Packet] = &[
             "lldb_counts_what_the_guest_counts_whatever_is_done_at_a_stop",
         ],
     ),
-    no(
+    yes(
         "MultiMemRead",
         "MultiMemRead:ranges:1000,4,2000,4;",
-        "not implemented",
-    ),
+        &[
+            "lldb_memory.txt",
+            "ranges_that_do_not_fit_a_packet_are_cut_and_their_lengths_say_so",
+        ],
+    )
+    .announced("MultiMemRead+"),
     no(
         "QEnableCompression",
         "QEnableCompression:type:zlib-deflate;",
         "a debugger sits on the same host or network, where compression costs more time than it saves",
     ),
-    no(
+    yes(
         "QEnableErrorStrings",
         "QEnableErrorStrings",
-        "not implemented",
+        &["connect_lldb.txt", "lldb_threads.txt"],
     ),
-    no(
+    yes(
         "QListThreadsInStopReply",
         "QListThreadsInStopReply",
-        "not implemented",
+        &["connect_lldb.txt", "lldb_threads.txt"],
     ),
     no(
         "QSaveRegisterState",
@@ -95,14 +100,18 @@ pub(super) const PACKETS: &[Packet] = &[
         "QSetDetachOnError:1",
         "`--on-disconnect` decides",
     ),
-    no(
+    yes(
         "QThreadSuffixSupported",
         "QThreadSuffixSupported",
-        "not implemented; the packet tells the server that the client is LLDB",
+        &["connect_lldb.txt", "lldb_threads.txt"],
     ),
     no("qFileLoadAddress", "qFileLoadAddress:2f", LOADER),
-    no("qGDBServerVersion", "qGDBServerVersion", "not implemented"),
-    no("qHostInfo", "qHostInfo", "not implemented"),
+    yes(
+        "qGDBServerVersion",
+        "qGDBServerVersion",
+        &["lldb_threads.txt"],
+    ),
+    yes("qHostInfo", "qHostInfo", &["connect_lldb.txt"]),
     yes(
         "qMemoryRegionInfo",
         "qMemoryRegionInfo:1000",
@@ -112,7 +121,7 @@ pub(super) const PACKETS: &[Packet] = &[
             "save_core_writes_a_file_that_lldb_opens",
         ],
     ),
-    no("qProcessInfo", "qProcessInfo", "not implemented"),
+    yes("qProcessInfo", "qProcessInfo", &["connect_lldb.txt"]),
     no(
         "qRegisterInfo",
         "qRegisterInfo0",
@@ -133,15 +142,15 @@ pub(super) const PACKETS: &[Packet] = &[
             "lldb_counts_what_the_guest_counts_whatever_is_done_at_a_stop",
         ],
     ),
-    no(
+    yes(
         "qWatchpointSupportInfo",
         "qWatchpointSupportInfo:",
-        "not implemented",
+        &["lldb_breakpoints.txt"],
     ),
     no(
         "x in its form before GDB 16",
         "",
-        "LLDB takes the form of GDB 16 since version 20; the reply to `x0,0` tells earlier versions to use `m`",
+        "LLDB 21 takes the form of GDB 16; after our reply to `x0,0`, LLDB 14 and 19 use `m`",
     ),
     no(
         "SupportedWatchpointTypes",

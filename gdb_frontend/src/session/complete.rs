@@ -99,8 +99,24 @@ impl Core {
                 self.outbox.packet(packet);
             }
             (Pending::ThreadsInfo { thread, list }, TargetReply::StopReason(reason)) => {
-                self.add_thread_info(thread, list, reason);
+                let pending = Pending::ThreadRegisters {
+                    thread,
+                    list,
+                    reason,
+                };
+                self.ask(TargetOp::ReadRegisters { thread }, pending);
             }
+            (
+                Pending::ThreadRegisters {
+                    thread,
+                    list,
+                    reason,
+                },
+                reply,
+            ) => self.add_thread_info(thread, list, reason, reply),
+            (Pending::Stop(expedited), reply) => self.add_registers(expedited, reply),
+            (Pending::Ranges(ranges), reply) => self.add_range(ranges, reply),
+            (Pending::Breakpoints(breakpoints), reply) => self.add_result(breakpoints, reply),
             // The text is sent as console output and not as the final reply, because LLDB shows only console output.
             (Pending::Monitor, TargetReply::Text(text)) => {
                 self.tell_waiting();

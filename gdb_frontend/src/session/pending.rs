@@ -1,8 +1,12 @@
 //! What the session does with the result of an operation.
 
+use super::expedited::Expedited;
+use super::lldb::Breakpoints;
+use super::lldb::Ranges;
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
+use crate::target::StopReason;
 use crate::target::Tid;
 
 /// What the session does with the result of the operation in progress.
@@ -55,6 +59,19 @@ pub(super) enum Pending {
         /// The list up to this thread.
         list: String,
     },
+    /// Adds the registers to the list of threads, which is complete up to this thread.
+    ThreadRegisters {
+        thread: Tid,
+        /// The list up to this thread.
+        list: String,
+        reason: Option<StopReason>,
+    },
+    /// Sends a stop reply when the registers of all its threads are there.
+    Stop(Expedited),
+    /// Sends the bytes of several ranges of memory when all ranges were read.
+    Ranges(Ranges),
+    /// Sends the results of several breakpoints when all were inserted or removed.
+    Breakpoints(Breakpoints),
     /// Shows the text on the console, then replies `OK`.
     Monitor,
     /// Replies with QEMU's step flags.

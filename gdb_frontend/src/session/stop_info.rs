@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::Guest;
+use super::expedited;
 use super::pending::Pending;
 use super::stop_reply;
 use crate::framing::PacketWriter;
@@ -42,8 +43,13 @@ impl Core {
         thread: Tid,
         mut list: String,
         reason: Option<StopReason>,
+        reply: TargetReply,
     ) {
-        list.push_str(&stop_reply::json(reason, thread));
+        let registers = match reply {
+            TargetReply::Registers(block) => expedited::json(&block),
+            _ => "{}".to_owned(),
+        };
+        list.push_str(&stop_reply::json(reason, thread, &registers));
         if let Some(next) = self.threads.after(thread) {
             list.push(',');
             return self.ask_stop_reason(next, Pending::ThreadsInfo { thread: next, list });

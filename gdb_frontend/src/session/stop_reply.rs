@@ -39,7 +39,7 @@ pub(super) fn ending(reason: StopReason) -> Option<Vec<u8>> {
 }
 
 /// `T AA n1:r1;n2:r2;...`, with the thread and, if the client understands it, the kind of the stop.
-pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
+pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> PacketWriter {
     let mut packet = PacketWriter::default();
     packet.str("T");
     packet.hex(&[signal(reason)]);
@@ -62,7 +62,7 @@ pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) ->
         }
         _ => {}
     }
-    packet.finish()
+    packet
 }
 
 /// The stop reply of one of several threads. Signal 0 means that the thread has no stop reason of its own.
@@ -72,7 +72,7 @@ pub(super) fn of_thread(
     client: ClientFeatures,
 ) -> Vec<u8> {
     match reason {
-        Some(reason) => packet(reason, thread, client),
+        Some(reason) => packet(reason, thread, client).finish(),
         None => {
             let mut packet = PacketWriter::default();
             packet.str("T00thread:");
@@ -83,10 +83,13 @@ pub(super) fn of_thread(
     }
 }
 
-/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions".
-pub(super) fn json(reason: Option<StopReason>, thread: Tid) -> String {
+/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions". `registers` is a JSON dictionary.
+pub(super) fn json(reason: Option<StopReason>, thread: Tid, registers: &str) -> String {
     let id = thread.get();
-    let head = format!("{{\"tid\":{id},\"name\":\"vCPU {}\"", id - 1);
+    let head = format!(
+        "{{\"tid\":{id},\"name\":\"vCPU {}\",\"registers\":{registers}",
+        id - 1
+    );
     let Some(reason) = reason else {
         return format!("{head}}}");
     };
