@@ -83,7 +83,11 @@ pub(super) const PACKETS: &[Packet] = &[
     yes(
         "QListThreadsInStopReply",
         "QListThreadsInStopReply",
-        &["connect_lldb.txt", "lldb_threads.txt"],
+        &[
+            "connect_lldb.txt",
+            "lldb_threads.txt",
+            "lldb_gets_threads_and_registers_with_a_stop_and_does_not_ask_for_them",
+        ],
     ),
     no(
         "QSaveRegisterState",
@@ -103,7 +107,11 @@ pub(super) const PACKETS: &[Packet] = &[
     yes(
         "QThreadSuffixSupported",
         "QThreadSuffixSupported",
-        &["connect_lldb.txt", "lldb_threads.txt"],
+        &[
+            "connect_lldb.txt",
+            "lldb_threads.txt",
+            "lldb_gets_threads_and_registers_with_a_stop_and_does_not_ask_for_them",
+        ],
     ),
     no("qFileLoadAddress", "qFileLoadAddress:2f", LOADER),
     yes(

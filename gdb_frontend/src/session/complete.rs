@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::Guest;
+use super::expedited;
 use super::pending::Pending;
 use super::refusals::Refused;
 use super::stop_reply;
@@ -113,7 +114,28 @@ impl Core {
                     reason,
                 },
                 reply,
-            ) => self.add_thread_info(thread, list, reason, reply),
+            ) => {
+                let registers = match reply {
+                    TargetReply::Registers(block) => expedited::json(&block),
+                    _ => "{}".to_owned(),
+                };
+                let pending = Pending::ThreadName {
+                    thread,
+                    list,
+                    reason,
+                    registers,
+                };
+                self.ask(TargetOp::ThreadExtraInfo { thread }, pending);
+            }
+            (
+                Pending::ThreadName {
+                    thread,
+                    list,
+                    reason,
+                    registers,
+                },
+                reply,
+            ) => self.add_thread_info(thread, list, reason, &registers, &reply),
             (Pending::Stop(expedited), reply) => self.add_registers(expedited, reply),
             (Pending::Ranges(ranges), reply) => self.add_range(ranges, reply),
             (Pending::Breakpoints(breakpoints), reply) => self.add_result(breakpoints, reply),

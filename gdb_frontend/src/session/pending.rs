@@ -66,6 +66,15 @@ pub(super) enum Pending {
         list: String,
         reason: Option<StopReason>,
     },
+    /// Adds the thread with its text to the list of threads, which is complete up to this thread.
+    ThreadName {
+        thread: Tid,
+        /// The list up to this thread.
+        list: String,
+        reason: Option<StopReason>,
+        /// The thread's registers, as a JSON dictionary.
+        registers: String,
+    },
     /// Sends a stop reply when the registers of all its threads are there.
     Stop(Expedited),
     /// Sends the bytes of several ranges of memory when all ranges were read.

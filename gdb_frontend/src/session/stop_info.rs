@@ -2,7 +2,6 @@
 
 use super::Core;
 use super::Guest;
-use super::expedited;
 use super::pending::Pending;
 use super::stop_reply;
 use crate::framing::PacketWriter;
@@ -43,13 +42,14 @@ impl Core {
         thread: Tid,
         mut list: String,
         reason: Option<StopReason>,
-        reply: TargetReply,
+        registers: &str,
+        reply: &TargetReply,
     ) {
-        let registers = match reply {
-            TargetReply::Registers(block) => expedited::json(&block),
-            _ => "{}".to_owned(),
+        let info = match reply {
+            TargetReply::Text(text) => text,
+            _ => "",
         };
-        list.push_str(&stop_reply::json(reason, thread, &registers));
+        list.push_str(&stop_reply::json(reason, thread, info, registers));
         if let Some(next) = self.threads.after(thread) {
             list.push(',');
             return self.ask_stop_reason(next, Pending::ThreadsInfo { thread: next, list });

@@ -83,13 +83,24 @@ pub(super) fn of_thread(
     }
 }
 
-/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions". `registers` is a JSON dictionary.
-pub(super) fn json(reason: Option<StopReason>, thread: Tid, registers: &str) -> String {
+/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions". `info` is a line about the thread; LLDB shows only the name, so the
+/// line becomes part of the name. `registers` is a JSON dictionary.
+pub(super) fn json(reason: Option<StopReason>, thread: Tid, info: &str, registers: &str) -> String {
     let id = thread.get();
-    let head = format!(
-        "{{\"tid\":{id},\"name\":\"vCPU {}\",\"registers\":{registers}",
-        id - 1
-    );
+    let mut head = format!("{{\"tid\":{id},\"name\":\"vCPU {}", id - 1);
+    if !info.is_empty() {
+        head.push_str(" (");
+        for character in info.chars() {
+            match character {
+                '"' | '\\' => head.extend(['\\', character]),
+                control if control.is_control() => head.push(' '),
+                other => head.push(other),
+            }
+        }
+        head.push(')');
+    }
+    head.push_str("\",\"registers\":");
+    head.push_str(registers);
     let Some(reason) = reason else {
         return format!("{head}}}");
     };
