@@ -53,31 +53,22 @@ impl Client {
 }
 
 impl Debugger {
-    /// LLDB's adapter for editors, which is beside LLDB. `None` if there is none.
+    /// LLDB's adapter for editors, which is beside an unpacked LLDB. `None` if there is none.
     pub fn lldb_dap(&self) -> Option<Command> {
-        let folder = self.program.parent()?.join("root");
-        if folder.is_dir() {
-            // The adapter starts as the script starts LLDB.
-            let usr = folder.join("usr");
-            let adapter = std::fs::read_dir(usr.join("lib"))
-                .ok()?
-                .filter_map(|entry| Some(entry.ok()?.path().join("bin/lldb-dap")))
-                .find(|adapter| adapter.is_file())?;
-            let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
-            command
-                .arg("--library-path")
-                .arg(usr.join("lib/x86_64-linux-gnu"))
-                .arg(adapter)
-                .env("PYTHONHOME", &usr)
-                .env("PYTHONDONTWRITEBYTECODE", "1");
-            return Some(command);
-        }
-        let bin = in_path(&self.program)?.canonicalize().ok()?;
-        ["lldb-dap", "lldb-vscode"]
-            .iter()
-            .map(|name| bin.with_file_name(name))
-            .find(|adapter| adapter.is_file())
-            .map(Command::new)
+        // The adapter starts as the script starts LLDB.
+        let usr = self.program.parent()?.join("root/usr");
+        let adapter = std::fs::read_dir(usr.join("lib"))
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin/lldb-dap")))
+            .find(|adapter| adapter.is_file())?;
+        let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .arg("--library-path")
+            .arg(usr.join("lib/x86_64-linux-gnu"))
+            .arg(adapter)
+            .env("PYTHONHOME", &usr)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Some(command)
     }
 }
 

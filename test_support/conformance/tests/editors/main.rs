@@ -14,34 +14,34 @@ const DRIVER: &str = include_str!("driver.py");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Guide/src/editors.md");
 
 /// An adapter without output for this time hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// GDB has an adapter of its own since this version.
 const GDB_WITH_ADAPTER: u32 = 14;
 
 #[test]
 fn the_guides_settings_for_lldb_dap_debug_the_guest() {
-    each(Client::Lldb, "lldb-dap", |debugger| {
+    each(Client::Lldb, |debugger| {
         let adapter = debugger.lldb_dap();
         if adapter.is_none() {
             println!("SKIP: {} has no lldb-dap beside it", debugger.name);
         }
-        adapter
+        Some(("lldb-dap", adapter?))
     });
 }
 
 #[test]
 fn the_guides_settings_for_cppdbg_debug_the_guest_by_its_commands() {
-    each(Client::Gdb, "cppdbg", |debugger| {
+    each(Client::Gdb, |debugger| {
         let mut command = Command::new(&debugger.program);
         command.args(["-nx", "-q", "-i=mi"]);
-        Some(command)
+        Some(("cppdbg", command))
     });
 }
 
 #[test]
 fn the_guides_settings_for_gdbs_own_adapter_debug_the_guest() {
-    each(Client::Gdb, "gdb", |debugger| {
+    each(Client::Gdb, |debugger| {
         let major = debugger
             .name
             .trim_start_matches("gdb-")
@@ -54,12 +54,12 @@ fn the_guides_settings_for_gdbs_own_adapter_debug_the_guest() {
         }
         let mut command = Command::new(&debugger.program);
         command.args(["-nx", "-q", "-i=dap"]);
-        Some(command)
+        Some(("gdb", command))
     });
 }
 
-/// Debugs a guest with each debugger that has an adapter.
-fn each(client: Client, kind: &str, adapter: impl Fn(&Debugger) -> Option<Command>) {
+/// Debugs a guest with each debugger that has an adapter, with the settings of the adapter's type.
+fn each(client: Client, adapter: impl Fn(&Debugger) -> Option<(&'static str, Command)>) {
     if is_nested() {
         println!("SKIP: the nested bed has no editor's adapter");
         return;
@@ -74,18 +74,27 @@ fn each(client: Client, kind: &str, adapter: impl Fn(&Debugger) -> Option<Comman
         return;
     }
     for debugger in client.all() {
-        let Some(adapter) = adapter(&debugger) else {
+        let Some((kind, adapter)) = adapter(&debugger) else {
             continue;
         };
         let Some(vmm) = Vmm::start_guest(demo_guest::ELF, 2) else {
             return;
         };
         println!("{} with the settings for {kind}", debugger.name);
-        drive(&vmm, kind, &adapter);
+        // lldb-dap loses races between its threads: a stop without a reason, a pause that it forgets, no answer at all.
+        let attempts = if client == Client::Lldb { 4 } else { 1 };
+        let failed = (1..=attempts).map_while(|attempt| {
+            let why = drive(&vmm, kind, &adapter).err()?;
+            println!("attempt {attempt}: {why}");
+            Some(why)
+        });
+        let failed: Vec<String> = failed.collect();
+        assert!(failed.len() < attempts, "{}", failed.join("\n"));
     }
 }
 
-fn drive(vmm: &Vmm, kind: &str, adapter: &Command) {
+/// Debugs the guest. The error is what went wrong, with all that the adapter has said.
+fn drive(vmm: &Vmm, kind: &str, adapter: &Command) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let driver = folder.path().join("driver.py");
     std::fs::write(&driver, DRIVER).expect("room for a small file");
@@ -109,19 +118,16 @@ fn drive(vmm: &Vmm, kind: &str, adapter: &Command) {
     let mut running = Running::spawn(command);
     let mut said = Vec::new();
     loop {
-        let line = match running.next_line(PATIENCE) {
-            Ok(Some(line)) => line,
-            Ok(None) => panic!("the driver ended without a result:\n{}", said.join("\n")),
-            Err(_) => panic!("nothing was said for {PATIENCE:?}:\n{}", said.join("\n")),
-        };
-        if line == "editor: ok" {
-            return;
+        match running.next_line(PATIENCE) {
+            Ok(Some(line)) if line == "editor: ok" => return Ok(()),
+            Ok(Some(line)) => said.push(line),
+            end => {
+                let why = match end {
+                    Err(_) => "the adapter is silent",
+                    Ok(_) => "the driver ended without a result",
+                };
+                return Err(format!("{}\n{why}", said.join("\n")));
+            }
         }
-        assert!(
-            !line.starts_with("editor: wrong"),
-            "{line}\n{}",
-            said.join("\n")
-        );
-        said.push(line);
     }
 }
