@@ -15,8 +15,9 @@ mod threads;
 mod trace;
 
 pub(crate) use features::ClientFeatures;
-pub(crate) use features::supported;
+pub(crate) use lldb::MOST_RANGES;
 pub(crate) use lldb::NO_ALLOCATION;
+pub(crate) use lldb::thread_suffix;
 pub(crate) use memory::MemoryFormat;
 pub(crate) use memory::max_read;
 pub(crate) use qemu::FEATURES as QEMU_FEATURES;
@@ -139,9 +140,25 @@ pub enum Command<'a> {
     /// `qSupported` with the client's features. Plug-ins send `qSupported` without features in the middle of a session,
     /// to read the reply.
     Supported(Option<ClientFeatures>),
-    /// `QThreadSuffixSupported`. The server does not support it, but only LLDB sends this packet, each time it
+    /// `QThreadSuffixSupported`: `g`, `G`, `p` and `P` may name a thread. Only LLDB sends this packet, each time it
     /// connects.
     ThreadSuffixSupported,
+    /// `QListThreadsInStopReply`: stop replies contain the ids and program counters of all threads.
+    ListThreadsInStopReply,
+    /// `QEnableErrorStrings`: error replies contain a text.
+    EnableErrorStrings,
+    /// `qHostInfo`: what the client needs to know about the machine.
+    HostInfo,
+    /// `qProcessInfo`: what the client needs to know about the guest.
+    ProcessInfo,
+    /// `qGDBServerVersion`: the name and the version of the server.
+    ServerVersion,
+    /// `qWatchpointSupportInfo`: the number of debug registers.
+    WatchpointSupport,
+    /// `MultiMemRead`: reads ranges of memory, each an address and a length.
+    ReadRanges(Vec<(u64, u64)>),
+    /// `jMultiBreakpoint`: inserts and removes breakpoints. Each is a `Z` or `z` packet, which is not parsed yet.
+    Breakpoints(Vec<Vec<u8>>),
     /// `QStartNoAckMode`: turns acknowledgements off.
     StartNoAckMode,
     /// `qXfer:OBJECT:read`: reads a part of a document.
@@ -219,6 +236,9 @@ impl<'a> Command<'a> {
             b'P' => registers::write_one(rest),
             b'm' => memory::read(rest, MemoryFormat::Hex),
             b'x' => memory::read(rest, MemoryFormat::Binary),
+            b'M' if let Some(arguments) = packet.strip_prefix(b"MultiMemRead") => {
+                lldb::read_ranges(arguments)
+            }
             b'M' => memory::write_hex(rest),
             b'X' => memory::write_binary(rest),
             b'c' | b's' => resume::plain(first, rest),
@@ -228,6 +248,9 @@ impl<'a> Command<'a> {
             b'H' => threads::select(rest),
             b'T' => threads::alive(rest),
             b'j' if rest == b"ThreadsInfo" => Ok(Self::ThreadsInfo),
+            b'j' if let Some(arguments) = packet.strip_prefix(b"jMultiBreakpoint") => {
+                lldb::breakpoints(arguments)
+            }
             b'_' if lldb::is_allocation(rest) => Ok(Self::Allocation),
             b'D' if rest.is_empty() || Self::is_process(rest) => Ok(Self::Detach),
             b'D' => Err(CommandError::Syntax("D or D;PROCESS")),
@@ -272,6 +295,12 @@ impl<'a> Command<'a> {
             (b"qSupported", b"") => Ok(Self::Supported(None)),
             (b"qSupported", _) => Ok(Self::Supported(Some(ClientFeatures::parse(arguments)))),
             (b"QThreadSuffixSupported", b"") => Ok(Self::ThreadSuffixSupported),
+            (b"QListThreadsInStopReply", b"") => Ok(Self::ListThreadsInStopReply),
+            (b"QEnableErrorStrings", b"") => Ok(Self::EnableErrorStrings),
+            (b"qHostInfo", b"") => Ok(Self::HostInfo),
+            (b"qProcessInfo", b"") => Ok(Self::ProcessInfo),
+            (b"qGDBServerVersion", b"") => Ok(Self::ServerVersion),
+            (b"qWatchpointSupportInfo", _) => Ok(Self::WatchpointSupport),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),

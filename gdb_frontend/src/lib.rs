@@ -10,6 +10,7 @@ mod command;
 mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
+mod packets;
 pub mod regs;
 pub mod session;
 pub mod target;

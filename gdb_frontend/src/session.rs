@@ -17,7 +17,9 @@
 
 mod complete;
 mod execute;
+mod expedited;
 mod first_packet;
+mod lldb;
 mod non_stop;
 mod pending;
 mod refusals;
@@ -30,6 +32,7 @@ mod transfer;
 use crate::command::ClientFeatures;
 use crate::command::Command;
 use crate::command::ThreadSelector;
+use crate::command::thread_suffix;
 use crate::framing::Decoder;
 use crate::framing::Frame;
 use crate::framing::Outbox;
@@ -272,8 +275,15 @@ impl Core {
             Frame::Packet(packet) if self.is_sent_again(packet) => self.outbox.received_again(),
             Frame::Packet(packet) => {
                 self.outbox.received(true);
-                match Command::parse(packet) {
-                    Ok(command) => self.execute(command),
+                let parsed = match self.client.lldb {
+                    true => thread_suffix(packet),
+                    false => Ok((packet, None)),
+                };
+                let parsed =
+                    parsed.and_then(|(packet, thread)| Ok((Command::parse(packet)?, thread)));
+                match parsed {
+                    Ok((command, None)) => self.execute(command),
+                    Ok((command, Some(thread))) => self.execute_for(thread, command),
                     Err(error) => self.error(&TargetError {
                         errno: 22,
                         text: error.to_string(),
@@ -374,8 +384,11 @@ impl Core {
     /// Sends a stop reply and makes its thread the current thread, as the client does.
     fn send_stop(&mut self, stop: Stop) {
         self.current = stop.thread.unwrap_or(self.interrupt_thread);
+        if self.client.lldb {
+            return self.send_stop_with_registers(stop);
+        }
         let packet = stop_reply::packet(stop.reason, self.current, self.client);
-        self.outbox.packet(packet);
+        self.outbox.packet(packet.finish());
     }
 
     fn ask(&mut self, op: TargetOp, pending: Pending) {
@@ -390,7 +403,7 @@ impl Core {
         self.outbox.packet(PacketWriter::text(text));
     }
 
-    /// `E NN`, or `E.` and a text for clients that accept texts.
+    /// `E NN`, `E NN;` and a text in hex, or `E.` and a text, as the client accepts texts.
     fn error(&mut self, error: &TargetError) {
         let mut packet = PacketWriter::default();
         if self.client.error_message {
@@ -399,6 +412,10 @@ impl Core {
         } else {
             packet.str("E");
             packet.hex(&[error.errno]);
+            if self.client.error_strings {
+                packet.str(";");
+                packet.hex(error.text.as_bytes());
+            }
         }
         self.outbox.packet(packet.finish());
     }

@@ -337,13 +337,43 @@ fn lldb_reads_writes_steps_and_detaches() {
             "0x00001010: 0x10 0x11 0x12 0x13",
             "0x00001010: 0x10 0x77 0x12 0x13",
             "rbx = 0x1122334455667788",
-            "thread #2: tid = 0x0002, 0x0000000000002000",
+            "thread #2: tid = 0x0002, 0x0000000000002000, name = 'vCPU 1 (halted, <idle>)'",
             "stop reason = instruction step into",
             "rip = 0x0000000000001001",
             "help  this list",
             "Process 1 detached",
         ],
     );
+}
+
+#[test]
+fn lldb_gets_threads_and_registers_with_a_stop_and_does_not_ask_for_them() {
+    let connect = |address: &str| format!("gdb-remote {address}");
+    let commands = [
+        "log enable gdb-remote packets",
+        "thread step-inst",
+        "thread list",
+        "register read rip --format hex",
+        "thread select 2",
+        "register read rip rax --format hex",
+        "detach",
+    ];
+    let Some(output) = run(X86_64, "lldb", &["-x", "-b"], "-o", connect, &commands) else {
+        return;
+    };
+    assert_shows(
+        &output,
+        &[
+            "rip = 0x0000000000001001",
+            "rip = 0x0000000000002000",
+            "rax = 0x0000000000002000",
+            // One packet reads a register of another thread.
+            "$p0;thread:0002;",
+        ],
+    );
+    for packet in ["$Hg", "$qfThreadInfo", "$p10"] {
+        assert!(!output.contains(packet), "{packet} is in:\n{output}");
+    }
 }
 
 #[test]

@@ -6,14 +6,6 @@ use super::syntax;
 use crate::target::Breakpoint;
 use crate::target::BreakpointKind;
 
-/// Without the first two features GDB would decrement the program counter after a breakpoint.
-pub(super) const FEATURES: &[&str] = &[
-    "swbreak+",
-    "hwbreak+",
-    "ConditionalBreakpoints+",
-    "BreakpointCommands+",
-];
-
 const SYNTAX: &str = "Z type,addr,kind[;Xlen,code...][;cmds:persist,Xlen,code...], or z type,addr,kind, with type 0 to 4, addr, kind, len and code in hex";
 
 const ERROR: CommandError = CommandError::Syntax(SYNTAX);

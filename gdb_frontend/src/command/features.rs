@@ -1,11 +1,4 @@
-//! `qSupported`: the features of the client and of the server.
-
-use super::breakpoints;
-use super::memory;
-use super::query;
-use super::resume;
-use super::trace;
-use crate::framing::PACKET_SIZE;
+//! `qSupported`: the features of the client.
 
 /// The features of the client that change replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,8 +13,12 @@ pub struct ClientFeatures {
     /// that they have copied from elsewhere. Therefore this is set only by features that only GDB uses, and by the
     /// packet that only LLDB sends.
     pub expands_runs: bool,
-    /// The client is LLDB, which expects a reply to `k`.
+    /// The client is LLDB, which expects a reply to `k`, and uses registers in stop replies.
     pub lldb: bool,
+    /// The client wants the list of threads in stop replies.
+    pub threads_in_stop: bool,
+    /// The client understands `E NN` with a text in hex behind it.
+    pub error_strings: bool,
 }
 
 impl ClientFeatures {
@@ -44,29 +41,4 @@ impl ClientFeatures {
         }
         features
     }
-}
-
-/// The reply to `qSupported`: the features that the files of this folder announce.
-pub(crate) fn supported(client: ClientFeatures) -> String {
-    let mut reply = format!("PacketSize={PACKET_SIZE:x};QStartNoAckMode+");
-    let optional: &[&str] = if client.error_message {
-        &["error-message+"]
-    } else {
-        &[]
-    };
-    for feature in [
-        resume::FEATURES,
-        breakpoints::FEATURES,
-        memory::FEATURES,
-        query::FEATURES,
-        trace::FEATURES,
-        optional,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        reply.push(';');
-        reply.push_str(feature);
-    }
-    reply
 }

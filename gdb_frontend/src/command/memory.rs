@@ -6,9 +6,6 @@ use super::syntax;
 use crate::framing::PACKET_SIZE;
 use std::borrow::Cow;
 
-/// `x` with its reply, as in GDB 16 and later.
-pub(super) const FEATURES: &[&str] = &["binary-upload+"];
-
 const READ: &str = "m addr,length, or x addr,length, both in hex";
 const WRITE: &str = "M addr,length:XX..., or X addr,length:binary data";
 const SEARCH: &str = "qSearch:memory:address;length;pattern, with address and length in hex, and the pattern of at least one byte in binary";
@@ -110,7 +107,7 @@ pub(super) fn checksum(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
 }
 
 /// Resolves escapes (GDB manual, node "Overview"): `}` is followed by the byte with bit 5 inverted.
-fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(super) fn unescape(data: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(mut escape) = memchr::memchr(b'}', data) else {
         return Some(Cow::Borrowed(data));
     };

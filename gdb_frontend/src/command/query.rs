@@ -4,8 +4,6 @@ use super::Command;
 use super::CommandError;
 use super::syntax;
 
-pub(super) const FEATURES: &[&str] = &["qXfer:features:read+", "qXfer:threads:read+"];
-
 const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads";
 const MONITOR: &str = "qRcmd,command, with command in hex digits, two for each character";
 

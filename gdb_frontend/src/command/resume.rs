@@ -7,8 +7,6 @@ use super::syntax;
 use super::threads;
 use crate::target::ResumeAction;
 
-pub(super) const FEATURES: &[&str] = &["vContSupported+", "QNonStop+"];
-
 /// The reply to `vCont?`. Without `C` and `S` GDB assumes that stepping is not supported. `t` belongs to
 /// non-stop mode, but GDB 18 asks before it turns that mode on.
 pub(crate) const VCONT_ACTIONS: &str = "vCont;c;C;s;S;r;t";

@@ -1,4 +1,5 @@
 use super::*;
+use crate::packets::supported;
 use crate::target::BreakpointKind;
 use proptest::prelude::*;
 
@@ -323,6 +324,8 @@ fn every_announced_feature_is_there() {
             "vContSupported+" => "vCont?",
             "QNonStop+" => "QNonStop:1",
             "binary-upload+" => "x0,1",
+            "MultiMemRead+" => "MultiMemRead:ranges:0,1;",
+            "jMultiBreakpoint+" => "jMultiBreakpoint:{\"breakpoint_requests\":[]}",
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::Guest;
+use super::expedited;
 use super::pending::Pending;
 use super::pending::Reply;
 use super::refusals::Refused;
@@ -117,8 +118,45 @@ impl Core {
                 self.outbox.packet(packet);
             }
             (Pending::ThreadsInfo { thread, list }, TargetReply::StopReason(reason)) => {
-                self.add_thread_info(thread, list, reason);
+                let pending = Pending::ThreadRegisters {
+                    thread,
+                    list,
+                    reason,
+                };
+                self.ask(TargetOp::ReadRegisters { thread }, pending);
             }
+            (
+                Pending::ThreadRegisters {
+                    thread,
+                    list,
+                    reason,
+                },
+                reply,
+            ) => {
+                let registers = match reply {
+                    TargetReply::Registers(block) => expedited::json(&block),
+                    _ => "{}".to_owned(),
+                };
+                let pending = Pending::ThreadName {
+                    thread,
+                    list,
+                    reason,
+                    registers,
+                };
+                self.ask(TargetOp::ThreadExtraInfo { thread }, pending);
+            }
+            (
+                Pending::ThreadName {
+                    thread,
+                    list,
+                    reason,
+                    registers,
+                },
+                reply,
+            ) => self.add_thread_info(thread, list, reason, &registers, &reply),
+            (Pending::Stop(expedited), reply) => self.add_registers(expedited, reply),
+            (Pending::Ranges(ranges), reply) => self.add_range(ranges, reply),
+            (Pending::Breakpoints(breakpoints), reply) => self.add_result(breakpoints, reply),
             // The text is sent as console output and not as the final reply, because LLDB shows only console output.
             (Pending::Monitor, TargetReply::Text(text)) => {
                 self.tell_waiting();

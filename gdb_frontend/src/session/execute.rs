@@ -3,6 +3,7 @@
 use super::Connection;
 use super::Core;
 use super::Guest;
+use super::lldb;
 use super::non_stop;
 use super::pending::Pending;
 use super::trace::MOST_BYTES;
@@ -18,8 +19,8 @@ use crate::command::VCONT_ACTIONS;
 use crate::command::VCont;
 use crate::command::VContAction;
 use crate::command::max_read;
-use crate::command::supported;
 use crate::framing::PacketWriter;
+use crate::packets::supported;
 use crate::regs::Reg;
 use crate::regs::RegNum;
 use crate::target::AddressSpace;
@@ -28,11 +29,27 @@ use crate::target::Resume;
 use crate::target::ResumeAction;
 use crate::target::TargetError;
 use crate::target::TargetOp;
+use crate::target::Tid;
 use crate::target::TraceOp;
 use crate::target_xml::target_xml;
 
 impl Core {
+    /// Executes a packet that names a thread, without selecting the thread for later packets.
+    pub(super) fn execute_for(&mut self, thread: Tid, command: Command<'_>) {
+        if self.existing(ThreadSelector::One(thread)).is_some() {
+            let selected = std::mem::replace(&mut self.current, thread);
+            self.execute(command);
+            self.current = selected;
+        }
+    }
+
     pub(super) fn execute(&mut self, command: Command<'_>) {
+        // A client with the list of threads in the stop reply does not ask for the list.
+        if self.client.threads_in_stop
+            && !matches!(command, Command::Resume { .. } | Command::VCont(_))
+        {
+            self.stop_is_shown();
+        }
         let thread = self.current;
         match command {
             Command::StopReason => match self.guest {
@@ -170,8 +187,22 @@ impl Core {
             Command::ThreadSuffixSupported => {
                 self.client.expands_runs = true;
                 self.client.lldb = true;
-                self.text("");
+                self.ok();
             }
+            Command::ListThreadsInStopReply => {
+                self.client.threads_in_stop = true;
+                self.ok();
+            }
+            Command::EnableErrorStrings => {
+                self.client.error_strings = true;
+                self.ok();
+            }
+            Command::HostInfo => self.text(lldb::HOST_INFO),
+            Command::ProcessInfo => self.text(lldb::PROCESS_INFO),
+            Command::ServerVersion => self.text(lldb::VERSION),
+            Command::WatchpointSupport => self.watchpoint_support(),
+            Command::ReadRanges(ranges) => self.read_ranges(ranges),
+            Command::Breakpoints(requests) => self.change_breakpoints(requests),
             Command::StartNoAckMode => self.outbox.stop_acks(),
             Command::Transfer {
                 object: TransferObject::TargetDescription,
@@ -331,15 +362,18 @@ impl Core {
                 MemoryFormat::Binary => self.text("b"),
             };
         }
-        let op = match self.physical_memory {
+        self.ask(self.read_op(address, len), Pending::Memory(format));
+    }
+
+    pub(super) fn read_op(&self, address: u64, len: usize) -> TargetOp {
+        match self.physical_memory {
             true => TargetOp::ReadPhysical { address, len },
             false => TargetOp::ReadMemory {
                 thread: self.current,
                 address,
                 len,
             },
-        };
-        self.ask(op, Pending::Memory(format));
+        }
     }
 
     /// The range of a packet that has checked that the range does not pass the end of the address space. `len` is at least 1.

@@ -1,5 +1,8 @@
 //! What the session does with the result of an operation.
 
+use super::expedited::Expedited;
+use super::lldb::Breakpoints;
+use super::lldb::Ranges;
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
@@ -72,6 +75,28 @@ pub(super) enum Pending {
         /// The list up to this thread.
         list: String,
     },
+    /// Adds the registers to the list of threads, which is complete up to this thread.
+    ThreadRegisters {
+        thread: Tid,
+        /// The list up to this thread.
+        list: String,
+        reason: Option<StopReason>,
+    },
+    /// Adds the thread with its text to the list of threads, which is complete up to this thread.
+    ThreadName {
+        thread: Tid,
+        /// The list up to this thread.
+        list: String,
+        reason: Option<StopReason>,
+        /// The thread's registers, as a JSON dictionary.
+        registers: String,
+    },
+    /// Sends a stop reply when the registers of all its threads are there.
+    Stop(Expedited),
+    /// Sends the bytes of several ranges of memory when all ranges were read.
+    Ranges(Ranges),
+    /// Sends the results of several breakpoints when all were inserted or removed.
+    Breakpoints(Breakpoints),
     /// Shows the text on the console, then replies `OK`.
     Monitor,
     /// Replies with the result of an operation of tracepoints.

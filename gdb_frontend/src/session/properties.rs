@@ -132,6 +132,8 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             "vCont;c", "vCont;s:1;c", "vCont;r1,2:2", "vCont?", "vCtrlC",
             "QNonStop:1", "QNonStop:0", "vStopped", "vCont;t", "vCont;t:2;c", "Z0,1000,1", "z1,1,1", "Hg2", "Hc-1", "T1", "qC",
             "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,2", "qAttached", "QStartNoAckMode", "vMustReplyEmpty",
+            "p10;thread:2;", "g;thread:1;", "QListThreadsInStopReply", "QEnableErrorStrings", "jThreadsInfo", "?",
+            "MultiMemRead:ranges:1000,40,30ff0,100,0,8;", "jMultiBreakpoint:{\"breakpoint_requests\":[\"Z0,1000,1\",\"z0,1000,1\",\"Z9\"]}",
             "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
             "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
         ]).prop_map(|text| frame(text.as_bytes())),
@@ -260,6 +262,30 @@ fn the_longest_replies_fit_a_packet() {
         let len = client.outcome.sent.len() - 4;
         assert!((0x3_0000..=0x4_0000).contains(&len), "{request}: {len:#x}");
     }
+}
+
+#[test]
+fn ranges_that_do_not_fit_a_packet_are_cut_and_their_lengths_say_so() {
+    let mut client = Client::new();
+    client.send(&frame(b"QStartNoAckMode"));
+    client.outcome.sent.clear();
+    client.send(&frame(
+        b"MultiMemRead:ranges:1000,20,1000,30000,1000,30000,1000,20;",
+    ));
+    let sent = &client.outcome.sent;
+    let payload = expand(&sent[1..sent.len() - 3]).expect("a reply that a client can decode");
+    let end = payload
+        .iter()
+        .position(|&byte| byte == b';')
+        .expect("lengths");
+    let lengths: Vec<usize> = std::str::from_utf8(&payload[..end])
+        .expect("digits")
+        .split(',')
+        .map(|digits| usize::from_str_radix(digits, 16).expect("a number"))
+        .collect();
+    assert!(lengths[0] == 0x20 && lengths[1] > 0x1_0000, "{lengths:?}");
+    assert_eq!(lengths[2..], [0, 0]);
+    assert_eq!(payload.len() - end - 1, lengths.iter().sum::<usize>());
 }
 
 #[test]

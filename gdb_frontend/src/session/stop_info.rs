@@ -42,8 +42,14 @@ impl Core {
         thread: Tid,
         mut list: String,
         reason: Option<StopReason>,
+        registers: &str,
+        reply: &TargetReply,
     ) {
-        list.push_str(&stop_reply::json(reason, thread));
+        let info = match reply {
+            TargetReply::Text(text) => text,
+            _ => "",
+        };
+        list.push_str(&stop_reply::json(reason, thread, info, registers));
         if let Some(next) = self.threads.after(thread) {
             list.push(',');
             return self.ask_stop_reason(next, Pending::ThreadsInfo { thread: next, list });

@@ -44,8 +44,10 @@ pub(super) fn write_ending(reason: StopReason, packet: &mut PacketWriter) -> boo
 }
 
 /// `T AA n1:r1;n2:r2;...`, with the thread and, if the client understands it, the kind of the stop.
-pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> Vec<u8> {
-    of_thread(Some(reason), thread, client)
+pub(super) fn packet(reason: StopReason, thread: Tid, client: ClientFeatures) -> PacketWriter {
+    let mut packet = PacketWriter::default();
+    write(reason, thread, client, &mut packet);
+    packet
 }
 
 fn write(reason: StopReason, thread: Tid, client: ClientFeatures, packet: &mut PacketWriter) {
@@ -100,10 +102,24 @@ pub(super) fn write_of_thread(
     }
 }
 
-/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions".
-pub(super) fn json(reason: Option<StopReason>, thread: Tid) -> String {
+/// A thread in `jThreadsInfo`, with the keys and values of LLDB's "GDB Remote Protocol Extensions". `info` is a line about the thread; LLDB shows only the name, so the
+/// line becomes part of the name. `registers` is a JSON dictionary.
+pub(super) fn json(reason: Option<StopReason>, thread: Tid, info: &str, registers: &str) -> String {
     let id = thread.get();
-    let head = format!("{{\"tid\":{id},\"name\":\"vCPU {}\"", id - 1);
+    let mut head = format!("{{\"tid\":{id},\"name\":\"vCPU {}", id - 1);
+    if !info.is_empty() {
+        head.push_str(" (");
+        for character in info.chars() {
+            match character {
+                '"' | '\\' => head.extend(['\\', character]),
+                control if control.is_control() => head.push(' '),
+                other => head.push(other),
+            }
+        }
+        head.push(')');
+    }
+    head.push_str("\",\"registers\":");
+    head.push_str(registers);
     let Some(reason) = reason else {
         return format!("{head}}}");
     };

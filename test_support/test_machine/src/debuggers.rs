@@ -52,6 +52,26 @@ impl Client {
     }
 }
 
+impl Debugger {
+    /// LLDB's adapter for editors, which is beside an unpacked LLDB. `None` if there is none.
+    pub fn lldb_dap(&self) -> Option<Command> {
+        // The adapter starts as the script starts LLDB.
+        let usr = self.program.parent()?.join("root/usr");
+        let adapter = std::fs::read_dir(usr.join("lib"))
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin/lldb-dap")))
+            .find(|adapter| adapter.is_file())?;
+        let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .arg("--library-path")
+            .arg(usr.join("lib/x86_64-linux-gnu"))
+            .arg(adapter)
+            .env("PYTHONHOME", &usr)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Some(command)
+    }
+}
+
 /// The folders of `cargo xtask debuggers`, in the order of their names.
 fn unpacked() -> Vec<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
@@ -89,13 +109,22 @@ fn debugger(program: &Path) -> Option<Debugger> {
     })
 }
 
+/// The file that `program` starts.
+fn in_path(program: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
 /// `PREFIX/lib/python3*/dist-packages` of a program in `PREFIX/bin`, if the folder contains the module `lldb`.
 fn python_modules(program: &Path) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())?;
-    let prefix = program.canonicalize().ok()?.parent()?.parent()?.to_owned();
+    let prefix = in_path(program)?
+        .canonicalize()
+        .ok()?
+        .parent()?
+        .parent()?
+        .to_owned();
     let mut found: Vec<PathBuf> = std::fs::read_dir(prefix.join("lib"))
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path().join("dist-packages")))
