@@ -8,15 +8,6 @@ use crate::target::TraceAction;
 use crate::target::TraceOp;
 use crate::target::TracepointId;
 
-pub(super) const FEATURES: &[&str] = &[
-    "ConditionalTracepoints+",
-    "TracepointSource+",
-    "EnableDisableTracepoints+",
-    "QTBuffer:size+",
-    "tracenz+",
-    "qXfer:traceframe-info:read+",
-];
-
 const DEFINE: &str = "QTDP:n:addr:ena:step:pass[:Xlen,bytes][-], or QTDP:-n:addr:action...[-], with numbers in hex, ena E or D, and the actions R mask, M basereg,offset,len and X len,expr";
 const ID: &str = "the packet, then n:addr in hex";
 const FRAME: &str = "QTFrame:n, QTFrame:pc:addr, QTFrame:tdp:n, QTFrame:range:start:end, or QTFrame:outside:start:end, in hex";

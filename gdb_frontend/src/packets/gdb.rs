@@ -18,7 +18,10 @@ const FLASH: &str = "no memory of the guest is flash";
 const TAGS: &str = "x86-64 has no memory tags";
 const BRANCHES: &str = "KVM gives the host no branch trace of a guest";
 const FILES: &str = "the server opens no file for a client";
-const ALL_STOP: &str = "all vCPUs stop together";
+const NON_STOP: &[&str] = &[
+    "non_stop.txt",
+    "every_hit_is_told_once_on_one_to_eight_vcpus_with_breakpoints_of_both_kinds",
+];
 const LOADER: &str =
     "the guest's kernel has no list of libraries; load its symbols with `symbol-file`";
 
@@ -119,7 +122,7 @@ pub(super) const PACKETS: &[Packet] = &[
         "the manual requires an empty reply",
     ),
     no("vRun", "vRun;", MACHINE),
-    no("vStopped", "vStopped", ALL_STOP),
+    yes("vStopped", "vStopped", NON_STOP),
     yes(
         "x",
         "x1000,4",
@@ -185,7 +188,15 @@ pub(super) const QUERIES: &[Packet] = &[
     no("qL", "qL0100000000000000000", OLD),
     no("qMemTags", "qMemTags:1000,10:1", TAGS),
     no("QMemTags", "QMemTags:1000,10:1:00", TAGS),
-    no("QNonStop", "QNonStop:1", ALL_STOP),
+    yes(
+        "QNonStop",
+        "QNonStop:1",
+        &[
+            "non_stop.txt",
+            "gdb_stops_steps_and_inspects_one_vcpu_while_the_others_run",
+        ],
+    )
+    .announced("QNonStop+"),
     no(
         "qOffsets",
         "qOffsets",
@@ -383,7 +394,7 @@ pub(super) const REPLIES: &[Packet] = &[
         "",
         "a guest has no system calls that a client could carry out",
     ),
-    no("%Stop", "", ALL_STOP),
+    yes("%Stop", "", NON_STOP),
     yes(
         "0x03 (Ctrl-C)",
         "",

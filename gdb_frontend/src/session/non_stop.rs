@@ -168,12 +168,10 @@ impl Core {
 
     /// `vStopped`: the client has seen the first stop of the queue.
     pub(super) fn stop_seen(&mut self) {
-        let Guest::NonStop(non_stop) = &mut self.guest else {
-            return self.bad_argument(
-                "vStopped belongs to non-stop mode; send QNonStop:1 while the guest is stopped",
-            );
+        let seen = match &mut self.guest {
+            Guest::NonStop(non_stop) => non_stop.unseen.pop_front(),
+            Guest::Stopped(_) | Guest::Running(_) => None,
         };
-        let seen = non_stop.unseen.pop_front();
         self.show_first_unseen();
         if let Some(Unseen::End(_)) = seen {
             self.close();
