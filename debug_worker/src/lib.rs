@@ -61,6 +61,7 @@ mod session;
 mod session_log;
 mod statistics;
 mod stop_reply;
+mod symbol_file;
 mod vm;
 mod worker;
 
@@ -86,4 +87,5 @@ pub use parameters::SessionSettings;
 pub use rpc::serve_rpc;
 pub use server::serve;
 pub use statistics::Statistics;
+pub use symbol_file::SymbolFile;
 pub use worker::DebugWorker;

@@ -5,6 +5,7 @@ use crate::conditions;
 use crate::deadline::CallError;
 use crate::error_table::bad_argument;
 use crate::error_table::not_known;
+use crate::error_table::not_read;
 use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
@@ -15,6 +16,7 @@ use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
+use crate::symbol_file::SymbolFile;
 use crate::vm::AttachedVm;
 use crate::vm::Resumed;
 use gdb_frontend::regs::Layout;
@@ -57,6 +59,8 @@ pub(crate) struct Guest {
     at_attach: Option<DebugStopReason>,
     /// The folder in which `monitor dump` may create files.
     pub(crate) dump_folder: Option<PathBuf>,
+    /// The file that the client may read.
+    pub(crate) symbols: Option<SymbolFile>,
     /// The refused breakpoints, for `monitor breakpoints`.
     pub(crate) refused: Refused,
     /// The breakpoints for which the client has sent conditions.
@@ -99,6 +103,7 @@ impl Guest {
             info,
             layout,
             dump_folder,
+            symbols: None,
             refused,
             conditional: HashSet::new(),
             printing: HashSet::new(),
@@ -123,6 +128,7 @@ impl Guest {
                 let memory = self.read_memory(GuestAddress::Gpa(Gpa::new(address)), len);
                 memory.await.into()
             }
+            TargetOp::ReadSymbolFile { offset, len } => self.read_symbols(offset, len).into(),
             TargetOp::SearchMemory { range, pattern } => {
                 search_memory(&self.vm, range, &pattern).await.into()
             }
@@ -179,6 +185,16 @@ impl Guest {
         memory
             .map(TargetReply::Memory)
             .map_err(|error| target_error(&error))
+    }
+
+    /// The answer blocks the server for as long as the disk takes.
+    fn read_symbols(&self, offset: u64, len: usize) -> Result<TargetReply, TargetError> {
+        let read = self.symbols.as_ref().map(|file| file.read(offset, len));
+        match read {
+            Some(Ok(bytes)) => Ok(TargetReply::FileBytes(bytes)),
+            Some(Err(error)) => Err(not_read(&error)),
+            None => Err(bad_argument("there is no file with symbols")),
+        }
     }
 
     async fn memory_region(

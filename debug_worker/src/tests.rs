@@ -12,6 +12,7 @@ mod owner;
 mod races;
 mod ranges;
 mod sessions;
+mod symbols;
 mod threads;
 mod transport;
 mod wrong_protocol;

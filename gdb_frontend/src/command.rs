@@ -4,6 +4,7 @@
 
 mod breakpoints;
 mod features;
+mod files;
 mod lldb;
 mod memory;
 mod qemu;
@@ -14,6 +15,7 @@ mod syntax;
 mod threads;
 
 pub(crate) use features::ClientFeatures;
+pub(crate) use files::FileRequest;
 pub(crate) use lldb::NO_ALLOCATION;
 pub(crate) use memory::MemoryFormat;
 pub(crate) use memory::max_read;
@@ -145,6 +147,8 @@ pub enum Command<'a> {
         /// The maximum number of bytes.
         len: u64,
     },
+    /// `vFile`: an operation on a file of the machine of the server.
+    File(FileRequest),
     /// `qMemoryRegionInfo`: the memory region around an address.
     MemoryRegion(u64),
     /// `qMemoryRegionInfo` without an address: whether the server supports the packet.
@@ -250,6 +254,7 @@ impl<'a> Command<'a> {
             (b"qSupported", _) => Ok(Self::Supported(Some(ClientFeatures::parse(arguments)))),
             (b"QThreadSuffixSupported", b"") => Ok(Self::ThreadSuffixSupported),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
+            (b"vFile", _) => Ok(files::request(arguments)),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
             (b"qSearch", _) => memory::search(arguments),

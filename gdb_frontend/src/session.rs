@@ -17,6 +17,7 @@
 
 mod complete;
 mod execute;
+mod files;
 mod first_packet;
 mod pending;
 mod refusals;
@@ -41,6 +42,7 @@ use crate::target::TargetInfo;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
+use files::OpenFiles;
 use pending::Pending;
 use refusals::Refusals;
 use threads::Threads;
@@ -97,6 +99,7 @@ struct Core {
     foreign: Option<u8>,
     /// The refused breakpoints that the user is told of as soon as the protocol allows it.
     refusals: Refusals,
+    open_files: OpenFiles,
     first_exchange: FirstExchange,
 }
 
@@ -161,6 +164,7 @@ impl Session {
                 interrupt_wanted: false,
                 foreign: None,
                 refusals: Refusals::default(),
+                open_files: OpenFiles::default(),
                 first_exchange: FirstExchange::Expected,
                 info,
             },

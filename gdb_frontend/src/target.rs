@@ -37,6 +37,19 @@ pub struct TargetInfo {
     /// A text about that stop for the user. The protocol does not allow text before the reply to `?`, so the session
     /// shows the text with the next `monitor` command that no script sends, or at the next resume.
     pub explanation: Option<String>,
+    /// The file with the symbols of the guest, which the client may read. With `None` it may read no file.
+    pub symbols: Option<SymbolFile>,
+}
+
+/// A file that the client may read. The driver has opened the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SymbolFile {
+    /// The bytes of the absolute path. The client has to write the path in the same way.
+    pub name: Vec<u8>,
+    /// The number of bytes in the file.
+    pub len: u64,
+    /// The time of the last change of the file, in seconds since 1970.
+    pub modified: u32,
 }
 
 /// An operation on the guest. The driver answers each operation once, by
@@ -72,6 +85,13 @@ pub enum TargetOp {
         /// The physical address of the first byte.
         address: u64,
         /// The length in bytes, as in [`ReadMemory`](Self::ReadMemory).
+        len: usize,
+    },
+    /// Reads from the file with the symbols. Answer: [`TargetReply::FileBytes`], which is empty at the end of the file.
+    ReadSymbolFile {
+        /// The offset of the first byte. A client may send any.
+        offset: u64,
+        /// The maximum number of bytes, at least 1. They fit in a packet.
         len: usize,
     },
     /// Searches RAM for bytes. The parts of the range that are no RAM are left out. Answer: [`TargetReply::Found`]. The
@@ -166,6 +186,8 @@ pub enum TargetReply {
     Registers(RegisterBlock),
     /// The bytes from the requested address on.
     Memory(Vec<u8>),
+    /// The bytes of the file from the requested offset on.
+    FileBytes(Vec<u8>),
     /// The address of the first match of a search. `None` if there is no match.
     Found(Option<u64>),
     /// A checksum of memory.

@@ -4,7 +4,7 @@ use super::Command;
 use super::CommandError;
 use super::syntax;
 
-const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads";
+const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads and exec-file";
 const MONITOR: &str = "qRcmd,command, with command in hex digits, two for each character";
 
 /// The documents that `qXfer` reads.
@@ -14,6 +14,8 @@ pub enum TransferObject {
     TargetDescription,
     /// `threads`: the list of threads.
     Threads,
+    /// `exec-file`: the name of the file with the symbols of the guest.
+    SymbolFileName,
 }
 
 /// `qXfer:object:read:annex:offset,length`: "Read uninterpreted bytes from the target's special data area identified by the keyword
@@ -21,7 +23,7 @@ pub enum TransferObject {
 pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let mut parts = arguments.splitn(5, |&byte| byte == b':').skip(1);
     let object = match (parts.next(), parts.next()) {
-        (Some(object @ (b"features" | b"threads")), Some(b"read")) => object,
+        (Some(object @ (b"features" | b"threads" | b"exec-file")), Some(b"read")) => object,
         // "An empty reply indicates the object string was not recognized by the stub."
         _ => return Ok(Command::Unknown),
     };
@@ -32,6 +34,10 @@ pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let object = match (object, annex) {
         (b"features", b"target.xml") => TransferObject::TargetDescription,
         (b"threads", b"") => TransferObject::Threads,
+        // A client that knows the process names it.
+        (b"exec-file", process) if process.is_empty() || syntax::number(process).is_some() => {
+            TransferObject::SymbolFileName
+        }
         _ => return Err(syntax),
     };
     let (offset, len) = syntax::range(range).ok_or(syntax)?;

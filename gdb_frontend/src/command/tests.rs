@@ -116,6 +116,7 @@ fn malformed_packets_say_what_the_form_is() {
         "qXfer:features:read:target.xml:0",
         "qXfer:features:read:other.xml:0,10",
         "qXfer:threads:read:x:0,1",
+        "qXfer:exec-file:read:x:0,1",
         "qRcmd",
         "qRcmd,6",
         "qRcmd,zz",
@@ -130,7 +131,8 @@ fn what_nobody_knows_is_unknown() {
         "gg",
         "?x",
         "vMustReplyEmpty",
-        "vFile:open:00,0,0",
+        "vFile:stat:00",
+        "vFile:open",
         "qOffsets",
         "qSymbol::",
         "QNonStop:1",
@@ -308,13 +310,13 @@ fn client_features_are_taken_only_with_a_plus() {
     };
     assert!(features.swbreak && !features.hwbreak && features.error_message);
     assert!(features.expands_runs);
-    assert!(supported(features).contains("error-message+"));
-    assert!(!supported(ClientFeatures::default()).contains("error-message"));
+    assert!(supported(features, false).contains("error-message+"));
+    assert!(!supported(ClientFeatures::default(), false).contains("error-message"));
 }
 
 #[test]
 fn every_announced_feature_is_there() {
-    for feature in supported(ClientFeatures::default()).split(';') {
+    for feature in supported(ClientFeatures::default(), true).split(';') {
         let proof = match feature {
             "PacketSize=40000" | "swbreak+" | "hwbreak+" => continue,
             "QStartNoAckMode+" => "QStartNoAckMode",
@@ -323,6 +325,7 @@ fn every_announced_feature_is_there() {
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",
+            "qXfer:exec-file:read+" => "qXfer:exec-file:read::0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),
         };
@@ -344,7 +347,7 @@ proptest! {
     fn packets_that_look_right_are_parsed_without_a_panic(
         name in proptest::sample::select(vec![
             "p", "P", "m", "M", "x", "X", "c", "C", "Z", "z", "H", "T", "vCont;", "qXfer:", "qRcmd,",
-            "qThreadExtraInfo,", "qSupported:", "vKill;", "qSearch:memory:", "qXfer:features:read:target.xml:",
+            "qThreadExtraInfo,", "qSupported:", "vKill;", "vFile:open:", "vFile:pread:", "qSearch:memory:", "qXfer:features:read:target.xml:",
         ]),
         rest in "[0-9a-f,:;=crsS}*-]{0,40}",
     ) {

@@ -17,7 +17,12 @@ const SYSTEM_CALLS: &str = "the server does not know the guest's operating syste
 const FLASH: &str = "no memory of the guest is flash";
 const TAGS: &str = "x86-64 has no memory tags";
 const BRANCHES: &str = "KVM gives the host no branch trace of a guest";
-const FILES: &str = "the server opens no file for a client";
+const FILES: &str = "the client may read the file with the symbols of the guest, and nothing else";
+const SYMBOLS: &[&str] = &[
+    "symbol_file.txt",
+    "every_gdb_without_an_argument_has_the_symbols_of_the_guest_isolated_and_in_process",
+    "a_client_of_a_worker_gets_no_other_file",
+];
 const ALL_STOP: &str = "all vCPUs stop together";
 const LOADER: &str =
     "the guest's kernel has no list of libraries; load its symbols with `symbol-file`";
@@ -275,7 +280,12 @@ pub(super) const QUERIES: &[Packet] = &[
         "Qbtrace-conf:pt:event-tracing=yes",
         BRANCHES,
     ),
-    no("qXfer:exec-file:read", "qXfer:exec-file:read::0,100", FILES),
+    yes(
+        "qXfer:exec-file:read",
+        "qXfer:exec-file:read::0,100",
+        SYMBOLS,
+    )
+    .announced_with_symbols("qXfer:exec-file:read+"),
     no("qXfer:fdpic:read", "qXfer:fdpic:read:exec:0,100", LOADER),
     yes(
         "qXfer:features:read",
@@ -332,16 +342,16 @@ pub(super) const QUERIES: &[Packet] = &[
 
 /// Node "Host I/O Packets".
 pub(super) const HOST_IO: &[Packet] = &[
-    no("vFile:setfs", "vFile:setfs:0", FILES),
-    no("vFile:open", "vFile:open:2f,0,0", FILES),
-    no("vFile:close", "vFile:close:3", FILES),
-    no("vFile:pread", "vFile:pread:3,10,0", FILES),
+    yes("vFile:setfs", "vFile:setfs:0", SYMBOLS),
+    yes("vFile:open", "vFile:open:2f,0,0", SYMBOLS),
+    yes("vFile:close", "vFile:close:3", SYMBOLS),
+    yes("vFile:pread", "vFile:pread:3,10,0", SYMBOLS),
     no("vFile:pwrite", "vFile:pwrite:3,0,a", FILES),
-    no("vFile:fstat", "vFile:fstat:3", FILES),
+    yes("vFile:fstat", "vFile:fstat:3", SYMBOLS),
     no("vFile:stat", "vFile:stat:2f", FILES),
     no("vFile:lstat", "vFile:lstat:2f", FILES),
     no("vFile:unlink", "vFile:unlink:2f", FILES),
-    no("vFile:readlink", "vFile:readlink:2f", FILES),
+    yes("vFile:readlink", "vFile:readlink:2f", &["symbol_file.txt"]),
 ];
 
 /// Nodes "Stop Reply Packets", "Notification Packets" and "General Query Packets" (`qSupported`).

@@ -22,6 +22,7 @@ const LAYOUT: Layout = Layout::X86_64 {
 /// The first packet that a session sends in answer to a packet. `None` if the session sends none.
 fn answer(packet: &str) -> Option<Vec<u8>> {
     let mut guest = FakeGuest::new(LAYOUT, 2);
+    guest.symbols = true;
     let mut session = Session::new(guest.info());
     let mut sent = Vec::new();
     let sum = packet
@@ -65,10 +66,11 @@ fn sent(packet: &Packet) -> String {
     }
 }
 
-/// An empty reply, `E NN` or `E.` and a text.
+/// An empty reply, `E NN`, `E.` and a text, or the answer that files are read-only.
 fn is_refusal(reply: &[u8]) -> bool {
     match reply {
         [] | [b'E', b'.', ..] => true,
+        b"F-1,1e" => true,
         [b'E', code @ ..] => code.len() == 2 && code.iter().all(u8::is_ascii_hexdigit),
         _ => false,
     }
@@ -110,7 +112,7 @@ fn what_is_announced_is_supported_and_nothing_else() {
         error_message: true,
         ..ClientFeatures::default()
     };
-    let announced = supported(everything);
+    let announced = supported(everything, true);
     for packet in all() {
         if !matches!(packet.announced, Announced::Nothing) {
             assert!(matches!(packet.support, Support::Yes(_)), "{packet:?}");
@@ -119,7 +121,11 @@ fn what_is_announced_is_supported_and_nothing_else() {
     let features: BTreeSet<&str> = announced.split(';').collect();
     assert_eq!(features.len(), announced.split(';').count(), "{announced}");
     assert!(announced.starts_with("PacketSize=40000;"), "{announced}");
-    assert!(!supported(ClientFeatures::default()).contains("error-message"));
+    let least = supported(ClientFeatures::default(), false);
+    assert!(
+        !least.contains("error-message") && !least.contains("exec-file"),
+        "{least}"
+    );
 }
 
 /// The names of the test functions in the sources below a folder.

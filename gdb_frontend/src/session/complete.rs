@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::Guest;
+use super::files::FileError;
 use super::pending::Pending;
 use super::refusals::Refused;
 use super::stop_reply;
@@ -39,6 +40,10 @@ impl Core {
             (Pending::Memory(format), TargetReply::Memory(data)) => {
                 self.send_memory(format, &data);
             }
+            (Pending::FileRead(len), TargetReply::FileBytes(bytes)) => {
+                self.send_file(&bytes[..bytes.len().min(len)]);
+            }
+            (Pending::FileRead(_), TargetReply::Error(_)) => self.file_error(FileError::Failed),
             // "‘0’ The pattern was not found. ‘1,address’ The pattern was found at address."
             (Pending::Search, TargetReply::Found(None)) => self.text("0"),
             (Pending::Search, TargetReply::Found(Some(address))) => {

@@ -145,7 +145,7 @@ impl Core {
                 if let Some(client) = named {
                     self.client = client;
                 }
-                self.text(&supported(self.client));
+                self.text(&supported(self.client, self.info.symbols.is_some()));
             }
             Command::ThreadSuffixSupported => {
                 self.client.expands_runs = true;
@@ -169,6 +169,18 @@ impl Core {
                 self.stop_is_shown();
                 self.read_threads(offset, len);
             }
+            Command::Transfer {
+                object: TransferObject::SymbolFileName,
+                offset,
+                len,
+            } => match &self.info.symbols {
+                Some(symbols) => {
+                    let packet = transfer::piece(&symbols.name, offset, len);
+                    self.outbox.packet(packet);
+                }
+                None => self.text(""),
+            },
+            Command::File(request) => self.file(request),
             Command::MemoryRegion(address) => {
                 self.ask(
                     TargetOp::MemoryRegion { thread, address },

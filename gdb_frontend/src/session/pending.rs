@@ -26,6 +26,8 @@ pub(super) enum Pending {
     },
     /// Replies with memory.
     Memory(MemoryFormat),
+    /// Replies with at most this number of bytes of the file with the symbols.
+    FileRead(usize),
     /// Replies with the address of a match.
     Search,
     /// Replies with a checksum.

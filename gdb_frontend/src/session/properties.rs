@@ -35,7 +35,8 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
-        let guest = FakeGuest::new(LAYOUT, 2);
+        let mut guest = FakeGuest::new(LAYOUT, 2);
+        guest.symbols = true;
         Self {
             session: Session::new(guest.info()),
             guest,
@@ -115,7 +116,8 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             "vCont;c", "vCont;s:1;c", "vCont;r1,2:2", "vCont?", "vCtrlC", "Z0,1000,1", "z1,1,1", "Hg2", "Hc-1", "T1", "qC",
             "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,2", "qAttached", "QStartNoAckMode", "vMustReplyEmpty",
             "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
-            "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
+            "vFile:open:2f626f6f742f6d79206b65726e656c2e656c66,0,0", "vFile:pread:0,ffffffff,0", "vFile:fstat:0", "vFile:close:0", "vFile:setfs:0",
+            "qXfer:exec-file:read::0,100", "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
         ]).prop_map(|text| frame(text.as_bytes())),
         1 => Just(frame(b"D")),
         1 => Just(frame(b"vKill;1")),

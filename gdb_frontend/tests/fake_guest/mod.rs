@@ -12,6 +12,7 @@ use gdb_frontend::target::ResumeAction;
 use gdb_frontend::target::StepInterrupts;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
+use gdb_frontend::target::SymbolFile;
 use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetInfo;
 use gdb_frontend::target::TargetOp;
@@ -20,6 +21,10 @@ use gdb_frontend::target::Tid;
 
 /// The address of the first byte of the only memory.
 pub(crate) const MEMORY_BASE: u64 = 0x1000;
+
+/// The file with the symbols, and its bytes.
+const SYMBOL_FILE: &str = "/boot/my kernel.elf";
+const SYMBOLS: &[u8] = b"\x7fELF#$}*";
 
 /// A guest with memory from 0x1000 to 0x31000 and four hardware breakpoints.
 pub(crate) struct FakeGuest {
@@ -30,6 +35,8 @@ pub(crate) struct FakeGuest {
     registers: Vec<RegisterBlock>,
     breakpoints: Vec<Breakpoint>,
     step_interrupts: StepInterrupts,
+    /// Whether there is a file with symbols.
+    pub(crate) symbols: bool,
 }
 
 impl FakeGuest {
@@ -45,6 +52,7 @@ impl FakeGuest {
             registers,
             breakpoints: Vec::new(),
             step_interrupts: StepInterrupts::Held,
+            symbols: false,
         }
     }
 
@@ -52,6 +60,11 @@ impl FakeGuest {
     pub(crate) fn info(&self) -> TargetInfo {
         TargetInfo {
             explanation: None,
+            symbols: self.symbols.then(|| SymbolFile {
+                name: SYMBOL_FILE.into(),
+                len: SYMBOLS.len() as u64,
+                modified: 0x6543_2100,
+            }),
             threads: (1..=self.threads).filter_map(Tid::new).collect(),
             layout: self.layout,
             stop: Stop {
@@ -87,6 +100,16 @@ impl FakeGuest {
                     }
                     None => unmapped(*address),
                 }
+            }
+            // As if the file were longer than the largest offset, and could not be read there.
+            TargetOp::ReadSymbolFile { offset, .. } if *offset > i64::MAX as u64 => {
+                error(5, "no such offset".to_owned())
+            }
+            TargetOp::ReadSymbolFile { offset, len } => {
+                let start =
+                    usize::try_from(*offset).map_or(SYMBOLS.len(), |at| at.min(SYMBOLS.len()));
+                let end = SYMBOLS.len().min(start + len);
+                TargetReply::FileBytes(SYMBOLS[start..end].to_vec())
             }
             TargetOp::SearchMemory { range, pattern } => {
                 let found = self.part(range).and_then(|(first, memory)| {

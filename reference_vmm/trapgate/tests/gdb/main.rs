@@ -15,6 +15,7 @@ mod observability;
 mod ranges;
 mod sessions;
 mod stops;
+mod symbols;
 
 use test_machine::gdb_client;
 use test_machine::packets;
