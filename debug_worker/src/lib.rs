@@ -62,6 +62,7 @@ mod session_log;
 mod statistics;
 mod stop_reply;
 mod symbol_file;
+mod tables;
 mod vm;
 mod worker;
 

@@ -17,6 +17,7 @@ use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
 use crate::symbol_file::SymbolFile;
+use crate::tables;
 use crate::vm::AttachedVm;
 use crate::vm::Resumed;
 use gdb_frontend::regs::Layout;
@@ -161,6 +162,7 @@ impl Guest {
             }
             TargetOp::Interrupt => done(self.vm.call(DebugRequest::Break, ()).await),
             TargetOp::ThreadExtraInfo { thread } => self.thread_extra_info(thread).await.into(),
+            TargetOp::Table(table) => tables::rows(self, table).await.into(),
             TargetOp::StopReason { thread } => self.stop_reason(thread).await.into(),
             TargetOp::MemoryRegion { thread, address } => {
                 self.memory_region(thread, address).await.into()

@@ -13,6 +13,7 @@ mod races;
 mod ranges;
 mod sessions;
 mod symbols;
+mod tables;
 mod threads;
 mod transport;
 mod wrong_protocol;

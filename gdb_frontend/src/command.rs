@@ -22,6 +22,7 @@ pub(crate) use memory::max_read;
 pub(crate) use qemu::FEATURES as QEMU_FEATURES;
 pub(crate) use qemu::STEP_BITS;
 pub(crate) use qemu::step_flags;
+pub(crate) use query::TableName;
 pub(crate) use query::TransferObject;
 pub(crate) use resume::VCONT_ACTIONS;
 pub(crate) use resume::VCont;
@@ -142,6 +143,15 @@ pub enum Command<'a> {
     Transfer {
         /// The document.
         object: TransferObject,
+        /// The offset of the first byte.
+        offset: u64,
+        /// The maximum number of bytes.
+        len: u64,
+    },
+    /// `qXfer:osdata:read`: reads a part of a table of `info os`.
+    Table {
+        /// The table.
+        name: TableName,
         /// The offset of the first byte.
         offset: u64,
         /// The maximum number of bytes.

@@ -23,6 +23,7 @@ mod pending;
 mod refusals;
 mod stop_info;
 mod stop_reply;
+mod tables;
 mod threads;
 mod transfer;
 
@@ -91,6 +92,8 @@ struct Core {
 
     /// The list of threads at the time when the client began to read it.
     thread_list: Vec<u8>,
+    /// The table of `info os` at the time when the client began to read it.
+    table: Vec<u8>,
     /// Whether memory packets use physical addresses (`Qqemu.PhyMemMode`). Breakpoints always use virtual addresses.
     physical_memory: bool,
     /// Whether the user has asked for a stop, and no stop has been shown since.
@@ -160,6 +163,7 @@ impl Session {
 
                 threads,
                 thread_list: Vec::new(),
+                table: Vec::new(),
                 physical_memory: false,
                 interrupt_wanted: false,
                 foreign: None,

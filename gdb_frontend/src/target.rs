@@ -143,6 +143,8 @@ pub enum TargetOp {
         /// The thread that the text describes.
         thread: Tid,
     },
+    /// Returns the rows of a table about the guest. Answer: [`TargetReply::Rows`].
+    Table(GuestTable),
     /// Returns the stop reason of a thread, if it has one of its own. A later stop does not report a hit again that
     /// this operation has reported. Answer:
     /// [`TargetReply::StopReason`].
@@ -194,6 +196,8 @@ pub enum TargetReply {
     Checksum(u32),
     /// The region that contains the requested address.
     MemoryRegion(MemoryRegion),
+    /// The rows of a table, each with the values of [`GuestTable::columns`].
+    Rows(Vec<Vec<String>>),
     /// A text for a person.
     Text(String),
     /// A text that scripts parse. No other text may come with it.
@@ -204,6 +208,17 @@ pub enum TargetReply {
     StopReason(Option<StopReason>),
     /// The operation failed.
     Error(TargetError),
+}
+
+/// A table about the guest, which GDB's `info os` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestTable {
+    /// The VPs and their states.
+    Vps,
+    /// The breakpoints in the guest, and the breakpoints that were hit.
+    Breakpoints,
+    /// The ranges of physical RAM.
+    Memory,
 }
 
 /// A range of addresses.

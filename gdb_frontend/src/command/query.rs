@@ -4,7 +4,7 @@ use super::Command;
 use super::CommandError;
 use super::syntax;
 
-const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads and exec-file";
+const TRANSFER: &str = "qXfer:object:read:annex:offset,length, with target.xml the only annex of features, none of threads and exec-file, and a table of osdata";
 const MONITOR: &str = "qRcmd,command, with command in hex digits, two for each character";
 
 /// The documents that `qXfer` reads.
@@ -18,12 +18,23 @@ pub enum TransferObject {
     SymbolFileName,
 }
 
+/// A table of `info os`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableName {
+    /// The list of tables.
+    List,
+    /// The bytes of a name.
+    Named(Vec<u8>),
+}
+
 /// `qXfer:object:read:annex:offset,length`: "Read uninterpreted bytes from the target's special data area identified by the keyword
 /// object. Request length bytes starting at offset bytes into the data."
 pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let mut parts = arguments.splitn(5, |&byte| byte == b':').skip(1);
     let object = match (parts.next(), parts.next()) {
-        (Some(object @ (b"features" | b"threads" | b"exec-file")), Some(b"read")) => object,
+        (Some(object @ (b"features" | b"threads" | b"exec-file" | b"osdata")), Some(b"read")) => {
+            object
+        }
         // "An empty reply indicates the object string was not recognized by the stub."
         _ => return Ok(Command::Unknown),
     };
@@ -31,7 +42,15 @@ pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
     let (Some(annex), Some(range)) = (parts.next(), parts.next()) else {
         return Err(syntax);
     };
+    let (offset, len) = syntax::range(range).ok_or(syntax)?;
     let object = match (object, annex) {
+        (b"osdata", annex) => {
+            let name = match annex.is_empty() {
+                true => TableName::List,
+                false => TableName::Named(annex.to_vec()),
+            };
+            return Ok(Command::Table { name, offset, len });
+        }
         (b"features", b"target.xml") => TransferObject::TargetDescription,
         (b"threads", b"") => TransferObject::Threads,
         // A client that knows the process names it.
@@ -40,7 +59,6 @@ pub(super) fn transfer(arguments: &[u8]) -> Result<Command<'_>, CommandError> {
         }
         _ => return Err(syntax),
     };
-    let (offset, len) = syntax::range(range).ok_or(syntax)?;
     Ok(Command::Transfer {
         object,
         offset,

@@ -325,6 +325,7 @@ fn every_announced_feature_is_there() {
             "ConditionalBreakpoints+" => "Z0,0,1;X3,220127",
             "BreakpointCommands+" => "Z0,0,1;cmds:1,X1,27",
             "qXfer:features:read+" => "qXfer:features:read:target.xml:0,10",
+            "qXfer:osdata:read+" => "qXfer:osdata:read::0,10",
             "qXfer:exec-file:read+" => "qXfer:exec-file:read::0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),

@@ -18,6 +18,9 @@ const FLASH: &str = "no memory of the guest is flash";
 const TAGS: &str = "x86-64 has no memory tags";
 const BRANCHES: &str = "KVM gives the host no branch trace of a guest";
 const FILES: &str = "the client may read the file with the symbols of the guest, and nothing else";
+const MEMORY_MAP: &str = "a map hinders GDB. GDB 13.1, 16.3 and 18.1 read a map of physical memory once in a session, before the guest turns paging on, and take it for a map of virtual addresses: with a map that ended at 0x140000, \
+     `p cpus[0]` of the demo guest, at 0x14b000, was `Cannot access memory` until `set mem inaccessible-by-default off`, as each address of a kernel's upper half would be; `break` in a range of ROM became a hardware breakpoint. \
+     `info os memory`, `monitor info mtree` and `monitor info mem` show the ranges";
 const SYMBOLS: &[&str] = &[
     "symbol_file.txt",
     "every_gdb_without_an_argument_has_the_symbols_of_the_guest_isolated_and_in_process",
@@ -310,13 +313,14 @@ pub(super) const QUERIES: &[Packet] = &[
     no(
         "qXfer:memory-map:read",
         "qXfer:memory-map:read::0,100",
-        "the map of physical memory says nothing about virtual addresses; `monitor info mem` and `qMemoryRegionInfo` do",
+        MEMORY_MAP,
     ),
-    no(
+    yes(
         "qXfer:osdata:read",
         "qXfer:osdata:read::0,100",
-        SYSTEM_CALLS,
-    ),
+        &["tables.txt", "info_os_shows_vcpus_breakpoints_and_memory"],
+    )
+    .announced("qXfer:osdata:read+"),
     no(
         "qXfer:siginfo:read",
         "qXfer:siginfo:read::0,100",

@@ -99,6 +99,9 @@ impl Core {
                 },
                 reply,
             ) => self.add_thread(thread, list, offset, len, reply),
+            (Pending::Table(table, len), TargetReply::Rows(rows)) => {
+                self.add_table(table, &rows, len);
+            }
             (Pending::StopInfo(thread), TargetReply::StopReason(reason)) => {
                 let packet = stop_reply::of_thread(reason, thread, self.client);
                 self.outbox.packet(packet);

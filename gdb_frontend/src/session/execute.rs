@@ -180,6 +180,7 @@ impl Core {
                 }
                 None => self.text(""),
             },
+            Command::Table { name, offset, len } => self.read_table(name, offset, len),
             Command::File(request) => self.file(request),
             Command::MemoryRegion(address) => {
                 self.ask(

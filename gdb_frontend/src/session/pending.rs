@@ -3,6 +3,7 @@
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
+use crate::target::GuestTable;
 use crate::target::Tid;
 
 /// What the session does with the result of the operation in progress.
@@ -49,6 +50,8 @@ pub(super) enum Pending {
         offset: u64,
         len: u64,
     },
+    /// Replies with at most this number of bytes of the table.
+    Table(GuestTable, u64),
     /// Replies with the stop reply of this thread.
     StopInfo(Tid),
     /// Adds the stop reason to the list of threads, which is complete up to this thread.

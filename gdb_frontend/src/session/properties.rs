@@ -117,7 +117,7 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,2", "qAttached", "QStartNoAckMode", "vMustReplyEmpty",
             "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
             "vFile:open:2f626f6f742f6d79206b65726e656c2e656c66,0,0", "vFile:pread:0,ffffffff,0", "vFile:fstat:0", "vFile:close:0", "vFile:setfs:0",
-            "qXfer:exec-file:read::0,100", "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
+            "qXfer:osdata:read::0,100", "qXfer:osdata:read:vcpus:0,40", "qXfer:osdata:read:vcpus:40,100", "qXfer:exec-file:read::0,100", "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
         ]).prop_map(|text| frame(text.as_bytes())),
         1 => Just(frame(b"D")),
         1 => Just(frame(b"vKill;1")),

@@ -181,6 +181,16 @@ impl FakeGuest {
                 TargetReply::StepInterrupts(self.step_interrupts)
             }
             TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => TargetReply::Done,
+            TargetOp::Table(table) => {
+                let row = |number: u32| {
+                    table
+                        .columns()
+                        .iter()
+                        .map(|name| format!("<{name}> {number}"))
+                        .collect()
+                };
+                TargetReply::Rows((1..=2).map(row).collect())
+            }
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())
             }

@@ -16,6 +16,7 @@ mod ranges;
 mod sessions;
 mod stops;
 mod symbols;
+mod tables;
 
 use test_machine::gdb_client;
 use test_machine::packets;
