@@ -171,6 +171,7 @@ impl Guest {
                 Ok(monitor::run(self, vp_of(thread), &line).await).into()
             }
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
+            TargetOp::Reset => self.reset().await.into(),
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
@@ -396,6 +397,13 @@ impl Guest {
         summary
             .map(|summary| format!("; {summary}"))
             .unwrap_or_default()
+    }
+
+    async fn reset(&mut self) -> Result<TargetReply, TargetError> {
+        let reset = self.vm.change(DebugRequest::Reset, ()).await;
+        reset.map_err(|error| target_error(&error))?;
+        self.was_reset();
+        Ok(TargetReply::Done)
     }
 
     /// Forgets the stop at which the session began, because the guest was reset.

@@ -3,6 +3,7 @@
 //! a session or a guest.
 
 mod breakpoints;
+mod extended;
 mod features;
 mod files;
 mod lldb;
@@ -183,6 +184,21 @@ pub enum Command<'a> {
     Detach,
     /// `k`: kills the guest, or what the policy says instead. It has no reply.
     Kill,
+    /// `!`: turns extended mode on.
+    Extend,
+    /// `vRun`: starts the program, which is the machine.
+    Run {
+        /// The bytes of the name of the program's file.
+        file: Vec<u8>,
+        /// Whether the client gives arguments to the program.
+        has_arguments: bool,
+    },
+    /// `R`: as `vRun`, without a reply.
+    Restart,
+    /// `vAttach`: attaches to the machine.
+    Attach,
+    /// `qExecAndArgs`: the program and the arguments with which the server was started.
+    ExecAndArgs,
     /// `vKill`: as `k`, with a reply.
     KillWithReply,
     /// Any other packet. The reply is empty.
@@ -226,6 +242,8 @@ impl<'a> Command<'a> {
             b'_' if lldb::is_allocation(rest) => Ok(Self::Allocation),
             b'D' if rest.is_empty() || Self::is_process(rest) => Ok(Self::Detach),
             b'D' => Err(CommandError::Syntax("D or D;PROCESS")),
+            b'!' if rest.is_empty() => Ok(Self::Extend),
+            b'R' => Ok(extended::restart(rest)),
             b'k' if rest.is_empty() => Ok(Self::Kill),
             b'k' => Err(CommandError::Syntax("k")),
             b'q' | b'Q' | b'v' => Self::named(packet),
@@ -250,6 +268,9 @@ impl<'a> Command<'a> {
             (b"vCont", b"?") => Ok(Self::VContQuery),
             (b"vCont", _) => resume::vcont(arguments),
             (b"vCtrlC", b"") => Ok(Self::Interrupt),
+            (b"vRun", _) => extended::run(arguments),
+            (b"vAttach", _) => extended::attach(arguments),
+            (b"qExecAndArgs", b"") => Ok(Self::ExecAndArgs),
             (b"vKill", process) if Self::is_process(process) => Ok(Self::KillWithReply),
             (b"vKill", _) => Err(CommandError::Syntax("vKill;PROCESS")),
             (b"qC", b"") => Ok(Self::CurrentThread),

@@ -17,6 +17,7 @@
 
 mod complete;
 mod execute;
+mod extended;
 mod files;
 mod first_packet;
 mod pending;
@@ -103,6 +104,12 @@ struct Core {
     /// The refused breakpoints that the user is told of as soon as the protocol allows it.
     refusals: Refusals,
     open_files: OpenFiles,
+    /// Whether the connection outlives `vKill`.
+    extended: bool,
+    /// Whether the client has no process, since its `vKill`.
+    killed: bool,
+    /// Whether the client has detached in extended mode: the guest runs, and the client may read the file with the symbols.
+    detached: bool,
     first_exchange: FirstExchange,
 }
 
@@ -169,6 +176,9 @@ impl Session {
                 foreign: None,
                 refusals: Refusals::default(),
                 open_files: OpenFiles::default(),
+                extended: false,
+                killed: false,
+                detached: false,
                 first_exchange: FirstExchange::Expected,
                 info,
             },

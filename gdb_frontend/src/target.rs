@@ -168,6 +168,8 @@ pub enum TargetOp {
         /// The command line.
         line: String,
     },
+    /// Resets the guest, which stays stopped at its first instruction. Answer: [`TargetReply::Done`].
+    Reset,
     /// Sets whether steps take interrupts, or only returns the setting. Answer: [`TargetReply::StepInterrupts`] with
     /// the present setting.
     StepInterrupts(Option<StepInterrupts>),

@@ -117,6 +117,12 @@ fn malformed_packets_say_what_the_form_is() {
         "qXfer:features:read:other.xml:0,10",
         "qXfer:threads:read:x:0,1",
         "qXfer:exec-file:read:x:0,1",
+        "vRun",
+        "vRun;6",
+        "vRun;zz",
+        "vAttach",
+        "vAttach;2",
+        "vAttach;",
         "qRcmd",
         "qRcmd,6",
         "qRcmd,zz",
@@ -127,7 +133,10 @@ fn malformed_packets_say_what_the_form_is() {
 fn what_nobody_knows_is_unknown() {
     for packet in [
         "",
-        "!",
+        "!x",
+        "R",
+        "Rx",
+        "qExecAndArgs:",
         "gg",
         "?x",
         "vMustReplyEmpty",
@@ -348,7 +357,7 @@ proptest! {
     fn packets_that_look_right_are_parsed_without_a_panic(
         name in proptest::sample::select(vec![
             "p", "P", "m", "M", "x", "X", "c", "C", "Z", "z", "H", "T", "vCont;", "qXfer:", "qRcmd,",
-            "qThreadExtraInfo,", "qSupported:", "vKill;", "vFile:open:", "vFile:pread:", "qSearch:memory:", "qXfer:features:read:target.xml:",
+            "qThreadExtraInfo,", "qSupported:", "vKill;", "vRun;", "vAttach;", "vFile:open:", "vFile:pread:", "qSearch:memory:", "qXfer:features:read:target.xml:",
         ]),
         rest in "[0-9a-f,:;=crsS}*-]{0,40}",
     ) {

@@ -4,6 +4,7 @@ use super::Packet;
 use super::no;
 use super::yes;
 
+const EXTENDED: &str = "run_resets_the_machine_and_kill_leaves_it_for_run_or_attach";
 const REAL_GDB: &str = "gdb_reads_writes_steps_and_detaches";
 const THREADS: &str = "each_cpu_is_a_thread_with_its_own_registers_and_stack";
 const WATCH: &str = "watchpoints_hit_or_are_refused_in_words";
@@ -32,7 +33,7 @@ const LOADER: &str =
 
 /// Node "Packets".
 pub(super) const PACKETS: &[Packet] = &[
-    no("!", "!", MACHINE),
+    yes("!", "!", &["extended.txt", EXTENDED]),
     yes(
         "?",
         "?",
@@ -89,7 +90,7 @@ pub(super) const PACKETS: &[Packet] = &[
         &["registers.txt", "each_register_is_written_alone"],
     ),
     no("r", "r", OLD),
-    no("R", "R00", MACHINE),
+    yes("R", "R00", &["extended.txt"]),
     yes(
         "s",
         "s",
@@ -101,7 +102,7 @@ pub(super) const PACKETS: &[Packet] = &[
     yes("S", "S05", &["resume.txt"]),
     no("t", "t1000:0,0", OLD),
     yes("T", "T1", &["threads.txt"]),
-    no("vAttach", "vAttach;1", MACHINE),
+    yes("vAttach", "vAttach;1", &["extended.txt", EXTENDED]),
     yes(
         "vCont",
         "vCont;c",
@@ -126,7 +127,7 @@ pub(super) const PACKETS: &[Packet] = &[
         "vMustReplyEmpty",
         "the manual requires an empty reply",
     ),
-    no("vRun", "vRun;", MACHINE),
+    yes("vRun", "vRun;", &["extended.txt", EXTENDED]),
     no("vStopped", "vStopped", ALL_STOP),
     yes(
         "x",
@@ -185,7 +186,7 @@ pub(super) const QUERIES: &[Packet] = &[
     ),
     no("QEnvironmentReset", "QEnvironmentReset", MACHINE),
     no("QEnvironmentUnset", "QEnvironmentUnset:61", MACHINE),
-    no("qExecAndArgs", "qExecAndArgs", MACHINE),
+    yes("qExecAndArgs", "qExecAndArgs", &["extended.txt", EXTENDED]),
     yes("qfThreadInfo", "qfThreadInfo", &["threads.txt"]),
     no("qGetTIBAddr", "qGetTIBAddr:1", SYSTEM_CALLS),
     no("qGetTLSAddr", "qGetTLSAddr:1,0,0", SYSTEM_CALLS),

@@ -125,6 +125,18 @@ impl Core {
                 self.console(&format!("{}\n", error.text));
                 self.ok();
             }
+            (Pending::Run, TargetReply::Done) => {
+                let stop = self.was_reset();
+                self.send_stop(stop);
+            }
+            (Pending::Restart, TargetReply::Done) => drop(self.was_reset()),
+            (Pending::Restart, TargetReply::Error(error)) => {
+                self.info.explanation = Some(format!("The guest was not reset: {}\n", error.text));
+            }
+            (Pending::Detach, TargetReply::Done) if self.extended => {
+                self.detached = true;
+                self.ok();
+            }
             (Pending::Detach | Pending::KillWithReply, TargetReply::Done) => {
                 self.ok();
                 self.close();

@@ -31,6 +31,9 @@ impl Core {
     pub(super) fn execute(&mut self, command: Command<'_>) {
         let thread = self.current;
         match command {
+            Command::File(request) => self.file(request),
+            // GDB 16 waits for ever if the connection is closed before GDB has looked at the file again. The next client cannot connect before this one goes.
+            _ if self.detached => self.close(),
             Command::StopReason => match self.guest {
                 Guest::Stopped(stop) => {
                     self.stop_is_shown();
@@ -181,7 +184,6 @@ impl Core {
                 None => self.text(""),
             },
             Command::Table { name, offset, len } => self.read_table(name, offset, len),
-            Command::File(request) => self.file(request),
             Command::MemoryRegion(address) => {
                 self.ask(
                     TargetOp::MemoryRegion { thread, address },
@@ -214,6 +216,15 @@ impl Core {
             }
             Command::Detach => self.ask(TargetOp::Detach, Pending::Detach),
             Command::Kill => self.ask(TargetOp::Kill, Pending::Kill),
+            Command::Extend => self.extend(),
+            Command::Run {
+                file,
+                has_arguments,
+            } => self.run(&file, has_arguments),
+            Command::Restart => self.restart(),
+            Command::Attach => self.attach(),
+            Command::ExecAndArgs => self.send_program(),
+            Command::KillWithReply if self.extended => self.kill_extended(),
             Command::KillWithReply => self.ask(TargetOp::Kill, Pending::KillWithReply),
             Command::Unknown => self.text(""),
         }
@@ -253,7 +264,7 @@ impl Core {
         ));
     }
 
-    fn refuse_running(&mut self) {
+    pub(super) fn refuse_running(&mut self) {
         self.error(&TargetError {
             errno: 16,
             text: "the guest is running; interrupt it first".to_owned(),
@@ -418,6 +429,9 @@ impl Core {
 
     /// `m id,id...`. All threads fit in one packet, because the number of VPs is limited.
     fn list_threads(&mut self) {
+        if self.killed {
+            return self.text("l");
+        }
         let mut packet = PacketWriter::default();
         packet.str("m");
         for (position, thread) in self.threads.iter().enumerate() {
@@ -432,6 +446,12 @@ impl Core {
     /// The list is created when the client begins to read it, with a text about each thread from the guest.
     fn read_threads(&mut self, offset: u64, len: u64) {
         if offset > 0 {
+            let packet = transfer::piece(&self.thread_list, offset, len);
+            return self.outbox.packet(packet);
+        }
+        if self.killed {
+            self.thread_list = transfer::threads_head();
+            transfer::threads_tail(&mut self.thread_list);
             let packet = transfer::piece(&self.thread_list, offset, len);
             return self.outbox.packet(packet);
         }

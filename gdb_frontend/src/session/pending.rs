@@ -62,6 +62,10 @@ pub(super) enum Pending {
     },
     /// Shows the text on the console, then replies `OK`.
     Monitor,
+    /// Replies with the stop reply of the guest after its reset.
+    Run,
+    /// Sends no reply after a reset.
+    Restart,
     /// Replies with QEMU's step flags.
     StepFlags,
     /// Replies `OK` and ends the session.

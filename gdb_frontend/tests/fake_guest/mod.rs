@@ -180,7 +180,12 @@ impl FakeGuest {
                 self.step_interrupts = wanted.unwrap_or(self.step_interrupts);
                 TargetReply::StepInterrupts(self.step_interrupts)
             }
-            TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => TargetReply::Done,
+            TargetOp::Reset if self.step_interrupts == StepInterrupts::Taken => {
+                error(95, "no reset".to_owned())
+            }
+            TargetOp::Reset | TargetOp::Interrupt | TargetOp::Detach | TargetOp::Kill => {
+                TargetReply::Done
+            }
             TargetOp::Table(table) => {
                 let row = |number: u32| {
                     table

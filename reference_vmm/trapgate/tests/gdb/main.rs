@@ -3,6 +3,7 @@
 mod clients;
 mod conditions;
 mod connections;
+mod extended;
 mod found;
 mod hostile;
 mod interrupts;
