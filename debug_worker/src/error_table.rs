@@ -226,6 +226,15 @@ pub(crate) fn no_ram(address: u64) -> TargetError {
     }
 }
 
+/// The error for a file that the host cannot read.
+pub(crate) fn not_read(error: &std::io::Error) -> TargetError {
+    tracing::debug!(%error, "the file with the symbols cannot be read");
+    TargetError {
+        errno: errno::EIO,
+        text: format!("the file with the symbols cannot be read: {error}"),
+    }
+}
+
 /// The error for a request that the worker itself finds invalid.
 pub(crate) fn bad_argument(text: impl Into<String>) -> TargetError {
     TargetError {

@@ -6,7 +6,7 @@
 //! threads`).
 
 mod bit_names;
-mod breakpoints;
+pub(crate) mod breakpoints;
 mod command_line;
 mod disassembly;
 mod dump;

@@ -5,6 +5,7 @@ use crate::conditions;
 use crate::deadline::CallError;
 use crate::error_table::bad_argument;
 use crate::error_table::not_known;
+use crate::error_table::not_read;
 use crate::error_table::target_error;
 use crate::monitor;
 use crate::refused::Refused;
@@ -15,6 +16,8 @@ use crate::stop_reply::crash_summary;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::vm_kind;
 use crate::stop_reply::vp_of;
+use crate::symbol_file::SymbolFile;
+use crate::tables;
 use crate::trace;
 use crate::trace::Trace;
 use crate::vm::AttachedVm;
@@ -59,6 +62,8 @@ pub(crate) struct Guest {
     at_attach: Option<DebugStopReason>,
     /// The folder in which `monitor dump` may create files.
     pub(crate) dump_folder: Option<PathBuf>,
+    /// The file that the client may read.
+    pub(crate) symbols: Option<SymbolFile>,
     /// The refused breakpoints, for `monitor breakpoints`.
     pub(crate) refused: Refused,
     /// The breakpoints for which the client has sent conditions.
@@ -103,6 +108,7 @@ impl Guest {
             info,
             layout,
             dump_folder,
+            symbols: None,
             refused,
             conditional: HashSet::new(),
             printing: HashSet::new(),
@@ -134,6 +140,7 @@ impl Guest {
                 let memory = self.read_memory(GuestAddress::Gpa(Gpa::new(address)), len);
                 memory.await.into()
             }
+            TargetOp::ReadSymbolFile { offset, len } => self.read_symbols(offset, len).into(),
             TargetOp::SearchMemory { range, pattern } => {
                 search_memory(&self.vm, range, &pattern).await.into()
             }
@@ -166,6 +173,7 @@ impl Guest {
             }
             TargetOp::Interrupt => done(self.vm.call(DebugRequest::Break, ()).await),
             TargetOp::ThreadExtraInfo { thread } => self.thread_extra_info(thread).await.into(),
+            TargetOp::Table(table) => tables::rows(self, table).await.into(),
             TargetOp::StopReason { thread } => self.stop_reason(thread).await.into(),
             TargetOp::MemoryRegion { thread, address } => {
                 self.memory_region(thread, address).await.into()
@@ -180,6 +188,7 @@ impl Guest {
                 trace.carry_out(op, vm, *layout).await.into()
             }
             TargetOp::StepInterrupts(wanted) => self.step_interrupts(wanted).await.into(),
+            TargetOp::Reset => self.reset().await.into(),
             // After GDB's `detach` the guest always runs on, whatever `on_disconnect` says.
             TargetOp::Detach => done(self.vm.detach(DetachAction::Resume).await),
             TargetOp::Kill => done(self.vm.kill().await),
@@ -216,6 +225,16 @@ impl Guest {
         memory
             .map(TargetReply::Memory)
             .map_err(|error| target_error(&error))
+    }
+
+    /// The answer blocks the server for as long as the disk takes.
+    fn read_symbols(&self, offset: u64, len: usize) -> Result<TargetReply, TargetError> {
+        let read = self.symbols.as_ref().map(|file| file.read(offset, len));
+        match read {
+            Some(Ok(bytes)) => Ok(TargetReply::FileBytes(bytes)),
+            Some(Err(error)) => Err(not_read(&error)),
+            None => Err(bad_argument("there is no file with symbols")),
+        }
     }
 
     async fn memory_region(
@@ -421,6 +440,13 @@ impl Guest {
         summary
             .map(|summary| format!("; {summary}"))
             .unwrap_or_default()
+    }
+
+    async fn reset(&mut self) -> Result<TargetReply, TargetError> {
+        let reset = self.vm.change(DebugRequest::Reset, ()).await;
+        reset.map_err(|error| target_error(&error))?;
+        self.has_run();
+        Ok(TargetReply::Done)
     }
 
     /// Forgets the stop at which the session began, because the guest was resumed or reset.

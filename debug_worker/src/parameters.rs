@@ -2,6 +2,7 @@
 
 use crate::listener::DebugListener;
 use crate::statistics::Statistics;
+use crate::symbol_file::SymbolFile;
 use std::path::PathBuf;
 use std::time::Duration;
 use vmm_core_defs::debug_rpc::DetachAction;
@@ -55,10 +56,12 @@ pub struct SessionSettings {
     /// The folder on this machine in which `monitor dump` may create files. A client chooses the names, and cannot
     /// overwrite a file. With `None` the command is refused.
     pub dump_folder: Option<PathBuf>,
+    /// The file with the symbols of the guest, which GDB may read from the server.
+    pub symbols: Option<SymbolFile>,
 }
 
 impl Default for SessionSettings {
-    /// The guest runs on; the time limits are 5 s, 30 s and 0.5 s; no dumps.
+    /// The guest runs on; the time limits are 5 s, 30 s and 0.5 s; no dumps, and no symbols.
     fn default() -> Self {
         Self {
             on_disconnect: DetachAction::Resume,
@@ -66,6 +69,7 @@ impl Default for SessionSettings {
             idle_timeout: Duration::from_secs(30),
             refuse_after: Duration::from_millis(500),
             dump_folder: None,
+            symbols: None,
         }
     }
 }

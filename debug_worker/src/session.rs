@@ -27,6 +27,7 @@ use crate::stop_reply::ending;
 use crate::stop_reply::explanation;
 use crate::stop_reply::stop_reply;
 use crate::stop_reply::thread_of;
+use crate::symbol_file::SymbolFile;
 use crate::vm::AttachedVm;
 use crate::vm::PendingStop;
 use crate::vm::Resumed;
@@ -213,13 +214,15 @@ impl Session {
                 };
             }
         };
-        let guest = Box::new(Guest::new(vm, info, settings.dump_folder, log.clone()));
+        let mut guest = Box::new(Guest::new(vm, info, settings.dump_folder, log.clone()));
+        guest.symbols = settings.symbols;
         let target = TargetInfo {
             threads: threads(&guest.vps),
             layout: guest.layout,
             stop: stop_reply(&guest.info.stop.reason),
             explanation: explanation(&guest.info.stop.reason)
                 .map(|text| format!("When this debugger attached: {text}")),
+            symbols: guest.symbols.as_ref().map(SymbolFile::for_client),
         };
         let Connection { incoming, outgoing } = client.connection;
         let link = Link {

@@ -12,6 +12,8 @@ mod owner;
 mod races;
 mod ranges;
 mod sessions;
+mod symbols;
+mod tables;
 mod threads;
 mod transport;
 mod wrong_protocol;

@@ -3,7 +3,9 @@
 //! a session or a guest.
 
 mod breakpoints;
+mod extended;
 mod features;
+mod files;
 mod lldb;
 mod memory;
 mod qemu;
@@ -15,6 +17,7 @@ mod threads;
 mod trace;
 
 pub(crate) use features::ClientFeatures;
+pub(crate) use files::FileRequest;
 pub(crate) use lldb::MOST_RANGES;
 pub(crate) use lldb::NO_ALLOCATION;
 pub(crate) use lldb::thread_suffix;
@@ -23,6 +26,7 @@ pub(crate) use memory::max_read;
 pub(crate) use qemu::FEATURES as QEMU_FEATURES;
 pub(crate) use qemu::STEP_BITS;
 pub(crate) use qemu::step_flags;
+pub(crate) use query::TableName;
 pub(crate) use query::TransferObject;
 pub(crate) use resume::VCONT_ACTIONS;
 pub(crate) use resume::VCont;
@@ -170,6 +174,17 @@ pub enum Command<'a> {
         /// The maximum number of bytes.
         len: u64,
     },
+    /// `qXfer:osdata:read`: reads a part of a table of `info os`.
+    Table {
+        /// The table.
+        name: TableName,
+        /// The offset of the first byte.
+        offset: u64,
+        /// The maximum number of bytes.
+        len: u64,
+    },
+    /// `vFile`: an operation on a file of the machine of the server.
+    File(FileRequest),
     /// `qMemoryRegionInfo`: the memory region around an address.
     MemoryRegion(u64),
     /// `qMemoryRegionInfo` without an address: whether the server supports the packet.
@@ -194,6 +209,21 @@ pub enum Command<'a> {
     Detach,
     /// `k`: kills the guest, or what the policy says instead. It has no reply.
     Kill,
+    /// `!`: turns extended mode on.
+    Extend,
+    /// `vRun`: starts the program, which is the machine.
+    Run {
+        /// The bytes of the name of the program's file.
+        file: Vec<u8>,
+        /// Whether the client gives arguments to the program.
+        has_arguments: bool,
+    },
+    /// `R`: as `vRun`, without a reply.
+    Restart,
+    /// `vAttach`: attaches to the machine.
+    Attach,
+    /// `qExecAndArgs`: the program and the arguments with which the server was started.
+    ExecAndArgs,
     /// `vKill`: as `k`, with a reply.
     KillWithReply,
     /// A packet of tracepoints.
@@ -254,6 +284,8 @@ impl<'a> Command<'a> {
             b'_' if lldb::is_allocation(rest) => Ok(Self::Allocation),
             b'D' if rest.is_empty() || Self::is_process(rest) => Ok(Self::Detach),
             b'D' => Err(CommandError::Syntax("D or D;PROCESS")),
+            b'!' if rest.is_empty() => Ok(Self::Extend),
+            b'R' => Ok(extended::restart(rest)),
             b'k' if rest.is_empty() => Ok(Self::Kill),
             b'k' => Err(CommandError::Syntax("k")),
             b'q' | b'Q' | b'v' => Self::named(packet),
@@ -282,6 +314,9 @@ impl<'a> Command<'a> {
             (b"QNonStop", b":0") => Ok(Self::SetNonStop(false)),
             (b"QNonStop", b":1") => Ok(Self::SetNonStop(true)),
             (b"QNonStop", _) => Err(CommandError::Syntax("QNonStop:1 or QNonStop:0")),
+            (b"vRun", _) => extended::run(arguments),
+            (b"vAttach", _) => extended::attach(arguments),
+            (b"qExecAndArgs", b"") => Ok(Self::ExecAndArgs),
             (b"vKill", process) if Self::is_process(process) => Ok(Self::KillWithReply),
             (b"vKill", _) => Err(CommandError::Syntax("vKill;PROCESS")),
             (b"qC", b"") => Ok(Self::CurrentThread),
@@ -302,6 +337,7 @@ impl<'a> Command<'a> {
             (b"qGDBServerVersion", b"") => Ok(Self::ServerVersion),
             (b"qWatchpointSupportInfo", _) => Ok(Self::WatchpointSupport),
             (b"QStartNoAckMode", b"") => Ok(Self::StartNoAckMode),
+            (b"vFile", _) => Ok(files::request(arguments)),
             (b"qXfer", _) => query::transfer(arguments),
             (b"qRcmd", _) => query::monitor(arguments),
             (b"qSearch", _) => memory::search(arguments),

@@ -93,6 +93,8 @@ enum Announced {
     Always(&'static str),
     /// Only to a client that has named the feature too.
     ErrorMessage(&'static str),
+    /// Only if there is a file with the symbols of the guest.
+    WithSymbols(&'static str),
 }
 
 /// A packet that is supported. Without tests the arguments are unused, so the list takes no place in a program except for what is announced.
@@ -141,6 +143,12 @@ impl Packet {
         self.announced = Announced::ErrorMessage(feature);
         self
     }
+
+    /// The row with a feature that `qSupported` announces if there is a file with the symbols of the guest.
+    const fn announced_with_symbols(mut self, feature: &'static str) -> Self {
+        self.announced = Announced::WithSymbols(feature);
+        self
+    }
 }
 
 fn all() -> impl Iterator<Item = &'static Packet> {
@@ -148,13 +156,14 @@ fn all() -> impl Iterator<Item = &'static Packet> {
 }
 
 /// The reply to `qSupported`: `PacketSize` and the announced features of the list.
-pub(crate) fn supported(client: ClientFeatures) -> String {
+pub(crate) fn supported(client: ClientFeatures, has_symbols: bool) -> String {
     let mut reply = format!("PacketSize={PACKET_SIZE:x}");
     for packet in all() {
         let feature = match packet.announced {
             Announced::Always(feature) => feature,
             Announced::ErrorMessage(feature) if client.error_message => feature,
-            Announced::ErrorMessage(_) | Announced::Nothing => continue,
+            Announced::WithSymbols(feature) if has_symbols => feature,
+            Announced::ErrorMessage(_) | Announced::WithSymbols(_) | Announced::Nothing => continue,
         };
         reply.push(';');
         reply.push_str(feature);

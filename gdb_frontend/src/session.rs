@@ -18,6 +18,8 @@
 mod complete;
 mod execute;
 mod expedited;
+mod extended;
+mod files;
 mod first_packet;
 mod lldb;
 mod non_stop;
@@ -25,6 +27,7 @@ mod pending;
 mod refusals;
 mod stop_info;
 mod stop_reply;
+mod tables;
 mod threads;
 mod trace;
 mod transfer;
@@ -46,6 +49,7 @@ use crate::target::TargetInfo;
 use crate::target::TargetOp;
 use crate::target::TargetReply;
 use crate::target::Tid;
+use files::OpenFiles;
 use non_stop::NonStop;
 use pending::Pending;
 use pending::Reply;
@@ -96,6 +100,8 @@ struct Core {
 
     /// The list of threads at the time when the client began to read it.
     thread_list: Vec<u8>,
+    /// The table of `info os` at the time when the client began to read it.
+    table: Vec<u8>,
     /// Whether memory packets use physical addresses (`Qqemu.PhyMemMode`). Breakpoints always use virtual addresses.
     physical_memory: bool,
     /// Whether the user has asked for a stop, and no stop has been shown since.
@@ -104,6 +110,13 @@ struct Core {
     foreign: Option<u8>,
     /// The refused breakpoints that the user is told of as soon as the protocol allows it.
     refusals: Refusals,
+    open_files: OpenFiles,
+    /// Whether the connection outlives `vKill`.
+    extended: bool,
+    /// Whether the client has no process, since its `vKill`.
+    killed: bool,
+    /// Whether the client has detached in extended mode: the guest runs, and the client may read the file with the symbols.
+    detached: bool,
     first_exchange: FirstExchange,
 }
 
@@ -166,10 +179,15 @@ impl Session {
 
                 threads,
                 thread_list: Vec::new(),
+                table: Vec::new(),
                 physical_memory: false,
                 interrupt_wanted: false,
                 foreign: None,
                 refusals: Refusals::default(),
+                open_files: OpenFiles::default(),
+                extended: false,
+                killed: false,
+                detached: false,
                 first_exchange: FirstExchange::Expected,
                 info,
             },

@@ -47,6 +47,19 @@ pub struct TargetInfo {
     /// A text about that stop for the user. The protocol does not allow text before the reply to `?`, so the session
     /// shows the text with the next `monitor` command that no script sends, or at the next resume.
     pub explanation: Option<String>,
+    /// The file with the symbols of the guest, which the client may read. With `None` it may read no file.
+    pub symbols: Option<SymbolFile>,
+}
+
+/// A file that the client may read. The driver has opened the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SymbolFile {
+    /// The bytes of the absolute path. The client has to write the path in the same way.
+    pub name: Vec<u8>,
+    /// The number of bytes in the file.
+    pub len: u64,
+    /// The time of the last change of the file, in seconds since 1970.
+    pub modified: u32,
 }
 
 /// An operation on the guest. The driver answers each operation once, by
@@ -82,6 +95,13 @@ pub enum TargetOp {
         /// The physical address of the first byte.
         address: u64,
         /// The length in bytes, as in [`ReadMemory`](Self::ReadMemory).
+        len: usize,
+    },
+    /// Reads from the file with the symbols. Answer: [`TargetReply::FileBytes`], which is empty at the end of the file.
+    ReadSymbolFile {
+        /// The offset of the first byte. A client may send any.
+        offset: u64,
+        /// The maximum number of bytes, at least 1. They fit in a packet.
         len: usize,
     },
     /// Searches RAM for bytes. The parts of the range that are no RAM are left out. Answer: [`TargetReply::Found`]. The
@@ -139,6 +159,8 @@ pub enum TargetOp {
         /// The thread that the text describes.
         thread: Tid,
     },
+    /// Returns the rows of a table about the guest. Answer: [`TargetReply::Rows`].
+    Table(GuestTable),
     /// Returns the stop reason of a thread, if it has one of its own. A later stop does not report a hit again that
     /// this operation has reported. Answer:
     /// [`TargetReply::StopReason`].
@@ -162,6 +184,8 @@ pub enum TargetOp {
         /// The command line.
         line: String,
     },
+    /// Resets the guest, which stays stopped at its first instruction. Answer: [`TargetReply::Done`].
+    Reset,
     /// Sets whether steps take interrupts, or only returns the setting. Answer: [`TargetReply::StepInterrupts`] with
     /// the present setting.
     StepInterrupts(Option<StepInterrupts>),
@@ -184,12 +208,16 @@ pub enum TargetReply {
     Registers(RegisterBlock),
     /// The bytes from the requested address on.
     Memory(Vec<u8>),
+    /// The bytes of the file from the requested offset on.
+    FileBytes(Vec<u8>),
     /// The address of the first match of a search. `None` if there is no match.
     Found(Option<u64>),
     /// A checksum of memory.
     Checksum(u32),
     /// The region that contains the requested address.
     MemoryRegion(MemoryRegion),
+    /// The rows of a table, each with the values of [`GuestTable::columns`].
+    Rows(Vec<Vec<String>>),
     /// A text for a person.
     Text(String),
     /// A text that scripts parse. No other text may come with it.
@@ -202,6 +230,17 @@ pub enum TargetReply {
     Trace(TraceReply),
     /// The operation failed.
     Error(TargetError),
+}
+
+/// A table about the guest, which GDB's `info os` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestTable {
+    /// The VPs and their states.
+    Vps,
+    /// The breakpoints in the guest, and the breakpoints that were hit.
+    Breakpoints,
+    /// The ranges of physical RAM.
+    Memory,
 }
 
 /// A range of addresses.

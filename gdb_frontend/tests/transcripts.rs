@@ -2,7 +2,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `# ...` | a remark |
+//! | `# ...` | a remark; if the first is `# symbols`, there is a file with the symbols of the guest |
 //! | `> BYTES` | the client sends this, in one piece; `{...}` stands for a packet, to spare people the checksums |
 //! | `! EVENT` | the guest stops; see `event` below |
 //! | `< BYTES` | the server sends exactly this, in one piece |
@@ -75,6 +75,7 @@ fn difference(out: &mut String, written: &str, played: &str) {
 /// Plays the actions of the client and of the guest, and writes down all events.
 fn play(script: &str) -> String {
     let mut guest = FakeGuest::new(LAYOUT, 3);
+    guest.symbols = script.starts_with("# symbols");
     let mut session = Session::new(guest.info());
     let mut out = String::new();
     for line in script.lines() {

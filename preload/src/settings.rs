@@ -29,6 +29,8 @@ pub(crate) const METRICS: &str = "TRAPGATE_EXEC_METRICS";
 pub(crate) const RPC: &str = "TRAPGATE_EXEC_RPC";
 /// The folder for core files.
 pub(crate) const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
+/// The file with the symbols of the guest.
+pub(crate) const SYMBOLS: &str = "TRAPGATE_EXEC_SYMBOLS";
 /// The value that `LD_PRELOAD` had before.
 pub(crate) const LD_PRELOAD_BEFORE: &str = "TRAPGATE_EXEC_LD_PRELOAD";
 /// The folder in which servers announce themselves, by the XDG base directory specification. Not of `trapgate exec`.
@@ -37,7 +39,7 @@ const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 pub(crate) const LD_PRELOAD: &str = "LD_PRELOAD";
 
 /// All variables that the library removes, so that the VMM's children do not see them.
-pub(crate) const OURS: [&str; 13] = [
+pub(crate) const OURS: [&str; 14] = [
     GDB,
     PROCESS,
     WAIT,
@@ -50,6 +52,7 @@ pub(crate) const OURS: [&str; 13] = [
     ALLOW_NETWORK,
     ALLOW_USERS,
     DUMP_DIR,
+    SYMBOLS,
     LD_PRELOAD_BEFORE,
 ];
 
@@ -80,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) allow_users: Vec<u32>,
     /// The folder for core files.
     pub(crate) dump_folder: Option<PathBuf>,
+    /// The file with the symbols of the guest.
+    pub(crate) symbols: Option<PathBuf>,
     /// The folder in which the server announces itself.
     pub(crate) runtime_dir: Option<PathBuf>,
     /// What `LD_PRELOAD` becomes for the VMM's children.
@@ -113,6 +118,7 @@ impl Settings {
                 .filter_map(|user| user.parse().ok())
                 .collect(),
             dump_folder: variable(DUMP_DIR).map(PathBuf::from),
+            symbols: variable(SYMBOLS).map(PathBuf::from),
             runtime_dir: variable(RUNTIME_DIR).map(PathBuf::from),
             ld_preload: variable(LD_PRELOAD_BEFORE),
         })
@@ -157,6 +163,7 @@ mod tests {
             (ALLOW_NETWORK, "1"),
             (ALLOW_USERS, "0,1234"),
             (DUMP_DIR, "/dumps"),
+            (SYMBOLS, "/vmlinux"),
             (RUNTIME_DIR, "/run/user/1"),
             (LD_PRELOAD_BEFORE, "b.so"),
         ];
@@ -179,6 +186,10 @@ mod tests {
         assert_eq!(all.idle_timeout, Some(Duration::from_secs(7)));
         assert_eq!(all.allow_users, [0, 1234]);
         assert_eq!(all.dump_folder, Some("/dumps".into()));
+        assert_eq!(
+            (all.symbols, plain.symbols),
+            (Some("/vmlinux".into()), None)
+        );
         assert_eq!(all.runtime_dir, Some("/run/user/1".into()));
         assert_eq!(all.log.as_deref(), Some("rsp=trace"));
         assert_eq!(all.ld_preload, Some("b.so".into()));

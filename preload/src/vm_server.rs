@@ -19,6 +19,7 @@ use debug_worker::DebuggerParameters;
 use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::RunningServer;
+use debug_worker::SymbolFile;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
@@ -35,6 +36,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -300,6 +302,7 @@ fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), Serv
     let mut parameters = DebuggerParameters::new(listener, requests);
     parameters.metrics = metrics;
     parameters.settings.on_disconnect = settings.on_disconnect;
+    parameters.settings.symbols = symbols(settings.symbols.as_deref());
     parameters.settings.dump_folder = settings.dump_folder;
     if let Some(limit) = settings.idle_timeout {
         parameters.settings.idle_timeout = limit;
@@ -313,11 +316,24 @@ fn prepare(beginning: Beginning) -> Result<(VmHandle, Controller, Servers), Serv
     Ok((handle, controller, servers))
 }
 
-/// The symbols are unknown: the library does not know what the VMM boots.
+/// `trapgate exec` could open the file. A VM without symbols can be debugged all the same.
+fn symbols(path: Option<&Path>) -> Option<SymbolFile> {
+    let path = path?;
+    let opened = SymbolFile::open(path);
+    opened
+        .inspect_err(|error| tracing::error!(path = %path.display(), %error, "the file with the symbols cannot be read"))
+        .ok()
+}
+
+/// The library does not know what the VMM boots: the symbols are those that the user has named.
 fn announce(address: &ListenAddress, settings: &Settings) -> Option<Announcement> {
     let runtime_dir = settings.runtime_dir.as_deref()?;
     let vmm = std::env::args_os().next().unwrap_or_default();
-    let server = RunningServer::new(address.clone(), vmm.to_string_lossy().into_owned(), None);
+    let server = RunningServer::new(
+        address.clone(),
+        vmm.to_string_lossy().into_owned(),
+        settings.symbols.clone(),
+    );
     let announced = Announcement::new(runtime_dir, &server);
     announced
         .inspect_err(|error| tracing::info!(%error, "`trapgate gdb` will not find this VM"))

@@ -18,21 +18,7 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
         let kind = kind_name(breakpoint.kind);
         let address = breakpoint.address;
         let _ = write!(text, "{address}  {kind:8}  ");
-        let _ = match arming {
-            Arming::Memory { gpa } => writeln!(text, "in memory, physical {gpa}"),
-            Arming::DebugRegister { number, why: None } => {
-                writeln!(text, "debug register {number}")
-            }
-            Arming::DebugRegister {
-                number,
-                why: Some(why),
-            } => writeln!(text, "debug register {number}, as {why}"),
-            Arming::Pending { why } => writeln!(text, "NOT ARMED: {}", not_armed(*why)),
-            other => writeln!(
-                text,
-                "armed in a way that this debug server does not know: {other:?}"
-            ),
-        };
+        let _ = writeln!(text, "{}", how_armed(arming));
     }
     if text.is_empty() {
         text.push_str(
@@ -40,6 +26,20 @@ pub(super) fn list(breakpoints: &[BreakpointStatus]) -> String {
         );
     }
     text
+}
+
+/// How a breakpoint is armed, or why it is not.
+pub(crate) fn how_armed(arming: &Arming) -> String {
+    match arming {
+        Arming::Memory { gpa } => format!("in memory, physical {gpa}"),
+        Arming::DebugRegister { number, why: None } => format!("debug register {number}"),
+        Arming::DebugRegister {
+            number,
+            why: Some(why),
+        } => format!("debug register {number}, as {why}"),
+        Arming::Pending { why } => format!("NOT ARMED: {}", not_armed(*why)),
+        other => format!("armed in a way that this debug server does not know: {other:?}"),
+    }
 }
 
 /// How often the breakpoints were hit. Empty if none was.
@@ -80,7 +80,7 @@ fn not_armed(why: Option<Pending>) -> String {
     }
 }
 
-const fn kind_name(kind: BreakpointKind) -> &'static str {
+pub(crate) const fn kind_name(kind: BreakpointKind) -> &'static str {
     match kind {
         BreakpointKind::Software => "software",
         BreakpointKind::Execute => "hardware",

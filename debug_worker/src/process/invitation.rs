@@ -5,6 +5,8 @@ use crate::DebuggerParameters;
 use crate::SessionSettings;
 use crate::Statistics;
 use crate::listener::SharedListener;
+use crate::symbol_file::AboutFile;
+use crate::symbol_file::SymbolFile;
 use serde::Deserialize;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use vmm_core_defs::debug_rpc::DetachAction;
 use vmm_core_defs::target::Target;
 
-/// Parameters of a worker. The descriptors that come with them are, in this order: the debug socket, the listener, and the listener of the OpenMetrics endpoint.
+/// Parameters of a worker. The descriptors that come with them are, in this order: the debug socket, the listener, the listener of the OpenMetrics endpoint, and the file with the symbols.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Invitation {
     /// The log's setting, in the VMM's own form.
@@ -31,12 +33,13 @@ pub(super) struct Invitation {
 pub(super) struct Task {
     listener: SharedListener,
     metrics: Option<SharedListener>,
+    symbols: Option<AboutFile>,
     settings: Settings,
     /// Whether the addresses of clients may be addresses of other machines.
     pub(super) network: bool,
 }
 
-/// [`SessionSettings`].
+/// [`SessionSettings`] without the file with the symbols.
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
     on_disconnect: DetachAction,
@@ -79,6 +82,12 @@ impl Shared {
             descriptors.push(socket);
             metrics = Some(shared);
         }
+        let mut symbols = None;
+        if let Some(file) = &self.settings.symbols {
+            let (file, about) = file.share()?;
+            descriptors.push(file);
+            symbols = Some(about);
+        }
         let network = match self.listener.local_addr() {
             crate::ListenAddress::Tcp(address) => !address.ip().is_loopback(),
             crate::ListenAddress::Unix(_) => false,
@@ -87,6 +96,7 @@ impl Shared {
         let task = Task {
             listener,
             metrics,
+            symbols,
             settings,
             network,
         };
@@ -129,10 +139,15 @@ impl Task {
         };
         #[cfg(not(feature = "open-metrics"))]
         drop(metrics);
+        let mut settings = self.settings.into_settings(dump_folder);
+        if let Some(about) = self.symbols {
+            let file = descriptors.next().ok_or_else(missing)?;
+            settings.symbols = Some(SymbolFile::inherited(file, about));
+        }
         Ok(DebuggerParameters {
             listener,
             requests,
-            settings: self.settings.into_settings(dump_folder),
+            settings,
             statistics: Statistics::default(),
             #[cfg(feature = "open-metrics")]
             metrics,
@@ -159,6 +174,7 @@ impl Settings {
             idle_timeout: self.idle_timeout,
             refuse_after: self.refuse_after,
             dump_folder,
+            symbols: None,
         }
     }
 }

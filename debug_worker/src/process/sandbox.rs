@@ -32,7 +32,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Descriptors: 7 of the worker itself, and one for each client. There are at most 16 clients without a packet, 8 that
+/// Descriptors: 8 of the worker itself, and one for each client. There are at most 16 clients without a packet, 8 that
 /// wait, 8 that are refused, 8 of the OpenMetrics endpoint, and the present one.
 const DESCRIPTORS: u64 = 64;
 

@@ -86,7 +86,7 @@ const ALWAYS: &[SystemCall] = calls! { Always;
     SYS_sendmsg: "the same with several buffers",
     SYS_shutdown: "tell a client or the VMM that nothing follows",
     SYS_close: "close the socket of a client",
-    SYS_pread64: "read the kernel's table of sockets, where the kernel answers no question about one socket",
+    SYS_pread64: "read the file with the symbols of the guest, and the kernel's table of sockets, where the kernel answers no question about one socket",
     SYS_fcntl (Only::OneOf(1, FCNTL)): "do not block on a socket, and duplicate the descriptor of a socket",
     SYS_ioctl (Only::Is(1, libc::FIONBIO)): "do not block on a socket",
     SYS_getsockname: "the address to which a client has connected",

@@ -118,6 +118,13 @@ fn malformed_packets_say_what_the_form_is() {
         "qXfer:features:read:target.xml:0",
         "qXfer:features:read:other.xml:0,10",
         "qXfer:threads:read:x:0,1",
+        "qXfer:exec-file:read:x:0,1",
+        "vRun",
+        "vRun;6",
+        "vRun;zz",
+        "vAttach",
+        "vAttach;2",
+        "vAttach;",
         "qRcmd",
         "qRcmd,6",
         "qRcmd,zz",
@@ -128,11 +135,15 @@ fn malformed_packets_say_what_the_form_is() {
 fn what_nobody_knows_is_unknown() {
     for packet in [
         "",
-        "!",
+        "!x",
+        "R",
+        "Rx",
+        "qExecAndArgs:",
         "gg",
         "?x",
         "vMustReplyEmpty",
-        "vFile:open:00,0,0",
+        "vFile:stat:00",
+        "vFile:open",
         "qOffsets",
         "qSymbol::",
         "qXfer:auxv:read::0,1",
@@ -311,13 +322,13 @@ fn client_features_are_taken_only_with_a_plus() {
     };
     assert!(features.swbreak && !features.hwbreak && features.error_message);
     assert!(features.expands_runs);
-    assert!(supported(features).contains("error-message+"));
-    assert!(!supported(ClientFeatures::default()).contains("error-message"));
+    assert!(supported(features, false).contains("error-message+"));
+    assert!(!supported(ClientFeatures::default(), false).contains("error-message"));
 }
 
 #[test]
 fn every_announced_feature_is_there() {
-    for feature in supported(ClientFeatures::default()).split(';') {
+    for feature in supported(ClientFeatures::default(), true).split(';') {
         let proof = match feature {
             "PacketSize=40000" | "swbreak+" | "hwbreak+" => continue,
             "QStartNoAckMode+" => "QStartNoAckMode",
@@ -335,6 +346,8 @@ fn every_announced_feature_is_there() {
             "QTBuffer:size+" => "QTBuffer:size:-1",
             "tracenz+" => "QTDP:-1:1000:X4,22012f27",
             "qXfer:traceframe-info:read+" => "qXfer:traceframe-info:read::0,10",
+            "qXfer:osdata:read+" => "qXfer:osdata:read::0,10",
+            "qXfer:exec-file:read+" => "qXfer:exec-file:read::0,10",
             "qXfer:threads:read+" => "qXfer:threads:read::0,10",
             _ => panic!("{feature} is announced, and nothing shows that it is there"),
         };
@@ -356,7 +369,7 @@ proptest! {
     fn packets_that_look_right_are_parsed_without_a_panic(
         name in proptest::sample::select(vec![
             "p", "P", "m", "M", "x", "X", "c", "C", "Z", "z", "H", "T", "vCont;", "qXfer:", "qRcmd,",
-            "qThreadExtraInfo,", "qSupported:", "vKill;", "qSearch:memory:", "qXfer:features:read:target.xml:", "QTDP:", "QTDP:-", "QTDPsrc:", "QTFrame:", "QTro:", "QTBuffer:size:", "qTBuffer:", "QTDP:1:2:E:0:0:", "QTDP:-1:2:",
+            "qThreadExtraInfo,", "qSupported:", "vKill;", "vRun;", "vAttach;", "vFile:open:", "vFile:pread:", "qSearch:memory:", "qXfer:features:read:target.xml:", "QTDP:", "QTDP:-", "QTDPsrc:", "QTFrame:", "QTro:", "QTBuffer:size:", "qTBuffer:", "QTDP:1:2:E:0:0:", "QTDP:-1:2:",
         ]),
         rest in "[0-9a-f,:;=crsSXMRFE}*-]{0,40}",
     ) {

@@ -4,6 +4,7 @@ use super::Packet;
 use super::no;
 use super::yes;
 
+const EXTENDED: &str = "run_resets_the_machine_and_kill_leaves_it_for_run_or_attach";
 const REAL_GDB: &str = "gdb_reads_writes_steps_and_detaches";
 const THREADS: &str = "each_cpu_is_a_thread_with_its_own_registers_and_stack";
 const WATCH: &str = "watchpoints_hit_or_are_refused_in_words";
@@ -17,7 +18,15 @@ const SYSTEM_CALLS: &str = "the server does not know the guest's operating syste
 const FLASH: &str = "no memory of the guest is flash";
 const TAGS: &str = "x86-64 has no memory tags";
 const BRANCHES: &str = "KVM gives the host no branch trace of a guest";
-const FILES: &str = "the server opens no file for a client";
+const FILES: &str = "the client may read the file with the symbols of the guest, and nothing else";
+const MEMORY_MAP: &str = "a map hinders GDB. GDB 13.1, 16.3 and 18.1 take a map of physical memory for a map of virtual addresses, and GDB 13.1 reads it only once in a session, before the guest turns paging on: with a map that ended at 0x140000, \
+     `p cpus[0]` of the demo guest, at 0x14b000, was `Cannot access memory` until `set mem inaccessible-by-default off`, as each address of a kernel's upper half would be; `break` in a range of ROM became a hardware breakpoint. \
+     `info os memory`, `monitor info mtree` and `monitor info mem` show the ranges";
+const SYMBOLS: &[&str] = &[
+    "symbol_file.txt",
+    "every_gdb_without_an_argument_has_the_symbols_of_the_guest_isolated_and_in_process",
+    "a_client_of_a_worker_gets_no_other_file",
+];
 const NON_STOP: &[&str] = &[
     "non_stop.txt",
     "every_hit_is_told_once_on_one_to_eight_vcpus_with_breakpoints_of_both_kinds",
@@ -27,7 +36,7 @@ const LOADER: &str =
 
 /// Node "Packets".
 pub(super) const PACKETS: &[Packet] = &[
-    no("!", "!", MACHINE),
+    yes("!", "!", &["extended.txt", EXTENDED]),
     yes(
         "?",
         "?",
@@ -84,7 +93,7 @@ pub(super) const PACKETS: &[Packet] = &[
         &["registers.txt", "each_register_is_written_alone"],
     ),
     no("r", "r", OLD),
-    no("R", "R00", MACHINE),
+    yes("R", "R00", &["extended.txt"]),
     yes(
         "s",
         "s",
@@ -96,7 +105,7 @@ pub(super) const PACKETS: &[Packet] = &[
     yes("S", "S05", &["resume.txt"]),
     no("t", "t1000:0,0", OLD),
     yes("T", "T1", &["threads.txt"]),
-    no("vAttach", "vAttach;1", MACHINE),
+    yes("vAttach", "vAttach;1", &["extended.txt", EXTENDED]),
     yes(
         "vCont",
         "vCont;c",
@@ -121,7 +130,7 @@ pub(super) const PACKETS: &[Packet] = &[
         "vMustReplyEmpty",
         "the manual requires an empty reply",
     ),
-    no("vRun", "vRun;", MACHINE),
+    yes("vRun", "vRun;", &["extended.txt", EXTENDED]),
     yes("vStopped", "vStopped", NON_STOP),
     yes(
         "x",
@@ -180,7 +189,7 @@ pub(super) const QUERIES: &[Packet] = &[
     ),
     no("QEnvironmentReset", "QEnvironmentReset", MACHINE),
     no("QEnvironmentUnset", "QEnvironmentUnset:61", MACHINE),
-    no("qExecAndArgs", "qExecAndArgs", MACHINE),
+    yes("qExecAndArgs", "qExecAndArgs", &["extended.txt", EXTENDED]),
     yes("qfThreadInfo", "qfThreadInfo", &["threads.txt"]),
     no("qGetTIBAddr", "qGetTIBAddr:1", SYSTEM_CALLS),
     no("qGetTLSAddr", "qGetTLSAddr:1,0,0", SYSTEM_CALLS),
@@ -286,7 +295,12 @@ pub(super) const QUERIES: &[Packet] = &[
         "Qbtrace-conf:pt:event-tracing=yes",
         BRANCHES,
     ),
-    no("qXfer:exec-file:read", "qXfer:exec-file:read::0,100", FILES),
+    yes(
+        "qXfer:exec-file:read",
+        "qXfer:exec-file:read::0,100",
+        SYMBOLS,
+    )
+    .announced_with_symbols("qXfer:exec-file:read+"),
     no("qXfer:fdpic:read", "qXfer:fdpic:read:exec:0,100", LOADER),
     yes(
         "qXfer:features:read",
@@ -311,13 +325,14 @@ pub(super) const QUERIES: &[Packet] = &[
     no(
         "qXfer:memory-map:read",
         "qXfer:memory-map:read::0,100",
-        "the map of physical memory says nothing about virtual addresses; `monitor info mem` and `qMemoryRegionInfo` do",
+        MEMORY_MAP,
     ),
-    no(
+    yes(
         "qXfer:osdata:read",
         "qXfer:osdata:read::0,100",
-        SYSTEM_CALLS,
-    ),
+        &["tables.txt", "info_os_shows_vcpus_breakpoints_and_memory"],
+    )
+    .announced("qXfer:osdata:read+"),
     no(
         "qXfer:siginfo:read",
         "qXfer:siginfo:read::0,100",
@@ -343,16 +358,16 @@ pub(super) const QUERIES: &[Packet] = &[
 
 /// Node "Host I/O Packets".
 pub(super) const HOST_IO: &[Packet] = &[
-    no("vFile:setfs", "vFile:setfs:0", FILES),
-    no("vFile:open", "vFile:open:2f,0,0", FILES),
-    no("vFile:close", "vFile:close:3", FILES),
-    no("vFile:pread", "vFile:pread:3,10,0", FILES),
+    yes("vFile:setfs", "vFile:setfs:0", SYMBOLS),
+    yes("vFile:open", "vFile:open:2f,0,0", SYMBOLS),
+    yes("vFile:close", "vFile:close:3", SYMBOLS),
+    yes("vFile:pread", "vFile:pread:3,10,0", SYMBOLS),
     no("vFile:pwrite", "vFile:pwrite:3,0,a", FILES),
-    no("vFile:fstat", "vFile:fstat:3", FILES),
+    yes("vFile:fstat", "vFile:fstat:3", SYMBOLS),
     no("vFile:stat", "vFile:stat:2f", FILES),
     no("vFile:lstat", "vFile:lstat:2f", FILES),
     no("vFile:unlink", "vFile:unlink:2f", FILES),
-    no("vFile:readlink", "vFile:readlink:2f", FILES),
+    yes("vFile:readlink", "vFile:readlink:2f", &["symbol_file.txt"]),
 ];
 
 /// Nodes "Stop Reply Packets", "Notification Packets" and "General Query Packets" (`qSupported`).

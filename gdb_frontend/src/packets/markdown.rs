@@ -36,7 +36,9 @@ fn row(page: &mut String, rows: &[Packet]) {
         .iter()
         .map(|packet| match packet.announced {
             Announced::Nothing => format!("`{}`", packet.name),
-            Announced::Always(feature) | Announced::ErrorMessage(feature) => {
+            Announced::Always(feature)
+            | Announced::ErrorMessage(feature)
+            | Announced::WithSymbols(feature) => {
                 format!("`{}` (announced by `{feature}`)", packet.name)
             }
         })

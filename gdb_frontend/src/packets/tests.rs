@@ -19,15 +19,16 @@ const LAYOUT: Layout = Layout::X86_64 {
     pkru: false,
 };
 
-/// The first packet that a session sends in answer to a packet. `None` if the session sends none.
+/// The first packet that a session in extended mode sends in answer to a packet. `None` if the session sends none.
 fn answer(packet: &str) -> Option<Vec<u8>> {
     let mut guest = FakeGuest::new(LAYOUT, 2);
+    guest.symbols = true;
     let mut session = Session::new(guest.info());
     let mut sent = Vec::new();
     let sum = packet
         .bytes()
         .fold(0_u8, |sum, byte| sum.wrapping_add(byte));
-    session.push(format!("+${packet}#{sum:02x}").as_bytes());
+    session.push(format!("+$!#21+${packet}#{sum:02x}").as_bytes());
     while let Some(action) = session.poll_action() {
         match action {
             Action::Send(bytes) => sent.extend(bytes),
@@ -46,8 +47,13 @@ fn answer(packet: &str) -> Option<Vec<u8>> {
     }
     let mut decoder = Decoder::default();
     decoder.push(&sent);
+    let mut extended = false;
     while let Some(frame) = decoder.next_frame() {
         if let Frame::Packet(payload) = frame {
+            if !std::mem::replace(&mut extended, true) {
+                assert_eq!(payload, b"OK");
+                continue;
+            }
             return Some(expand(payload).expect("a reply that a client can decode"));
         }
     }
@@ -65,10 +71,11 @@ fn sent(packet: &Packet) -> String {
     }
 }
 
-/// An empty reply, `E NN` or `E.` and a text.
+/// An empty reply, `E NN`, `E.` and a text, or the answer that files are read-only.
 fn is_refusal(reply: &[u8]) -> bool {
     match reply {
         [] | [b'E', b'.', ..] => true,
+        b"F-1,1e" => true,
         [b'E', code @ ..] => code.len() == 2 && code.iter().all(u8::is_ascii_hexdigit),
         _ => false,
     }
@@ -87,7 +94,7 @@ fn each_packet_of_the_list_is_answered_as_the_list_says() {
         }
         // Without a word from the server the client would wait.
         assert!(
-            reply.is_some() || packet.name == "k",
+            reply.is_some() || matches!(packet.name, "k" | "R"),
             "{packet:?} gets no reply"
         );
     }
@@ -110,7 +117,7 @@ fn what_is_announced_is_supported_and_nothing_else() {
         error_message: true,
         ..ClientFeatures::default()
     };
-    let announced = supported(everything);
+    let announced = supported(everything, true);
     for packet in all() {
         if !matches!(packet.announced, Announced::Nothing) {
             assert!(matches!(packet.support, Support::Yes(_)), "{packet:?}");
@@ -119,7 +126,11 @@ fn what_is_announced_is_supported_and_nothing_else() {
     let features: BTreeSet<&str> = announced.split(';').collect();
     assert_eq!(features.len(), announced.split(';').count(), "{announced}");
     assert!(announced.starts_with("PacketSize=40000;"), "{announced}");
-    assert!(!supported(ClientFeatures::default()).contains("error-message"));
+    let least = supported(ClientFeatures::default(), false);
+    assert!(
+        !least.contains("error-message") && !least.contains("exec-file"),
+        "{least}"
+    );
 }
 
 /// The names of the test functions in the sources below a folder.

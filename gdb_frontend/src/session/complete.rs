@@ -3,6 +3,7 @@
 use super::Core;
 use super::Guest;
 use super::expedited;
+use super::files::FileError;
 use super::pending::Pending;
 use super::pending::Reply;
 use super::refusals::Refused;
@@ -43,6 +44,10 @@ impl Core {
             (Pending::Memory(format), TargetReply::Memory(data)) => {
                 self.send_memory(format, &data);
             }
+            (Pending::FileRead(len), TargetReply::FileBytes(bytes)) => {
+                self.send_file(&bytes[..bytes.len().min(len)]);
+            }
+            (Pending::FileRead(_), TargetReply::Error(_)) => self.file_error(FileError::Failed),
             // "‘0’ The pattern was not found. ‘1,address’ The pattern was found at address."
             (Pending::Search, TargetReply::Found(None)) => self.text("0"),
             (Pending::Search, TargetReply::Found(Some(address))) => {
@@ -113,6 +118,9 @@ impl Core {
                 },
                 reply,
             ) => self.add_thread(thread, list, offset, len, reply),
+            (Pending::Table(table, len), TargetReply::Rows(rows)) => {
+                self.add_table(table, &rows, len);
+            }
             (Pending::StopInfo(thread), TargetReply::StopReason(reason)) => {
                 let packet = stop_reply::of_thread(reason, thread, self.client);
                 self.outbox.packet(packet);
@@ -181,6 +189,18 @@ impl Core {
             ) => {
                 let document = frame_info(&pieces);
                 self.outbox.packet(transfer::piece(&document, offset, len));
+            }
+            (Pending::Run, TargetReply::Done) => {
+                let stop = self.was_reset();
+                self.send_stop(stop);
+            }
+            (Pending::Restart, TargetReply::Done) => drop(self.was_reset()),
+            (Pending::Restart, TargetReply::Error(error)) => {
+                self.info.explanation = Some(format!("The guest was not reset: {}\n", error.text));
+            }
+            (Pending::Detach, TargetReply::Done) if self.extended => {
+                self.detached = true;
+                self.ok();
             }
             (Pending::Detach | Pending::KillWithReply, TargetReply::Done) => {
                 self.ok();

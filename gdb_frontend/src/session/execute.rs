@@ -52,6 +52,9 @@ impl Core {
         }
         let thread = self.current;
         match command {
+            Command::File(request) => self.file(request),
+            // GDB 16 waits for ever if the connection is closed before GDB has looked at the file again. The next client cannot connect before this one goes.
+            _ if self.detached => self.close(),
             Command::StopReason => match self.guest {
                 Guest::Stopped(stop) => {
                     self.stop_is_shown();
@@ -182,7 +185,7 @@ impl Core {
                 if let Some(client) = named {
                     self.client = client;
                 }
-                self.text(&supported(self.client));
+                self.text(&supported(self.client, self.info.symbols.is_some()));
             }
             Command::ThreadSuffixSupported => {
                 self.client.expands_runs = true;
@@ -234,6 +237,18 @@ impl Core {
                 self.ask(op, Pending::Trace);
             }
             Command::Trace(op) => self.ask(TargetOp::Trace(op), Pending::Trace),
+            Command::Transfer {
+                object: TransferObject::SymbolFileName,
+                offset,
+                len,
+            } => match &self.info.symbols {
+                Some(symbols) => {
+                    let packet = transfer::piece(&symbols.name, offset, len);
+                    self.outbox.packet(packet);
+                }
+                None => self.text(""),
+            },
+            Command::Table { name, offset, len } => self.read_table(name, offset, len),
             Command::MemoryRegion(address) => {
                 self.ask(
                     TargetOp::MemoryRegion { thread, address },
@@ -266,6 +281,15 @@ impl Core {
             }
             Command::Detach => self.ask(TargetOp::Detach, Pending::Detach),
             Command::Kill => self.ask(TargetOp::Kill, Pending::Kill),
+            Command::Extend => self.extend(),
+            Command::Run {
+                file,
+                has_arguments,
+            } => self.run(&file, has_arguments),
+            Command::Restart => self.restart(),
+            Command::Attach => self.attach(),
+            Command::ExecAndArgs => self.send_program(),
+            Command::KillWithReply if self.extended => self.kill_extended(),
             Command::KillWithReply => self.ask(TargetOp::Kill, Pending::KillWithReply),
             Command::Unknown => self.text(""),
         }
@@ -305,7 +329,7 @@ impl Core {
         ));
     }
 
-    fn refuse_running(&mut self) {
+    pub(super) fn refuse_running(&mut self) {
         self.error(&TargetError {
             errno: 16,
             text: "the guest is running; interrupt it first".to_owned(),
@@ -480,6 +504,9 @@ impl Core {
 
     /// `m id,id...`. All threads fit in one packet, because the number of VPs is limited.
     fn list_threads(&mut self) {
+        if self.killed {
+            return self.text("l");
+        }
         let mut packet = PacketWriter::default();
         packet.str("m");
         for (position, thread) in self.threads.iter().enumerate() {
@@ -494,6 +521,12 @@ impl Core {
     /// The list is created when the client begins to read it, with a text about each thread from the guest.
     fn read_threads(&mut self, offset: u64, len: u64) {
         if offset > 0 {
+            let packet = transfer::piece(&self.thread_list, offset, len);
+            return self.outbox.packet(packet);
+        }
+        if self.killed {
+            self.thread_list = transfer::threads_head();
+            transfer::threads_tail(&mut self.thread_list);
             let packet = transfer::piece(&self.thread_list, offset, len);
             return self.outbox.packet(packet);
         }

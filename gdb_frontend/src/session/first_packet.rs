@@ -103,6 +103,7 @@ mod tests {
         };
         TargetInfo {
             explanation: None,
+            symbols: None,
             threads: Vec::new(),
             layout: Layout::X86_64 {
                 avx: false,

@@ -6,6 +6,7 @@ use super::lldb::Ranges;
 use crate::command::MemoryFormat;
 use crate::regs::RegNum;
 use crate::target::Breakpoint;
+use crate::target::GuestTable;
 use crate::target::StopReason;
 use crate::target::Tid;
 
@@ -37,6 +38,8 @@ pub(super) enum Pending {
     },
     /// Replies with memory.
     Memory(MemoryFormat),
+    /// Replies with at most this number of bytes of the file with the symbols.
+    FileRead(usize),
     /// Replies with the address of a match.
     Search,
     /// Replies with a checksum.
@@ -67,6 +70,8 @@ pub(super) enum Pending {
         offset: u64,
         len: u64,
     },
+    /// Replies with at most this number of bytes of the table.
+    Table(GuestTable, u64),
     /// Replies with the stop reply of this thread.
     StopInfo(Tid),
     /// Adds the stop reason to the list of threads, which is complete up to this thread.
@@ -103,6 +108,10 @@ pub(super) enum Pending {
     Trace,
     /// Replies with the part of the document about the selected frame.
     FrameInfo { offset: u64, len: u64 },
+    /// Replies with the stop reply of the guest after its reset.
+    Run,
+    /// Sends no reply after a reset.
+    Restart,
     /// Replies with QEMU's step flags.
     StepFlags,
     /// Replies `OK` and ends the session.

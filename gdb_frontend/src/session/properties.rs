@@ -35,7 +35,8 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
-        let guest = FakeGuest::new(LAYOUT, 2);
+        let mut guest = FakeGuest::new(LAYOUT, 2);
+        guest.symbols = true;
         Self {
             session: Session::new(guest.info()),
             guest,
@@ -135,8 +136,13 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
             "p10;thread:2;", "g;thread:1;", "QListThreadsInStopReply", "QEnableErrorStrings", "jThreadsInfo", "?",
             "MultiMemRead:ranges:1000,40,30ff0,100,0,8;", "jMultiBreakpoint:{\"breakpoint_requests\":[\"Z0,1000,1\",\"z0,1000,1\",\"Z9\"]}",
             "qSupported:swbreak+;no-resumed+", "QThreadSuffixSupported", "qSupported:error-message+",
-            "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
+            "vFile:open:2f626f6f742f6d79206b65726e656c2e656c66,0,0", "vFile:pread:0,ffffffff,0", "vFile:fstat:0", "vFile:close:0", "vFile:setfs:0",
+            "qXfer:osdata:read::0,100", "qXfer:osdata:read:vcpus:0,40", "qXfer:osdata:read:vcpus:40,100", "qXfer:exec-file:read::0,100", "qXfer:features:read:target.xml:0,400", "qXfer:threads:read::0,400", "qXfer:threads:read::10,1", "qRcmd,68656c70",
         ]).prop_map(|text| frame(text.as_bytes())),
+        1 => Just(frame(b"!")),
+        1 => Just(frame(b"vRun;")),
+        1 => Just(frame(b"R00")),
+        1 => Just(frame(b"vAttach;1")),
         1 => Just(frame(b"D")),
         1 => Just(frame(b"vKill;1")),
         2 => "[gGpPmMxXcsCSvqQZzHTDk?][0-9a-f,:;=-]{0,20}".prop_map(|text| frame(text.as_bytes())),

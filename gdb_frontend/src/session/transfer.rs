@@ -34,7 +34,13 @@ pub(super) fn thread(list: &mut Vec<u8>, thread: Tid, info: &str) {
     let id = thread.get();
     let line = format!("<thread id=\"{id:x}\" name=\"vCPU {}\">", id - 1);
     list.extend_from_slice(line.as_bytes());
-    for character in info.chars() {
+    escaped(list, info);
+    list.extend_from_slice(b"</thread>\n");
+}
+
+/// Adds text to an XML document.
+pub(super) fn escaped(list: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
         match character {
             '<' => list.extend_from_slice(b"&lt;"),
             '>' => list.extend_from_slice(b"&gt;"),
@@ -44,7 +50,6 @@ pub(super) fn thread(list: &mut Vec<u8>, thread: Tid, info: &str) {
             other => list.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-    list.extend_from_slice(b"</thread>\n");
 }
 
 /// The end of the list.

@@ -13,6 +13,7 @@ use gdb_frontend::target::ResumeAction;
 use gdb_frontend::target::StepInterrupts;
 use gdb_frontend::target::Stop;
 use gdb_frontend::target::StopReason;
+use gdb_frontend::target::SymbolFile;
 use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetInfo;
 use gdb_frontend::target::TargetOp;
@@ -26,6 +27,10 @@ use gdb_frontend::target::TraceStatus;
 /// The address of the first byte of the only memory.
 pub(crate) const MEMORY_BASE: u64 = 0x1000;
 
+/// The file with the symbols, and its bytes.
+const SYMBOL_FILE: &str = "/boot/my kernel.elf";
+const SYMBOLS: &[u8] = b"\x7fELF#$}*";
+
 /// A guest with memory from 0x1000 to 0x31000 and four hardware breakpoints.
 pub(crate) struct FakeGuest {
     layout: Layout,
@@ -36,6 +41,8 @@ pub(crate) struct FakeGuest {
     breakpoints: Vec<Breakpoint>,
     step_interrupts: StepInterrupts,
     traces: bool,
+    /// Whether there is a file with symbols.
+    pub(crate) symbols: bool,
 }
 
 impl FakeGuest {
@@ -52,6 +59,7 @@ impl FakeGuest {
             breakpoints: Vec::new(),
             step_interrupts: StepInterrupts::Held,
             traces: false,
+            symbols: false,
         }
     }
 
@@ -59,6 +67,11 @@ impl FakeGuest {
     pub(crate) fn info(&self) -> TargetInfo {
         TargetInfo {
             explanation: None,
+            symbols: self.symbols.then(|| SymbolFile {
+                name: SYMBOL_FILE.into(),
+                len: SYMBOLS.len() as u64,
+                modified: 0x6543_2100,
+            }),
             threads: (1..=self.threads).filter_map(Tid::new).collect(),
             layout: self.layout,
             stop: Stop {
@@ -94,6 +107,16 @@ impl FakeGuest {
                     }
                     None => unmapped(*address),
                 }
+            }
+            // As if the file were longer than the largest offset, and could not be read there.
+            TargetOp::ReadSymbolFile { offset, .. } if *offset > i64::MAX as u64 => {
+                error(5, "no such offset".to_owned())
+            }
+            TargetOp::ReadSymbolFile { offset, len } => {
+                let start =
+                    usize::try_from(*offset).map_or(SYMBOLS.len(), |at| at.min(SYMBOLS.len()));
+                let end = SYMBOLS.len().min(start + len);
+                TargetReply::FileBytes(SYMBOLS[start..end].to_vec())
             }
             TargetOp::SearchMemory { range, pattern } => {
                 let found = self.part(range).and_then(|(first, memory)| {
@@ -169,9 +192,24 @@ impl FakeGuest {
             | TargetOp::Interrupt
             | TargetOp::Detach
             | TargetOp::Kill => TargetReply::Done,
+            TargetOp::Trace(TraceOp::Variable) => error(95, "no trace state variables".to_owned()),
             TargetOp::Trace(op) => {
                 self.traces |= *op == TraceOp::Start;
                 trace(op, self.traces)
+            }
+            TargetOp::Reset if self.step_interrupts == StepInterrupts::Taken => {
+                error(95, "no reset".to_owned())
+            }
+            TargetOp::Reset => TargetReply::Done,
+            TargetOp::Table(table) => {
+                let row = |number: u32| {
+                    table
+                        .columns()
+                        .iter()
+                        .map(|name| format!("<{name}> {number}"))
+                        .collect()
+                };
+                TargetReply::Rows((1..=2).map(row).collect())
             }
             TargetOp::ThreadExtraInfo { thread } if thread.get() == 2 => {
                 TargetReply::Text("halted, <idle>".to_owned())

@@ -6,6 +6,8 @@ use crate::bed::exec;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
 use test_machine::gdb_client::gdb_here;
 use test_machine::gdb_client::in_order;
 use test_machine::running::DEADLINE;
@@ -22,6 +24,8 @@ fn gdb(runtime_dir: &Path, options: &[&str]) -> Ended {
         "--batch",
         "-ex",
         "info threads",
+        "-ex",
+        "info inferiors",
         "-ex",
         "detach",
     ];
@@ -72,4 +76,32 @@ fn gdb_finds_each_vm_of_a_vmm_as_long_as_the_vmm_runs() {
     vmm.say("quit");
     while vmm.process.next_line(DEADLINE).expect("it ends").is_some() {}
     assert_eq!(files(), 0);
+}
+
+#[test]
+fn the_file_of_symbols_is_announced_and_read_from_the_server() {
+    if !kvm_here() || !gdb_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("ours");
+    let program = built("small_vmm");
+    let mut command = exec(&["--symbols", &program], &[&program, "2"]);
+    command.env("XDG_RUNTIME_DIR", folder.path());
+    let mut vmm = Vmm::start(command);
+    // The guest is another program, but GDB does not know that.
+    let read = format!(") {program}\n");
+    let ended = gdb(folder.path(), &[]);
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    assert!(ended.output.contains(&read), "{}", ended.output);
+    let connect = format!("target remote {}", vmm.process.address());
+    let mut command = Command::new("gdb");
+    let output = command
+        .args(["-nx", "-batch", "-ex", &connect, "-ex", "detach"])
+        .stdin(Stdio::null())
+        .output();
+    let output = output.expect("gdb starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let read = format!("Reading symbols from target:{program}...");
+    assert!(text.contains(&read), "{text}");
 }

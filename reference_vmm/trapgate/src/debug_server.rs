@@ -19,6 +19,7 @@ use debug_worker::Exposure;
 use debug_worker::ListenAddress;
 use debug_worker::RunningServer;
 use debug_worker::SessionSettings;
+use debug_worker::SymbolFile;
 use debug_worker::process::WorkerHost;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
@@ -70,7 +71,18 @@ pub(crate) enum ServerError {
     Rpc(#[source] BindError),
     /// The demo guest's file cannot be written.
     #[error("cannot write the demo guest's ELF file for gdb to the cache folder: {0}")]
-    SymbolFile(io::Error),
+    DemoGuest(io::Error),
+    /// The file with the symbols cannot be read.
+    #[error(
+        "cannot read the file with the guest's symbols, {}: {why}; give --symbols the guest's ELF file",
+        path.display()
+    )]
+    SymbolFile {
+        /// The path of the file.
+        path: PathBuf,
+        /// The host's error.
+        why: io::Error,
+    },
     /// The debug server cannot be isolated as the user requires.
     #[error(
         "--isolate require, and the debug server cannot be isolated completely here: {0}; use --isolate auto to take what there is"
@@ -90,8 +102,9 @@ impl ServerError {
             | Self::Listen(_)
             | Self::Metrics(_)
             | Self::Rpc(_)
+            | Self::SymbolFile { .. }
             | Self::Isolation(_) => ExitStatus::BadInput,
-            Self::SymbolFile(_) | Self::Probe(_) => ExitStatus::Failed,
+            Self::DemoGuest(_) | Self::Probe(_) => ExitStatus::Failed,
         }
     }
 }
@@ -135,7 +148,7 @@ impl Server {
                 OnCrash::End => Ok(None),
             };
         }
-        let symbols = symbol_file(args.kernel.as_deref(), kernel)?;
+        let symbols = symbol_file(args, kernel)?;
         let gdb = match &debug.gdb {
             GdbServer::At(address) => Some(gdb(args, address, symbols.as_deref())?),
             GdbServer::Off => None,
@@ -311,6 +324,13 @@ fn gdb(
     settings.on_disconnect = server.on_disconnect.into();
     settings.idle_timeout = Duration::from_secs(server.idle_timeout.into());
     settings.dump_folder.clone_from(&server.dump_dir);
+    if let Some(path) = symbols {
+        let opened = SymbolFile::open(path).map_err(|why| ServerError::SymbolFile {
+            path: path.to_owned(),
+            why,
+        })?;
+        settings.symbols = Some(opened);
+    }
     let metrics = socket(server.metrics.as_ref()).map_err(ServerError::Metrics)?;
     Ok(Gdb {
         _announcement: announce(args, listener.local_addr(), symbols),
@@ -352,9 +372,12 @@ fn socket(address: Option<&ListenAddress>) -> Result<Option<DebugListener>, Bind
 }
 
 /// The file from which GDB reads symbols. A compressed image has none.
-fn symbol_file(path: Option<&Path>, kernel: &Kernel) -> Result<Option<PathBuf>, ServerError> {
-    match path {
-        Some(path) => Ok(kernel.is_elf().then(|| path.to_owned())),
-        None => demo::write_elf().map(Some).map_err(ServerError::SymbolFile),
+fn symbol_file(args: &RunArgs, kernel: &Kernel) -> Result<Option<PathBuf>, ServerError> {
+    if let Some(path) = &args.debug.server.symbols {
+        return Ok(Some(path.clone()));
+    }
+    match &args.kernel {
+        Some(path) => Ok(kernel.is_elf().then(|| path.clone())),
+        None => demo::write_elf().map(Some).map_err(ServerError::DemoGuest),
     }
 }

@@ -9,6 +9,7 @@ use crate::exit_status::ExitStatus;
 use crate::session_text;
 use debug_worker::BindError;
 use debug_worker::DebugListener;
+use debug_worker::SymbolFile;
 use library::LibraryError;
 use std::ffi::OsString;
 use std::io;
@@ -33,6 +34,17 @@ pub(crate) enum ExecError {
         "the debug server cannot listen (--gdb 127.0.0.1:0 takes a free port, --gdb unix:PATH a socket file, --gdb-allow-network any address)"
     )]
     Gdb(#[from] BindError),
+    /// The file with the symbols cannot be read.
+    #[error(
+        "cannot read the file with the guest's symbols, {}; give --symbols the guest's ELF file",
+        path.display()
+    )]
+    Symbols {
+        /// The path of the file.
+        path: PathBuf,
+        /// The host's error.
+        source: io::Error,
+    },
     /// The kernel did not start the program.
     #[error("cannot start {}; check that you may execute it, and its interpreter", program.display())]
     Start {
@@ -63,6 +75,7 @@ fn prepare(args: &ExecArgs) -> Result<(PathBuf, Command), ExecError> {
         Some((name, rest)) => (name.clone(), rest),
         None => (OsString::new(), &[][..]),
     };
+    check_symbols(args)?;
     let program = vmm_file::find(&name)?;
     let vmm = vmm_file::check(&program, rest)?.to_owned();
     let library = library::find(args.library.as_deref())?;
@@ -77,6 +90,19 @@ fn prepare(args: &ExecArgs) -> Result<(PathBuf, Command), ExecError> {
 /// The library listens when the VMM creates a VM. An address that cannot be used is reported now.
 fn check_address(args: &ExecArgs) -> Result<(), BindError> {
     DebugListener::bind(&args.gdb, args.server.exposure()).map(drop)
+}
+
+/// The library reads the file when the VMM creates a VM. A file that cannot be read is reported now.
+fn check_symbols(args: &ExecArgs) -> Result<(), ExecError> {
+    let Some(path) = &args.server.symbols else {
+        return Ok(());
+    };
+    SymbolFile::open(path)
+        .map(drop)
+        .map_err(|source| ExecError::Symbols {
+            path: path.clone(),
+            source,
+        })
 }
 
 impl ExecError {

@@ -54,6 +54,10 @@ pub(crate) struct ServerArgs {
     /// overwritten
     #[arg(long, value_name = "DIR")]
     pub dump_dir: Option<PathBuf>,
+    /// The file with the symbols of the guest, such as the vmlinux of a bzImage, which GDB reads from the debug server [default
+    /// with run: the kernel, if it is an ELF file]
+    #[arg(long, value_name = "FILE")]
+    pub symbols: Option<PathBuf>,
     /// Answer `GET /metrics` on this unix socket with the counters of the debug server, as OpenMetrics text: unix:PATH
     #[arg(long, value_name = "ADDR", value_parser = socket_file)]
     pub metrics: Option<ListenAddress>,

@@ -33,6 +33,8 @@ const METRICS: &str = "TRAPGATE_EXEC_METRICS";
 const RPC: &str = "TRAPGATE_EXEC_RPC";
 /// The folder for core files.
 const DUMP_DIR: &str = "TRAPGATE_EXEC_DUMP_DIR";
+/// The file with the symbols of the guest.
+const SYMBOLS: &str = "TRAPGATE_EXEC_SYMBOLS";
 /// The value that `LD_PRELOAD` had before. The library puts it back, so that the VMM's children do not load the library.
 const LD_PRELOAD_BEFORE: &str = "TRAPGATE_EXEC_LD_PRELOAD";
 /// The variable of the dynamic linker.
@@ -49,6 +51,7 @@ pub(super) fn set(command: &mut Command, args: &ExecArgs, library: &Path) {
         ALLOW_NETWORK,
         ALLOW_USERS,
         DUMP_DIR,
+        SYMBOLS,
         LD_PRELOAD_BEFORE,
     ] {
         command.env_remove(name);
@@ -97,6 +100,10 @@ fn set_server(command: &mut Command, server: &ServerArgs) {
     if let Some(folder) = &server.dump_dir {
         let absolute = std::path::absolute(folder);
         command.env(DUMP_DIR, absolute.unwrap_or_else(|_| folder.clone()));
+    }
+    if let Some(file) = &server.symbols {
+        let absolute = std::path::absolute(file);
+        command.env(SYMBOLS, absolute.unwrap_or_else(|_| file.clone()));
     }
 }
 

@@ -3,6 +3,7 @@
 mod clients;
 mod conditions;
 mod connections;
+mod extended;
 mod found;
 mod hostile;
 mod interrupts;
@@ -15,6 +16,8 @@ mod observability;
 mod ranges;
 mod sessions;
 mod stops;
+mod symbols;
+mod tables;
 mod tracepoints;
 
 use test_machine::gdb_client;
