@@ -49,6 +49,7 @@ mod peer_owner;
 mod pending_clients;
 #[cfg(feature = "process")]
 pub mod process;
+mod progress;
 mod protocol;
 mod ram_pieces;
 mod refusal;

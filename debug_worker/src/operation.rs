@@ -8,6 +8,7 @@ use crate::error_table::not_known;
 use crate::error_table::not_read;
 use crate::error_table::target_error;
 use crate::monitor;
+use crate::progress::Progress;
 use crate::refused::Refused;
 use crate::registers;
 use crate::search::search_memory;
@@ -64,6 +65,8 @@ pub(crate) struct Guest {
     pub(crate) dump_folder: Option<PathBuf>,
     /// The file that the client may read.
     pub(crate) symbols: Option<SymbolFile>,
+    /// That of `monitor dump`.
+    pub(crate) progress: Progress,
     /// The refused breakpoints, for `monitor breakpoints`.
     pub(crate) refused: Refused,
     /// The breakpoints for which the client has sent conditions.
@@ -108,6 +111,7 @@ impl Guest {
             info,
             layout,
             dump_folder,
+            progress: Progress::default(),
             symbols: None,
             refused,
             conditional: HashSet::new(),

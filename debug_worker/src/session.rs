@@ -12,14 +12,13 @@ use crate::connection::Outgoing;
 use crate::connection::Written;
 use crate::deadline::CallError;
 use crate::deadline::Deadline;
-use crate::monitor;
 use crate::non_stop::NonStop;
-use crate::operation;
 use crate::operation::Guest;
 use crate::operation::Outcome;
 use crate::output::Output;
 use crate::parameters::SessionSettings;
 use crate::pending_clients::ReadyClient;
+use crate::progress::Beat;
 use crate::session_log::SessionLog;
 use crate::statistics::Statistics;
 use crate::statistics::StopCause;
@@ -51,7 +50,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use thiserror::Error;
 use tracing::Instrument as _;
 use tracing::Span;
@@ -125,10 +123,6 @@ pub(crate) struct Ends {
     /// Set by the session.
     pub(crate) client_done: ClientDone,
 }
-
-/// GDB takes the answer to a search for lost if it receives nothing for a few seconds (`set remotetimeout`), and would take the late answer for that of its next
-/// packet. Before a packet, it skips an acknowledgement that it does not expect. So a `+` after each interval keeps GDB waiting.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// A client and its guest.
 pub(crate) struct Session {
@@ -275,8 +269,8 @@ impl Session {
         let Some(op) = self.prepare(op).await? else {
             return Ok(());
         };
-        let waits = operation::searches(&op);
-        let only_for_client = waits || monitor::is_dump(&op);
+        let beat = Beat::of(&op, &self.guest.progress);
+        let only_for_client = !matches!(beat, Beat::None);
         self.guest.vps.clone_from(&self.link.vps);
         let outcome = {
             // The operation is pinned first: its future is large, and each wrapper would move the future.
@@ -288,8 +282,8 @@ impl Session {
                     return Err(SessionEnd::ClientGone);
                 }
                 let turn = self.link.turn(Pin::new(&mut op));
-                let turned = match waits {
-                    true => self.deadline.within(BEAT, turn).await,
+                let turned = match only_for_client {
+                    true => self.deadline.within(Beat::INTERVAL, turn).await,
                     false => Some(turn.await),
                 };
                 match turned {
@@ -298,10 +292,7 @@ impl Session {
                             break outcome;
                         }
                     }
-                    None if self.link.outgoing.is_empty() => {
-                        self.link.outgoing.queue(b"+".to_vec());
-                    }
-                    None => {}
+                    None => self.link.beat(&beat),
                 }
             }
         };
@@ -433,6 +424,21 @@ impl Link {
             Event::Read(Err(error)) => return Err(error.into()),
         }
         Ok(None)
+    }
+
+    /// An operation has taken [`Beat::INTERVAL`] longer. A client that has not read the last sign of life needs no other.
+    fn beat(&mut self, beat: &Beat) {
+        if !self.outgoing.is_empty() {
+            return;
+        }
+        match beat {
+            Beat::None => {}
+            Beat::Plus => self.outgoing.queue(b"+".to_vec()),
+            Beat::Progress(progress) => {
+                let bytes = self.frontend.show_progress(&progress.line());
+                self.outgoing.queue(bytes);
+            }
+        }
     }
 
     /// The client has closed its direction of the connection.

@@ -271,6 +271,14 @@ impl Session {
         }
     }
 
+    /// Shows text while a `monitor` command is in progress. Returns the bytes to write at once.
+    pub fn show_progress(&mut self, text: &str) -> Vec<u8> {
+        if let Operation::Out(Pending::Monitor) = self.core.operation {
+            self.core.console(text);
+        }
+        self.core.outbox.take_ready()
+    }
+
     /// Reports that the guest has stopped after a [`TargetOp::Resume`] that was answered with [`TargetReply::Done`].
     /// `console` is text that the user sees before the stop reply. A stop without a preceding resume is dropped. A stop
     /// which says that the guest has ended ends the session. In non-stop mode the stop is that of its thread, or of all threads that run if the stop has no thread or is

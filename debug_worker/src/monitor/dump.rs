@@ -34,6 +34,7 @@ pub(super) async fn dump(guest: &mut Guest, vp: VpIndex, name: &str) -> Result<S
         Ok(file) => file,
         Err(error) => return Ok(format!("VP {vp}: {error}\n")),
     };
+    guest.progress.begin(0);
     let mut vps = Vec::new();
     for vp in guest.vps.clone().iter() {
         let state = &mut guest.vm.registers(vp).await?.state;
@@ -118,6 +119,8 @@ async fn write(
     if let Err(error) = file.write(0, core.head.clone()).await {
         return Ok(Err(error));
     }
+    let all = core.memory.iter().map(|(_, range)| range.len).sum();
+    guest.progress.begin(all);
     let mut unreadable = 0;
     for (at, range) in &core.memory {
         let mut done = 0;
@@ -135,10 +138,12 @@ async fn write(
                 return Ok(Err(error));
             }
             done += read;
+            guest.progress.add(read);
             if read < len {
                 let hole = (HOLE - done % HOLE).min(range.len - done);
                 unreadable += hole;
                 done += hole;
+                guest.progress.add(hole);
             }
         }
     }

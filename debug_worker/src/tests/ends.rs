@@ -229,6 +229,9 @@ fn by_a_client_that_closes_before_or_during_its_dump_which_leaves_no_file() {
             client.send(&dump);
             bed.vm.wait_asked("read memory");
             assert!(folder.path().join("core").exists());
+            // A person sees that something goes on.
+            let line = format!("O{}", hex("0 of 1 MiB written\n"));
+            assert_eq!(client.reply(), line);
             client.half_close();
         }
         assert_eq!(bed.vm.wait_detached(), [LOST]);
