@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub check: Check,
 }
 
-pub(crate) const ROWS: [Row; 16] = [
+pub(crate) const ROWS: [Row; 17] = [
     Row {
         page: "README.md",
         text: r#"$ cargo run --release    # boots the built-in demo guest on /dev/kvm, held at its first instruction, and prints the gdb line to paste
@@ -158,6 +158,25 @@ $ trapgate lldb --connect 127.0.0.1:1234
         text: r#"$ trapgate run --log json,debug --metrics unix:/run/me/metrics
 "#,
         check: Check::Options,
+    },
+    Row {
+        page: "Guide/src/use.md",
+        text: r#"(gdb) set non-stop on
+(gdb) target remote 127.0.0.1:1234
+(gdb) break do_round thread 1
+(gdb) continue &
+(gdb) info threads
+(gdb) thread 2
+(gdb) interrupt
+(gdb) continue -a &
+(gdb) interrupt -a
+"#,
+        check: Check::Gdb {
+            guest: &[],
+            before: &[],
+            shown: &[],
+            printed: &["Breakpoint 1 at ", "(running)", "[Switching to thread 2"],
+        },
     },
     Row {
         page: "Guide/src/use.md",

@@ -12,8 +12,8 @@ use std::process::Command;
 use std::process::Stdio;
 use test_machine::amount::is_nested;
 use test_machine::any_vmm;
-use test_machine::gdb_client::gdb_to_the_end;
 use test_machine::gdb_client::guest;
+use test_machine::gdb_client::start_gdb;
 use test_machine::running::Running;
 use test_machine::running::kvm_here;
 
@@ -145,11 +145,19 @@ fn trapgate(block: &Block, parts: &[&str]) {
 
 fn gdb(block: &Block, args: &[&str], before: &[&str]) -> Option<String> {
     let mut guest = guest(args)?;
-    // The line that `trapgate` prints has connected.
-    let connected = |command: &&str| !command.starts_with("target remote");
-    let shown = block.typed("(gdb) ").filter(connected);
-    let typed: Vec<_> = before.iter().copied().chain(shown).collect();
-    let text = gdb_to_the_end(&mut guest, &typed);
+    let shown: Vec<_> = block.typed("(gdb) ").collect();
+    let connecting = shown.iter().position(|it| it.starts_with("target remote"));
+    // The line that `trapgate` prints connects.
+    let (first, behind) = match connecting {
+        Some(at) => (&shown[..at], &shown[at + 1..]),
+        None => (&[][..], &shown[..]),
+    };
+    let mut line = guest.gdb_line();
+    for command in first {
+        line = format!("{line} -iex '{command}'");
+    }
+    let typed = [before, behind].concat();
+    let text = start_gdb(&line, &typed).finish().output;
     no_complaint(block, &GDB_COMPLAINTS, &text);
     Some(text)
 }

@@ -35,5 +35,5 @@ fn each_answer_names_a_file_that_contains_the_function() {
             .any(|next| text.contains(&format!("fn {function}{next}")));
         assert!(contains, "{file} has no function {function}");
     }
-    assert_eq!(rows.len(), 19);
+    assert_eq!(rows.len(), 22);
 }
