@@ -510,7 +510,10 @@ impl Link {
     fn stopped(&mut self, stop: Result<StopEvent, CallError>) {
         match stop {
             Ok(event) => {
-                self.statistics.stopped(&event.reason);
+                // In non-stop mode the server stops the VM for itself.
+                if self.non_stop.is_none() || event.reason != DebugStopReason::Break {
+                    self.statistics.stopped(&event.reason);
+                }
                 self.stop = stop_span(&event);
                 if event.vps != self.vps {
                     self.frontend.set_threads(threads(&event.vps));
