@@ -1,7 +1,9 @@
 //! GDB with `set non-stop on`.
 
 use crate::session::address_of;
+use std::time::Instant;
 use test_machine::gdb_client::gdb_here;
+use test_machine::running::DEADLINE;
 use test_machine::running::Running;
 use test_machine::running::kvm_here;
 use test_machine::typed_gdb::TypedGdb;
@@ -51,8 +53,11 @@ fn gdb_stops_steps_and_inspects_one_vcpu_while_the_others_run() {
             assert!(text.contains(wanted), "{command}: {text}");
             assert!(!text.contains("running."), "{command}: {text}");
         }
-        let threads = gdb.say("info threads");
-        assert!(threads.contains("VP 1: running"), "{threads}");
+        // Another vCPU may have met the breakpoint of `finish`, and GDB resumes it.
+        let begin = Instant::now();
+        while !gdb.say("info threads").contains("VP 1: running") {
+            assert!(begin.elapsed() < DEADLINE, "vCPU 1 does not run");
+        }
         gdb.say("thread 2");
         gdb.say("interrupt");
         gdb.wait_for("Thread 2 \"vCPU 1\" stopped.");
