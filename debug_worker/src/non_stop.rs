@@ -12,18 +12,23 @@ use crate::session::SessionEnd;
 use crate::stop_reply::vp_of;
 use crate::vm::Resumed;
 use futures::future;
+use gdb_frontend::session::Action;
 use gdb_frontend::target::Schedule;
 use gdb_frontend::target::TargetError;
 use gdb_frontend::target::TargetOp;
 use gdb_frontend::target::TargetReply;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::time::Duration;
 use vmm_core_defs::addr::VpIndex;
 use vmm_core_defs::debug_rpc::DebugRequest;
 use vmm_core_defs::debug_rpc::ResumeRequest;
 use vmm_core_defs::debug_rpc::VpAction;
 use vmm_core_defs::stop::DebugStopReason;
 use vmm_core_defs::vp_set::VpSet;
+
+/// How long a client may take to say that it has seen the guest's end.
+const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 
 /// What the VPs do that the client has resumed. All others are stopped.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -211,6 +216,26 @@ impl Session {
         if let Some(non_stop) = &mut self.link.non_stop {
             non_stop.kept = KeptHits::None;
         }
+    }
+
+    /// In non-stop mode a client says that it has seen the guest's end. Closed before that, GDB takes the connection for lost.
+    pub(crate) async fn let_end_be_seen(&mut self) {
+        let link = &mut self.link;
+        let seen = async {
+            while link.frontend.end_is_unseen() {
+                match link.incoming.read().await {
+                    Ok([]) | Err(_) => return,
+                    Ok(bytes) => link.frontend.push(bytes),
+                }
+                while let Some(Action::Send(bytes)) = link.frontend.poll_action() {
+                    link.outgoing.queue(bytes);
+                }
+                if link.outgoing.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = self.deadline.within(PATIENCE_AT_END, seen).await;
     }
 
     /// In non-stop mode: after a stop or an operation, the VPs run that the client has not stopped.

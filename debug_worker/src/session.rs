@@ -329,7 +329,10 @@ impl Session {
         let flush = async { result = self.link.outgoing.flush().await };
         self.deadline.limit(flush).await;
         match result? {
-            Written::All => Ok(()),
+            Written::All => {
+                self.let_end_be_seen().await;
+                Ok(())
+            }
             Written::Stuck => Err(SessionEnd::NotReading),
         }
     }
@@ -337,9 +340,9 @@ impl Session {
 
 /// The client's side of a session: everything but the guest.
 pub(crate) struct Link {
-    incoming: Incoming,
-    outgoing: Outgoing,
-    frontend: gdb_frontend::session::Session,
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) frontend: gdb_frontend::session::Session,
     end_requested: OneshotReceiver<EndRequest>,
     /// The pending answer to a `Resume`. It stays here until the answer comes, whatever the client sends meanwhile.
     running: Option<PendingStop>,

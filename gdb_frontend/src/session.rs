@@ -271,6 +271,11 @@ impl Session {
         }
     }
 
+    /// Whether the client has still to say that it has seen the end of the guest, in non-stop mode. Then the session closes.
+    pub fn end_is_unseen(&self) -> bool {
+        matches!(&self.core.guest, Guest::NonStop(non_stop) if non_stop.end_is_unseen())
+    }
+
     /// Shows text while a `monitor` command is in progress. Returns the bytes to write at once.
     pub fn show_progress(&mut self, text: &str) -> Vec<u8> {
         if let Operation::Out(Pending::Monitor) = self.core.operation {

@@ -90,6 +90,10 @@ impl NonStop {
         self.unseen.len() == 1
     }
 
+    pub(super) fn end_is_unseen(&self) -> bool {
+        matches!(self.unseen.back(), Some(Unseen::End(_)))
+    }
+
     /// The client asks for all stops, whatever it has seen.
     fn show_again(&mut self, threads: &Threads) {
         let stopped = threads.iter().filter(|it| !self.running.contains(it));

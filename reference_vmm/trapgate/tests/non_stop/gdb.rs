@@ -101,3 +101,20 @@ fn gdb_prints_each_hit_of_four_vcpus_once_and_in_order() {
     gdb.say("interrupt -a");
     gdb.say("detach");
 }
+
+/// An event of the guest stops every vCPU, and GDB learns of the guest's end.
+#[test]
+fn gdb_sees_a_power_off_and_the_end() {
+    let Some((mut gdb, _vm)) = gdb("2") else {
+        return;
+    };
+    gdb.say("continue -a &");
+    // At its start, the guest takes the scenario from its command line.
+    while value(&mut gdb, "cpus[0].rounds") == "0" {}
+    // SCENARIO_POWER_OFF.
+    gdb.say("print scenario = 1");
+    gdb.wait_for("Thread 1 \"vCPU 0\" received signal SIGQUIT");
+    gdb.wait_for("Thread 2 \"vCPU 1\" stopped.");
+    gdb.say("continue -a &");
+    gdb.wait_for("exited normally");
+}
