@@ -8,10 +8,11 @@ use std::path::Path;
 use test_machine::debuggers::Client;
 
 /// Runs a file of commands in this GDB.
-fn gdb(program: &Path, guest: &mut Running, name: &str, commands: &str) -> String {
+fn gdb(program: &Path, guest: &mut Running, commands: &str) -> String {
     let line = guest.gdb_line();
     let arguments = line.strip_prefix("gdb ").expect("a line for GDB");
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{}", guest.pid()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("commands");
     std::fs::write(&file, commands).unwrap();
     let mut shell = std::process::Command::new("sh");
     let script = format!(
@@ -23,7 +24,6 @@ fn gdb(program: &Path, guest: &mut Running, name: &str, commands: &str) -> Strin
         .arg(&file)
         .stdin(std::process::Stdio::null());
     let ended = Running::spawn(shell).finish();
-    std::fs::remove_file(&file).unwrap();
     assert_eq!(ended.code, Some(0), "{}", ended.output);
     ended.output
 }
@@ -71,7 +71,7 @@ fn there_is_a_frame_for_each_round_that_the_guest_counts() {
             let commands = format!(
                 "{RECORD}tstatus\n{LIST}tfind none\nprint cpus[0].rounds\ntfind 3\ninfo registers rip\nprint $xmm0\ntfind none\nstepi\nprint cpus[0].rounds\n"
             );
-            let text = gdb(&found.program, &mut guest, "count", &commands);
+            let text = gdb(&found.program, &mut guest, &commands);
             let name = format!("{} {cpus}: {text}", found.name);
             let mut next = [0; 4];
             for frame in numbers(&text, "FRAME ") {
@@ -115,7 +115,7 @@ fn a_buffer_that_is_full_ends_the_trace_and_a_circular_one_keeps_the_last_frames
             let commands = format!(
                 "set circular-trace-buffer {circular}\nset trace-buffer-size 6000\n{RECORD}tstatus\n{LIST}"
             );
-            let text = gdb(&found.program, &mut guest, "full", &commands);
+            let text = gdb(&found.program, &mut guest, &commands);
             let name = format!("{} {circular}: {text}", found.name);
             let frames = numbers(&text, "FRAME ");
             assert!((5..20).contains(&frames.len()), "{name}");
@@ -146,15 +146,15 @@ fn a_client_that_comes_back_has_its_frames_its_tracepoints_and_a_file() {
         };
         let commands = "trace do_round if cpu->id == 0\nactions\ncollect cpu->rounds, cpu->id, $rsp\nend\npasscount 7\n\
             tstart\nbreak count_primes if cpus[0].rounds == 20\ncontinue\ndisconnect\n";
-        gdb(&found.program, &mut guest, "leaves", commands);
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trace.{}", guest.pid()));
+        gdb(&found.program, &mut guest, commands);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("frames");
         let file = file.to_str().unwrap();
         let commands = format!(
             "tstatus\ninfo tracepoints\n{LIST}tfind 2\ntdump\nprint $rax\nprint cpu->primes\ntfind none\ntsave {file}\ndetach\n\
             target tfile {file}\ntfind tracepoint 1\nprint cpu->rounds\ntfind pc do_round\nprint cpu->rounds\n"
         );
-        let text = gdb(&found.program, &mut guest, "comes", &commands);
-        std::fs::remove_file(file).unwrap();
+        let text = gdb(&found.program, &mut guest, &commands);
         in_order(
             &text,
             &[
