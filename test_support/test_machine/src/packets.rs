@@ -95,6 +95,11 @@ impl<S: Read + Write> Packets<S> {
         Some(body)
     }
 
+    /// Whether a notification came before the last reply that nobody has taken.
+    pub fn has_notification(&self) -> bool {
+        !self.notifications.is_empty()
+    }
+
     /// Returns the body of the next notification. `None` at the end of the connection.
     ///
     /// # Panics

@@ -4,9 +4,7 @@ use object::Object as _;
 use object::ObjectSymbol as _;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::time::Instant;
 use test_machine::packets::Packets;
-use test_machine::running::DEADLINE;
 use test_machine::running::Running;
 use test_machine::running::kvm_here;
 
@@ -126,15 +124,6 @@ impl Session {
     pub(crate) fn rounds(&mut self, thread: u32) -> u64 {
         let cpu = address_of("cpus") + CPU * u64::from(thread - 1);
         self.number(cpu + ROUNDS)
-    }
-
-    /// Waits until the CPU of a thread that runs has finished this many rounds.
-    #[track_caller]
-    pub(crate) fn wait_for_round(&mut self, thread: u32, round: u64) {
-        let begin = Instant::now();
-        while self.rounds(thread) < round {
-            assert!(begin.elapsed() < DEADLINE, "thread {thread} does not run");
-        }
     }
 
     /// The program counter of a stopped thread.
