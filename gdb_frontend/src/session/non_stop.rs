@@ -11,6 +11,7 @@
 
 use super::Core;
 use super::Guest;
+use super::Operation;
 use super::pending::Pending;
 use super::pending::Reply;
 use super::stop_reply;
@@ -85,6 +86,12 @@ impl NonStop {
         self.push(Unseen::Thread(thread, reason))
     }
 
+    /// A thread runs, in the client's eyes, until the client has acknowledged its stop. A `vCont` in between was sent in ignorance of the stop.
+    fn may_be_resumed(&self, thread: Tid) -> bool {
+        let unseen = |stop: &Unseen| matches!(stop, Unseen::Thread(of, _) if *of == thread);
+        !self.running.contains(&thread) && !self.unseen.iter().any(unseen)
+    }
+
     fn push(&mut self, stop: Unseen) -> bool {
         self.unseen.push_back(stop);
         self.unseen.len() == 1
@@ -155,6 +162,10 @@ impl Core {
         matches!(&self.guest, Guest::NonStop(non_stop) if non_stop.running.contains(&thread))
     }
 
+    fn may_be_resumed(&self, thread: Tid) -> bool {
+        matches!(&self.guest, Guest::NonStop(non_stop) if non_stop.may_be_resumed(thread))
+    }
+
     pub(super) fn refuse_running_thread(&mut self, thread: Tid) {
         self.error(&TargetError {
             errno: 16,
@@ -216,6 +227,12 @@ impl Core {
 
     /// The guest reports a stop.
     pub(super) fn threads_stopped(&mut self, stop: Stop) {
+        // The client ends its session, and no thread stops for it.
+        if let Operation::Out(Pending::Detach | Pending::Kill | Pending::KillWithReply) =
+            self.operation
+        {
+            return;
+        }
         let Guest::NonStop(non_stop) = &mut self.guest else {
             return;
         };
@@ -255,7 +272,10 @@ impl Core {
             let named = resume.actions.iter().find(|(named, _)| *named == thread);
             named.map_or(resume.others, |(_, action)| *action)
         };
-        let stopped = self.threads.iter().filter(|thread| !self.runs(*thread));
+        let stopped = self
+            .threads
+            .iter()
+            .filter(|thread| self.may_be_resumed(*thread));
         let run = stopped
             .map(|thread| (thread, action(thread)))
             .filter(|(_, action)| *action != ResumeAction::Stay)
@@ -291,9 +311,9 @@ impl Core {
             };
             let mut actions = vcont.actions.iter();
             let action = actions.find(|(_, selector)| matches(selector));
-            match (action, self.runs(thread)) {
-                (Some((VContAction::Stop, _)), true) => schedule.stop.push(thread),
-                (Some((VContAction::Resume(action), _)), false) => {
+            match action {
+                Some((VContAction::Stop, _)) if self.runs(thread) => schedule.stop.push(thread),
+                Some((VContAction::Resume(action), _)) if self.may_be_resumed(thread) => {
                     schedule.run.push((thread, *action));
                 }
                 _ => {}
